@@ -1,0 +1,126 @@
+"""The wire as values: what is sent, what comes back, and how far a failed exchange got."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from enum import Enum
+from typing import Final, Literal, Protocol
+
+from attrs import field, frozen
+
+from novita_async.models.accounts import ApiKey
+from novita_async.models.images import ImageSource
+
+MIB: Final = 1024 * 1024
+
+BodyPart = bytes | ImageSource
+"""Ready JSON bytes, or an image that is base64-encoded in place while the body goes out."""
+
+
+def _elided(parts: tuple[BodyPart, ...] | None) -> str:
+    return "None" if parts is None else f"<{len(parts)} parts>"
+
+
+@frozen(kw_only=True)
+class HTTPRequest:
+    """One request of the API, before any account or host is chosen for it."""
+
+    method: Literal["GET", "POST"]
+    """GETs may be repeated freely. A POST is a purchase."""
+    path: str
+    """Absolute path below the base URL, such as `/v3/async/img2img`."""
+    query: tuple[tuple[str, str], ...] = ()
+    """Decoded names and values; the transport encodes them."""
+    body: tuple[BodyPart, ...] | None = field(default=None, repr=_elided)
+    """A recipe of JSON text, not the text: images stay where they are until they are sent."""
+
+    @property
+    def content_length(self) -> int:
+        """Exact length of the body in bytes, known before the first byte is made."""
+        return sum(
+            part.base64_length if isinstance(part, ImageSource) else len(part) for part in self.body or ()
+        )
+
+
+@frozen(kw_only=True)
+class HTTPResponse:
+    """One whole answer."""
+
+    status: int
+    """HTTP status code."""
+    headers: Mapping[str, str] = field(factory=dict[str, str])
+    """Names in lower case."""
+    body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
+    """The whole body, decompressed."""
+
+
+class Delivery(Enum):
+    """How far an exchange got, which decides whether it can have bought anything."""
+
+    NOT_SENT = "not sent"
+    """The last byte of the body never went to the socket: there was no request."""
+    ANSWERED = "answered"
+    """A status line came back."""
+    UNKNOWN = "unknown"
+    """Sent whole, no answer: perhaps it was bought."""
+
+
+class DeliveryFailed(Exception):
+    """An exchange that ended without a whole answer. Internal: the sender translates it."""
+
+    def __init__(self, delivery: Delivery, cause: str, *, status: int | None = None) -> None:
+        super().__init__(f"{delivery.value}: {cause}")
+        self.delivery = delivery
+        self.cause = cause
+        self.status = status
+        """The status where the status line was read but the body was cut."""
+
+
+class Transport(Protocol):
+    """What carries requests to one base URL."""
+
+    async def send(
+        self,
+        request: HTTPRequest,
+        api_key: ApiKey,
+        /,
+        *,
+        on_handover: Callable[[], None] | None = None,
+    ) -> HTTPResponse:
+        """Exchange one request. No redirect is followed and no POST is repeated.
+
+        `on_handover` is called once, synchronously, right before the last write of a POST's body: from then
+        on it may have been bought.
+
+        Raises:
+            DeliveryFailed: no whole answer; its `delivery` says what that means.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close what this transport opened itself."""
+        ...
+
+
+class Download(Protocol):
+    """A result file on its way."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces. Raises `DeliveryFailed` when it is cut."""
+        ...
+
+
+class Downloader(Protocol):
+    """What fetches result URLs: never with a key, never with a cookie."""
+
+    def open(self, url: str, /) -> AbstractAsyncContextManager[Download]:
+        """Ask for one file. Raises `DeliveryFailed` when no status line came."""
+        ...
+
+    async def aclose(self) -> None: ...

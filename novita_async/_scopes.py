@@ -1,0 +1,57 @@
+"""How tasks end: groups whose exceptions reach the user unwrapped, and work that is not broken off."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+
+@asynccontextmanager
+async def task_group() -> AsyncGenerator[TaskGroup]:
+    """A task group that raises what went wrong, not a group that holds it.
+
+    When several things went wrong at once, the first one is raised and the others are its notes.
+    """
+    failure: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        failure, *others = group.exceptions
+        for other in others:
+            failure.add_note(f"at the same time: {other!r}")
+    if failure is not None:
+        raise failure
+
+
+async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:
+    """Run work in a task of its own, and wait for it.
+
+    Who is cancelled meanwhile waits for `grace()` seconds more, then cancels the work, and goes on being
+    cancelled when it has ended. No scope can shield from a cancellation that comes from asyncio itself, such
+    as a timeout of the user's; only a task apart can. A task group would do the same at twice the cost.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _ended(task, grace())
+        raise
+
+
+async def _ended(task: "asyncio.Task[None]", grace: float) -> None:
+    until = anyio.current_time() + grace
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            left = until - anyio.current_time()
+            if left <= 0:
+                task.cancel()
+            try:
+                await asyncio.wait({task}, timeout=left if left > 0 else None)
+            except asyncio.CancelledError:
+                continue  # told again; it is known
+    if not task.cancelled():
+        task.exception()  # taken note of: being cancelled goes first

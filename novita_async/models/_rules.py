@@ -1,0 +1,191 @@
+"""Rules for fields. A rule explains what is wrong with a value, or says nothing.
+
+A rule is an attrs validator. attrs stops at the first validator that raises, but a user wants to know every
+fault at once: so the first rule that objects asks all rules of the instance, and raises one error with all
+they say. The codec asks the same rules, field by field, and puts the path of the JSON before their words.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import Attribute, frozen
+
+from novita_async.errors import Fault, InvalidRequest
+
+Explain = Callable[[Any, Any], str | None]
+"""Takes the instance (or what is known of it) and the value; returns what is wrong."""
+
+T = TypeVar("T")
+
+_SHOWN: Final = 60
+
+
+@frozen
+class Rule:
+    """An attrs validator that can also be asked."""
+
+    explain: Explain
+    """What is wrong with a value; None where it is right."""
+
+    def __call__(self, instance: Any, _: "Attribute[Any]", value: Any) -> None:
+        if self.explain(instance, value) is not None:
+            raise InvalidRequest(faults=faults_of(instance))
+
+
+def faults_of(instance: Any) -> tuple[Fault, ...]:
+    """Ask every rule of an instance."""
+    name = type(instance).__name__
+    return tuple(
+        Fault(f"{name}.{attribute.name}", message)
+        for attribute in fields_of(instance)
+        if (message := explain(attribute, instance, getattr(instance, attribute.name))) is not None
+    )
+
+
+def fields_of(instance: Any) -> "tuple[Attribute[Any], ...]":
+    """The fields of an attrs instance."""
+    return tuple(attrs.fields(instance.__class__))
+
+
+def explain(attribute: "Attribute[Any]", instance: Any, value: Any) -> str | None:
+    """Ask the rule of one field."""
+    rule = attribute.validator
+    return rule.explain(instance, value) if isinstance(rule, Rule) else None
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a message: short, and never a whole picture."""
+    try:
+        text = repr(value[: _SHOWN + 1] if isinstance(value, str | bytes) else value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists without end
+        text = f"this {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def optional(rule: Rule) -> Rule:
+    """None leaves the field out; anything else must follow the rule."""
+    return Rule(lambda instance, value: None if value is None else rule.explain(instance, value))
+
+
+def both(first: Rule, second: Rule) -> Rule:
+    """Ask the second rule only where the first has nothing to say."""
+    return Rule(lambda instance, value: first.explain(instance, value) or second.explain(instance, value))
+
+
+def whole(low: int, high: int | None = None) -> Rule:
+    """A whole number in a range that includes its ends."""
+
+    def explain(_: Any, value: Any) -> str | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return f"{shown(value)} is not a whole number"
+        return _outside(value, low, high)
+
+    return Rule(explain)
+
+
+def number(low: float, high: float) -> Rule:
+    """A finite number in a range that includes its ends."""
+
+    def explain(_: Any, value: Any) -> str | None:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return f"{shown(value)} is not a number"
+        return _outside(value, low, high)  # NaN and infinity are outside of everything
+
+    return Rule(explain)
+
+
+def _outside(value: float, low: float, high: float | None) -> str | None:
+    if high is None:
+        return None if value >= low else f"{shown(value)} is not {low} or above"
+    return None if low <= value <= high else f"{shown(value)} is not in [{low}, {high}]"
+
+
+def text(low: int = 1, high: int | None = None) -> Rule:
+    """Text of so many Unicode code points."""
+
+    def explain(_: Any, value: Any) -> str | None:
+        if not isinstance(value, str):
+            return f"{shown(value)} is not text"
+        if not value and low:
+            return "must not be empty"
+        if high is not None and not low <= len(value) <= high:
+            return f"{len(value)} characters are not in [{low}, {high}]"
+        return None if _encodable(value) else f"{shown(value)} cannot be written as UTF-8"
+
+    return Rule(explain)
+
+
+def _encodable(value: str) -> bool:
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def flag() -> Rule:
+    """True or False."""
+    return Rule(lambda _, value: None if isinstance(value, bool) else f"{shown(value)} is not True or False")
+
+
+def url() -> Rule:
+    """An absolute web address."""
+
+    def explain(_: Any, value: Any) -> str | None:
+        if not isinstance(value, str) or not _is_web_address(value):
+            return f"{shown(value)} is not an absolute http or https URL"
+        return None
+
+    return Rule(explain)
+
+
+def _is_web_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def path() -> Rule:
+    """An absolute path below the base URL, without a query."""
+
+    def explain(_: Any, value: Any) -> str | None:
+        if not isinstance(value, str) or not value.startswith("/"):
+            return f"{shown(value)} is not a path that starts with '/'"
+        plain = value.isascii() and value.isprintable() and not {"?", "#", " "} & set(value)
+        return None if plain else f"{shown(value)} has a query, a blank or a character that no URL can carry"
+
+    return Rule(explain)
+
+
+def part(kind: type) -> Rule:
+    """A value of one class."""
+    return Rule(
+        lambda _, value: None if isinstance(value, kind) else f"{shown(value)} is not of type {kind.__name__}"
+    )
+
+
+def parts(kind: type, at_most: int | None = None, at_least: int = 0) -> Rule:
+    """So many values of one class, of which `listed` has made a tuple."""
+
+    def explain(_: Any, value: Any) -> str | None:
+        if not isinstance(value, tuple):
+            return f"{shown(value)} is not a list of {kind.__name__}"
+        items: list[Any] = list(cast("Any", value))
+        wrong = [item for item in items if not isinstance(item, kind)]
+        if wrong:
+            return f"{shown(wrong[0])} is not of type {kind.__name__}"
+        if len(items) < at_least:
+            return f"needs at least {at_least}, has {len(items)}"
+        if at_most is not None and len(items) > at_most:
+            return f"takes at most {at_most}, has {len(items)}"
+        return None
+
+    return Rule(explain)
+
+
+def listed(value: Iterable[T]) -> tuple[T, ...]:
+    """Make a tuple of what can be one; leave the rest for the rule to explain."""
+    given = cast("object", value)
+    if isinstance(given, Iterable) and not isinstance(given, str | Mapping):
+        return tuple(value)
+    return cast("tuple[T, ...]", value)

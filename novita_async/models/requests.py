@@ -1,0 +1,532 @@
+"""What can be asked for. Each class mirrors the wire, name by name; only pictures are called `image` here.
+
+Ranges marked (API) are documented by the service, (live) were seen on it, (ours) are this library's choice. A
+field that is None is left out, and the service's own default holds. Names of models, samplers and the like
+are never refused: the service's lists grow.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import Any, BinaryIO, ClassVar, Final, Self, cast
+
+import attrs
+from attrs import field, frozen
+
+from novita_async.errors import Fault, InvalidRequest, NovitaWarning
+from novita_async.models import _rules as rules
+from novita_async.models.choices import (
+    ControlNetModel,
+    ImageType,
+    IPAdapterModel,
+    Preprocessor,
+    Sampler,
+    Upscaler,
+)
+from novita_async.models.images import ImageSource, why_refused
+
+DEFAULT_LONGER_SIDE: Final = 1024
+_GRID: Final = 8
+_SMALLEST: Final = 128
+_LARGEST: Final = 2048
+
+Picture = ImageSource | str | os.PathLike[str] | bytes | BinaryIO
+"""What a picture can be given as. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
+
+
+@frozen
+class _Refused:
+    """Stands for a picture that could not be measured, until the rules of its request report it."""
+
+    why: str
+
+
+def _image(value: Picture) -> ImageSource:
+    try:
+        return ImageSource.of(value)
+    except InvalidRequest as refusal:
+        return cast("ImageSource", _Refused(why_refused(refusal)))
+
+
+def _explain_image(_: Any, value: Any) -> str | None:
+    if isinstance(value, _Refused):
+        return value.why
+    return None if isinstance(value, ImageSource) else f"{rules.shown(value)} is not a picture"
+
+
+_PICTURE: Final = rules.Rule(_explain_image)
+_FRACTION: Final = rules.number(0, 1)
+_SIDE: Final = rules.whole(_SMALLEST, _LARGEST)
+
+
+@frozen(kw_only=True)
+class TestMode:
+    """Asks for a mock event instead of work."""
+
+    __test__: ClassVar[bool] = False  # the name looks like a test class to pytest
+
+    enabled: bool = field(default=True, validator=rules.flag())
+    """Whether the mock event is sent. Always sent, because the service requires it (API)."""
+    return_task_status: str = field(default="TASK_STATUS_SUCCEED", validator=rules.text())
+    """What the mock event reports: `TASK_STATUS_SUCCEED` or `TASK_STATUS_FAILED` (API)."""
+
+
+@frozen(kw_only=True)
+class Webhook:
+    """Where the service tells that a task ended."""
+
+    url: str = field(validator=rules.url())
+    """Absolute URL, HTTPS advised; with an unguessable path, because events are not signed (API)."""
+    test_mode: TestMode | None = field(default=None, validator=rules.optional(rules.part(TestMode)))
+    """A mock event is sent and no real work is done."""
+
+
+@frozen(kw_only=True)
+class AWSS3:
+    """A bucket of one's own for the results."""
+
+    region: str = field(validator=rules.text())
+    """AWS region code, such as `us-east-2` (API)."""
+    bucket: str = field(validator=rules.text())
+    """Name of the bucket, whose policy lets the service put objects (API)."""
+    path: str = field(default="/", validator=rules.text())
+    """Folder in the bucket (API)."""
+    save_to_path_directly: bool | None = field(default=None, validator=rules.optional(rules.flag()))
+    """True: no further directory is made below `path`. Service default: False (API)."""
+
+
+@frozen(kw_only=True)
+class CustomStorage:
+    """Where results are stored instead of with the service."""
+
+    aws_s3: AWSS3 | None = field(default=None, validator=rules.optional(rules.part(AWSS3)))
+    """An S3 bucket. Its URLs may need your own AWS credentials (live effect not documented)."""
+
+
+@frozen(kw_only=True)
+class EnterprisePlan:
+    """Dedicated endpoints."""
+
+    enabled: bool = field(default=True, validator=rules.flag())
+    """Use capacity reserved by subscription (API)."""
+
+
+@frozen(kw_only=True)
+class Extra:
+    """What concerns the answer rather than the picture."""
+
+    response_image_type: ImageType | str | None = field(default=None, validator=rules.optional(rules.text()))
+    """Format of the results: `png`, `webp` or `jpeg`. Service default: `png` (API)."""
+    enable_nsfw_detection: bool | None = field(default=None, validator=rules.optional(rules.flag()))
+    """Check each result; adds USD 0.0015 an image (API)."""
+    nsfw_detection_level: int | None = field(default=None, validator=rules.optional(rules.whole(0, 2)))
+    """0: explicit content; 1: also nudity that is hidden, and kissing; 2: also swimwear and underwear. Range
+    0 to 2, no effect unless detection is enabled (API)."""
+    webhook: Webhook | None = field(default=None, validator=rules.optional(rules.part(Webhook)))
+    """Where to report the end of the task."""
+    custom_storage: CustomStorage | None = field(
+        default=None, validator=rules.optional(rules.part(CustomStorage))
+    )
+    """Where to store the results."""
+    enterprise_plan: EnterprisePlan | None = field(
+        default=None, validator=rules.optional(rules.part(EnterprisePlan))
+    )
+    """Which capacity to use."""
+
+
+@frozen(kw_only=True)
+class Lora:
+    """A small model that bends the checkpoint."""
+
+    model_name: str = field(validator=rules.text())
+    """`api_name` of a record of the model listing with type `lora` (API)."""
+    strength: float = field(default=1.0, validator=_FRACTION)
+    """How strongly. Range 0 to 1 (API); default 1 (the official SDK's)."""
+
+
+@frozen(kw_only=True)
+class Embedding:
+    """A textual inversion."""
+
+    model_name: str = field(validator=rules.text())
+    """`api_name` of a record of the model listing with type `textualinversion` (API)."""
+
+
+def _explain_end(unit: Any, end: float) -> str | None:
+    start = getattr(unit, "guidance_start", None)
+    if not isinstance(start, int | float) or start <= end:
+        return None
+    return f"{rules.shown(end)} is before guidance_start {rules.shown(start)}"
+
+
+@frozen(kw_only=True)
+class ControlNetUnit:
+    """One picture that guides by its edges, depth, pose and so on."""
+
+    model_name: ControlNetModel | str = field(validator=rules.text())
+    """Name of the ControlNet; it must suit the checkpoint's base model (API)."""
+    image: ImageSource = field(converter=_image, validator=_PICTURE)
+    """The picture that guides: a path, bytes, a binary file or an `ImageSource`. Limits as for the main
+    picture (ours)."""
+    strength: float = field(default=1, validator=_FRACTION)
+    """How strongly. Range 0 to 1, default 1, always sent (API)."""
+    preprocessor: Preprocessor | str | None = field(default=None, validator=rules.optional(rules.text()))
+    """What is made of the picture before it guides. None: none is named (API)."""
+    guidance_start: float | None = field(default=None, validator=rules.optional(_FRACTION))
+    """Where in the run it begins, as a fraction. Range 0 to 1 (API)."""
+    guidance_end: float | None = field(
+        default=None, validator=rules.optional(rules.both(_FRACTION, rules.Rule(_explain_end)))
+    )
+    """Where in the run it ends, as a fraction. Range 0 to 1 (API), not before `guidance_start` (ours)."""
+
+
+def _units(value: Iterable[ControlNetUnit]) -> tuple[ControlNetUnit, ...]:
+    return rules.listed(value)
+
+
+@frozen(kw_only=True)
+class ControlNet:
+    """The ControlNet units of a request."""
+
+    units: tuple[ControlNetUnit, ...] = field(
+        converter=_units, validator=rules.parts(ControlNetUnit, at_least=1)
+    )
+    """At least one; an upper limit is not documented."""
+
+
+@frozen(kw_only=True)
+class IPAdapter:
+    """A picture used as a prompt."""
+
+    model_name: IPAdapterModel | str = field(validator=rules.text())
+    """`ip-adapter_sd15.bin` for SD 1.x checkpoints, `ip-adapter_sdxl.bin` for SDXL (API)."""
+    image: ImageSource = field(converter=_image, validator=_PICTURE)
+    """The picture: a path, bytes, a binary file or an `ImageSource`. Limits as for the main picture
+    (ours)."""
+    strength: float = field(default=1.0, validator=_FRACTION)
+    """How strongly. Range 0 to 1 (API); default 1 (ours)."""
+
+
+def _loras(value: Iterable[Lora]) -> tuple[Lora, ...]:
+    return rules.listed(value)
+
+
+def _embeddings(value: Iterable[Embedding]) -> tuple[Embedding, ...]:
+    return rules.listed(value)
+
+
+def _ip_adapters(value: Iterable[IPAdapter]) -> tuple[IPAdapter, ...]:
+    return rules.listed(value)
+
+
+def _copied(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request keeps its own copy; what is no mapping is left for the rule to explain."""
+    return dict(value) if isinstance(cast("object", value), Mapping) else value
+
+
+def _explain_extra_fields(request: Any, value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return f"{rules.shown(value)} is not a mapping"
+    taken = {*(attribute.name for attribute in rules.fields_of(request)), "image_base64"}
+    known = sorted(taken.intersection(cast("Mapping[str, Any]", value)))
+    return f"{', '.join(known)} has a field of its own" if known else None
+
+
+def _explain_axis(values: Any) -> str | None:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        return f"{rules.shown(values)} is one value; give a list of values"
+    return None
+
+
+@frozen(kw_only=True)
+class _Diffusion:
+    """What requests to Stable Diffusion have in common."""
+
+    model_name: str = field(validator=rules.text())
+    """The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API)."""
+    prompt: str = field(validator=rules.text(1, 1024))
+    """What to draw. Length 1 to 1024 Unicode code points (API, live)."""
+    negative_prompt: str | None = field(default=None, validator=rules.optional(rules.text(0, 1024)))
+    """What to avoid. Length up to 1024 code points; empty is accepted (live)."""
+    image_num: int = field(default=1, validator=rules.whole(1, 8))
+    """How many pictures; each counts against the quota. Range 1 to 8 (API)."""
+    steps: int = field(default=20, validator=rules.whole(1, 100))
+    """Denoising steps: more is slower and often better. Range 1 to 100 (API)."""
+    guidance_scale: float = field(default=7.5, validator=rules.number(1, 30))
+    """How closely the prompt is followed. Range 1 to 30 (API)."""
+    sampler_name: Sampler | str = field(default=Sampler.EULER_A, validator=rules.text())
+    """The denoising algorithm (API)."""
+    seed: int | None = field(default=None, validator=rules.optional(rules.whole(-1)))
+    """The same seed gives the same picture. -1 or None: random. At least -1 (API); results report the seed
+    used."""
+    clip_skip: int | None = field(default=None, validator=rules.optional(rules.whole(1, 12)))
+    """Layers of CLIP left out at its end. Range 1 to 12 (API)."""
+    sd_vae: str | None = field(default=None, validator=rules.optional(rules.text()))
+    """`api_name` of a record of the model listing with type `vae` (API)."""
+    loras: tuple[Lora, ...] = field(default=(), converter=_loras, validator=rules.parts(Lora, at_most=5))
+    """At most 5 (API)."""
+    embeddings: tuple[Embedding, ...] = field(
+        default=(), converter=_embeddings, validator=rules.parts(Embedding, at_most=5)
+    )
+    """Textual inversions, at most 5 (API)."""
+    extra: Extra | None = field(default=None, validator=rules.optional(rules.part(Extra)))
+    """Format of the results, NSFW detection, webhook, storage, dedicated capacity."""
+    extra_fields: Mapping[str, Any] = field(
+        factory=dict[str, Any], converter=_copied, validator=rules.Rule(_explain_extra_fields), hash=False
+    )
+    """Fields of `request` that this library does not know yet, sent as they are."""
+
+    @property
+    def work(self) -> float | None:
+        """How much is asked for, and the time it takes: steps x pixels x images. None: not known."""
+        width, height = getattr(self, "width", None), getattr(self, "height", None)
+        return self.steps * width * height * self.image_num if width and height else None
+
+    def with_lora(self, model_name: str, strength: float = 1.0) -> Self:
+        """Add a LoRA; `strength` in [0, 1]."""
+        return attrs.evolve(self, loras=(*self.loras, Lora(model_name=model_name, strength=strength)))
+
+    def with_embedding(self, model_name: str) -> Self:
+        """Add a textual inversion."""
+        return attrs.evolve(self, embeddings=(*self.embeddings, Embedding(model_name=model_name)))
+
+    def with_extra(self, **changes: Any) -> Self:
+        """Set fields of `extra`, keeping the others."""
+        return attrs.evolve(self, extra=attrs.evolve(self.extra or Extra(), **changes))
+
+    def sweep(self, **axes: Iterable[Any]) -> Iterator[Self]:
+        """Make a request of every combination, lazily; the last axis varies fastest.
+
+        Args:
+            axes: Field names and the values they take. The first axis may be endless. Where `image` varies,
+                a size that is what the request's own picture gives is worked out anew for each picture.
+
+        Raises:
+            InvalidRequest: no such field; or, when its turn comes, a value that its field refuses.
+        """
+        names = attrs.fields_dict(type(self))
+        faults = tuple(
+            Fault(f"{type(self).__name__}.{name}", message)
+            for name, values in axes.items()
+            if (message := _explain_axis(values) if name in names else "no such field")
+        )
+        if faults:
+            raise InvalidRequest(faults=faults)
+        return self._swept(axes)
+
+    def _swept(self, axes: Mapping[str, Iterable[Any]]) -> Iterator[Self]:
+        if not axes:
+            yield self
+            return
+        first, *rest = axes.values()
+        inner = tuple(product(*rest))
+        anew = self._worked_out_anew(axes)
+        for value in first if inner else ():  # no combinations: do not run through an endless first axis
+            for others in inner:
+                changes = dict(zip(axes, (value, *others), strict=True))
+                yield attrs.evolve(self, **anew, **changes)
+
+    def _worked_out_anew(self, axes: Iterable[str]) -> dict[str, Any]:  # noqa: ARG002 - for Img2Img
+        """Fields that each combination of a sweep works out for itself."""
+        return {}
+
+
+class _FromImage(int):
+    """A side that was not given, until the picture tells it. As a number it is 0, and false."""
+
+
+_FROM_IMAGE: Final = _FromImage()
+
+
+def _pixels(value: int | None) -> int:
+    return _FROM_IMAGE if value is None else value
+
+
+def _explain_pixels(request: Any, value: Any) -> str | None:
+    if value is not _FROM_IMAGE:
+        return _SIDE.explain(request, value)
+    image: Any = request.image
+    given = [side for side in (request.width, request.height) if side is not _FROM_IMAGE]
+    if not isinstance(image, ImageSource) or any(_SIDE.explain(request, side) for side in given):
+        return None  # that fault is enough
+    if _fitted(image, request.width, request.height):
+        return None
+    size = f"{image.width}x{image.height}" if image.width else "of unknown size"
+    return f"must be given: the picture is {size}, which gives no size in [{_SMALLEST}, {_LARGEST}]"
+
+
+def _fitted(
+    image: ImageSource, width: int = _FROM_IMAGE, height: int = _FROM_IMAGE
+) -> tuple[int, int] | None:
+    """The size of the result; sides not given follow the picture. None where that leaves the range."""
+    if not image.width or not image.height:
+        return None
+    if width or height:
+        scale = width / image.width if width else height / image.height
+    else:
+        scale = min(1.0, DEFAULT_LONGER_SIDE / max(image.width, image.height))
+    size = width or _on_grid(image.width * scale), height or _on_grid(image.height * scale)
+    return size if all(_SMALLEST <= side <= _LARGEST for side in size) else None
+
+
+def _on_grid(pixels: float) -> int:
+    return int(pixels / _GRID + 0.5) * _GRID
+
+
+@frozen(kw_only=True)
+class Img2Img(_Diffusion):
+    """A picture and a prompt that become pictures: `POST /v3/async/img2img`."""
+
+    kind: ClassVar[str] = "img2img"
+    """Name of the endpoint."""
+
+    image: ImageSource = field(converter=_image, validator=_PICTURE)
+    """The picture to start from: a path, bytes, a binary file or an `ImageSource`. At most 10 MiB and 16
+    megapixels (API)."""
+    width: int = field(default=None, converter=_pixels, validator=rules.Rule(_explain_pixels))
+    """Pixels of the result. Range 128 to 2048 (API). Default: the picture's shape, longer side at most 1024,
+    multiples of 8; follows `height` where only that is given (ours)."""
+    height: int = field(default=None, converter=_pixels, validator=rules.Rule(_explain_pixels))
+    """Pixels of the result. Range 128 to 2048 (API). Default: as for `width` (ours)."""
+    strength: float | None = field(default=None, validator=rules.optional(_FRACTION))
+    """How far from the picture: 0 keeps it, 1 ignores it. Range 0 to 1. None: the service's own default,
+    which is not documented (API)."""
+    controlnet: ControlNet | None = field(default=None, validator=rules.optional(rules.part(ControlNet)))
+    """Pictures that guide."""
+    ip_adapters: tuple[IPAdapter, ...] = field(
+        default=(), converter=_ip_adapters, validator=rules.parts(IPAdapter, at_most=1)
+    )
+    """Pictures used as prompts, at most 1 (API)."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.width is _FROM_IMAGE or self.height is _FROM_IMAGE:
+            width, height = cast("tuple[int, int]", _fitted(self.image, self.width, self.height))
+            object.__setattr__(self, "width", width)
+            object.__setattr__(self, "height", height)
+        _warn_of_mixed_bases(self)
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """Every picture that is sent."""
+        units = self.controlnet.units if self.controlnet else ()
+        return (self.image, *(unit.image for unit in units), *(adapter.image for adapter in self.ip_adapters))
+
+    def with_controlnet(
+        self,
+        model_name: ControlNetModel | str,
+        image: Picture | None = None,
+        strength: float = 1,
+        *,
+        preprocessor: Preprocessor | str | None = None,
+        guidance_start: float | None = None,
+        guidance_end: float | None = None,
+    ) -> Self:
+        """Add a ControlNet unit; without `image` the request's own picture guides."""
+        unit = ControlNetUnit(
+            model_name=model_name,
+            image=self.image if image is None else image,
+            strength=strength,
+            preprocessor=preprocessor,
+            guidance_start=guidance_start,
+            guidance_end=guidance_end,
+        )
+        units = self.controlnet.units if self.controlnet else ()
+        return attrs.evolve(self, controlnet=ControlNet(units=(*units, unit)))
+
+    def with_ip_adapter(
+        self, model_name: IPAdapterModel | str, image: Picture | None = None, strength: float = 1.0
+    ) -> Self:
+        """Add an IP-Adapter; without `image` the request's own picture is the prompt."""
+        adapter = IPAdapter(
+            model_name=model_name, image=self.image if image is None else image, strength=strength
+        )
+        return attrs.evolve(self, ip_adapters=(*self.ip_adapters, adapter))
+
+    def _worked_out_anew(self, axes: Iterable[str]) -> dict[str, Any]:
+        if "image" not in axes or _fitted(self.image) != (self.width, self.height):
+            return {}
+        return {side: None for side in ("width", "height") if side not in axes}
+
+
+def _warn_of_mixed_bases(request: Img2Img) -> None:
+    """ControlNets and adapters of both base models in one request can never be right."""
+    units = request.controlnet.units if request.controlnet else ()
+    names = [unit.model_name for unit in units] + [adapter.model_name for adapter in request.ip_adapters]
+    if any("sdxl" in name for name in names) and any("sd15" in name for name in names):
+        text = f"Img2Img: {', '.join(names)} are for different base models (SD 1.5 and SDXL)"
+        warnings.warn(text, NovitaWarning, stacklevel=4)
+
+
+@frozen(kw_only=True)
+class HiresFix:
+    """A second pass at a larger size."""
+
+    target_width: int = field(validator=rules.whole(128, 4096))
+    """Pixels. Range 128 to 4096 (API)."""
+    target_height: int = field(validator=rules.whole(128, 4096))
+    """Pixels. Range 128 to 4096 (API)."""
+    strength: float = field(validator=_FRACTION)
+    """How far from the first pass. Range 0 to 1 (API)."""
+    upscaler: Upscaler | str | None = field(default=None, validator=rules.optional(rules.text()))
+    """What enlarges the first pass (API)."""
+
+
+@frozen(kw_only=True)
+class Refiner:
+    """Hands over to the SDXL refiner during the run."""
+
+    switch_at: float = field(validator=_FRACTION)
+    """Where in the run, as a fraction. Range 0 to 1 (API)."""
+
+
+@frozen(kw_only=True)
+class Txt2Img(_Diffusion):
+    """A prompt that becomes pictures: `POST /v3/async/txt2img`."""
+
+    kind: ClassVar[str] = "txt2img"
+    """Name of the endpoint."""
+
+    width: int = field(validator=_SIDE)
+    """Pixels of the result. Range 128 to 2048 (API)."""
+    height: int = field(validator=_SIDE)
+    """Pixels of the result. Range 128 to 2048 (API)."""
+    clip_skip: int | None = field(default=None, validator=rules.optional(rules.whole(0, 12)))
+    """Layers of CLIP left out at its end. Range 0 to 12 (the API's own examples send 0 here)."""
+    hires_fix: HiresFix | None = field(default=None, validator=rules.optional(rules.part(HiresFix)))
+    """A second pass at a larger size."""
+    refiner: Refiner | None = field(default=None, validator=rules.optional(rules.part(Refiner)))
+    """The SDXL refiner."""
+    enable_transparent_background: bool | None = field(default=None, validator=rules.optional(rules.flag()))
+    """A transparent background; SDXL and png only (API)."""
+    restore_faces: bool | None = field(default=None, validator=rules.optional(rules.flag()))
+    """Repair faces (API)."""
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """Every picture that is sent: none."""
+        return ()
+
+
+@frozen(kw_only=True)
+class AnyTask:
+    """A request to any other endpoint that answers with a task id."""
+
+    kind: ClassVar[str] = "task"
+    """Name of the endpoint; the path says which."""
+
+    path: str = field(validator=rules.path())
+    """Absolute path, such as `/v3/async/upscale`."""
+    body: Mapping[str, Any] = field(converter=_copied, validator=rules.part(Mapping), hash=False)
+    """The whole JSON body. An `ImageSource` anywhere in it is sent as base64."""
+    image_num: int = field(default=1, validator=rules.whole(1))
+    """How many images of the endpoint's quota this takes."""
+
+    @property
+    def work(self) -> float | None:
+        """How much is asked for is not known of such a request."""
+        return None
+
+
+Request = Img2Img | Txt2Img | AnyTask
+"""Everything that can be submitted."""

@@ -1,0 +1,253 @@
+"""What comes back: tasks, what a poll saw of them, results, and the four ways a request can end."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn
+from urllib.parse import parse_qs, urlsplit
+
+from attrs import field, frozen
+
+from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout
+from novita_async.models.choices import TaskStatus
+from novita_async.models.requests import Request
+
+State = Literal["running", "succeeded", "failed"]
+
+_FAILED_ENDINGS: Final = ("CANCELED", "CANCELLED", "TIMEOUT", "EXPIRED")
+
+
+@frozen(kw_only=True)
+class Task:
+    """A job that the service has taken and that is paid for. With its id it can be watched from anywhere."""
+
+    task_id: str
+    """The service's id; opaque."""
+    account: str | None = None
+    """Label of the account that paid; only its key can ask for the result."""
+    endpoint: str | None = None
+    """Path it was submitted to. None: not known here, as for an id of yesterday."""
+    image_num: int = 1
+    """How many images were asked for."""
+    submitted_at: float | None = field(default=None, eq=False)
+    """When the service took it, in seconds on the event loop's clock; means nothing in another process."""
+
+
+def without_query(url: str) -> str:
+    """A URL that can be shown: the query of a presigned URL is a secret while it lives."""
+    return url.partition("?")[0]
+
+
+@frozen(kw_only=True)
+class Artifact:
+    """A result file behind a URL."""
+
+    url: str = field(default="", repr=without_query)
+    """Where it is. The query is a bearer secret while the URL lives; it is not shown in repr."""
+    url_ttl: int | None = None
+    """Seconds that the URL lives, counted from when the service signed it. 0: no end known."""
+    type: str | None = None
+    """File type: `png`, `jpeg`, `webp`, `mp4` and the like."""
+
+    @property
+    def expiry_time(self) -> datetime | None:
+        """When the URL stops working, as its own signature says. None: it does not say."""
+        try:
+            query = parse_qs(urlsplit(self.url).query)
+            signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            return signed + timedelta(seconds=int(query["X-Amz-Expires"][0]))
+        except (KeyError, ValueError, OverflowError):
+            return None
+
+
+@frozen(kw_only=True)
+class NsfwDetection:
+    """What the check of one image found. It does not hold the image back."""
+
+    checked: bool = False
+    """Whether the check ran. It does not say that the image is safe."""
+    confidence: float | None = None
+    """How likely the image is not safe for work. Range 0 to 100."""
+
+    def above(self, threshold: float) -> bool:
+        """Whether the check ran and found more than `threshold`, in [0, 100]."""
+        return self.checked and self.confidence is not None and self.confidence > threshold
+
+
+@frozen(kw_only=True)
+class Image(Artifact):
+    """A generated picture."""
+
+    nsfw: NsfwDetection | None = None
+    """What the NSFW check found. None: not asked for."""
+
+
+@frozen(kw_only=True)
+class Timings:
+    """When the service did what, by its own clock."""
+
+    submit_time: datetime | None = None
+    """It took the task."""
+    execute_time: datetime | None = None
+    """It began to work."""
+    complete_time: datetime | None = None
+    """It was done."""
+
+
+@frozen(kw_only=True)
+class ImageResult:
+    """Everything that a finished task carries."""
+
+    task: Task
+    """The task that made it."""
+    images: tuple[Image, ...] = ()
+    """In the service's order. Their number need not be what was asked for."""
+    videos: tuple[Artifact, ...] = ()
+    """Files of video tasks."""
+    audios: tuple[Artifact, ...] = ()
+    """Files of audio tasks."""
+    seed: int | None = None
+    """The seed that the service reports; need not be the one asked for. One for all images."""
+    task_type: str | None = None
+    """The service's name of the kind of work, such as `IMG_TO_IMG`."""
+    timings: Timings = field(factory=Timings)
+    """When it was done, where the service says so."""
+    request_info: str | None = None
+    """JSON text of what the engine was asked for, unparsed."""
+    extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
+    """The answer's `extra`, as it came."""
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """All files: images, videos, audios."""
+        return (*self.images, *self.videos, *self.audios)
+
+    def require_images(self) -> tuple[Image, ...]:
+        """The images, or an error.
+
+        Raises:
+            NoImages: success without a single one.
+        """
+        if not self.images:
+            raise NoImages(task_id=self.task.task_id, account=self.task.account)
+        return self.images
+
+
+def state_of(status: str) -> State:
+    """What a status means. Only two are documented as final; an unknown one is still running."""
+    if status == TaskStatus.SUCCEED:
+        return "succeeded"
+    if status == TaskStatus.FAILED or status.endswith(_FAILED_ENDINGS):
+        return "failed"
+    return "running"
+
+
+@frozen(kw_only=True)
+class Snapshot:
+    """What one poll saw of a task."""
+
+    task: Task
+    """The task that was asked for."""
+    status: str
+    """The service's word for it, such as `TASK_STATUS_QUEUED`; unknown words are possible."""
+    progress_percent: float | None = None
+    """Range 0 to 100; 0 on success is normal, so it never decides."""
+    eta: float | None = None
+    """Seconds to go, as the service guesses; 0 is normal."""
+    explanation: str = ""
+    """The service's free text on a failed task."""
+    result: ImageResult | None = None
+    """The result, once the task has succeeded."""
+
+    @property
+    def state(self) -> State:
+        """What the status means."""
+        return state_of(self.status)
+
+
+@frozen(kw_only=True)
+class Succeeded:
+    """Paid, done, and here."""
+
+    result: ImageResult
+    """What was made."""
+    request: Request | None = None
+    """What was asked for. None where only a task id was watched."""
+    paths: tuple[Path, ...] = ()
+    """Where the result's files are, in the order of `result.artifacts`; empty where they were not to be
+    saved."""
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.result.task
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self.result.task.task_id
+
+    def unwrap(self) -> ImageResult:
+        """The result."""
+        return self.result
+
+
+@frozen(kw_only=True)
+class _Missed:
+    """An end without a result."""
+
+    error: NovitaError
+    """What stands in the way of a result."""
+    request: Request | None = None
+    """What was asked for. None where only a task id was watched."""
+
+    def unwrap(self) -> NoReturn:
+        """Raise what stands in the way of a result."""
+        raise self.error
+
+
+@frozen(kw_only=True)
+class Failed(_Missed):
+    """The service said no, or the task failed."""
+
+    error: NovitaError
+    """Why."""
+    task: Task | None = None
+    """The task, where one was made."""
+
+    @property
+    def task_id(self) -> str | None:
+        """The task's id, where one was made."""
+        return self.task.task_id if self.task else None
+
+
+@frozen(kw_only=True)
+class Uncertain(_Missed):
+    """Sent whole, never answered: perhaps paid, task id unknown."""
+
+    error: SubmissionUncertain
+    """Everything that is known."""
+
+    @property
+    def task_id(self) -> None:
+        """Not known; that is the point."""
+        return
+
+
+@frozen(kw_only=True)
+class Unfinished(_Missed):
+    """Paid, id known, end not seen. Watch it again."""
+
+    task: Task
+    """The task to watch again."""
+    error: TaskTimeout
+    """How long it was waited for, and what was seen last."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self.task.task_id
+
+
+Outcome = Succeeded | Failed | Uncertain | Unfinished
+"""The four ways a request can end."""
