@@ -1,0 +1,126 @@
+"""How much may be spent.
+
+A budget is reserved before a purchase is sent and settled when its end is known, so no concurrency can
+overspend it: what is reserved and what is spent never exceed the limit together. A purchase whose end nobody
+knows counts as spent.
+
+The API tells no prices; the caller does. Money is `Decimal`, in dollars or whatever the price is in.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+
+from attrs import define, field, frozen
+
+from novita_async.errors import BudgetExhausted, ConfigurationError
+from novita_async.models.requests import Request
+
+Price = Callable[[Request], Decimal]
+"""What one request costs."""
+
+
+def _money(value: Decimal | float | str) -> Decimal:
+    try:
+        money = Decimal(str(value))
+    except InvalidOperation:
+        money = Decimal("NaN")
+    if not money.is_finite() or money < 0:
+        raise ConfigurationError(problem=f"Budget: {value!r} is not an amount of money")
+    return money
+
+
+@frozen
+class _PerImage:
+    """A price that depends on nothing but the number of images."""
+
+    each: Decimal
+
+    def __call__(self, request: Request) -> Decimal:
+        return self.each * request.image_num
+
+
+def _price(value: Decimal | float | str | Price) -> Price:
+    return value if callable(value) else _PerImage(_money(value))
+
+
+@frozen(kw_only=True)
+class Budget:
+    """What may be spent, and what things cost."""
+
+    limit: Decimal = field(converter=_money)
+    """The most that may be spent, in dollars."""
+    price: Price = field(converter=_price)
+    """Dollars an image, or a function that tells what a request costs."""
+
+    def price_of(self, request: Request) -> Decimal:
+        """Dollars that a request costs."""
+        return _money(self.price(request))
+
+    @property
+    def per_image(self) -> Decimal | None:
+        """Dollars an image. None: that depends on the request."""
+        return self.price.each if isinstance(self.price, _PerImage) else None
+
+
+@frozen(kw_only=True)
+class SpendingStatistics:
+    """How a budget is doing."""
+
+    limit: Decimal
+    """The most that may be spent."""
+    spent: Decimal
+    """What is bought, or perhaps bought."""
+    reserved: Decimal
+    """What is being bought."""
+
+    @property
+    def left(self) -> Decimal:
+        """What may still be reserved."""
+        return self.limit - self.spent - self.reserved
+
+
+@define(eq=False)
+class Spending:
+    """What a budget's money has gone into."""
+
+    budget: Budget
+    _spent: Decimal = Decimal(0)
+    _reserved: Decimal = Decimal(0)
+    _remembered: set[str] = field(factory=set[str])
+
+    def __repr__(self) -> str:
+        s = self.statistics()
+        return f"<Spending {s.spent} of {s.limit}, {s.reserved} reserved>"
+
+    def statistics(self) -> SpendingStatistics:
+        """How it is doing now."""
+        return SpendingStatistics(limit=self.budget.limit, spent=self._spent, reserved=self._reserved)
+
+    def reserve(self, request: Request) -> Decimal:
+        """Set aside what a request costs, before it is sent.
+
+        Raises:
+            BudgetExhausted: that much is not left.
+        """
+        cost = self.budget.price_of(request)
+        if self._spent + self._reserved + cost > self.budget.limit:
+            raise BudgetExhausted(
+                limit=str(self.budget.limit), spent=str(self._spent + self._reserved), cost=str(cost)
+            )
+        self._reserved += cost
+        return cost
+
+    def settle(self, cost: Decimal, *, bought: bool) -> None:
+        """Turn what was set aside into what is spent, or give it back."""
+        self._reserved -= cost
+        if bought:
+            self._spent += cost
+
+    def remembers(self, journal: str) -> bool:
+        """Whether what a journal tells was counted; what is bought afterwards is counted as it is."""
+        return journal in self._remembered
+
+    def remember(self, journal: str, cost: Decimal) -> None:
+        """Count what earlier runs have bought, or perhaps bought, as their journal tells."""
+        self._remembered.add(journal)
+        self._spent += cost
