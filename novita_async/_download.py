@@ -1,0 +1,308 @@
+"""Result URLs to files: whole, right, and never over another file.
+
+A file appears under its name only when its length and its first bytes are right; until then it is a `.part`
+file, which is removed when anything goes wrong. An expired or refused URL is signed anew by asking for the
+task again, so a host that is down for longer than a URL lives costs time and no picture. No key goes to a
+result host. Names are made here and never taken from a URL.
+"""
+
+import filecmp
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from attrs import define, evolve, field, frozen
+
+from novita_async._http import Delivery, DeliveryFailed, Download, Downloader
+from novita_async._policy.retrying import Failure, Retry, RetryPolicy
+from novita_async.errors import DownloadFailed
+from novita_async.events import Event, Saved
+from novita_async.models.results import Artifact, ImageResult, Task, without_query
+
+Refresh = Callable[[Task], Awaitable[ImageResult | None]]
+"""Asks for a task again, so that its URLs are signed anew. None: it could not be had."""
+Sink = Callable[[bytes], Awaitable[object]]
+
+MAX_FILE: Final = 512 * 1024 * 1024
+_LANES: Final = 8
+_REFRESHES: Final = 2
+_GONE: Final = frozenset({400, 401, 403, 404, 410})
+"""Statuses of a URL that has expired or was refused; asking for the task again may give a good one."""
+
+_MAGIC: Final = (
+    ("png", b"\x89PNG\r\n\x1a\n", b""),
+    ("jpeg", b"\xff\xd8\xff", b""),
+    ("webp", b"RIFF", b"WEBP"),
+)
+_PICTURES: Final = frozenset(kind for kind, _, _ in _MAGIC)
+_LONGEST_MAGIC: Final = 12
+_NAMES: Final = 10_000
+_UNSAFE: Final = re.compile(r"[^\w.-]+")
+
+
+def sniff(start: bytes) -> str | None:
+    """The type of a picture from its first twelve bytes. None: not a picture that is known here."""
+    for kind, prefix, tag in _MAGIC:
+        if start.startswith(prefix) and start[8:12].startswith(tag):
+            return kind
+    return None
+
+
+def safe_name(text: str) -> str:
+    """A file name made of text that may hold anything."""
+    return _UNSAFE.sub("_", text).strip("._")[:120] or "file"
+
+
+class _RefusedError(Exception):
+    """The host answered, but not with the file."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the host answered {status}")
+        self.status = status
+
+
+@frozen(kw_only=True)
+class _Target:
+    """One file of a result, or a file that belongs to no known task."""
+
+    artifact: Artifact
+    result: ImageResult | None = None
+    place: int = 0
+    owned: bool = False
+    """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
+
+    def of(self, result: ImageResult | None) -> "_Target | None":
+        """The same file in the same task's result, asked for again."""
+        if result is None or self.place >= len(result.artifacts):
+            return None
+        return evolve(self, artifact=result.artifacts[self.place], result=result)
+
+    def part_of(self, folder: Path, stem: str) -> Path:
+        """Where to write it until it is whole."""
+        tag = uuid.uuid4().hex[:8]
+        if self.owned and self.result is not None:
+            tag = hashlib.sha256(self.result.task.task_id.encode()).hexdigest()[:8]
+        return folder / f".{stem}.{tag}.part"
+
+    def failed(self, cause: str) -> DownloadFailed:
+        task = self.result.task if self.result else None
+        return DownloadFailed(
+            url=without_query(self.artifact.url),
+            cause=cause,
+            task_id=task.task_id if task else None,
+            account=task.account if task else None,
+        )
+
+
+@frozen(kw_only=True)
+class SaverStatistics:
+    """How downloads are doing."""
+
+    saved: int
+    """Files on disk, whole."""
+    refreshed: int
+    """URLs that had expired and were signed anew."""
+    failed: int
+    """Attempts that did not bring a file."""
+
+
+@define(eq=False, repr=False, kw_only=True)
+class Saver:
+    """Fetches result files for one client, a few at a time."""
+
+    _downloader: Downloader = field(alias="downloader")
+    _retry: RetryPolicy = field(alias="retry")
+    _refresh: Refresh = field(alias="refresh")
+    _emit: Callable[[Event], None] = field(alias="emit")
+    _jitter: Callable[[], float] = field(alias="jitter")
+    _lane: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_LANES), init=False)
+    _saved: int = field(default=0, init=False)
+    _refreshed: int = field(default=0, init=False)
+    _failed: int = field(default=0, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Saver {self._saved} files saved, {self._refreshed} URLs refreshed>"
+
+    def statistics(self) -> SaverStatistics:
+        """How it is doing now."""
+        return SaverStatistics(saved=self._saved, refreshed=self._refreshed, failed=self._failed)
+
+    async def save(
+        self,
+        result: ImageResult,
+        folder: Path,
+        name: str | None = None,
+        *,
+        patience: float = 0.0,
+        owned: bool = False,
+    ) -> tuple[Path, ...]:
+        """Save every file of a result as `NAME-1.png` and so on, in the folder, which is made.
+
+        Args:
+            result: What a task has made.
+            folder: Where to.
+            name: Beginning of the file names. None: the task's id.
+            patience: Seconds to go on with one file that cannot be had, where that is longer than the retry
+                policy's patience.
+            owned: Nobody else saves this task here, so what an earlier process has left of it is taken over.
+
+        Raises:
+            DownloadFailed: one of them could not be had; those before it are on disk.
+        """
+        stem = safe_name(name or result.task.task_id)
+        retry = evolve(self._retry, patience=max(patience, self._retry.patience))
+        paths: list[Path] = []
+        for place, artifact in enumerate(result.artifacts):
+            target = _Target(artifact=artifact, result=result, place=place, owned=owned)
+            paths.append(await self._save(target, folder, f"{stem}-{place + 1}", retry))
+        return tuple(paths)
+
+    async def _save(self, target: _Target, folder: Path, stem: str, retry: RetryPolicy) -> Path:
+        part = target.part_of(folder, stem)
+        try:
+            await self._fetch(target, lambda url: self._to_file(url, part), retry)
+            path, size = await anyio.to_thread.run_sync(_settle, part, folder, stem, target)
+        except OSError as error:  # a full disk, a folder that must not be written
+            raise target.failed(f"it cannot be written to {folder}: {error.strerror or error}") from error
+        finally:
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
+        self._saved += 1
+        if target.result is not None:
+            self._emit(Saved(task=target.result.task, path=path, size=size))
+        return path
+
+    async def fetch(self, artifact: Artifact) -> bytes:
+        """Fetch one file into memory. An expired URL cannot be signed anew here."""
+        target = _Target(artifact=artifact)
+        data = bytearray()
+
+        async def to_memory(url: str) -> None:
+            data.clear()
+            await self._receive(url, _appending(data))
+
+        await self._fetch(target, to_memory, self._retry)
+        checked_kind(bytes(data[:_LONGEST_MAGIC]), target)
+        return bytes(data)
+
+    async def _fetch(
+        self, target: _Target, take: Callable[[str], Awaitable[None]], retry: RetryPolicy
+    ) -> None:
+        """Take a file until it is whole, signing its URL anew and riding out what passes."""
+        number, refreshes, began_at = 1, 0, anyio.current_time()
+        while True:
+            try:
+                async with self._lane:
+                    return await take(target.artifact.url)
+            except _RefusedError as refused:
+                cause = str(refused)
+                failure = Failure(delivery=Delivery.ANSWERED, purchase=False, status=refused.status)
+            except DeliveryFailed as failed:
+                cause, failure = failed.cause, Failure(delivery=failed.delivery, purchase=False)
+            self._failed += 1
+            fresh = await self._fresh(target, failure.status) if refreshes < _REFRESHES else None
+            if fresh is not None:
+                target, refreshes = fresh, refreshes + 1
+                continue
+            elapsed = anyio.current_time() - began_at
+            decision = retry.decide(failure, attempt=number, elapsed=elapsed, jitter=self._jitter())
+            if not isinstance(decision, Retry):
+                raise target.failed(cause)
+            await anyio.sleep(decision.after)
+            number += 1
+
+    async def _fresh(self, target: _Target, status: int | None) -> _Target | None:
+        """The same file behind a new URL, where the old one was refused."""
+        if target.result is None or status not in _GONE:
+            return None
+        fresh = target.of(await self._refresh(target.result.task))
+        self._refreshed += fresh is not None
+        return fresh
+
+    async def _to_file(self, url: str, part: Path) -> None:
+        await anyio.to_thread.run_sync(_make_room, part)
+        async with await anyio.open_file(part, "wb") as file:
+            await self._receive(url, file.write)
+
+    async def _receive(self, url: str, sink: Sink) -> None:
+        async with self._downloader.open(url) as download:
+            if download.status != 200:  # noqa: PLR2004 - the one status that brings the whole file
+                raise _RefusedError(download.status)
+            size = 0
+            async for piece in download.chunks():
+                size += len(piece)
+                if size > MAX_FILE:
+                    raise DeliveryFailed(Delivery.UNKNOWN, f"the file is longer than {MAX_FILE:,} bytes")
+                await sink(piece)
+            _check_length(download, size)
+
+
+def _appending(data: bytearray) -> Sink:
+    async def append(piece: bytes) -> None:
+        data.extend(piece)
+
+    return append
+
+
+def _check_length(download: Download, size: int) -> None:
+    headers = download.headers
+    stated = headers.get("content-length", "")
+    if stated.isdigit() and "content-encoding" not in headers and int(stated) != size:
+        raise DeliveryFailed(Delivery.UNKNOWN, f"{size} of {stated} bytes came")
+
+
+def checked_kind(start: bytes, target: _Target) -> str:
+    """The file's extension, from its first bytes where it is a picture.
+
+    Raises:
+        DownloadFailed: it is not what the service says.
+    """
+    stated = target.artifact.type
+    wanted = "jpeg" if stated == "jpg" else stated
+    kind = sniff(start)
+    if not start or (kind is None and wanted in _PICTURES):
+        raise target.failed(f"it begins with {start!r}, which is no {wanted or 'file'}")
+    if kind is not None and wanted in _PICTURES and kind != wanted:
+        raise target.failed(f"it is a {kind}, not a {wanted} as the service says")
+    return kind or (safe_name(stated) if stated else "bin")
+
+
+def _make_room(part: Path) -> None:
+    """Make the folder. What a dead process left may be a name of the whole file: never write to it."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+
+
+def _settle(part: Path, folder: Path, stem: str, target: _Target) -> tuple[Path, int]:
+    """Give a whole file its name, or the next one that is free; no other file can be lost in between."""
+    with part.open("rb") as file:
+        kind = checked_kind(file.read(_LONGEST_MAGIC), target)
+    for number in range(1, _NAMES):
+        path = folder / (f"{stem}.{kind}" if number == 1 else f"{stem}.{number}.{kind}")
+        try:
+            _claim(part, path)
+        except FileExistsError:
+            if not (target.owned and filecmp.cmp(part, path, shallow=False)):
+                continue
+        return path, path.stat().st_size
+    raise target.failed(f"{folder / stem} exists {_NAMES} times")
+
+
+def _claim(part: Path, path: Path) -> None:
+    """Make `path` the whole file at once, or raise `FileExistsError`."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except (
+        OSError
+    ):  # a file system without hard links: the empty file keeps the name until the whole one replaces it
+        path.open("xb").close()
+        part.replace(path)
