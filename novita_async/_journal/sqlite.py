@@ -1,0 +1,291 @@
+"""A journal in one SQLite file, written by one thread.
+
+Whatever is told to the journal while it is writing waits, and goes into the next transaction together: one
+commit, however many purchases are under way. Who told it is woken after that commit. A commit is on the
+disk, not only on its way (write-ahead log, synchronous=FULL).
+
+The thread is an executor of its own, so that an event loop in virtual time sees that there is work under way.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import anyio
+from attrs import define, field, frozen
+
+from novita_async._journal import _file
+from novita_async._journal._store import PIECE, Store, Work
+from novita_async._ledger import Facts, Ledger, Row, State, Wanted
+from novita_async.errors import JournalError
+
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class JournalStatistics:
+    """How a journal is doing."""
+
+    told: int
+    """What it was told and asked, so far."""
+    waiting: int
+    """How much of that is not answered."""
+    commits: int
+    """How many transactions it took."""
+    largest_group: int
+    """How much was answered together at most."""
+
+
+@define(eq=False)
+class _Job:
+    """Something that was told, and who waits for the answer."""
+
+    work: Work
+    answer: "asyncio.Future[Any]"
+    result: Any = None
+    done: bool = False
+
+    def give(self) -> None:
+        """Answer, where it is known and somebody still waits."""
+        if not self.done or self.answer.done():
+            return
+        if isinstance(self.result, BaseException):
+            self.answer.set_exception(self.result)
+        else:
+            self.answer.set_result(self.result)
+
+
+@define(eq=False, repr=False)
+class SqliteJournal:
+    """A durable memory of one batch, in a SQLite file that this process alone writes.
+
+    ```python
+    async with await SqliteJournal.open("run.db") as journal:
+        rows = await journal.plan(wanted)
+    ```
+    """
+
+    path: Path
+    """The file."""
+    uncertain_at_opening: int
+    """How many purchases were under way when the process before this one died: each is uncertain now."""
+    _store: Store
+    _thread: ThreadPoolExecutor
+    _queue: list[_Job] = field(factory=list[_Job], init=False)
+    _busy: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
+    _told: int = field(default=0, init=False)
+    _answered: int = field(default=0, init=False)
+    _largest_group: int = field(default=0, init=False)
+
+    @classmethod
+    async def open(
+        cls, path: "str | os.PathLike[str]", *, read_only: bool = False, without_wal: bool = False
+    ) -> Self:
+        """Open a journal; make it where there is none.
+
+        Args:
+            path: The file. Beside it lie `-wal` and `-shm` while it is open, or after a crash, and `-lock`.
+            read_only: Only look, also while another process writes it. Makes nothing, changes nothing.
+            without_wal: Accept a journal that was not closed although its `-wal` file is missing. That file
+                has what was bought last: without it the same may be bought twice.
+
+        Raises:
+            JournalError: in use by another process, damaged, of a newer version, or not to be reached.
+        """
+        thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        open_it = partial(_open, Path(path), read_only=read_only, without_wal=without_wal)
+        opening = asyncio.get_running_loop().run_in_executor(thread, open_it)
+        try:
+            store, uncertain = await asyncio.shield(opening)
+        except BaseException:
+            opening.add_done_callback(partial(_close_late, thread))
+            raise
+        return cls(store.file.path, uncertain, store, thread)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish what is being written, and let others have the journal. Does nothing the second time."""
+        if not self._closed:
+            closing = self._tell(Work(Store.close, writes=False))
+            self._closed = True
+            await _outlasting(closing)
+            self._thread.shutdown(wait=False)
+
+    def __repr__(self) -> str:
+        s = self.statistics()
+        state = "closed" if self._closed else f"run {self.run}"
+        numbers = f"{s.told} told, {s.waiting} waiting, {s.commits} commits"
+        return f"<SqliteJournal {self.path.name}, {state}: {numbers}>"
+
+    def statistics(self) -> JournalStatistics:
+        """How it is doing now."""
+        return JournalStatistics(
+            told=self._told,
+            waiting=self._told - self._answered,
+            commits=self._store.commits,
+            largest_group=self._largest_group,
+        )
+
+    @property
+    def run(self) -> int:
+        """The number of this run of the batch, from 1."""
+        return self._store.run
+
+    # --- What can be told and asked: see `Journal` --------------------------------------------------------
+
+    async def plan(self, wanted: Sequence[Wanted]) -> tuple[Row, ...]:
+        """Find the rows of these requests, in this order, and make those that are missing."""
+        rows: list[Row] = []
+        for start in range(0, len(wanted), PIECE):
+            piece = wanted[start : start + PIECE]
+            rows += await self._do(partial(_plan, piece))
+        return tuple(rows)
+
+    async def move(self, key: str, occurrence: int, to: State, **facts: Unpack[Facts]) -> Row:
+        """Let something happen to a row. Durable when this returns; when this raises, it was not recorded."""
+        try:
+            return await self._do(lambda store: store.move(key, occurrence, to, **facts))
+        except JournalError as error:
+            error.task_id = error.task_id or facts.get("task_id")
+            raise
+
+    async def new_run(self) -> int:
+        """Begin to read the input anew. Opening a journal does that, too."""
+        return await self._do(Store.new_run)
+
+    async def row(self, key: str, occurrence: int) -> Row | None:
+        """Give one row."""
+        return await self._ask(lambda store: store.row(key, occurrence))
+
+    async def find(self, task_id: str) -> Row | None:
+        """Give the row whose task this is."""
+        return await self._ask(lambda store: store.find(task_id))
+
+    async def seen_since(self, time: float) -> tuple[Row, ...]:
+        """Give the rows that the service may have seen after this unix time."""
+        return await self._ask(lambda store: store.seen_since(time))
+
+    async def summary(self) -> Ledger:
+        """Add up all rows."""
+        return await self._ask(Store.summary)
+
+    async def rows(self, *states: State, after: int = 0) -> AsyncGenerator[Row]:
+        """Give the rows of these states, or all, that come after a serial number."""
+        for state in states or (None,):
+            async for row in self._pages(state, after):
+                yield row
+
+    async def _pages(self, state: State | None, after: int) -> AsyncIterator[Row]:
+        while page := await self._ask(partial(_page, state, after)):
+            for row in page:
+                yield row
+            after = page[-1].serial
+
+    # --- The thread ---------------------------------------------------------------------------------------
+
+    async def _do(self, do: Callable[[Store], T]) -> T:
+        answer: T = await _outlasting(self._tell(Work(do)))
+        return answer
+
+    async def _ask(self, do: Callable[[Store], T]) -> T:
+        answer: T = await self._tell(Work(do, writes=False)).answer
+        return answer
+
+    def _tell(self, work: Work) -> _Job:
+        if self._closed:
+            raise JournalError(problem=f"journal {self.path}: it is closed")
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop.create_future())
+        self._told += 1
+        self._queue.append(job)
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._carry_out, loop)  # not at once: who else is ready now goes along
+        return job
+
+    def _carry_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        jobs, self._queue = self._queue, []
+        self._largest_group = max(self._largest_group, len(jobs))
+        works = [job.work for job in jobs]
+        done = loop.run_in_executor(self._thread, self._store.carry_out, works)
+        done.add_done_callback(partial(self._carried_out, loop, jobs))
+
+    def _carried_out(
+        self, loop: asyncio.AbstractEventLoop, jobs: list[_Job], done: "asyncio.Future[list[Any]]"
+    ) -> None:
+        self._answered += len(jobs)
+        for job, result in zip(jobs, done.result(), strict=True):
+            job.result, job.done = result, True
+            job.give()
+        self._busy = bool(self._queue)
+        if self._queue:
+            self._carry_out(loop)
+
+
+def _open(path: Path, *, read_only: bool, without_wal: bool) -> tuple[Store, int]:
+    if read_only:
+        return Store(_file.open_to_read(path)), 0
+    store = Store(_file.open_to_write(path, without_wal=without_wal))
+    (found,) = store.carry_out([Work(lambda store: store.recover(time.time()))])
+    if isinstance(found, BaseException):
+        store.close()
+        raise found
+    return store, int(found)
+
+
+def _plan(wanted: Sequence[Wanted], store: Store) -> tuple[Row, ...]:
+    return store.plan(wanted)
+
+
+def _page(state: State | None, after: int, store: Store) -> list[Row]:
+    return store.page(state, after)
+
+
+async def _outlasting(job: _Job) -> Any:
+    """Wait for an answer, cancelled or not; the cancellation comes at the next await.
+
+    So who tells the journal something always knows whether it was recorded.
+    """
+    try:
+        return await job.answer
+    except asyncio.CancelledError as cancelled:
+        why = cancelled.args
+    with anyio.CancelScope(shield=True):
+        await _whatever_happens(job)
+    if task := asyncio.current_task():
+        task.uncancel()
+        task.cancel(*why)
+    return job.answer.result()
+
+
+async def _whatever_happens(job: _Job) -> None:
+    """Wait for an answer that the first who waited can no longer be given."""
+    if job.answer.cancelled():
+        job.answer = asyncio.get_running_loop().create_future()
+        job.give()
+    while not job.answer.done():
+        try:
+            await asyncio.wait((job.answer,))
+        except asyncio.CancelledError:
+            continue  # from asyncio itself, which no scope can shield from; one is passed on, and enough
+
+
+def _close_late(thread: ThreadPoolExecutor, opening: "asyncio.Future[tuple[Store, int]]") -> None:
+    """Close a journal that nobody waits for any more."""
+    if opening.exception() is None:
+        thread.submit(opening.result()[0].close)
+    thread.shutdown(wait=False)
