@@ -1,0 +1,324 @@
+"""Accounts, their quotas and their health: which account sends next, and when.
+
+Submissions to one endpoint stand in one line (`interactive` ones before the others) and only its head asks
+the accounts, so a request of eight images is not overtaken by eight of one. The account that can send soonest
+sends next. Everything is decided in plain functions; `acquire` only waits for what they say.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from copy import copy
+from operator import itemgetter
+from typing import Final
+
+import anyio
+from attrs import define, field, frozen
+
+from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
+from novita_async.errors import ConfigurationError, NovitaError
+from novita_async.events import Paced
+from novita_async.models.accounts import Account
+
+REVIVAL: Final = 60.0
+"""Seconds after which an account that was taken out may try again, because balances are topped up and keys
+mended."""
+
+
+@define(eq=False)
+class _Member:
+    """One account, and how it is doing."""
+
+    account: Account
+    pacer: AccountPacer
+    next_poll_at: float = 0.0
+    error: NovitaError | None = None
+    out_until: float = 0.0
+
+    def is_out(self, now: float) -> bool:
+        return self.error is not None and now < self.out_until
+
+
+@define(eq=False)
+class _Waiter:
+    """One submission in line."""
+
+    images: int
+    interactive: bool
+    event: anyio.Event | None = None
+    """There while it sleeps."""
+
+    async def sleep(self, delay: float) -> None:
+        """Sleep until woken, or for so many seconds."""
+        self.event = anyio.Event()
+        with anyio.move_on_after(delay):
+            await self.event.wait()
+        self.event = None
+
+    def wake(self) -> None:
+        if self.event is not None:
+            self.event.set()
+
+
+@define(eq=False)
+class _Line:
+    """Who waits to submit to one endpoint."""
+
+    _interactive: deque[_Waiter] = field(factory=deque)
+    _batch: deque[_Waiter] = field(factory=deque)
+
+    def __len__(self) -> int:
+        return len(self._interactive) + len(self._batch)
+
+    def _of(self, waiter: _Waiter) -> deque[_Waiter]:
+        return self._interactive if waiter.interactive else self._batch
+
+    def join(self, waiter: _Waiter, *, first: bool) -> None:
+        """Stand at the end, or, where it had its turn before, at the beginning."""
+        (self._of(waiter).appendleft if first else self._of(waiter).append)(waiter)
+
+    def leave(self, waiter: _Waiter) -> None:
+        self._of(waiter).remove(waiter)
+        self.wake_head()
+
+    def head(self) -> _Waiter | None:
+        return next(iter(self._interactive or self._batch), None)
+
+    def wake_head(self) -> None:
+        head = self.head()
+        if head is not None:
+            head.wake()
+
+    def wake_all(self) -> None:
+        for waiter in (*self._interactive, *self._batch):
+            waiter.wake()
+
+
+@define(eq=False)
+class Lease:
+    """The right to send one submission now. Must be settled exactly once."""
+
+    account: Account
+    """Who pays."""
+    endpoint: str
+    """Where it goes."""
+    slot: Slot
+    """Its place in the account's window."""
+    settled: bool = False
+    """Whether its fate has been told to the pool."""
+
+
+@frozen(kw_only=True)
+class AccountStatistics:
+    """How one account is doing."""
+
+    label: str
+    """Name of the account."""
+    error: NovitaError | None
+    """Why it cannot send. None: it can."""
+    pacing: PacerStatistics
+    """Its quota, as given or learned, and its gate."""
+
+
+@frozen(kw_only=True)
+class PoolStatistics:
+    """How the pool is doing."""
+
+    waiting: int
+    """Submissions in line."""
+    sending: int
+    """Submissions under way."""
+    accounts: tuple[AccountStatistics, ...]
+    """Each account."""
+    retired: tuple[str, ...]
+    """Endpoints that the service said it does not have."""
+
+
+@define(eq=False, repr=False)
+class SessionPool:
+    """The accounts of one client."""
+
+    _members: dict[str, _Member]
+    _polls_per_second: float
+    _lines: dict[str, _Line] = field(factory=dict)
+    _retired: dict[str, tuple[NovitaError, float]] = field(factory=dict)
+    _sending: int = 0
+
+    @classmethod
+    def of(cls, accounts: Iterable[Account], polls_per_second: float) -> "SessionPool":
+        """Make a pool of accounts, each of which must have a label of its own."""
+        members: dict[str, _Member] = {}
+        for account in accounts:
+            if account.label in members:
+                raise ConfigurationError(
+                    problem=f"two accounts are called {account.label!r}", advice="give each key once"
+                )
+            members[account.label] = _Member(
+                account, AccountPacer(images_per_minute=account.images_per_minute)
+            )
+        if not members:
+            raise ConfigurationError(problem="no account", advice="pass api_key= or accounts=[…]")
+        return cls(members, polls_per_second)
+
+    def __repr__(self) -> str:
+        out = sum(member.error is not None for member in self._members.values())
+        waiting = sum(map(len, self._lines.values()))
+        accounts = f"{len(self._members)} accounts, {out} out"
+        return f"<SessionPool {accounts}, {waiting} waiting, {self._sending} sending>"
+
+    def statistics(self) -> PoolStatistics:
+        """How the pool is doing now."""
+        return PoolStatistics(
+            waiting=sum(map(len, self._lines.values())),
+            sending=self._sending,
+            accounts=tuple(
+                AccountStatistics(label=label, error=member.error, pacing=member.pacer.statistics())
+                for label, member in self._members.items()
+            ),
+            retired=tuple(self._retired),
+        )
+
+    # --- Who may send ---------------------------------------------------------------------------------------
+
+    async def acquire(
+        self,
+        endpoint: str,
+        images: int,
+        *,
+        interactive: bool = False,
+        again: bool = False,
+        on_wait: Callable[[Paced], object] = lambda _: None,
+    ) -> Lease:
+        """Wait for a place in some account's window.
+
+        Args:
+            endpoint: Path of the submission.
+            images: How many of the quota it takes.
+            interactive: Stand before those that are not.
+            again: Stand first: it had its turn and was sent back.
+            on_wait: Told about a wait that has to do with the quota.
+
+        Raises:
+            NovitaError: why nothing can be sent any more.
+        """
+        line = self._lines.setdefault(endpoint, _Line())
+        waiter = _Waiter(images, interactive)
+        line.join(waiter, first=again)
+        try:
+            while True:
+                granted = self._grant(endpoint, line, waiter, anyio.current_time())
+                if isinstance(granted, Lease):
+                    return granted
+                if granted is not None and granted.delay < math.inf:
+                    on_wait(granted)
+                await waiter.sleep(granted.delay if granted else math.inf)
+        finally:
+            line.leave(waiter)
+
+    def _grant(self, endpoint: str, line: _Line, waiter: _Waiter, now: float) -> Lease | Paced | None:
+        """Let a waiter send, or say for what it waits. None: for its turn in line."""
+        doom = self.doom(endpoint, now)
+        if doom is not None:
+            raise copy(doom)  # each request raises its own: tracebacks and notes are not shared
+        if line.head() is not waiter:
+            return None
+        start_at, member = self._soonest(endpoint, waiter.images, now)
+        if start_at > now:
+            return Paced(account=member.account.label, endpoint=endpoint, delay=start_at - now)
+        self._sending += 1
+        return Lease(member.account, endpoint, member.pacer.announce(endpoint, waiter.images, now))
+
+    def _soonest(self, endpoint: str, images: int, now: float) -> tuple[float, _Member]:
+        """The account that can send first, and when."""
+        able = [
+            (m.pacer.start_at(endpoint, images, now), m) for m in self._members.values() if not m.is_out(now)
+        ]
+        return able[0] if len(able) == 1 else min(able, key=itemgetter(0))
+
+    def restore(self, label: str, endpoint: str, slots: Iterable[tuple[float, float | None, int]]) -> None:
+        """Hold what an earlier run sent: announced at, answered at or None, images; on the loop's clock."""
+        self._members[label].pacer.restore(endpoint, slots, anyio.current_time())
+
+    # --- What became of it ----------------------------------------------------------------------------------
+
+    def answered(self, lease: Lease) -> float:
+        """Keep its place for a window from now: it was seen, or nobody knows. Returns the time."""
+        now = anyio.current_time()
+        self._settle(lease).pacer.answered(lease.slot, now)
+        return now
+
+    def released(self, lease: Lease) -> None:
+        """The server has not seen it: its place is free again."""
+        self._settle(lease).pacer.released(lease.slot)
+
+    def rejected(self, lease: Lease, retry_after: float | None, jitter: float) -> None:
+        """The server said 429: the account's one gate closes."""
+        self._settle(lease).pacer.rejected(lease.slot, anyio.current_time(), retry_after, jitter)
+
+    def _settle(self, lease: Lease) -> _Member:
+        lease.settled = True
+        self._sending -= 1
+        self._wake_heads()
+        return self._members[lease.account.label]
+
+    # --- Health ---------------------------------------------------------------------------------------------
+
+    def disable(self, label: str, error: NovitaError) -> bool:
+        """Take an account out. Returns whether that is news."""
+        member = self._members[label]
+        now = anyio.current_time()
+        news = not member.is_out(now)
+        member.error, member.out_until = error, now + REVIVAL
+        self._wake_all()
+        return news
+
+    def enable(self, label: str) -> None:
+        """The account has just been served: it is well."""
+        self._members[label].error = None
+
+    def retire(self, endpoint: str, error: NovitaError) -> None:
+        """Stop sending to an endpoint that the service does not have."""
+        self._retired[endpoint] = error, anyio.current_time() + REVIVAL
+        self._wake_all()
+
+    def doom(self, endpoint: str, now: float) -> NovitaError | None:
+        """Why nothing can be sent to this endpoint any more. None: something can."""
+        retired = self._retired.get(endpoint) if self._retired else None
+        if retired is not None and now < retired[1]:
+            return retired[0]
+        error = None
+        for member in self._members.values():
+            if not member.is_out(now):
+                return None
+            error = error or member.error
+        return error
+
+    # --- Reading --------------------------------------------------------------------------------------------
+
+    def accounts(self, label: str | None) -> tuple[Account, ...]:
+        """Whom to ask about a task: the account that paid, or, where that is not known, each."""
+        if label is not None and label in self._members:
+            return (self._members[label].account,)
+        return tuple(member.account for member in self._members.values())
+
+    async def poll_turn(self, account: Account) -> None:
+        """Wait until this account may poll once more."""
+        member = self._members[account.label]
+        now = anyio.current_time()
+        at = max(now, member.next_poll_at)
+        member.next_poll_at = at + 1 / self._polls_per_second
+        if at > now:
+            await anyio.sleep_until(at)
+
+    def pause_polls(self, account: Account, seconds: float) -> None:
+        """Let this account not poll for a while, because the server asked for it."""
+        member = self._members[account.label]
+        member.next_poll_at = max(member.next_poll_at, anyio.current_time() + seconds)
+
+    def _wake_heads(self) -> None:
+        for line in self._lines.values():
+            line.wake_head()
+
+    def _wake_all(self) -> None:
+        for line in self._lines.values():
+            line.wake_all()
