@@ -1,0 +1,232 @@
+"""Asyncio client for the Novita AI image API: exact with money, never losing a result.
+
+```python
+async with NovitaClient.from_env() as client:
+    result = await client.run(Img2Img(model_name="…", image="dog.png", prompt="a cute dog"))
+```
+
+Names are imported when they are first used, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from novita_async._version import __version__
+
+if TYPE_CHECKING:
+    from novita_async._batch import Outcomes
+    from novita_async._client import NovitaClient
+    from novita_async._codec import request_from_json, request_to_json
+    from novita_async._journal.sqlite import SqliteJournal
+    from novita_async._policy.polling import Polling
+    from novita_async._policy.retrying import RetryPolicy
+    from novita_async._policy.spending import Budget
+    from novita_async.errors import (
+        APIError,
+        AuthenticationFailed,
+        BadRequest,
+        BalanceExhausted,
+        BudgetExhausted,
+        ConfigurationError,
+        ContentRejected,
+        DownloadFailed,
+        EndpointNotFound,
+        FailedEarlier,
+        Fault,
+        ImageRejected,
+        InvalidRequest,
+        JournalError,
+        MalformedAnswer,
+        NoAnswer,
+        NoImages,
+        NotSent,
+        NovitaError,
+        NovitaWarning,
+        PermissionDenied,
+        RateLimited,
+        ResultError,
+        ServerError,
+        StorageRejected,
+        SubmissionUncertain,
+        TaskFailed,
+        TaskNotFound,
+        TaskTimeout,
+    )
+    from novita_async.models.accounts import Account, ApiKey, Balance
+    from novita_async.models.catalogue import ModelRecord
+    from novita_async.models.choices import (
+        ControlNetModel,
+        ImageType,
+        IPAdapterModel,
+        ModelType,
+        Preprocessor,
+        Sampler,
+        TaskStatus,
+        Upscaler,
+    )
+    from novita_async.models.endpoints import Endpoints
+    from novita_async.models.images import ImageSource
+    from novita_async.models.requests import (
+        AWSS3,
+        AnyTask,
+        ControlNet,
+        ControlNetUnit,
+        CustomStorage,
+        Embedding,
+        EnterprisePlan,
+        Extra,
+        HiresFix,
+        Img2Img,
+        IPAdapter,
+        Lora,
+        Refiner,
+        Request,
+        TestMode,
+        Txt2Img,
+        Webhook,
+    )
+    from novita_async.models.results import (
+        Artifact,
+        Failed,
+        Image,
+        ImageResult,
+        NsfwDetection,
+        Outcome,
+        Snapshot,
+        Succeeded,
+        Task,
+        Timings,
+        Uncertain,
+        Unfinished,
+    )
+
+_ROOMS: Final = {
+    "_batch": "Outcomes",
+    "_client": "NovitaClient",
+    "_codec": "request_from_json request_to_json",
+    "_journal.sqlite": "SqliteJournal",
+    "_policy.polling": "Polling",
+    "_policy.retrying": "RetryPolicy",
+    "_policy.spending": "Budget",
+    "errors": """
+        APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
+        ContentRejected DownloadFailed EndpointNotFound FailedEarlier Fault ImageRejected InvalidRequest
+        JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
+        RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
+        TaskTimeout
+    """,
+    "models.accounts": "Account ApiKey Balance",
+    "models.catalogue": "ModelRecord",
+    "models.choices": """
+        ControlNetModel ImageType IPAdapterModel ModelType Preprocessor Sampler TaskStatus Upscaler
+    """,
+    "models.endpoints": "Endpoints",
+    "models.images": "ImageSource",
+    "models.requests": """
+        AWSS3 AnyTask ControlNet ControlNetUnit CustomStorage Embedding EnterprisePlan Extra HiresFix Img2Img
+        IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
+    """,
+    "models.results": """
+        Artifact Failed Image ImageResult NsfwDetection Outcome Snapshot Succeeded Task Timings Uncertain
+        Unfinished
+    """,
+}
+"""In which room each public name lives."""
+
+_HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+__all__ = [
+    "AWSS3",
+    "APIError",
+    "Account",
+    "AnyTask",
+    "ApiKey",
+    "Artifact",
+    "AuthenticationFailed",
+    "BadRequest",
+    "Balance",
+    "BalanceExhausted",
+    "Budget",
+    "BudgetExhausted",
+    "ConfigurationError",
+    "ContentRejected",
+    "ControlNet",
+    "ControlNetModel",
+    "ControlNetUnit",
+    "CustomStorage",
+    "DownloadFailed",
+    "Embedding",
+    "EndpointNotFound",
+    "Endpoints",
+    "EnterprisePlan",
+    "Extra",
+    "Failed",
+    "FailedEarlier",
+    "Fault",
+    "HiresFix",
+    "IPAdapter",
+    "IPAdapterModel",
+    "Image",
+    "ImageRejected",
+    "ImageResult",
+    "ImageSource",
+    "ImageType",
+    "Img2Img",
+    "InvalidRequest",
+    "JournalError",
+    "Lora",
+    "MalformedAnswer",
+    "ModelRecord",
+    "ModelType",
+    "NoAnswer",
+    "NoImages",
+    "NotSent",
+    "NovitaClient",
+    "NovitaError",
+    "NovitaWarning",
+    "NsfwDetection",
+    "Outcome",
+    "Outcomes",
+    "PermissionDenied",
+    "Polling",
+    "Preprocessor",
+    "RateLimited",
+    "Refiner",
+    "Request",
+    "ResultError",
+    "RetryPolicy",
+    "Sampler",
+    "ServerError",
+    "Snapshot",
+    "SqliteJournal",
+    "StorageRejected",
+    "SubmissionUncertain",
+    "Succeeded",
+    "Task",
+    "TaskFailed",
+    "TaskNotFound",
+    "TaskStatus",
+    "TaskTimeout",
+    "TestMode",
+    "Timings",
+    "Txt2Img",
+    "Uncertain",
+    "Unfinished",
+    "Upscaler",
+    "Webhook",
+    "__version__",
+    "request_from_json",
+    "request_to_json",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

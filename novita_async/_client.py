@@ -1,0 +1,469 @@
+"""The client: everything that users call."""
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import anyio
+import anyio.to_thread
+from attrs import frozen
+
+from novita_async import _protocol as protocol
+from novita_async._batch import IN_FLIGHT, NameFiles, Outcomes, Pipeline, Requests
+from novita_async._book import JournalBook
+from novita_async._callbacks import PATIENCE, Callbacks, WebhookStatistics
+from novita_async._download import Saver, SaverStatistics
+from novita_async._fetch import AiohttpDownloader
+from novita_async._finder import Finder
+from novita_async._http import Downloader, Transport
+from novita_async._journal.sqlite import SqliteJournal
+from novita_async._learned import keep, recall
+from novita_async._policy.polling import Polling
+from novita_async._policy.retrying import RetryPolicy
+from novita_async._policy.spending import Budget, Spending, SpendingStatistics
+from novita_async._pool import PoolStatistics, SessionPool
+from novita_async._sender import Sender
+from novita_async._transport import AiohttpTransport
+from novita_async.errors import ConfigurationError, NovitaError
+from novita_async.events import Event, Observer
+from novita_async.models.accounts import Account, ApiKey, Balance
+from novita_async.models.catalogue import ModelRecord
+from novita_async.models.choices import ModelType
+from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
+from novita_async.models.requests import Request
+from novita_async.models.results import Artifact, Image, ImageResult, Snapshot, Task
+from novita_async.webhooks import Waker
+
+if TYPE_CHECKING:
+    import aiohttp
+
+Priority = Literal["interactive", "batch"]
+"""Who goes first when the account's quota makes requests wait."""
+
+DRAIN: Final = 5.0
+_PAGE: Final = 100
+_log: Final = logging.getLogger("novita_async")
+
+
+@frozen(kw_only=True)
+class ClientStatistics:
+    """How a client is doing."""
+
+    pool: PoolStatistics
+    """Its accounts: quotas, gates, health, what waits and what is being sent."""
+    unfinished: int
+    """Paid tasks whose end was not seen yet."""
+    saver: SaverStatistics
+    """Its downloads."""
+    webhooks: WebhookStatistics
+    """Its webhooks: events, purchases found again."""
+    spending: SpendingStatistics | None
+    """Its budget. None: it has none."""
+
+
+class NovitaClient:
+    """A client of the Novita image API. Use it as an async context manager, or call `aclose`.
+
+    Args:
+        api_key: The key of the only account.
+        accounts: Several accounts, instead of a key.
+        images_per_minute: Quota of the only account; None: not known, found out.
+        base_url: Where the API is.
+        endpoints: Paths below it.
+        polling: When to look at tasks.
+        retry: How patient to be with failures.
+        budget: What may be spent through this client. None: as much as the accounts have.
+        observers: Called with every event.
+        webhook_url: Where your web app takes in events (`novita_async.webhooks`), without the token that is
+            added to it. Every purchase without a webhook of its own is then reported there. None: none is.
+        webhook_patience: Seconds for which a purchase whose answer was lost is held back, because its event
+            may tell what has become of it, before it is uncertain.
+        learned: A small file that keeps from one process to the next how long tasks take, so that the first
+            looks come at the right time. Read on entering the client, written on leaving it.
+        drain: Seconds for which a cancelled purchase that was handed over is still waited for.
+        session: Your own aiohttp session for the API. It is never closed here.
+        transport: What carries requests, instead of aiohttp; for tests.
+        downloader: What fetches result files, instead of aiohttp; for tests.
+
+    Raises:
+        ConfigurationError: no key, no usable base URL or webhook URL.
+    """
+
+    def __init__(
+        self,
+        api_key: str | ApiKey | None = None,
+        *,
+        accounts: Sequence[Account] | None = None,
+        images_per_minute: int | None = None,
+        base_url: str = DEFAULT_BASE_URL,
+        endpoints: Endpoints | None = None,
+        polling: Polling | None = None,
+        retry: RetryPolicy | None = None,
+        budget: Budget | None = None,
+        observers: Iterable[Observer] = (),
+        webhook_url: str | None = None,
+        webhook_patience: float = PATIENCE,
+        learned: str | os.PathLike[str] | None = None,
+        drain: float = DRAIN,
+        session: "aiohttp.ClientSession | None" = None,
+        transport: Transport | None = None,
+        downloader: Downloader | None = None,
+    ) -> None:
+        self._polling = polling or Polling()
+        self._memory = self._polling.memory()
+        self._learned = None if learned is None else Path(learned)
+        self._observers = tuple(observers)
+        self._endpoints = endpoints or Endpoints()
+        self._transport = transport or AiohttpTransport(base_url, session=session)
+        self._downloader = downloader or AiohttpDownloader()
+        owners = _accounts(api_key, accounts, images_per_minute)
+        self._pool = SessionPool.of(owners, self._polling.polls_per_second)
+        self._sender = Sender(
+            pool=self._pool,
+            transport=self._transport,
+            endpoints=self._endpoints,
+            retry=retry or RetryPolicy(),
+            drain=drain,
+            emit=self._emit,
+            spending=Spending(budget) if budget else None,
+            callbacks=Callbacks.to(webhook_url, webhook_patience),
+        )
+        self._finder = Finder(self._sender)
+        self._saver = Saver(
+            downloader=self._downloader,
+            retry=self._sender.retry,
+            refresh=self._refreshed,
+            emit=self._emit,
+            jitter=self._sender.jitter,
+        )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+        """Make a client from `NOVITA_API_KEY` and, where it is set, `NOVITA_BASE_URL`.
+
+        Raises:
+            ConfigurationError: no key.
+        """
+        base_url = environ.get("NOVITA_BASE_URL", "").strip()
+        if base_url:
+            options.setdefault("base_url", base_url)
+        return cls(environ.get("NOVITA_API_KEY", ""), **options)
+
+    async def __aenter__(self) -> Self:
+        if self._learned is not None:
+            self._memory = await anyio.to_thread.run_sync(recall, self._learned)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that this client opened."""
+        with anyio.CancelScope(shield=True):
+            if self._learned is not None:
+                await anyio.to_thread.run_sync(keep, self._learned, self._memory)
+            await self._finder.aclose()
+            await self._transport.aclose()
+            await self._downloader.aclose()
+
+    def __repr__(self) -> str:
+        return f"<NovitaClient {self._pool!r}, {len(self._sender.unfinished)} unfinished>"
+
+    def statistics(self) -> ClientStatistics:
+        """How it is doing now."""
+        return ClientStatistics(
+            pool=self._pool.statistics(),
+            unfinished=len(self._sender.unfinished),
+            saver=self._saver.statistics(),
+            webhooks=self._sender.callbacks.statistics(),
+            spending=self._sender.spending.statistics() if self._sender.spending else None,
+        )
+
+    @property
+    def unfinished(self) -> tuple[Task, ...]:
+        """Tasks paid through this client whose end was not seen yet. Watch them again."""
+        return tuple(self._sender.unfinished.values())
+
+    # --- One request ----------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        request: Request,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
+        priority: Priority = "interactive",
+    ) -> ImageResult:
+        """Buy a request and wait for its result.
+
+        Args:
+            request: What to ask for.
+            timeout: Seconds to wait for the task. None: the polling policy's deadline.
+            priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
+
+        Raises:
+            TaskFailed: the service gave up.
+            TaskTimeout: not finished in time; it is paid, and the error holds the task.
+            SubmissionUncertain: perhaps bought.
+            NovitaError: nothing was bought.
+        """
+        hold = self._sender.callbacks.hold if timeout is None else min(timeout, self._sender.callbacks.hold)
+        task = await self._sender.submit(request, interactive=priority == "interactive", hold=hold)
+        async with self._pipeline().watch({task: request}, timeout) as outcomes:
+            async for outcome in outcomes:
+                return outcome.unwrap()
+        raise AssertionError("a watch of one task has one outcome")  # pragma: no cover
+
+    async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
+        """Buy a request and come back with its task at once. Keep `task.task_id`.
+
+        Args:
+            request: What to ask for.
+            priority: As for `run`.
+
+        Raises:
+            SubmissionUncertain: perhaps bought.
+            NovitaError: nothing was bought.
+        """
+        return await self._sender.submit(request, interactive=priority == "interactive")
+
+    async def poll(self, task: Task | str) -> Snapshot:
+        """Look at a task once.
+
+        Raises:
+            NovitaError: nothing was seen; the error carries the task id.
+        """
+        known = _task(task)
+        snapshot = await self._sender.patiently(lambda: self._sender.look(known), self._endpoints.task_result)
+        if snapshot.state != "running":
+            self._sender.unfinished.pop(known.task_id, None)
+            self._sender.callbacks.ended(known.task_id, anyio.current_time())
+        return snapshot
+
+    def webhook_waker(self) -> Waker:
+        """Make what your web app hands every webhook event to: `waker(body, token)`, from any thread.
+
+        It returns at once and never raises. `novita_async.webhooks` has receivers that call it.
+        """
+        return Waker(self._sender.callbacks)
+
+    # --- Many requests --------------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        requests: Requests,
+        *,
+        in_flight: int = IN_FLIGHT,
+        save_to: str | os.PathLike[str] | None = None,
+        save_as: NameFiles | None = None,
+        priority: Priority = "batch",
+    ) -> AbstractAsyncContextManager[Outcomes]:
+        """Buy many requests and hand out their outcomes as they end.
+
+        Args:
+            requests: Any iterable or async iterable; read no further than there are slots.
+            in_flight: How many requests may be between input and consumer.
+            save_to: Folder for the result files; made where it is missing.
+            save_as: Gives the beginning of an outcome's file names. None: the task's id.
+            priority: As for `run`.
+
+        Raises:
+            ConfigurationError: `in_flight` below 1.
+        """
+        pipeline = self._pipeline(
+            in_flight=in_flight,
+            save_to=None if save_to is None else Path(save_to),
+            save_as=save_as,
+            interactive=priority == "interactive",
+        )
+        return pipeline.stream(requests)
+
+    @asynccontextmanager
+    async def batch(
+        self,
+        requests: Requests,
+        *,
+        journal: str | os.PathLike[str],
+        save_to: str | os.PathLike[str] | None = None,
+        save_as: NameFiles | None = None,
+        in_flight: int = IN_FLIGHT,
+        priority: Priority = "batch",
+        resubmit_uncertain: bool = False,
+        retry_failed: bool = False,
+    ) -> AsyncGenerator[Outcomes]:
+        """Buy many requests, as `stream` does, and write each step into a journal.
+
+        Running the same again *is* resuming: what was bought is watched and not bought again, what is
+        complete comes out at once, the rest is sent. Requests are known by their content, so lines may be
+        added, removed and moved.
+
+        Args:
+            requests: As for `stream`.
+            journal: A file, made where it is missing. One process at a time may use it.
+            save_to: As for `stream`. Files are called after the request's place in the input and its seed;
+                pictures that were given in memory are kept beside them, in `inputs/`, once each.
+            save_as: As for `stream`.
+            in_flight: As for `stream`.
+            priority: As for `run`.
+            resubmit_uncertain: Buy again what was perhaps bought. It may then be paid twice.
+            retry_failed: Buy again what failed in an earlier run, where that can help.
+
+        Raises:
+            JournalError: in use by another process, damaged, of a newer version, on a full disk.
+        """
+        async with await SqliteJournal.open(journal) as store:
+            book = JournalBook(
+                store,
+                name=str(store.path.absolute()),
+                resubmit_uncertain=resubmit_uncertain,
+                retry_failed=retry_failed,
+                inputs=None if save_to is None else Path(save_to) / "inputs",
+            )
+            pipeline = self._pipeline(
+                book=book,
+                in_flight=in_flight,
+                save_to=None if save_to is None else Path(save_to),
+                save_as=save_as,
+                interactive=priority == "interactive",
+            )
+            async with pipeline.stream(requests) as outcomes:
+                yield outcomes
+
+    def watch(
+        self,
+        tasks: Iterable[Task | str],
+        *,
+        timeout: float | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+    ) -> AbstractAsyncContextManager[Outcomes]:
+        """Wait for tasks that are paid for: of this client, of yesterday, of another process.
+
+        Args:
+            tasks: Tasks, or their ids.
+            timeout: Seconds to wait for each. None: the polling policy's deadline.
+            save_to: Folder for the result files; made where it is missing.
+        """
+        pipeline = self._pipeline(save_to=None if save_to is None else Path(save_to))
+        return pipeline.watch({_task(task): None for task in tasks}, timeout)
+
+    def _pipeline(self, **options: Any) -> Pipeline:
+        return Pipeline.of(self._sender, self._saver, self._polling, self._memory, **options)
+
+    # --- Files ----------------------------------------------------------------------------------------------
+
+    async def save(
+        self, result: ImageResult, folder: str | os.PathLike[str], *, name: str | None = None
+    ) -> tuple[Path, ...]:
+        """Save every file of a result as `NAME-1.png` and so on; never over another file.
+
+        Args:
+            result: What a task has made.
+            folder: Made where it is missing.
+            name: Beginning of the file names. None: the task's id.
+
+        Raises:
+            DownloadFailed: one could not be had, even after its URL was signed anew.
+        """
+        return await self._saver.save(result, Path(folder), name)
+
+    async def fetch(self, image: Image | Artifact) -> bytes:
+        """Fetch one result file into memory.
+
+        Raises:
+            DownloadFailed: it could not be had. Poll its task again for a new URL.
+        """
+        return await self._saver.fetch(image)
+
+    async def _refreshed(self, task: Task) -> ImageResult | None:
+        try:
+            snapshot = await self._sender.patiently(
+                lambda: self._sender.look(task), self._endpoints.task_result
+            )
+        except NovitaError:
+            return None
+        return snapshot.result
+
+    # --- The account ----------------------------------------------------------------------------------------
+
+    async def models(
+        self,
+        *,
+        types: ModelType | str | None = None,
+        query: str | None = None,
+        visibility: str | None = None,
+        source: str | None = None,
+        is_sdxl: bool | None = None,
+        is_inpainting: bool | None = None,
+    ) -> AsyncGenerator[ModelRecord]:
+        """List the models that requests can name, page by page.
+
+        Args:
+            types: One kind, such as `lora`.
+            query: Searched for in names and tags.
+            visibility: `public` or `private`.
+            source: `civitai`, `training` or `uploading`.
+            is_sdxl: Only SDXL, or none of it.
+            is_inpainting: Only those for inpainting.
+        """
+        filters = _filters(
+            types=types,
+            query=query,
+            visibility=visibility,
+            source=source,
+            is_sdxl=is_sdxl,
+            is_inpainting=is_inpainting,
+        )
+        cursor: str | None = None
+        seen: set[str | None] = {cursor, "c_0"}
+        while True:
+            http = protocol.models(filters, cursor, _PAGE, self._endpoints)
+            page = await self._sender.read(http, protocol.read_models)
+            for record in page.records:
+                yield record
+            cursor = page.next_cursor
+            if cursor in seen or not page.records:  # the end, or a listing that goes round in circles
+                return
+            seen.add(cursor)
+
+    async def balance(self, account: str | None = None) -> Balance:
+        """Tell what is left to spend, of the account with this label or of the first."""
+        return await self._sender.read(protocol.balance(self._endpoints), protocol.read_balance, account)
+
+    # --- Observers ------------------------------------------------------------------------------------------
+
+    def _emit(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001 - watching must never break the work
+                _log.exception("an observer failed on %s and was passed over", type(event).__name__)
+
+
+def _accounts(
+    api_key: str | ApiKey | None, accounts: Sequence[Account] | None, images_per_minute: int | None
+) -> Sequence[Account]:
+    if accounts is None:
+        key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key or "")
+        return [Account(api_key=key, images_per_minute=images_per_minute)]
+    if api_key is not None or images_per_minute is not None:
+        raise ConfigurationError(
+            problem="api_key or images_per_minute together with accounts", advice="put both into the accounts"
+        )
+    return accounts
+
+
+def _task(task: Task | str) -> Task:
+    return Task(task_id=task) if isinstance(task, str) else task
+
+
+def _filters(**given: object) -> dict[str, str]:
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in given.items()
+        if value is not None
+    }
