@@ -1,0 +1,184 @@
+"""The drawing itself, with Pillow: gradients, ribbons and lights from a prompt; landscapes as samples."""
+
+import colorsys
+import io
+import math
+from functools import partial
+from typing import Any, Final
+
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+
+from novita_async.testing._dice import fraction, whole
+from novita_async.testing.pictures import Painting
+
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "png": {"compress_level": 3},
+    "jpeg": {"quality": 90},
+    "webp": {"quality": 85, "method": 2},
+}
+_GOLDEN: Final = 0.61803398875
+_MESH: Final = 5
+_LIGHTS: Final = 14
+_RIBBONS: Final = 4
+
+Colour = tuple[int, int, int]
+Names = tuple[object, ...]
+
+
+def paint(painting: Painting) -> bytes:
+    """Paint a recipe, as a file."""
+    return _encode(_compose(painting), painting.image_type)
+
+
+def draw_sample(name: str, width: int, height: int, image_type: str) -> bytes:
+    """Draw a landscape, as a file."""
+    return _encode(_landscape(name, width, height), image_type)
+
+
+def _encode(image: Image.Image, image_type: str) -> bytes:
+    kind = image_type if image_type in _OPTIONS else "png"
+    out = io.BytesIO()
+    image.save(out, kind.upper(), **_OPTIONS[kind])
+    return out.getvalue()
+
+
+def _compose(painting: Painting) -> Image.Image:
+    if painting.plain:
+        colour = _palette(f"{painting.prompt} {painting.seed} {painting.index}")[2]
+        return Image.new("RGB", (painting.width, painting.height), colour)
+
+    source = _open_source(painting)
+    if source is None:
+        return _paint(painting)
+    if painting.strength <= 0:
+        return source
+    fresh = _paint(painting)
+    mixed = Image.blend(_tinted(source, painting.prompt), fresh, painting.strength)
+    return Image.blend(source, mixed, painting.strength)
+
+
+def _open_source(painting: Painting) -> Image.Image | None:
+
+    if painting.source is None or painting.strength >= 1:
+        return None
+    try:
+        with Image.open(io.BytesIO(painting.source)) as image:
+            rgb = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None  # a sound header with a broken rest; the service would have failed the task
+    return rgb.resize((painting.width, painting.height), Image.Resampling.LANCZOS)
+
+
+def _palette(prompt: str) -> tuple[Colour, ...]:
+    """Five colours that go together, dark to light, from a prompt."""
+    hue = fraction("hue", prompt)
+    turn = (0.08, 0.45, 0.33, 0.14)[whole(4, "turn", prompt)]
+    levels = (0.22, 0.42, 0.62, 0.80, 0.96)
+    return tuple(
+        _rgb(hue + turn * step * _GOLDEN, 0.75 - 0.10 * step, light) for step, light in enumerate(levels)
+    )
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _tinted(source: Image.Image, prompt: str) -> Image.Image:
+
+    colours = _palette(prompt)
+    return ImageOps.colorize(source.convert("L"), black=colours[0], mid=colours[2], white=colours[4])
+
+
+def _paint(painting: Painting) -> Image.Image:
+    names = (painting.prompt, painting.seed, painting.index)
+    colours = _palette(painting.prompt)
+    canvas = _mesh(painting.width, painting.height, colours, names)
+    canvas = _ribbons(canvas, colours, names)
+    return _lights(canvas, colours, names)
+
+
+def _mesh(width: int, height: int, colours: tuple[Colour, ...], names: Names) -> Image.Image:
+
+    small = Image.new("RGB", (_MESH, _MESH))
+    cells = [colours[1 + whole(3, "mesh", i, *names)] for i in range(_MESH * _MESH)]
+    small.putdata(cells)
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _layer(canvas: Image.Image) -> Image.Image:
+
+    return Image.new("RGBA", canvas.size, (0, 0, 0, 0))
+
+
+def _ribbons(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> Image.Image:
+
+    layer = _layer(canvas)
+    draw = ImageDraw.Draw(layer)
+    for i in range(_RIBBONS):
+        draw.polygon(_ribbon(canvas.size, i, names), fill=(*colours[i % 5], 110))
+    return Image.alpha_composite(canvas.convert("RGBA"), layer).convert("RGB")
+
+
+def _wave(x: float, number: int, names: Names) -> float:
+    draw = partial(fraction, "wave", number, *names)
+    slow, fast = 1 + 2 * draw("slow"), 3 + 4 * draw("fast")
+    bend = 0.10 * math.sin(math.tau * (slow * x + draw("a"))) + 0.03 * math.sin(
+        math.tau * (fast * x + draw("b"))
+    )
+    return 0.15 + 0.7 * draw("level") + bend
+
+
+def _ribbon(size: tuple[int, int], number: int, names: Names) -> list[tuple[float, float]]:
+    width, height = size
+    thick = 0.05 + 0.12 * fraction("thick", number, *names)
+    edge = [(i / 48, _wave(i / 48, number, names)) for i in range(49)]
+    upper = [(x * width, y * height) for x, y in edge]
+    lower = [(x * width, (y + thick) * height) for x, y in reversed(edge)]
+    return upper + lower
+
+
+def _lights(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> Image.Image:
+
+    layer = _layer(canvas)
+    draw = ImageDraw.Draw(layer)
+    width, height = canvas.size
+    for i in range(_LIGHTS):
+        x, y = width * fraction("x", i, *names), height * fraction("y", i, *names)
+        radius = min(width, height) * (0.015 + 0.11 * fraction("r", i, *names) ** 2)
+        fill = (*colours[3 + i % 2], 60 + whole(110, "alpha", i, *names))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+    soft = layer.filter(ImageFilter.GaussianBlur(max(1, min(width, height) // 200)))
+    return Image.alpha_composite(canvas.convert("RGBA"), soft).convert("RGB")
+
+
+def _landscape(name: str, width: int, height: int) -> Image.Image:
+
+    colours = _palette(f"landscape {name}")
+    sky = Image.new("RGB", (1, 3))
+    sky.putdata([colours[2], colours[3], colours[4]])
+    canvas = sky.resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(canvas)
+    _sun(draw, name, width, height)
+    for number in range(3):
+        draw.polygon(
+            _hill(name, number, width, height), fill=_between(colours[3], colours[0], (number + 1) / 3)
+        )
+    return canvas
+
+
+def _sun(draw: ImageDraw.ImageDraw, name: str, width: int, height: int) -> None:
+    x, y = width * (0.2 + 0.6 * fraction("sun", name)), height * (0.15 + 0.25 * fraction("noon", name))
+    radius = min(width, height) * 0.09
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 244, 214))
+
+
+def _hill(name: str, number: int, width: int, height: int) -> list[tuple[float, float]]:
+    level = 0.42 + 0.16 * number
+    ridge = [(i / 64, level + 0.6 * (_wave(i / 64, number, (name,)) - 0.5) * 0.5) for i in range(65)]
+    return [(x * width, y * height) for x, y in ridge] + [(float(width), float(height)), (0.0, float(height))]
+
+
+def _between(first: Colour, second: Colour, share: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
+    return red, green, blue

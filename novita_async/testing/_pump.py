@@ -1,0 +1,76 @@
+"""The one loop that sends webhooks, for both shells."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from novita_async.testing.core import Simulator
+from novita_async.testing.mailbox import WebhookCall
+
+Deliver = Callable[[WebhookCall], Awaitable[bool]]
+"""Sends one event; whether its receiver took it."""
+
+
+def current_clock() -> Hashable:
+    """What `anyio.current_time` reads."""
+    return asyncio.get_running_loop()
+
+
+async def pump(simulator: Simulator, now: Callable[[], float], deliver: Deliver) -> None:
+    """Send events as they become due, until cancelled."""
+    changed = anyio.Event()
+
+    def wake() -> None:
+        changed.set()
+
+    unsubscribe = simulator.subscribe(wake)
+    try:
+        async with anyio.create_task_group() as group:
+            while True:
+                _send_due(group, simulator, now, deliver, wake)
+                await _until(simulator.next_event_at(), now, changed)
+                if changed.is_set():
+                    changed = anyio.Event()
+    finally:
+        unsubscribe()
+
+
+def _send_due(
+    group: TaskGroup,
+    simulator: Simulator,
+    now: Callable[[], float],
+    deliver: Deliver,
+    wake: Callable[[], None],
+) -> None:
+    for call in simulator.due_webhooks(now()):
+        group.start_soon(partial(_send, simulator, now, deliver, wake), call)
+
+
+async def _until(at: float | None, now: Callable[[], float], changed: anyio.Event) -> None:
+    delay = None if at is None else max(0.0, at - now())
+    with anyio.move_on_after(delay):
+        await changed.wait()
+
+
+async def _send(
+    simulator: Simulator,
+    now: Callable[[], float],
+    deliver: Deliver,
+    wake: Callable[[], None],
+    call: WebhookCall,
+) -> None:
+    taken = False
+    with anyio.move_on_after(simulator.config.webhook_timeout):
+        taken = await _tried(deliver, call)
+    simulator.settle_webhook(call, taken=taken, now=now())
+    wake()
+
+
+async def _tried(deliver: Deliver, call: WebhookCall) -> bool:
+    try:
+        return await deliver(call)
+    except Exception:  # noqa: BLE001 a broken receiver is like one that is away
+        return False

@@ -1,0 +1,553 @@
+"""The simulated service itself: facts in, replies out, time as a number.
+
+Rules:
+
+1. Nothing here waits or asks for the time. Whoever holds a `Simulator` tells it `now`, in seconds on a clock
+   that never goes back; a smaller `now` is taken for the largest seen.
+2. Between two calls nothing happens. A call first works the queue up to `now`, then judges.
+3. An exchange begins with `begin`, which counts it and tells which fault it gets. What then arrives whole
+   goes to `receive`. Faults are enacted by the shell (`SimulatedTransport`, `SimulatorServer`), because
+   only it has a wire.
+4. A submission is judged in this order: key, route, body, ranges, pictures, prompt, storage, plan,
+   balance, quota. Nothing that is refused is counted against the quota, or billed.
+5. Every chance comes from the seed and the names of what it decides, so equal requests in equal order get
+   equal answers.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final, cast
+
+import msgspec
+from attrs import Factory, define, evolve, field, frozen
+
+from novita_async.testing import catalogue, presigned
+from novita_async.testing._dice import digest, fraction, uuid
+from novita_async.testing.config import SimulatorConfig
+from novita_async.testing.constraints import check, items_of
+from novita_async.testing.faults import ExchangeKind, Fault, FaultKind, FaultPlan
+from novita_async.testing.inputs import InputStore
+from novita_async.testing.ledger import Entry, Ledger
+from novita_async.testing.mailbox import Mailbox, WebhookCall
+from novita_async.testing.quota import FixedWindow, LeakyBucket, SlidingWindow, make_quota
+from novita_async.testing.tasks import (
+    FAILED,
+    SUBMISSIONS,
+    Order,
+    SimulatedTask,
+    cost,
+    drawn_seed,
+    file_path,
+    painting,
+    read_loose_order,
+    read_order,
+    section,
+    service_seconds,
+    snapshot,
+    status_at,
+    will_fail,
+)
+from novita_async.testing.wire import (
+    Exchange,
+    JSONObject,
+    Refused,
+    Reply,
+    decode_object,
+    json_reply,
+    text_reply,
+    xml_error,
+)
+from novita_async.testing.workers import Span, WorkerQueue
+
+_EPOCH: Final = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+_TASK_RESULT: Final = "/v3/async/task-result"
+_FILES: Final = "/prod/"
+_BUCKETS: Final = "/s3/"
+_LONG: Final = 4096
+_COPIES: Final = {FaultKind.LOSE_WEBHOOK: 0, FaultKind.DUPLICATE_WEBHOOK: 2}
+
+
+@frozen(kw_only=True)
+class Visit:
+    """An exchange that has begun."""
+
+    kind: ExchangeKind
+    """What it is about."""
+    number: int
+    """Which of its kind, from 1."""
+    fault: Fault | None
+    """What is to go wrong with it."""
+
+
+@frozen(kw_only=True)
+class SimulatorStatistics:
+    """The service at a moment."""
+
+    submissions: int
+    """Submissions that began to arrive."""
+    accepted: int
+    """Those that made a task."""
+    images: int
+    """Images in them."""
+    waiting: int
+    """Tasks that no worker has taken yet."""
+    running: int
+    """Tasks that are worked on."""
+    done: int
+    """Tasks that have ended."""
+    polls: int
+    """Times that task-result was asked."""
+    downloads: int
+    """Times that a file was asked for."""
+    webhooks: int
+    """Events that were received."""
+
+
+def _hide_pictures(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _hide_pictures(inner, key) for key, inner in cast("JSONObject", value).items()}
+    if isinstance(value, list):
+        return [_hide_pictures(inner, name) for inner in items_of(value)]
+    hidden = isinstance(value, str) and (name.endswith("base64") or len(value) > _LONG)
+    return f"<{len(value)} characters>" if hidden else value
+
+
+def _epoch(simulator: "Simulator") -> float:
+    return _EPOCH if simulator.config.epoch is None else simulator.config.epoch
+
+
+def _faults_by_rate(simulator: "Simulator") -> FaultPlan:
+    config = simulator.config
+    return FaultPlan.chaos(config.fault_rate, seed=config.seed) if config.fault_rate else FaultPlan()
+
+
+@define(eq=False)
+class Simulator:
+    """A Novita service that exists only here.
+
+    Args:
+        config: what kind of service it is.
+        faults: what goes wrong and when. Default: as `config.fault_rate` says.
+    """
+
+    config: SimulatorConfig = field(factory=SimulatorConfig)
+    faults: FaultPlan = field(default=Factory(_faults_by_rate, takes_self=True), kw_only=True)
+    ledger: Ledger = field(factory=Ledger, init=False)
+    """What was accepted and billed, by request."""
+    now: float = field(default=0.0, init=False)
+    """The latest time that it was told."""
+    epoch: float = field(default=Factory(_epoch, takes_self=True), init=False)
+    """Unix seconds at time 0. The HTTP server sets it by the wall clock, unless the configuration has one."""
+    _queue: WorkerQueue = field(init=False)
+    _mail: Mailbox = field(init=False)
+    _inputs: InputStore = field(init=False)
+    _tasks: dict[str, SimulatedTask] = field(factory=dict, init=False)
+    _sources: dict[str, bytes] = field(factory=dict, init=False)
+    _mocks: dict[str, Span] = field(factory=dict, init=False)
+    _quotas: dict[tuple[str, str], SlidingWindow | FixedWindow | LeakyBucket] = field(
+        factory=dict, init=False
+    )
+    _spent: dict[str, int] = field(factory=dict, init=False)
+    _clocks: dict[Hashable, float] = field(factory=dict, init=False)
+    _listeners: list[Callable[[], None]] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        self._queue = WorkerQueue(workers=config.workers, fifo=config.fifo, seed=config.seed)
+        self._mail = Mailbox(retry=config.webhook_retry)
+        self._inputs = InputStore(limit=config.keep_input_bytes)
+
+    # --- time
+
+    def on_clock(self, clock: Hashable, reading: float) -> float:
+        """Translate a clock's reading into service time.
+
+        A clock that is new reads at least the latest service time from now on, so that a simulator
+        outlives an event loop whose successor begins at 0 again.
+        """
+        offset = self._clocks.setdefault(clock, max(0.0, self.now - reading))
+        return reading + offset
+
+    def advance(self, now: float) -> None:
+        """Work the queue until `now`."""
+        self.now = max(self.now, now)
+        for task_id, at in self._queue.advance(self.now):
+            self._announce(self._tasks[task_id], at)
+
+    def next_event_at(self) -> float | None:
+        """When something happens next without being asked for: a task ends, a webhook is due."""
+        times = (self._queue.next_end_at(), self._mail.next_due_at())
+        return min((at for at in times if at is not None), default=None)
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called whenever `next_event_at` may have become earlier; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def latency(self, *names: object) -> float:
+        """Seconds that something is on its way, jittered by its names."""
+        config = self.config
+        return config.latency * (
+            1 + config.latency_jitter * (2 * fraction(config.seed, "latency", *names) - 1)
+        )
+
+    # --- the wire
+
+    def begin(self, method: str, path: str) -> Visit:
+        """Count an exchange that begins, and tell what is to go wrong with it."""
+        return self._visit(_kind(method, path))
+
+    def _visit(self, kind: ExchangeKind) -> Visit:
+        self.ledger.exchanges[kind] += 1
+        number = self.ledger.exchanges[kind]
+        return Visit(kind=kind, number=number, fault=self.faults.fault_for(kind, number))
+
+    def broken(self, visit: Visit, path: str, now: float) -> None:
+        """Note a submission that began and never arrived whole."""
+        self.now = max(self.now, now)
+        if visit.kind is ExchangeKind.SUBMIT:
+            entry = Entry(number=visit.number, at=self.now, endpoint=path, fault=visit.fault)
+            self.ledger.entries.append(entry)
+
+    def receive(self, exchange: Exchange, now: float, visit: Visit | None = None) -> Reply:
+        """Answer a whole request, and do what it asks.
+
+        `visit` is what `begin` gave. Without one the exchange begins now, and nothing goes wrong with it.
+        """
+        self.advance(now)
+        visit = visit or evolve(self.begin(exchange.method, exchange.path), fault=None)
+        fault = visit.fault
+        if fault is not None and not fault.acted:
+            return self._ignored(exchange, visit, fault)
+        reply = self._judge(exchange, visit)
+        return fault.reply if fault is not None and fault.reply is not None else reply
+
+    def _ignored(self, exchange: Exchange, visit: Visit, fault: Fault) -> Reply:
+        reply = fault.reply or text_reply(500, "no answer")
+        status = fault.reply.status if fault.reply else None
+        self._book(visit, exchange, status=status)
+        return reply
+
+    def _judge(self, exchange: Exchange, visit: Visit) -> Reply:
+        try:
+            return self._serve(exchange, visit)
+        except Refused as refused:
+            account = self._account_or_none(exchange)
+            self._book(visit, exchange, status=refused.status, reason=refused.reason, account=account)
+            return refused.reply()
+
+    def _book(self, visit: Visit, exchange: Exchange, **facts: Any) -> None:
+        if visit.kind is ExchangeKind.SUBMIT:
+            entry = Entry(
+                number=visit.number, at=self.now, endpoint=exchange.path, fault=visit.fault, **facts
+            )
+            self.ledger.entries.append(entry)
+
+    def _serve(self, exchange: Exchange, visit: Visit) -> Reply:
+        if exchange.path.startswith(_FILES):
+            return self._file(exchange)
+        if exchange.path.startswith(_BUCKETS):
+            return self._bucket_file(exchange)
+        if exchange.path in self.config.retired:
+            self._book(visit, exchange, status=404)
+            return text_reply(404, "route not found")
+        account = self._authenticate(exchange.headers.get("authorization", ""))
+        if visit.kind is ExchangeKind.SUBMIT:
+            return self._submit(exchange, visit, account)
+        return self._read_route(exchange)(exchange, account)
+
+    def _read_route(self, exchange: Exchange) -> Callable[[Exchange, str], Reply]:
+        routes: Mapping[str, Callable[[Exchange, str], Reply]] = {
+            _TASK_RESULT: self._task_result,
+            "/v3/model": self._models,
+            "/v3/user": self._user,
+            "/v3/user/balance": self._balance,
+            "/openapi/v1/billing/balance/detail": self._balance,
+        }
+        if exchange.path not in routes or exchange.method not in ("GET", "HEAD"):
+            raise Refused("API_NOT_FOUND", f"{exchange.method} {exchange.path} is not found")
+        return routes[exchange.path]
+
+    # --- accounts
+
+    def _authenticate(self, header: str) -> str:
+        key = _bare(header)
+        if not key:
+            raise Refused("MISSING_API_KEY", "missing api key")
+        if key not in self.config.api_keys:
+            raise Refused("INVALID_API_KEY", "invalid api key")
+        return key
+
+    def _account_or_none(self, exchange: Exchange) -> str | None:
+        key = _bare(exchange.headers.get("authorization", ""))
+        return key if key in self.config.api_keys else None
+
+    def balance_of(self, account: str) -> int:
+        """What an account has left, in 1/10000 USD."""
+        return self.config.balance - self._spent.get(account, 0)
+
+    def _balance(self, _: Exchange, account: str) -> Reply:
+        left = str(self.balance_of(account))
+        names = {"availableBalance": left, "cashBalance": left, "creditLimit": "0", "pendingCharges": "0"}
+        return json_reply({**names, "outstandingInvoices": "0"})
+
+    def _user(self, _: Exchange, account: str) -> Reply:
+        features = ["txt2img", "img2img"]
+        return json_reply(
+            {
+                "username": f"simulated-{digest(account).hex()[:8]}",
+                "credit_balance": self.balance_of(account),
+                "allow_features": features,
+                "free_trial": {},
+            }
+        )
+
+    def _models(self, exchange: Exchange, _: str) -> Reply:
+        return json_reply(catalogue.page(exchange.query))
+
+    # --- submissions
+
+    def _submit(self, exchange: Exchange, visit: Visit, account: str) -> Reply:
+        document, order = self._read(exchange)
+        self._admit(order, account)
+        task = self._accept(exchange, order, account)
+        self._book(
+            visit,
+            exchange,
+            account=account,
+            status=200,
+            task_id=task.task_id,
+            images=order.images if order.mock is None else 0,
+            billed=cost(order, self.config),
+            request=_hide_pictures(document),
+        )
+        return json_reply(_submitted(task.task_id, envelope=self.config.envelope))
+
+    def _read(self, exchange: Exchange) -> tuple[JSONObject, Order]:
+        rules = SUBMISSIONS.get(exchange.path)
+        if rules is None and exchange.path not in self.config.other_tasks:
+            raise Refused("API_NOT_FOUND", f"{exchange.path} is not found")
+        document = decode_object(exchange.body)
+        if rules is None:
+            return document, read_loose_order(exchange.path, document)
+        pictures = check(document, rules, strict_names=self.config.strict_names)
+        return document, self._allowed(document, read_order(exchange.path, document, pictures, self.config))
+
+    def _allowed(self, document: JSONObject, order: Order) -> Order:
+        words = [word for word in self.config.illegal_words if word.lower() in order.prompt.lower()]
+        if words:
+            raise Refused("ILLEGAL_PROMPT", "the prompt is against the content policy")
+        if (
+            section(document, "extra", "enterprise_plan").get("enabled")
+            and not self.config.dedicated_endpoints
+        ):
+            raise Refused("API_NOT_ALLOWED", "this account has no dedicated endpoints")
+        return order
+
+    def _admit(self, order: Order, account: str) -> None:
+        price = cost(order, self.config)
+        if self.balance_of(account) < price:
+            raise Refused("NOT_ENOUGH_BALANCE", "not enough balance")
+        if self.config.images_per_minute is not None and order.mock is None:
+            self._admit_to_quota(order, account, self.config.images_per_minute)
+        self._spent[account] = self._spent.get(account, 0) + price
+
+    def _admit_to_quota(self, order: Order, account: str, limit: int) -> None:
+        name = account, order.endpoint
+        quota = self._quotas.get(name) or make_quota(self.config.quota, limit)
+        after = quota.admit(order.images, self.now)
+        if after is None:
+            wait = max(1, math.ceil(quota.wait(order.images, self.now))) if self.config.retry_after else None
+            raise Refused(
+                "RATE_LIMIT_EXCEEDED", "rate limit exceeded, please try again later", retry_after=wait
+            )
+        self._quotas[name] = after
+
+    def _accept(self, exchange: Exchange, order: Order, account: str) -> SimulatedTask:
+        number = len(self._tasks) + 1
+        task = SimulatedTask(
+            task_id=uuid(self.config.seed, "task", number),
+            number=number,
+            account=account,
+            order=evolve(order, source=None),
+            submitted_at=self.now,
+            seed=drawn_seed(order, self.config, number),
+            fails=will_fail(order, self.config, number),
+            seconds=service_seconds(order, self.config, number),
+            origin=exchange.origin,
+        )
+        self._tasks[task.task_id] = task
+        if order.source is not None:
+            self._sources[task.task_id] = self._inputs.keep(order.source)
+        self._start(task)
+        for listener in tuple(self._listeners):
+            listener()
+        return task
+
+    def _start(self, task: SimulatedTask) -> None:
+        if task.order.mock is None:
+            self._queue.add(task.task_id, task.seconds, self.now)
+        else:
+            self._mocks[task.task_id] = Span(started_at=self.now, ended_at=self.now)
+            self._announce(task, self.now)
+
+    # --- results
+
+    def span(self, task_id: str) -> Span | None:
+        """When a task is worked on; None while it waits."""
+        return self._mocks.get(task_id) or self._queue.span(task_id)
+
+    def status_of(self, task_id: str) -> str:
+        """A task's status at the latest time, without counting as a poll."""
+        return status_at(self._tasks[task_id], self.span(task_id), self.now)
+
+    @property
+    def tasks(self) -> Mapping[str, SimulatedTask]:
+        """All accepted tasks by id, in the order of acceptance."""
+        return self._tasks
+
+    def _known(self, task_id: str, account: str) -> SimulatedTask:
+        task = self._tasks.get(task_id)
+        if task is None or task.account != account or self._hidden(task):
+            raise Refused("TASK_NOT_FOUND", "task not found")
+        return task
+
+    def _hidden(self, task: SimulatedTask) -> bool:
+        if self.now < task.submitted_at + self.config.visible_after:
+            return True
+        span, retention = self.span(task.task_id), self.config.retention
+        return span is not None and retention is not None and self.now >= span.ended_at + retention
+
+    def _task_result(self, exchange: Exchange, account: str) -> Reply:
+        task_id = exchange.query.get("task_id", "")
+        self.ledger.polls.setdefault(task_id, []).append(self.now)
+        if not task_id:
+            raise Refused("VALIDATOR", "invalid task_id: value is required")
+        task = self._known(task_id, account)
+        if self.config.failure_as_error and self.status_of(task_id) == FAILED:
+            raise Refused("TASK_FAILED", "task failed")
+        return json_reply(self._snapshot(task, exchange.origin))
+
+    def _snapshot(self, task: SimulatedTask, origin: str) -> JSONObject:
+        return snapshot(
+            task,
+            self.span(task.task_id),
+            self.now,
+            self.config,
+            epoch=self.epoch,
+            signer=lambda task, index: self._sign(task, index, origin),
+        )
+
+    def _sign(self, task: SimulatedTask, index: int, origin: str) -> tuple[str, str]:
+        path = file_path(task, index)
+        if task.order.storage is not None:
+            return origin + path, "0"
+        config = self.config
+        url = presigned.sign(
+            origin, path, seed=config.seed, unix_time=self.epoch + self.now, ttl=config.url_ttl
+        )
+        return url, str(config.url_ttl)
+
+    # --- files
+
+    def _file(self, exchange: Exchange) -> Reply:
+        if exchange.method not in ("GET", "HEAD"):
+            return xml_error(
+                405, "MethodNotAllowed", "The specified method is not allowed against this resource"
+            )
+        refusal = presigned.refusal(
+            exchange.path,
+            exchange.query,
+            seed=self.config.seed,
+            unix_time=self.epoch + self.now,
+            authorized="authorization" in exchange.headers,
+        )
+        return refusal or self._picture(exchange.path, exchange.path.split("/")[2])
+
+    def _bucket_file(self, exchange: Exchange) -> Reply:
+        if not self.config.public_buckets:
+            return xml_error(403, "AccessDenied", "Access Denied")
+        owner = (task_id for task_id, task in self._tasks.items() if exchange.path in _paths(task))
+        return self._picture(exchange.path, next(owner, ""))
+
+    def _picture(self, path: str, task_id: str) -> Reply:
+        task = self._tasks.get(task_id)
+        paths = _paths(task) if task is not None else []
+        if task is None or path not in paths:
+            return xml_error(404, "NoSuchKey", "The specified key does not exist.")
+        self.ledger.downloads[task_id] += 1
+        source = self._inputs.get(self._sources.get(task_id))
+        recipe = painting(task, paths.index(path), source, plain=self.config.plain_pictures)
+        return Reply(content_type=f"image/{task.order.image_type}", painting=recipe)
+
+    # --- webhooks
+
+    def _announce(self, task: SimulatedTask, at: float) -> None:
+        if task.order.webhook is None:
+            return
+        fault = self._visit(ExchangeKind.WEBHOOK).fault
+        for _ in range(1 if fault is None else _COPIES.get(fault.kind, 1)):
+            self._mail.post(task.task_id, at)
+
+    def due_webhooks(self, now: float) -> list[WebhookCall]:
+        """Take the events that are to be sent now. Each must come back in `settle_webhook`."""
+        self.advance(now)
+        return self._mail.take_due(self.now, self._event)
+
+    def settle_webhook(self, call: WebhookCall, *, taken: bool, now: float) -> None:
+        """Note whether a receiver answered 2xx in time; if not, the event is due again later, five times."""
+        self.now = max(self.now, now)
+        if taken:
+            self.ledger.webhooks.setdefault(call.task_id, []).append(self.now)
+        self._mail.settle(call, taken=taken, now=self.now)
+
+    def _event(self, task_id: str) -> tuple[str, bytes]:
+        task = self._tasks[task_id]
+        payload = self._snapshot(task, task.origin)
+        url = task.order.webhook or ""
+        payload["extra"] = {"enable_nsfw_detection": task.order.nsfw, "webhook": {"url": url}}
+        return url, msgspec.json.encode({"event_type": "ASYNC_TASK_RESULT", "payload": payload})
+
+    # --- introspection
+
+    def statistics(self) -> SimulatorStatistics:
+        queue, ledger = self._queue.statistics(), self.ledger
+        return SimulatorStatistics(
+            submissions=ledger.exchanges[ExchangeKind.SUBMIT],
+            accepted=len(self._tasks),
+            images=ledger.images,
+            waiting=queue.waiting,
+            running=queue.running,
+            done=queue.done,
+            polls=ledger.exchanges[ExchangeKind.POLL],
+            downloads=ledger.exchanges[ExchangeKind.DOWNLOAD],
+            webhooks=sum(map(len, ledger.webhooks.values())),
+        )
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return (
+            f"<Simulator at {self.now:.1f} s: {now.accepted} tasks, "
+            f"{now.waiting} waiting, {now.running} running, {now.done} done>"
+        )
+
+
+def _kind(method: str, path: str) -> ExchangeKind:
+    if path.startswith((_FILES, _BUCKETS)):
+        return ExchangeKind.DOWNLOAD
+    if path == _TASK_RESULT:
+        return ExchangeKind.POLL
+    return ExchangeKind.SUBMIT if method == "POST" and path.startswith("/v3/async/") else ExchangeKind.OTHER
+
+
+def _bare(header: str) -> str:
+    scheme, _, rest = header.strip().partition(" ")
+    return rest.strip() if scheme.lower() == "bearer" else header.strip()
+
+
+def _paths(task: SimulatedTask) -> list[str]:
+    return [file_path(task, index) for index in range(task.order.images)]
+
+
+def _submitted(task_id: str, *, envelope: bool) -> JSONObject:
+    return {"code": 0, "msg": "", "data": {"task_id": task_id}} if envelope else {"task_id": task_id}

@@ -1,0 +1,203 @@
+"""The simulator in memory: no sockets, so that virtual time can run it.
+
+Every exchange takes `latency` on its way there and again on its way back, on anyio's clock. The service
+acts when the request has arrived: a send that is cancelled before has bought nothing, one that is
+cancelled after may have.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import anyio.lowlevel
+import pybase64
+from attrs import define, field, frozen
+
+from novita_async._http import BodyPart, Delivery, DeliveryFailed, Download, HTTPRequest, HTTPResponse
+from novita_async.models.accounts import ApiKey
+from novita_async.testing._pump import current_clock, pump
+from novita_async.testing.core import Simulator, Visit
+from novita_async.testing.faults import Fault, FaultKind
+from novita_async.testing.mailbox import WebhookCall
+from novita_async.testing.wire import Exchange, Reply, decode_query
+
+ORIGIN: Final = "https://api.simulator.invalid"
+"""What result URLs of the simulator in memory begin with. No such host can exist."""
+
+_SLICE: Final = 3 * 64 * 1024
+"""Bytes of a picture that are encoded at once; a multiple of 3, so that no padding falls between them."""
+_CHUNK: Final = 64 * 1024
+
+WebhookReceiver = Callable[[str, bytes], Awaitable[int]]
+"""Takes the URL and the body of an event, answers with an HTTP status."""
+
+
+def _part(part: BodyPart) -> bytes:
+    if isinstance(part, bytes):
+        return part
+    return b"".join(pybase64.b64encode(piece) for piece in part.slices(_SLICE))
+
+
+def _body(request: HTTPRequest) -> bytes:
+    return b"".join(map(_part, request.body or ()))
+
+
+def _breaks_off(fault: Fault, size: int) -> bool:
+    """Whether the connection ends before the whole request went out."""
+    return not fault.whole_request and not (fault.kind is FaultKind.RESET_DURING and fault.at >= size)
+
+
+_NO_ANSWER: Final = frozenset({FaultKind.STALL, FaultKind.RESET_AFTER, FaultKind.RESET_DURING})
+_CAUSES: Final[Mapping[FaultKind, str]] = {
+    FaultKind.REFUSE: "connection refused",
+    FaultKind.RESET_BEFORE: "connection reset before the body",
+    FaultKind.RESET_DURING: "connection reset while the body was sent",
+    FaultKind.RESET_AFTER: "connection reset before an answer",
+    FaultKind.STALL: "no answer in time",
+}
+
+
+@frozen(kw_only=True)
+class _SimulatedDownload:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+    ends_at: int | None
+    """Where the body is cut."""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        end = len(self.content) if self.ends_at is None else min(self.ends_at, len(self.content))
+        for start in range(0, end, _CHUNK):
+            await anyio.lowlevel.checkpoint()
+            yield self.content[start : min(start + _CHUNK, end)]
+        if self.ends_at is not None:
+            raise DeliveryFailed(Delivery.UNKNOWN, f"the file ended after {end} bytes", status=self.status)
+
+
+@frozen(kw_only=True)
+class TransportStatistics:
+    """What a transport has carried."""
+
+    exchanges: int
+    """Requests and downloads that began."""
+    faults: int
+    """Those that were made to go wrong."""
+
+
+@define(eq=False)
+class SimulatedTransport:
+    """A `Transport` and `Downloader` that carries requests to a simulator in the same process.
+
+    Args:
+        simulator: the service. Several transports may share it.
+        timeout: seconds after which an answer that never comes is given up.
+    """
+
+    simulator: Simulator
+    timeout: float = 120.0
+    origin: str = ORIGIN
+    _exchanges: int = field(default=0, init=False)
+    _faults: int = field(default=0, init=False)
+
+    def now(self) -> float:
+        """The service's time."""
+        return self.simulator.on_clock(current_clock(), anyio.current_time())
+
+    async def send(
+        self,
+        request: HTTPRequest,
+        api_key: ApiKey,
+        /,
+        *,
+        on_handover: Callable[[], None] | None = None,
+    ) -> HTTPResponse:
+        """Exchange one request, as `Transport.send` says."""
+        exchange = Exchange(
+            method=request.method,
+            path=request.path,
+            query=dict(request.query),
+            headers={"authorization": f"Bearer {api_key.reveal()}", "accept": "application/json"},
+            body=_body(request),
+            origin=self.origin,
+        )
+        reply, cut = await self._carry(exchange, on_handover if request.method == "POST" else None)
+        content = reply.content()
+        if cut is not None:
+            raise DeliveryFailed(
+                Delivery.UNKNOWN,
+                f"the answer was cut after {min(cut, len(content))} bytes",
+                status=reply.status,
+            )
+        return HTTPResponse(status=reply.status, headers=reply.all_headers(), body=content)
+
+    @asynccontextmanager
+    async def open(self, url: str, /) -> AsyncGenerator[Download]:
+        """Ask for one file, as `Downloader.open` says."""
+        parts = urlsplit(url)
+        if f"{parts.scheme}://{parts.netloc}" != self.origin:
+            raise DeliveryFailed(Delivery.NOT_SENT, f"no such host in memory: {parts.netloc}")
+        exchange = Exchange(
+            method="GET", path=unquote(parts.path), query=decode_query(parts.query), origin=self.origin
+        )
+        reply, cut = await self._carry(exchange, None)
+        content = reply.content()
+        headers = {**reply.all_headers(), "content-length": str(len(content))}
+        yield _SimulatedDownload(status=reply.status, headers=headers, content=content, ends_at=cut)
+
+    async def _carry(
+        self, exchange: Exchange, on_handover: Callable[[], None] | None
+    ) -> tuple[Reply, int | None]:
+        """Bring a request there and the answer back; with the byte at which the answer is cut."""
+        visit = self.simulator.begin(exchange.method, exchange.path)
+        self._exchanges += 1
+        self._faults += visit.fault is not None
+        await anyio.sleep(self.simulator.latency("there", visit.kind.value, visit.number))
+        if visit.fault is not None and _breaks_off(visit.fault, len(exchange.body)):
+            self.simulator.broken(visit, exchange.path, self.now())
+            raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES[visit.fault.kind])
+        if on_handover is not None:
+            on_handover()
+        reply = self.simulator.receive(exchange, self.now(), visit)
+        return reply, await self._come_back(visit)
+
+    async def _come_back(self, visit: Visit) -> int | None:
+        fault = visit.fault
+        await anyio.sleep(self.simulator.latency("back", visit.kind.value, visit.number))
+        if fault is None:
+            return None
+        if fault.kind is FaultKind.STALL:
+            await anyio.sleep(self.timeout)
+        if fault.kind in _NO_ANSWER:
+            raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES[fault.kind])
+        if fault.kind is FaultKind.SLOW:
+            await self._wait_slowly(fault.seconds)
+        return fault.at if fault.kind is FaultKind.TRUNCATE else None
+
+    async def _wait_slowly(self, seconds: float) -> None:
+        await anyio.sleep(min(seconds, self.timeout))
+        if seconds >= self.timeout:
+            raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES[FaultKind.STALL])
+
+    async def deliver_webhooks(self, receiver: WebhookReceiver) -> None:
+        """Hand every event to a receiver as it becomes due, for ever: start this in a task group of yours.
+
+        A receiver that raises, takes longer than `webhook_timeout`, or answers other than 2xx is asked again
+        later, up to five times.
+        """
+
+        async def deliver(call: WebhookCall) -> bool:
+            status = await receiver(call.url, call.body)
+            return 200 <= status < 300  # noqa: PLR2004
+
+        await pump(self.simulator, self.now, deliver)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def statistics(self) -> TransportStatistics:
+        return TransportStatistics(exchanges=self._exchanges, faults=self._faults)
+
+    def __repr__(self) -> str:
+        return f"<SimulatedTransport {self._exchanges} exchanges, {self._faults} faults>"
