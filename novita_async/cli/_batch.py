@@ -1,0 +1,466 @@
+"""`batch`, `resume` and `retry`: many requests, with a journal that survives everything."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Final, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+from attrs import define, evolve, field
+from cyclopts import Parameter
+
+from novita_async._batch import IN_FLIGHT
+from novita_async._client import NovitaClient
+from novita_async._journal.sqlite import SqliteJournal
+from novita_async._ledger import Ledger, RowError
+from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, HOLD
+from novita_async._policy.spending import Budget
+from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
+from novita_async.cli._exits import Exit, of_outcome
+from novita_async.cli._follow import Report, follow
+from novita_async.cli._generate import EXTRA, REQUEST, SENDING, Parts, Settings
+from novita_async.cli._inputs import Faults, Typed, folder_faults
+from novita_async.cli._manifest import Made, Recipe, shared_of, shown
+from novita_async.cli._options import given
+from novita_async.cli._output import Output, described
+from novita_async.cli._report_summary import money
+from novita_async.cli._report_timeline import elapsed
+from novita_async.cli._setup import Setup, command, marks_of, next_steps
+from novita_async.cli._status import report_of
+from novita_async.errors import (
+    BudgetExhausted,
+    FailedEarlier,
+    Fault,
+    InvalidRequest,
+    NovitaError,
+    ResultError,
+)
+from novita_async.events import Event, Retrying, Submitted
+from novita_async.models.requests import Request
+from novita_async.models.results import Failed, Outcome, Succeeded, Task
+
+T = TypeVar("T")
+
+_PIECE: Final = 64
+"""Lines that are read in one go, in a worker thread."""
+
+_Number = Annotated[int | None, Parameter(group=SENDING)]
+_Text = Annotated[str | None, Parameter(group=SENDING)]
+_Flag = Annotated[bool, Parameter(group=SENDING, negative=(), show_default=False)]
+
+
+async def batch(
+    inputs: Annotated[list[str], Parameter(name="INPUT", negative_iterable=())],
+    /,
+    *,
+    out: Annotated[str, Parameter(group=SENDING)],
+    settings: Annotated[Settings | None, Parameter(name="*")] = None,
+    lora: Parts = None,
+    embedding: Parts = None,
+    controlnet: Parts = None,
+    ip_adapter: Parts = None,
+    sweep: Annotated[list[str] | None, Parameter(group=SENDING, negative_iterable=())] = None,
+    journal: _Text = None,
+    in_flight: _Number = None,
+    images_per_minute: _Number = None,
+    price: _Text = None,
+    budget: _Text = None,
+    dry_run: _Flag = False,
+    json: _Flag = False,
+) -> Exit:
+    """Make pictures from a manifest or from folders of pictures, and survive whatever happens.
+
+    Each INPUT is a manifest (a JSON object a line: a request in the API's form, or just its fields, with
+    `"image": "PATH"` for pictures), a folder of pictures, or a picture. Options fill what a line leaves out.
+    Every line is checked before anything is bought.
+
+    Each step is written into a journal first. Running the same again, or `novita-async resume DIR`, goes on
+    where it ended, however it ended; nothing is bought twice. Results are saved as PLACE-SEED-1.png; a report
+    of all is written to DIR/report.html.
+
+    Args:
+        inputs: Manifests, folders, pictures.
+        out: Folder for results, journal and report; made where it is missing.
+        settings: What to make.
+        lora: `NAME[:STRENGTH]`. A small model that bends the checkpoint. May be repeated.
+        embedding: `NAME`. A textual inversion. May be repeated.
+        controlnet: `MODEL[:IMAGE[:STRENGTH]]`. A picture that guides. Default: the request's own picture.
+            May be repeated.
+        ip_adapter: `MODEL[:IMAGE[:STRENGTH]]`. A picture used as a prompt. Default: the request's own.
+        sweep: `FIELD=1..8` or `FIELD=0.3,0.5`. Makes of each line a request for every value; with several
+            sweeps, for every combination. Texts with commas: `FIELD=["a, b", "c"]`.
+        journal: The journal's file. Default: batch.db in the folder.
+        in_flight: How many requests may be under way at once. Default: 64.
+        images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
+        price: Dollars an image, which the API does not tell.
+        budget: The most that may be spent, in dollars, all runs of the batch together. Needs `--price`.
+        dry_run: Check everything and tell what it would be; buy nothing, write nothing.
+        json: Print one JSON object a line: each submission, each outcome, progress, the summary.
+    """
+    typed = Typed(
+        values=given((*REQUEST, *EXTRA), settings),
+        loras=lora or (),
+        embeddings=embedding or (),
+        controlnets=controlnet or (),
+        ip_adapters=ip_adapter or (),
+    )
+    options = _changes(
+        in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget, sweep=sweep
+    )
+    setup = await anyio.to_thread.run_sync(lambda: _setup(inputs, out, typed, journal, options))
+    session = _Session(folder=out, output=Output(json))
+    return await (session.plan(setup) if dry_run else session.run(setup))
+
+
+async def resume(
+    folder: Annotated[str, Parameter(name="DIR")],
+    /,
+    *,
+    in_flight: _Number = None,
+    images_per_minute: _Number = None,
+    price: _Text = None,
+    budget: _Text = None,
+    json: _Flag = False,
+) -> Exit:
+    """Go on with a batch, from what its folder says of it.
+
+    What is paid is fetched and never bought again; what was not sent is sent. What failed, and what is
+    uncertain, is told and left alone: see `retry`.
+
+    Args:
+        folder: Folder of the batch.
+        in_flight: As for `batch`. Default: as before, here and below.
+        images_per_minute: As for `batch`.
+        price: As for `batch`.
+        budget: As for `batch`.
+        json: As for `batch`.
+    """
+    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
+    return await _go_on(folder, changes, Output(json))
+
+
+async def retry(
+    folder: Annotated[str, Parameter(name="DIR")],
+    /,
+    *,
+    uncertain: _Flag = False,
+    in_flight: _Number = None,
+    images_per_minute: _Number = None,
+    price: _Text = None,
+    budget: _Text = None,
+    json: _Flag = False,
+) -> Exit:
+    """Go on with a batch, and buy again what failed, where that can help.
+
+    Args:
+        folder: Folder of the batch.
+        uncertain: Buy again what was perhaps bought, too. It may then be paid twice: look at the account's
+            bill first.
+        in_flight: As for `batch`. Default: as before, here and below.
+        images_per_minute: As for `batch`.
+        price: As for `batch`.
+        budget: As for `batch`.
+        json: As for `batch`.
+    """
+    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
+    return await _go_on(folder, changes, Output(json), retry_failed=True, resubmit_uncertain=uncertain)
+
+
+def _setup(inputs: list[str], out: str, typed: Typed, journal: str | None, options: dict[str, Any]) -> Setup:
+    """What was typed. Whatever is seen from the working directory becomes absolute."""
+    if journal is not None:
+        options["journal"] = str(Path(journal).absolute())
+    return Setup.of(inputs, Path(out), shared=shared_of(typed), **options)
+
+
+def _changes(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+async def _go_on(folder: str, changes: dict[str, Any], output: Output, **again: bool) -> Exit:
+    setup = await anyio.to_thread.run_sync(Setup.read, Path(folder))
+    return await _Session(folder=folder, output=output, again=again).run(evolve(setup, **changes), anew=False)
+
+
+# --- One run of a batch -------------------------------------------------------------------------------------
+
+
+@define(eq=False, kw_only=True)
+class _Session:
+    """One run of one batch."""
+
+    folder: str
+    """As it was typed."""
+    output: Output
+    again: dict[str, Any] = field(factory=dict[str, Any])
+    """What is to be bought again."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
+
+    async def plan(self, setup: Setup) -> Exit:
+        """Tell what a batch would be."""
+        faults: Faults = []
+        setup, _, budget = await self._checked(setup, faults)
+        ledger = await _ledger_of(setup.journal_in(self.path))
+        _tell_plan(self.output, setup, budget, ledger)
+        return Exit.SUCCEEDED
+
+    async def run(self, setup: Setup, *, anew: bool = True) -> Exit:
+        """Check everything, then buy what is not bought yet."""
+        faults = await anyio.to_thread.run_sync(folder_faults, self.folder)
+        setup, recipe, budget = await self._checked(setup, faults, anew=anew)
+        in_flight = IN_FLIGHT if setup.in_flight is None else setup.in_flight
+        course = Course(setup.requests, images=setup.images, in_flight=max(in_flight, 1))
+        here = await anyio.to_thread.run_sync(Path.cwd)
+        report = _BatchReport.of(self.output, course, self.folder, here)
+        options: dict[str, Any] = {"images_per_minute": setup.images_per_minute, "observers": [report]}
+        async with NovitaClient.from_env(**options, budget=budget) as client:
+            course.quota_of = partial(quota_of, client, setup.images_per_minute)
+            code = await follow(
+                client.batch(
+                    self._requests(setup, recipe, report),
+                    journal=setup.journal_in(self.path),
+                    save_to=here / self.path,
+                    in_flight=in_flight,
+                    **self.again,
+                ),
+                report,
+            )
+        await self._report(setup, report)
+        return code
+
+    async def _checked(
+        self, setup: Setup, faults: Faults, *, anew: bool = True
+    ) -> tuple[Setup, Recipe, Budget | None]:
+        """Read the whole input once; where it was checked before and is the same, only `anew`.
+
+        Raises:
+            InvalidRequest: names every fault of every line and option.
+        """
+        recipe = await anyio.to_thread.run_sync(_recipe_of, setup, self.path, faults)
+        budget = setup.spending(faults)
+        told = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
+        marks = await anyio.to_thread.run_sync(marks_of, recipe.inputs)
+        if (anew or marks != setup.marks) and not any(fault.path.startswith("--sweep") for fault in faults):
+            requests, images = await _count(recipe, told)
+            setup = evolve(setup, requests=requests, images=images, marks=marks)
+        if told:
+            raise InvalidRequest(faults=tuple(told), advice="nothing was bought")
+        return setup, recipe, budget
+
+    async def _requests(
+        self, setup: Setup, recipe: Recipe, report: "_BatchReport"
+    ) -> AsyncGenerator[Request]:
+        """Read the input again, now that the journal is ours; note first how to go on."""
+        await anyio.to_thread.run_sync(setup.write, self.path)
+        async with aclosing(_in_pieces(recipe.read())) as lines:
+            async for made in lines:
+                if made.request is None:
+                    report.missed(made)
+                else:
+                    report.places[id(made.request)] = made.place
+                    yield made.request
+
+    async def _report(self, setup: Setup, report: "_BatchReport") -> None:
+        """Write the page; that it cannot be written makes nothing undone."""
+        try:
+            path = await report_of(self.folder, setup)
+        except (NovitaError, OSError) as error:
+            report.display.note(f"no report: {error}")
+        else:
+            report.display.note(f"report: {path}")
+            self.output.record(event="report", file=str(path))
+
+
+async def _count(recipe: Recipe, told: dict[Fault, None]) -> tuple[int, dict[str, int]]:
+    """Check every line, and count requests, and images by endpoint."""
+    requests, images = 0, Counter[str]()
+    async with aclosing(_in_pieces(recipe.check())) as lines:
+        async for line in lines:
+            told.update(dict.fromkeys(line.faults))
+            requests += line.requests
+            if line.requests:
+                images[line.endpoint] += line.images
+    return requests, dict(images)
+
+
+def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
+    """What the batch is made of, which must not be what it makes."""
+    recipe = setup.recipe(folder, faults)
+    if any(path.is_dir() and path.resolve() == folder.resolve() for path in recipe.inputs):
+        faults.append(Fault("--out", f"{folder} is input as well: what is made would be input the next time"))
+    return recipe
+
+
+async def _in_pieces(items: Iterator[T]) -> AsyncGenerator[T]:
+    """Read in a worker thread, some at a time."""
+    while piece := await anyio.to_thread.run_sync(lambda: list(islice(items, _PIECE))):
+        for item in piece:
+            yield item
+
+
+def quota_of(client: NovitaClient, configured: int | None, endpoint: str) -> int | None:
+    """Images a minute that an endpoint takes: what was learned, or else what was configured."""
+    accounts = client.statistics().pool.accounts
+    windows = (window for account in accounts for window in account.pacing.windows)
+    known = (window.images_per_minute for window in windows if window.endpoint == endpoint)
+    return next((quota for quota in known if quota is not None), configured)
+
+
+# --- What it would be ---------------------------------------------------------------------------------------
+
+
+async def _ledger_of(journal: Path) -> Ledger | None:
+    if not await anyio.Path(journal).exists():
+        return None
+    async with await SqliteJournal.open(journal, read_only=True) as opened:
+        return await opened.summary()
+
+
+def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Ledger | None) -> None:
+    images, price = sum(setup.images.values()), setup.price_each()
+    quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
+    seconds = max(((each - 1) // quota * HOLD for each in setup.images.values()), default=0.0)
+    told = "your quota" if setup.images_per_minute else "the documented quota"
+    output.line(f"requests: {setup.requests:,}")
+    output.line(f"images: {images:,}")
+    output.line(f"time: {elapsed(seconds)} until the last is sent, at {told} of {quota} images a minute")
+    cost = None if price is None else price * images
+    if price is not None and cost is not None:
+        over = ", which is over the budget" if budget and cost > budget.limit else ""
+        output.line(f"cost: {money(cost)} at {money(price)} an image{over}")
+    known = {} if ledger is None else {str(state): rows for state, rows in ledger.rows.items() if rows}
+    if known:
+        counts = ", ".join(f"{rows:,} {state}" for state, rows in known.items())
+        output.line(f"in the journal already: {counts}; what was bought is not bought again")
+    output.record(
+        event="plan",
+        requests=setup.requests,
+        images=images,
+        seconds=round(seconds, 1),
+        cost=None if cost is None else str(cost),
+        journal=known,
+    )
+
+
+# --- Telling ------------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class _BatchReport(Report):
+    """Tells what happens to a batch."""
+
+    course: Course = field(kw_only=True)
+    """How it goes: the tally, by its other name."""
+    shows: BatchBar | BatchLines = field(kw_only=True)
+    """The display, by its other name."""
+    here: Path = field(kw_only=True)
+    """From where paths are shown."""
+    places: dict[int, str] = field(factory=dict[int, str], init=False)
+    """What requests are called, by their identity, while they are under way."""
+    _shown_at: float = field(factory=anyio.current_time, init=False)
+    _recorded_at: float = field(factory=anyio.current_time, init=False)
+    _to_do: Counter[str] = field(factory=Counter[str], init=False)
+    """What asks for another run, besides what this one has not come to."""
+
+    @classmethod
+    def of(cls, output: Output, course: Course, folder: str, here: Path) -> Self:
+        """Make a report of a batch in a folder."""
+        display = batch_display_of(course.requests)
+        return cls(output, display, course, folder, course=course, shows=display, here=here)
+
+    def __call__(self, event: Event) -> None:
+        """Observe."""
+        self.course(event)
+        if isinstance(event, Retrying):
+            self.display.waiting(f"trying again: {event.error.sentence()}")
+        if isinstance(event, Submitted):
+            self.output.record(event="submitted", task_id=event.task.task_id)
+        self._show()
+
+    def took(self, outcome: Outcome) -> None:
+        """Tell one outcome. What an earlier run has made is part of the answer, but no news."""
+        place = self.places.pop(id(outcome.request), None) or outcome.task_id or "request"
+        good, news = isinstance(outcome, Succeeded), not self.course.is_earlier(outcome)
+        self.course.took(outcome)
+        self._codes.add(of_outcome(outcome))
+        self._to_do.update(_duties(outcome))
+        self.output.outcome(self._with_short_paths(outcome), place)
+        if news or not good:
+            totals = self.course.statistics()
+            self.display.advance(_images(outcome), totals, f"{place}: {_words(outcome)}", good=good)
+        self._show()
+
+    def _with_short_paths(self, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Succeeded):
+            return outcome
+        return evolve(outcome, paths=tuple(Path(shown(path, self.here)) for path in outcome.paths))
+
+    def _show(self) -> None:
+        now = anyio.current_time()
+        if now - self._shown_at >= self.shows.every:
+            self._shown_at = now
+            self.shows.show(self.course.status())
+        if now - self._recorded_at >= LINES_EVERY:
+            self._recorded_at = now
+            self.output.record(event="progress", **self.course.status().as_record())
+
+    def missed(self, made: Made) -> None:
+        """Tell a line that was right when it was checked and is wrong now."""
+        self._codes.add(Exit.SOME_FAILED)
+        for fault in made.faults:
+            self.display.note(f"not sent: {fault}")
+
+    def ended_by(self, error: NovitaError | OSError) -> None:
+        """Tell what ended everything early."""
+        if isinstance(error, BudgetExhausted):
+            error.advice = "nothing more was bought; to go on, give a higher --budget"
+        super().ended_by(error)
+
+    def again(self, tasks: tuple[Task, ...]) -> str:  # noqa: ARG002 - the journal knows them
+        """The command that fetches what is paid."""
+        return command("resume", self.folder or ".")
+
+    def summary(self) -> None:
+        """Tell the totals, and what to do next."""
+        totals = self.course.statistics()
+        counts = {**self._to_do, "uncertain": totals.uncertain}
+        counts["left"] = self._to_do["left"] + totals.requests - totals.ended + totals.unfinished
+        steps = next_steps(counts, self.folder or ".")
+        earlier = f"; {self.course.earlier:,} ended in earlier runs" if self.course.earlier else ""
+        self.display.note(totals.sentence() + earlier)
+        for why, how in steps:
+            self.display.note(f"{why}: {how}")
+        self.output.record(
+            event="summary",
+            **totals.as_record(),
+            earlier=self.course.earlier,
+            next=[how for _, how in steps],
+            exit_code=self.exit_code(),
+        )
+
+
+def _duties(outcome: Outcome) -> Iterator[str]:
+    """What an outcome asks of the next run."""
+    if isinstance(outcome, Failed):
+        error = outcome.error
+        if isinstance(error, ResultError):  # it is paid and done; only its files are missing
+            yield "left"
+        elif error.retryable if isinstance(error, FailedEarlier) else RowError.of(error).retryable:
+            yield "failed"
+
+
+def _images(outcome: Outcome) -> int:
+    return outcome.request.image_num if outcome.request else 1
+
+
+def _words(outcome: Outcome) -> str:
+    if isinstance(outcome, Failed) and isinstance(outcome.error, FailedEarlier):
+        return outcome.error.sentence()
+    return described(outcome)

@@ -1,0 +1,334 @@
+"""How a batch is going: counted from events and outcomes, told as a bar on a terminal, elsewhere as lines."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import anyio
+from attrs import asdict, define, evolve, field, frozen
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+from rich.progress import Task as RichTask
+from rich.text import Text
+
+from novita_async.cli._forecast import Lane, Pace, time_left
+from novita_async.cli._progress import Bar, Lines, Tally, Totals
+from novita_async.cli._report_timeline import elapsed
+from novita_async.events import Announced, Event, Finished, Paced, Polled, Retrying, Submitted
+from novita_async.models.endpoints import Endpoints
+from novita_async.models.requests import Request
+from novita_async.models.results import Outcome, Task
+
+LINES_EVERY: Final = 10.0
+"""Seconds between two lines about how it goes."""
+_BAR_EVERY: Final = 0.2
+_BAR_WIDTH: Final = 8
+
+
+@frozen(kw_only=True)
+class Status:
+    """How it is going."""
+
+    requests: int
+    """All that there are."""
+    done: int
+    """Ended well, in this run or earlier."""
+    running: int
+    """Tasks that are paid and not done."""
+    failed: int
+    """Ended badly."""
+    uncertain: int
+    """Perhaps bought."""
+    images: int
+    """Pictures made by this run."""
+    seconds: float
+    """Since it began."""
+    polls: int
+    """Questions how a task is doing."""
+    seconds_left: float | None
+    """Until all is done. None: not known yet."""
+
+    @property
+    def images_per_minute(self) -> float:
+        """How many this run makes."""
+        return self.images / self.seconds * 60 if self.seconds > 0 else 0.0
+
+    def later(self, seconds: float) -> "Status":
+        """The same, when so many seconds have passed in which nothing happened."""
+        left = None if self.seconds_left is None else max(self.seconds_left - seconds, 0.0)
+        return evolve(self, seconds=self.seconds + seconds, seconds_left=left)
+
+    def sentence(self) -> str:
+        """The same in words, leaving out what there is none of."""
+        counts = ((self.running, "running"), (self.failed, "failed"), (self.uncertain, "uncertain"))
+        some = "".join(f", {count:,} {word}" for count, word in counts if count)
+        left = "" if self.seconds_left is None else f" · {elapsed(self.seconds_left)} left"
+        rate = f"{self.images_per_minute:.1f} images/min · {self.polls:,} polls"
+        return f"{self.done:,} of {self.requests:,} done{some} · {rate}{left}"
+
+    def as_record(self) -> dict[str, float | None]:
+        """The same for programs."""
+        facts = asdict(self) | {"images_per_minute": self.images_per_minute}
+        return {name: _rounded(value) for name, value in facts.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 1) if isinstance(value, float) else value
+
+
+@define(eq=False)
+class _Lane:
+    """What this run has sent to one endpoint."""
+
+    left: int
+    """Images without an answer."""
+    announced: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]])
+    """When those were sent that have no answer, and their images."""
+    answered: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]])
+    answers: int = 0
+    waited: float = 0.0
+    """Seconds that all answers took."""
+    not_before: float = 0.0
+
+    def answer(self, images: int, now: float) -> None:
+        if self.announced:
+            # Which answer belongs to which submission does not matter to the mean.
+            self.waited += now - self.announced.popleft()[0]
+            self.answers += 1
+        self.answered.append((now, images))
+
+    def facts(self, quota: int | None, now: float) -> Lane:
+        while len(self.answered) > max(quota or 0, 1):
+            self.answered.popleft()
+        latency = self.waited / self.answers if self.answers else 0.0
+        soon = [(max(now, at + latency), images) for at, images in self.announced]
+        return Lane(
+            left=max(self.left - sum(images for _, images in soon), 0),
+            quota=quota,
+            answered=(*self.answered, *soon),
+            latency=latency,
+            not_before=self.not_before,
+        )
+
+
+@define(eq=False)
+class Course(Tally):
+    """Counts what happens in a batch, and foresees its end. An observer, and a reader of outcomes."""
+
+    images: Mapping[str, int] = field(kw_only=True)
+    """How many images there are, by endpoint."""
+    in_flight: int = field(kw_only=True)
+    """How many requests may be under way at once."""
+    quota_of: Callable[[str], int | None] = field(default=lambda _: None, kw_only=True)
+    """Images a minute that an endpoint takes, as far as that is known."""
+    earlier: int = field(default=0, init=False)
+    """Outcomes of earlier runs."""
+    _lanes: dict[str, _Lane] = field(init=False)
+    _running: set[str] = field(factory=set[str], init=False)
+    _ends: set[object] = field(factory=set[object], init=False)
+    """Outcomes of this run that were not taken yet."""
+    _images_left: int = field(init=False)
+    _requests_left: int = field(init=False)
+    _last_end: float | None = field(default=None, init=False)
+    _busy_since: float = field(default=0.0, init=False)
+    """When something was begun after nothing had been under way."""
+    _counts_from: float | None = field(default=None, init=False)
+    """When, since then, ends tell how quick the service is. None: nothing has ended yet."""
+    _finished: int = field(default=0, init=False)
+    _busy: float = field(default=0.0, init=False)
+    _durations: tuple[int, float] = field(default=(0, 0.0), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lanes = {endpoint: _Lane(images) for endpoint, images in self.images.items()}
+        self._images_left, self._requests_left = sum(self.images.values()), self.requests
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event."""
+        super().__call__(event)
+        now = anyio.current_time()
+        if isinstance(event, Announced):
+            self._lane(event.endpoint).announced.append((now, event.image_num))
+        elif isinstance(event, Paced):
+            self._lane(event.endpoint).not_before = now + event.delay
+        elif isinstance(event, Retrying) and event.endpoint in self._lanes:
+            self._forget_one(event.endpoint)
+        elif isinstance(event, Submitted):
+            self._lane(event.task.endpoint).answer(event.task.image_num, now)
+            self._runs(event.task)
+        elif isinstance(event, Polled):
+            self._runs(event.task)
+        elif isinstance(event, Finished):
+            self._ended(event.outcome, now)
+
+    def took(self, outcome: Outcome) -> None:
+        """Take in an outcome."""
+        made = self._images
+        super().took(outcome)
+        key = _key(outcome)
+        if key in self._ends:
+            self._ends.discard(key)
+            return
+        self._images = made
+        self.earlier += 1
+        self._lane(_endpoint(outcome)).left -= _images(outcome)
+        self._count_down(outcome)
+
+    def is_earlier(self, outcome: Outcome) -> bool:
+        """Whether an outcome that was not taken yet is of an earlier run."""
+        return _key(outcome) not in self._ends
+
+    def status(self) -> Status:
+        """How it is going."""
+        totals = self.statistics()
+        return Status(
+            requests=totals.requests,
+            done=totals.succeeded,
+            running=len(self._running),
+            failed=totals.failed,
+            uncertain=totals.uncertain,
+            images=totals.images,
+            seconds=totals.seconds,
+            polls=totals.polls,
+            seconds_left=self.seconds_left(),
+        )
+
+    def seconds_left(self) -> float | None:
+        """How long it will still take."""
+        now = anyio.current_time()
+        lanes = [lane.facts(self.quota_of(endpoint), now) for endpoint, lane in self._lanes.items()]
+        count, seconds = self._durations
+        pace = Pace(
+            images_left=self._images_left,
+            requests_left=self._requests_left,
+            finished=self._finished,
+            busy=self._busy,
+            last_end=self._last_end,
+            duration=seconds / count if count else None,
+            in_flight=self.in_flight,
+        )
+        return time_left(lanes, pace, now)
+
+    def _lane(self, endpoint: str | None) -> _Lane:
+        return self._lanes.setdefault(endpoint or "", _Lane(0))
+
+    def _forget_one(self, endpoint: str) -> None:
+        """A submission came to nothing."""
+        if self._lane(endpoint).announced:
+            self._lane(endpoint).announced.popleft()
+
+    def _runs(self, task: Task) -> None:
+        """A task is paid: by this run, or, where it is new here, by an earlier one."""
+        if task.task_id not in self._running:
+            self._busy_since = self._busy_since if self._running else anyio.current_time()
+            self._running.add(task.task_id)
+            self._lane(task.endpoint).left -= task.image_num
+
+    def _ended(self, outcome: Outcome, now: float) -> None:
+        self._ends.add(_key(outcome))
+        task = getattr(outcome, "task", None)
+        if task is None:
+            endpoint = _endpoint(outcome)
+            self._forget_one(endpoint)
+            self._lane(endpoint).left -= _images(outcome)
+        else:
+            self._runs(task)
+            self._running.discard(task.task_id)
+            self._measure(task, now)
+        self._clock(_images(outcome), now)
+        self._count_down(outcome)
+
+    def _measure(self, task: Task, now: float) -> None:
+        if task.submitted_at is not None:
+            count, seconds = self._durations
+            self._durations = count + 1, seconds + now - task.submitted_at
+
+    def _clock(self, images: int, now: float) -> None:
+        """Note how quick the service is. What ends on the heels of the first was made together with it."""
+        if self._counts_from is None:
+            self._counts_from = now + (now - self._busy_since) / 2
+        elif now > self._counts_from:
+            self._busy += now - max(self._last_end or now, self._counts_from)
+            self._finished += images
+        self._last_end = now
+        if not self._running:
+            self._counts_from = None
+
+    def _count_down(self, outcome: Outcome) -> None:
+        self._images_left -= _images(outcome)
+        self._requests_left -= 1
+
+
+def _key(outcome: Outcome) -> object:
+    return outcome.task_id or id(outcome)
+
+
+def _endpoint(outcome: Outcome) -> str:
+    request: Request | None = outcome.request
+    return "" if request is None else Endpoints().path_of(request)
+
+
+def _images(outcome: Outcome) -> int:
+    return outcome.request.image_num if outcome.request else 1
+
+
+# --- Displays -----------------------------------------------------------------------------------------------
+
+
+class BatchLines(Lines):
+    """Lines for logs and pipes."""
+
+    every: float = LINES_EVERY
+    """Seconds between two of `show`."""
+
+    def show(self, status: Status) -> None:
+        """Say how it is going."""
+        self.note(status.sentence())
+
+
+class _Going(ProgressColumn):
+    """How it is going at the moment at which it is drawn, which is more often than something happens."""
+
+    def render(self, task: RichTask) -> Text:
+        shown: tuple[float, Status] | None = task.fields["shown"]
+        if shown is None:
+            return Text()
+        at, status = shown
+        return Text(status.later(time.monotonic() - at).sentence())
+
+
+@define(eq=False)
+class BatchBar(Bar):
+    """A bar for terminals."""
+
+    every: float = _BAR_EVERY
+    """Seconds between two of `show`."""
+
+    def __attrs_post_init__(self) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=_BAR_WIDTH),
+            _Going(),
+            TextColumn("[dim]{task.fields[waiting]}"),
+            console=Console(stderr=True),
+            redirect_stdout=sys.stdout.isatty(),
+            transient=True,
+        )
+        self._bar.add_task("", total=self.images, shown=None, waiting="")
+
+    def show(self, status: Status) -> None:
+        """Say how it is going."""
+        ended = status.done + status.failed + status.uncertain
+        shown = time.monotonic(), status
+        self._bar.update(self._bar.task_ids[0], completed=ended, shown=shown, waiting="")
+
+    def advance(self, images: int, totals: Totals, text: str, *, good: bool) -> None:  # noqa: ARG002
+        """Say only what went wrong; the rest is shown."""
+        if not good:
+            self.note(text)
+
+
+def batch_display_of(requests: int) -> BatchBar | BatchLines:
+    """The display that suits standard error."""
+    return BatchBar(requests) if sys.stderr.isatty() else BatchLines()

@@ -1,0 +1,228 @@
+"""`demo`: everything at work, without a key and without cost, on a simulated service behind a real socket."""
+
+import itertools
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Final
+
+import anyio
+import anyio.to_thread
+from attrs import define, field
+from cyclopts import Parameter
+
+from novita_async._batch import Outcomes
+from novita_async._client import NovitaClient
+from novita_async.cli._exits import Exit
+from novita_async.cli._follow import Report, follow
+from novita_async.cli._output import Output
+from novita_async.cli._page import Input, Page, Result, render
+from novita_async.cli._progress import Tally, Totals, display_of
+from novita_async.cli._workspace import Workspace
+from novita_async.errors import ConfigurationError
+from novita_async.events import Event, Finished, Saved, Submitted
+from novita_async.models.requests import Img2Img
+from novita_async.models.results import Outcome, Succeeded
+from novita_async.testing.config import DEFAULT_API_KEY, SimulatorConfig
+from novita_async.testing.pictures import sample_picture
+from novita_async.testing.server import SimulatorServer
+
+_PICTURES: Final = {
+    "lagoon": "a lagoon at dusk, paper lanterns, watercolour",
+    "dunes": "dunes under a cold moon, oil on canvas",
+    "fjord": "a fjord in autumn, linocut, bold shapes",
+}
+"""Names of the sample pictures, and what is to be made of them."""
+_SIZE: Final = (512, 384)
+_STRENGTHS: Final = (0.3, 0.5, 0.7, 0.9)
+_SEEDS: Final = (7, 42)
+_SERVICE: Final = SimulatorConfig(workers=3, latency=0.03)
+"""Makes a picture in about a second and a half, three at a time: slow to watch, quick to wait for."""
+_PAGE: Final = "index.html"
+_MODEL: Final = "sd_xl_base_1.0.safetensors"
+
+
+@define(eq=False)
+class _Clock:
+    """Notes when what happened to each task. An observer."""
+
+    _began_at: float
+    moments: dict[str, dict[str, float]] = field(factory=dict)
+    """By task and by what happened, in seconds since the beginning."""
+
+    def __call__(self, event: Event) -> None:
+        task_id = _task_id(event)
+        if task_id is not None:
+            moments = self.moments.setdefault(task_id, {})
+            moments[type(event).__name__.lower()] = anyio.current_time() - self._began_at
+
+
+def _task_id(event: Event) -> str | None:
+    if isinstance(event, Submitted | Saved):
+        return event.task.task_id
+    return event.outcome.task_id if isinstance(event, Finished) else None
+
+
+@define(eq=False)
+class _Show(Report):
+    """A report that keeps all outcomes, and leaves the summary to the demo."""
+
+    outcomes: list[Outcome] = field(factory=list, kw_only=True)
+
+    def took(self, outcome: Outcome) -> None:
+        super().took(outcome)
+        self.outcomes.append(outcome)
+
+    def left_behind(self, outcomes: Outcomes) -> None:
+        """The service ends with the demo: there is nothing to fetch."""
+        self.tally.left_behind(unfinished=len(outcomes.unfinished), uncertain=len(outcomes.uncertain))
+
+    def summary(self) -> None:
+        totals = self.tally.statistics()
+        if totals.ended < totals.requests:
+            super().summary()
+
+
+async def demo(
+    *,
+    out: str = "demo-output",
+    json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+) -> Exit:
+    """Watch 24 pictures being made, without a key and without cost.
+
+    Starts a simulated service on a free port of this machine, draws three pictures, sends each with four
+    strengths and two seeds, saves all results and a page that shows them beside their inputs. Takes about
+    fifteen seconds.
+
+    Args:
+        out: Folder for the pictures and the page. What an earlier demo left there is replaced, nothing else.
+        json: Print one JSON object a line: each submission, each outcome, the summary, the page.
+    """
+    _require_pillow()
+    workspace = Workspace(Path(out))
+    requests = await anyio.to_thread.run_sync(_prepared, workspace)
+    show = _Show(Output(json, tells_paths=False), display_of(len(requests)), Tally(len(requests)), out)
+    clock = _Clock(anyio.current_time())
+    code = await _serve_and_send(requests, show, clock, workspace)
+    totals = show.tally.statistics()
+    page = Page(inputs=tuple(_inputs()), results=tuple(_results(show, clock)), totals=totals)
+    url = await anyio.to_thread.run_sync(_write_page, workspace, page)
+    _tell(show.output, totals, url, code)
+    return code
+
+
+def _require_pillow() -> None:
+    if find_spec("PIL") is None:
+        raise ConfigurationError(
+            problem="the demo draws its pictures with Pillow", advice="pip install 'novita-async[cli]'"
+        )
+
+
+def _prepared(workspace: Workspace) -> list[Img2Img]:
+    """Draw the inputs, and make the requests."""
+    swept = itertools.product(_PICTURES, _STRENGTHS, _SEEDS)
+    workspace.prepare(
+        (
+            _PAGE,
+            *(f"inputs/{name}.png" for name in _PICTURES),
+            *(f"outputs/{_result_name(*settings)}-1.png" for settings in swept),
+        )
+    )
+    for name in _PICTURES:
+        workspace.write(f"inputs/{name}.png", sample_picture(name, _SIZE))
+    return list(_requests(workspace))
+
+
+def _result_name(name: str, strength: float | None, seed: int | None) -> str:
+    return f"{name}-strength{strength}-seed{seed}"
+
+
+def _requests(workspace: Workspace) -> Iterator[Img2Img]:
+    for name, prompt in _PICTURES.items():
+        request = Img2Img(model_name=_MODEL, image=workspace.folder / "inputs" / f"{name}.png", prompt=prompt)
+        yield from request.sweep(seed=_SEEDS, strength=_STRENGTHS)
+
+
+async def _serve_and_send(requests: list[Img2Img], show: _Show, clock: _Clock, workspace: Workspace) -> Exit:
+    async with (
+        SimulatorServer(_SERVICE) as server,
+        NovitaClient(DEFAULT_API_KEY, base_url=server.url, observers=[show, clock]) as client,
+    ):
+        show.display.note(f"{len(requests)} requests go to a simulated service at {server.url}")
+        stream = client.stream(requests, save_to=workspace.folder / "outputs", save_as=_file_name)
+        return await follow(stream, show)
+
+
+def _file_name(outcome: Succeeded) -> str:
+    request = outcome.request
+    assert isinstance(request, Img2Img)  # noqa: S101 - it sends no others
+    return _result_name(_stem(request), request.strength, request.seed)
+
+
+def _stem(request: Img2Img) -> str:
+    return request.image.path.stem if request.image.path else "image"
+
+
+def _write_page(workspace: Workspace, page: Page) -> str:
+    """The page's URL."""
+    return workspace.write(_PAGE, render(page).encode()).resolve().as_uri()
+
+
+def _tell(output: Output, totals: Totals, url: str, code: Exit) -> None:
+    output.line(f"submitted {totals.submitted}, succeeded {totals.succeeded}, failed {totals.failed}")
+    output.line(
+        f"{totals.images_per_minute:.0f} images per minute, {totals.polls_per_task:.1f} polls per task, "
+        f"{totals.seconds:.1f} s"
+    )
+    output.line(url)
+    output.record(
+        event="demo",
+        **totals.as_record(),
+        images_per_minute=round(totals.images_per_minute, 1),
+        polls_per_task=round(totals.polls_per_task, 2),
+        page=url,
+        exit_code=code,
+    )
+
+
+# --- What the page shows ------------------------------------------------------------------------------------
+
+
+def _inputs() -> Iterator[Input]:
+    for name, prompt in _PICTURES.items():
+        yield Input(
+            name=name, prompt=prompt, href=f"inputs/{name}.png", width=_SIZE[0], height=_SIZE[1], model=_MODEL
+        )
+
+
+def _results(show: _Show, clock: _Clock) -> Iterator[Result]:
+    for outcome in show.outcomes:
+        request = outcome.request
+        if isinstance(request, Img2Img):
+            yield _result(outcome, request, clock.moments.get(outcome.task_id or "", {}))
+
+
+def _result(outcome: Outcome, request: Img2Img, moments: dict[str, float]) -> Result:
+    paths = outcome.paths if isinstance(outcome, Succeeded) else ()
+    return Result(
+        name=_stem(request),
+        href=f"outputs/{paths[0].name}" if paths else None,
+        problem="" if isinstance(outcome, Succeeded) else str(outcome.error),
+        strength=request.strength or 0.0,
+        seed=request.seed or 0,
+        steps=request.steps,
+        task_id=outcome.task_id or "",
+        submitted=moments.get("submitted", 0.0),
+        queued=_between(outcome, "submit_time", "execute_time"),
+        worked=_between(outcome, "execute_time", "complete_time"),
+        saved=moments.get("saved", moments.get("finished", 0.0)),
+    )
+
+
+def _between(outcome: Outcome, first: str, second: str) -> float:
+    """Seconds between two moments on the service's clock."""
+    if not isinstance(outcome, Succeeded):
+        return 0.0
+    timings = outcome.result.timings
+    begin, end = getattr(timings, first), getattr(timings, second)
+    return (end - begin).total_seconds() if begin and end else 0.0

@@ -1,0 +1,140 @@
+"""Follows a stream or a watch to its end, whichever end that is."""
+
+import asyncio
+import signal
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+
+import anyio
+from attrs import define, field
+
+from novita_async._batch import Outcomes
+from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
+from novita_async.cli._output import Output, described, error_record, watch_again
+from novita_async.cli._progress import Display, Tally, waited_for
+from novita_async.errors import NovitaError
+from novita_async.events import Event, Submitted
+from novita_async.models.requests import Img2Img, Request
+from novita_async.models.results import Outcome, Succeeded, Task
+
+
+def name_of(request: Request | None) -> str | None:
+    """What the user knows a request by: its picture's file name."""
+    if isinstance(request, Img2Img) and request.image.path is not None:
+        return str(request.image.path)
+    return None
+
+
+@define(eq=False)
+class Report:
+    """Tells what happens, and knows at the end how it went."""
+
+    output: Output
+    display: Display
+    tally: Tally
+    folder: str | None = None
+    """Where files go; part of the advice how to fetch the rest."""
+    _codes: set[Exit] = field(factory=set, init=False)
+
+    def __call__(self, event: Event) -> None:
+        """Observe."""
+        self.tally(event)
+        waiting = waited_for(event)
+        if waiting is not None:
+            self.display.waiting(waiting)
+        if isinstance(event, Submitted):
+            self.output.record(event="submitted", task_id=event.task.task_id)
+
+    def took(self, outcome: Outcome) -> None:
+        """Tell one outcome."""
+        self.tally.took(outcome)
+        self._codes.add(of_outcome(outcome))
+        name = name_of(outcome.request)
+        label = name or outcome.task_id or "request"
+        images = getattr(outcome.request, "image_num", 1)
+        self.output.outcome(outcome, name)
+        self.display.advance(
+            images,
+            self.tally.statistics(),
+            f"{label}: {described(outcome)}",
+            good=isinstance(outcome, Succeeded),
+        )
+
+    def ended_by(self, error: NovitaError | OSError) -> None:
+        """Tell what ended everything early."""
+        self._codes.add(of_error(error))
+        left = self.tally.requests - self.tally.statistics().ended
+        self.display.note(
+            f"error: {error}" + (f" (not sent: {left} of {self.tally.requests})" if left else "")
+        )
+        self.output.record(event="stopped", not_sent=left, **error_record(error))
+
+    def interrupted(self, code: Exit) -> None:
+        """Tell, once, that nothing more is sent."""
+        if not self._codes & {Exit.INTERRUPTED, Exit.TERMINATED}:
+            self._codes.add(code)
+            self.display.note("interrupted: nothing more is sent; waiting for the answers to what was sent")
+
+    def left_behind(self, outcomes: Outcomes) -> None:
+        """Tell what was paid for and not seen finished, and how to have it."""
+        self.tally.left_behind(unfinished=len(outcomes.unfinished), uncertain=len(outcomes.uncertain))
+        tasks = outcomes.unfinished
+        if tasks:
+            self.display.note(f"paid and not seen finished: {len(tasks)}. To fetch: {self.again(tasks)}")
+            self.output.record(event="unfinished", task_ids=[task.task_id for task in tasks])
+        for error in outcomes.uncertain:
+            self._codes.add(Exit.UNCERTAIN)
+            self.display.note(f"uncertain: {error}")
+            self.output.record(event="outcome", outcome="uncertain", task_id=None, **error_record(error))
+
+    def again(self, tasks: tuple[Task, ...]) -> str:
+        """The command that fetches what is paid."""
+        return watch_again(tasks, self.folder)
+
+    def summary(self) -> None:
+        """Tell the totals."""
+        totals = self.tally.statistics()
+        self.display.note(totals.sentence())
+        self.output.record(event="summary", **totals.as_record(), exit_code=self.exit_code())
+
+    def exit_code(self) -> Exit:
+        """The code for all that happened."""
+        return gravest(self._codes)
+
+
+async def follow(stream: AbstractAsyncContextManager[Outcomes], report: Report) -> Exit:
+    """Tell every outcome; however it ends, say what is paid and not here."""
+    _cancel_when_terminated(report)
+    async with AsyncExitStack() as stack:
+        stack.callback(report.summary)
+        with report.display:
+            try:
+                async with stream as outcomes:
+                    stack.callback(report.left_behind, outcomes)
+                    await _take_all(outcomes, report)
+            except (NovitaError, OSError) as error:
+                report.ended_by(error)
+    return report.exit_code()
+
+
+async def _take_all(outcomes: Outcomes, report: Report) -> None:
+    try:
+        async for outcome in outcomes:
+            report.took(outcome)
+    except anyio.get_cancelled_exc_class():
+        report.interrupted(Exit.INTERRUPTED)
+        raise
+
+
+def _cancel_when_terminated(report: Report) -> None:
+    """Let SIGTERM do what Ctrl-C does: what is paid for must be told before the process ends."""
+    task = asyncio.current_task()
+
+    def cancel() -> None:
+        report.interrupted(Exit.TERMINATED)
+        if task is not None:
+            task.cancel()
+
+    with suppress(
+        NotImplementedError, ValueError, RuntimeError
+    ):  # no such signal here, or not the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)

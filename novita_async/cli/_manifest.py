@@ -1,0 +1,548 @@
+"""What a batch is made of: manifests, folders of pictures and shared options, read as one request after the
+other.
+
+**A manifest** is a file of JSON objects, one a line, each a request: in the API's form `{"extra": …,
+"request": …}`, or with the fields of `request` right in it (and `extra` beside them, where there is one). A
+picture is `"image": "PATH"`, seen from the manifest's folder, or `"image_base64"`; so it is in ControlNet
+units and IP-Adapters, which take the request's own picture where they name none. `"endpoint"` is `img2img`,
+`txt2img` or a path; what stands beside a path is the body of that request as it is, where `{"file": "PATH"}`
+is replaced by that picture in base64.
+
+**A folder** stands for its pictures, a picture for itself.
+
+**Shared options** fill what a line leaves out. **Sweeps** make of each line a request for every combination
+of values.
+
+A batch is read twice: once to check every line and to count, once to send. Nothing of it is held in memory
+between two lines. A fault that comes from an option is told once, under the option's name; all others are
+told with their line.
+"""
+
+import codecs
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+from attrs import field, frozen
+
+from novita_async._codec import Unreadable, as_list, parse, request_from_wire
+from novita_async.cli._generate import EXTRA, REQUEST
+from novita_async.cli._inputs import (
+    STAND_IN,
+    Document,
+    Faults,
+    Typed,
+    document_of,
+    part_of,
+    picture_of,
+    put,
+    split_strength,
+)
+from novita_async.errors import Fault, InvalidRequest
+from novita_async.models import _rules as rules
+from novita_async.models.endpoints import Endpoints
+from novita_async.models.images import ImageSource
+from novita_async.models.requests import AnyTask, Img2Img, Request, Txt2Img
+
+_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+_OWN_COUNTS: Final = ("image_num", "num_images")
+"""Fields in which other endpoints are told how many images to make."""
+_ENTWINED: Final = frozenset({"width", "height"})
+"""Swept fields that others follow from: every value of them is tried out with every picture."""
+_WIRE: Final = "request."
+_LONGEST_PATH: Final = 500
+"""Longer texts are taken for base64."""
+
+Axes = Mapping[str, Sequence[Any]]
+"""Swept fields and their values."""
+
+
+# --- Lines --------------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Line:
+    """One line of a manifest, or one picture."""
+
+    place: str
+    """What to call it."""
+    folder: Path = field(factory=Path)
+    """From where its paths are seen."""
+    document: Document = field(factory=dict[str, Any])
+    """What it says."""
+    trouble: str | None = None
+    """Why it cannot be read."""
+    is_picture: bool = False
+    """Whether it is a picture, about which only the options say anything."""
+
+
+def lines_of(inputs: Sequence[Path]) -> Iterator[Line]:
+    """Read all inputs, line by line and picture by picture. Blocks."""
+    here = Path.cwd()
+    for path in inputs:
+        yield from _lines_of(path, shown(path, here))
+
+
+def shown(path: Path, here: Path) -> str:
+    """A path as it is told: short where it is below the working directory."""
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _lines_of(path: Path, name: str) -> Iterator[Line]:
+    try:
+        if path.is_dir():
+            yield from _pictures_in(path, name)
+        elif path.suffix.lower() in _SUFFIXES:
+            yield _picture(path, name)
+        elif path.exists() and not path.is_file():
+            yield Line(place=name, trouble="not a regular file; a batch is read twice")
+        else:
+            yield from _manifest(path, name)
+    except OSError as error:
+        yield Line(place=name, trouble=(error.strerror or str(error)).lower())
+
+
+def _picture(path: Path, name: str) -> Line:
+    return Line(place=name, document={"image": str(path)}, is_picture=True)
+
+
+def _pictures_in(folder: Path, name: str) -> Iterator[Line]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if _is_picture(entry))
+    for each in names:
+        yield _picture(folder / each, os.path.join(name, each))  # noqa: PTH118 - as it was typed
+    if not names:
+        yield Line(place=name, trouble="holds no png, jpeg or webp pictures")
+
+
+def _is_picture(entry: "os.DirEntry[str]") -> bool:
+    suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122 - a text, not a path
+    return suffix.lower() in _SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+
+
+def _manifest(path: Path, name: str) -> Iterator[Line]:
+    empty = True
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if b"\0" in text:
+                yield Line(
+                    place=f"{name} line {number}", trouble="is not text; a manifest has a JSON object a line"
+                )
+                return
+            bare = text.removeprefix(codecs.BOM_UTF8).strip()
+            if bare:
+                empty = False
+                yield _line(f"{name} line {number}", path.parent, bare)
+    if empty:
+        yield Line(place=name, trouble="holds no requests")
+
+
+def _line(place: str, folder: Path, text: bytes) -> Line:
+    try:
+        document = parse(text)
+    except Unreadable as error:
+        return Line(place=place, trouble=f"is not JSON: {error}")
+    if not isinstance(document, dict):
+        return Line(place=place, trouble=f"{rules.shown(document)} is not a JSON object")
+    return Line(place=place, folder=folder, document=cast("Document", document))
+
+
+# --- What the command line says of all lines ----------------------------------------------------------------
+
+
+def shared_of(typed: Typed) -> Document:
+    """Make of options what they are for every line: a line that is incomplete. Paths in it are absolute."""
+    shared = document_of(typed, [])
+    assert shared is not None  # noqa: S101 - there is no file in it that could be unreadable
+    units = [_guide(text) for text in typed.controlnets]
+    adapters = [_guide(text) for text in typed.ip_adapters]
+    if units:
+        put(shared, ("request", "controlnet", "units"), units)
+    if adapters:
+        put(shared, ("request", "ip_adapters"), adapters)
+    return shared
+
+
+def _guide(text: str) -> Document:
+    """A part that holds a picture of its own, or none: then the request's."""
+    model, _, rest = text.partition(":")
+    place, strength = split_strength(rest, lambda rest: not Path(rest).exists())
+    own = {"image": str(Path(place).absolute())} if place else {}
+    return {"model_name": model, **own, "strength": 1.0 if strength is None else strength}
+
+
+_SWEPT: Final = {option.path[0]: option for option in REQUEST}
+
+
+def axes_of(texts: Sequence[str], faults: Faults) -> dict[str, Sequence[Any]]:
+    """Read sweeps: `FIELD=1..8`, `FIELD=0.3,0.5`, `FIELD=["a, b", "c"]`."""
+    axes: dict[str, Sequence[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        field_name = name.strip().replace("-", "_")
+        message = _wrong_axis(field_name, equals, axes)
+        if message is None:
+            axes[field_name] = found = _values(values.strip(), field_name)
+            message = _wrong_value(field_name, found)
+        if message is not None:
+            faults.append(Fault(f"--sweep {text}", message))
+    return axes
+
+
+def _wrong_axis(name: str, equals: str, axes: Axes) -> str | None:
+    if not equals:
+        return "give it as FIELD=VALUES, such as seed=1..8"
+    if name not in _SWEPT:
+        close = get_close_matches(name, _SWEPT, 1)
+        return f"no such field{f'; did you mean {close[0]}?' if close else ''}"
+    return "is swept already" if name in axes else None
+
+
+def _values(text: str, name: str) -> Sequence[Any]:
+    first, dots, last = text.partition("..")
+    if dots and _is_whole(first) and _is_whole(last):
+        return range(int(first), int(last) + 1)
+    if text.startswith("["):
+        try:
+            return as_list(json.loads(text))
+        except ValueError:
+            pass
+    plain = _SWEPT[name].kind is str
+    return [each.strip() if plain else _number(each.strip()) for each in text.split(",") if each.strip()]
+
+
+def _is_whole(text: str) -> bool:
+    return text.strip().removeprefix("-").isdecimal()
+
+
+def _number(text: str) -> Any:
+    """A number; what is none is left as text, for the field to blame."""
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _wrong_value(name: str, values: Sequence[Any]) -> str | None:
+    if not values:
+        return "no values"
+    attribute = attrs.fields_dict(Img2Img)[name]
+    ends = (values[0], values[-1]) if isinstance(values, range) else values
+    return next((message for value in ends if (message := rules.explain(attribute, None, value))), None)
+
+
+# --- Requests -----------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Checked:
+    """What the first reading makes of a line."""
+
+    requests: int = 0
+    """How many it becomes."""
+    images: int = 0
+    """How many pictures they ask for."""
+    endpoint: str = ""
+    """Where they are sent."""
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with it."""
+
+
+@frozen(kw_only=True)
+class Made:
+    """What the second reading makes of a line, once for every combination of swept values."""
+
+    place: str
+    """What to call it."""
+    request: Request | None = None
+    """None: there is something wrong with it."""
+    faults: tuple[Fault, ...] = ()
+    """What that is."""
+
+
+@frozen(kw_only=True)
+class Recipe:
+    """What a batch is made of."""
+
+    inputs: Sequence[Path]
+    """Manifests, folders and pictures; absolute."""
+    shared: Document
+    """What lines may leave out, in the form of a line."""
+    axes: Axes
+    """What is swept."""
+
+    def check(self) -> Iterator[Checked]:
+        """Check every line, and count. Blocks."""
+        return map(self._checked, lines_of(self.inputs))
+
+    def read(self) -> Iterator[Made]:
+        """Make all requests, lazily. Blocks."""
+        for line in lines_of(self.inputs):
+            yield from self._made(line, self.axes)
+
+    def _checked(self, line: Line) -> Checked:
+        few = {name: values if name in _ENTWINED else values[:1] for name, values in self.axes.items()}
+        made = list(self._made(line, few))
+        faults = tuple(fault for each in made for fault in each.faults)
+        request = made[0].request
+        if faults or request is None:
+            return Checked(faults=faults)
+        requests = math.prod(map(len, self.axes.values()))
+        numbers = self.axes.get("image_num", (request.image_num,))
+        images = requests // len(numbers) * sum(numbers)
+        return Checked(requests=requests, images=images, endpoint=Endpoints().path_of(request))
+
+    def _made(self, line: Line, axes: Axes) -> Iterator[Made]:
+        if line.trouble is not None:
+            yield _faulty(line, Fault(line.place, line.trouble))
+            return
+        endpoint = line.document.get("endpoint") or "img2img"
+        if not isinstance(endpoint, str):
+            yield _faulty(line, Fault(f"{line.place}: endpoint", f"{rules.shown(endpoint)} is not text"))
+        elif endpoint.startswith("/"):
+            yield _other(line, endpoint, axes)
+        else:
+            yield from _Diffusion.of(line, endpoint, self).made(axes)
+
+
+def _faulty(line: Line, *faults: Fault) -> Made:
+    return Made(place=line.place, faults=faults)
+
+
+@frozen(kw_only=True)
+class _Diffusion:
+    """A line that becomes `Img2Img` or `Txt2Img` requests."""
+
+    line: Line
+    endpoint: str
+    is_flat: bool
+    """Whether the fields of the request stand right in the line."""
+    document: Document
+    """The line in the API's form, filled, with its pictures."""
+    names: Mapping[str, str]
+    """Options that parts of the document came from."""
+    faults: tuple[Fault, ...]
+    """What is wrong with its pictures."""
+
+    @classmethod
+    def of(cls, line: Line, endpoint: str, recipe: Recipe) -> "_Diffusion":
+        own = {name: value for name, value in line.document.items() if name != "endpoint"}
+        is_flat = "request" not in own
+        wire = _wired(own) if is_flat else own
+        whole, filled = _filled(wire, _fitting(recipe.shared, endpoint))
+        faults: Faults = []
+        request = whole.get("request")
+        if isinstance(request, dict):
+            whole["request"] = _with_pictures(cast("Document", request), line.folder, faults)
+        names = _names(filled, recipe.axes, missing=line.is_picture)
+        return cls(
+            line=line, endpoint=endpoint, is_flat=is_flat, document=whole, names=names, faults=tuple(faults)
+        )
+
+    def made(self, axes: Axes) -> Iterator[Made]:
+        for combination in _combinations(tuple(axes.items())):
+            words = ", ".join(f"{name}={value}" for name, value in combination.items())
+            yield self._request(combination, f"{self.line.place} ({words})" if words else self.line.place)
+
+    def _request(self, combination: Mapping[str, Any], place: str) -> Made:
+        whole = self.document
+        if combination and isinstance(whole.get("request"), dict):
+            whole = {**whole, "request": {**whole["request"], **combination}}
+        found = list(self.faults)
+        try:
+            request = request_from_wire(whole, self.endpoint)
+        except InvalidRequest as refusal:
+            found += refusal.faults
+        else:
+            if not found:
+                return Made(place=place, request=request)
+        return Made(place=place, faults=tuple(map(self._told, found)))
+
+    def _told(self, fault: Fault) -> Fault:
+        """Name the option that a fault came from; else the line."""
+        path = fault.path
+        parts = (part for part in self.names if path == part or path.startswith((f"{part}[", f"{part}.")))
+        option = self.names.get(next(parts, ""))
+        if option is not None:
+            return Fault(option, fault.message)
+        if path == f"{_WIRE}image" and self.line.is_picture:
+            return Fault(self.line.place, fault.message.partition(": ")[2])
+        if path == f"{_WIRE}image_base64" and fault.message == "is missing":
+            path = f"{_WIRE}image"
+        return Fault(
+            f"{self.line.place}: {path.removeprefix(_WIRE) if self.is_flat else path}", fault.message
+        )
+
+
+def _combinations(axes: Sequence[tuple[str, Sequence[Any]]]) -> Iterator[dict[str, Any]]:
+    """Every combination, the last axis varying fastest; lazily, for an axis can be long."""
+    if not axes:
+        yield {}
+        return
+    (name, values), *rest = axes
+    for value in values:
+        for others in _combinations(rest):
+            yield {name: value, **others}
+
+
+def _wired(flat: Document) -> Document:
+    """The API's form of a line whose fields stand right in it."""
+    extra = {"extra": flat["extra"]} if "extra" in flat else {}
+    return {**extra, "request": {name: value for name, value in flat.items() if name != "extra"}}
+
+
+def _fitting(shared: Document, endpoint: str) -> Document:
+    """Those of the options that this kind of request has."""
+    if endpoint != "txt2img":
+        return shared
+    known = attrs.fields_dict(Txt2Img)
+    request = {name: value for name, value in part_of(shared, "request").items() if name in known}
+    return {**shared, "request": request}
+
+
+def _filled(line: Document, shared: Document, within: str = "") -> tuple[Document, set[str]]:
+    """A line with what it leaves out, and the places where that went."""
+    whole, filled = dict(line), set[str]()
+    for name, value in shared.items():
+        there = whole.get(name)
+        if isinstance(value, dict) and (there is None or isinstance(there, dict)):
+            own = cast("Document", there or {})
+            part, places = _filled(own, cast("Document", value), f"{within}{name}.")
+            whole[name] = part
+            filled |= places
+        elif there is None:
+            whole[name] = value
+            filled.add(f"{within}{name}")
+    return whole, filled
+
+
+_LISTS: Final = {
+    "request.loras": "--lora",
+    "request.embeddings": "--embedding",
+    "request.controlnet.units": "--controlnet",
+    "request.ip_adapters": "--ip-adapter",
+}
+_OPTIONS: Final = {".".join(option.place): f"--{option.dotted}" for option in (*REQUEST, *EXTRA)}
+
+
+def _names(filled: set[str], axes: Axes, *, missing: bool) -> dict[str, str]:
+    """The options that places in the document came from; for a picture also those that are missing."""
+    swept = {f"{_WIRE}{name}": f"--sweep {name}" for name in axes}
+    given = {place: name for place, name in (_OPTIONS | _LISTS).items() if place in filled}
+    required = ("request.model_name", "request.prompt") if missing else ()
+    return swept | given | {place: _OPTIONS[place] for place in required}
+
+
+# --- Pictures -----------------------------------------------------------------------------------------------
+
+
+def _with_pictures(request: Document, folder: Path, faults: Faults) -> Document:
+    """The fields of a request with pictures in the place of their paths."""
+    whole = _with_picture(request, _WIRE, folder, faults)
+    own = whole.get("image_base64")
+    net = whole.get("controlnet")
+    if isinstance(net, dict):
+        units = cast("Document", net).get("units")
+        whole["controlnet"] = {
+            **net,
+            "units": _guides(units, "request.controlnet.units", own, folder, faults),
+        }
+    if "ip_adapters" in whole:
+        adapters = whole["ip_adapters"]
+        whole["ip_adapters"] = _guides(adapters, "request.ip_adapters", own, folder, faults)
+    return whole
+
+
+def _guides(parts: Any, path: str, own: Any, folder: Path, faults: Faults) -> Any:
+    """Parts that hold a picture of their own, or the request's. What is none is for the codec to blame."""
+    if not isinstance(parts, list):
+        return parts
+    return [
+        _guide_with_picture(part, f"{path}[{number}].", own, folder, faults)
+        for number, part in enumerate(as_list(parts))
+    ]
+
+
+def _guide_with_picture(part: Any, path: str, own: Any, folder: Path, faults: Faults) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {"image_base64": own, **_with_picture(cast("Document", part), path, folder, faults)}
+
+
+def _with_picture(part: Document, path: str, folder: Path, faults: Faults) -> Document:
+    rest = {name: value for name, value in part.items() if name != "image" and value is not None}
+    place = part.get("image")
+    if place is None:
+        return _decoded(rest)
+    if "image_base64" in rest:
+        faults.append(Fault(f"{path}image", "is given as well as image_base64"))
+    return {**rest, "image_base64": _located(place, f"{path}image", folder, faults)}
+
+
+def _decoded(part: Document) -> Document:
+    """Read base64 once, however many requests are made of it; what is none is left for the codec to blame."""
+    text = part.get("image_base64")
+    try:
+        return {**part, "image_base64": ImageSource.from_base64(text)} if isinstance(text, str) else part
+    except InvalidRequest:
+        return part
+
+
+def _located(place: Any, path: str, folder: Path, faults: Faults) -> ImageSource:
+    if not isinstance(place, str):
+        faults.append(Fault(path, f"{rules.shown(place)} is not a path"))
+        return STAND_IN
+    found: Faults = []
+    foreign = place.startswith(("http:", "https:", "data:")) or len(place) > _LONGEST_PATH
+    picture = picture_of(place if foreign else str(folder / place), "", found)
+    faults += (Fault(path, f"{fault.path}: {fault.message}") for fault in found)
+    return picture
+
+
+# --- Other endpoints ----------------------------------------------------------------------------------------
+
+
+def _other(line: Line, endpoint: str, axes: Axes) -> Made:
+    """A request to an endpoint of which nothing is known but its path."""
+    if axes:
+        message = "only img2img and txt2img requests can be swept"
+        return _faulty(line, Fault(f"{line.place}: --sweep", message))
+    faults: Faults = []
+    body = {name: value for name, value in line.document.items() if name != "endpoint"}
+    try:
+        whole = _with_files(body, "", line.folder, faults)
+        request = AnyTask(path=endpoint, body=whole, image_num=_asked_for(body))
+    except InvalidRequest as refusal:
+        faults += refusal.faults
+    else:
+        if not faults:
+            return Made(place=line.place, request=request)
+    return _faulty(line, *(Fault(f"{line.place}: {fault.path}", fault.message) for fault in faults))
+
+
+def _with_files(value: Any, path: str, folder: Path, faults: Faults) -> Any:
+    if isinstance(value, list):
+        return [
+            _with_files(item, f"{path}[{number}]", folder, faults)
+            for number, item in enumerate(cast("Sequence[Any]", value))
+        ]
+    if not isinstance(value, dict):
+        return value
+    named = cast("Document", value)
+    if named.keys() == {"file"}:
+        return _located(named["file"], path, folder, faults)
+    dot = f"{path}." if path else ""
+    return {name: _with_files(item, f"{dot}{name}", folder, faults) for name, item in named.items()}
+
+
+def _asked_for(body: Document) -> int:
+    """How many images a body asks for, as far as it says so in a usual way."""
+    numbers = (part.get(name) for part in (body, part_of(body, "request")) for name in _OWN_COUNTS)
+    return next((number for number in numbers if type(number) is int and number > 0), 1)

@@ -1,0 +1,117 @@
+"""What goes to standard output and what to standard error.
+
+Standard output holds the answer alone: the paths of saved files, the models, the balance; with `--json` one
+object a line, and nothing else. Everything about the way there goes to standard error.
+"""
+
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from novita_async.errors import InvalidRequest, NovitaError, NovitaWarning
+from novita_async.models.results import Artifact, Failed, ImageResult, Outcome, Succeeded, Task
+
+
+@frozen
+class Output:
+    """Writes answers, for people or for programs."""
+
+    as_json: bool
+    """Whether programs read it."""
+    tells_paths: bool = True
+    """Whether people are told each saved file."""
+
+    def line(self, text: str) -> None:
+        """Write a line for people."""
+        if not self.as_json:
+            print(text, flush=True)
+
+    def record(self, **fields: Any) -> None:
+        """Write a line for programs."""
+        if self.as_json:
+            print(json.dumps(fields, default=str), flush=True)
+
+    def outcome(self, outcome: Outcome, name: str | None) -> None:
+        """Write how a request ended."""
+        for path in outcome.paths if isinstance(outcome, Succeeded) and self.tells_paths else ():
+            self.line(str(path))
+        self.record(**outcome_record(outcome, name))
+
+
+class Notes(Protocol):
+    """Takes lines about the way there."""
+
+    def note(self, text: str) -> None: ...
+
+
+class StandardError:
+    """Notes for where there is no progress to show."""
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def outcome_record(outcome: Outcome, name: str | None) -> dict[str, Any]:
+    """An outcome as programs read it."""
+    record: dict[str, Any] = {"event": "outcome", "outcome": type(outcome).__name__.lower()}
+    record |= {"task_id": outcome.task_id} | ({} if name is None else {"input": name})
+    if isinstance(outcome, Succeeded):
+        return record | _result_record(outcome)
+    return record | error_record(outcome.error)
+
+
+def _result_record(outcome: Succeeded) -> dict[str, Any]:
+    result = outcome.result
+    files = [str(path) for path in outcome.paths]
+    where = {"files": files} if files else {"urls": [artifact.url for artifact in result.artifacts]}
+    return {"seed": result.seed, **where, "nsfw_confidence": _confidences(result)}
+
+
+def _confidences(result: ImageResult) -> list[float | None]:
+    return [image.nsfw.confidence if image.nsfw and image.nsfw.checked else None for image in result.images]
+
+
+def error_record(error: Exception) -> dict[str, Any]:
+    """An error as programs read it."""
+    kind: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    if not isinstance(error, NovitaError):
+        return kind
+    facts = {"scope": error.scope, "status": error.status, "reason": error.reason, "account": error.account}
+    if isinstance(error, InvalidRequest):
+        kind["faults"] = [str(fault) for fault in error.faults]
+    return kind | {name: value for name, value in facts.items() if value is not None}
+
+
+def described(outcome: Outcome) -> str:
+    """How a request ended, in a few words for people."""
+    if isinstance(outcome, Succeeded):
+        return _made(outcome.result.artifacts)
+    words = "failed" if isinstance(outcome, Failed) else type(outcome).__name__.lower()
+    return f"{words}: {outcome.error}"
+
+
+def _made(artifacts: tuple[Artifact, ...]) -> str:
+    return "done" if len(artifacts) == 1 else f"done, {len(artifacts)} files"
+
+
+def watch_again(tasks: Iterable[Task], folder: str | None) -> str:
+    """The command that fetches paid tasks."""
+    where = () if folder is None else ("--out", folder)
+    return shlex.join(("novita-async", "watch", *(task.task_id for task in tasks), *where))
+
+
+def show_warnings() -> None:
+    """Let this library's warnings read like notes."""
+    before = warnings.formatwarning
+
+    def as_note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> str:
+        if issubclass(category, NovitaWarning):
+            return f"warning: {message}\n"
+        return before(message, category, *rest, **more)
+
+    warnings.formatwarning = as_note

@@ -1,0 +1,147 @@
+"""The report of a batch: one HTML page from the rows of its journal, to be opened, printed and passed on.
+
+The page is made in one pass over the rows and written piece by piece, so neither they nor it are held in
+memory. First come the rows, as JSON in a block that no browser shows; then, with everything known, the
+totals, what is left to do and the timeline, as plain HTML. A script in the page lists the rows.
+
+What comes from outside is never markup. In HTML it is escaped; in the JSON no `<` stands, so nothing can end
+the block; and the script sets text, never HTML. The page's policy lets nothing run but its own script, which
+it knows by its hash, and nothing load but pictures beside it.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from html import escape
+from importlib.resources import files
+from itertools import chain
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+import attrs
+from attrs import field, frozen
+
+from novita_async._ledger import Row
+from novita_async.cli import _report_summary as summary
+from novita_async.cli._report_files import Disk, Files
+from novita_async.cli._report_rows import Gathering
+from novita_async.cli._report_summary import Commands
+
+TITLE: Final = "Batch report"
+
+
+@frozen(kw_only=True)
+class About:
+    """What a report tells besides the rows."""
+
+    title: str = TITLE
+    """Its heading."""
+    price: Decimal | None = None
+    """Dollars an image. None: no cost is shown."""
+    images_per_minute: int | None = None
+    """The quota, for the timeline. None: not known."""
+    commands: Commands = field(factory=Commands)
+    """What to type to go on."""
+
+
+def write_report(
+    rows: Iterable[Row],
+    path: Path,
+    *,
+    title: str = TITLE,
+    price: Decimal | None = None,
+    images_per_minute: int | None = None,
+    embed: bool = False,
+    commands: Commands | None = None,
+) -> None:
+    """Write the report of a batch. Blocks: call it from a worker thread. An older report is replaced at once.
+
+    Args:
+        rows: The journal's rows; read once, one after the other.
+        path: Where the page goes. Files are linked relative to its folder.
+        title: Heading of the page.
+        price: Dollars an image. None: no cost is shown.
+        images_per_minute: The quota, drawn in the timeline.
+        embed: Put thumbnails into the page, so that it can travel alone. Needs Pillow.
+        commands: What the reader is to type for this batch.
+
+    Raises:
+        ConfigurationError: `embed` without Pillow.
+        OSError: the page cannot be written; an older one is left as it was.
+    """
+    about = About(
+        title=title, price=price, images_per_minute=images_per_minute, commands=commands or Commands()
+    )
+    _replace(path, page(rows, Disk(path.parent, embed), about))
+
+
+def _replace(path: Path, pieces: Iterable[str]) -> None:
+    """Write a file beside its place, then move it there."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("w", encoding="utf-8", errors="xmlcharrefreplace", newline="\n") as file:
+            file.writelines(pieces)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def page(rows: Iterable[Row], found: Files, about: About) -> Iterator[str]:
+    """The report's text, piece by piece.
+
+    Args:
+        rows: The journal's rows; read once.
+        found: Where the files are.
+        about: What else to tell.
+    """
+    head, _, rest = _resource("_report.html").partition("$rows")
+    style, script = _resource("_report.css"), _resource("_report.js")
+    title = escape(about.title)
+    yield Template(head).substitute(title=title, policy=_policy(style, script), style=style)
+    seen = Gathering(found)
+    yield from _lines(chain.from_iterable(map(seen.take, rows)))
+    yield Template(rest).substitute(
+        title=title,
+        script=script,
+        commands=_json(attrs.asdict(about.commands)),
+        when=summary.when(seen.happened),
+        totals=summary.totals(seen.ledger, seen.happened, about.price),
+        todo=summary.todo(seen.ledger, seen.failures, about.commands),
+        timeline=summary.times(seen.happened, about.images_per_minute),
+    )
+
+
+def _resource(name: str) -> str:
+    return files("novita_async.cli").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """The page's Content Security Policy: its own style and script, and pictures beside it."""
+    return (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _lines(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A JSON array, one entry a line."""
+    comma = "["
+    for entry in entries:
+        yield f"{comma}\n{_json(entry)}"
+        comma = ","
+    yield "[]" if comma == "[" else "\n]"
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand inside a script element: without `<`, nothing in it ends or opens anything."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,0 +1,236 @@
+"""A batch's rows as the report's script reads them, and what is known once all have gone by.
+
+An entry is one line of JSON: a file where it is first mentioned, or a row. Rows name files by their number.
+What is None is left out. Requests are made fit for being passed on: pictures become names, and what must stay
+secret is cut out, though a journal should hold none of it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import Factory, define, field
+
+from novita_async._ledger import Attempt, Ledger, Row, RowError, State, fold
+from novita_async.cli._report_files import Files
+from novita_async.cli._report_timeline import Happenings
+from novita_async.errors import redacted
+
+_PICTURE: Final = "$picture"
+_WITHHELD: Final = "$withheld"
+_MAIN: Final = ("image_base64", "image", "image_file", "init_image")
+"""Fields that hold the picture which is changed; other pictures guide."""
+_DIGITS: Final = 12
+
+Entry = dict[str, Any]
+
+
+@define(eq=False)
+class Gathering:
+    """What is known after the rows seen so far."""
+
+    found: Files
+    """Where files are looked for."""
+    ledger: Ledger = Factory(lambda: fold(()))
+    """The sums."""
+    happened: Happenings = field(factory=Happenings)
+    """The times."""
+    failures: Counter[tuple[str, bool]] = field(factory=Counter[tuple[str, bool]])
+    """How often which reason ended a request, and whether buying again can help."""
+    _inputs: dict[tuple[str, str | None], int] = field(factory=dict[tuple[str, str | None], int])
+    _pictures: int = 0
+
+    def take(self, row: Row) -> Iterator[Entry]:
+        """The entries that tell one row: its files where they are new, then itself."""
+        self.ledger = _sum(self.ledger, fold((row,)))
+        _note(row, self.happened)
+        if row.state is State.FAILED and row.error:
+            self.failures[cause(row.error), row.error.retryable] += 1
+        wire = _readable(row.request)
+        inputs: list[tuple[str, int]] = []
+        outputs: list[int] = []
+        for label, digest, path in _pictures_in(wire):
+            if (digest, path) not in self._inputs:  # a sweep sends one picture often
+                yield _without_none(attrs.asdict(self.found.input(digest, path)))
+                self._inputs[digest, path] = self._numbered()
+            inputs.append((label, self._inputs[digest, path]))
+        for path in row.paths:
+            yield _without_none(attrs.asdict(self.found.output(path)))
+            outputs.append(self._numbered())
+        yield _told(row, wire) | {"inputs": inputs, "outputs": outputs}
+
+    def _numbered(self) -> int:
+        self._pictures += 1
+        return self._pictures - 1
+
+
+def _sum(one: Ledger, other: Ledger) -> Ledger:
+    return Ledger(
+        rows={state: one.rows[state] + other.rows[state] for state in State},
+        images={state: one.images[state] + other.images[state] for state in State},
+        bought=one.bought + other.bought,
+        perhaps=one.perhaps + other.perhaps,
+    )
+
+
+def cause(error: RowError) -> str:
+    """An error in a word or two."""
+    return f"{error.kind} {error.reason}" if error.reason else error.kind
+
+
+def _note(row: Row, happened: Happenings) -> None:
+    """Note down when what happened to a row."""
+    happened.sent.extend((attempt.announced_time, row.image_num) for attempt in row.tries)
+    ended = row.finished_time or row.answered_time or row.announced_time
+    kinds = {
+        State.SUCCEEDED: happened.finished,
+        State.SAVED: happened.finished,
+        State.FAILED: happened.failed,
+        State.UNCERTAIN: happened.uncertain,
+    }
+    if ended is not None and row.state in kinds:
+        kinds[row.state].append((ended, row.image_num))
+
+
+# --- One row ------------------------------------------------------------------------------------------------
+
+
+def _told(row: Row, wire: Entry) -> Entry:
+    """All of a row but its files."""
+    body = _body(wire)
+    return _without_none(
+        {
+            "no": row.position + 1,
+            "state": row.state,
+            "endpoint": row.endpoint,
+            "model": _word(body, "model_name", "model"),
+            "prompt": _word(body, "prompt"),
+            "request": _discreet(wire),
+            "images": row.image_num,
+            "seed": row.seed if row.seed is not None else body.get("seed"),
+            "task": row.task_id,
+            "account": row.account,
+            "attempts": row.attempts,
+            "tries": [_attempt(attempt) for attempt in row.tries] or None,
+            "sent": row.announced_time,
+            "finished": row.finished_time,
+            "spans": spans(row) or None,
+            "nsfw": _nsfw(row) or None,
+            "error": attrs.asdict(row.error) if row.error else None,
+        }
+    )
+
+
+def _without_none(values: Mapping[str, Any]) -> Entry:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _attempt(attempt: Attempt) -> Entry:
+    return _without_none(attrs.asdict(attempt))
+
+
+def _body(wire: Entry) -> Entry:
+    """The fields of the request, which some endpoints want inside another object."""
+    inner = wire.get("request")
+    return cast("Entry", inner) if isinstance(inner, dict) else wire
+
+
+def _word(body: Entry, *names: str) -> str | None:
+    found = (body.get(name) for name in names)
+    return next((redacted(value) for value in found if isinstance(value, str)), None)
+
+
+def spans(row: Row) -> dict[str, float]:
+    """How long a row took, in seconds, as far as is known.
+
+    Returns:
+        `queued` and `worked` by the service's clock; by ours, `saved` from the end seen to whole files, and
+        `whole` from being sent to the end of it all.
+    """
+    times: Mapping[str, Any] = (row.result or {}).get("times") or {}
+    known = {
+        "queued": (times.get("submit_time"), times.get("execute_time")),
+        "worked": (times.get("execute_time"), times.get("complete_time")),
+        "saved": (row.finished_time, row.saved_time),
+        "whole": (row.announced_time, row.saved_time or row.finished_time),
+    }
+    return {
+        name: round(max(0.0, end - begin), 3)
+        for name, (begin, end) in known.items()
+        if isinstance(begin, int | float) and isinstance(end, int | float)
+    }
+
+
+def _nsfw(row: Row) -> list[float | None]:
+    """What the check of each file found. Empty: none was checked."""
+    found = [each.get("nsfw") for each in (row.result or {}).get("files") or ()]
+    return found if any(each is not None for each in found) else []
+
+
+# --- Its request --------------------------------------------------------------------------------------------
+
+
+def _readable(text: str) -> Entry:
+    """A row's request. A page with a gap tells more than no page."""
+    try:
+        wire = json.loads(text, parse_constant=lambda _: None)
+    except ValueError:
+        return {}
+    return cast("Entry", wire) if isinstance(wire, dict) else {}
+
+
+def _pictures_in(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, str, str | None]]:
+    """Every picture of a request: its place in words, its digest, and its path."""
+    if isinstance(value, list):
+        for number, item in enumerate(cast("list[object]", value)):
+            yield from _pictures_in(item, (*place, str(number + 1)))
+    elif isinstance(value, dict):
+        named = cast("Entry", value)
+        if _PICTURE in named:
+            yield _label(place), str(named[_PICTURE]), named.get("path")
+        else:
+            for name in sorted(named, key=lambda name: (name not in _MAIN, name)):
+                yield from _pictures_in(named[name], (*place, name))
+
+
+def _label(place: tuple[str, ...]) -> str:
+    """`input` for the picture that is changed, else where it stands: `controlnet 1`."""
+    steps = [step for step in place if step not in ("request", "units", *_MAIN)]
+    return " ".join(steps).replace("_", " ").replace(" base64", "") or "input"
+
+
+def _discreet(value: Any) -> Any:
+    """A request to be read by people: pictures by their names, secrets cut out."""
+    if isinstance(value, list):
+        return [_discreet(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return _discreet_object(cast("Entry", value))
+    return redacted(value) if isinstance(value, str) else value
+
+
+def _discreet_object(named: Entry) -> Any:
+    if _PICTURE in named:
+        digest = f"sha256:{str(named[_PICTURE])[:_DIGITS]}…"
+        return f"{redacted(str(named['path']))} ({digest})" if "path" in named else f"picture {digest}"
+    if _WITHHELD in named:
+        return "(not kept in the journal)"
+    return {name: _callback(item) if name == "webhook" else _discreet(item) for name, item in named.items()}
+
+
+def _callback(webhook: Any) -> Any:
+    """A webhook without the path of its URL: whoever knows it can pretend to be the service."""
+    if not isinstance(webhook, dict):
+        return _discreet(webhook)
+    named = cast("Entry", webhook)
+    return {name: _host(str(item)) if name == "url" else _discreet(item) for name, item in named.items()}
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"

@@ -1,0 +1,187 @@
+"""The folder of a batch: its journal, its report, and a note of what was typed, so that it can go on.
+
+The note holds paths, options and counts. The key is not among them: it always comes from the environment.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final, Self, cast
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
+
+from novita_async._policy.spending import Budget
+from novita_async.cli._inputs import Document, Faults
+from novita_async.cli._manifest import Recipe, axes_of
+from novita_async.errors import ConfigurationError, Fault
+
+NOTE: Final = "batch.json"
+JOURNAL: Final = "batch.db"
+REPORT: Final = "report.html"
+_VERSION: Final = 1
+
+_TEXT: Final = instance_of(str)
+_TEXTS: Final = cast("Any", deep_iterable(_TEXT))
+_NUMBER: Final[Any] = optional(instance_of(int))
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+Marks = tuple[tuple[int, int], ...]
+"""Size and time of change of each input."""
+
+
+def _marks(values: Iterable[Sequence[int]]) -> Marks:
+    return tuple((size, changed) for size, changed in values)
+
+
+def marks_of(inputs: Sequence[Path]) -> Marks:
+    """What inputs look like; empty where one is not there. Blocks."""
+    try:
+        return tuple((facts.st_size, facts.st_mtime_ns) for facts in map(os.stat, inputs))
+    except OSError:
+        return ()
+
+
+@frozen(kw_only=True)
+class Setup:
+    """What was typed, and what came of checking it."""
+
+    inputs: tuple[str, ...] = field(converter=_texts, validator=_TEXTS)
+    """Manifests, folders, pictures: absolute paths."""
+    nearby: tuple[str, ...] = field(default=(), converter=_texts, validator=_TEXTS)
+    """The same as seen from the batch's folder, for when both have moved."""
+    journal: str = field(default=JOURNAL, validator=_TEXT)
+    """Seen from the batch's folder, or absolute."""
+    shared: Document = field(factory=dict[str, Any], validator=instance_of(dict))
+    """What lines may leave out, in the form of a line."""
+    sweep: tuple[str, ...] = field(default=(), converter=_texts, validator=_TEXTS)
+    """As it was typed."""
+    in_flight: int | None = field(default=None, validator=_NUMBER)
+    """How many requests may be under way at once."""
+    images_per_minute: int | None = field(default=None, validator=_NUMBER)
+    """The account's quota."""
+    budget: str | None = field(default=None, validator=optional(_TEXT))
+    """The most that may be spent."""
+    price: str | None = field(default=None, validator=optional(_TEXT))
+    """What an image costs."""
+    requests: int = field(default=0, validator=instance_of(int))
+    """How many there are."""
+    images: dict[str, int] = field(factory=dict[str, int], validator=deep_mapping(_TEXT, instance_of(int)))
+    """How many images they ask for, by endpoint."""
+
+    marks: Marks = field(default=(), converter=_marks)
+    """What inputs looked like when they were checked."""
+
+    @classmethod
+    def of(cls, inputs: Sequence[str], folder: Path, **options: Any) -> Self:
+        """Note down what was typed, with inputs that are found again from anywhere."""
+        absolute = [Path(place).absolute() for place in inputs]
+        nearby = [seen for path in absolute if (seen := _seen_from(folder, path)) is not None]
+        return cls(inputs=[str(path) for path in absolute], nearby=nearby, **options)
+
+    def recipe(self, folder: Path, faults: Faults) -> Recipe:
+        """What the batch is made of."""
+        nearby = self.nearby if len(self.nearby) == len(self.inputs) else self.inputs
+        pairs = zip(map(Path, self.inputs), (folder / place for place in nearby), strict=True)
+        inputs = [path if path.exists() or not other.exists() else _plain(other) for path, other in pairs]
+        return Recipe(inputs=inputs, shared=self.shared, axes=axes_of(self.sweep, faults))
+
+    def spending(self, faults: Faults) -> Budget | None:
+        """The budget. None: there is none."""
+        price, limit = _money("--price", self.price, faults), _money("--budget", self.budget, faults)
+        if self.budget is not None and self.price is None:
+            faults.append(Fault("--budget", "needs --price: the API tells no prices"))
+        return None if price is None or limit is None else Budget(limit=limit, price=price)
+
+    def price_each(self) -> Decimal | None:
+        """Dollars an image."""
+        return _money("--price", self.price, [])
+
+    def journal_in(self, folder: Path) -> Path:
+        """Where the journal is."""
+        return folder / self.journal
+
+    def write(self, folder: Path) -> None:
+        """Note it down. Blocks."""
+        text = json.dumps({"version": _VERSION, **attrs.asdict(self)}, indent=2, ensure_ascii=False)
+        part = folder / f".{NOTE}.{os.getpid()}.part"
+        part.write_text(f"{text}\n", encoding="utf-8", errors="surrogatepass")
+        part.replace(folder / NOTE)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read what was noted down. Blocks.
+
+        Raises:
+            ConfigurationError: there is no batch here, or none that can be read.
+        """
+        try:
+            noted = json.loads((folder / NOTE).read_text(encoding="utf-8", errors="surrogatepass"))
+            return cls(**_known(noted))
+        except FileNotFoundError:
+            problem = f"{folder}: there is no batch here ({NOTE} is missing)"
+        except NotADirectoryError:
+            problem = f"{folder}: not a folder"
+        except (OSError, ValueError, TypeError) as error:
+            problem = f"{folder / NOTE}: cannot be read: {error}"
+        advice = "run the batch as at first: nothing that is in its journal is bought again"
+        raise ConfigurationError(problem=problem, advice=advice)
+
+
+def _known(noted: Any) -> dict[str, Any]:
+    """The fields of a note. Raises `ValueError`."""
+    if not isinstance(noted, dict) or cast("Document", noted).get("version") != _VERSION:
+        raise ValueError("it is of another version")
+    document = cast("Document", noted)
+    return {name: document[name] for name in attrs.fields_dict(Setup) if name in document}
+
+
+def _seen_from(folder: Path, path: Path) -> str | None:
+    try:
+        return os.path.relpath(path, folder.absolute())
+    except ValueError:  # on another drive
+        return None
+
+
+def _plain(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _money(option: str, text: str | None, faults: Faults) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if amount.is_finite() and amount >= 0:
+        return amount
+    faults.append(Fault(option, f"{text!r} is not an amount of money"))
+    return None
+
+
+def command(name: str, folder: str, *options: str) -> str:
+    """A command about a batch, as it is typed."""
+    return shlex.join(("novita-async", name, folder, *options))
+
+
+_STEPS: Final = (
+    ("left", "to go on", "resume", ()),
+    ("failed", "to try again what failed and can succeed", "retry", ()),
+    ("uncertain", "look at the account's bill; to buy again what was not charged", "retry", ("--uncertain",)),
+)
+
+
+def next_steps(counts: Mapping[str, int], folder: str) -> list[tuple[str, str]]:
+    """What to do next and how, for what there is of `left`, `failed` and `uncertain`."""
+    return [
+        (why, command(name, folder, *options)) for what, why, name, options in _STEPS if counts.get(what, 0)
+    ]
