@@ -1,0 +1,593 @@
+"""The poll loop: faults are ridden out, ends are recognised, deadlines kept, slow consumers waited for."""
+
+import json
+import math
+from collections import defaultdict
+
+import anyio
+import pytest
+from attrs import define, field
+from service import client_of, of_kind, request, requests, service
+
+from novita_async import (
+    Account,
+    AuthenticationFailed,
+    EndpointNotFound,
+    Failed,
+    NoAnswer,
+    NovitaClient,
+    PermissionDenied,
+    Polling,
+    Succeeded,
+    Task,
+    TaskFailed,
+    TaskNotFound,
+    Unfinished,
+    events,
+)
+from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._policy._plan import Entry
+from novita_async._policy.hinting import GRACE
+from novita_async._policy.polling import PollMemory, PollSchedule, TaskFacts
+from novita_async._watch import Watcher
+from novita_async.testing import Fault, FaultPlan, FaultRule
+
+pytestmark = pytest.mark.anyio
+
+NETWORK = DeliveryFailed(Delivery.UNKNOWN, "the line is dead")
+
+
+def seen(status: str, **more) -> HTTPResponse:
+    return HTTPResponse(status=200, body=json.dumps({"task": {"status": status}} | more).encode())
+
+
+def refused(status: int, reason: str, **headers: str) -> HTTPResponse:
+    return HTTPResponse(status=status, headers=headers, body=json.dumps({"reason": reason}).encode())
+
+
+RUNNING, DONE = seen("TASK_STATUS_PROCESSING"), seen("TASK_STATUS_SUCCEED")
+
+
+@define(eq=False)
+class Scripted:
+    """A service that answers polls by task with what it was told, the last answer for ever."""
+
+    answers: dict[str, list]
+    latency: float = 0.0
+    asked: dict[str, list[float]] = field(factory=lambda: defaultdict(list))
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def send(self, asked, _api_key, /, **_):
+        task_id = dict(asked.query)["task_id"]
+        self.asked[task_id].append(anyio.current_time())
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await anyio.sleep(self.latency)
+        self.at_once -= 1
+        script = self.answers[task_id]
+        answer = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def aclose(self):
+        """Nothing is open."""
+
+
+def client_for(answers, *, polling=None, latency=0.0, **options):
+    transport = Scripted(answers if isinstance(answers, dict) else {"t": answers}, latency)
+    options.setdefault("api_key", "key")
+    return NovitaClient(transport=transport, polling=polling or Polling.fixed(1.0), **options), transport
+
+
+async def outcomes_of(client, tasks, **options):
+    async with client, client.watch(tasks, **options) as outcomes:
+        return [outcome async for outcome in outcomes]
+
+
+async def outcome_of(answers, **options):
+    client, _ = client_for(answers, **options)
+    (outcome,) = await outcomes_of(client, ["t"])
+    return outcome
+
+
+# --- Ends ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_is_watched_until_it_has_succeeded():
+    outcome = await outcome_of([seen("TASK_STATUS_QUEUED"), RUNNING, DONE])
+    assert isinstance(outcome, Succeeded)
+    assert outcome.task_id == "t"
+
+
+@pytest.mark.parametrize("status", ["TASK_STATUS_FAILED", "TASK_STATUS_CANCELED", "TASK_STATUS_EXPIRED"])
+async def test_a_failed_task_fails_with_the_service_s_words(status):
+    answer = seen(status, task={"status": status, "reason": "out of memory"})
+    outcome = await outcome_of([RUNNING, answer])
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, TaskFailed)
+    assert outcome.error.explanation == "out of memory"
+    assert outcome.error.reason == status
+
+
+async def test_a_failed_task_that_is_told_as_an_http_error_fails_at_once():
+    outcome = await outcome_of([refused(500, "TASK_FAILED")])
+    assert isinstance(outcome.error, TaskFailed)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (refused(401, "FAILED_TO_AUTH"), AuthenticationFailed),
+        (refused(403, "INVALID_API_KEY"), AuthenticationFailed),
+        (refused(403, "API_NOT_ALLOWED"), PermissionDenied),
+        (refused(404, "TASK_NOT_FOUND"), TaskNotFound),
+        (HTTPResponse(status=404, body=b"route not found"), EndpointNotFound),
+    ],
+)
+async def test_a_refusal_that_cannot_pass_ends_the_watch_of_its_task_at_once(answer, error):
+    client, transport = client_for([answer])
+    (outcome,) = await outcomes_of(client, ["t"])
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, error)
+    assert outcome.task_id == outcome.error.task_id == "t"
+    assert len(transport.asked["t"]) == 1
+
+
+async def test_a_task_just_submitted_may_be_unknown_for_a_few_seconds():
+    client, transport = client_for([refused(404, "TASK_NOT_FOUND")] * 3 + [DONE])
+    (outcome,) = await outcomes_of(client, [Task(task_id="t", submitted_at=anyio.current_time())])
+    assert isinstance(outcome, Succeeded)
+    assert len(transport.asked["t"]) == 4
+
+
+async def test_a_task_that_stays_unknown_is_not_found_after_the_grace():
+    client, _ = client_for([refused(404, "TASK_NOT_FOUND")], polling=Polling.fixed(1.0, not_found_grace=5.0))
+    (outcome,) = await outcomes_of(client, [Task(task_id="t", submitted_at=anyio.current_time())])
+    assert isinstance(outcome.error, TaskNotFound)
+    assert 5 <= anyio.current_time() < 12
+
+
+async def test_an_unknown_status_is_running_until_the_deadline():
+    outcome = await outcome_of([seen("TASK_STATUS_PONDERING")], polling=Polling.fixed(5, deadline=60))
+    assert isinstance(outcome, Unfinished)
+    assert outcome.error.last_status == "TASK_STATUS_PONDERING"
+    assert anyio.current_time() == pytest.approx(60, abs=0.1)
+
+
+# --- Faults -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        NETWORK,
+        refused(500, "UNKNOWN"),
+        refused(503, "SERVICE_NOT_AVAILABLE"),
+        refused(429, "RATE_LIMIT_EXCEEDED"),
+        HTTPResponse(status=502, body=b"<html>bad gateway</html>"),
+        HTTPResponse(status=200, body=b"<html>welcome</html>"),
+        HTTPResponse(status=200, body=b"{}"),
+        HTTPResponse(status=200),
+    ],
+)
+async def test_a_fault_that_can_pass_is_ridden_out_and_told(fault):
+    told = []
+    client, _ = client_for([RUNNING, fault, fault, fault, DONE], observers=[told.append])
+    (outcome,) = await outcomes_of(client, ["t"])
+    assert isinstance(outcome, Succeeded)
+    looks = of_kind(told, events.Polled)
+    assert [look.status for look in looks] == [
+        "TASK_STATUS_PROCESSING",
+        None,
+        None,
+        None,
+        "TASK_STATUS_SUCCEED",
+    ]
+    assert [look.error is None for look in looks] == [True, False, False, False, True]
+
+
+async def test_faults_that_stay_end_as_unfinished_after_the_patience():
+    outcome = await outcome_of([RUNNING, NETWORK], polling=Polling.fixed(1.0, patience=100))
+    assert isinstance(outcome, Unfinished)
+    assert isinstance(outcome.error.last_error, NoAnswer)
+    assert outcome.error.last_status == "TASK_STATUS_PROCESSING"
+    assert 100 < anyio.current_time() < 120
+
+
+async def test_the_patience_begins_anew_after_each_look_that_went_well():
+    answers = [NETWORK, NETWORK, RUNNING] * 40 + [DONE]
+    assert isinstance(await outcome_of(answers, polling=Polling.fixed(1.0, patience=10)), Succeeded)
+    assert anyio.current_time() > 60
+
+
+async def test_a_wait_that_the_service_asks_for_is_kept():
+    client, transport = client_for([refused(503, "UNKNOWN", **{"retry-after": "20"}), DONE])
+    await outcomes_of(client, ["t"])
+    first, second = transport.asked["t"]
+    assert second - first >= 20
+
+
+async def test_a_refused_poll_holds_up_all_polls_of_the_account():
+    answers = {
+        "a": [refused(429, "RATE_LIMIT_EXCEEDED", **{"retry-after": "20"}), DONE],
+        "b": [RUNNING, DONE],
+    }
+    client, transport = client_for(answers)
+    await outcomes_of(client, ["a", "b"])
+    assert transport.asked["b"][1] >= 20
+
+
+async def test_every_task_comes_to_its_true_end_when_a_fifth_of_the_polls_fail():
+    faults = (Fault.refuse(), Fault.reset_after(), Fault.truncate(10), Fault.garbage(), Fault.answer(503))
+    rules = [FaultRule(fault=fault, on="poll", chance=0.05) for fault in faults]
+    simulation = service(faults=FaultPlan.of(*rules), failure_rate=0.3, workers=8, plain_pictures=True)
+    async with client_of(simulation) as (client, _), client.stream(requests(300)) as outcomes:
+        got = {outcome.task_id: type(outcome) async for outcome in outcomes}
+    expected = {key: Failed if task.fails else Succeeded for key, task in simulation.simulator.tasks.items()}
+    assert got == expected
+
+
+# --- Deadlines ----------------------------------------------------------------------------------------------
+
+
+async def test_a_timeout_is_for_each_task_and_carries_it():
+    client, _ = client_for({"a": [RUNNING], "b": [RUNNING] * 3 + [DONE], "c": [RUNNING]})
+    got = await outcomes_of(client, ["a", Task(task_id="b"), "c"], timeout=10)
+    assert (got[0].task_id, type(got[0])) == ("b", Succeeded)
+    assert {outcome.task_id for outcome in got[1:]} == {"a", "c"}
+    assert all(outcome.error.waited == pytest.approx(10) for outcome in got[1:])
+    assert anyio.current_time() == pytest.approx(10)
+
+
+async def test_a_task_that_is_looked_at_when_its_time_is_up_is_given_that_look():
+    client, _ = client_for({"slow": [RUNNING, DONE], "never": [RUNNING]}, latency=4.0)
+    got = await outcomes_of(client, ["slow", "never"], timeout=6)
+    assert {outcome.task_id: type(outcome) for outcome in got} == {"slow": Succeeded, "never": Unfinished}
+    assert client._sender.callbacks._listeners == {}
+    assert anyio.current_time() == pytest.approx(9, abs=0.5)
+
+
+async def test_a_task_that_has_ended_has_no_deadline_any_more():
+    client, _ = client_for({"quick": [DONE], "slow": [RUNNING] * 30 + [DONE]})
+    async with client, client.watch(["slow"]) as outcomes:
+        outcomes._pipeline._watcher.add(Task(task_id="quick"), timeout=5)
+        got = [outcome async for outcome in outcomes]
+    assert [(outcome.task_id, type(outcome)) for outcome in got] == [
+        ("quick", Succeeded),
+        ("slow", Succeeded),
+    ]
+
+
+async def test_a_task_that_was_given_up_is_not_looked_at_any_more():
+    client, transport = client_for({"late": [RUNNING], "slow": [RUNNING] * 30 + [DONE]})
+    async with client, client.watch(["slow"]) as outcomes:
+        outcomes._pipeline._watcher.add(Task(task_id="late"), timeout=5)
+        got = [outcome async for outcome in outcomes]
+    assert [(outcome.task_id, type(outcome)) for outcome in got] == [
+        ("late", Unfinished),
+        ("slow", Succeeded),
+    ]
+    assert max(transport.asked["late"]) < 6
+
+
+async def test_watching_again_after_a_timeout_finds_the_end():
+    client, _ = client_for([RUNNING] * 15 + [DONE])
+    async with client:
+        async with client.watch(["t"], timeout=5) as outcomes:
+            (first,) = [outcome async for outcome in outcomes]
+        async with client.watch([first.task]) as outcomes:
+            (second,) = [outcome async for outcome in outcomes]
+    assert (type(first), type(second)) == (Unfinished, Succeeded)
+
+
+# --- Many tasks ---------------------------------------------------------------------------------------------
+
+
+async def test_a_task_that_is_watched_twice_has_one_outcome():
+    client, transport = client_for([RUNNING, DONE])
+    async with client, client.watch(["t", Task(task_id="t", account="key")]) as outcomes:
+        outcomes.watch("t")
+        got = [outcome async for outcome in outcomes]
+    assert len(got) == 1
+    assert len(transport.asked["t"]) == 2
+
+
+async def test_tasks_are_added_while_it_runs():
+    client, _ = client_for({"a": [RUNNING] * 5 + [DONE], "b": [DONE]})
+    async with client, client.watch(["a"]) as outcomes:
+        await anyio.sleep(2)
+        outcomes.watch("b")
+        assert [outcome.task_id async for outcome in outcomes] == ["b", "a"]
+
+
+async def test_no_more_polls_are_under_way_at_once_than_allowed():
+    ids = [f"t{i}" for i in range(40)]
+    polling = Polling.fixed(1.0, concurrency=5, polls_per_second=1000)
+    client, transport = client_for({key: [RUNNING, DONE] for key in ids}, polling=polling, latency=1.0)
+    got = await outcomes_of(client, ids)
+    assert len(got) == 40
+    assert transport.most_at_once == 5
+
+
+async def test_a_slow_consumer_slows_polling():
+    ids = [f"t{i}" for i in range(40)]
+    polling = Polling.fixed(1.0, concurrency=4, polls_per_second=1000)
+    client, transport = client_for({key: [DONE] for key in ids}, polling=polling)
+    async with client, client.watch(ids) as outcomes:
+        await anyio.sleep(100)
+        assert len(transport.asked) == 4
+        await anext(outcomes)
+        await anyio.sleep(100)
+        assert len(transport.asked) == 5
+        watcher = outcomes._pipeline._watcher
+        assert repr(watcher) == "<Watcher 35 tasks, 4 looks under way>"
+        assert watcher.statistics().waiting == 35
+        assert watcher.statistics().left_to_events == 0
+        assert watcher.statistics().polls.finished == 5
+
+
+async def test_a_task_of_an_unknown_account_is_looked_for_with_every_key():
+    simulation = service(api_keys=("one", "two"))
+    async with client_of(simulation, api_key="two") as (client, _):
+        task = await client.submit(request())
+    accounts = [Account(api_key=key, label=key) for key in ("one", "two")]
+    async with (
+        client_of(simulation, accounts=accounts) as (client, _),
+        client.watch([task.task_id]) as outcomes,
+    ):
+        outcome = await anext(outcomes)
+    assert outcome.task.account == "two"
+
+
+async def test_the_consumer_may_leave_while_looks_are_under_way():
+    client, transport = client_for({"a": [RUNNING], "b": [RUNNING]}, latency=5.0)
+    async with client:
+        async with client.watch(["a", "b"]) as outcomes:
+            await anyio.sleep(2)
+        assert {task.task_id for task in outcomes.unfinished} == {"a", "b"}
+        await anyio.sleep(60)
+    assert len(transport.asked["a"]) == 1
+
+
+# --- Hints --------------------------------------------------------------------------------------------------
+
+
+async def woken(answers, at, **options):
+    """Watch a task that is woken at some time, and tell when it was looked at."""
+    client, transport = client_for(answers, polling=Polling.fixed(100.0), **options)
+    async with client, client.watch([Task(task_id="t", submitted_at=anyio.current_time())]) as outcomes:
+        await anyio.sleep(at)
+        watcher = outcomes._pipeline._watcher
+        assert watcher.wake("t", anyio.current_time())
+        assert not watcher.wake("another", anyio.current_time())
+        async for _ in outcomes:
+            pass
+    return transport.asked["t"]
+
+
+async def test_a_woken_task_is_looked_at_at_once():
+    assert await woken([DONE], 10) == [10]
+
+
+async def test_a_task_that_is_woken_while_a_look_fails_is_looked_at_again_at_once():
+    assert await woken([NETWORK, DONE], 102, latency=5.0) == [pytest.approx(100), pytest.approx(105)]
+
+
+async def test_a_hint_that_was_too_early_is_followed_by_the_common_schedule():
+    assert await woken([RUNNING, DONE], 10) == [10, pytest.approx(110, rel=0.15)]
+
+
+async def test_a_woken_task_goes_before_many_that_are_late():
+    ids = [f"t{i}" for i in range(100)]
+    polling = Polling.fixed(1.0, concurrency=1, polls_per_second=1000)
+    client, transport = client_for({key: [RUNNING] for key in ids}, polling=polling, latency=1.0)
+    async with client, client.watch(ids) as outcomes:
+        await anyio.sleep(20.5)
+        outcomes._pipeline._watcher.wake("t99", anyio.current_time())
+        await anyio.sleep(2)
+        assert transport.asked["t99"] == [pytest.approx(21)]
+
+
+class Restless:
+    """Plans everything anew whenever anything happens, and puts it off."""
+
+    def __init__(self):
+        self.entries = []
+
+    def admit(self, key, _facts, now):
+        entry = Entry(key=key, submitted_at=now, known=True)
+        self.entries.append(entry)
+        return entry, self.entries
+
+    def due(self, _entry, now, _jitter):
+        return now + 100.0
+
+    def stale(self, _entry):
+        return True
+
+    def pressed(self, _entry, _late):
+        pass
+
+
+def test_nothing_that_is_learned_puts_a_woken_task_off():
+    schedule = PollSchedule(planner=Restless())
+    schedule.add("a", TaskFacts(), 0.0)
+    schedule.wake("a", 1.0)
+    schedule.add("b", TaskFacts(), 2.0)
+    assert schedule.next_at(3.0) == 3.0
+    assert schedule.take(3.0, 9) == ["a"]
+    assert schedule.take(50.0, 9) == []
+
+
+@define(eq=False)
+class Relied:
+    """Callbacks of which a test says what is known."""
+
+    relied_on: bool = True
+    until: float | None = 50.0
+    ends: list = field(factory=list)
+    silent_at: float = math.inf
+    minded: list = field(factory=list)
+
+    def mind(self, now):
+        if now >= self.silent_at:
+            self.minded.append(now)
+            self.silent_at = math.inf
+
+    def heard(self, _):
+        return False
+
+    def left_until(self, _):
+        return self.until if self.relied_on else None
+
+    def ended(self, task_id, _now, *, by_the_net, ran_for):
+        self.ends.append((task_id, by_the_net, ran_for))
+
+    def listen(self, listener):
+        pass
+
+    unlisten = listen
+
+
+async def relying(answers, callbacks, act=lambda _: None, **options):
+    """Watch a task that may be left to its event, and tell when it was looked at."""
+    client, transport = client_for(answers, **options)
+    client._sender.callbacks = callbacks
+    got = []
+
+    async def deliver(outcome):
+        got.append(outcome)
+
+    async with client:
+        watcher = Watcher.of(client._sender, client._polling, PollMemory(), deliver)
+        watcher.add(Task(task_id="t", submitted_at=anyio.current_time()))
+        watcher.close()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watcher.run)
+            await anyio.sleep(10)
+            act(watcher)
+    assert watcher.statistics().left_to_events == 0
+    return transport.asked["t"]
+
+
+async def test_a_task_that_is_left_to_its_event_is_looked_at_late_and_ever_later():
+    callbacks = Relied()
+    looks = await relying([RUNNING, RUNNING, DONE], callbacks)
+    assert looks == [50, 75, 112.5]
+    assert callbacks.ends == [("t", True, None)]
+
+
+async def test_a_task_that_is_left_to_its_event_is_looked_at_when_that_comes():
+    callbacks = Relied()
+    assert await relying([DONE], callbacks, lambda watcher: watcher.wake("t", 10.0)) == [10]
+    assert callbacks.ends == [("t", False, None)]
+
+
+async def test_a_task_that_the_net_found_running_may_still_be_told_by_its_event():
+    callbacks = Relied(until=8.0)
+    assert await relying([RUNNING, DONE], callbacks, lambda watcher: watcher.wake("t", 10.0)) == [8, 10]
+    assert callbacks.ends == [("t", False, None)]
+
+
+async def test_a_task_whose_event_should_have_come_is_checked():
+    callbacks = Relied()
+
+    def check(watcher):
+        assert not watcher.check("another", 10.0)
+        assert watcher.check("t", 10.0)
+        assert not watcher.check("t", 10.0)
+
+    assert await relying([DONE], callbacks, check) == [10]
+    assert callbacks.ends == [("t", True, None)]
+
+
+async def test_a_silence_is_minded_while_tasks_are_left_to_their_events():
+    callbacks = Relied(silent_at=20.0)
+    assert await relying([DONE], callbacks) == [50]
+    assert callbacks.minded == [20]
+
+
+async def test_the_net_waits_longer_when_tasks_are_seen_to_take_longer():
+    callbacks = Relied()
+
+    def slower(_):
+        callbacks.until = 80.0
+
+    assert await relying([DONE], callbacks, slower) == [80]
+
+
+def rely(callbacks, *, now=True):
+    """Let events be relied on from some time on, or no longer."""
+
+    def act(watcher):
+        callbacks.relied_on = now
+        watcher.reconsider()
+
+    return act
+
+
+async def test_when_events_are_no_longer_relied_on_the_common_schedule_takes_over():
+    callbacks = Relied()
+    looks = await relying([RUNNING, DONE], callbacks, rely(callbacks, now=False), polling=Polling.fixed(20.0))
+    assert looks == [pytest.approx(20), pytest.approx(40, rel=0.15)]
+    assert callbacks.ends == [("t", False, None)]
+
+
+async def test_when_events_are_relied_on_from_now_on_tasks_are_left_to_them():
+    callbacks = Relied(relied_on=False)
+    looks = await relying([RUNNING, DONE], callbacks, rely(callbacks), polling=Polling.fixed(30.0))
+    assert looks == [50, 75]
+
+
+async def test_a_task_whose_event_should_have_come_by_now_stays_in_the_schedule():
+    callbacks = Relied(relied_on=False, until=5.0)
+    assert await relying([DONE], callbacks, rely(callbacks), polling=Polling.fixed(30.0)) == [30]
+
+
+async def test_a_task_in_doubt_stays_in_the_schedule_until_the_doubt_is_over():
+    callbacks = Relied(relied_on=False)
+    looks = await relying([RUNNING, *[NETWORK] * 6, DONE], callbacks, rely(callbacks))
+    assert len(looks) == 8
+    assert looks[-1] < 40
+    assert callbacks.ends == [("t", False, None)]
+
+
+async def test_a_task_that_is_looked_at_when_events_begin_to_be_relied_on_is_left_to_its_own_afterwards():
+    callbacks = Relied(relied_on=False, until=500.0)
+    watched = []
+
+    def act(watcher):
+        watched.append(watcher)
+        rely(callbacks)(watcher)
+
+    looks = await relying([RUNNING, DONE], callbacks, act, latency=15.0)
+    assert looks == [1, 500]
+    assert watched[0].statistics().polls.polls == 2  # both were learned from
+
+
+async def test_the_deadline_holds_for_tasks_that_are_left_to_their_events_too():
+    looks = await relying([RUNNING], Relied(until=1e6), polling=Polling.fixed(1.0, deadline=60))
+    assert looks == []
+    assert anyio.current_time() == pytest.approx(60)
+
+
+async def test_a_task_that_failed_tells_too_whether_its_event_came():
+    callbacks = Relied()
+    await relying([seen("TASK_STATUS_FAILED")], callbacks)
+    await relying([refused(403, "INVALID_API_KEY")], callbacks)
+    assert callbacks.ends == [("t", True, None)]
+
+
+async def test_the_service_s_own_times_tell_how_long_a_task_took():
+    callbacks = Relied()
+    debug = {"submit_time_ms": "1700000000000", "complete_time_ms": "1700000007500"}
+    await relying([seen("TASK_STATUS_SUCCEED", extra={"debug_info": debug})], callbacks)
+    assert callbacks.ends == [("t", True, 7.5)]
+
+
+async def test_the_net_s_pauses_are_never_shorter_than_the_grace():
+    callbacks = Relied(until=11.0)
+    first, second, *_ = await relying([RUNNING, RUNNING, DONE], callbacks)
+    assert second - first >= GRACE
