@@ -10,7 +10,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Here money and time are decided: every branch is tested.
 EXACT := novita_async/_policy/*,novita_async/_protocol.py,novita_async/_codec.py,novita_async/_ledger.py,novita_async/_sender.py,novita_async/_watch.py,novita_async/_callbacks.py,novita_async/_finder.py
 
-.PHONY: demo test test-browser check lint types tests coverage soak chromium clean
+.PHONY: demo test test-browser check lint types tests coverage soak bench bench-check chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
@@ -42,7 +42,7 @@ coverage: $(VENV)/.dev
 
 # The long forms of tests that try to lose money or pictures: about half an hour.
 soak: $(VENV)/.dev
-	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
 
 $(VENV)/bin/python:
@@ -61,14 +61,26 @@ $(VENV)/.browser: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,browser]'
 	touch $@
 
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	touch $@
+
 # Debian's own browser and its driver, which always fit together.
 chromium:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  $(SUDO) apt-get update --quiet && $(SUDO) apt-get install --yes --quiet --no-install-recommends chromium chromium-driver; }
 
-# For example `make bench-submit`: submit, upload, wait, window, journal.
-bench-%: $(VENV)/.dev
-	$(BIN)/python benchmarks/$*.py
+# Every table of benchmarks/results, beside the real packages of other clients: under a quarter of an hour.
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+# Fewer rounds; fails where a ratio has slipped far.
+bench-check: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --check
+
+# One table, for example `make bench-submit`.
+bench-%: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $*
 
 clean:
 	rm -rf $(VENV) demo-output .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

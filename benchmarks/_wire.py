@@ -1,0 +1,56 @@
+"""The raw limit: an asyncio protocol that writes ready bytes and reads an answer, with nothing in between."""
+
+import asyncio
+from typing import Self
+
+PIECE = 1 << 18
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one exchange at a time; the answer is whole when its Content-Length has come."""
+
+    transport: asyncio.Transport
+
+    @classmethod
+    async def to(cls, host: str, port: int) -> Self:
+        _, protocol = await asyncio.get_running_loop().create_connection(cls, host, port)
+        return protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.paused, self.body, self.at = transport, False, memoryview(b""), 0
+
+    def exchange(self, request: bytes | memoryview) -> "asyncio.Future[bytes]":
+        self.body, self.at = memoryview(request), 0
+        self.answered = asyncio.get_running_loop().create_future()
+        self.read = b""
+        self._write()
+        return self.answered
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._write()
+
+    def _write(self) -> None:
+        while not self.paused and self.at < len(self.body):
+            self.transport.write(self.body[self.at : self.at + PIECE])
+            self.at += PIECE
+
+    def data_received(self, data: bytes) -> None:
+        self.read += data
+        head, end, body = self.read.partition(b"\r\n\r\n")
+        length = head.rpartition(b"Content-Length: ")[2].partition(b"\r\n")[0]
+        if end and len(body) >= int(length):
+            self.answered.set_result(body)
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+def request(method: str, target: str, body: bytes = b"") -> bytes:
+    """A whole request."""
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
