@@ -1,296 +1,161 @@
-"""How close the pacing comes to the least possible time, in virtual time and without sockets.
+"""Staying under a quota: how close to the least possible time, how many 429s, how long a heavy request waits.
 
-    python benchmarks/window.py            # every server, quota known and unknown, beside a peer policy
-    python benchmarks/window.py --seeds 20
-
-A client sends images to a server that limits them per minute. Each request takes 0 to 0.3 s to reach the
-server and little to be answered. Reported: the time until the last image is accepted as a ratio to the
-least possible, the submissions answered with 429 per image, and the most that the server saw in any
-60 s. The peer is what most programs do: a semaphore and exponential backoff with full jitter.
+Virtual time and no sockets. The client's own pool and windows are beside limiters and habits of others.
 """
 
-import argparse
-import heapq
 import itertools
-import math
-import random
 import statistics
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
-from attrs import Factory, define, field, frozen
+from benchmarks._limited import CLIENTS, Run, all_at_once, heavy_among_light
+from benchmarks._tables import Bar, Figure, Headline, Table
+from benchmarks._window_world import ENDPOINT, Sliding, mixed, servers
+from novita_async._policy.pacing import AccountPacer
 
-from novita_async._policy.pacing import MINUTE, AccountPacer, Slot
+QUOTA = 600
+IMAGES = 2000
+KNOWN, UNKNOWN = "novita_async, quota known", "novita_async, quota unknown"
+AIOLIMITER = "aiolimiter, then exponential"
+SLIDING, FIXED, DEEP, SHALLOW = "sliding", "fixed", "leaky, a minute deep", "leaky, a tenth deep"
+SERVERS = (SLIDING, FIXED, SHALLOW, DEEP)
 
-ENDPOINT = "/v3/async/img2img"
-FIXED_PHASE = 39.0
-"""When the first whole minute of a fixed window begins: the reference figures were taken so."""
-
-
-class Server(Protocol):
-    def admit(self, images: int, now: float) -> bool: ...
-    def least(self, total: int) -> float: ...
-    def retry_after(self, images: int, now: float) -> float: ...
-
-
-@define
-class Sliding:
-    quota: int
-    seen: deque[tuple[float, int]] = Factory(deque)
-    used: int = 0
-
-    def admit(self, images: int, now: float) -> bool:
-        while self.seen and self.seen[0][0] + MINUTE <= now:
-            self.used -= self.seen.popleft()[1]
-        if self.used + images > self.quota:
-            return False
-        self.used += images
-        self.seen.append((now, images))
-        return True
-
-    def least(self, total: int) -> float:
-        return MINUTE * (math.ceil(total / self.quota) - 1)
-
-    def retry_after(self, images: int, now: float) -> float:  # noqa: ARG002 (as the protocol has it)
-        return self.seen[0][0] + MINUTE - now if self.seen else 1.0
+Runs = dict[tuple[str, str], list[Run]]
 
 
-@define
-class Fixed:
-    quota: int
-    phase: float = FIXED_PHASE
-    minute: float = -1
-    used: int = 0
-
-    def admit(self, images: int, now: float) -> bool:
-        minute = math.floor((now - self.phase) / MINUTE)
-        if minute != self.minute:
-            self.minute, self.used = minute, 0
-        if self.used + images > self.quota:
-            return False
-        self.used += images
-        return True
-
-    def least(self, total: int) -> float:
-        return max(0.0, self.phase + MINUTE * (math.ceil(total / self.quota) - 2))
-
-    def retry_after(self, images: int, now: float) -> float:  # noqa: ARG002 (as the protocol has it)
-        return MINUTE - (now - self.phase) % MINUTE
+def one(job: tuple[str, str, int], requests: tuple[int, ...]) -> Run:
+    server, client, seed = job
+    return all_at_once(CLIENTS[client], servers(QUOTA)[server](), list(requests), QUOTA, seed)
 
 
-@define
-class Leaky:
-    quota: int
-    depth: float = field(kw_only=True)
-    level: float = 0.0
-    at: float = 0.0
-
-    def _drain(self, now: float) -> None:
-        self.level = max(0.0, self.level - (now - self.at) * self.quota / MINUTE)
-        self.at = now
-
-    def admit(self, images: int, now: float) -> bool:
-        self._drain(now)
-        if self.level + images > self.depth + 1e-9:
-            return False
-        self.level += images
-        return True
-
-    def least(self, total: int) -> float:
-        return max(0.0, (total - self.depth) * MINUTE / self.quota)
-
-    def retry_after(self, images: int, now: float) -> float:
-        self._drain(now)
-        return max(0.0, self.level + images - self.depth) * MINUTE / self.quota
+def measured(requests: list[int], clients: tuple[str, ...], seeds: int) -> Runs:
+    """Every client against every server; virtual time does not mind sharing the machine."""
+    jobs = list(itertools.product(SERVERS, clients, range(seeds)))
+    with ProcessPoolExecutor() as processes:
+        found = list(processes.map(partial(one, requests=tuple(requests)), jobs, chunksize=4))
+    runs: Runs = {}
+    for (server, client, _), run in zip(jobs, found, strict=True):
+        runs.setdefault((server, client), []).append(run)
+    return runs
 
 
-@frozen
-class Outcome:
-    makespan: float
-    ratio: float
-    rejections: float
-    most_in_a_minute: int
-    policy: object
+def ratios(runs: Runs, server: str, client: str) -> list[float]:
+    least = max(1.0, servers(QUOTA)[server]().least(IMAGES))
+    return [run.makespan / least for run in runs[server, client]]
 
 
-@define
-class Network:
-    """A client, a server, and what lies between them: a heap of things to come."""
-
-    server: Server
-    rng: random.Random
-    jitter: float = 0.3
-    back: float = 0.0
-    now: float = 0.0
-    rejections: int = 0
-    accepted: list[tuple[float, int]] = Factory(list)
-    _heap: list[tuple[float, int, Callable[[], None]]] = Factory(list)
-    _order: Iterable[int] = Factory(itertools.count)
-
-    def at(self, when: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (when, next(self._order), action))
-
-    def send(self, images: int, then: Callable[[float | None], None]) -> None:
-        """Send a request; `then` gets None, or what a 429 said about when to come back."""
-
-        def arrive() -> None:
-            if self.server.admit(images, self.now):
-                self.accepted.append((self.now, images))
-                self.at(self.now + self.rng.random() * self.back, lambda: then(None))
-            else:
-                self.rejections += 1
-                hint = self.server.retry_after(images, self.now)
-                self.at(self.now + self.rng.random() * self.back, lambda: then(hint))
-
-        self.at(self.now + self.rng.random() * self.jitter, arrive)
-
-    def run(self, until: float = 1e7) -> None:
-        while self._heap and self.now < until:
-            self.now, _, action = heapq.heappop(self._heap)
-            action()
-        assert not self._heap, "lost in virtual time"
+def refused(runs: Runs, server: str, client: str) -> list[float]:
+    return [run.refused for run in runs[server, client]]
 
 
-@define
-class Paced:
-    """Our pacing, driven as a sender drives it: one queue, first come first served."""
-
-    network: Network
-    pacer: AccountPacer
-    hints: bool
-    queue: list[tuple[int, int]]
-    woken: float = math.inf
-
-    def pump(self) -> None:
-        now = self.network.now
-        while self.queue:
-            index, images = self.queue[0]
-            at = self.pacer.start_at(ENDPOINT, images, now)
-            if at > now:
-                self._wake(at)
-                return
-            heapq.heappop(self.queue)
-            slot = self.pacer.announce(ENDPOINT, images, now)
-            self.network.send(images, lambda hint, i=index, s=slot: self._told(i, s, hint))
-
-    def _wake(self, at: float) -> None:
-        if at < self.woken:
-            self.woken = at
-            self.network.at(at, self._awake)
-
-    def _awake(self) -> None:
-        self.woken = math.inf
-        self.pump()
-
-    def _told(self, index: int, slot: Slot, hint: float | None) -> None:
-        if hint is None:
-            self.pacer.answered(slot, self.network.now)
-        else:
-            jitter = self.network.rng.random()
-            self.pacer.rejected(slot, self.network.now, hint if self.hints else None, jitter)
-            heapq.heappush(self.queue, (index, slot.images))
-        self.pump()
+def limits(server: str, client: str) -> tuple[float, float]:
+    """What is asked: makespan over the least, and 429s per request."""
+    if client == KNOWN:
+        return {SLIDING: (1.01, 0.0), FIXED: (1.15, 0.0)}.get(server, (1.05, 0.10))
+    return {SLIDING: (1.03, 0.03), FIXED: (1.08, 0.03)}.get(server, (1.03, 0.16))
 
 
-@define
-class Peer:
-    """A semaphore and exponential backoff with full jitter, 1 s to 30 s."""
-
-    network: Network
-    queue: deque[int]
-    hints: bool
-    free: int = 64
-
-    def pump(self) -> None:
-        while self.queue and self.free:
-            self.free -= 1
-            self._try(self.queue.popleft(), 0)
-
-    def _try(self, images: int, failures: int) -> None:
-        def told(hint: float | None) -> None:
-            if hint is None:
-                self.free += 1
-                self.pump()
-                return
-            backoff = min(30.0, 2.0**failures) * self.network.rng.random()
-            after = hint if self.hints else backoff
-            self.network.at(self.network.now + after, lambda: self._try(images, failures + 1))
-
-        self.network.send(images, told)
+def bars(runs: Runs) -> list[Bar]:
+    asked: list[Bar] = []
+    for client, server in itertools.product((KNOWN, UNKNOWN), SERVERS):
+        if (client, server) == (KNOWN, DEEP):
+            continue  # keeping to the quota in any 60 s, it leaves alone what this bucket holds besides
+        longest, most = limits(server, client)
+        what = f"{client.partition(', ')[2]}, {server}"
+        asked.append(
+            Bar(
+                what=f"{what}: makespan over the least possible",
+                measured=statistics.median(ratios(runs, server, client)),
+                at_most=longest,
+                form="{:.3f}",
+                slack=1.05,
+            )
+        )
+        rejections = statistics.median(refused(runs, server, client))
+        asked.append(
+            Bar(what=f"{what}: 429s per request", measured=rejections, at_most=most, form="{:.1%}", slack=1.2)
+        )
+    return asked
 
 
-def most_in_a_minute(accepted: list[tuple[float, int]]) -> int:
-    """The most that a server admitted in any 60 s, the later end excluded."""
-    window: deque[tuple[float, int]] = deque()
-    used = most = 0
-    for at, images in accepted:
-        while window and window[0][0] + MINUTE <= at:
-            used -= window.popleft()[1]
-        window.append((at, images))
-        used += images
-        most = max(most, used)
-    return most
-
-
-def run(
-    server: Server,
-    requests: list[int],
-    *,
-    seed: int,
-    quota: int | None = None,
-    peer: bool = False,
-    hints: bool = False,
-    jitter: float = 0.3,
-    back: float = 0.0,
-) -> Outcome:
-    network = Network(server, random.Random(seed), jitter=jitter, back=back)
-    if peer:
-        client: Paced | Peer = Peer(network, deque(requests), hints)
-    else:
-        pacer = AccountPacer(images_per_minute=quota)
-        client = Paced(network, pacer, hints, list(enumerate(requests)))
-    client.pump()
-    network.run()
-    assert sum(images for _, images in network.accepted) == sum(requests), "an image was lost"
-    makespan = network.accepted[-1][0]
-    return Outcome(
-        makespan,
-        makespan / max(1.0, server.least(sum(requests))),
-        network.rejections / len(requests),
-        most_in_a_minute(network.accepted),
-        client,
+def makespans(title: str, runs: Runs, clients: tuple[str, ...], *, asked: bool) -> Table:
+    cells = [
+        (
+            client,
+            *(
+                cell
+                for server in SERVERS
+                for cell in (
+                    Figure(ratios(runs, server, client), "{:.3f}"),
+                    f"{statistics.median(refused(runs, server, client)):.1%}",
+                    f"{max(run.most for run in runs[server, client]):,}",
+                )
+            ),
+        )
+        for client in clients
+    ]
+    header = tuple(f"{server}: {what}" for server in SERVERS for what in ("makespan", "429s", "most in 60 s"))
+    shown = [f"{statistics.median(ratios(runs, SLIDING, client)):.2f} x" for client in clients]
+    told = [f"{statistics.median(refused(runs, SLIDING, client)):.0%} 429s" for client in clients]
+    by_name = {client: f"{x}, {y}" for client, x, y in zip(clients, shown, told, strict=True)}
+    return Table(
+        title=title,
+        how=f"{IMAGES:,} images at {QUOTA} a minute, {len(runs[SLIDING, KNOWN])} seeds. Makespan is the time until the "
+        "last image is accepted, over the least that this server makes possible; *429s* are refusals per request; *most "
+        "in 60 s* is what the server let in in its worst minute (a leaky bucket lets in what it holds besides its "
+        "rate). Requests take 0 to 0.3 s to arrive. Servers: any 60 s; minutes of a clock; a bucket that drains "
+        "evenly, of a tenth of the quota and of all of it.",
+        header=("client", *header),
+        rows=cells,
+        bars=bars(runs) if asked else (),
+        notes=[
+            "least possible for a bucket a minute deep counts the minute's worth that it takes at once. A client that "
+            "was told the quota keeps to it in any 60 s and so leaves that alone: 1.29 is its least there"
+        ],
+        headlines=[
+            Headline(
+                what=f"{IMAGES:,} images at {QUOTA} a minute, sliding window: time over the least possible",
+                ours=f"{by_name[KNOWN]}; quota unknown: {by_name[UNKNOWN]}",
+                peer=f"{by_name[AIOLIMITER]} (aiolimiter)",
+                limit="1",
+            )
+        ]
+        if asked and AIOLIMITER in by_name
+        else (),
     )
 
 
-def servers(quota: int) -> dict[str, Callable[[], Server]]:
-    return {
-        "sliding": lambda: Sliding(quota),
-        "fixed": lambda: Fixed(quota),
-        "leaky, a tenth deep": lambda: Leaky(quota, depth=max(8, quota / 10)),
-        "leaky, a minute deep": lambda: Leaky(quota, depth=quota),
-    }
-
-
-CLIENTS: dict[str, Callable[[int], dict[str, object]]] = {
-    "known": lambda quota: {"quota": quota},
-    "unknown": lambda _: {},
-    "semaphore + exponential": lambda _: {"peer": True},
-}
-
-
-def table(quota: int, requests: list[int], seeds: int, **options: object) -> None:
-    for name, make in servers(quota).items():
-        for client, choose in CLIENTS.items():
-            outcomes = [run(make(), requests, seed=seed, **choose(quota), **options) for seed in range(seeds)]
-            ratios = [outcome.ratio for outcome in outcomes]
-            rejected = [outcome.rejections for outcome in outcomes]
-            most = max(outcome.most_in_a_minute for outcome in outcomes)
-            print(
-                f"{name:22}{client:26}{statistics.median(ratios):7.3f} (max {max(ratios):.3f})"
-                f"{statistics.median(rejected):10.1%} (max {max(rejected):.1%}){most:10}",
+def waits(clients: tuple[str, ...], seeds: int) -> Table:
+    quota = 10
+    rows, heavy = [], {}
+    for client in clients:
+        runs = [heavy_among_light(CLIENTS[client], Sliding(quota), quota, seed) for seed in range(seeds)]
+        heavy[client] = statistics.median(run.heavy for run in runs)
+        rows.append(
+            (
+                client,
+                Figure([run.heavy for run in runs], "{:,.0f}"),
+                f"{statistics.median(run.refused for run in runs):.1%}",
+                f"{max(run.most for run in runs)}",
             )
+        )
+    return Table(
+        title="Window: a heavy request among light ones",
+        how=f"Single images come for an hour at nine tenths of a quota of {quota} a minute (sliding); after five minutes "
+        f"one request of 8 images comes. {seeds} seeds.",
+        header=("client", "seconds that it waits", "429s", "most in 60 s"),
+        rows=rows,
+        headlines=[
+            Headline(
+                what="a request of 8 images among single ones, 10 a minute: its wait",
+                ours=f"{heavy[KNOWN]:,.0f} s",
+                peer=f"{heavy[AIOLIMITER]:,.0f} s (aiolimiter)",
+            )
+        ]
+        if AIOLIMITER in heavy
+        else (),
+    )
 
 
 def cost(calls: int = 100_000) -> float:
@@ -304,33 +169,23 @@ def cost(calls: int = 100_000) -> float:
     return (time.process_time() - began) / calls
 
 
-def mixed(total: int) -> list[int]:
-    """Requests of 1, 2, 4 and 8 images, `total` in all."""
-    rng = random.Random(total)
-    requests: list[int] = []
-    while (left := total - sum(requests)) > 0:
-        requests.append(min(left, rng.choice((1, 1, 2, 4, 8))))
-    return requests
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=7)
-    seeds = parser.parse_args().seeds
-    for title, quota, requests, options in (
-        ("2,000 x 1 image at 600 a minute", 600, [1] * 2000, {}),
-        ("the same, Retry-After told", 600, [1] * 2000, {"hints": True}),
-        ("2,000 images in requests of 1 to 8 at 600 a minute", 600, mixed(2000), {}),
-        ("200 x 1 image at 60 a minute", 60, [1] * 200, {}),
-        ("200 images in requests of 1 to 8 at 60 a minute", 60, mixed(200), {}),
-        ("100 x 1 image at 10 a minute", 10, [1] * 100, {}),
-        ("100 images in requests of 1 to 8 at 10 a minute", 10, mixed(100), {}),
-    ):
-        columns = f"{'makespan / least':>19}{'429s / request':>19}{'most in 60 s':>15}"
-        print(f"\n{title}\n{'server':22}{'client':26}{columns}")
-        table(quota, requests, seeds, **options)
-    print(f"\nlook, announce, answer: {cost() * 1e6:.1f} us of CPU")
-
-
-if __name__ == "__main__":
-    main()
+def tables(*, quick: bool) -> list[Table]:
+    clients = (KNOWN, UNKNOWN) if quick else tuple(CLIENTS)
+    seeds = 3 if quick else 7
+    single = makespans(
+        "Window: single images", measured([1] * IMAGES, clients, seeds), clients, asked=True
+    )
+    if quick:
+        return [single]
+    several = measured(mixed(IMAGES), clients, seeds)
+    return [
+        single,
+        makespans("Window: requests of 1 to 8 images", several, clients, asked=False),
+        waits(clients, seeds),
+        Table(
+            title="Window: its own cost",
+            how="Look, announce, answer; 100,000 of them.",
+            header=("", "us of CPU"),
+            rows=[("one purchase", f"{cost() * 1e6:.1f}")],
+        ),
+    ]

@@ -1,10 +1,7 @@
 """When an account may send: exact windows, learned quotas, the gate."""
 
-import importlib.util
 import math
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import attrs
 import pytest
@@ -12,23 +9,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from benchmarks import _window_world as bench
 from novita_async._policy.pacing import HOLD, MINUTE, AccountPacer, GateState, Phase
 
 IMG2IMG = "/v3/async/img2img"
 TXT2IMG = "/v3/async/txt2img"
-
-
-def load_benchmark():
-    """The benchmark's discrete-event servers serve here too."""
-    path = Path(__file__).parent.parent / "benchmarks" / "window.py"
-    spec = importlib.util.spec_from_file_location("window_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = load_benchmark()
 
 
 def window_of(pacer, endpoint=IMG2IMG):

@@ -1,0 +1,234 @@
+"""Polling: asking for a task over HTTP, 64 at a time, and decoding what comes."""
+
+import asyncio
+import json
+import time
+import timeit
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import aiohttp
+import httpx
+import msgspec
+import orjson
+from attrs import frozen
+from novita_client import NovitaClient as OfficialClient
+from novita_client.proto import V3TaskResponse
+from yarl import URL
+
+from benchmarks import _wire as wire
+from benchmarks._machine import pin, unpin
+from benchmarks._rounds import Rounds, interleaved
+from benchmarks._server import FINISHED, RUNNING, Server, server
+from benchmarks._tables import Bar, Figure, Headline, Table
+from novita_async import NovitaClient, Polling
+from novita_async._http import HTTPResponse
+from novita_async._protocol import read_snapshot
+from novita_async.models.results import Task
+
+CONCURRENCY = 64
+THREADS = 64
+TARGET = "/v3/async/task-result?task_id=one"
+
+OURS = "novita_async"
+READY = "aiohttp, tuned, ready request, orjson"
+OFFICIAL = "novita-client, in threads"
+LIMIT = "asyncio protocol, ready request"
+
+Ask = Callable[[], Awaitable[object]]
+Contender = Callable[[str], AbstractAsyncContextManager[Ask]]
+
+
+@asynccontextmanager
+async def ours(url: str) -> AsyncIterator[Ask]:
+    polling = Polling(polls_per_second=1e9)
+    async with NovitaClient("sk_benchmark", base_url=url, polling=polling) as client:
+        yield lambda: client.poll("one")
+
+
+@asynccontextmanager
+async def ready(url: str) -> AsyncIterator[Ask]:
+    target = URL(url + TARGET)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Authorization": "Bearer key", "Accept": "application/json"},
+        timeout=aiohttp.ClientTimeout(total=None),
+        skip_auto_headers=("User-Agent",),
+    ) as session:
+
+        async def ask() -> None:
+            async with session.get(target, allow_redirects=False) as response:
+                assert orjson.loads(await response.read())["task"]["status"]
+
+        yield ask
+
+
+@asynccontextmanager
+async def plain_httpx(url: str) -> AsyncIterator[Ask]:
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer key"}) as client:
+
+        async def ask() -> None:
+            assert (await client.get(url + TARGET)).json()["task"]["status"]
+
+        yield ask
+
+
+@asynccontextmanager
+async def official(url: str) -> AsyncIterator[Ask]:
+    client = OfficialClient("key", base_url=url)
+    with ThreadPoolExecutor(THREADS) as threads:
+        loop = asyncio.get_running_loop()
+        yield lambda: loop.run_in_executor(threads, client.async_task_result, "one")
+
+
+@asynccontextmanager
+async def raw(url: str) -> AsyncIterator[Ask]:
+    target = URL(url)
+    request = wire.request("GET", TARGET)
+    idle: list[wire.Connection] = []
+    opened: list[wire.Connection] = []
+
+    async def ask() -> None:
+        if not idle:
+            opened.append(await wire.Connection.to(str(target.host), int(target.port or 0)))
+            idle.append(opened[-1])
+        connection = idle.pop()
+        assert orjson.loads(await connection.exchange(request))["task"]["status"]
+        idle.append(connection)
+
+    yield ask
+    for connection in opened:
+        connection.close()
+
+
+@frozen
+class Entry:
+    contender: Contender
+    share: float = 1.0
+
+
+CONTENDERS: dict[str, Entry] = {
+    READY: Entry(ready),
+    OURS: Entry(ours),
+    OFFICIAL: Entry(official, 0.2),
+    "httpx": Entry(plain_httpx, 0.1),
+    LIMIT: Entry(raw, 3.0),
+}
+QUICK = (READY, OURS)
+
+
+async def run(contender: Contender, service: Server, polls: int) -> dict[str, float]:
+    async with contender(service.url) as ask:
+        left = iter(range(polls))
+
+        async def worker() -> None:
+            for _ in left:
+                await ask()
+
+        await asyncio.gather(*[ask() for _ in range(CONCURRENCY)])
+        busy, wall, cpu = service.busy(), time.perf_counter(), time.process_time()
+        await asyncio.gather(*[worker() for _ in range(CONCURRENCY)])
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"rate": polls / wall, "cpu_ms": cpu / polls * 1000, "server": busy.until_now(wall)}
+
+
+def one(service: Server, polls: int, name: str) -> dict[str, float]:
+    entry = CONTENDERS[name]
+    return asyncio.run(run(entry.contender, service, max(CONCURRENCY, int(polls * entry.share))))
+
+
+# --- Decoding -----------------------------------------------------------------------------------------------
+
+TASK = Task(task_id="73fab7c0-4bd3-4c8e-9c55-4bd3a1c0f5f0")
+ANSWERS = {"still running": RUNNING, "1 image": FINISHED[1], "8 images": FINISHED[8]}
+ORJSON, OUR_READING = "orjson.loads", "novita_async, through cattrs"
+DECODERS: dict[str, Callable[[bytes], object]] = {
+    ORJSON: orjson.loads,
+    "msgspec.json.decode": msgspec.json.decode,
+    "json.loads": json.loads,
+    OUR_READING: lambda body: read_snapshot(HTTPResponse(status=200, body=body), TASK),
+    "novita-client": lambda body: V3TaskResponse.from_dict(json.loads(body)),
+}
+
+
+def decode(name: str) -> dict[str, float]:
+    """Microseconds for each answer; the best of a few, because it is short."""
+    decoder, figures = DECODERS[name], {}
+    for what, body in ANSWERS.items():
+        took = min(timeit.repeat(partial(decoder, body), number=500, repeat=3)) / 500
+        figures[what] = took * 1e6
+    return figures
+
+
+def decoding(rounds: Rounds) -> Table:
+    return Table(
+        title="Poll: decoding an answer",
+        how=f"Microseconds, from bytes to what the client's user gets; {len(rounds.of[ORJSON])} interleaved rounds. "
+        "The official client gives its classes, this one a `Snapshot`, with its `ImageResult` where the task is done.",
+        header=("decoder", *ANSWERS),
+        rows=[
+            (name, *(Figure(rounds.values(name, what), "{:.1f}") for what in ANSWERS)) for name in DECODERS
+        ],
+        bars=[
+            Bar(
+                what=f"{what}, against orjson.loads",
+                measured=rounds.ratio(OUR_READING, ORJSON, what),
+                at_most=most,
+            )
+            for what, most in (("still running", 2.0), ("8 images", 6.0))
+        ],
+        notes=[f"limit: {ORJSON}"],
+        headlines=[
+            Headline(
+                what=f"decoding a poll's answer, {what}",
+                ours=f"{rounds.median(OUR_READING, what):.1f} us",
+                peer=f"{rounds.median('novita-client', what):.1f} us (novita-client)",
+                limit=f"{rounds.median(ORJSON, what):.1f} us (orjson.loads)",
+            )
+            for what in ("still running", "8 images")
+        ],
+    )
+
+
+def exchanging(names: tuple[str, ...], rounds: Rounds) -> Table:
+    return Table(
+        title="Poll: asking over HTTP",
+        how=f"`GET /v3/async/task-result`, answered with a finished task of one image, {CONCURRENCY} at a time over "
+        f"loopback, decoded; {len(rounds.of[OURS])} interleaved rounds. Client and server on a core each; the last "
+        "column is how busy the server's was.",
+        header=("client", "polls/s", "against the first", "CPU ms a poll", "server's core"),
+        rows=[
+            (
+                name,
+                Figure(rounds.values(name, "rate"), "{:,.0f}"),
+                Figure(rounds.ratios(name, READY, "rate")),
+                Figure(rounds.values(name, "cpu_ms"), "{:.3f}"),
+                Figure([rounds.median(name, "server")], "{:.0%}"),
+            )
+            for name in names
+        ],
+        notes=[f"limit: {LIMIT}"],
+        headlines=[
+            Headline(
+                what="polls a second",
+                ours=f"{rounds.median(OURS, 'rate'):,.0f}",
+                peer=f"{rounds.median(OFFICIAL, 'rate'):,.0f} (novita-client)",
+                limit=f"{rounds.median(LIMIT, 'rate'):,.0f} (asyncio protocol)",
+            )
+        ]
+        if LIMIT in names
+        else [],
+    )
+
+
+def tables(*, quick: bool) -> list[Table]:
+    names = QUICK if quick else tuple(CONTENDERS)
+    pin(0)
+    with server() as service:
+        rounds = interleaved(names, partial(one, service, 2000 if quick else 3000), 3 if quick else 5)
+    decoded = interleaved(list(DECODERS), decode, 3 if quick else 7)
+    unpin()
+    return [exchanging(names, rounds), decoding(decoded)]
