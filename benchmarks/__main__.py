@@ -17,6 +17,7 @@ from benchmarks import NAMES
 from benchmarks._results import RESULTS, Results
 from benchmarks._tables import Table
 
+
 def measure(name: str, *, quick: bool) -> list[Table]:
     began = time.monotonic()
     tables: list[Table] = importlib.import_module(f"benchmarks.{name}").tables(quick=quick)
@@ -50,7 +51,9 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--check", action="store_true", help="fail where a ratio has slipped far")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and contenders; nothing is written")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds and contenders; nothing is written"
+    )
     options = parser.parse_args()
     names = options.names or list(NAMES)
     if unknown := set(names) - set(NAMES):

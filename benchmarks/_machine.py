@@ -94,7 +94,7 @@ def versions(names: Iterable[str]) -> dict[str, str]:
 def commit() -> str:
     """The state of the project that was measured."""
     try:
-        said = subprocess.run(  # noqa: S603
+        said = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=10"],  # noqa: S607
             cwd=ROOT,
             capture_output=True,

@@ -11,7 +11,7 @@ from cattrs import Converter
 
 from benchmarks import NAMES, PEERS
 from benchmarks._machine import ROOT, commit, machine, versions
-from benchmarks._tables import Cell, Figure, Table, markdown_rows
+from benchmarks._tables import Cell, Figure, Table
 
 RESULTS: Final = Path(__file__).parent / "results"
 README: Final = ROOT / "README.md"
@@ -56,9 +56,7 @@ class Results:
         return cls({name: _converter.structure(value, Section) for name, value in known.items()})
 
     def updated(self, name: str, tables: Sequence[Table]) -> Self:
-        section = Section(
-            commit=commit(), machine=machine(), versions=versions(PEERS), tables=tuple(tables)
-        )
+        section = Section(commit=commit(), machine=machine(), versions=versions(PEERS), tables=tuple(tables))
         sections = self.sections | {name: section}
         return evolve(self, sections={name: sections[name] for name in NAMES if name in sections})
 
@@ -96,7 +94,8 @@ class Results:
         """The few lines that the README shows."""
         tables = [table for section in self.sections.values() for table in section.tables]
         rows = [(one.what, one.ours, one.peer, one.limit) for table in tables for one in table.headlines]
-        return "\n".join(markdown_rows(("", "novita_async", "others", "limit"), rows))
+        lines = [("", "novita_async", "others", "limit"), ("---",) * 4, *rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def with_figures(readme: str, figures: str) -> str:

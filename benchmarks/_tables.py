@@ -19,11 +19,8 @@ class Figure:
         return statistics.median(self.values)
 
     def __str__(self) -> str:
-        middle, low, high = (
-            self.form.format(x) for x in (self.median, min(self.values), max(self.values))
-        )
+        middle, low, high = (self.form.format(x) for x in (self.median, min(self.values), max(self.values)))
         return middle if low == high else f"{middle} ({low} to {high})"
-
 
 
 Cell = str | Figure
@@ -62,10 +59,7 @@ class Bar:
     def __str__(self) -> str:
         asked = ("at least", self.at_least) if self.at_most is None else ("at most", self.at_most)
         mark = "met" if self.is_met else "**missed**"
-        return (
-            f"{mark}: {self.what}: {self.form.format(self.measured)} ({asked[0]} {self.form.format(asked[1])})"
-        )
-
+        return f"{mark}: {self.what}: {self.form.format(self.measured)} ({asked[0]} {self.form.format(asked[1])})"
 
 
 @frozen(kw_only=True)
@@ -91,16 +85,21 @@ class Table:
         return "\n".join(lines)
 
 
-
 def markdown_rows(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
     """A Markdown table whose columns line up as text, too."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
-        "| " + " | ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))) + " |"
+        "| "
+        + " | ".join(
+            _aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
         for row in cells
     ]
-    rule = "|" + "|".join("-" * (width + 1) + ("-" if i == 0 else ":") for i, width in enumerate(widths)) + "|"
+    rule = (
+        "|" + "|".join("-" * (width + 1) + ("-" if i == 0 else ":") for i, width in enumerate(widths)) + "|"
+    )
     return [lines[0], rule, *lines[1:]]
 
 

@@ -17,7 +17,9 @@ POLICIES = {
     "fixed 0.5 (novita-client, replicate)": Polling.fixed(0.5, **UNBOUND),
     "exponential 0.5 x 1.5, cap 10": Polling.exponential(0.5, 1.5, 10.0, **UNBOUND),
 }
-FOUR_SECONDS = SimulatorConfig(speed=0.5, spread=0.3, workers=8, latency=0.0, plain_pictures=True, progress=False)
+FOUR_SECONDS = SimulatorConfig(
+    speed=0.5, spread=0.3, workers=8, latency=0.0, plain_pictures=True, progress=False
+)
 
 
 @frozen(kw_only=True)

@@ -1,16 +1,16 @@
-"""What the journal costs.
+"""What the journal costs: CPU a request with so many under way, and a journal of a million rows.
 
-    python benchmarks/journal.py                 # CPU a request, with 64, 8 and 1 under way; a million rows
-    python benchmarks/journal.py --rows 100000   # a smaller journal
-
-CPU is that of the whole process, so the event loop's part and the thread's are both in it. Every request is
-planned, announced, submitted, finished and saved; each of the four transitions waits for its commit.
+Each measurement runs in a process of its own: `python -m benchmarks.journal steps COUNT UNDER_WAY` or
+`python -m benchmarks.journal million COUNT`. CPU is that of the whole process, so the event loop's part and the
+writer thread's are both in it. Every request is planned, announced, submitted, finished and saved; each of the
+four transitions waits for its commit.
 """
 
-import argparse
 import asyncio
+import json
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from pathlib import Path
 
 import anyio
 
+from benchmarks._rounds import in_process
+from benchmarks._tables import Bar, Figure, Headline, Table
 from novita_async import Img2Img, SqliteJournal
 from novita_async._journal import DigestCache
 from novita_async._ledger import Row, State, Wanted, wanted
@@ -54,11 +56,10 @@ async def live(journal: SqliteJournal, row: Row) -> None:
     await journal.move(*name, State.SAVED, at=now, paths=(f"out/{row.position:05}-{row.serial}-0.png",))
 
 
-async def steps(folder: Path, count: int, under_way: int) -> None:
+async def steps(folder: Path, count: int, under_way: int) -> dict[str, float]:
     asked = list(asked_for(count, DigestCache(), folder))
-    path = folder / f"steps-{under_way}.db"
     began, cpu = time.perf_counter(), time.process_time()
-    async with await SqliteJournal.open(path) as journal:
+    async with await SqliteJournal.open(folder / "steps.db") as journal:
         rows = iter(await journal.plan(asked))
 
         async def work() -> None:
@@ -68,75 +69,114 @@ async def steps(folder: Path, count: int, under_way: int) -> None:
         async with anyio.create_task_group() as group:
             for _ in range(under_way):
                 group.start_soon(work)
-        numbers = journal.statistics()
+        commits = journal.statistics().commits
     cpu, took = time.process_time() - cpu, time.perf_counter() - began
-    print(
-        f"{under_way:4} under way: {1000 * cpu / count:.3f} ms of CPU a request,"
-        f" {1000 * took / count:.3f} ms in all, {numbers.commits / count:.2f} commits a request"
-    )
+    return {"cpu": 1000 * cpu / count, "wall": 1000 * took / count, "commits": commits / count}
 
 
-async def million(folder: Path, count: int) -> None:
+async def million(folder: Path, count: int) -> dict[str, float]:
     path = folder / "million.db"
-    describing = planning = 0.0
+    planning = 0.0
     source = asked_for(count, DigestCache(), folder)
     async with await SqliteJournal.open(path) as journal:
-        while True:
+        while piece := list(islice(source, 1000)):
             began = time.perf_counter()
-            piece = list(islice(source, 1000))
-            described = time.perf_counter()
-            if not piece:
-                break
             await journal.plan(piece)
-            describing += described - began
-            planning += time.perf_counter() - described
+            planning += time.perf_counter() - began
         crashed = folder / "crashed.db"
         for suffix in ("", "-wal"):  # as a killed process leaves it
             shutil.copyfile(f"{path}{suffix}", f"{crashed}{suffix}")
-    size = path.stat().st_size
-    print(
-        f"{count:,} rows: planned in {planning:.1f} s (described in {describing:.1f} s),"
-        f" {size / 1e6:.0f} MB on disk, {size / count:.0f} bytes a row, peak memory {peak():.0f} MB"
-    )
-    await resume("closed", path, folder, count)
-    await resume("crashed", crashed, folder, count)
+    return {
+        "planned": planning,
+        "size": path.stat().st_size / 1e6,
+        "resume": await resume(path, folder, count),
+        "resume_killed": await resume(crashed, folder, count),
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
-async def resume(how: str, path: Path, folder: Path, count: int) -> None:
+async def resume(path: Path, folder: Path, count: int) -> float:
+    """Seconds until the first requests of the same input can be sent."""
     began = time.perf_counter()
     async with await SqliteJournal.open(path) as journal:
-        opened = time.perf_counter()
-        ledger = await journal.summary()
-        added = time.perf_counter()
         first = await journal.plan(list(islice(asked_for(count, DigestCache(), folder), 1000)))
-        planned = time.perf_counter()
-        number = 0
-        async for _ in journal.rows(State.PLANNED):
-            number += 1
-        read = time.perf_counter()
-        assert ledger.total == number == count
+        ready = time.perf_counter() - began
         assert first[0].serial == 1
-    print(
-        f"  {how}: opened in {opened - began:.2f} s, added up in {added - opened:.2f} s, first 1,000 found"
-        f" in {planned - added:.2f} s, all read in {read - planned:.1f} s, peak memory {peak():.0f} MB"
-    )
+        assert (await journal.summary()).total == count
+    return ready
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def stepping(name: str, rounds: list[dict[str, float]]) -> tuple[str | Figure, ...]:
+    forms = {"cpu": "{:.3f}", "wall": "{:.2f}", "commits": "{:.2f}"}
+    return (name, *(Figure([one[what] for one in rounds], form) for what, form in forms.items()))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What the journal costs.")
-    parser.add_argument("--requests", type=int, default=3000, help="requests for the CPU of one")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the large journal")
-    parser.add_argument("--folder", help="where to write; the disk matters")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for under_way in (64, 8, 1):
-            asyncio.run(steps(Path(folder), options.requests, under_way))
-        asyncio.run(million(Path(folder), options.rows))
+def tables(*, quick: bool) -> list[Table]:
+    times, rows = (1, 50_000) if quick else (5, 1_000_000)
+    under_way = (64,) if quick else (64, 8, 1)
+    found = {
+        n: [
+            in_process("benchmarks.journal", "steps", "3000" if n > 1 else "500", str(n))
+            for _ in range(times)
+        ]
+        for n in under_way
+    }
+    large = in_process("benchmarks.journal", "million", str(rows))
+    of_64 = Figure([one["cpu"] for one in found[64]], "{:.3f}")
+    share = rows / 1_000_000
+    return [
+        Table(
+            title="Journal: a request's five steps",
+            how="Planned, announced, submitted, finished, saved; each transition waits for its commit (WAL, "
+            f"`synchronous=FULL`). CPU is that of the whole process; {times} rounds.",
+            header=("requests under way", "CPU ms a request", "ms in all", "commits a request"),
+            rows=[stepping(str(n), rounds) for n, rounds in found.items()],
+            bars=[
+                Bar(
+                    what="CPU ms a request, 64 under way",
+                    measured=of_64.median,
+                    at_most=0.25,
+                    form="{:.3f}",
+                )
+            ],
+            headlines=[
+                Headline(
+                    what="journal: CPU of a request's five steps", ours=f"{of_64.median:.2f} ms", peer=""
+                )
+            ],
+        ),
+        Table(
+            title=f"Journal: {rows:,} planned rows",
+            how="Planned in pieces of a thousand; then opened again as it was closed, and as a killed process leaves it, "
+            "until the first thousand requests of the same input are found in it and can be sent.",
+            header=("planned in s", "MB on disk", "resume s", "resume s, killed", "peak memory MB"),
+            rows=[
+                tuple(
+                    f"{large[what]:,.1f}" for what in ("planned", "size", "resume", "resume_killed", "memory")
+                )
+            ],
+            bars=[
+                Bar(
+                    what="planning, s",
+                    measured=large["planned"],
+                    at_most=30 * share,
+                    form="{:.1f}",
+                    slack=2.0,
+                ),
+                Bar(what="MB on disk", measured=large["size"], at_most=400 * share, form="{:.0f}"),
+                Bar(
+                    what="seconds until a resumed one sends",
+                    measured=max(large["resume"], large["resume_killed"]),
+                    at_most=5,
+                    form="{:.1f}",
+                ),
+            ],
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    what, *numbers = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name:
+        task = {"steps": steps, "million": million}[what]
+        print(json.dumps(asyncio.run(task(Path(name), *map(int, numbers)))))

@@ -1,7 +1,7 @@
 """Long campaigns: a batch that is killed, submissions and polls that fail, hosts that are down, memory.
 
-    python benchmarks/soak.py                   # all, about half an hour
-    python benchmarks/soak.py killed memory     # some
+    python -m benchmarks.soak                   # all, about half an hour
+    python -m benchmarks.soak killed memory     # some
 
 Each is the long form of a test in `tests/test_survival.py`. It prints its figures, and ends with an error at
 the first thing that does not hold. All but `killed` and `memory` take place in virtual time.

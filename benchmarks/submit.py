@@ -18,7 +18,7 @@ from benchmarks._machine import pin, unpin
 from benchmarks._peers import PATH, Contender, Picture, Submit
 from benchmarks._rounds import Rounds, interleaved
 from benchmarks._server import Server, server
-from benchmarks._tables import Bar, Figure, Table
+from benchmarks._tables import Bar, Figure, Headline, Table
 from novita_async import Img2Img, NovitaClient
 from novita_async._http import HTTPRequest
 from novita_async._transport import AiohttpTransport
@@ -178,6 +178,18 @@ def bars(rounds: Rounds) -> list[Bar]:
     ]
 
 
+def headlines(rounds: Rounds) -> list[Headline]:
+    rates = {name: f"{rounds.median(name, 'rate'):,.0f}" for name in CONTENDERS}
+    return [
+        Headline(
+            what="small requests a second",
+            ours=rates[OURS],
+            peer=f"{rates[OFFICIAL]} (novita-client), {rates['replicate']} (replicate), {rates['fal-client']} (fal-client)",
+            limit=f"{rates[BARE]} ({BARE}), {rates[LIMIT]} (asyncio protocol)",
+        )
+    ]
+
+
 def tables(*, quick: bool) -> list[Table]:
     names = QUICK if quick else tuple(CONTENDERS)
     pin(0)
@@ -204,5 +216,6 @@ def tables(*, quick: bool) -> list[Table]:
             ],
             bars=bars(rounds),
             notes=[f"limit: {LIMIT}"],
+            headlines=[] if quick else headlines(rounds),
         )
     ]

@@ -22,7 +22,7 @@ from benchmarks._machine import Pulse, forget_peak, peak, pin, resident
 from benchmarks._peers import PATH, Contender, Picture, Submit
 from benchmarks._rounds import Rounds, in_process, interleaved
 from benchmarks._server import Server, server
-from benchmarks._tables import Bar, Figure, Table
+from benchmarks._tables import Bar, Figure, Headline, Table
 from novita_async import Img2Img, NovitaClient
 from novita_async.errors import NovitaWarning
 
@@ -128,6 +128,21 @@ def bars(rounds: Rounds) -> list[Bar]:
     ]
 
 
+def headlines(rounds: Rounds) -> list[Headline]:
+    def said(name: str) -> str:
+        rate, memory, block = (rounds.median(name, what) for what in ("rate", "memory", "later_cpu"))
+        return f"{rate:,.0f} MB/s, {memory:,.0f} MB, {block:,.0f} ms"
+
+    return [
+        Headline(
+            what=f"{UPLOADS} uploads of 10 MB at once: speed, memory, longest block of the loop",
+            ours=said(OURS),
+            peer=f"{said('novita-client, in threads')} (novita-client); {said(NAIVE)} ({NAIVE})",
+            limit=f"{rounds.median(LIMIT, 'rate'):,.0f} MB/s (asyncio protocol)",
+        )
+    ]
+
+
 def tables(*, quick: bool) -> list[Table]:
     names = QUICK if quick else tuple(CONTENDERS)
     with tempfile.TemporaryDirectory() as folder, server() as service:
@@ -141,7 +156,15 @@ def tables(*, quick: bool) -> list[Table]:
             f"body; {len(rounds.of[OURS])} interleaved rounds, each client in a process of its own. Memory is the "
             "peak above what the process had before. A block is the CPU time of the loop's thread between two looks "
             "at its sockets. The protocol's bytes are made before the clock starts.",
-            header=("client", "MB/s", "of the limit", "memory MB", "block, first 50 ms", "block, later", "CPU s/GB"),
+            header=(
+                "client",
+                "MB/s",
+                "of the limit",
+                "memory MB",
+                "block, first 50 ms",
+                "block, later",
+                "CPU s/GB",
+            ),
             rows=[
                 (
                     name,
@@ -156,6 +179,7 @@ def tables(*, quick: bool) -> list[Table]:
             ],
             bars=bars(rounds),
             notes=[f"limit: {LIMIT}"],
+            headlines=[] if quick else headlines(rounds),
         )
     ]
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - one workload a line
 """How many polls, and how late: this library's polling beside the intervals of other clients.
 
 Discrete events in virtual time, no sockets, fixed seeds. Every answer comes at once, so a delay is only what the
@@ -194,7 +193,11 @@ def remembered(workload: Workload, seeds: int) -> dict[str, float]:
     return mean(rows)
 
 
-TIMES, SIGHTINGS, REMEMBERED = "learned, completion times", "learned, sightings alone", "learned and remembered"
+TIMES, SIGHTINGS, REMEMBERED = (
+    "learned, completion times",
+    "learned, sightings alone",
+    "learned and remembered",
+)
 BEST = "starts and distribution known"
 OFFICIAL = "fixed 0.5 (novita-client, replicate)"
 
@@ -331,7 +334,10 @@ def tables(*, quick: bool) -> list[Table]:
             rows=[row for name, rows in results.items() for row in cells(starred[name], rows)],
             bars=bars(results),
             notes=beaten(results),
-            headlines=[headline(name, results[name]) for name in ("log-normal 6 s, sigma 0.5; 1,200 arriving", "burst: 400 on 8")],
+            headlines=[
+                headline(name, results[name])
+                for name in ("log-normal 6 s, sigma 0.5; 1,200 arriving", "burst: 400 on 8")
+            ],
             plots={} if quick else {"wait.svg": plot(results, PEERS)},
         ),
         *([_wait_simulated.table(simulated)] if simulated else []),

@@ -202,7 +202,11 @@ def tables(*, quick: bool) -> list[Table]:
             "are at most late.",
             header=(
                 "way",
-                *(f"{count:,}: {what}" for count in sizes for what in ("KB a task", "us a poll", "p99 ms late")),
+                *(
+                    f"{count:,}: {what}"
+                    for count in sizes
+                    for what in ("KB a task", "us a poll", "p99 ms late")
+                ),
             ),
             rows=[row(name, sizes, rounds) for name in names],
             bars=[

@@ -110,8 +110,10 @@ def makespans(title: str, runs: Runs, clients: tuple[str, ...], *, asked: bool) 
         rows=cells,
         bars=bars(runs) if asked else (),
         notes=[
-            "least possible for a bucket a minute deep counts the minute's worth that it takes at once. A client that "
-            "was told the quota keeps to it in any 60 s and so leaves that alone: 1.29 is its least there"
+            (
+                "least possible for a bucket a minute deep counts the minute's worth that it takes at once. A client that "
+                "was told the quota keeps to it in any 60 s and so leaves that alone: 1.29 is its least there"
+            )
         ],
         headlines=[
             Headline(
@@ -172,9 +174,7 @@ def cost(calls: int = 100_000) -> float:
 def tables(*, quick: bool) -> list[Table]:
     clients = (KNOWN, UNKNOWN) if quick else tuple(CLIENTS)
     seeds = 3 if quick else 7
-    single = makespans(
-        "Window: single images", measured([1] * IMAGES, clients, seeds), clients, asked=True
-    )
+    single = makespans("Window: single images", measured([1] * IMAGES, clients, seeds), clients, asked=True)
     if quick:
         return [single]
     several = measured(mixed(IMAGES), clients, seeds)

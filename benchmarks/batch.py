@@ -1,0 +1,202 @@
+"""Batches end to end: plan, submit, watch, save, with a journal; and how their cost grows with their length.
+
+Every measurement runs in a process of its own: `python -m benchmarks.batch MODE COUNT URL`. Without a URL the
+service is a few lines of memory in the same process, so that what grows is the client's.
+"""
+
+import asyncio
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from benchmarks._machine import cpu_of, pin
+from benchmarks._rounds import Rounds, in_process, interleaved
+from benchmarks._server import FINISHED
+from benchmarks._tables import Bar, Figure, Headline, Table
+from novita_async import ImageSource, Img2Img, NovitaClient, Polling, Succeeded
+from novita_async._http import HTTPRequest, HTTPResponse
+from novita_async.testing import sample_picture
+
+COUNT = 10_000
+GROWTH = (100, 1_000, 10_000, 100_000)
+KEY = "sk_simulator"
+FULL, BARE = "batch: journal and saving", "stream: no journal, no saving"
+DONE = re.sub(rb"\"[0-9]{13}\"", b'""', FINISHED[1])  # says nothing of when
+PICTURE = b"\xff\xd8\xff\xe0" + bytes(2000)
+
+
+class Memory:
+    """The least that a service can be: every task is done at once, every file is the same."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+    async def send(
+        self, request: HTTPRequest, *_: object, on_handover: Callable[[], None] | None = None
+    ) -> HTTPResponse:
+        await asyncio.sleep(0)
+        if request.method == "GET":
+            return HTTPResponse(status=200, body=DONE)
+        if on_handover:
+            on_handover()
+        self.tasks += 1
+        return HTTPResponse(status=200, body=b'{"task_id":"%036d"}' % self.tasks)
+
+    @asynccontextmanager
+    async def open(self, _: str) -> AsyncIterator["File"]:
+        yield File(200, {"content-length": str(len(PICTURE))})
+
+    async def aclose(self) -> None: ...
+
+
+@frozen
+class File:
+    status: int
+    headers: dict[str, str]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield PICTURE
+
+
+def client_for(url: str) -> NovitaClient:
+    polling = Polling(polls_per_second=1e9)
+    options: dict[str, Any] = {"images_per_minute": 10**9, "polling": polling}
+    if url:
+        return NovitaClient(KEY, base_url=url, **options)
+    service = Memory()
+    return NovitaClient(KEY, transport=service, downloader=service, **options)
+
+
+async def run(mode: str, count: int, url: str, folder: Path) -> dict[str, float]:
+    (folder / "in.png").write_bytes(sample_picture(1))
+    picture = ImageSource.from_path(folder / "in.png")
+    wish = Img2Img(model_name="m", image=picture, prompt="a dog", width=128, height=128, steps=1)
+    requests = wish.sweep(seed=range(count))
+    async with client_for(url) as client:
+        await client.balance() if url else None
+        idle = _peak()
+        wall, cpu = time.perf_counter(), time.process_time()
+        many = (
+            client.batch(requests, journal=folder / "run.db", save_to=folder / "out")
+            if mode == FULL
+            else client.stream(requests)
+        )
+        done = 0
+        async with many as outcomes:
+            async for outcome in outcomes:
+                assert isinstance(outcome, Succeeded), outcome
+                done += 1
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert done == count
+    return {"rate": count / wall, "cpu": cpu / count * 1000, "memory": (_peak() - idle) / 1e6}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def simulator() -> Iterator[tuple[str, int]]:
+    """The public HTTP simulator, as quick as it can be, on the last core."""
+    options = ("--json", "--speed=10000", "--workers=64", "--latency=0", "--plain-pictures", "--no-progress")
+    command = [sys.executable, "-m", "novita_async", "simulate", *options]
+    process = subprocess.Popen(  # noqa: S603
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: pin(-1),  # noqa: PLW1509
+    )
+    assert process.stdout
+    try:
+        yield json.loads(process.stdout.readline())["url"], process.pid
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def one(mode: str, count: int) -> dict[str, float]:
+    with simulator() as (url, pid):
+        cpu, wall = cpu_of(pid), time.perf_counter()
+        figures = in_process("benchmarks.batch", mode, str(count), url)
+        busy = (cpu_of(pid) - cpu) / (time.perf_counter() - wall)
+    return figures | {"server": busy}
+
+
+def end_to_end(count: int, rounds: Rounds) -> Table:
+    return Table(
+        title="Batch: end to end",
+        how=f"{count:,} requests of one small picture each, 64 in flight, against the HTTP simulator, whose core is the "
+        f"bottleneck where it is all busy; {len(rounds.of[FULL])} interleaved rounds, each in processes of its own. CPU is "
+        "the client's alone, threads included; memory is the peak above what the client had before.",
+        header=("", "images/s", "CPU ms an image", "memory MB", "simulator's core"),
+        rows=[
+            (
+                name,
+                Figure(rounds.values(name, "rate"), "{:,.0f}"),
+                Figure(rounds.values(name, "cpu"), "{:.2f}"),
+                Figure(rounds.values(name, "memory"), "{:.1f}"),
+                Figure([rounds.median(name, "server")], "{:.0%}"),
+            )
+            for name in (FULL, BARE)
+        ],
+        notes=[f"limit: {BARE}"],
+        headlines=[
+            Headline(
+                what="a batch with journal and saved files: CPU an image, memory",
+                ours=f"{rounds.median(FULL, 'cpu'):.2f} ms, {rounds.median(FULL, 'memory'):.0f} MB",
+                peer="",
+                limit=f"{rounds.median(BARE, 'cpu'):.2f} ms without journal and saving",
+            )
+        ],
+    )
+
+
+def growth(sizes: tuple[int, ...], found: dict[int, dict[str, float]]) -> Table:
+    first, last = sizes[min(1, len(sizes) - 2)], sizes[-1]
+    return Table(
+        title="Batch: how cost grows",
+        how="The same with journal and saving, the service in memory in the same process: what grows is the client's.",
+        header=("requests", "images/s", "CPU ms an image", "memory MB above idle"),
+        rows=[
+            (
+                f"{count:,}",
+                f"{found[count]['rate']:,.0f}",
+                f"{found[count]['cpu']:.2f}",
+                f"{found[count]['memory']:.1f}",
+            )
+            for count in sizes
+        ],
+        bars=[
+            Bar(
+                what=f"CPU an image, {last:,} requests over {first:,}",
+                measured=found[last]["cpu"] / found[first]["cpu"],
+                at_most=1.2,
+            )
+        ],
+    )
+
+
+def tables(*, quick: bool) -> list[Table]:
+    count, sizes = (1_000, (300, 3_000)) if quick else (COUNT, GROWTH)
+    rounds = interleaved((FULL, BARE), lambda mode: one(mode, count), 1 if quick else 3)
+    found = {size: in_process("benchmarks.batch", FULL, str(size), "") for size in sizes}
+    return [end_to_end(count, rounds), growth(sizes, found)]
+
+
+if __name__ == "__main__":
+    pin(0)
+    which, many, where = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name:
+        print(json.dumps(asyncio.run(run(which, int(many), where, Path(name)))))

@@ -1,0 +1,115 @@
+"""Starting: how long importing takes, how much is installed. Packages and sizes are those of this environment."""
+
+import re
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+from packaging.markers import Marker
+
+import novita_async
+from benchmarks._rounds import interleaved
+from benchmarks._tables import Figure, Headline, Table
+
+NAME = re.compile(r"[\w.-]+")
+IMPORTS = {
+    "novita_async, a client made": "import novita_async; novita_async.NovitaClient('k')",
+    "novita_async, only imported": "import novita_async",
+    "aiohttp": "import aiohttp",
+    "httpx": "import httpx",
+    "novita-client": "import novita_client",
+    "fal-client": "import fal_client",
+    "replicate": "import replicate",
+    "Python alone": "pass",
+}
+PACKAGES = {
+    "novita_async, a client made": "novita-async",
+    "novita_async, only imported": "novita-async",
+    "aiohttp": "aiohttp",
+    "httpx": "httpx",
+    "novita-client": "novita-client",
+    "fal-client": "fal-client",
+    "replicate": "replicate",
+}
+OURS, LIMIT = "novita_async, a client made", "aiohttp"
+
+
+def needed(name: str, known: dict[str, Distribution] | None = None) -> dict[str, Distribution]:
+    """A package and all that it needs here, extras left out."""
+    known = {} if known is None else known
+    key = name.lower().replace("_", "-")
+    if key in known:
+        return known
+    known[key] = distribution(name)
+    for requirement in known[key].requires or ():
+        what, _, marker = requirement.partition(";")
+        if "extra ==" not in marker and _applies(marker):
+            match = NAME.match(what)
+            assert match
+            needed(match[0], known)
+    return known
+
+
+def _applies(marker: str) -> bool:
+    return not marker.strip() or Marker(marker.strip()).evaluate({"extra": ""})
+
+
+def size(packages: dict[str, Distribution]) -> float:
+    """Megabytes of what is installed, compiled caches left out."""
+    files = (file for package in packages.values() for file in package.files or ())
+    paths = {file.locate() for file in files if file.suffix != ".pyc"}
+    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
+
+
+def own_size() -> float:
+    """Megabytes of this package's own files, which an editable install does not list."""
+    folder = Path(novita_async.__file__).parent
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix not in ("", ".pyc")) / 1e6
+
+
+def start(name: str) -> dict[str, float]:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", IMPORTS[name]], check=True)  # noqa: S603
+    return {"ms": (time.perf_counter() - began) * 1000}
+
+
+def installed(name: str) -> tuple[str, str]:
+    if name not in PACKAGES:
+        return "", ""
+    packages = needed(PACKAGES[name])
+    own = own_size() if PACKAGES[name] == "novita-async" else 0.0
+    return str(len(packages)), f"{size(packages) + own:.1f}"
+
+
+def tables(*, quick: bool) -> list[Table]:
+    rounds = interleaved(list(IMPORTS), partial(start), 3 if quick else 9)
+    shown = {name: installed(name) for name in IMPORTS}
+    return [
+        Table(
+            title="Start: import and installation",
+            how=f"A Python process that imports it and ends, {len(rounds.of[OURS])} interleaved rounds; packages and "
+            "megabytes of an installation with all that it needs, without extras.",
+            header=("", "ms", "over aiohttp's", "packages", "MB installed"),
+            rows=[
+                (
+                    name,
+                    Figure(rounds.values(name, "ms"), "{:.0f}"),
+                    Figure([rounds.ratio(name, LIMIT, "ms")]),
+                    *shown[name],
+                )
+                for name in IMPORTS
+            ],
+            notes=[f"limit: {LIMIT}'s"],
+            headlines=[
+                Headline(
+                    what="importing it and making a client; packages installed",
+                    ours=f"{rounds.median(OURS, 'ms'):.0f} ms; {shown[OURS][0]}",
+                    peer=f"{rounds.median('novita-client', 'ms'):.0f} ms; {shown['novita-client'][0]} (novita-client)",
+                    limit=f"{rounds.median(LIMIT, 'ms'):.0f} ms; {shown[LIMIT][0]} (aiohttp)",
+                )
+            ],
+        )
+    ]
