@@ -65,7 +65,8 @@ def test_results_come_back_from_their_file_as_they_were(tmp_path, monkeypatch):
     assert Results.load() == RESULTS.without_plots()
     assert (tmp_path / "results" / "speed.svg").read_text() == "<svg/>"
     assert "| speed | 2 | 1 (theirs) |  |" in readme.read_text()
-    assert readme.read_text().startswith("before") and readme.read_text().endswith("after")
+    assert readme.read_text().startswith("before\n")
+    assert readme.read_text().endswith("\nafter")
 
 
 def test_the_readme_shows_the_figures_that_are_kept():
