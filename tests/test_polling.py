@@ -387,6 +387,15 @@ def test_what_is_not_waited_for_is_ignored():
     assert repr(schedule) == "<PollSchedule 1 waiting, 0 under way, 0 finished, 0 polls>"
 
 
+def test_a_dropped_task_leaves_nothing_behind_with_a_backoff():
+    schedule = new(Polling.fixed(1.0))
+    for key in "ab":
+        schedule.add(key, facts(), 0.0)
+    schedule.drop("a")
+    assert schedule.take(1.0, 5) == ["b"]
+    assert schedule.statistics().waiting == 0
+
+
 def test_a_hint_does_not_repeat_a_look_that_is_under_way():
     schedule = new(Polling.fixed(1.0))
     schedule.add("a", facts(), 0.0)
@@ -437,6 +446,13 @@ def test_the_next_look_is_always_later(age, width):
     for _ in range(5):
         durations.observe(5.0, 7.0)
     assert durations.table(0.07, width).after(age) > age
+
+
+def test_of_a_task_that_has_hardly_begun_the_next_look_is_the_first():
+    table = observed(SAMPLE).table(0.07, 0.0)
+    early = EDGES[table.low] * 0.9
+    assert table.after(0.0) == table.after(FIRST) == table.after(early) == table.first
+    assert table.after(20_000.0) == 25_000.0
 
 
 @given(seconds=st.floats(0.0, 1e5))
@@ -829,6 +845,70 @@ def test_when_the_first_is_overtaken_the_next_is_looked_at_at_once():
     schedule.saw("t2", QUEUED, 6.0, 0.5)
     assert schedule._entries["t2"].state == 1
     assert schedule.take(6.0, 1) == ["t3"]
+
+
+def test_a_task_that_waits_in_its_turn_can_be_dropped():
+    """The next one behind it is then the first, and is asked for in its place."""
+    schedule = limited_to(2, 5)
+    lane, planned = only_lane(schedule), schedule._entries["t2"].due
+    schedule.drop("t4")
+    assert (lane.count, schedule._entries["t3"].due) == (4, math.inf)
+    schedule.drop("t2")
+    assert (lane.count, lane.strays, lane.running) == (3, 0, 2)
+    assert schedule._entries["t3"].due == planned < math.inf
+
+
+def test_one_that_was_woken_and_runs_says_nothing_of_a_queue_that_nobody_has_seen():
+    """Only where tasks are known to queue is the next one then looked at in the same moment."""
+    schedule = new()
+    for i in range(20):
+        schedule.add(f"t{i}", facts(), 0.0)
+    lane = only_lane(schedule)
+    assert (lane.running, lane.count) == (16, 4)
+    look(schedule, "t18", RUNNING, 0.1)
+    assert (lane.running, lane.count, lane.census.limited) == (17, 3, False)
+    assert lane.probes.head_due == lane.step > 0.1
+
+
+def test_strays_that_start_count_for_the_order_only_once_none_is_left():
+    """One stray that starts says nothing: another one, or a queue, is still there to tell."""
+    schedule = limited_to(2, 4)
+    look(schedule, "t4", RUNNING, 6.0)
+    look(schedule, "t2", QUEUED, 6.1)
+    look(schedule, "t3", QUEUED, 6.2)
+    lane = only_lane(schedule)
+    assert (lane.strays, lane.count) == (2, 1)
+    before = lane.order.disorder
+    look(schedule, "t2", RUNNING, 6.3)
+    assert (lane.strays, lane.order.disorder) == (1, before)
+    look(schedule, "t3", RUNNING, 6.4)
+    assert (lane.strays, lane.count, lane.order.disorder) == (0, 1, before), "one is still in its turn"
+    look(schedule, "t5", RUNNING, 6.5)
+    assert lane.order.disorder < before
+
+
+def test_the_last_stray_that_starts_halves_the_disorder():
+    schedule = limited_to(2, 2)
+    look(schedule, "t3", RUNNING, 6.0)
+    look(schedule, "t2", QUEUED, 6.1)
+    lane = only_lane(schedule)
+    before = lane.order.disorder
+    assert (lane.strays, lane.count, before > 0) == (1, 0, True)
+    look(schedule, "t2", FINISHED, 6.2)
+    assert (lane.strays, lane.order.disorder) == (0, before / 2)
+
+
+def test_nothing_is_learned_of_durations_from_a_task_of_unknown_age():
+    """Unless its answer tells when it began to work."""
+    schedule = new()
+    for key in "ab":
+        schedule.add(key, TaskFacts(endpoint=ENDPOINT), 100.0)
+    assert sorted(schedule.take(100.0, 2)) == ["a", "b"]
+    schedule.saw("a", FINISHED, 100.0, 0.5)
+    kind = schedule.planner.memory.kind(ENDPOINT, None)
+    assert (kind.age.seen, kind.service.seen) == (0, 0)
+    schedule.saw("b", Sighting(state="finished", execute_ms=0.0, complete_ms=5000.0), 100.0, 0.5)
+    assert (kind.age.seen, kind.service.seen) == (0, 1)
 
 
 def test_tasks_are_kept_apart_by_account_and_endpoint():
