@@ -20,6 +20,8 @@ from novita_async.errors import ConfigurationError, NovitaError
 from novita_async.events import Paced
 from novita_async.models.accounts import Account
 
+AHEAD: Final = 0.002
+"""Seconds before its turn at which a poll may be chosen: timers are no finer."""
 REVIVAL: Final = 60.0
 """Seconds after which an account that was taken out may try again, because balances are topped up and keys
 mended."""
@@ -32,6 +34,7 @@ class _Member:
     account: Account
     pacer: AccountPacer
     next_poll_at: float = 0.0
+    polls_pause_until: float = 0.0
     error: NovitaError | None = None
     out_until: float = 0.0
 
@@ -301,19 +304,32 @@ class SessionPool:
             return (self._members[label].account,)
         return tuple(member.account for member in self._members.values())
 
+    def may_choose_poll_at(self, label: str | None, now: float) -> float:
+        """When the next poll may be chosen of a task that this account paid for."""
+        turn_at = max(self._members[account.label].next_poll_at for account in self.accounts(label))
+        return max(now, turn_at) - AHEAD
+
+    def polls_free(self, label: str | None, now: float) -> int:
+        """How many polls may be chosen now: what is chosen should not stand in line, but be sent."""
+        since = now - self.may_choose_poll_at(label, now)
+        return 1 + int(since * self._polls_per_second) if since >= 0 else 0
+
     async def poll_turn(self, account: Account) -> None:
         """Wait until this account may poll once more."""
         member = self._members[account.label]
-        now = anyio.current_time()
-        at = max(now, member.next_poll_at)
-        member.next_poll_at = at + 1 / self._polls_per_second
-        if at > now:
-            await anyio.sleep_until(at)
+        at = -math.inf
+        while at < member.polls_pause_until:  # the server may ask for a pause while polls wait for their turn
+            now = anyio.current_time()
+            at = max(now, member.next_poll_at)
+            member.next_poll_at = at + 1 / self._polls_per_second
+            if at > now:
+                await anyio.sleep_until(at)
 
     def pause_polls(self, account: Account, seconds: float) -> None:
         """Let this account not poll for a while, because the server asked for it."""
         member = self._members[account.label]
-        member.next_poll_at = max(member.next_poll_at, anyio.current_time() + seconds)
+        member.polls_pause_until = max(member.polls_pause_until, anyio.current_time() + seconds)
+        member.next_poll_at = max(member.next_poll_at, member.polls_pause_until)
 
     def _wake_heads(self) -> None:
         for line in self._lines.values():

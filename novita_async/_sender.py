@@ -42,6 +42,8 @@ from novita_async.models.results import Snapshot, Task
 T = TypeVar("T")
 
 _TOKEN_BYTES: Final = 16
+_POLLS_PAUSE: Final = 1.0
+"""Seconds for which an account does not poll after a 429 that does not say for how long."""
 
 PATIENCE_WITH_ONE_ANSWER: Final = 30.0
 """Seconds for which the answer to one question is waited for; asking again costs nothing."""
@@ -430,6 +432,7 @@ class Sender:
                 lambda response: protocol.read_snapshot(response, mine),
                 task.task_id,
             )
-        except RateLimited as error:
-            self.pool.pause_polls(account, error.retry_after or 1.0)
+        except APIError as error:
+            pause = error.retry_after or (_POLLS_PAUSE if isinstance(error, RateLimited) else 0.0)
+            self.pool.pause_polls(account, pause)
             raise

@@ -1,8 +1,9 @@
 """The one poll loop over many tasks.
 
-The schedule says when to look; this only looks. At most `Polling.concurrency` looks are under way, and one
-that has found the end of a task is under way until its outcome has been taken: a slow consumer slows polling
-instead of filling memory.
+A schedule for each account says when to look; this only looks. Accounts are kept apart so that one whose
+polls must wait, for its cap or because the service asks for it, does not hold up the others. At most
+`Polling.concurrency` looks are under way, and one that has found the end of a task is under way until its
+outcome has been taken: a slow consumer slows polling instead of filling memory.
 
 Where webhook events are relied on (`_policy.hinting` says when), a task is not in the schedule but left to
 its event, with a time after which it is looked at without one.
@@ -10,7 +11,7 @@ its event, with a time after which it is looked at without one.
 
 import heapq
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -56,6 +57,7 @@ class _Record:
 
     task: Task
     request: Request | None
+    schedule: PollSchedule
     began_at: float
     deadline: float
     under_way: bool = False
@@ -99,10 +101,12 @@ class Watcher:
 
     _sender: Sender
     _polling: Polling
-    _schedule: PollSchedule
+    _memory: PollMemory
     _deliver: Deliver
     _emit: Callable[[Event], None]
     _callbacks: Callbacks
+    _schedules: dict[str | None, PollSchedule] = field(factory=dict)
+    """By the label of the account that is asked. None: each in turn."""
     _records: dict[str, _Record] = field(factory=dict)
     _deadlines: list[tuple[float, str]] = field(factory=list)
     _net: list[tuple[float, str]] = field(factory=list)
@@ -116,7 +120,7 @@ class Watcher:
     @classmethod
     def of(cls, sender: Sender, polling: Polling, memory: PollMemory, deliver: Deliver) -> "Watcher":
         """Make a watcher with a schedule of its own and a memory that may be shared."""
-        return cls(sender, polling, polling.schedule(memory), deliver, sender.emit, sender.callbacks)
+        return cls(sender, polling, memory, deliver, sender.emit, sender.callbacks)
 
     def __repr__(self) -> str:
         return f"<Watcher {len(self._records)} tasks, {self._busy} looks under way>"
@@ -124,9 +128,8 @@ class Watcher:
     def statistics(self) -> WatchStatistics:
         """How it is doing now."""
         left = sum(record.left_until is not None for record in self._records.values())
-        return WatchStatistics(
-            waiting=len(self._records), left_to_events=left, polls=self._schedule.statistics()
-        )
+        polls = PollStatistics.together(schedule.statistics() for schedule in self._schedules.values())
+        return WatchStatistics(waiting=len(self._records), left_to_events=left, polls=polls)
 
     def add(self, task: Task, request: Request | None = None, timeout: float | None = None) -> None:
         """Wait for one more task, for `timeout` seconds from now or as long as the policy says."""
@@ -134,11 +137,20 @@ class Watcher:
             return
         now = anyio.current_time()
         deadline = now + (self._polling.deadline if timeout is None else timeout)
-        record = self._records[task.task_id] = _Record(task, request, now, deadline)
+        record = _Record(task, request, self._schedule_of(task), now, deadline)
+        self._records[task.task_id] = record
         heapq.heappush(self._deadlines, (deadline, task.task_id))
         if not self._left(record, now):
             self._into_schedule(record, now, at_once=self._callbacks.heard(task.task_id))
         self._changed.set()
+
+    def _schedule_of(self, task: Task) -> PollSchedule:
+        accounts = self._sender.pool.accounts(task.account)
+        label = accounts[0].label if len(accounts) == 1 else None
+        schedule = self._schedules.get(label)
+        if schedule is None:
+            schedule = self._schedules[label] = self._polling.schedule(self._memory)
+        return schedule
 
     def _into_schedule(self, record: _Record, now: float, *, at_once: bool) -> None:
         task, request = record.task, record.request
@@ -149,9 +161,9 @@ class Watcher:
             submitted_at=task.submitted_at,
             account=task.account,
         )
-        self._schedule.add(task.task_id, facts, now)
+        record.schedule.add(task.task_id, facts, now)
         if at_once:
-            self._schedule.wake(task.task_id, now)
+            record.schedule.wake(task.task_id, now)
 
     def close(self) -> None:
         """No task will be added any more: end once all have ended."""
@@ -176,14 +188,29 @@ class Watcher:
     def _start(self, looks: TaskGroup, now: float) -> None:
         for record in self._overdue(now):
             looks.start_soon(self._give_up, record, now)
-        for key in self._schedule.take(now, self._polling.concurrency - self._busy):
-            self._busy += 1
-            self._records[key].under_way = True
-            looks.start_soon(self._look, self._records[key])
+        for label, schedule in self._longest_due_first():
+            free = self._polling.concurrency - self._busy
+            for key in schedule.take(now, min(free, self._sender.pool.polls_free(label, now))):
+                self._busy += 1
+                self._records[key].under_way = True
+                looks.start_soon(self._look, self._records[key])
+
+    def _longest_due_first(self) -> Iterable[tuple[str | None, PollSchedule]]:
+        schedules = self._schedules.items()
+        return schedules if len(schedules) == 1 else sorted(schedules, key=lambda x: x[1].next_at(-math.inf))
+
+    def _next_look_at(self, now: float) -> float:
+        """When a look can be started; infinite where something else must happen first."""
+        if self._busy >= self._polling.concurrency:
+            return math.inf
+        turn_at = self._sender.pool.may_choose_poll_at
+        return min(
+            (max(schedule.next_at(now), turn_at(label, now)) for label, schedule in self._schedules.items()),
+            default=math.inf,
+        )
 
     async def _until_something_changes(self, now: float) -> None:
-        free = self._busy < self._polling.concurrency
-        due = self._schedule.next_at(now) if free else math.inf
+        due = self._next_look_at(now)
         deadline = self._deadlines[0][0] if self._deadlines else math.inf
         late = min(self._net[0][0], self._callbacks.silent_at) if self._net else math.inf
         with anyio.move_on_after(max(0.0, min(due, deadline, late) - now)):
@@ -202,7 +229,7 @@ class Watcher:
         elif record.left_until is not None:
             self._into_schedule(record, now, at_once=True)
         else:
-            self._schedule.wake(task_id, now)
+            record.schedule.wake(task_id, now)
         self._changed.set()
         return True
 
@@ -241,7 +268,7 @@ class Watcher:
         if is_left:
             self._into_schedule(record, now, at_once=False)
         elif self._left(record, now):
-            self._schedule.drop(record.task.task_id)
+            record.schedule.drop(record.task.task_id)
 
     def _left(self, record: _Record, now: float, until: float = 0.0) -> bool:
         """Leave a task to its event, at least until then, if that should still come."""
@@ -258,9 +285,9 @@ class Watcher:
         key = record.task.task_id
         if record.hinted:
             record.hinted = False
-            self._schedule.wake(key, now)
+            record.schedule.wake(key, now)
         elif record.doubted_at is None and self._left(record, now, now + _net_pause(record, now)):
-            self._schedule.drop(key)
+            record.schedule.drop(key)
         record.by_the_net = False
 
     def _tell_callbacks(self, record: _Record, outcome: Outcome, now: float) -> None:
@@ -287,7 +314,7 @@ class Watcher:
 
     def _forget(self, record: _Record) -> _Record:
         del self._records[record.task.task_id]
-        self._schedule.drop(record.task.task_id)
+        record.schedule.drop(record.task.task_id)
         self._sweep()
         self._changed.set()
         return record
@@ -344,7 +371,7 @@ class Watcher:
     def _learn(self, record: _Record, snapshot: Snapshot, now: float) -> Outcome | None:
         record.task = snapshot.task
         record.last_status, record.last_error, record.doubted_at = snapshot.status, None, None
-        self._schedule.saw(snapshot.task.task_id, _sighting(snapshot), now, self._sender.jitter())
+        record.schedule.saw(snapshot.task.task_id, _sighting(snapshot), now, self._sender.jitter())
         if snapshot.state == "failed":
             failed = TaskFailed(
                 task=snapshot.task,
@@ -367,7 +394,7 @@ class Watcher:
         if now - record.doubted_at > self._polling.patience:
             return record.unfinished(now)
         hint = error.retry_after if isinstance(error, APIError) else None
-        self._schedule.missed(record.task.task_id, now, self._sender.jitter(), hint)
+        record.schedule.missed(record.task.task_id, now, self._sender.jitter(), hint)
         return None
 
     def _may_be_too_early(self, record: _Record, error: NovitaError, now: float) -> bool:

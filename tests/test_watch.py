@@ -219,6 +219,56 @@ async def test_a_refused_poll_holds_up_all_polls_of_the_account():
     assert transport.asked["b"][1] >= 20
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_polls_that_wait_for_their_turn_are_held_up_too(status):
+    """Once the service has asked for a pause, none goes out before it is over."""
+    ids = [f"t{i}" for i in range(40)]
+    answers = {key: [DONE] for key in ids} | {
+        "t0": [refused(status, "UNKNOWN", **{"retry-after": "20"}), DONE]
+    }
+    polling = Polling.fixed(1.0, polls_per_second=1000)
+    client, transport = client_for(answers, polling=polling, latency=0.0015)
+    await outcomes_of(client, ids)
+    asked = sorted(at for looks in transport.asked.values() for at in looks)
+    pause = [at for at in asked if at > 0.0015]
+    assert len(pause) > 30
+    assert min(pause) >= 20
+
+
+def two_accounts():
+    return {"api_key": None, "accounts": [Account(api_key=key, label=key) for key in ("one", "two")]}
+
+
+async def test_an_account_that_must_pause_does_not_hold_up_the_others():
+    ones, twos = ([Task(task_id=f"{key}{i}", account=key) for i in range(40)] for key in ("one", "two"))
+    answers = {task.task_id: [DONE] for task in twos}
+    answers |= {task.task_id: [refused(429, "UNKNOWN", **{"retry-after": "30"}), DONE] for task in ones}
+    client, transport = client_for(answers, **two_accounts())
+    await outcomes_of(client, ones + twos)
+    assert max(looks[0] for key, looks in transport.asked.items() if key.startswith("two")) < 5
+
+
+async def test_an_account_with_many_tasks_does_not_hold_up_one_with_few():
+    """Each has its own cap, though all share the polls that may be under way."""
+    many = [Task(task_id=f"many{i}", account="one") for i in range(400)]
+    few = [Task(task_id=f"few{i}", account="two") for i in range(5)]
+    answers = {task.task_id: [RUNNING, DONE] for task in many + few}
+    client, _ = client_for(answers, latency=0.1, **two_accounts())
+    async with client, client.watch(many + few) as outcomes:
+        while not (await anext(outcomes)).task_id.startswith("few"):
+            pass
+        assert anyio.current_time() < 3
+        assert outcomes.statistics().watching.polls.waiting > 300
+
+
+async def test_a_deadline_is_kept_while_polls_are_held_up():
+    answers = {key: [refused(429, "UNKNOWN", **{"retry-after": "60"})] for key in "abcdef"}
+    client, _ = client_for(answers)
+    got = await outcomes_of(client, list(answers), timeout=10)
+    assert {type(outcome) for outcome in got} == {Unfinished}
+    assert anyio.current_time() == pytest.approx(10)
+
+
 async def test_every_task_comes_to_its_true_end_when_a_fifth_of_the_polls_fail():
     faults = (Fault.refuse(), Fault.reset_after(), Fault.truncate(10), Fault.garbage(), Fault.answer(503))
     rules = [FaultRule(fault=fault, on="poll", chance=0.05) for fault in faults]

@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from attrs import Attribute, define, field, frozen
+from attrs import Attribute, asdict, define, field, fields, frozen
 
 from novita_async._policy._durations import GOLDEN
 from novita_async._policy._learner import Learner
@@ -80,6 +80,12 @@ class PollStatistics:
     """Looks that were answered or missed so far."""
     missed: int
     """Looks that were missed so far."""
+
+    @classmethod
+    def together(cls, several: "Iterable[PollStatistics]") -> "PollStatistics":
+        """Add up those of several schedules."""
+        rows = [asdict(one) for one in several]
+        return cls(**{each.name: sum(row[each.name] for row in rows) for each in fields(cls)})
 
 
 @frozen(kw_only=True)
