@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from novita_async._version import __version__
 
 if TYPE_CHECKING:
-    from novita_async._batch import Outcomes
+    from novita_async._batch import Outcomes, Updates
     from novita_async._client import NovitaClient
     from novita_async._codec import request_from_json, request_to_json
     from novita_async._journal.sqlite import SqliteJournal
@@ -92,16 +92,19 @@ if TYPE_CHECKING:
         ImageResult,
         NsfwDetection,
         Outcome,
+        Processing,
+        Queued,
         Snapshot,
         Succeeded,
         Task,
         Timings,
         Uncertain,
         Unfinished,
+        Update,
     )
 
 _ROOMS: Final = {
-    "_batch": "Outcomes",
+    "_batch": "Outcomes Updates",
     "_client": "NovitaClient",
     "_codec": "request_from_json request_to_json",
     "_journal.sqlite": "SqliteJournal",
@@ -127,8 +130,8 @@ _ROOMS: Final = {
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
     """,
     "models.results": """
-        Artifact Failed Image ImageResult NsfwDetection Outcome Snapshot Succeeded Task Timings Uncertain
-        Unfinished
+        Artifact Failed Image ImageResult NsfwDetection Outcome Processing Queued Snapshot Succeeded Task
+        Timings Uncertain Unfinished Update
     """,
 }
 """In which room each public name lives."""
@@ -190,6 +193,8 @@ __all__ = [
     "PermissionDenied",
     "Polling",
     "Preprocessor",
+    "Processing",
+    "Queued",
     "RateLimited",
     "Refiner",
     "Request",
@@ -212,6 +217,8 @@ __all__ = [
     "Txt2Img",
     "Uncertain",
     "Unfinished",
+    "Update",
+    "Updates",
     "Upscaler",
     "Webhook",
     "__version__",

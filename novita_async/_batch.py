@@ -7,6 +7,7 @@ slows the input. A request that cannot be served is one outcome. What dooms all 
 no endpoint is left) stops the sending, lets what is paid come out, and is then raised once.
 """
 
+import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,7 +20,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -43,7 +44,17 @@ from novita_async.errors import (
 from novita_async.events import Announced, Finished, Planned
 from novita_async.models import _rules as rules
 from novita_async.models.requests import AnyTask, Img2Img, Request, Txt2Img
-from novita_async.models.results import Failed, Outcome, Succeeded, Task, Uncertain, Unfinished
+from novita_async.models.results import (
+    Failed,
+    Outcome,
+    Snapshot,
+    Succeeded,
+    Task,
+    Uncertain,
+    Unfinished,
+    Update,
+    update_of,
+)
 
 IN_FLIGHT: Final = 64
 
@@ -71,27 +82,15 @@ class StreamStatistics:
 
 
 @define(eq=False, repr=False)
-class Outcomes:
-    """The outcomes of a stream or a watch, in the order in which they come. Iterate over it once."""
+class _Handle:
+    """What a stream or a watch can be asked and told while it runs."""
 
     _pipeline: "Pipeline"
 
     def __repr__(self) -> str:
         s = self.statistics()
         counts = f"{s.taken_in} taken in, {s.submitted} submitted, {s.delivered} delivered, {s.unsent} unsent"
-        return f"<Outcomes: {counts}>"
-
-    def __aiter__(self) -> AsyncIterator[Outcome]:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        """Give the next outcome.
-
-        Raises:
-            NovitaError: what ended the stream early, after the outcomes of all that was paid; its `unsent`
-                counts the requests that were taken in and not sent.
-        """
-        return await self._pipeline.next_outcome()
+        return f"<{type(self).__name__}: {counts}>"
 
     @property
     def unfinished(self) -> tuple[Task, ...]:
@@ -104,12 +103,79 @@ class Outcomes:
         return tuple(self._pipeline.uncertain)
 
     def watch(self, task: "Task | str") -> None:
-        """Wait for one more paid task."""
+        """Wait for one more paid task.
+
+        A watch ends when it is asked for the next outcome and nothing is left, so whoever takes the last one
+        may still add another.
+        """
         self._pipeline.watch_task(task)
 
     def statistics(self) -> StreamStatistics:
         """How it is doing now."""
         return self._pipeline.statistics()
+
+
+@define(eq=False, repr=False)
+class Outcomes(_Handle):
+    """The outcomes of a stream or a watch, in the order in which they come. Iterate over it once."""
+
+    def __aiter__(self) -> AsyncIterator[Outcome]:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        """Give the next outcome.
+
+        Raises:
+            NovitaError: what ended the stream early, after the outcomes of all that was paid; its `unsent`
+                counts the requests that were taken in and not sent.
+        """
+        return cast("Outcome", await self._pipeline.next_item())
+
+
+@define(eq=False, repr=False)
+class Updates(_Handle):
+    """What is seen of watched tasks while they go on, and their outcomes. Iterate over it once.
+
+    Only what is new is told. Whoever is slow gets the newest of each task, and after its outcome no more.
+    """
+
+    def __aiter__(self) -> AsyncIterator[Update | Outcome]:
+        return self
+
+    async def __anext__(self) -> Update | Outcome:
+        """Give the next update or outcome."""
+        return await self._pipeline.next_item()
+
+
+H = TypeVar("H", bound=_Handle)
+
+
+@define(eq=False)
+class News:
+    """The newest update of each task that has not been taken yet."""
+
+    _fresh: dict[str, Update] = field(factory=dict)
+    _told: dict[str, Update] = field(factory=dict)
+    _come: anyio.Event = field(factory=anyio.Event)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Keep what was seen, if it is new."""
+        update = update_of(snapshot)
+        if self._told.get(update.task_id) != update:
+            self._fresh[update.task_id] = self._told[update.task_id] = update
+            self._come.set()
+
+    def forget(self, task_id: str) -> None:
+        """Tell nothing more of a task."""
+        self._fresh.pop(task_id, None)
+        self._told.pop(task_id, None)
+
+    async def next(self) -> Update:
+        """Wait for the update that is due the longest."""
+        while not self._fresh:
+            self._come = anyio.Event()
+            await self._come.wait()
+        return self._fresh.pop(next(iter(self._fresh)))
 
 
 @define(eq=False)
@@ -152,6 +218,19 @@ class Pipeline:
     _save_as: NameFiles | None = None
     _in_flight: int = IN_FLIGHT
     _interactive: bool = False
+    _timeout: float | None = None
+    """Seconds to wait for each task of a watch. None: as the policy says."""
+    _total: float | None = None
+    """Seconds to wait for all tasks of a watch together."""
+    _news: News | None = None
+    """Updates to be told besides outcomes."""
+    _ends_at: float = field(default=math.inf, init=False)
+    """When a watch as a whole ends."""
+    _left: int = field(default=0, init=False)
+    """Tasks of a watch whose outcome is still to be taken."""
+    _asking: int = field(default=0, init=False)
+    """How many wait for an outcome just now."""
+    _asked: anyio.Event = field(factory=anyio.Event, init=False)
     _patience: float = field(default=0.0, init=False)
     """Seconds to go on with a file that cannot be had. It is paid, so it is worth as much as its task."""
     paid: dict[str, Task] = field(factory=dict, init=False)
@@ -162,8 +241,8 @@ class Pipeline:
     _slots: anyio.Semaphore = field(init=False)
     _taking_in: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     _tasks: TaskGroup = field(init=False)
-    _to_consumer: MemoryObjectSendStream[Outcome] = field(init=False)
-    _from_pipeline: MemoryObjectReceiveStream[Outcome] = field(init=False)
+    _to_consumer: MemoryObjectSendStream[Update | Outcome] = field(init=False)
+    _from_pipeline: MemoryObjectReceiveStream[Update | Outcome] = field(init=False)
     _failure: BaseException | None = field(default=None, init=False)
     _endpoints: set[str] = field(factory=set, init=False)
     """Endpoints that this stream sends to."""
@@ -183,9 +262,12 @@ class Pipeline:
         if pipeline._in_flight < 1:
             raise ConfigurationError(problem=f"in_flight: {pipeline._in_flight!r} is not 1 or above")
         pipeline._patience = polling.deadline
-        pipeline._watcher = Watcher.of(sender, polling, memory, pipeline._deliver)
+        show = {"show": pipeline._news.show} if pipeline._news else {}
+        pipeline._watcher = Watcher.of(sender, polling, memory, pipeline._deliver, **show)
         pipeline._slots = anyio.Semaphore(pipeline._in_flight)
-        pipeline._to_consumer, pipeline._from_pipeline = anyio.create_memory_object_stream[Outcome](0)
+        pipeline._to_consumer, pipeline._from_pipeline = anyio.create_memory_object_stream[Update | Outcome](
+            0
+        )
         return pipeline
 
     def statistics(self) -> StreamStatistics:
@@ -203,42 +285,58 @@ class Pipeline:
     @asynccontextmanager
     async def stream(self, requests: Requests) -> AsyncGenerator[Outcomes]:
         """Send requests and hand out their outcomes. Leaving the block leaves nothing running."""
-        async with self._running(lambda: self._send_all(requests)) as outcomes:
+        async with self._running(lambda: self._send_all(requests), Outcomes) as outcomes:
             yield outcomes
 
     @asynccontextmanager
-    async def watch(
-        self,
-        tasks: Mapping[Task, Request | None],
-        timeout: float | None,  # noqa: ASYNC109 - each outcome tells of its own
-    ) -> AsyncGenerator[Outcomes]:
-        """Hand out the outcomes of paid tasks, each waited for `timeout` seconds, or as the policy says."""
+    async def watch(self, tasks: Mapping[Task, Request | None], handle: type[H]) -> AsyncGenerator[H]:
+        """Hand out the outcomes of paid tasks."""
+        if self._total is not None:
+            self._ends_at = anyio.current_time() + self._total
         for task, request in tasks.items():
-            self.watch_task(task, request, timeout)
-        async with self._running(self._watch_all) as outcomes:
+            self.watch_task(task, request)
+        async with self._running(self._watch_all, handle) as outcomes:
             yield outcomes
 
     @asynccontextmanager
-    async def _running(self, run: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[Outcomes]:
+    async def _running(
+        self, run: Callable[[], Coroutine[Any, Any, None]], handle: type[H]
+    ) -> AsyncGenerator[H]:
         with self._to_consumer, self._from_pipeline:
             async with task_group() as tasks:
                 tasks.start_soon(run)
+                if self._news is not None:
+                    tasks.start_soon(self._tell, self._news)
                 try:
-                    yield Outcomes(self)
+                    yield handle(self)
                 finally:
                     tasks.cancel_scope.cancel()
 
-    async def next_outcome(self) -> Outcome:
-        """Wait for the next outcome; raise what ended the stream early, or `StopAsyncIteration`."""
+    async def next_item(self) -> Update | Outcome:
+        """Wait for what comes next; raise what ended the stream early, or `StopAsyncIteration`."""
+        self._asking += 1
+        self._asked.set()
         try:
             return await self._from_pipeline.receive()
         except anyio.EndOfStream:
             failure, self._failure = self._failure, None
+        except BaseException:
+            self._asking -= 1
+            raise
         if failure is None:
             raise StopAsyncIteration
         if isinstance(failure, NovitaError):
             failure.unsent = self._unsent
         raise failure
+
+    async def _give(self, item: Update | Outcome) -> None:
+        """Wait until the consumer has taken something."""
+        await self._to_consumer.send(item)
+        self._asking -= 1
+
+    async def _tell(self, news: News) -> None:
+        while True:
+            await self._give(await news.next())
 
     # --- Input ----------------------------------------------------------------------------------------------
 
@@ -254,16 +352,19 @@ class Pipeline:
     async def _watch_all(self) -> None:
         with self._to_consumer:
             async with task_group() as self._tasks:
+                self._tasks.start_soon(self._watcher.run)
+                while self._left or not self._asking:  # whoever has taken the last one may still add another
+                    self._asked = anyio.Event()
+                    await self._asked.wait()
                 self._watcher.close()
-                await self._watcher.run()
 
-    def watch_task(
-        self, task: Task | str, request: Request | None = None, timeout: float | None = None
-    ) -> None:
+    def watch_task(self, task: Task | str, request: Request | None = None) -> None:
         """Wait for a paid task."""
         known = Task(task_id=task) if isinstance(task, str) else task
         self.paid[known.task_id] = known
-        self._watcher.add(known, request, timeout)
+        patience = self._patience if self._timeout is None else self._timeout
+        left = max(0.0, self._ends_at - anyio.current_time())
+        self._left += self._watcher.add(known, request, min(patience, left))
 
     async def _take_in(self, requests: Requests, sending: TaskGroup) -> None:
         """Start sending requests as slots come free, until the input ends or is of no use any more."""
@@ -403,8 +504,12 @@ class Pipeline:
             await self._hand_out(evolve(outcome, paths=paths))
 
     async def _hand_out(self, outcome: Outcome) -> None:
-        await self._to_consumer.send(outcome)
+        if self._news is not None:
+            self._news.forget(outcome.task_id or "")
+        await self._give(outcome)
         self._delivered += 1
+        self._left -= 1
+        self._asked.set()
         self._slots.release()
         if isinstance(outcome, Uncertain):
             self.certain(outcome.error)

@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import anyio
 import anyio.to_thread
 from attrs import frozen
 
 from novita_async import _protocol as protocol
-from novita_async._batch import IN_FLIGHT, NameFiles, Outcomes, Pipeline, Requests
+from novita_async._batch import IN_FLIGHT, NameFiles, News, Outcomes, Pipeline, Requests, Updates
 from novita_async._book import JournalBook
 from novita_async._callbacks import PATIENCE, Callbacks, WebhookStatistics
 from novita_async._download import Saver, SaverStatistics
@@ -214,10 +214,7 @@ class NovitaClient:
         """
         hold = self._sender.callbacks.hold if timeout is None else min(timeout, self._sender.callbacks.hold)
         task = await self._sender.submit(request, interactive=priority == "interactive", hold=hold)
-        async with self._pipeline().watch({task: request}, timeout) as outcomes:
-            async for outcome in outcomes:
-                return outcome.unwrap()
-        raise AssertionError("a watch of one task has one outcome")  # pragma: no cover
+        return await self._wait(task, request, timeout)
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
@@ -231,6 +228,34 @@ class NovitaClient:
             NovitaError: nothing was bought.
         """
         return await self._sender.submit(request, interactive=priority == "interactive")
+
+    async def wait(
+        self,
+        task: Task | str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
+    ) -> ImageResult:
+        """Wait for the result of one paid task: of this client, of yesterday, after a `TaskTimeout`.
+
+        Args:
+            task: The task, or its id.
+            timeout: Seconds to wait. None: the polling policy's deadline.
+
+        Raises:
+            TaskFailed: the service gave up.
+            TaskTimeout: not finished in time; wait again for `error.task`.
+            NovitaError: the task cannot be asked for.
+        """
+        return await self._wait(_task(task), None, timeout)
+
+    async def _wait(
+        self,
+        task: Task,
+        request: Request | None,
+        timeout: float | None,  # noqa: ASYNC109 - as above
+    ) -> ImageResult:
+        async with self._pipeline(timeout=timeout).watch({task: request}, Outcomes) as outcomes:
+            return (await anext(outcomes)).unwrap()
 
     async def poll(self, task: Task | str) -> Snapshot:
         """Look at a task once.
@@ -334,22 +359,54 @@ class NovitaClient:
             async with pipeline.stream(requests) as outcomes:
                 yield outcomes
 
+    @overload
     def watch(
         self,
         tasks: Iterable[Task | str],
         *,
         timeout: float | None = None,
+        total: float | None = None,
         save_to: str | os.PathLike[str] | None = None,
-    ) -> AbstractAsyncContextManager[Outcomes]:
+        updates: Literal[False] = False,
+    ) -> AbstractAsyncContextManager[Outcomes]: ...
+
+    @overload
+    def watch(
+        self,
+        tasks: Iterable[Task | str],
+        *,
+        timeout: float | None = None,
+        total: float | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        updates: Literal[True],
+    ) -> AbstractAsyncContextManager[Updates]: ...
+
+    def watch(
+        self,
+        tasks: Iterable[Task | str],
+        *,
+        timeout: float | None = None,
+        total: float | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        updates: bool = False,
+    ) -> AbstractAsyncContextManager[Outcomes | Updates]:
         """Wait for tasks that are paid for: of this client, of yesterday, of another process.
 
         Args:
-            tasks: Tasks, or their ids.
+            tasks: Tasks, or their ids. More can be added while it runs: `outcomes.watch(task)`.
             timeout: Seconds to wait for each. None: the polling policy's deadline.
+            total: Seconds to wait for all together: what has not ended by then comes out as `Unfinished`.
             save_to: Folder for the result files; made where it is missing.
+            updates: Tell besides what is seen on the way, `Queued` and `Processing`, for a progress display.
         """
-        pipeline = self._pipeline(save_to=None if save_to is None else Path(save_to))
-        return pipeline.watch({_task(task): None for task in tasks}, timeout)
+        pipeline = self._pipeline(
+            save_to=None if save_to is None else Path(save_to),
+            timeout=timeout,
+            total=total,
+            news=News() if updates else None,
+        )
+        known = {_task(task): None for task in tasks}
+        return pipeline.watch(known, Updates) if updates else pipeline.watch(known, Outcomes)
 
     def _pipeline(self, **options: Any) -> Pipeline:
         return Pipeline.of(self._sender, self._saver, self._polling, self._memory, **options)

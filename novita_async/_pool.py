@@ -306,8 +306,9 @@ class SessionPool:
 
     def may_choose_poll_at(self, label: str | None, now: float) -> float:
         """When the next poll may be chosen of a task that this account paid for."""
-        turn_at = max(self._members[account.label].next_poll_at for account in self.accounts(label))
-        return max(now, turn_at) - AHEAD
+        member = self._members.get(label) if label is not None else None
+        asked = self._members.values() if member is None else (member,)
+        return max(now, *(each.next_poll_at for each in asked)) - AHEAD
 
     def polls_free(self, label: str | None, now: float) -> int:
         """How many polls may be chosen now: what is chosen should not stand in line, but be sent."""

@@ -39,6 +39,8 @@ from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Ta
 
 Deliver = Callable[[Outcome], Awaitable[None]]
 """Hands an outcome to whoever waits for it; returns once it was taken."""
+Show = Callable[[Snapshot], None]
+"""Shows what was seen of a task that goes on to whoever wants to know; returns at once."""
 
 NET_GROWTH: Final = 0.5
 """A task that the net has found running is left to its event for this part of its age more."""
@@ -105,6 +107,7 @@ class Watcher:
     _deliver: Deliver
     _emit: Callable[[Event], None]
     _callbacks: Callbacks
+    _show: Show = lambda _: None
     _schedules: dict[str | None, PollSchedule] = field(factory=dict)
     """By the label of the account that is asked. None: each in turn."""
     _records: dict[str, _Record] = field(factory=dict)
@@ -118,9 +121,16 @@ class Watcher:
     _changed: anyio.Event = field(factory=anyio.Event)
 
     @classmethod
-    def of(cls, sender: Sender, polling: Polling, memory: PollMemory, deliver: Deliver) -> "Watcher":
-        """Make a watcher with a schedule of its own and a memory that may be shared."""
-        return cls(sender, polling, memory, deliver, sender.emit, sender.callbacks)
+    def of(
+        cls,
+        sender: Sender,
+        polling: Polling,
+        memory: PollMemory,
+        deliver: Deliver,
+        show: Show = lambda _: None,
+    ) -> "Watcher":
+        """Make a watcher with schedules of its own and a memory that may be shared."""
+        return cls(sender, polling, memory, deliver, sender.emit, sender.callbacks, show)
 
     def __repr__(self) -> str:
         return f"<Watcher {len(self._records)} tasks, {self._busy} looks under way>"
@@ -131,10 +141,13 @@ class Watcher:
         polls = PollStatistics.together(schedule.statistics() for schedule in self._schedules.values())
         return WatchStatistics(waiting=len(self._records), left_to_events=left, polls=polls)
 
-    def add(self, task: Task, request: Request | None = None, timeout: float | None = None) -> None:
-        """Wait for one more task, for `timeout` seconds from now or as long as the policy says."""
+    def add(self, task: Task, request: Request | None = None, timeout: float | None = None) -> bool:
+        """Wait for one more task, for `timeout` seconds from now or as long as the policy says.
+
+        Returns whether it was not waited for already.
+        """
         if task.task_id in self._records:
-            return
+            return False
         now = anyio.current_time()
         deadline = now + (self._polling.deadline if timeout is None else timeout)
         record = _Record(task, request, self._schedule_of(task), now, deadline)
@@ -143,6 +156,7 @@ class Watcher:
         if not self._left(record, now):
             self._into_schedule(record, now, at_once=self._callbacks.heard(task.task_id))
         self._changed.set()
+        return True
 
     def _schedule_of(self, task: Task) -> PollSchedule:
         accounts = self._sender.pool.accounts(task.account)
@@ -382,6 +396,7 @@ class Watcher:
             return Failed(task=snapshot.task, request=record.request, error=failed)
         if snapshot.result is not None:
             return Succeeded(result=snapshot.result, request=record.request)
+        self._show(snapshot)
         return None
 
     def _doubt(self, record: _Record, error: NovitaError, now: float) -> Outcome | None:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from service import picture
+from service import picture, request
 
+from novita_async import NovitaClient
 from novita_async.testing import SimulatorConfig, SimulatorServer
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-TWELVE_LINES, FOUR_ENDS, SERVICE, BATCH, HOOKED, PLUGIN = BLOCKS
+TWELVE_LINES, FOUR_ENDS, SERVICE, BATCH, WATCHING, HOOKED, PLUGIN = BLOCKS
 
 
 @pytest.fixture
@@ -69,6 +70,18 @@ def test_the_four_ends_are_told_apart(environment, tmp_path):
     done = run(FOUR_ENDS, tmp_path, environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "[3600]" in done.stdout
+
+
+def test_tasks_are_followed_by_their_ids(simulator, environment, tmp_path):
+    async def buy():
+        async with NovitaClient("sk_simulator", base_url=simulator.url) as client:
+            return (await client.submit(request())).task_id
+
+    task_id = anyio.run(buy)
+    code = WATCHING.replace("*sys.argv[1:]", repr(task_id))
+    done = run(code, tmp_path, environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-2:] == [f"{task_id} Succeeded", "1"]
 
 
 @contextmanager

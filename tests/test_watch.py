@@ -18,10 +18,13 @@ from novita_async import (
     NovitaClient,
     PermissionDenied,
     Polling,
+    Processing,
+    Queued,
     Succeeded,
     Task,
     TaskFailed,
     TaskNotFound,
+    TaskTimeout,
     Unfinished,
     events,
 )
@@ -322,6 +325,46 @@ async def test_a_task_that_was_given_up_is_not_looked_at_any_more():
     assert max(transport.asked["late"]) < 6
 
 
+async def test_all_together_are_waited_for_no_longer_than_the_total():
+    """Tasks that are added while it runs included, and each for no longer than its own time."""
+    client, _ = client_for({key: [RUNNING] for key in "abc"})
+    async with client, client.watch(["a"], timeout=20, total=30) as outcomes:
+        await anyio.sleep(5)
+        outcomes.watch("b")
+        await anyio.sleep(10)
+        outcomes.watch("c")
+        got = [(outcome.task_id, round(outcome.error.waited, 3)) async for outcome in outcomes]
+        assert anyio.current_time() == pytest.approx(30)
+    assert got == [("a", 20), ("b", 20), ("c", 15)]
+
+
+async def test_a_task_added_after_the_total_is_unfinished_at_once():
+    client, transport = client_for({"a": [DONE]})
+    async with client, client.watch([], total=10) as outcomes:
+        await anyio.sleep(15)
+        outcomes.watch("a")
+        (outcome,) = [outcome async for outcome in outcomes]
+    assert isinstance(outcome, Unfinished)
+    assert transport.asked == {}
+
+
+async def test_a_timeout_is_resumed_with_one_call():
+    client, _ = client_for([RUNNING] * 15 + [DONE])
+    async with client:
+        with pytest.raises(TaskTimeout) as caught:
+            await client.wait("t", timeout=5)
+        result = await client.wait(caught.value.task)
+        assert client.unfinished == ()
+    assert result.task.task_id == "t"
+
+
+async def test_waiting_for_one_task_raises_what_it_failed_of():
+    client, _ = client_for([RUNNING, seen("TASK_STATUS_FAILED")])
+    async with client:
+        with pytest.raises(TaskFailed):
+            await client.wait(Task(task_id="t"))
+
+
 async def test_watching_again_after_a_timeout_finds_the_end():
     client, _ = client_for([RUNNING] * 15 + [DONE])
     async with client:
@@ -350,6 +393,56 @@ async def test_tasks_are_added_while_it_runs():
         await anyio.sleep(2)
         outcomes.watch("b")
         assert [outcome.task_id async for outcome in outcomes] == ["b", "a"]
+
+
+async def test_a_task_added_when_the_last_outcome_was_taken_is_waited_for():
+    """Each asks for the next: nothing is left in between, and yet the watch goes on."""
+    chain = {"a": "b", "b": "c"}
+    client, _ = client_for({key: [RUNNING, DONE] for key in "abc"})
+    got = []
+    async with client, client.watch(["a"]) as outcomes:
+        async for outcome in outcomes:
+            got.append(outcome.task_id)
+            await anyio.sleep(30)
+            if outcome.task_id in chain:
+                outcomes.watch(chain[outcome.task_id])
+    assert got == ["a", "b", "c"]
+    assert outcomes.unfinished == ()
+
+
+async def test_a_watch_of_nothing_ends_at_once_unless_something_is_added():
+    client, _ = client_for({"a": [DONE]})
+    async with client:
+        async with client.watch([]) as outcomes:
+            assert [outcome async for outcome in outcomes] == []
+        async with client.watch([]) as outcomes:
+            await anyio.sleep(100)
+            outcomes.watch("a")
+            assert [outcome.task_id async for outcome in outcomes] == ["a"]
+
+
+async def test_asking_in_vain_for_a_while_does_not_end_the_watch():
+    client, _ = client_for({"a": [RUNNING] * 10 + [DONE], "b": [DONE]})
+    async with client, client.watch(["a"]) as outcomes:
+        with anyio.move_on_after(3):
+            await anext(outcomes)
+        assert (await anext(outcomes)).task_id == "a"
+        await anyio.sleep(1)
+        outcomes.watch("b")
+        assert [outcome.task_id async for outcome in outcomes] == ["b"]
+
+
+async def test_two_may_take_outcomes_and_both_see_the_end():
+    client, _ = client_for({key: [DONE] for key in "abc"})
+    got = []
+
+    async def take(outcomes):
+        got.extend([outcome.task_id async for outcome in outcomes])
+
+    async with client, client.watch("abc") as outcomes, anyio.create_task_group() as takers:
+        takers.start_soon(take, outcomes)
+        takers.start_soon(take, outcomes)
+    assert sorted(got) == ["a", "b", "c"]
 
 
 async def test_no_more_polls_are_under_way_at_once_than_allowed():
@@ -399,6 +492,73 @@ async def test_the_consumer_may_leave_while_looks_are_under_way():
         assert {task.task_id for task in outcomes.unfinished} == {"a", "b"}
         await anyio.sleep(60)
     assert len(transport.asked["a"]) == 1
+
+
+# --- Updates ------------------------------------------------------------------------------------------------
+
+WAITS = seen("TASK_STATUS_QUEUED")
+
+
+def at(percent):
+    return seen("", task={"status": "TASK_STATUS_PROCESSING", "progress_percent": percent})
+
+
+async def told(client, tasks, pause=0.0, **options):
+    """What a watch tells: of which task, what, and how far it is."""
+    got = []
+    async with client, client.watch(tasks, updates=True, **options) as updates:
+        async for update in updates:
+            percent = update.progress_percent if isinstance(update, Processing) else None
+            got.append((update.task_id, type(update), percent))
+            await anyio.sleep(pause)
+    return got
+
+
+async def test_what_is_seen_on_the_way_can_be_followed_and_only_what_is_new_is_told():
+    client, _ = client_for([WAITS, WAITS, at(10), at(10), NETWORK, at(60), DONE])
+    assert await told(client, ["t"]) == [
+        ("t", Queued, None),
+        ("t", Processing, 10),
+        ("t", Processing, 60),
+        ("t", Succeeded, None),
+    ]
+
+
+async def test_an_unknown_status_is_told_as_it_is():
+    client, _ = client_for([seen("TASK_STATUS_PONDERING"), DONE])
+    async with client, client.watch(["t"], updates=True) as updates:
+        first = await anext(updates)
+    assert (type(first), first.status) == (Processing, "TASK_STATUS_PONDERING")
+
+
+async def test_whoever_is_slow_is_told_the_newest_of_each_task_and_nothing_after_its_end():
+    """A display that takes ten seconds a line misses steps, not ends, and slows no poll down."""
+    client, transport = client_for({key: [WAITS, *(at(i) for i in range(1, 100)), DONE] for key in "ab"})
+    got = await told(client, ["a", "b"], pause=10.0)
+    assert len(got) < 30
+    for key in "ab":
+        mine = [(kind, percent) for task_id, kind, percent in got if task_id == key]
+        assert mine[0] == (Queued, None)
+        assert mine[-1] == (Succeeded, None)
+        steps = [percent for _, percent in mine[1:-1]]
+        assert steps == sorted(set(steps))
+        assert len(transport.asked[key]) == 101
+        assert max(transport.asked[key]) < 115
+
+
+async def test_without_asking_for_updates_only_outcomes_come():
+    client, _ = client_for([WAITS, at(10), DONE])
+    assert [type(outcome) for outcome in await outcomes_of(client, ["t"])] == [Succeeded]
+
+
+async def test_the_follower_may_leave_early_and_be_told_of_deadlines():
+    client, _ = client_for([at(10)])
+    assert await told(client, ["t"], timeout=5) == [("t", Processing, 10), ("t", Unfinished, None)]
+    client, _ = client_for([at(10)])
+    async with client, client.watch(["t"], updates=True) as updates:
+        await anyio.sleep(5)
+    assert [task.task_id for task in updates.unfinished] == ["t"]
+    assert repr(updates) == "<Updates: 0 taken in, 0 submitted, 0 delivered, 0 unsent>"
 
 
 # --- Hints --------------------------------------------------------------------------------------------------

@@ -166,6 +166,54 @@ class Snapshot:
 
 
 @frozen(kw_only=True)
+class Queued:
+    """A task waits for its turn, as far as the service says."""
+
+    task: Task
+    """Which."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self.task.task_id
+
+
+@frozen(kw_only=True)
+class Processing:
+    """A task is worked on, as far as the service says."""
+
+    task: Task
+    """Which."""
+    status: str = TaskStatus.PROCESSING
+    """The service's word for it; one that is not known counts as being worked on."""
+    progress_percent: float | None = None
+    """Range 0 to 100; many tasks go from 0 to their end."""
+    eta: float | None = None
+    """Seconds to go, as the service guesses; 0 is normal."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self.task.task_id
+
+
+Update = Queued | Processing
+"""What is seen of a task before its end."""
+
+
+def update_of(snapshot: Snapshot) -> Update:
+    """What a poll saw of a task that goes on, for whoever follows it."""
+    if snapshot.status == TaskStatus.QUEUED:
+        return Queued(task=snapshot.task)
+    return Processing(
+        task=snapshot.task,
+        status=snapshot.status,
+        progress_percent=snapshot.progress_percent,
+        eta=snapshot.eta,
+    )
+
+
+@frozen(kw_only=True)
 class Succeeded:
     """Paid, done, and here."""
 
