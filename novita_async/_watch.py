@@ -46,6 +46,7 @@ NET_GROWTH: Final = 0.5
 """A task that the net has found running is left to its event for this part of its age more."""
 
 _SOME: Final = 64
+_NOT_FOUND: Final = 404
 
 _STATES: Final[Mapping[str, str]] = {
     TaskStatus.QUEUED: "queued",
@@ -415,7 +416,8 @@ class Watcher:
     def _may_be_too_early(self, record: _Record, error: NovitaError, now: float) -> bool:
         """Whether "no such task" may only mean that the service's parts have not told each other yet."""
         submitted_at = record.task.submitted_at
-        if not isinstance(error, TaskNotFound) or submitted_at is None:
+        unknown = isinstance(error, TaskNotFound) or error.status == _NOT_FOUND  # in whatever words it is told
+        if not unknown or submitted_at is None:
             return False
         return now - submitted_at < self._polling.not_found_grace
 

@@ -138,8 +138,19 @@ async def test_a_refusal_that_cannot_pass_ends_the_watch_of_its_task_at_once(ans
     assert len(transport.asked["t"]) == 1
 
 
-async def test_a_task_just_submitted_may_be_unknown_for_a_few_seconds():
-    client, transport = client_for([refused(404, "TASK_NOT_FOUND")] * 3 + [DONE])
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        refused(404, "TASK_NOT_FOUND"),
+        refused(404, "NOT_FOUND"),
+        HTTPResponse(status=404),
+        HTTPResponse(status=404, body=b"404 page not found"),
+        refused(400, "TASK_NOT_FOUND"),
+    ],
+)
+async def test_a_task_just_submitted_may_be_unknown_for_a_few_seconds(unknown):
+    """However the service tells: no real answer about an unknown task was ever seen."""
+    client, transport = client_for([unknown] * 3 + [DONE])
     (outcome,) = await outcomes_of(client, [Task(task_id="t", submitted_at=anyio.current_time())])
     assert isinstance(outcome, Succeeded)
     assert len(transport.asked["t"]) == 4
