@@ -95,7 +95,7 @@ class _Handle:
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose outcome has not been taken. Watch them again."""
-        return tuple(self._pipeline.paid.values())
+        return self._pipeline.unfinished()
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
@@ -234,6 +234,7 @@ class Pipeline:
     _patience: float = field(default=0.0, init=False)
     """Seconds to go on with a file that cannot be had. It is paid, so it is worth as much as its task."""
     paid: dict[str, Task] = field(factory=dict, init=False)
+    """Bought here, or known to have ended, and its outcome was not taken, or was that it is unfinished."""
     uncertain: list[SubmissionUncertain] = field(factory=list, init=False)
     _watcher: Watcher = field(init=False)
     _pages: dict[str, Page] = field(factory=dict[str, Page], init=False)
@@ -280,6 +281,11 @@ class Pipeline:
             watching=self._watcher.statistics(),
         )
 
+    def unfinished(self) -> tuple[Task, ...]:
+        """Paid tasks whose outcome has not been taken, or was that they are unfinished."""
+        watched = {task.task_id: task for task in self._watcher.tasks()}
+        return tuple((self.paid | watched).values())
+
     # --- Opening and closing --------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -291,10 +297,12 @@ class Pipeline:
     @asynccontextmanager
     async def watch(self, tasks: Mapping[Task, Request | None], handle: type[H]) -> AsyncGenerator[H]:
         """Hand out the outcomes of paid tasks."""
+        now = anyio.current_time()
         if self._total is not None:
-            self._ends_at = anyio.current_time() + self._total
+            self._ends_at = now + self._total
         for task, request in tasks.items():
-            self.watch_task(task, request)
+            self.watch_task(task, request, now)
+        del tasks  # they may be a hundred thousand
         async with self._running(self._watch_all, handle) as outcomes:
             yield outcomes
 
@@ -358,13 +366,12 @@ class Pipeline:
                     await self._asked.wait()
                 self._watcher.close()
 
-    def watch_task(self, task: Task | str, request: Request | None = None) -> None:
+    def watch_task(self, task: Task | str, request: Request | None = None, now: float | None = None) -> None:
         """Wait for a paid task."""
         known = Task(task_id=task) if isinstance(task, str) else task
-        self.paid[known.task_id] = known
+        now = anyio.current_time() if now is None else now
         patience = self._patience if self._timeout is None else self._timeout
-        left = max(0.0, self._ends_at - anyio.current_time())
-        self._left += self._watcher.add(known, request, min(patience, left))
+        self._left += self._watcher.add(known, request, min(patience, max(0.0, self._ends_at - now)), now)
 
     async def _take_in(self, requests: Requests, sending: TaskGroup) -> None:
         """Start sending requests as slots come free, until the input ends or is of no use any more."""
@@ -486,6 +493,7 @@ class Pipeline:
         page = self._pages.pop(outcome.task_id or "", None) or Page()
         await self._record(page.ended(outcome))
         if isinstance(outcome, Succeeded) and self._save_to is not None:
+            self.paid[outcome.task_id] = outcome.task
             self._tasks.start_soon(self._save, outcome, self._save_to, page)
         else:
             await self._hand_out(outcome)
@@ -513,7 +521,9 @@ class Pipeline:
         self._slots.release()
         if isinstance(outcome, Uncertain):
             self.certain(outcome.error)
-        elif not isinstance(outcome, Unfinished) and outcome.task_id is not None:
+        elif isinstance(outcome, Unfinished):
+            self.paid[outcome.task_id] = outcome.task
+        elif outcome.task_id is not None:
             self.paid.pop(outcome.task_id, None)
             self._sender.unfinished.pop(outcome.task_id, None)
 

@@ -11,8 +11,9 @@ its event, with a time after which it is looked at without one.
 
 import heapq
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from sys import intern
 from typing import Final
 
 import anyio
@@ -54,15 +55,16 @@ _STATES: Final[Mapping[str, str]] = {
 }
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class _Record:
-    """One task that is waited for."""
+    """One task that is waited for. There may be a hundred thousand."""
 
     task: Task
     request: Request | None
     schedule: PollSchedule
     began_at: float
-    deadline: float
+    timeout: float
+    """Seconds to wait from then on."""
     under_way: bool = False
     left_until: float | None = None
     """When it is looked at without its event, to which it is left. None: it is in the schedule."""
@@ -74,6 +76,15 @@ class _Record:
     last_error: NovitaError | None = None
     doubted_at: float | None = None
     """When polls began to fail; None: the last one did not."""
+
+    @property
+    def deadline(self) -> float:
+        """When its time is up."""
+        return self.began_at + self.timeout
+
+    def __lt__(self, other: "_Record") -> bool:
+        """Whether its time is up sooner."""
+        return self.deadline < other.deadline
 
     def unfinished(self, now: float) -> Unfinished:
         error = TaskTimeout(
@@ -112,7 +123,10 @@ class Watcher:
     _schedules: dict[str | None, PollSchedule] = field(factory=dict)
     """By the label of the account that is asked. None: each in turn."""
     _records: dict[str, _Record] = field(factory=dict)
-    _deadlines: list[tuple[float, str]] = field(factory=list)
+    _ending: dict[str, Task] = field(factory=dict)
+    """Tasks whose outcome is known and not handed over yet."""
+    _deadlines: list[_Record] = field(factory=list)
+    """A heap, in which those that have ended stay for a while."""
     _net: list[tuple[float, str]] = field(factory=list)
     """When to look at tasks that are left to their events."""
     _relying: bool = False
@@ -142,18 +156,30 @@ class Watcher:
         polls = PollStatistics.together(schedule.statistics() for schedule in self._schedules.values())
         return WatchStatistics(waiting=len(self._records), left_to_events=left, polls=polls)
 
-    def add(self, task: Task, request: Request | None = None, timeout: float | None = None) -> bool:
+    def tasks(self) -> Iterator[Task]:
+        """All tasks whose outcome has not been handed over."""
+        yield from self._ending.values()
+        for record in self._records.values():
+            yield record.task
+
+    def add(
+        self,
+        task: Task,
+        request: Request | None = None,
+        timeout: float | None = None,
+        now: float | None = None,
+    ) -> bool:
         """Wait for one more task, for `timeout` seconds from now or as long as the policy says.
 
         Returns whether it was not waited for already.
         """
         if task.task_id in self._records:
             return False
-        now = anyio.current_time()
-        deadline = now + (self._polling.deadline if timeout is None else timeout)
-        record = _Record(task, request, self._schedule_of(task), now, deadline)
+        now = anyio.current_time() if now is None else now
+        patience = self._polling.deadline if timeout is None else timeout
+        record = _Record(task, request, self._schedule_of(task), now, patience)
         self._records[task.task_id] = record
-        heapq.heappush(self._deadlines, (deadline, task.task_id))
+        heapq.heappush(self._deadlines, record)
         if not self._left(record, now):
             self._into_schedule(record, now, at_once=self._callbacks.heard(task.task_id))
         self._changed.set()
@@ -201,8 +227,8 @@ class Watcher:
             self._callbacks.unlisten(self)
 
     def _start(self, looks: TaskGroup, now: float) -> None:
-        for record in self._overdue(now):
-            looks.start_soon(self._give_up, record, now)
+        for outcome in self._overdue(now):
+            looks.start_soon(self._finish, outcome)
         for label, schedule in self._longest_due_first():
             free = self._polling.concurrency - self._busy
             for key in schedule.take(now, min(free, self._sender.pool.polls_free(label, now))):
@@ -226,7 +252,7 @@ class Watcher:
 
     async def _until_something_changes(self, now: float) -> None:
         due = self._next_look_at(now)
-        deadline = self._deadlines[0][0] if self._deadlines else math.inf
+        deadline = self._deadlines[0].deadline if self._deadlines else math.inf
         late = min(self._net[0][0], self._callbacks.silent_at) if self._net else math.inf
         with anyio.move_on_after(max(0.0, min(due, deadline, late) - now)):
             await self._changed.wait()
@@ -313,39 +339,36 @@ class Watcher:
 
     # --- Looking --------------------------------------------------------------------------------------------
 
-    def _overdue(self, now: float) -> list[_Record]:
+    def _overdue(self, now: float) -> list[Outcome]:
         """Take out the tasks whose time is up; one that is looked at just now is given that look."""
-        overdue: list[_Record] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, key = heapq.heappop(self._deadlines)
-            record = self._records.get(key)
-            if record is None or record.deadline != deadline:
+        overdue: list[Outcome] = []
+        while self._deadlines and self._deadlines[0].deadline <= now:
+            record = heapq.heappop(self._deadlines)
+            if self._records.get(record.task.task_id) is not record:
                 continue
             if record.under_way:
-                record.deadline = -math.inf
+                record.timeout = -math.inf
             else:
-                overdue.append(self._forget(record))
+                overdue.append(record.unfinished(now))
+                self._forget(record)
         return overdue
 
-    def _forget(self, record: _Record) -> _Record:
+    def _forget(self, record: _Record) -> None:
         del self._records[record.task.task_id]
+        self._ending[record.task.task_id] = record.task
         record.schedule.drop(record.task.task_id)
+        record.request = None  # it may hold a picture, and the record may stay among the deadlines
         self._sweep()
         self._changed.set()
-        return record
 
     def _sweep(self) -> None:
         """Forget the times of tasks that have ended, before they are more than those that matter."""
         if len(self._deadlines) > 2 * len(self._records) + _SOME:
-            waiting = self._records.items()
-            self._deadlines = [(r.deadline, key) for key, r in waiting if r.deadline > -math.inf]
+            self._deadlines = [r for r in self._records.values() if r.deadline > -math.inf]
             heapq.heapify(self._deadlines)
         if len(self._net) > 2 * len(self._records) + _SOME:
             self._net = [late for late in self._net if late[1] in self._records]
             heapq.heapify(self._net)
-
-    async def _give_up(self, record: _Record, now: float) -> None:
-        await self._finish(record.unfinished(now))
 
     async def _look(self, record: _Record) -> None:
         try:
@@ -367,6 +390,7 @@ class Watcher:
     async def _finish(self, outcome: Outcome) -> None:
         self._emit(Finished(outcome=outcome))
         await self._deliver(outcome)
+        self._ending.pop(outcome.task_id or "", None)
 
     async def _see(self, record: _Record) -> Outcome | None:
         """Look once. Returns the outcome, where there is one now."""
@@ -385,7 +409,8 @@ class Watcher:
 
     def _learn(self, record: _Record, snapshot: Snapshot, now: float) -> Outcome | None:
         record.task = snapshot.task
-        record.last_status, record.last_error, record.doubted_at = snapshot.status, None, None
+        record.last_status = intern(snapshot.status)  # one for all tasks
+        record.last_error = record.doubted_at = None
         record.schedule.saw(snapshot.task.task_id, _sighting(snapshot), now, self._sender.jitter())
         if snapshot.state == "failed":
             failed = TaskFailed(
@@ -416,7 +441,9 @@ class Watcher:
     def _may_be_too_early(self, record: _Record, error: NovitaError, now: float) -> bool:
         """Whether "no such task" may only mean that the service's parts have not told each other yet."""
         submitted_at = record.task.submitted_at
-        unknown = isinstance(error, TaskNotFound) or error.status == _NOT_FOUND  # in whatever words it is told
+        unknown = (
+            isinstance(error, TaskNotFound) or error.status == _NOT_FOUND
+        )  # in whatever words it is told
         if not unknown or submitted_at is None:
             return False
         return now - submitted_at < self._polling.not_found_grace

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from collections import defaultdict
 
 import anyio
@@ -482,6 +483,31 @@ async def test_a_slow_consumer_slows_polling():
         assert watcher.statistics().polls.finished == 5
 
 
+async def test_watching_many_tasks_takes_little_memory_for_each():
+    """Over the task itself, and before any look, which adds less than 0.1 KB."""
+    many = 5_000
+    client, _ = client_for([RUNNING])
+    label = client._pool.accounts(None)[0].label
+    tasks = [Task(task_id=f"t{i}", account=label, submitted_at=i * 0.004) for i in range(many)]
+    tracemalloc.start()
+    try:
+        async with client, client.watch(tasks) as outcomes:
+            held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(outcomes.unfinished) == many
+    assert held / many < 0.5 * 1024
+
+
+async def test_what_was_asked_for_is_let_go_when_its_task_has_ended():
+    """It may hold a picture, and the time until which its task was waited for is long."""
+    async with client_of(service()) as (client, _), client.stream(requests(30), in_flight=2) as outcomes:
+        async for _ in outcomes:
+            deadlines = outcomes._pipeline._watcher._deadlines
+            assert sum(record.request is not None for record in deadlines) <= 2
+    assert len(deadlines) == 30
+
+
 async def test_a_task_of_an_unknown_account_is_looked_for_with_every_key():
     simulation = service(api_keys=("one", "two"))
     async with client_of(simulation, api_key="two") as (client, _):
@@ -560,6 +586,17 @@ async def test_whoever_is_slow_is_told_the_newest_of_each_task_and_nothing_after
 async def test_without_asking_for_updates_only_outcomes_come():
     client, _ = client_for([WAITS, at(10), DONE])
     assert [type(outcome) for outcome in await outcomes_of(client, ["t"])] == [Succeeded]
+
+
+@pytest.mark.parametrize("answer", [RUNNING, DONE])
+async def test_what_was_not_taken_is_unfinished_when_the_consumer_leaves(answer):
+    """Its time may be up and its end may be known: nobody was told."""
+    client, _ = client_for([answer])
+    async with client:
+        async with client.watch(["t"], timeout=5) as outcomes:
+            await anyio.sleep(10)
+            assert [task.task_id for task in outcomes.unfinished] == ["t"]
+        assert [task.task_id for task in outcomes.unfinished] == ["t"]
 
 
 async def test_the_follower_may_leave_early_and_be_told_of_deadlines():

@@ -30,6 +30,7 @@ from novita_async import (
     ContentRejected,
     Failed,
     NovitaClient,
+    Outcomes,
     Polling,
     RetryPolicy,
     SubmissionUncertain,
@@ -115,7 +116,7 @@ async def test_an_event_that_comes_between_opening_and_running_a_watch_is_not_fo
         pipeline = client._pipeline()
         pipeline.watch_task(task)
         mail.waker(mail.events[0][2], mail.events[0][1])
-        async with pipeline.watch({}, None) as outcomes:
+        async with pipeline.watch({}, Outcomes) as outcomes:
             assert isinstance(await anext(outcomes), Succeeded)
     assert anyio.current_time() == pytest.approx(100, abs=1)
 

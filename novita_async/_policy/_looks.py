@@ -29,6 +29,8 @@ EDGES: Final = tuple(FIRST * RATIO**i for i in range(CELLS))
 """Cell i ends at EDGES[i] and begins at the end of the one before; the last ends after nearly two hours."""
 PER_CELL: Final = 1.0 / math.log(RATIO)
 
+_CELLS: Final = tuple(range(CELLS))
+"""Each task keeps the number of a cell, so they share them."""
 RARE: Final = 3e-4
 """Looks are computed for the ages between which all but this share ends."""
 BEYOND: Final = 1.25
@@ -41,7 +43,7 @@ def cell_of(seconds: float) -> int:
         return 0
     if seconds >= EDGES[-1]:
         return CELLS - 1
-    return math.ceil(math.log(seconds / FIRST) * PER_CELL - 1e-9)
+    return _CELLS[math.ceil(math.log(seconds / FIRST) * PER_CELL - 1e-9)]
 
 
 @define(eq=False)

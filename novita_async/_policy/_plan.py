@@ -47,7 +47,7 @@ class Sighting:
     """When it was done."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, weakref_slot=False)
 class Entry:
     """One task of a schedule. There may be a hundred thousand: every field is paid for that often."""
 

@@ -66,7 +66,7 @@ CROWD: Final = 200.0
 LEAST_STEP: Final = 0.2
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, weakref_slot=False)
 class Record(Entry):
     """One task whose start and end are estimated."""
 
