@@ -18,13 +18,13 @@ from attrs import define, field, frozen
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
 from novita_async.errors import ConfigurationError, NovitaError
 from novita_async.events import Paced
-from novita_async.models.accounts import Account
+from novita_async.models.accounts import Account, ApiKey
 
 AHEAD: Final = 0.002
 """Seconds before its turn at which a poll may be chosen: timers are no finer."""
 REVIVAL: Final = 60.0
-"""Seconds after which an account that was taken out may try again, because balances are topped up and keys
-mended."""
+"""Seconds after which an account that was taken out is tried again with one request, because balances are
+topped up and keys mended."""
 
 
 @define(eq=False)
@@ -36,7 +36,10 @@ class _Member:
     next_poll_at: float = 0.0
     polls_pause_until: float = 0.0
     error: NovitaError | None = None
+    """Why it was taken out. It stays until the account is served again."""
     out_until: float = 0.0
+    on_trial: bool = False
+    """Whether one request is finding out if the account is well again."""
 
     def is_out(self, now: float) -> bool:
         return self.error is not None and now < self.out_until
@@ -149,13 +152,19 @@ class SessionPool:
 
     @classmethod
     def of(cls, accounts: Iterable[Account], polls_per_second: float) -> "SessionPool":
-        """Make a pool of accounts, each of which must have a label of its own."""
+        """Make a pool of accounts, each of which must have a label and a key of its own."""
         members: dict[str, _Member] = {}
+        keys: set[ApiKey] = set()
         for account in accounts:
             if account.label in members:
                 raise ConfigurationError(
                     problem=f"two accounts are called {account.label!r}", advice="give each key once"
                 )
+            if account.api_key in keys:  # it would be taken for two quotas, and has one
+                raise ConfigurationError(
+                    problem=f"the key of {account.label!r} was given before", advice="give each key once"
+                )
+            keys.add(account.api_key)
             members[account.label] = _Member(
                 account, AccountPacer(images_per_minute=account.images_per_minute)
             )
@@ -229,12 +238,15 @@ class SessionPool:
         if start_at > now:
             return Paced(account=member.account.label, endpoint=endpoint, delay=start_at - now)
         self._sending += 1
+        member.on_trial = member.error is not None
         return Lease(member.account, endpoint, member.pacer.announce(endpoint, waiter.images, now))
 
     def _soonest(self, endpoint: str, images: int, now: float) -> tuple[float, _Member]:
         """The account that can send first, and when."""
         able = [
-            (m.pacer.start_at(endpoint, images, now), m) for m in self._members.values() if not m.is_out(now)
+            (m.pacer.start_at(endpoint, images, now) if not m.on_trial else math.inf, m)
+            for m in self._members.values()
+            if not m.is_out(now)
         ]
         return able[0] if len(able) == 1 else min(able, key=itemgetter(0))
 
@@ -262,16 +274,17 @@ class SessionPool:
         lease.settled = True
         self._sending -= 1
         self._wake_heads()
-        return self._members[lease.account.label]
+        member = self._members[lease.account.label]
+        member.on_trial = False
+        return member
 
     # --- Health ---------------------------------------------------------------------------------------------
 
     def disable(self, label: str, error: NovitaError) -> bool:
-        """Take an account out. Returns whether that is news."""
+        """Take an account out. Returns whether that is news: a trial that fails is none."""
         member = self._members[label]
-        now = anyio.current_time()
-        news = not member.is_out(now)
-        member.error, member.out_until = error, now + REVIVAL
+        news = member.error is None
+        member.error, member.out_until = error, anyio.current_time() + REVIVAL
         self._wake_all()
         return news
 

@@ -156,7 +156,7 @@ async def test_an_account_that_was_taken_out_may_try_again_after_a_minute():
         with pytest.raises(Exception, match="NOT_ENOUGH_BALANCE"):
             await client.run(request())
         assert len(simulation.ledger.entries) == 2
-    assert len(of_kind(seen, events.AccountDisabled)) == 2
+    assert len(of_kind(seen, events.AccountDisabled)) == 1
 
 
 async def test_a_retired_route_has_an_error_of_its_own():

@@ -4,7 +4,14 @@ import anyio
 import pytest
 from service import client_of, of_kind, request, requests, service
 
-from novita_async import Account, Succeeded, events
+from novita_async import (
+    Account,
+    BalanceExhausted,
+    ConfigurationError,
+    NovitaClient,
+    Succeeded,
+    events,
+)
 from novita_async.testing import Fault, FaultPlan, FaultRule
 
 pytestmark = pytest.mark.anyio
@@ -85,6 +92,40 @@ async def test_two_accounts_have_two_quotas_and_polls_stick_to_the_one_that_paid
         isinstance(outcome, Succeeded) and outcome.task.account == paid[outcome.task_id] for outcome in got
     )
     assert simulation.ledger.refused == []
+
+
+async def test_an_account_that_stays_refused_is_told_of_once_and_costs_one_request_a_minute():
+    simulation = service(api_keys=("good",), images_per_minute=10, workers=50)
+    accounts = [Account(api_key=key, label=key, images_per_minute=10) for key in ("bad", "good")]
+    async with client_of(simulation, accounts=accounts) as (client, seen):
+        got = await drain(client, requests(60))
+    announced = [event.account for event in of_kind(seen, events.Announced)]
+    assert all(isinstance(outcome, Succeeded) for outcome in got)
+    assert [event.account for event in of_kind(seen, events.AccountDisabled)] == ["bad"]
+    assert announced.count("bad") <= 10 + anyio.current_time() // 60
+
+
+async def test_an_account_that_was_topped_up_is_found_well_by_one_request_for_all():
+    empty = b'{"reason": "NOT_ENOUGH_BALANCE"}'
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.answer(403, empty)}), latency=1.0)
+    async with client_of(simulation, images_per_minute=100) as (client, seen):
+        with pytest.raises(BalanceExhausted):
+            await client.submit(request())
+        await anyio.sleep(61)
+        async with anyio.create_task_group() as tasks:
+            for seed in range(5):
+                tasks.start_soon(client.submit, request(seed=seed))
+    at = sorted(entry.at for entry in simulation.ledger.accepted)
+    assert len(at) == 5
+    assert at[1] - at[0] >= 1.0  # the others wait for its answer
+    assert len(of_kind(seen, events.AccountDisabled)) == 1
+
+
+async def test_a_key_that_is_given_twice_has_one_quota_and_is_refused():
+    accounts = [Account(api_key="sk_one", label="a"), Account(api_key="Bearer sk_one", label="b")]
+    with pytest.raises(ConfigurationError, match="the key of 'b' was given before") as caught:
+        NovitaClient(accounts=accounts)
+    assert "sk_one" not in str(caught.value)
 
 
 async def test_an_interactive_request_goes_before_a_running_batch():
