@@ -506,9 +506,9 @@ class AiohttpTransport:
         exchange = self._begin(request, on_handover)
         try:
             answer = await self._run(exchange, lane)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again, or counted
             if exchange.is_left_by(error):
-                raise
+                raise error.with_traceback(None) from None  # aiohttp's frames hold the key
             failure = exchange.failure(error)
         else:
             self._answered += 1
@@ -570,11 +570,11 @@ class AiohttpTransport:
         return lane
 
     def _new_lane(self, api_key: ApiKey) -> _Lane:
+        proxy = None if self.session else Proxies().for_url(self.base_url)
         open_headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
         secret_headers = {"Authorization": f"Bearer {api_key.reveal()}"}
         if self.session is not None:
             return _Lane(session=self.session, headers=open_headers | secret_headers)
-        proxy = Proxies().for_url(self.base_url)
         if proxy is not None:
             session = new_session(open_headers, self._timeouts["GET"], proxy)
             return _Lane(session=session, headers=secret_headers)

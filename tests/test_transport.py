@@ -898,6 +898,29 @@ async def test_no_failure_shows_the_key(caplog, script, request_, given):
     assert "sk-quite" not in shown
 
 
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("request_", [GET, POST, HUGE])
+async def test_no_cancellation_shows_the_key(request_, given):
+    async with serve(lambda _: asyncio.sleep(60)) as wire, aiohttp.ClientSession() as session:
+        transport = AiohttpTransport(wire.url, session=session if given else None)
+        task = asyncio.create_task(transport.send(request_, KEY))
+        await settled(lambda: bool(wire.peers))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        shown = told(caught.value)
+        await transport.aclose()
+    assert KEY.reveal() not in shown
+
+
+async def test_a_proxy_that_cannot_be_used_shows_no_key(monkeypatch):
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigurationError) as caught:
+        await AiohttpTransport("http://api.example").send(POST, KEY)
+    shown = told(caught.value)
+    assert KEY.reveal() not in shown
+
+
 async def test_a_transport_counts_what_became_of_its_exchanges():
     scripts = iter([answer_once, whole_then(b"", close), reset_at_once])
 
