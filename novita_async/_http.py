@@ -51,6 +51,8 @@ class HTTPResponse:
     """Names in lower case."""
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     """The whole body, decompressed."""
+    early: bool = False
+    """Whether it came while the request was still going out, which then was not sent whole."""
 
 
 class Delivery(Enum):

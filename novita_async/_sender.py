@@ -26,6 +26,7 @@ from novita_async._pool import Lease, SessionPool
 from novita_async._scopes import see_through
 from novita_async.errors import (
     APIError,
+    ConfigurationError,
     NoAnswer,
     NotSent,
     NovitaError,
@@ -34,7 +35,7 @@ from novita_async.errors import (
     TaskNotFound,
 )
 from novita_async.events import AccountDisabled, Announced, Event, Retrying, Submitted
-from novita_async.models.accounts import Account
+from novita_async.models.accounts import Account, ApiKey
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
 from novita_async.models.results import Snapshot, Task
@@ -45,8 +46,19 @@ _TOKEN_BYTES: Final = 16
 _POLLS_PAUSE: Final = 1.0
 """Seconds for which an account does not poll after a 429 that does not say for how long."""
 
+_LEAST_SECRET: Final = 12
+"""Characters of a key that is cut out of answers; a shorter one may be a part of any word."""
+
 PATIENCE_WITH_ONE_ANSWER: Final = 30.0
 """Seconds for which the answer to one question is waited for; asking again costs nothing."""
+
+
+def _without_key(response: HTTPResponse, key: ApiKey) -> HTTPResponse:
+    """Some services quote the key that they refuse; what they say ends up in messages and journals."""
+    secret = key.reveal().encode()
+    if len(secret) < _LEAST_SECRET or secret not in response.body:
+        return response
+    return evolve(response, body=response.body.replace(secret, b"\xe2\x80\xa6"))
 
 
 class Recorder:
@@ -214,7 +226,7 @@ class Sender:
             reach = Delivery.UNKNOWN if tried.handed_over else Delivery.NOT_SENT
             self._read_failure(tried, DeliveryFailed(reach, "cancelled before the answer came"))
         else:
-            self._read_submission(tried, response)
+            self._read_submission(tried, _without_key(response, key))
         await self._record(tried)
 
     async def _record(self, tried: _Attempt) -> None:
@@ -243,17 +255,21 @@ class Sender:
         self.unfinished[task_id] = tried.task
 
     def _read_refusal(self, tried: _Attempt, response: HTTPResponse, error: NovitaError) -> None:
-        error.account = tried.lease.account.label
         hint = self._retry_after(response)
+        if response.early and isinstance(error, SubmissionUncertain):  # half a request buys nothing
+            error = NotSent(cause=error.cause, attempts=tried.number, status=response.status)
+        error.account = tried.lease.account.label
         if isinstance(error, APIError):
             error.retry_after = hint
         if isinstance(error, RateLimited):
             self.pool.rejected(tried.lease, hint, self.jitter())
         else:
-            self.pool.answered(tried.lease)
+            (self.pool.released if response.early else self.pool.answered)(tried.lease)
+        if error.scope == "account":
+            self._take_out(tried.lease.account, error)
         tried.error = error
         tried.failure = Failure(
-            delivery=Delivery.ANSWERED,
+            delivery=Delivery.NOT_SENT if response.early else Delivery.ANSWERED,
             purchase=True,
             status=response.status,
             reason=error.reason,
@@ -262,6 +278,10 @@ class Sender:
 
     def _read_failure(self, tried: _Attempt, failed: DeliveryFailed) -> None:
         label = tried.lease.account.label
+        if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
+            # A refusal whose explanation broke off is a refusal.
+            self._read_submission(tried, HTTPResponse(status=failed.status))
+            return
         if failed.delivery is Delivery.NOT_SENT:
             self.pool.released(tried.lease)
             tried.error = NotSent(cause=failed.cause, attempts=tried.number, account=label)
@@ -282,7 +302,6 @@ class Sender:
         if error.scope == "endpoint":
             self.pool.retire(tried.http.path, error)
         elif error.scope == "account":
-            self._take_out(tried.lease.account, error)
             return None
         if tried.failure is None:
             raise error
@@ -366,7 +385,7 @@ class Sender:
             cause = f"nothing came within {PATIENCE_WITH_ONE_ANSWER:g} s"
             raise NoAnswer(cause=cause, account=account.label, task_id=task_id)
         try:
-            return read(response)
+            return read(_without_key(response, account.api_key))
         except APIError as error:
             error.account = account.label
             error.retry_after = self._retry_after(response)
@@ -383,6 +402,8 @@ class Sender:
         while True:
             try:
                 return await ask()
+            except ConfigurationError:
+                raise
             except NovitaError as error:
                 elapsed = anyio.current_time() - began_at
                 pause = self._next_question(endpoint, error, number, elapsed)

@@ -338,7 +338,8 @@ class _Exchange:
         if self.request.method == "POST" and not self.handed_over:
             await response.wait_for_close()
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return HTTPResponse(status=response.status, headers=headers, body=body)
+        early = self.request.method == "POST" and not self.handed_over
+        return HTTPResponse(status=response.status, headers=headers, body=body, early=early)
 
     async def _read_on(self, response: aiohttp.ClientResponse) -> bytes:
         self._expect_within(self.answer_timeout)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from decimal import Decimal
 
+import aiohttp
 import anyio
 import pytest
 from service import client_of, of_kind, picture, request, requests, service
@@ -402,6 +403,26 @@ async def test_questions_give_up_after_the_patience():
     async with client_of(service(faults=plan), retry=RetryPolicy(patience=5)) as (client, _):
         with pytest.raises(Exception, match="no answer"):
             await client.balance()
+
+
+async def test_a_question_that_cannot_be_asked_is_asked_once():
+    session = aiohttp.ClientSession()
+    await session.close()
+    async with NovitaClient("a-key", session=session) as client:
+        with pytest.raises(ConfigurationError, match="closed"):
+            await client.balance()
+    assert anyio.current_time() < 1
+
+
+@pytest.mark.parametrize("kind", ["submit", "other"])
+async def test_a_key_that_the_service_quotes_is_not_passed_on(kind):
+    key = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+    says = b'{"reason": "INVALID_API_KEY", "message": "%s is no key"}' % key.encode()
+    plan = FaultPlan.of(FaultRule(fault=Fault.answer(403, says), on=kind))
+    async with client_of(service(faults=plan), api_key=key) as (client, seen):
+        with pytest.raises(AuthenticationFailed, match="… is no key") as caught:
+            await (client.submit(request()) if kind == "submit" else client.balance())
+    assert key not in f"{caught.value} {vars(caught.value)} {seen}"
 
 
 async def test_an_observer_that_fails_breaks_nothing(caplog):

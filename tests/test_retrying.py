@@ -40,6 +40,7 @@ def verdict(policy, failed, *, attempt=1, elapsed=0.0, jitter=0.5):
 FACTS = [
     # delivery, status, reason, of a purchase: (fate, verdict, with resubmit_uncertain), of a read: verdict
     (Delivery.NOT_SENT, None, None, (Fate.NOT_BOUGHT, AGAIN, AGAIN), AGAIN),
+    (Delivery.NOT_SENT, 307, None, (Fate.NOT_BOUGHT, REFUSED, REFUSED), REFUSED),
     (Delivery.NOT_SENT, 413, None, (Fate.NOT_BOUGHT, REFUSED, REFUSED), REFUSED),
     (Delivery.NOT_SENT, 502, None, (Fate.NOT_BOUGHT, AGAIN, AGAIN), AGAIN),
     (Delivery.UNKNOWN, None, None, (Fate.UNCERTAIN, UNCERTAIN, AGAIN), AGAIN),

@@ -692,6 +692,18 @@ async def test_an_answer_that_comes_while_the_body_goes_out_is_an_answer(tls, en
     assert not wire.peers[0].whole
 
 
+@pytest.mark.parametrize(("whole", "early"), [(True, False), (False, True)])
+async def test_an_answer_tells_whether_it_came_before_the_request_was_whole(whole, early):
+    async def script(peer):
+        await (peer.request() if whole else peer.read(500))
+        await peer.send(answer(502))
+        await peer.rest()
+
+    async with serve(script) as wire:
+        sent = await exchange_once(wire.url, HUGE)
+    assert (sent.response.status, sent.response.early, sent.handovers) == (502, early, int(whole))
+
+
 async def test_after_an_early_answer_the_connection_is_not_used_again():
     async def script(peer):
         if len(wire.peers) == 1:

@@ -128,10 +128,17 @@ def _is_4xx(failure: Failure) -> bool:
     return failure.status is not None and 400 <= failure.status < 500  # noqa: PLR2004 (the class of 4xx)
 
 
+def _is_early_redirect(failure: Failure) -> bool:
+    status = failure.status or 0
+    return failure.delivery is Delivery.NOT_SENT and 300 <= status < 400  # noqa: PLR2004 (the class of 3xx)
+
+
 def _is_final(failure: Failure) -> bool:
     if failure.reason in NO_TASK_REASONS:
         return False
     if failure.reason in FINAL_REASONS:
+        return True
+    if _is_early_redirect(failure):  # it is not followed, and would come again
         return True
     return _is_4xx(failure) and failure.status not in _TRANSIENT_4XX[failure.purchase]
 
