@@ -288,9 +288,11 @@ class SessionPool:
         self._wake_all()
         return news
 
-    def enable(self, label: str) -> None:
-        """The account has just been served: it is well."""
-        self._members[label].error = None
+    def enable(self, lease: Lease) -> None:
+        """The account has just been served: it is well, unless that was asked for before it was taken out."""
+        member = self._members[lease.account.label]
+        if lease.slot.announced_at >= member.out_until:
+            member.error = None
 
     def retire(self, endpoint: str, error: NovitaError) -> None:
         """Stop sending to an endpoint that the service does not have."""

@@ -251,7 +251,7 @@ class Sender:
             image_num=tried.images,
             submitted_at=self.pool.answered(tried.lease),
         )
-        self.pool.enable(tried.lease.account.label)
+        self.pool.enable(tried.lease)
         self.unfinished[task_id] = tried.task
 
     def _read_refusal(self, tried: _Attempt, response: HTTPResponse, error: NovitaError) -> None:

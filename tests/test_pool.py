@@ -121,6 +121,20 @@ async def test_an_account_that_was_topped_up_is_found_well_by_one_request_for_al
     assert len(of_kind(seen, events.AccountDisabled)) == 1
 
 
+async def test_a_purchase_from_before_an_account_was_taken_out_does_not_bring_it_back():
+    empty = b'{"reason": "NOT_ENOUGH_BALANCE"}'
+    plan = FaultPlan.listed("submit", {1: Fault.slow(5.0), 2: Fault.answer(403, empty)})
+    accounts = [Account(api_key="sk_simulator", label="a"), Account(api_key="sk_other", label="b")]
+    simulation = service(api_keys=("sk_simulator", "sk_other"), faults=plan, latency=0.1, latency_jitter=0)
+    async with client_of(simulation, accounts=accounts) as (client, _), anyio.create_task_group() as tasks:
+        tasks.start_soon(client.submit, request(seed=1))
+        tasks.start_soon(client.submit, request(seed=2))
+        await anyio.sleep(10)
+        errors = [account.error for account in client.statistics().pool.accounts]
+    assert [type(error) for error in errors] == [BalanceExhausted, type(None)]
+    assert len(simulation.ledger.accepted) == 2
+
+
 async def test_a_key_that_is_given_twice_has_one_quota_and_is_refused():
     accounts = [Account(api_key="sk_one", label="a"), Account(api_key="Bearer sk_one", label="b")]
     with pytest.raises(ConfigurationError, match="the key of 'b' was given before") as caught:
