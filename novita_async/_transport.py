@@ -9,7 +9,8 @@ A POST is a purchase, so one thing must be known exactly: can the service have a
   something has arrived and let the loop read it first: a 413 or 429 that comes while the body still goes out
   is an answer, and after an answer nothing more is written.
 * A kept-alive connection on which something has arrived before anything was asked is being closed by its
-  server, and aiohttp would take a late 408 on it for the answer. No request goes out on it.
+  server, and aiohttp would take a late 408 on it for the answer. No request goes out on it, nor a submission
+  on one that idled for long: another connection is taken, at once.
 * Every wait has a deadline of its own: the connection, each piece of the body, the answer. Waiting for a slot
   in the pool of a session that the user gave has none.
 * aiohttp's exceptions, and the frames in their tracebacks, hold the Authorization header. They are turned
@@ -25,7 +26,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -51,6 +52,9 @@ KEEPALIVE: Final = 4.0
 """Seconds that a connection may idle and still be used. Common servers close after 5 s or more."""
 _START_COST: Final = 6 * 1024
 """What starting a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3 ms."""
+_LAST_USED: Final[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
+"""When the protocols of connections carried their last answer. A session of the user's has a patience of its
+own with idle connections, or none."""
 _TURNS_TO_READ: Final = 4
 """Turns of the loop from bytes in the socket to the caller who waits for the answer."""
 
@@ -244,8 +248,6 @@ class _Exchange:
     stall_timeout: float
     answer_timeout: float
     on_handover: Callable[[], None] | None
-    looked: bool
-    """Whether the connector looks at a connection before it hands it out."""
     task: asyncio.Task[object]
     """Who waits for the answer."""
     cancelling: int
@@ -253,6 +255,8 @@ class _Exchange:
     due: float = math.inf
     """When the next sign of life must have come, on the loop's clock. Moves with progress."""
     overdue: bool = False
+    reused: bool = False
+    """Whether the connection had been used before, and nothing of this request was written to it."""
     handed_over: bool = False
     """Whether the last piece was given to the socket."""
     status: int | None = None
@@ -282,8 +286,17 @@ class _Exchange:
 
     def _refuse_stale(self, writer: AbstractStreamWriter) -> None:
         """Words that came before anything was asked would be taken for the answer."""
-        if not self.looked and getattr(getattr(writer, "protocol", None), "should_close", False):
+        protocol = getattr(writer, "protocol", None)
+        used_at = None if protocol is None else _LAST_USED.get(protocol)
+        self.reused = used_at is not None
+        idle = asyncio.get_running_loop().time() - used_at if used_at is not None else 0.0
+        if idle > KEEPALIVE or getattr(protocol, "should_close", False):
             raise aiohttp.ClientConnectionResetError
+
+    @property
+    def may_take_another(self) -> bool:
+        """Whether the connection had gone stale before anything of the request was written to it."""
+        return self.reused and not self.handed_over and self.status is None
 
     async def _write_pieces(self, writer: AbstractStreamWriter) -> None:
         left = self.length
@@ -294,12 +307,12 @@ class _Exchange:
                 break
             self._expect_within(self.stall_timeout)
             await self._read_first(writer)
+            self.reused = False
             await writer.write(piece)
             await self.turns.later(len(piece))
 
     async def _write_last(self, writer: AbstractStreamWriter, piece: bytes | memoryview) -> None:
-        if not self.looked or self.length > SMALL:
-            await self._read_first(writer)
+        await self._read_first(writer)
         if writer.transport is None or writer.transport.is_closing():
             raise aiohttp.ClientConnectionResetError
         if self.on_handover:
@@ -330,6 +343,14 @@ class _Exchange:
 
     async def read(self, response: aiohttp.ClientResponse) -> HTTPResponse:
         self.status = response.status
+        try:
+            return await self._read_whole(response)
+        finally:
+            protocol = getattr(response, "_protocol", None)
+            if protocol is not None:
+                _LAST_USED[protocol] = asyncio.get_running_loop().time()
+
+    async def _read_whole(self, response: aiohttp.ClientResponse) -> HTTPResponse:
         content = response.content
         body = content.read_nowait() if content.is_eof() else await self._read_on(response)
         if len(body) > MAX_ANSWER:
@@ -424,6 +445,14 @@ class _Watchdog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _check_given(session: aiohttp.ClientSession) -> None:
+    if session.auth is not None:  # aiohttp refuses to send both; the key would never arrive
+        raise ConfigurationError(
+            problem="the session has a login of its own, which collides with the key",
+            advice="leave auth= out of it",
+        )
 
 
 # --- The transport ------------------------------------------------------------------------------------------
@@ -529,7 +558,6 @@ class AiohttpTransport:
             stall_timeout=self.stall_timeout,
             answer_timeout=self.answer_timeout,
             on_handover=on_handover,
-            looked=self.session is None,
             task=task,
             cancelling=task.cancelling(),
         )
@@ -547,7 +575,16 @@ class AiohttpTransport:
         cost = _START_COST if exchange.length <= SMALL else TEXT_SLICE
         if not self._turns.enter(cost):
             await self._turns.later(cost)
-        response = await lane.session.request(
+        while True:
+            try:
+                return await exchange.read(await self._ask(exchange, lane))
+            except aiohttp.ClientConnectionError:
+                if not exchange.may_take_another:
+                    raise
+                exchange.reused = False
+
+    async def _ask(self, exchange: _Exchange, lane: _Lane) -> aiohttp.ClientResponse:
+        return await lane.session.request(
             exchange.request.method,
             self._url_of(exchange.request),
             data=exchange.payload(),
@@ -556,7 +593,6 @@ class AiohttpTransport:
             allow_redirects=False,
             raise_for_status=False,
         )
-        return await exchange.read(response)
 
     def _url_of(self, request: HTTPRequest) -> URL:
         url = _joined(self.base_url, request.path)
@@ -571,9 +607,11 @@ class AiohttpTransport:
         return lane
 
     def _new_lane(self, api_key: ApiKey) -> _Lane:
+        if self.session is not None:
+            _check_given(self.session)
         proxy = None if self.session else Proxies().for_url(self.base_url)
         open_headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
-        secret_headers = {"Authorization": f"Bearer {api_key.reveal()}"}
+        secret_headers = {"Authorization": f"Bearer {api_key.reveal()}"}  # from here on nothing may fail
         if self.session is not None:
             return _Lane(session=self.session, headers=open_headers | secret_headers)
         if proxy is not None:

@@ -103,6 +103,7 @@ class Wire:
     url: str
     peers: list[Peer] = field(factory=list)
     tasks: set[asyncio.Task[None]] = field(factory=set)
+    listener: asyncio.Server | None = None
 
 
 @asynccontextmanager
@@ -133,6 +134,7 @@ async def serve(script: Script, *, tls: bool = False) -> AsyncIterator[Wire]:
     loop.set_exception_handler(handle)
     context = server_context() if tls else None
     server = await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=context, backlog=512)
+    wire.listener = server
     wire.url = f"http{'s' * tls}://localhost:{server.sockets[0].getsockname()[1]}"
     try:
         yield wire

@@ -260,6 +260,13 @@ async def test_waiting_for_a_slot_in_the_pool_has_no_deadline():
     assert [one.result().delivery for one in sent] == [Delivery.ANSWERED] * 3
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+async def test_a_session_with_a_login_of_its_own_is_an_error_of_configuration():
+    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth("a-user")) as session:
+        with pytest.raises(ConfigurationError, match="a login of its own"):
+            await AiohttpTransport("http://localhost", session=session).send(POST, KEY)
+
+
 async def test_a_closed_session_is_an_error_of_configuration():
     async with aiohttp.ClientSession() as session:
         pass
@@ -781,8 +788,55 @@ async def test_a_given_session_sends_nothing_on_a_connection_that_was_just_close
         transport = AiohttpTransport(wire.url, session=session)
         await transport.send(POST, KEY)
         shut(wire.peers[0])
+        seen = len(wire.peers[0].seen)
+        sent = await exchange(transport)
+    assert (sent.delivery, sent.handovers) == (Delivery.ANSWERED, 1)
+    assert (len(wire.peers), len(wire.peers[0].seen)) == (2, seen)
+
+
+@pytest.mark.parametrize("read", [GET, POST])
+@pytest.mark.parametrize("idle", [1, 5])
+async def test_a_given_session_sends_no_purchase_on_a_connection_that_idled_for_long(monkeypatch, idle, read):
+    monkeypatch.setattr(_transport, "KEEPALIVE", 0.01)
+    async with serve(obey) as wire, aiohttp.ClientSession() as session:
+        transport = AiohttpTransport(wire.url, session=session)
+        await asyncio.gather(*[transport.send(read, KEY) for _ in range(idle)])
+        await asyncio.sleep(0.05)
+        seen = [len(peer.seen) for peer in wire.peers]
+        sent = await exchange(transport)
+        assert transport.statistics().not_sent == 0
+    assert (sent.delivery, sent.handovers) == (Delivery.ANSWERED, 1)
+    assert [len(peer.seen) for peer in wire.peers[:-1]] == seen
+
+
+async def test_a_server_that_went_away_while_its_connection_idled_is_not_asked_for_ever():
+    async with serve(obey) as wire, aiohttp.ClientSession() as session:
+        transport = AiohttpTransport(wire.url, session=session)
+        await transport.send(POST, KEY)
+        wire.listener.close()
+        shut(wire.peers[0])
         sent = await exchange(transport)
     assert (sent.delivery, sent.handovers) == (NOT_SENT, 0)
+    assert "cannot be reached" in sent.error.cause
+
+
+async def test_a_purchase_looks_at_its_connection_right_before_it_is_handed_over(monkeypatch):
+    begin = _transport._Exchange._refuse_stale
+
+    def begin_and_close(exchange, writer):
+        begin(exchange, writer)
+        if exchange.reused:
+            shut(wire.peers[0])
+
+    async with serve(obey) as wire:
+        transport = AiohttpTransport(wire.url)
+        await transport.send(POST, KEY)
+        monkeypatch.setattr(_transport._Exchange, "_refuse_stale", begin_and_close)
+        seen = len(wire.peers[0].seen)
+        sent = await exchange(transport)
+        await transport.aclose()
+    assert (sent.delivery, sent.handovers) == (Delivery.ANSWERED, 1)
+    assert (len(wire.peers), len(wire.peers[0].seen)) == (2, seen)
 
 
 @pytest.mark.parametrize("given", [False, True])
