@@ -28,7 +28,7 @@ from novita_async._policy.spending import Budget, Spending, SpendingStatistics
 from novita_async._pool import PoolStatistics, SessionPool
 from novita_async._sender import Sender
 from novita_async._transport import AiohttpTransport
-from novita_async.errors import ConfigurationError, NovitaError
+from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
 from novita_async.events import Event, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
 from novita_async.models.catalogue import ModelRecord
@@ -189,6 +189,11 @@ class NovitaClient:
     def unfinished(self) -> tuple[Task, ...]:
         """Tasks paid through this client whose end was not seen yet. Watch them again."""
         return tuple(self._sender.unfinished.values())
+
+    @property
+    def uncertain(self) -> tuple[SubmissionUncertain, ...]:
+        """Purchases whose end nobody knows, and whose callers were cancelled before they could be told."""
+        return tuple(self._sender.untold)
 
     # --- One request ----------------------------------------------------------------------------------------
 

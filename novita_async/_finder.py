@@ -76,6 +76,7 @@ class Finder:
 
     async def _found(self, callback: Callback, task: Task) -> None:
         self._sender.unfinished[task.task_id] = task
+        self._sender.untold = [error for error in self._sender.untold if error is not callback.error]
         self._sender.callbacks.found(callback, task, anyio.current_time())
         try:
             if callback.tell is not None:

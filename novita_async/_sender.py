@@ -129,6 +129,8 @@ class Sender:
     """What may be spent. None: as much as the accounts have."""
     unfinished: dict[str, Task] = field(factory=dict)
     """Paid tasks whose end was not seen yet, by id."""
+    untold: list[SubmissionUncertain] = field(factory=list)
+    """Purchases of unknown end whose callers were cancelled before they could be told."""
     callbacks: Callbacks = field(factory=Callbacks)
     """What webhooks are for."""
     _random: random.Random = field(factory=random.Random)
@@ -204,6 +206,9 @@ class Sender:
             await tried.recorder.announced(event)
             self.emit(event)
             await see_through(self._send(tried), lambda: self.drain if tried.handed_over else 0.0)
+        except asyncio.CancelledError:
+            self._leave_untold(tried)
+            raise
         finally:
             if not tried.lease.settled:
                 (self.pool.answered if tried.handed_over else self.pool.released)(tried.lease)
@@ -211,6 +216,10 @@ class Sender:
                 self.spending.settle(cost, bought=tried.perhaps_bought)
             if tried.callback is not None:
                 self._settle_callback(tried.callback, tried)
+
+    def _leave_untold(self, tried: _Attempt) -> None:
+        if isinstance(tried.error, SubmissionUncertain):
+            self.untold.append(tried.error)
 
     async def _send(self, tried: _Attempt) -> None:
         """Exchange, read, record. What belongs to the exchange is kept in `tried`, not raised."""
@@ -355,8 +364,12 @@ class Sender:
         """
         callback = doubted.callback
         if callback is not None:
-            with anyio.move_on_after(hold):
-                await callback.found.wait()
+            try:
+                with anyio.move_on_after(hold):
+                    await callback.found.wait()
+            except asyncio.CancelledError:
+                self._leave_untold(doubted)
+                raise
             if callback.task is not None:
                 return callback.task
         if doubted.error is last:

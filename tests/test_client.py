@@ -160,6 +160,17 @@ async def test_an_account_that_was_taken_out_may_try_again_after_a_minute():
     assert len(of_kind(seen, events.AccountDisabled)) == 1
 
 
+@pytest.mark.parametrize(("fault", "known"), [(Fault.stall(), True), (Fault.refuse(), False)])
+async def test_a_purchase_that_its_caller_left_without_an_end_is_kept_if_it_may_be_paid(fault, known):
+    simulation = service(faults=FaultPlan.of(FaultRule(fault=fault, on="submit")))
+    async with client_of(simulation, drain=3) as (client, _):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10):
+                await client.submit(request(image_num=2))
+        assert client.unfinished == ()
+        assert [error.images for error in client.uncertain] == [2] * known
+
+
 async def test_a_retired_route_has_an_error_of_its_own():
     async with client_of(service(retired="/v3/async/img2img")) as (client, _):
         with pytest.raises(EndpointNotFound, match="may be retired") as caught:

@@ -646,6 +646,19 @@ async def test_run_waits_for_the_event_of_a_lost_answer():
         assert (await client.run(request())).images
 
 
+async def test_a_lost_purchase_whose_caller_has_left_is_kept_until_its_event_comes():
+    simulation = service(faults=LOST_ANSWER, speed=0.01)
+    async with hooked(simulation, polling=SELDOM) as (client, _, mail):
+        with anyio.move_on_after(5):
+            await client.run(request())
+        assert [error.images for error in client.uncertain] == [1]
+        (entry,) = simulation.ledger.accepted
+        mail.waker(event(entry.task_id), token_of(entry.request["extra"]["webhook"]["url"]))
+        await anyio.sleep(5)
+        assert client.uncertain == ()
+        assert [task.task_id for task in client.unfinished] == [entry.task_id]
+
+
 async def test_run_waits_for_an_event_no_longer_than_its_timeout():
     async with hooked(service(faults=LOST_ANSWER, speed=0.001)) as (client, _, _):
         with pytest.raises(SubmissionUncertain):
