@@ -31,6 +31,8 @@ Refresh = Callable[[Task], Awaitable[ImageResult | None]]
 Sink = Callable[[bytes], Awaitable[object]]
 
 MAX_FILE: Final = 512 * 1024 * 1024
+LONGEST: Final = 900.0
+"""Seconds that one attempt at one file may take."""
 _LANES: Final = 8
 _REFRESHES: Final = 2
 _GONE: Final = frozenset({400, 401, 403, 404, 410})
@@ -68,6 +70,10 @@ class _RefusedError(Exception):
         self.status = status
 
 
+class _TooLongError(Exception):
+    """No file that is wanted is so long, and it will not be shorter the next time."""
+
+
 @frozen(kw_only=True)
 class _Target:
     """One file of a result, or a file that belongs to no known task."""
@@ -84,12 +90,14 @@ class _Target:
             return None
         return evolve(self, artifact=result.artifacts[self.place], result=result)
 
-    def part_of(self, folder: Path, stem: str) -> Path:
-        """Where to write it until it is whole."""
-        tag = uuid.uuid4().hex[:8]
+    def part_of(self, folder: Path) -> Path:
+        """Where to write it until it is whole. What a dead process left of an owned file is found again,
+        whatever the file is to be called now.
+        """
+        tag = uuid.uuid4().hex
         if self.owned and self.result is not None:
-            tag = hashlib.sha256(self.result.task.task_id.encode()).hexdigest()[:8]
-        return folder / f".{stem}.{tag}.part"
+            tag = hashlib.sha256(self.result.task.task_id.encode()).hexdigest()
+        return folder / f".{tag[:16]}-{self.place + 1}.part"
 
     def failed(self, cause: str) -> DownloadFailed:
         task = self.result.task if self.result else None
@@ -165,7 +173,7 @@ class Saver:
         return tuple(paths)
 
     async def _save(self, target: _Target, folder: Path, stem: str, retry: RetryPolicy) -> Path:
-        part = target.part_of(folder, stem)
+        part = target.part_of(folder)
         try:
             await self._fetch(target, lambda url: self._to_file(url, part), retry)
             path, size = await anyio.to_thread.run_sync(_settle, part, folder, stem, target)
@@ -200,7 +208,9 @@ class Saver:
         while True:
             try:
                 async with self._lane:
-                    return await take(target.artifact.url)
+                    return await _in_time(take(target.artifact.url))
+            except _TooLongError as long:
+                raise target.failed(str(long)) from None
             except _RefusedError as refused:
                 cause = str(refused)
                 failure = Failure(delivery=Delivery.ANSWERED, purchase=False, status=refused.status)
@@ -235,13 +245,20 @@ class Saver:
         async with self._downloader.open(url) as download:
             if download.status != 200:  # noqa: PLR2004 - the one status that brings the whole file
                 raise _RefusedError(download.status)
+            _refuse_longer(_stated_length(download) or 0)
             size = 0
             async for piece in download.chunks():
                 size += len(piece)
-                if size > MAX_FILE:
-                    raise DeliveryFailed(Delivery.UNKNOWN, f"the file is longer than {MAX_FILE:,} bytes")
+                _refuse_longer(size)
                 await sink(piece)
             _check_length(download, size)
+
+
+async def _in_time(taking: Awaitable[None]) -> None:
+    """Take a file, but not for ever: a host that sends a byte a minute must not keep a lane from others."""
+    with anyio.move_on_after(LONGEST):
+        return await taking
+    raise DeliveryFailed(Delivery.UNKNOWN, f"it was not whole after {LONGEST:.0f} s")
 
 
 def _appending(data: bytearray) -> Sink:
@@ -251,10 +268,19 @@ def _appending(data: bytearray) -> Sink:
     return append
 
 
+def _stated_length(download: Download) -> int | None:
+    stated = download.headers.get("content-length", "")
+    return int(stated) if stated.isdigit() and "content-encoding" not in download.headers else None
+
+
+def _refuse_longer(size: int) -> None:
+    if size > MAX_FILE:
+        raise _TooLongError(f"the file is longer than {MAX_FILE:,} bytes")
+
+
 def _check_length(download: Download, size: int) -> None:
-    headers = download.headers
-    stated = headers.get("content-length", "")
-    if stated.isdigit() and "content-encoding" not in headers and int(stated) != size:
+    stated = _stated_length(download)
+    if stated not in (None, size):
         raise DeliveryFailed(Delivery.UNKNOWN, f"{size} of {stated} bytes came")
 
 
