@@ -311,9 +311,11 @@ def test_money_has_cents_and_what_is_smaller(amount, text):
 
 
 def test_uncertain_rows_come_with_a_warning_and_a_command():
-    text = read(row(0, State.UNCERTAIN), commands=Commands(retry="novita-async retry run.db")).text
+    text = read(
+        row(0, State.UNCERTAIN), commands=Commands(uncertain="novita-async retry run --uncertain")
+    ).text
     assert "1 request uncertain" in text
-    assert "novita-async retry run.db buys again. Where it was, that pays twice." in text
+    assert "novita-async retry run --uncertain buys again. Where it was, that pays twice." in text
 
 
 def test_failures_are_counted_by_reason_with_their_prospects():
@@ -498,6 +500,13 @@ def test_files_are_looked_for_beside_the_report_and_in_the_working_directory(tmp
     (tmp_path / "reports" / "out.png").write_bytes(png())
     assert Disk(tmp_path / "reports").output("out.png").href == "out.png"
     assert Disk(tmp_path / "reports").output(str(tmp_path / "out.png")).href == "../out.png"
+
+
+def test_results_are_found_where_their_folder_was_moved_to_and_inputs_are_not_taken_for_others(tmp_path):
+    for name in ("00000-7-1.png", "dog.png"):
+        (tmp_path / name).write_bytes(png())
+    assert Disk(tmp_path).output("/old/place/00000-7-1.png").href == "00000-7-1.png"
+    assert Disk(tmp_path).input("ab" * 32, "/old/place/dog.png").href is None
 
 
 @pytest.mark.parametrize("path", ["gone.png", "x" * 5000 + ".png", "nul\0.png"])

@@ -8,6 +8,7 @@ import anyio
 from attrs import define, field
 
 from novita_async._batch import Outcomes
+from novita_async._client import DRAIN
 from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
 from novita_async.cli._progress import Display, Tally, waited_for
@@ -72,7 +73,8 @@ class Report:
         """Tell, once, that nothing more is sent."""
         if not self._codes & {Exit.INTERRUPTED, Exit.TERMINATED}:
             self._codes.add(code)
-            self.display.note("interrupted: nothing more is sent; waiting for the answers to what was sent")
+            wait = f"waiting up to {DRAIN:g} s for the answers to what was sent"
+            self.display.note(f"interrupted: nothing more is sent; {wait}")
 
     def left_behind(self, outcomes: Outcomes) -> None:
         """Tell what was paid for and not seen finished, and how to have it."""

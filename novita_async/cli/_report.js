@@ -323,7 +323,7 @@
     announced: () => ["About to be sent when the journal was read. If nothing runs any more, ", command(commands.resume), " finds out what is known."],
     submitted: () => ["Paid for, end not seen. ", command(commands.resume), " fetches it; it is not bought again."],
     succeeded: () => ["Done and paid for, files not saved. ", command(commands.resume), " fetches them."],
-    uncertain: () => ["Perhaps paid for. Look at the account’s bill; where nothing was charged, ", command(commands.retry), " buys it again. Where it was, that pays twice."],
+    uncertain: () => ["Perhaps paid for. Look at the account’s bill; where nothing was charged, ", command(commands.uncertain), " buys it again. Where it was, that pays twice."],
     failed: (row) => row.error?.retryable
       ? ["Another try can succeed: ", command(commands.retry), "."]
       : ["The same request would fail again; change it first."],

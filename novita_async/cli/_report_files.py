@@ -93,11 +93,16 @@ class Disk:
         return self._by_digest
 
     def _found(self, path: str, name: str, digest: str | None = None) -> Picture:
-        """A file that was somewhere: beside the report, or seen from the working directory."""
-        for place in (self.folder / path, Path(path).absolute()):
+        """A file that was somewhere: where it was, seen from here or there, or, moved, beside the report."""
+        for place in (self.folder / path, Path(path).absolute(), *self._beside(name, digest)):
             if _is_file(place):
                 return self._picture(place, name, digest)
         return Picture(name=name, lack=f"{name} is no longer where it was")
+
+    def _beside(self, name: str, digest: str | None) -> Iterator[Path]:
+        """Where an output lies after its folder was moved. An input's name says too little."""
+        if digest is None:
+            yield self.folder / name
 
     def _picture(self, place: Path, name: str, digest: str | None = None) -> Picture:
         shown = place.suffix.lower() in _SHOWN

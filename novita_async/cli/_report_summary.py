@@ -22,7 +22,9 @@ class Commands:
     resume: str = "novita-async resume"
     """Goes on with the batch."""
     retry: str = "novita-async retry"
-    """Buys again what failed, or what is uncertain."""
+    """Buys again what failed."""
+    uncertain: str = "novita-async retry --uncertain"
+    """Buys again what is uncertain, too."""
 
 
 _UNFINISHED: Final[Mapping[State, str]] = MappingProxyType(
@@ -146,7 +148,7 @@ def todo(ledger: Ledger, failures: Counter[tuple[str, bool]], commands: Commands
 def _uncertain(ledger: Ledger, commands: Commands) -> Iterator[str]:
     if count := ledger.rows[State.UNCERTAIN]:
         show = _show(State.UNCERTAIN)
-        yield _UNCERTAIN.substitute(count=_many(count), show=show, retry=_command(commands.retry))
+        yield _UNCERTAIN.substitute(count=_many(count), show=show, retry=_command(commands.uncertain))
 
 
 def _failed(ledger: Ledger, failures: Counter[tuple[str, bool]], commands: Commands) -> Iterator[str]:

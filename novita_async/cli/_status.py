@@ -67,7 +67,11 @@ async def report(folder: _Folder, /, *, embed: _Flag = False, json: _Flag = Fals
 async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
     """Write the report of a batch. Returns where it is."""
     path = Path(folder) / REPORT
-    commands = Commands(resume=command("resume", folder), retry=command("retry", folder))
+    commands = Commands(
+        resume=command("resume", folder),
+        retry=command("retry", folder),
+        uncertain=command("retry", folder, "--uncertain"),
+    )
 
     def write() -> None:
         write_report(
