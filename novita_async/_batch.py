@@ -28,13 +28,16 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from attrs import define, evolve, field, frozen
 
 from novita_async._book import Book, Page
-from novita_async._download import Saver
+from novita_async._download import Saver, see_to_folder
+from novita_async._index import Index
+from novita_async._names import NameTemplate, Naming
 from novita_async._policy.polling import Polling, PollMemory
 from novita_async._scopes import task_group
 from novita_async._sender import Recorder, Sender
 from novita_async._watch import Watcher, WatchStatistics
 from novita_async.errors import (
     ConfigurationError,
+    DownloadFailed,
     Fault,
     InvalidRequest,
     JournalError,
@@ -215,7 +218,7 @@ class Pipeline:
     _saver: Saver
     _book: Book = field(factory=Book)
     _save_to: Path | None = None
-    _save_as: NameFiles | None = None
+    _save_as: NameFiles | NameTemplate | None = None
     _in_flight: int = IN_FLIGHT
     _interactive: bool = False
     _timeout: float | None = None
@@ -236,6 +239,8 @@ class Pipeline:
     paid: dict[str, Task] = field(factory=dict, init=False)
     """Bought here, or known to have ended, and its outcome was not taken, or was that it is unfinished."""
     uncertain: list[SubmissionUncertain] = field(factory=list, init=False)
+    _index: Index | None = field(default=None, init=False)
+    """Of what is saved."""
     _watcher: Watcher = field(init=False)
     _pages: dict[str, Page] = field(factory=dict[str, Page], init=False)
     """By task id."""
@@ -263,6 +268,7 @@ class Pipeline:
         if pipeline._in_flight < 1:
             raise ConfigurationError(problem=f"in_flight: {pipeline._in_flight!r} is not 1 or above")
         pipeline._patience = polling.deadline
+        pipeline._index = Index(pipeline._save_to) if pipeline._save_to else None
         show = {"show": pipeline._news.show} if pipeline._news else {}
         pipeline._watcher = Watcher.of(sender, polling, memory, pipeline._deliver, **show)
         pipeline._slots = anyio.Semaphore(pipeline._in_flight)
@@ -290,9 +296,16 @@ class Pipeline:
 
     @asynccontextmanager
     async def stream(self, requests: Requests) -> AsyncGenerator[Outcomes]:
-        """Send requests and hand out their outcomes. Leaving the block leaves nothing running."""
-        async with self._running(lambda: self._send_all(requests), Outcomes) as outcomes:
-            yield outcomes
+        """Send requests and hand out their outcomes. Leaving the block leaves nothing running.
+
+        Raises:
+            ConfigurationError: files cannot be written to the folder.
+        """
+        with self._to_consumer, self._from_pipeline:
+            if self._save_to is not None:
+                await anyio.to_thread.run_sync(see_to_folder, self._save_to)
+            async with self._running(lambda: self._send_all(requests), Outcomes) as outcomes:
+                yield outcomes
 
     @asynccontextmanager
     async def watch(self, tasks: Mapping[Task, Request | None], handle: type[H]) -> AsyncGenerator[H]:
@@ -500,16 +513,42 @@ class Pipeline:
 
     async def _save(self, outcome: Succeeded, folder: Path, page: Page) -> None:
         try:
-            name = self._save_as(outcome) if self._save_as else page.name_of(outcome)
             paths = await self._saver.save(
-                outcome.result, folder, name, patience=self._patience, owned=page.owns_files
+                outcome.result,
+                folder,
+                self._naming(outcome, page),
+                patience=self._patience,
+                owned=page.owns_files,
             )
+            await self._note(outcome, paths)
         except NovitaError as error:
+            if error.scope == "account":  # a full disk: what is bought now could not be saved either
+                self._give_up(error, unsent=False)
             await self._record(page.missed(error))
             await self._hand_out(Failed(request=outcome.request, task=outcome.task, error=error))
         else:
             await self._record(page.saved(paths))
             await self._hand_out(evolve(outcome, paths=paths))
+
+    def _naming(self, outcome: Succeeded, page: Page) -> str | Naming | None:
+        if isinstance(self._save_as, NameTemplate):
+            return self._save_as.of(index=page.position, seed=outcome.result.seed, task_id=outcome.task_id)
+        return self._save_as(outcome) if self._save_as else page.name_of(outcome)
+
+    async def _note(self, outcome: Succeeded, paths: tuple[Path, ...]) -> None:
+        """Add a result to the index of its folder."""
+        request = outcome.request
+        endpoint = "" if request is None else self._sender.endpoints.path_of(request)
+        try:
+            await cast("Index", self._index).add(outcome, paths, endpoint)
+        except OSError as error:
+            raise DownloadFailed(
+                scope="account",
+                url="",
+                cause=f"its index cannot be written: {error.strerror or error}",
+                task_id=outcome.task_id,
+                account=outcome.task.account,
+            ) from error
 
     async def _hand_out(self, outcome: Outcome) -> None:
         if self._news is not None:

@@ -17,6 +17,7 @@ from attrs import define, field
 
 from novita_async import _ledger as ledger
 from novita_async._clock import wall_offset, wall_time
+from novita_async._index import INPUTS, keep
 from novita_async._journal import DigestCache, Journal
 from novita_async._ledger import Row, RowError, State
 from novita_async._policy.pacing import HOLD
@@ -47,6 +48,8 @@ _PICTURES: Final = frozenset({"png", "jpeg", "jpg", "webp"})
 class Page(Recorder):
     """What is known and kept of one request: nothing."""
 
+    position: int = 0
+    """Its place in the input, from 0."""
     task: Task | None = None
     """A task that is paid already, to be watched instead of bought."""
     outcome: Outcome | None = None
@@ -76,7 +79,9 @@ class Book:
 
     async def page(self, request: Request, endpoint: str, position: int) -> Page:  # noqa: ARG002
         """Turn to the page of the next request of the input."""
-        return Page()
+        page = Page()
+        page.position = position
+        return page
 
 
 @define(eq=False)
@@ -89,6 +94,8 @@ class _RowPage(Page):
     request: Request
     task: Task | None = None
     outcome: Outcome | None = None
+    paths: tuple[Path, ...] = ()
+    """Where its files were found."""
 
     async def move(self, to: State, **facts: Any) -> None:
         self.row = await self.journal.move(
@@ -146,10 +153,10 @@ class JournalBook(Book):
     """Whether what was perhaps bought is bought again."""
     retry_failed: bool = False
     """Whether what failed, and may not fail again, is bought again."""
-    inputs: Path | None = None
-    """Folder where pictures that were given in memory are kept once, by digest: nothing else has them."""
+    folder: Path | None = None
+    """Where files are saved. Pictures that were given in memory are kept there once, by digest: nothing else
+    has them."""
     _digests: DigestCache = field(factory=DigestCache, init=False)
-    _kept: set[str] = field(factory=set[str], init=False)
 
     async def begin(self, pool: SessionPool, spending: Spending | None) -> None:
         """Let the windows hold what the service may have seen within the last minute, and count the money."""
@@ -169,7 +176,7 @@ class JournalBook(Book):
         async for row in self.journal.rows():
             times = (row.bought + row.perhaps) // row.image_num
             if times:
-                cost += times * budget.price_of(ledger.request_of(row, _some_picture))
+                cost += times * budget.price_of(ledger.request_of(row, _some_picture, str))
         return cost
 
     async def page(self, request: Request, endpoint: str, position: int) -> Page:
@@ -179,17 +186,30 @@ class JournalBook(Book):
         )
         (row,) = await self.journal.plan([asked])
         page = _RowPage(self.journal, row, request)
+        page.position = position
         if self._again(row):
             await page.move(State.PLANNED, asked=True)
+        if row.state is State.SAVED:
+            await self._find_files(page)
         _take_up(page)
         return page
 
+    async def _find_files(self, page: "_RowPage") -> None:
+        """Find what was saved, also where the folder has moved; what is gone is to be saved again."""
+        page.paths = tuple(map(Path, page.row.paths))
+        if self.folder is None:
+            return
+        found = await anyio.to_thread.run_sync(_found, page.paths, self.folder)
+        if found is None:
+            await page.move(State.SUCCEEDED, error=ledger.GONE)
+        else:
+            page.paths = found
+
     def _digest(self, picture: ImageSource) -> str:
         digest = self._digests(picture)
-        if self.inputs is not None and picture.data is not None and digest not in self._kept:
+        if self.folder is not None and picture.data is not None:
             with suppress(OSError):  # a report without this picture is no reason to stop
-                _keep(picture.data, self.inputs / f"{digest}.{picture.format or 'bin'}")
-            self._kept.add(digest)
+                keep(picture, digest, self.folder / INPUTS)
         return digest
 
     def _again(self, row: Row) -> bool:
@@ -203,12 +223,11 @@ def _some_picture(_: str, __: Path | None) -> ImageSource:
     return _SOME_PICTURE
 
 
-def _keep(data: bytes, path: Path) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(data)
-        part.replace(path)
+def _found(paths: tuple[Path, ...], folder: Path) -> tuple[Path, ...] | None:
+    """Where files are: where they were, or in this folder. None: one of them is in neither."""
+    found = [next((place for place in (path, folder / path.name) if place.is_file()), None) for path in paths]
+    there = tuple(place for place in found if place is not None)
+    return there if len(there) == len(found) else None
 
 
 def _take_up(page: _RowPage) -> None:
@@ -217,8 +236,7 @@ def _take_up(page: _RowPage) -> None:
     if row.state in (State.SUBMITTED, State.SUCCEEDED):
         page.task = _task(row)
     elif row.state is State.SAVED:
-        paths = tuple(map(Path, row.paths))
-        page.outcome = Succeeded(result=_result(row), request=request, paths=paths)
+        page.outcome = Succeeded(result=_result(row), request=request, paths=page.paths)
     elif row.state is State.FAILED:
         page.outcome = Failed(request=request, task=_task(row), error=_failure(row))
     elif row.state is State.UNCERTAIN:

@@ -22,10 +22,12 @@ from novita_async._finder import Finder
 from novita_async._http import Downloader, Transport
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._learned import keep, recall
+from novita_async._names import NameTemplate
 from novita_async._policy.polling import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
 from novita_async._pool import PoolStatistics, SessionPool
+from novita_async._scopes import terminated_gently
 from novita_async._sender import Sender
 from novita_async._transport import AiohttpTransport
 from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
@@ -290,7 +292,7 @@ class NovitaClient:
         *,
         in_flight: int = IN_FLIGHT,
         save_to: str | os.PathLike[str] | None = None,
-        save_as: NameFiles | None = None,
+        save_as: NameFiles | str | None = None,
         priority: Priority = "batch",
     ) -> AbstractAsyncContextManager[Outcomes]:
         """Buy many requests and hand out their outcomes as they end.
@@ -298,17 +300,21 @@ class NovitaClient:
         Args:
             requests: Any iterable or async iterable; read no further than there are slots.
             in_flight: How many requests may be between input and consumer.
-            save_to: Folder for the result files; made where it is missing.
-            save_as: Gives the beginning of an outcome's file names. None: the task's id.
+            save_to: Folder for the result files; made where it is missing. In it, `novita-index.jsonl` tells
+                how to make each again, and `inputs/` has the pictures that were given in memory, once each.
+            save_as: Names of files: a template such as `{index:05d}-{seed}-{n}.{ext}`, which may also hold
+                `{task_id}`, or a function that gives the beginning of an outcome's file names. None: the
+                task's id and a number.
             priority: As for `run`.
 
         Raises:
-            ConfigurationError: `in_flight` below 1.
+            ConfigurationError: `in_flight` below 1, a template that makes no names, a folder that cannot be
+                written to.
         """
         pipeline = self._pipeline(
             in_flight=in_flight,
             save_to=None if save_to is None else Path(save_to),
-            save_as=save_as,
+            save_as=_naming(save_as),
             interactive=priority == "interactive",
         )
         return pipeline.stream(requests)
@@ -320,7 +326,7 @@ class NovitaClient:
         *,
         journal: str | os.PathLike[str],
         save_to: str | os.PathLike[str] | None = None,
-        save_as: NameFiles | None = None,
+        save_as: NameFiles | str | None = None,
         in_flight: int = IN_FLIGHT,
         priority: Priority = "batch",
         resubmit_uncertain: bool = False,
@@ -335,34 +341,38 @@ class NovitaClient:
         Args:
             requests: As for `stream`.
             journal: A file, made where it is missing. One process at a time may use it.
-            save_to: As for `stream`. Files are called after the request's place in the input and its seed;
-                pictures that were given in memory are kept beside them, in `inputs/`, once each.
-            save_as: As for `stream`.
+            save_to: As for `stream`.
+            save_as: As for `stream`. None: `{index:05d}-{seed}-{n}.{ext}`.
             in_flight: As for `stream`.
             priority: As for `run`.
             resubmit_uncertain: Buy again what was perhaps bought. It may then be paid twice.
             retry_failed: Buy again what failed in an earlier run, where that can help.
 
+        Ctrl-C and SIGTERM (which otherwise ends a Python program on the spot) send nothing more, wait for up
+        to the client's `drain` seconds for the answers to what was sent, and end the program, with status 143
+        for SIGTERM. Where the program has a SIGTERM handler of its own, that one counts.
+
         Raises:
+            ConfigurationError: `in_flight` below 1, a folder that cannot be written to.
             JournalError: in use by another process, damaged, of a newer version, on a full disk.
         """
-        async with await SqliteJournal.open(journal) as store:
-            book = JournalBook(
-                store,
-                name=str(store.path.absolute()),
-                resubmit_uncertain=resubmit_uncertain,
-                retry_failed=retry_failed,
-                inputs=None if save_to is None else Path(save_to) / "inputs",
-            )
-            pipeline = self._pipeline(
-                book=book,
-                in_flight=in_flight,
-                save_to=None if save_to is None else Path(save_to),
-                save_as=save_as,
-                interactive=priority == "interactive",
-            )
-            async with pipeline.stream(requests) as outcomes:
-                yield outcomes
+        options: dict[str, Any] = {
+            "in_flight": in_flight,
+            "save_to": None if save_to is None else Path(save_to),
+            "save_as": _naming(save_as),
+            "interactive": priority == "interactive",
+        }
+        with terminated_gently():
+            async with await SqliteJournal.open(journal) as store:
+                book = JournalBook(
+                    store,
+                    name=str(store.path.absolute()),
+                    resubmit_uncertain=resubmit_uncertain,
+                    retry_failed=retry_failed,
+                    folder=options["save_to"],
+                )
+                async with self._pipeline(book=book, **options).stream(requests) as outcomes:
+                    yield outcomes
 
     @overload
     def watch(
@@ -517,6 +527,10 @@ def _accounts(
             problem="api_key or images_per_minute together with accounts", advice="put both into the accounts"
         )
     return accounts
+
+
+def _naming(save_as: NameFiles | str | None) -> NameFiles | NameTemplate | None:
+    return NameTemplate(save_as) if isinstance(save_as, str) else save_as
 
 
 def _task(task: Task | str) -> Task:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import anyio
@@ -21,8 +22,9 @@ import anyio.to_thread
 from attrs import define, evolve, field, frozen
 
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader
+from novita_async._names import Naming
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy
-from novita_async.errors import DownloadFailed
+from novita_async.errors import ConfigurationError, DownloadFailed, Scope
 from novita_async.events import Event, Saved
 from novita_async.models.results import Artifact, ImageResult, Task, without_query
 
@@ -46,6 +48,7 @@ _MAGIC: Final = (
 _PICTURES: Final = frozenset(kind for kind, _, _ in _MAGIC)
 _LONGEST_MAGIC: Final = 12
 _NAMES: Final = 10_000
+_LONGEST_NAME: Final = 200
 _UNSAFE: Final = re.compile(r"[^\w.-]+")
 
 
@@ -57,9 +60,9 @@ def sniff(start: bytes) -> str | None:
     return None
 
 
-def safe_name(text: str) -> str:
+def safe_name(text: str, longest: int = 120) -> str:
     """A file name made of text that may hold anything."""
-    return _UNSAFE.sub("_", text).strip("._")[:120] or "file"
+    return _UNSAFE.sub("_", text).strip("._")[:longest] or "file"
 
 
 class _RefusedError(Exception):
@@ -99,9 +102,10 @@ class _Target:
             tag = hashlib.sha256(self.result.task.task_id.encode()).hexdigest()
         return folder / f".{tag[:16]}-{self.place + 1}.part"
 
-    def failed(self, cause: str) -> DownloadFailed:
+    def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
         task = self.result.task if self.result else None
         return DownloadFailed(
+            scope=dooms,
             url=without_query(self.artifact.url),
             cause=cause,
             task_id=task.task_id if task else None,
@@ -146,7 +150,7 @@ class Saver:
         self,
         result: ImageResult,
         folder: Path,
-        name: str | None = None,
+        name: str | Naming | None = None,
         *,
         patience: float = 0.0,
         owned: bool = False,
@@ -156,7 +160,7 @@ class Saver:
         Args:
             result: What a task has made.
             folder: Where to.
-            name: Beginning of the file names. None: the task's id.
+            name: Beginning of the file names, or what makes them. None: the task's id.
             patience: Seconds to go on with one file that cannot be had, where that is longer than the retry
                 policy's patience.
             owned: Nobody else saves this task here, so what an earlier process has left of it is taken over.
@@ -164,21 +168,22 @@ class Saver:
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
-        stem = safe_name(name or result.task.task_id)
+        naming = name if callable(name) else _numbered(name or result.task.task_id)
         retry = evolve(self._retry, patience=max(patience, self._retry.patience))
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place, owned=owned)
-            paths.append(await self._save(target, folder, f"{stem}-{place + 1}", retry))
+            paths.append(await self._save(target, folder, naming, retry))
         return tuple(paths)
 
-    async def _save(self, target: _Target, folder: Path, stem: str, retry: RetryPolicy) -> Path:
+    async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
         part = target.part_of(folder)
         try:
             await self._fetch(target, lambda url: self._to_file(url, part), retry)
-            path, size = await anyio.to_thread.run_sync(_settle, part, folder, stem, target)
+            path, size = await anyio.to_thread.run_sync(_settle, part, folder, naming, target)
         except OSError as error:  # a full disk, a folder that must not be written
-            raise target.failed(f"it cannot be written to {folder}: {error.strerror or error}") from error
+            cause = f"it cannot be written to {folder}: {error.strerror or error}"
+            raise target.failed(cause, dooms="account") from error
         finally:
             with anyio.CancelScope(shield=True), suppress(OSError):
                 await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
@@ -306,10 +311,16 @@ def _make_room(part: Path) -> None:
     part.unlink(missing_ok=True)
 
 
-def _settle(part: Path, folder: Path, stem: str, target: _Target) -> tuple[Path, int]:
-    """Give a whole file its name, or the next one that is free; no other file can be lost in between."""
-    with part.open("rb") as file:
+def _settle(part: Path, folder: Path, naming: Naming, target: _Target) -> tuple[Path, int]:
+    """Give a whole file its name, or the next one that is free; no other file can be lost in between.
+
+    What a journal calls saved is on the disk, not only on its way.
+    """
+    with part.open("rb+") as file:
         kind = checked_kind(file.read(_LONGEST_MAGIC), target)
+        if target.owned:
+            os.fsync(file.fileno())
+    stem = safe_name(naming(target.place + 1, kind).removesuffix(f".{kind}"), _LONGEST_NAME)
     for number in range(1, _NAMES):
         path = folder / (f"{stem}.{kind}" if number == 1 else f"{stem}.{number}.{kind}")
         try:
@@ -319,6 +330,28 @@ def _settle(part: Path, folder: Path, stem: str, target: _Target) -> tuple[Path,
                 continue
         return path, path.stat().st_size
     raise target.failed(f"{folder / stem} exists {_NAMES} times")
+
+
+def _numbered(stem: str) -> Naming:
+    """Names that all begin alike, cut short where they are too long for a file system."""
+    return lambda n, ext: f"{safe_name(stem)}-{n}.{ext}"
+
+
+def see_to_folder(folder: Path) -> None:
+    """Make a folder for files that are yet to be bought. Blocks.
+
+    Raises:
+        ConfigurationError: none can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        problem = f"files cannot be written to {folder}: {error.strerror or error}"
+        raise ConfigurationError(
+            problem=problem, advice="nothing was bought; choose another folder"
+        ) from error
 
 
 def _claim(part: Path, path: Path) -> None:

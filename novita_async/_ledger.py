@@ -18,6 +18,7 @@ reordering lines of the input therefore never makes a bought request look like a
                -> planned, only when asked
     submitted  -> succeeded | failed
     succeeded  -> saved
+    saved      -> succeeded, its files are gone
     failed     -> planned, only when asked, and when it can help
 
 A row is announced, durably, before the first byte is sent. So a crash leaves one that is announced and has
@@ -136,6 +137,13 @@ LOST: Final = RowError(
     retryable=True,
 )
 """Why a row became uncertain that was announced when its process died."""
+
+GONE: Final = RowError(
+    kind="FileNotFoundError",
+    text="its files are no longer where they were saved; its task is asked for them again",
+    retryable=True,
+)
+"""Why a row that was saved is to be saved again."""
 
 _UNSEEN: Final = frozenset({"NotSent", "RateLimited", "InvalidRequest"})
 """After these errors an attempt holds no slot: the service has not counted it."""
@@ -378,34 +386,48 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def request_of(row: Wanted, picture: Callable[[str, Path | None], ImageSource]) -> Request:
+def _refuse_withheld(what: str) -> NoReturn:
+    message = f"a part of it is not kept in a journal ({what}); give the original input"
+    raise InvalidRequest(faults=(Fault("request", message),))
+
+
+def request_of(
+    row: Wanted,
+    picture: Callable[[str, Path | None], ImageSource],
+    withheld: Callable[[str], Any] = _refuse_withheld,
+) -> Request:
     """Make a row's request again.
 
     Args:
         row: What the journal knows of it.
         picture: Gives the picture with this SHA-256, which was at this path (None: in memory).
+        withheld: Gives a stand-in for what the journal was not allowed to keep, where that will do.
 
     Raises:
-        InvalidRequest: the journal was not allowed to keep a part of it.
+        InvalidRequest: it will not do.
     """
-    wire = _with_pictures(json.loads(row.request), picture)
+    wire = with_pictures(json.loads(row.request), picture, withheld)
     if row.kind == "task":
         return AnyTask(path=row.endpoint, body=wire, image_num=row.image_num)
     return request_from_wire(wire, row.kind, allow_unknown=True)
 
 
-def _with_pictures(value: Any, picture: Callable[[str, Path | None], ImageSource]) -> Any:
+def with_pictures(
+    value: Any,
+    picture: Callable[[str, Path | None], Any],
+    withheld: Callable[[str], Any] = _refuse_withheld,
+) -> Any:
+    """Put pictures, or what is to stand for them, into the text of a row's request; see `request_of`."""
     if isinstance(value, list):
-        return [_with_pictures(item, picture) for item in cast("Iterable[Any]", value)]
+        return [with_pictures(item, picture, withheld) for item in cast("Iterable[Any]", value)]
     if not isinstance(value, dict):
         return value
     named = cast("dict[str, Any]", value)
     if _PICTURE in named:
         return picture(named[_PICTURE], Path(named["path"]) if "path" in named else None)
     if _WITHHELD in named:
-        message = f"a part of it is not kept in a journal ({named[_WITHHELD]}); give the original input"
-        raise InvalidRequest(faults=(Fault("request", message),))
-    return {name: _with_pictures(item, picture) for name, item in named.items()}
+        return withheld(named[_WITHHELD])
+    return {name: with_pictures(item, picture, withheld) for name, item in named.items()}
 
 
 # --- Transitions --------------------------------------------------------------------------------------------
@@ -546,6 +568,10 @@ def _save(_: Row, facts: Told) -> dict[str, Any]:
     return {"paths": tuple(facts["paths"]), "saved_time": facts["at"], "error": None}
 
 
+def _lose_files(_: Row, facts: Told) -> dict[str, Any]:
+    return {"error": facts["error"], "paths": (), "saved_time": None}
+
+
 def _buy_again(row: Row, facts: Told) -> dict[str, Any]:
     if not facts["asked"]:
         _never(row, State.PLANNED, "that may pay twice, and nobody asked for it")
@@ -569,6 +595,7 @@ TRANSITIONS: Final[Mapping[tuple[State, State], Step]] = MappingProxyType(
         (State.FAILED, State.PLANNED): Step(_buy_again, needs=_names("asked")),
         (State.SUCCEEDED, State.SUCCEEDED): Step(_miss, needs=_names("error")),
         (State.SUCCEEDED, State.SAVED): Step(_save, needs=_names("paths")),
+        (State.SAVED, State.SUCCEEDED): Step(_lose_files, needs=_names("error")),
     }
 )
 """Everything that can happen to a row. From succeeded to succeeded: the files could not be had this time."""

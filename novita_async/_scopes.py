@@ -1,12 +1,16 @@
-"""How tasks end: groups whose exceptions reach the user unwrapped, and work that is not broken off."""
+"""How tasks end: groups whose exceptions reach the user unwrapped, work that is not broken off, SIGTERM."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
+
+_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 @asynccontextmanager
@@ -55,3 +59,43 @@ async def _ended(task: "asyncio.Task[None]", grace: float) -> None:
                 continue  # told again; it is known
     if not task.cancelled():
         task.exception()  # taken note of: being cancelled goes first
+
+
+@contextmanager
+def terminated_gently() -> Generator[None]:
+    """Let SIGTERM do what Ctrl-C does: cancel the task in this block, which then may tidy up.
+
+    Afterwards the process ends as one that was terminated does, with status 143. So asyncio itself treats
+    SIGINT; and as there, who has made arrangements of their own keeps them.
+    """
+    told: list[bool] = []
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def cancel() -> None:
+        told.append(True)
+        if task is not None:
+            task.cancel()
+
+    listening = _is_ours() and _listens(loop, cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    finally:
+        if listening:
+            loop.remove_signal_handler(signal.SIGTERM)
+    if told:
+        raise SystemExit(_TERMINATED)
+
+
+def _is_ours() -> bool:
+    in_main = threading.current_thread() is threading.main_thread()
+    return in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _listens(loop: asyncio.AbstractEventLoop, cancel: Callable[[], None]) -> bool:
+    with suppress(NotImplementedError):  # on Windows
+        loop.add_signal_handler(signal.SIGTERM, cancel)
+        return True
+    return False

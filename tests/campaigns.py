@@ -309,7 +309,8 @@ async def slow_batch(
 
 def check_pictures(folder: Path, side: int) -> int:
     """Count the pictures of a folder, each of which must be whole."""
-    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".part"]
+    others = {".part", ".jsonl"}
+    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix not in others]
     for path in paths:
         with PIL.Image.open(path) as image:
             image.load()

@@ -7,6 +7,7 @@ import pytest
 from service import client_of, picture, request, requests, service
 
 from novita_async import (
+    AnyTask,
     AuthenticationFailed,
     Budget,
     BudgetExhausted,
@@ -262,6 +263,17 @@ async def test_a_budget_with_prices_of_its_own_remembers_as_well(journal):
                 with pytest.raises(BudgetExhausted):
                     await run(client, requests(20, steps=30), journal)
     assert len(simulation.ledger.accepted) == 3
+
+
+async def test_a_budget_prices_what_a_journal_must_not_keep_without_it(journal):
+    asked = AnyTask(path="/v3/async/upscale", body={"image": "A" * 400, "scale_factor": 4})
+    simulation = service()
+    for _ in range(2):
+        budget = Budget(limit=5, price=lambda task: task.body["scale_factor"])
+        async with client_of(simulation, budget=budget) as (client, _):
+            await run(client, [asked], journal)
+            assert client.statistics().spending.spent == 4
+    assert len(simulation.ledger.accepted) == 1
 
 
 async def test_a_million_requests_are_taken_in_only_as_they_are_sent(journal):

@@ -596,6 +596,37 @@ def test_a_batch_can_be_moved(call, folder, serve):
     assert seeds(server) == [0, 1, 2]
 
 
+def test_files_are_called_as_a_template_says_in_every_run(call, folder, serve):
+    server = serve()
+    manifest_name = shots(folder, 2)
+    code, _, err = call("batch", manifest_name, "--out", "made", "--name", "../{n}.{ext}")
+    assert (code, server.ledger.entries) == (2, [])
+    assert "--name" in err
+    call(
+        "batch", manifest_name, "--out", "made", "--name", "{index}_{seed}.{ext}", "--price", 1, "--budget", 1
+    )
+    code, out, err = call("resume", "made", "--budget", 9)
+    assert code == 0, err
+    assert sorted(out.split()) == ["made/0_0.png", "made/1_1.png"]
+
+
+def test_the_report_of_a_batch_that_was_moved_shows_its_pictures(call, folder, serve):
+    serve()
+    call("batch", shots(folder, 2), "--out", "old")
+    shutil.move(folder / "old", folder / "new")
+    call("report", "new")
+    page = (folder / "new" / "report.html").read_text()
+    assert "00000-0-1.png" in page
+    assert "no longer where it was" not in page
+
+
+def test_the_report_says_how_to_buy_again_what_is_uncertain(call, folder, serve):
+    serve(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}))
+    call("batch", shots(folder, 1), "--out", "made")
+    page = (folder / "made" / "report.html").read_text()
+    assert "<code>novita-async retry made --uncertain</code> buys again." in page
+
+
 def test_resume_checks_only_what_has_changed(call, folder, serve, monkeypatch):
     """And when a picture is gone meanwhile, the others are still made."""
     server = serve()
@@ -986,7 +1017,7 @@ def test_an_interrupted_batch_says_how_to_go_on_and_goes_on(start, folder, name,
         assert of_event(out, "summary")[0]["exit_code"] == code
         assert of_event(out, "summary")[0]["next"] == ["novita-async resume 'my files'"]
         assert "to go on: novita-async resume 'my files'" in err
-        assert "interrupted: nothing more is sent" in err
+        assert "interrupted: nothing more is sent; waiting up to 5 s for the answers" in err
         bought = len(server.ledger.accepted)
         assert bought < 8
         code, out, _ = finish(start("resume", "my files", url=server.url))

@@ -374,14 +374,6 @@ async def test_a_folder_that_cannot_be_made_is_a_failed_download_that_names_the_
     assert caught.value.task_id == result.task.task_id
 
 
-async def test_a_stream_goes_on_when_files_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    async with client_of(service()) as (client, _):
-        async with client.stream(requests(3), save_to=tmp_path / "file") as outcomes:
-            got = [outcome async for outcome in outcomes]
-    assert [type(outcome.error) for outcome in got] == [DownloadFailed] * 3
-
-
 async def test_a_stream_names_files_as_it_is_told(tmp_path):
     async with client_of(service()) as (client, _):
         name = lambda outcome: f"dog-{outcome.request.seed}"  # noqa: E731

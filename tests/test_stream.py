@@ -312,7 +312,9 @@ async def test_files_are_on_disk_when_their_outcome_comes(tmp_path):
     assert all(len(outcome.paths) == 2 for outcome in got)
     assert all(path.read_bytes().startswith(b"\x89PNG") for outcome in got for path in outcome.paths)
     assert len(of_kind(seen, events.Saved)) == 6
-    assert {path for outcome in got for path in outcome.paths} == set((tmp_path / "out").iterdir())
+    assert {path for outcome in got for path in outcome.paths} == set((tmp_path / "out").glob("*.png"))
+    others = {path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".png"}
+    assert others == {"novita-index.jsonl", "inputs"}
 
 
 async def test_a_result_that_cannot_be_fetched_is_a_failed_outcome_whose_task_is_not_forgotten(tmp_path):

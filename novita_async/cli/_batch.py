@@ -69,6 +69,7 @@ async def batch(
     images_per_minute: _Number = None,
     price: _Text = None,
     budget: _Text = None,
+    name: _Text = None,
     dry_run: _Flag = False,
     json: _Flag = False,
 ) -> Exit:
@@ -79,8 +80,11 @@ async def batch(
     Every line is checked before anything is bought.
 
     Each step is written into a journal first. Running the same again, or `novita-async resume DIR`, goes on
-    where it ended, however it ended; nothing is bought twice. Results are saved as PLACE-SEED-1.png; a report
-    of all is written to DIR/report.html.
+    where it ended, however it ended; nothing is bought twice. Results are saved as PLACE-SEED-1.png, with
+    what made them in novita-index.jsonl; a report of all is written to DIR/report.html.
+
+    Ctrl-C and SIGTERM send nothing more, wait up to 5 s for the answers to what was sent, and leave a batch
+    that can be resumed.
 
     Args:
         inputs: Manifests, folders, pictures.
@@ -98,6 +102,8 @@ async def batch(
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
         price: Dollars an image, which the API does not tell.
         budget: The most that may be spent, in dollars, all runs of the batch together. Needs `--price`.
+        name: What files are called: a template of `{index}`, `{seed}`, `{n}`, `{ext}` and `{task_id}`.
+            Default: `{index:05d}-{seed}-{n}.{ext}`.
         dry_run: Check everything and tell what it would be; buy nothing, write nothing.
         json: Print one JSON object a line: each submission, each outcome, progress, the summary.
     """
@@ -109,7 +115,12 @@ async def batch(
         ip_adapters=ip_adapter or (),
     )
     options = _changes(
-        in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget, sweep=sweep
+        in_flight=in_flight,
+        images_per_minute=images_per_minute,
+        price=price,
+        budget=budget,
+        sweep=sweep,
+        name=name,
     )
     setup = await anyio.to_thread.run_sync(lambda: _setup(inputs, out, typed, journal, options))
     session = _Session(folder=out, output=Output(json))
@@ -227,6 +238,7 @@ class _Session:
                     self._requests(setup, recipe, report),
                     journal=setup.journal_in(self.path),
                     save_to=here / self.path,
+                    save_as=setup.name,
                     in_flight=in_flight,
                     **self.again,
                 ),
@@ -245,6 +257,7 @@ class _Session:
         """
         recipe = await anyio.to_thread.run_sync(_recipe_of, setup, self.path, faults)
         budget = setup.spending(faults)
+        setup.check_name(faults)
         told = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
         marks = await anyio.to_thread.run_sync(marks_of, recipe.inputs)
         if (anew or marks != setup.marks) and not any(fault.path.startswith("--sweep") for fault in faults):

@@ -15,6 +15,7 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
+from novita_async._names import NameTemplate
 from novita_async._policy.spending import Budget
 from novita_async.cli._inputs import Document, Faults
 from novita_async.cli._manifest import Recipe, axes_of
@@ -72,6 +73,8 @@ class Setup:
     """The most that may be spent."""
     price: str | None = field(default=None, validator=optional(_TEXT))
     """What an image costs."""
+    name: str | None = field(default=None, validator=optional(_TEXT))
+    """What files are called."""
     requests: int = field(default=0, validator=instance_of(int))
     """How many there are."""
     images: dict[str, int] = field(factory=dict[str, int], validator=deep_mapping(_TEXT, instance_of(int)))
@@ -100,6 +103,13 @@ class Setup:
         if self.budget is not None and self.price is None:
             faults.append(Fault("--budget", "needs --price: the API tells no prices"))
         return None if price is None or limit is None else Budget(limit=limit, price=price)
+
+    def check_name(self, faults: Faults) -> None:
+        """See whether files can be called like that."""
+        try:
+            NameTemplate(self.name or "{n}.{ext}")
+        except ConfigurationError as error:
+            faults.append(Fault("--name", str(error)))
 
     def price_each(self) -> Decimal | None:
         """Dollars an image."""
