@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from attrs import define, evolve, field, frozen
 
-from novita_async._book import Book, Page
+from novita_async._book import Book, Entry, Page
 from novita_async._download import Saver, see_to_folder
 from novita_async._index import Index
 from novita_async._names import NameTemplate, Naming
@@ -411,18 +411,24 @@ class Pipeline:
         self._sender.emit(Planned(index=index, image_num=getattr(request, "image_num", 1)))
         try:
             endpoint = self._checked(request)
-            page = await self._book.page(request, endpoint, index)
-        except JournalError as error:
-            self._give_up(error)
+            entry = await self._book.entry(request, endpoint, index)
         except NovitaError as error:
             sending.start_soon(self._end, Failed(request=request, error=error), Page())
         else:
-            sending.start_soon(self._serve, request, endpoint, page)
+            sending.start_soon(self._serve, request, endpoint, entry)
 
     # --- The way of one request -----------------------------------------------------------------------------
 
-    async def _serve(self, request: Request, endpoint: str, page: Page) -> None:
-        """Do what is left to do for one request."""
+    async def _serve(self, request: Request, endpoint: str, entry: Entry) -> None:
+        """See what is known of one request, and do the rest."""
+        try:
+            page = await self._book.page(entry)
+        except JournalError as error:
+            self._give_up(error)
+        else:
+            await self._go_on(request, endpoint, page)
+
+    async def _go_on(self, request: Request, endpoint: str, page: Page) -> None:
         if page.outcome is not None:
             await self._hand_out(page.outcome)
         elif page.task is not None:

@@ -10,16 +10,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import anyio.to_thread
-from attrs import define, field
+from attrs import define, field, frozen
 
 from novita_async import _ledger as ledger
 from novita_async._clock import wall_offset, wall_time
 from novita_async._index import INPUTS, keep
 from novita_async._journal import DigestCache, Journal
-from novita_async._ledger import Row, RowError, State
+from novita_async._ledger import Row, RowError, State, Wanted
 from novita_async._policy.pacing import HOLD
 from novita_async._policy.spending import Budget, Spending
 from novita_async._pool import SessionPool
@@ -71,16 +71,32 @@ class Page(Recorder):
         return None
 
 
+@frozen(kw_only=True)
+class Entry:
+    """A request of the input."""
+
+    request: Request
+    """What is asked for."""
+    position: int
+    """Its place, from 0."""
+    wanted: Wanted | None = None
+    """The same for the journal."""
+
+
 class Book:
     """A book of blank pages."""
 
     async def begin(self, pool: SessionPool, spending: Spending | None) -> None:
         """Tell what was sent and spent before."""
 
-    async def page(self, request: Request, endpoint: str, position: int) -> Page:  # noqa: ARG002
-        """Turn to the page of the next request of the input."""
+    async def entry(self, request: Request, endpoint: str, position: int) -> Entry:  # noqa: ARG002
+        """Describe the next request of the input. Raises `InvalidRequest`."""
+        return Entry(request=request, position=position)
+
+    async def page(self, entry: Entry) -> Page:
+        """Turn to the page of a request. Ask in the order of the input, without waiting in between."""
         page = Page()
-        page.position = position
+        page.position = entry.position
         return page
 
 
@@ -179,14 +195,18 @@ class JournalBook(Book):
                 cost += times * budget.price_of(ledger.request_of(row, _some_picture, str))
         return cost
 
-    async def page(self, request: Request, endpoint: str, position: int) -> Page:
-        """Find the row of the next request of the input, or make it. Digests are made off the loop."""
-        asked = await anyio.to_thread.run_sync(
+    async def entry(self, request: Request, endpoint: str, position: int) -> Entry:
+        """Describe the next request of the input. Digests are made off the loop."""
+        wanted = await anyio.to_thread.run_sync(
             lambda: ledger.wanted(request, endpoint=endpoint, position=position, digest=self._digest)
         )
-        (row,) = await self.journal.plan([asked])
-        page = _RowPage(self.journal, row, request)
-        page.position = position
+        return Entry(request=request, position=position, wanted=wanted)
+
+    async def page(self, entry: Entry) -> Page:
+        """Find the row of a request, or make it. Those that are asked for meanwhile share one commit."""
+        (row,) = await self.journal.plan([cast("Wanted", entry.wanted)])
+        page = _RowPage(self.journal, row, entry.request)
+        page.position = entry.position
         if self._again(row):
             await page.move(State.PLANNED, asked=True)
         if row.state is State.SAVED:

@@ -265,6 +265,25 @@ async def test_a_budget_with_prices_of_its_own_remembers_as_well(journal):
     assert len(simulation.ledger.accepted) == 3
 
 
+async def test_requests_are_taken_in_while_the_rows_of_others_are_being_looked_up(journal, monkeypatch):
+    """So they share commits, and a long batch comes quickly to what is left of it."""
+    simulation, plan = service(), SqliteJournal.plan
+    asked, enough = itertools.count(1), anyio.Event()
+
+    async def slow(self, wanted):
+        if next(asked) == 8:
+            enough.set()
+        await enough.wait()
+        return await plan(self, wanted)
+
+    monkeypatch.setattr(SqliteJournal, "plan", slow)
+    async with client_of(simulation) as (client, _):
+        with anyio.fail_after(600):
+            await run(client, [request(seed=seed // 2) for seed in range(20)], journal, in_flight=8)
+    rows = sorted(await rows_of(journal), key=lambda row: row.serial)
+    assert [(row.position, row.occurrence) for row in rows] == [(place, place % 2) for place in range(20)]
+
+
 async def test_a_budget_prices_what_a_journal_must_not_keep_without_it(journal):
     asked = AnyTask(path="/v3/async/upscale", body={"image": "A" * 400, "scale_factor": 4})
     simulation = service()
