@@ -8,21 +8,22 @@ from typing import Annotated, Final
 
 import anyio
 import anyio.to_thread
-from attrs import define, field
+from attrs import define
 from cyclopts import Parameter
 
 from novita_async._batch import Outcomes
 from novita_async._client import NovitaClient
+from novita_async._index import NAME as INDEX
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import Report, follow
 from novita_async.cli._output import Output
-from novita_async.cli._page import Input, Page, Result, render
 from novita_async.cli._progress import Tally, Totals, display_of
+from novita_async.cli._report import write_report
+from novita_async.cli._status import rows_in
 from novita_async.cli._workspace import Workspace
 from novita_async.errors import ConfigurationError
-from novita_async.events import Event, Finished, Saved, Submitted
 from novita_async.models.requests import Img2Img
-from novita_async.models.results import Outcome, Succeeded
+from novita_async.models.results import Succeeded
 from novita_async.testing.config import DEFAULT_API_KEY, SimulatorConfig
 from novita_async.testing.pictures import sample_picture
 from novita_async.testing.server import SimulatorServer
@@ -39,39 +40,14 @@ _SEEDS: Final = (7, 42)
 _SERVICE: Final = SimulatorConfig(workers=3, latency=0.03)
 """Makes a picture in about a second and a half, three at a time: slow to watch, quick to wait for."""
 _PAGE: Final = "index.html"
+_TITLE: Final = "24 pictures from a simulated service"
+_JOURNAL: Final = "batch.db"
 _MODEL: Final = "sd_xl_base_1.0.safetensors"
 
 
 @define(eq=False)
-class _Clock:
-    """Notes when what happened to each task. An observer."""
-
-    _began_at: float
-    moments: dict[str, dict[str, float]] = field(factory=dict)
-    """By task and by what happened, in seconds since the beginning."""
-
-    def __call__(self, event: Event) -> None:
-        task_id = _task_id(event)
-        if task_id is not None:
-            moments = self.moments.setdefault(task_id, {})
-            moments[type(event).__name__.lower()] = anyio.current_time() - self._began_at
-
-
-def _task_id(event: Event) -> str | None:
-    if isinstance(event, Submitted | Saved):
-        return event.task.task_id
-    return event.outcome.task_id if isinstance(event, Finished) else None
-
-
-@define(eq=False)
 class _Show(Report):
-    """A report that keeps all outcomes, and leaves the summary to the demo."""
-
-    outcomes: list[Outcome] = field(factory=list, kw_only=True)
-
-    def took(self, outcome: Outcome) -> None:
-        super().took(outcome)
-        self.outcomes.append(outcome)
+    """A report that leaves the summary to the demo."""
 
     def left_behind(self, outcomes: Outcomes) -> None:
         """The service ends with the demo: there is nothing to fetch."""
@@ -91,8 +67,8 @@ async def demo(
     """Watch 24 pictures being made, without a key and without cost.
 
     Starts a simulated service on a free port of this machine, draws three pictures, sends each with four
-    strengths and two seeds, saves all results and a page that shows them beside their inputs. Takes about
-    fifteen seconds.
+    strengths and two seeds as a batch with a journal, saves all results, and ends with the report that every
+    batch has. Takes about fifteen seconds.
 
     Args:
         out: Folder for the pictures and the page. What an earlier demo left there is replaced, nothing else.
@@ -102,11 +78,9 @@ async def demo(
     workspace = Workspace(Path(out))
     requests = await anyio.to_thread.run_sync(_prepared, workspace)
     show = _Show(Output(json, tells_paths=False), display_of(len(requests)), Tally(len(requests)), out)
-    clock = _Clock(anyio.current_time())
-    code = await _serve_and_send(requests, show, clock, workspace)
+    code = await _serve_and_send(requests, show, workspace)
     totals = show.tally.statistics()
-    page = Page(inputs=tuple(_inputs()), results=tuple(_results(show, clock)), totals=totals)
-    url = await anyio.to_thread.run_sync(_write_page, workspace, page)
+    url = await anyio.to_thread.run_sync(_write_page, workspace)
     _tell(show.output, totals, url, code)
     return code
 
@@ -124,6 +98,8 @@ def _prepared(workspace: Workspace) -> list[Img2Img]:
     workspace.prepare(
         (
             _PAGE,
+            *(f"{_JOURNAL}{suffix}" for suffix in ("", "-lock", "-shm", "-wal", "-new")),
+            f"outputs/{INDEX}",
             *(f"inputs/{name}.png" for name in _PICTURES),
             *(f"outputs/{_result_name(*settings)}-1.png" for settings in swept),
         )
@@ -143,14 +119,17 @@ def _requests(workspace: Workspace) -> Iterator[Img2Img]:
         yield from request.sweep(seed=_SEEDS, strength=_STRENGTHS)
 
 
-async def _serve_and_send(requests: list[Img2Img], show: _Show, clock: _Clock, workspace: Workspace) -> Exit:
+async def _serve_and_send(requests: list[Img2Img], show: _Show, workspace: Workspace) -> Exit:
+    folder = workspace.folder
     async with (
         SimulatorServer(_SERVICE) as server,
-        NovitaClient(DEFAULT_API_KEY, base_url=server.url, observers=[show, clock]) as client,
+        NovitaClient(DEFAULT_API_KEY, base_url=server.url, observers=[show]) as client,
     ):
         show.display.note(f"{len(requests)} requests go to a simulated service at {server.url}")
-        stream = client.stream(requests, save_to=workspace.folder / "outputs", save_as=_file_name)
-        return await follow(stream, show)
+        batch = client.batch(
+            requests, journal=folder / _JOURNAL, save_to=folder / "outputs", save_as=_file_name
+        )
+        return await follow(batch, show)
 
 
 def _file_name(outcome: Succeeded) -> str:
@@ -163,9 +142,11 @@ def _stem(request: Img2Img) -> str:
     return request.image.path.stem if request.image.path else "image"
 
 
-def _write_page(workspace: Workspace, page: Page) -> str:
+def _write_page(workspace: Workspace) -> str:
     """The page's URL."""
-    return workspace.write(_PAGE, render(page).encode()).resolve().as_uri()
+    path = workspace.folder / _PAGE
+    write_report(rows_in(workspace.folder / _JOURNAL), path, title=_TITLE)
+    return path.resolve().as_uri()
 
 
 def _tell(output: Output, totals: Totals, url: str, code: Exit) -> None:
@@ -183,46 +164,3 @@ def _tell(output: Output, totals: Totals, url: str, code: Exit) -> None:
         page=url,
         exit_code=code,
     )
-
-
-# --- What the page shows ------------------------------------------------------------------------------------
-
-
-def _inputs() -> Iterator[Input]:
-    for name, prompt in _PICTURES.items():
-        yield Input(
-            name=name, prompt=prompt, href=f"inputs/{name}.png", width=_SIZE[0], height=_SIZE[1], model=_MODEL
-        )
-
-
-def _results(show: _Show, clock: _Clock) -> Iterator[Result]:
-    for outcome in show.outcomes:
-        request = outcome.request
-        if isinstance(request, Img2Img):
-            yield _result(outcome, request, clock.moments.get(outcome.task_id or "", {}))
-
-
-def _result(outcome: Outcome, request: Img2Img, moments: dict[str, float]) -> Result:
-    paths = outcome.paths if isinstance(outcome, Succeeded) else ()
-    return Result(
-        name=_stem(request),
-        href=f"outputs/{paths[0].name}" if paths else None,
-        problem="" if isinstance(outcome, Succeeded) else str(outcome.error),
-        strength=request.strength or 0.0,
-        seed=request.seed or 0,
-        steps=request.steps,
-        task_id=outcome.task_id or "",
-        submitted=moments.get("submitted", 0.0),
-        queued=_between(outcome, "submit_time", "execute_time"),
-        worked=_between(outcome, "execute_time", "complete_time"),
-        saved=moments.get("saved", moments.get("finished", 0.0)),
-    )
-
-
-def _between(outcome: Outcome, first: str, second: str) -> float:
-    """Seconds between two moments on the service's clock."""
-    if not isinstance(outcome, Succeeded):
-        return 0.0
-    timings = outcome.result.timings
-    begin, end = getattr(timings, first), getattr(timings, second)
-    return (end - begin).total_seconds() if begin and end else 0.0

@@ -75,7 +75,7 @@ async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
 
     def write() -> None:
         write_report(
-            _rows(setup.journal_in(Path(folder))),
+            rows_in(setup.journal_in(Path(folder))),
             path,
             title=f"Batch {Path(folder).absolute().name}",
             price=setup.price_each(),
@@ -88,7 +88,7 @@ async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
     return path
 
 
-def _rows(journal: Path) -> Iterator[Row]:
+def rows_in(journal: Path) -> Iterator[Row]:
     """Read all rows, in this thread, as many at a time as a page holds."""
     store = Store(_file.open_to_read(journal))
     try:
