@@ -244,6 +244,10 @@ class Pipeline:
     _watcher: Watcher = field(init=False)
     _pages: dict[str, Page] = field(factory=dict[str, Page], init=False)
     """By task id."""
+    _twins: dict[str, list[tuple[Request, Page]]] = field(
+        factory=dict[str, list[tuple[Request, Page]]], init=False
+    )
+    """Further requests that the service answered with a task id that is watched already."""
     _slots: anyio.Semaphore = field(init=False)
     _taking_in: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     _tasks: TaskGroup = field(init=False)
@@ -462,6 +466,9 @@ class Pipeline:
             self._watch(task, request, page)
 
     def _watch(self, task: Task, request: Request, page: Page) -> None:
+        if task.task_id in self._pages:
+            self._twins.setdefault(task.task_id, []).append((request, page))
+            return
         self._pages[task.task_id] = page
         self._watcher.add(task, request)
 
@@ -508,8 +515,17 @@ class Pipeline:
             self._give_up(error, unsent=False)
 
     async def _deliver(self, outcome: Outcome) -> None:
-        """Take an outcome from the watcher; files are fetched apart, so that polls need not wait for them."""
-        page = self._pages.pop(outcome.task_id or "", None) or Page()
+        """Take an outcome from the watcher, and give it to every request that this task stands for."""
+        key = outcome.task_id or ""
+        page, twins = self._pages.pop(key, None) or Page(), self._twins.pop(key, ())
+        await self._pass_on(outcome, page)
+        for request, its_page in twins:
+            its_outcome = evolve(outcome, request=request)
+            self._sender.emit(Finished(outcome=its_outcome))
+            await self._pass_on(its_outcome, its_page)
+
+    async def _pass_on(self, outcome: Outcome, page: Page) -> None:
+        """Record an outcome and hand it out; files are fetched apart, so that polls need not wait."""
         await self._record(page.ended(outcome))
         if isinstance(outcome, Succeeded) and self._save_to is not None:
             self.paid[outcome.task_id] = outcome.task

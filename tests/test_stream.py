@@ -17,6 +17,7 @@ from novita_async import (
     Failed,
     InvalidRequest,
     NotSent,
+    NovitaClient,
     Polling,
     RetryPolicy,
     SubmissionUncertain,
@@ -27,6 +28,7 @@ from novita_async import (
     Unfinished,
     events,
 )
+from novita_async._http import HTTPResponse
 from novita_async.testing import Fault, FaultPlan, FaultRule
 
 pytestmark = pytest.mark.anyio
@@ -347,3 +349,38 @@ async def test_statistics_add_up_while_a_stream_runs():
         assert s.delivered == 1
         assert s.taken_in == 9
         assert repr(outcomes) == "<Outcomes: 9 taken in, 9 submitted, 1 delivered, 0 unsent>"
+
+
+class OneTask:
+    """A service that answers every submission with the same task id, as canned answers and caches do."""
+
+    async def send(self, http, _, /, *, on_handover=None):
+        await anyio.sleep(0.1)
+        if http.method == "POST":
+            on_handover()
+            return HTTPResponse(status=200, body=b'{"task_id": "one"}')
+        status = "TASK_STATUS_SUCCEED" if anyio.current_time() > 30 else "TASK_STATUS_QUEUED"
+        return HTTPResponse(status=200, body=f'{{"task": {{"status": "{status}"}}}}'.encode())
+
+    async def aclose(self):
+        pass
+
+
+async def test_requests_that_are_answered_with_one_task_id_have_an_outcome_each():
+    seen = []
+    async with NovitaClient("invented", transport=OneTask(), observers=[seen.append]) as client:
+        got, outcomes = await gathered(client, requests(20), in_flight=5)
+    assert sorted(outcome.request.seed for outcome in got) == list(range(20))
+    assert {outcome.task_id for outcome in got} == {"one"}
+    assert len(of_kind(seen, events.Finished)) == 20
+    assert outcomes.unfinished == ()
+
+
+async def test_a_batch_keeps_requests_apart_that_are_answered_with_one_task_id(tmp_path):
+    for _ in range(2):
+        async with (
+            NovitaClient("invented", transport=OneTask()) as client,
+            client.batch(requests(6), journal=tmp_path / "run.db", in_flight=3) as outcomes,
+        ):
+            got = [outcome async for outcome in outcomes]
+        assert sorted(outcome.request.seed for outcome in got) == list(range(6))
