@@ -151,7 +151,19 @@ def test_a_wrong_type_is_an_invalid_request_body(path, value):
     assert judge(changed(everything(), path, value)) == (400, "INVALID_REQUEST_BODY")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model_name": "no wrapper"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"\xff",
+        b'{"request": "\xff"}',
+        b'{"request": ' + b"[" * 100_000,
+        b'{"model_name": "no wrapper"}',
+    ],
+)
 def test_what_is_no_request_object_is_an_invalid_request_body(body):
     assert judge(body) == (400, "INVALID_REQUEST_BODY")
 

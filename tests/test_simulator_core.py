@@ -584,8 +584,11 @@ def test_cursors_may_be_the_start_or_an_offset_and_nonsense_is_refused():
         return content(get(service, "/v3/model", **{"pagination.cursor": cursor}))["models"][0]["id"]
 
     assert first("") == first("c_0") == catalogue()[0]["id"]
-    assert first("c_10") == catalogue()[10]["id"]
-    for query in ({"pagination.cursor": "c_!"}, {"pagination.limit": "0"}, {"pagination.limit": "101"}):
+    assert first("c_10") == first("c_c_10") == catalogue()[10]["id"]
+    nested = b64(b"[" * 100_000)
+    cursors = ("c_!", "c_" + "9" * 5000, f"c_{nested}", f"c_{b64(b'{}')}", f"c_{b64(b'[]')}")
+    refused = [{"pagination.cursor": cursor} for cursor in cursors]
+    for query in (*refused, {"pagination.limit": "0"}, {"pagination.limit": "101"}):
         assert reason(get(service, "/v3/model", **query)) == (400, "VALIDATOR")
 
 

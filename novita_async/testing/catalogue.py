@@ -1,7 +1,6 @@
 """An invented catalogue of models, and the pages in which it is listed."""
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -121,14 +120,18 @@ def _cursor(offset: int, model: JSONObject) -> str:
 
 
 def _offset(cursor: str) -> int:
-    bare = cursor.removeprefix("c_")
-    if not bare or bare.isdecimal():
-        return int(bare or 0)
+    bare = cursor.removeprefix("c_").removeprefix("c_")  # the official SDK puts one before what it is given
     try:
-        offset = json.loads(base64.b64decode(bare, validate=True))[0]
-    except (binascii.Error, ValueError, TypeError, LookupError) as exc:
+        offset = _whole(bare)
+    except (ValueError, TypeError, LookupError, RecursionError) as exc:
         raise Refused("VALIDATOR", "invalid pagination.cursor") from exc
     return max(0, offset) if isinstance(offset, int) else 0
+
+
+def _whole(bare: str) -> Any:
+    if not bare or bare.isdecimal():
+        return int(bare or 0)
+    return json.loads(base64.b64decode(bare, validate=True))[0]
 
 
 def _limit(text: str) -> int:

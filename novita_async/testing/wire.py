@@ -131,7 +131,7 @@ def decode_object(body: bytes) -> JSONObject:
     """
     try:
         value = msgspec.json.decode(body)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise Refused("INVALID_REQUEST_BODY", f"invalid request body: {exc}") from exc
     if not isinstance(value, dict):
         raise Refused("INVALID_REQUEST_BODY", "invalid request body: not an object")
