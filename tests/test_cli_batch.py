@@ -354,7 +354,7 @@ def test_what_is_missing_for_every_picture_of_a_folder_is_told_once(call, folder
         ("seed=1,x", "'x' is not a whole number"),
         ("seed=-2..3", "-2 is not -1 or above"),
         ("strength=0.5,1.5", "1.5 is not in [0, 1]"),
-        ('prompt=["a", ""]', "must not be empty"),
+        ('prompt=["a", ""]', "0 characters are not in [1, 1024]"),
         ("prompt=[a]", None),
         ("guidance-scale=1,2.5", None),
     ],

@@ -223,7 +223,8 @@ def test_a_path_that_cannot_be_read_is_named(tmp_path):
     missing = tmp_path / "no" / "dog.png"
     assert refused(missing) == f"{missing}: no such file or directory"
     assert refused(str(missing)) == refused(missing)
-    assert refused(tmp_path).startswith(f"{tmp_path}: not a regular file")
+    told = "not a regular file; read it and use ImageSource.from_bytes(…)"
+    assert refused(tmp_path) == f"{tmp_path}: {told}"
     assert "null" in refused("dog\0.png")
 
 

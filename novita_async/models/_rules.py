@@ -79,7 +79,7 @@ def whole(low: int, high: int | None = None) -> Rule:
 
     def explain(_: Any, value: Any) -> str | None:
         if not isinstance(value, int) or isinstance(value, bool):
-            return f"{shown(value)} is not a whole number"
+            return f"{shown(value)} is not a whole number{_within(low, high)}"
         return _outside(value, low, high)
 
     return Rule(explain)
@@ -90,10 +90,14 @@ def number(low: float, high: float) -> Rule:
 
     def explain(_: Any, value: Any) -> str | None:
         if not isinstance(value, int | float) or isinstance(value, bool):
-            return f"{shown(value)} is not a number"
+            return f"{shown(value)} is not a number{_within(low, high)}"
         return _outside(value, low, high)  # NaN and infinity are outside of everything
 
     return Rule(explain)
+
+
+def _within(low: float, high: float | None) -> str:
+    return f", {low} or above" if high is None else f" in [{low}, {high}]"
 
 
 def _outside(value: float, low: float, high: float | None) -> str | None:
@@ -108,7 +112,7 @@ def text(low: int = 1, high: int | None = None) -> Rule:
     def explain(_: Any, value: Any) -> str | None:
         if not isinstance(value, str):
             return f"{shown(value)} is not text"
-        if not value and low:
+        if not value and low and high is None:
             return "must not be empty"
         if high is not None and not low <= len(value) <= high:
             return f"{len(value)} characters are not in [{low}, {high}]"

@@ -226,4 +226,5 @@ def _unreadable(path: Path, error: OSError | ValueError) -> InvalidRequest:
     if text.startswith(("http:/", "https:/")):
         words = text.partition("?")[0]
         return _refusal(words, "no such file; the API takes pictures, not URLs: download it first")
-    return _refusal(text, (getattr(error, "strerror", None) or str(error)).lower())
+    words = getattr(error, "strerror", None) or str(error)
+    return _refusal(text, words[:1].lower() + words[1:])
