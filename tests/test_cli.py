@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -537,6 +538,23 @@ def test_a_terminal_gets_a_bar_with_images_rate_and_problems(monkeypatch):
     assert "dog.png" not in shown
     assert "the quota is used up" in shown
     assert "[brackets] stay" in shown
+
+
+def test_a_long_wait_leaves_a_narrow_terminal_its_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with display_of(24) as bar:
+        bar.waiting(
+            "trying again in 2.0 s: not sent after 4 attempts: the server cannot be reached (refused)"
+        )
+        bar.advance(8, Tally(3).statistics(), "dog.png: done", good=True)
+        bar.waiting(
+            "trying again in 9.0 s: not sent after 5 attempts: the server cannot be reached (refused)"
+        )
+    last = terminal.getvalue().rpartition("trying again in 9.0 s: not sent after 5 attempts")[0]
+    assert re.search(r"8/24.{0,20}images · \d+ a minute ·", last)
 
 
 def test_a_pipe_gets_lines_and_each_wait_once(capsys):

@@ -2,12 +2,13 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from attrs import asdict, define, field, frozen
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from novita_async.events import Event, Paced, Polled, Retrying, Submitted
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
@@ -165,6 +167,16 @@ class Lines:
         self.note(f"[{totals.ended}/{totals.requests}] {text}")
 
 
+class _Progress(Progress):
+    """A bar, and below it what is being waited for: beside it, long words would leave the bar no room."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if task.fields["waiting"]:
+                yield Text(task.fields["waiting"], style="dim", no_wrap=True, overflow="ellipsis")
+
+
 @define(eq=False)
 class Bar:
     """Progress as a bar, for terminals."""
@@ -174,13 +186,12 @@ class Bar:
     _bar: Progress = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._bar = Progress(
+        self._bar = _Progress(
             SpinnerColumn(),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("images · {task.fields[rate]:.0f} a minute ·"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[waiting]}"),
             console=Console(stderr=True),
             redirect_stdout=sys.stdout.isatty(),
             transient=True,
