@@ -96,6 +96,15 @@ def test_the_simulators_first_line_holds_its_url_and_ctrl_c_ends_it_well(start):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
     assert "submissions accepted" in err
+    assert "sk_" not in err
+
+
+def test_the_simulator_tells_the_key_that_it_takes(start):
+    process = start("simulate")
+    assert process.stdout.readline().startswith("Novita simulator at http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    assert "API key: sk_simulator" in process.communicate(timeout=30)[1]
+    assert "sk_simulator" in start("simulate", "--help").communicate(timeout=30)[0]
 
 
 def test_the_simulators_first_line_for_programs_is_an_object(start):

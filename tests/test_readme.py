@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -145,6 +146,31 @@ def test_the_plugin_test_passes_in_a_folder_of_its_own(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert "1 passed" in done.stdout, done.stdout
+
+
+def commands(*names):
+    """The README's command lines for these commands, without their comments."""
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
+    return [line[1:] for line in lines if line[:1] == ["novita-async"] and line[1] in names]
+
+
+def test_the_command_lines_run(simulator, environment, tmp_path):
+    (tmp_path / "cat.png").write_bytes(picture(2))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "dog.png").write_bytes(picture())
+    (manifest,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "shots.jsonl").write_text(manifest, encoding="utf-8")
+    lines = commands("generate", "models", "balance", "batch")
+    assert len(lines) == 5
+    for line in lines:
+        command = [sys.executable, "-W", "error", "-m", "novita_async", *line]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert simulator.ledger.images == 2 + 8
 
 
 def test_the_readme_names_no_command_that_does_not_exist():

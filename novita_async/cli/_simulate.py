@@ -11,7 +11,7 @@ from novita_async.cli._exits import Exit
 from novita_async.cli._options import given, options_class, options_of
 from novita_async.cli._output import Output, StandardError
 from novita_async.errors import Fault, InvalidRequest
-from novita_async.testing.config import SimulatorConfig
+from novita_async.testing.config import DEFAULT_API_KEY, SimulatorConfig
 from novita_async.testing.server import SimulatorServer
 
 _OPTIONS: Final = tuple(options_of(SimulatorConfig))
@@ -47,6 +47,8 @@ async def simulate(
         async with SimulatorServer(config, host=host, port=port) as server:
             Output(json).line(f"Novita simulator at {server.url}")
             Output(json).record(event="listening", url=server.url)
+            if DEFAULT_API_KEY in config.api_keys:  # others are for those to know who gave them
+                StandardError().note(f"API key: {DEFAULT_API_KEY}")
             async for _ in signals:
                 break
             ledger = server.ledger

@@ -33,7 +33,8 @@ class SimulatorConfig:
     api_keys: tuple[str, ...] = field(
         default=(DEFAULT_API_KEY,), converter=_to_tuple, repr=lambda keys: f"<{len(keys)} keys>"
     )
-    """Keys that are accepted, each an account of its own. Invented: never put a real key here."""
+    """Keys that are accepted, each an account of its own. Default: `sk_simulator`. Invented: never
+    put a real key here."""
     images_per_minute: int | None = field(default=None, validator=validators.optional(_POSITIVE))
     """Images that each account may ask for in 60 s, per endpoint. None: as many as it likes."""
     quota: Literal["sliding", "fixed", "leaky"] = "sliding"
