@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 from attrs import define, evolve, field, frozen
 
-from novita_async._http import Delivery, DeliveryFailed, Download, Downloader
+from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._names import Naming
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope
@@ -39,6 +39,8 @@ _LANES: Final = 8
 _REFRESHES: Final = 2
 _GONE: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses of a URL that has expired or was refused; asking for the task again may give a good one."""
+_UNUSABLE: Final = 400
+"""Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
 
 _MAGIC: Final = (
     ("png", b"\x89PNG\r\n\x1a\n", b""),
@@ -220,7 +222,9 @@ class Saver:
                 cause = str(refused)
                 failure = Failure(delivery=Delivery.ANSWERED, purchase=False, status=refused.status)
             except DeliveryFailed as failed:
-                cause, failure = failed.cause, Failure(delivery=failed.delivery, purchase=False)
+                unusable = _UNUSABLE if isinstance(failed, NotAURLError) else None
+                cause = failed.cause
+                failure = Failure(delivery=failed.delivery, purchase=False, status=unusable)
             self._failed += 1
             fresh = await self._fresh(target, failure.status) if refreshes < _REFRESHES else None
             if fresh is not None:

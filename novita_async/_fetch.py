@@ -1,14 +1,14 @@
 """aiohttp's side of downloads: result URLs, never with a key, never with a cookie."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import aiohttp
 from attrs import define, field
 from yarl import URL
 
-from novita_async._http import Delivery, DeliveryFailed
+from novita_async._http import Delivery, DeliveryFailed, NotAURLError
 from novita_async._transport import USER_AGENT, Proxies, explain, new_session
 
 _LEAST: Final = 64 * 1024
@@ -19,14 +19,12 @@ _REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 
 def _read_url(text: str, base: URL | None = None) -> URL:
     """Read a URL without touching its escapes, which a presigned one has signed."""
-    try:
+    with suppress(ValueError):  # yarl reads host and port when they are first looked at
         url = URL(text, encoded=True)
-    except ValueError:
-        base, url = None, URL()
-    url = base.join(url) if base else url
-    if url.scheme not in ("http", "https") or not url.host:
-        raise DeliveryFailed(Delivery.NOT_SENT, "not an http or https URL")
-    return url
+        url = base.join(url) if base else url
+        if url.scheme in ("http", "https") and url.host and url.port:
+            return url
+    raise NotAURLError
 
 
 def _next_hop(here: URL, response: aiohttp.ClientResponse) -> URL | None:
@@ -119,8 +117,10 @@ class AiohttpDownloader:
         try:
             return await self._session.get(url, proxy=self._proxies.for_url(url), allow_redirects=False)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            delivery, cause = explain(error)
-        raise DeliveryFailed(delivery, cause)
+            failed = DeliveryFailed(*explain(error))
+        except ValueError:  # a host or a port that no name server and no socket could take
+            failed = NotAURLError("not a URL")
+        raise failed
 
     async def aclose(self) -> None:
         """Close the session."""

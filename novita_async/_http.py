@@ -77,6 +77,13 @@ class DeliveryFailed(Exception):
         """The status where the status line was read but the body was cut."""
 
 
+class NotAURLError(DeliveryFailed):
+    """The address of a file is no http or https URL: no waiting makes it one. Internal as well."""
+
+    def __init__(self, cause: str = "not an http or https URL") -> None:
+        super().__init__(Delivery.NOT_SENT, cause)
+
+
 class Transport(Protocol):
     """What carries requests to one base URL."""
 
@@ -122,7 +129,7 @@ class Downloader(Protocol):
     """What fetches result URLs: never with a key, never with a cookie."""
 
     def open(self, url: str, /) -> AbstractAsyncContextManager[Download]:
-        """Ask for one file. Raises `DeliveryFailed` when no status line came."""
+        """Ask for one file. Raises `DeliveryFailed` when no status line came, `NotAURLError` if none can."""
         ...
 
     async def aclose(self) -> None: ...

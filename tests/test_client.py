@@ -35,6 +35,7 @@ from novita_async import (
     Unfinished,
     events,
 )
+from novita_async._http import NotAURLError
 from novita_async.testing import Fault, FaultPlan, FaultRule
 
 pytestmark = pytest.mark.anyio
@@ -342,6 +343,39 @@ async def test_an_expired_url_is_signed_anew(tmp_path):
         (path,) = await client.save(result, tmp_path)
         assert path.stat().st_size > 0
         assert client.statistics().saver.refreshed == 1
+
+
+class NoAddress:
+    """A downloader to whom this many first addresses are no URLs."""
+
+    def __init__(self, real, times):
+        self.real, self.left = real, times
+
+    def open(self, url, /):
+        self.left -= 1
+        if self.left >= 0:
+            raise NotAURLError
+        return self.real.open(url)
+
+    async def aclose(self):
+        pass
+
+
+async def test_an_address_that_is_no_url_is_asked_for_anew_and_not_waited_for(tmp_path):
+    simulation = service()
+    transport = simulation.transport()
+    for times in (1, 10):
+        downloader = NoAddress(transport, times)
+        async with NovitaClient(simulation.api_key, transport=transport, downloader=downloader) as client:
+            result = await client.run(request())
+            began_at = anyio.current_time()
+            if times == 1:
+                assert len(await client.save(result, tmp_path)) == 1
+            else:
+                with pytest.raises(DownloadFailed, match="not an http or https URL") as caught:
+                    await client.save(result, tmp_path)
+                assert caught.value.task_id == result.task.task_id
+            assert anyio.current_time() - began_at < 5
 
 
 @pytest.mark.parametrize(

@@ -166,11 +166,31 @@ async def test_a_redirect_from_https_to_http_is_refused(downloader):
     assert (caught.value.delivery, caught.value.status) == (Delivery.ANSWERED, 302)
 
 
-@pytest.mark.parametrize("url", ["", "/a.png", "file:///etc/passwd", "data:image/png;base64,xx", "http://["])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/a.png",
+        "file:///etc/passwd",
+        "data:image/png;base64,xx",
+        "http://[",
+        "http://localhost:99999/a.png",
+        "http://localhost:-1/a.png",
+        "http://localhost:port/a.png",
+        "http://xn--/a.png",
+        "\ud800",
+    ],
+)
 async def test_what_is_no_http_url_is_never_asked_for(downloader, url):
     with pytest.raises(DeliveryFailed, match="not an http or https URL") as caught:
         await fetch(downloader, url)
     assert caught.value.delivery is Delivery.NOT_SENT
+
+
+@pytest.mark.parametrize("url", ["http://.../a.png", f"http://{'a' * 300}/a.png", "http://256.256.256.256/"])
+async def test_a_host_that_cannot_be_is_no_url(downloader, url):
+    with pytest.raises(DeliveryFailed, match="not a URL"):
+        await fetch(downloader, url)
 
 
 async def test_a_host_that_is_not_there_is_never_sent(downloader):
