@@ -1,10 +1,12 @@
 """The simulator's pictures are real, come from the input, and come out the same each time."""
 
 import io
+import sys
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
+from novita_async import ConfigurationError
 from novita_async.testing import Painting, sample_picture
 
 
@@ -89,3 +91,11 @@ def test_samples_are_the_same_by_name_and_differ_between_names():
 def test_a_painting_does_not_show_its_source():
     assert "<5 bytes>" in repr(Painting(width=1, height=1, image_type="png", source=b"12345"))
     assert "source=None" in repr(Painting(width=1, height=1, image_type="png"))
+
+
+def test_without_pillow_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.delitem(sys.modules, "novita_async.testing._drawing")
+    monkeypatch.delattr("novita_async.testing._drawing")
+    with pytest.raises(ConfigurationError, match="needs Pillow: pip install"):
+        sample_picture()

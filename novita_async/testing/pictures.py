@@ -3,7 +3,21 @@
 Drawing needs Pillow (extra `simulator`), which is imported when the first picture is drawn and not before.
 """
 
+from types import ModuleType
+
 from attrs import field, frozen
+
+from novita_async.errors import ConfigurationError
+
+
+def _easel() -> ModuleType:
+    """What draws. Imported here, because Pillow may be absent and takes 50 ms."""
+    try:
+        from novita_async.testing import _drawing  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        advice = "pip install 'novita-async[simulator]'"
+        raise ConfigurationError(problem="drawing pictures needs Pillow", advice=advice) from error
+    return _drawing
 
 
 def _size(data: bytes | None) -> str:
@@ -35,9 +49,8 @@ class Painting:
 
     def render(self) -> bytes:
         """Paint it. Takes some 10 ms for each megapixel; the service's threads do it, not its loop."""
-        from novita_async.testing import _drawing  # noqa: PLC0415 Pillow may be absent, and takes 50 ms
-
-        return _drawing.paint(self)
+        painted: bytes = _easel().paint(self)
+        return painted
 
 
 def sample_picture(
@@ -50,6 +63,5 @@ def sample_picture(
         size: width and height in pixels.
         image_type: `png`, `jpeg` or `webp`.
     """
-    from novita_async.testing import _drawing  # noqa: PLC0415 as above
-
-    return _drawing.draw_sample(str(name), *size, image_type)
+    drawn: bytes = _easel().draw_sample(str(name), *size, image_type)
+    return drawn
