@@ -43,7 +43,7 @@ CLASSES = {
 
 
 def test_the_public_names_are_these():
-    assert sorted(novita_async.__all__) == NAMES
+    assert novita_async.__all__ == sorted(novita_async.__all__) == NAMES
     assert len(set(novita_async.__all__)) == len(novita_async.__all__)
 
 
