@@ -230,7 +230,11 @@ class _Reader:
             return self.blame(path, f"{rules.shown(raw)} is not a list")
         listed = cast("Sequence[Any]", raw)
         items = tuple(read(item, field.part, f"{path}[{i}]") for i, item in enumerate(listed))
-        return _FAULTY if _FAULTY in items else items
+        if _FAULTY not in items:
+            return items
+        if message := rules.explain_count(field.attribute, items):
+            self.blame(path, message)
+        return _FAULTY
 
     def picture(self, raw: Any, _: type, path: str) -> Any:
         if isinstance(raw, ImageSource):

@@ -28,6 +28,8 @@ class Rule:
 
     explain: Explain
     """What is wrong with a value; None where it is right."""
+    count: Explain = lambda _, __: None
+    """What is wrong with the number of items, whatever they are."""
 
     def __call__(self, instance: Any, _: "Attribute[Any]", value: Any) -> None:
         if self.explain(instance, value) is not None:
@@ -53,6 +55,12 @@ def explain(attribute: "Attribute[Any]", instance: Any, value: Any) -> str | Non
     """Ask the rule of one field."""
     rule = attribute.validator
     return rule.explain(instance, value) if isinstance(rule, Rule) else None
+
+
+def explain_count(attribute: "Attribute[Any]", items: tuple[Any, ...]) -> str | None:
+    """Ask the rule of one field only for the number of items, some of which may be wrong."""
+    rule = attribute.validator
+    return rule.count(None, items) if isinstance(rule, Rule) else None
 
 
 def shown(value: Any) -> str:
@@ -171,20 +179,21 @@ def part(kind: type) -> Rule:
 def parts(kind: type, at_most: int | None = None, at_least: int = 0) -> Rule:
     """So many values of one class, of which `listed` has made a tuple."""
 
-    def explain(_: Any, value: Any) -> str | None:
-        if not isinstance(value, tuple):
-            return f"{shown(value)} is not a list of {kind.__name__}"
-        items: list[Any] = list(cast("Any", value))
-        wrong = [item for item in items if not isinstance(item, kind)]
-        if wrong:
-            return f"{shown(wrong[0])} is not of type {kind.__name__}"
+    def count(_: Any, items: Any) -> str | None:
         if len(items) < at_least:
             return f"needs at least {at_least}, has {len(items)}"
         if at_most is not None and len(items) > at_most:
             return f"takes at most {at_most}, has {len(items)}"
         return None
 
-    return Rule(explain)
+    def explain(instance: Any, value: Any) -> str | None:
+        if not isinstance(value, tuple):
+            return f"{shown(value)} is not a list of {kind.__name__}"
+        items: list[Any] = list(cast("Any", value))
+        wrong = [item for item in items if not isinstance(item, kind)]
+        return f"{shown(wrong[0])} is not of type {kind.__name__}" if wrong else count(instance, items)
+
+    return Rule(explain, count)
 
 
 def listed(value: Iterable[T]) -> tuple[T, ...]:
