@@ -24,6 +24,7 @@ from novita_async._http import BodyPart
 from novita_async.errors import Fault, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.catalogue import ModelRecord
+from novita_async.models.choices import Sampler
 from novita_async.models.images import ImageSource, why_refused
 from novita_async.models.requests import AnyTask, Extra, Img2Img, Request, Txt2Img
 from novita_async.models.results import Artifact, Image, NsfwDetection
@@ -67,7 +68,7 @@ def _to_wire(value: Any) -> dict[str, Any]:
     return wire
 
 
-_PLAIN: Final = frozenset({str, int, float, bool})
+_PLAIN: Final = frozenset({str, int, float, bool, Sampler})
 """What JSON takes as it is; fields have been checked."""
 
 
@@ -98,8 +99,10 @@ def _with_holes(request: Request, callback_url: str | None) -> dict[str, Any]:
     extra: dict[str, Any] = _to_wire(request.extra) if request.extra else {}
     if callback_url is not None:
         extra["webhook"] = {"url": callback_url}
-    body = {"request": _to_wire(request) | _converter.unstructure(dict(request.extra_fields))}
-    return {"extra": extra, **body} if extra else body
+    body = _to_wire(request)
+    if request.extra_fields:
+        body |= _converter.unstructure(dict(request.extra_fields))
+    return {"extra": extra, "request": body} if extra else {"request": body}
 
 
 def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyPart, ...]:

@@ -4,6 +4,7 @@ import io
 import itertools
 import pickle
 import warnings
+from enum import IntEnum
 
 import attrs
 import pytest
@@ -570,3 +571,16 @@ def test_documented_names_are_there(kind, count):
     assert len(names) == count
     assert all(isinstance(name, str) and str(name) == name.value for name in names)
     assert "Euler a" in list(choices.Sampler)
+
+
+class _Percent(float):
+    """As other libraries have them."""
+
+
+class _Steps(IntEnum):
+    MANY = 50
+
+
+def test_numbers_may_be_of_classes_of_their_own():
+    made = img2img(strength=_Percent(0.5), steps=_Steps.MANY)
+    assert (made.strength, made.steps) == (0.5, 50)

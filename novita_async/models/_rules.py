@@ -72,9 +72,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+@frozen
+class _Optional(Rule):
+    """A rule that most values are not held against, because most fields are left out."""
+
+    def __call__(self, instance: Any, attribute: "Attribute[Any]", value: Any) -> None:
+        if value is not None:
+            Rule.__call__(self, instance, attribute, value)
+
+
 def optional(rule: Rule) -> Rule:
     """None leaves the field out; anything else must follow the rule."""
-    return Rule(lambda instance, value: None if value is None else rule.explain(instance, value))
+    return _Optional(lambda instance, value: None if value is None else rule.explain(instance, value))
 
 
 def both(first: Rule, second: Rule) -> Rule:
@@ -86,7 +95,7 @@ def whole(low: int, high: int | None = None) -> Rule:
     """A whole number in a range that includes its ends."""
 
     def explain(_: Any, value: Any) -> str | None:
-        if not isinstance(value, int) or isinstance(value, bool):
+        if value.__class__ is not int and (not isinstance(value, int) or isinstance(value, bool)):
             return f"{shown(value)} is not a whole number{_within(low, high)}"
         return _outside(value, low, high)
 
@@ -97,7 +106,7 @@ def number(low: float, high: float) -> Rule:
     """A finite number in a range that includes its ends."""
 
     def explain(_: Any, value: Any) -> str | None:
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if value.__class__ not in _NUMBERS and not _is_number(value):
             return f"{shown(value)} is not a number{_within(low, high)}"
         return _outside(value, low, high)  # NaN and infinity are outside of everything
 
@@ -106,6 +115,14 @@ def number(low: float, high: float) -> Rule:
 
 def _within(low: float, high: float | None) -> str:
     return f", {low} or above" if high is None else f" in [{low}, {high}]"
+
+
+_NUMBERS: Final = frozenset({int, float})
+"""What numbers nearly always are; asking for a class costs a tenth of asking for its bases."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _outside(value: float, low: float, high: float | None) -> str | None:
@@ -189,6 +206,8 @@ def parts(kind: type, at_most: int | None = None, at_least: int = 0) -> Rule:
     def explain(instance: Any, value: Any) -> str | None:
         if not isinstance(value, tuple):
             return f"{shown(value)} is not a list of {kind.__name__}"
+        if not value and not at_least:
+            return None
         items: list[Any] = list(cast("Any", value))
         wrong = [item for item in items if not isinstance(item, kind)]
         return f"{shown(wrong[0])} is not of type {kind.__name__}" if wrong else count(instance, items)
@@ -198,6 +217,8 @@ def parts(kind: type, at_most: int | None = None, at_least: int = 0) -> Rule:
 
 def listed(value: Iterable[T]) -> tuple[T, ...]:
     """Make a tuple of what can be one; leave the rest for the rule to explain."""
+    if value.__class__ is tuple:
+        return cast("tuple[T, ...]", value)
     given = cast("object", value)
     if isinstance(given, Iterable) and not isinstance(given, str | Mapping):
         return tuple(value)

@@ -50,9 +50,9 @@ def _image(value: Picture) -> ImageSource:
 
 
 def _explain_image(_: Any, value: Any) -> str | None:
-    if isinstance(value, _Refused):
-        return value.why
-    return None if isinstance(value, ImageSource) else f"{rules.shown(value)} is not a picture"
+    if isinstance(value, ImageSource):
+        return None
+    return value.why if isinstance(value, _Refused) else f"{rules.shown(value)} is not a picture"
 
 
 _PICTURE: Final = rules.Rule(_explain_image)
@@ -222,10 +222,13 @@ def _ip_adapters(value: Iterable[IPAdapter]) -> tuple[IPAdapter, ...]:
 
 def _copied(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """A request keeps its own copy; what is no mapping is left for the rule to explain."""
-    return dict(value) if isinstance(cast("object", value), Mapping) else value
+    copied = value.__class__ is dict or isinstance(cast("object", value), Mapping)
+    return dict(value) if copied else value
 
 
 def _explain_extra_fields(request: Any, value: Any) -> str | None:
+    if value.__class__ is dict and not value:
+        return None
     if not isinstance(value, Mapping):
         return f"{rules.shown(value)} is not a mapping"
     taken = {*(attribute.name for attribute in rules.fields_of(request)), "image_base64"}
@@ -451,6 +454,8 @@ class Img2Img(_Diffusion):
 
 def _warn_of_mixed_bases(request: Img2Img) -> None:
     """ControlNets and adapters of both base models in one request can never be right."""
+    if request.controlnet is None and not request.ip_adapters:
+        return
     units = request.controlnet.units if request.controlnet else ()
     names = [unit.model_name for unit in units] + [adapter.model_name for adapter in request.ip_adapters]
     if any("sdxl" in name for name in names) and any("sd15" in name for name in names):
