@@ -9,12 +9,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from copy import copy
-from operator import itemgetter
 from typing import Final
 
 import anyio
 from attrs import define, field, frozen
 
+from novita_async._clock import loop_time
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
 from novita_async.errors import ConfigurationError, NovitaError
 from novita_async.events import Paced
@@ -213,12 +213,17 @@ class SessionPool:
         Raises:
             NovitaError: why nothing can be sent any more.
         """
-        line = self._lines.setdefault(endpoint, _Line())
+        line = self._lines.get(endpoint)
+        if line is None:
+            line = self._lines[endpoint] = _Line()
+        granted = None if line else self._grant(endpoint, images, loop_time())
+        if isinstance(granted, Lease):
+            return granted
         waiter = _Waiter(images, interactive)
         line.join(waiter, first=again)
         try:
             while True:
-                granted = self._grant(endpoint, line, waiter, anyio.current_time())
+                granted = self._grant_in_line(endpoint, line, waiter)
                 if isinstance(granted, Lease):
                     return granted
                 if granted is not None and granted.delay < math.inf:
@@ -227,38 +232,48 @@ class SessionPool:
         finally:
             line.leave(waiter)
 
-    def _grant(self, endpoint: str, line: _Line, waiter: _Waiter, now: float) -> Lease | Paced | None:
+    def _grant_in_line(self, endpoint: str, line: _Line, waiter: _Waiter) -> Lease | Paced | None:
         """Let a waiter send, or say for what it waits. None: for its turn in line."""
+        now = loop_time()
+        if line.head() is not waiter:
+            self._check_doom(endpoint, now)
+            return None
+        return self._grant(endpoint, waiter.images, now)
+
+    def _grant(self, endpoint: str, images: int, now: float) -> Lease | Paced:
+        """Let whoever is first send, or say how long it waits for the quota."""
+        self._check_doom(endpoint, now)
+        member = self._soonest(endpoint, images, now)
+        slot = math.inf if member.on_trial else member.pacer.take(endpoint, images, now)
+        if not isinstance(slot, Slot):
+            return Paced(account=member.account.label, endpoint=endpoint, delay=slot - now)
+        self._sending += 1
+        member.on_trial = member.error is not None
+        return Lease(member.account, endpoint, slot)
+
+    def _check_doom(self, endpoint: str, now: float) -> None:
         doom = self.doom(endpoint, now)
         if doom is not None:
             raise copy(doom)  # each request raises its own: tracebacks and notes are not shared
-        if line.head() is not waiter:
-            return None
-        start_at, member = self._soonest(endpoint, waiter.images, now)
-        if start_at > now:
-            return Paced(account=member.account.label, endpoint=endpoint, delay=start_at - now)
-        self._sending += 1
-        member.on_trial = member.error is not None
-        return Lease(member.account, endpoint, member.pacer.announce(endpoint, waiter.images, now))
 
-    def _soonest(self, endpoint: str, images: int, now: float) -> tuple[float, _Member]:
-        """The account that can send first, and when."""
-        able = [
-            (m.pacer.start_at(endpoint, images, now) if not m.on_trial else math.inf, m)
-            for m in self._members.values()
-            if not m.is_out(now)
-        ]
-        return able[0] if len(able) == 1 else min(able, key=itemgetter(0))
+    def _soonest(self, endpoint: str, images: int, now: float) -> _Member:
+        """The account that can send first."""
+        able = [member for member in self._members.values() if not member.is_out(now)]
+        if len(able) == 1:
+            return able[0]
+        return min(
+            able, key=lambda one: math.inf if one.on_trial else one.pacer.start_at(endpoint, images, now)
+        )
 
     def restore(self, label: str, endpoint: str, slots: Iterable[tuple[float, float | None, int]]) -> None:
         """Hold what an earlier run sent: announced at, answered at or None, images; on the loop's clock."""
-        self._members[label].pacer.restore(endpoint, slots, anyio.current_time())
+        self._members[label].pacer.restore(endpoint, slots, loop_time())
 
     # --- What became of it ----------------------------------------------------------------------------------
 
     def answered(self, lease: Lease) -> float:
         """Keep its place for a window from now: it was seen, or nobody knows. Returns the time."""
-        now = anyio.current_time()
+        now = loop_time()
         self._settle(lease).pacer.answered(lease.slot, now)
         return now
 
@@ -268,7 +283,7 @@ class SessionPool:
 
     def rejected(self, lease: Lease, retry_after: float | None, jitter: float) -> None:
         """The server said 429: the account's one gate closes."""
-        self._settle(lease).pacer.rejected(lease.slot, anyio.current_time(), retry_after, jitter)
+        self._settle(lease).pacer.rejected(lease.slot, loop_time(), retry_after, jitter)
 
     def _settle(self, lease: Lease) -> _Member:
         lease.settled = True
@@ -284,7 +299,7 @@ class SessionPool:
         """Take an account out. Returns whether that is news: a trial that fails is none."""
         member = self._members[label]
         news = member.error is None
-        member.error, member.out_until = error, anyio.current_time() + REVIVAL
+        member.error, member.out_until = error, loop_time() + REVIVAL
         self._wake_all()
         return news
 
@@ -296,7 +311,7 @@ class SessionPool:
 
     def retire(self, endpoint: str, error: NovitaError) -> None:
         """Stop sending to an endpoint that the service does not have."""
-        self._retired[endpoint] = error, anyio.current_time() + REVIVAL
+        self._retired[endpoint] = error, loop_time() + REVIVAL
         self._wake_all()
 
     def doom(self, endpoint: str, now: float) -> NovitaError | None:
@@ -335,7 +350,7 @@ class SessionPool:
         member = self._members[account.label]
         at = -math.inf
         while at < member.polls_pause_until:  # the server may ask for a pause while polls wait for their turn
-            now = anyio.current_time()
+            now = loop_time()
             at = max(now, member.next_poll_at)
             member.next_poll_at = at + 1 / self._polls_per_second
             if at > now:
@@ -344,7 +359,7 @@ class SessionPool:
     def pause_polls(self, account: Account, seconds: float) -> None:
         """Let this account not poll for a while, because the server asked for it."""
         member = self._members[account.label]
-        member.polls_pause_until = max(member.polls_pause_until, anyio.current_time() + seconds)
+        member.polls_pause_until = max(member.polls_pause_until, loop_time() + seconds)
         member.next_poll_at = max(member.next_poll_at, member.polls_pause_until)
 
     def _wake_heads(self) -> None:

@@ -19,6 +19,7 @@ from attrs import define, evolve, field
 
 from novita_async import _protocol as protocol
 from novita_async._callbacks import Callback, Callbacks
+from novita_async._clock import loop_time
 from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, Transport
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, parse_retry_after
 from novita_async._policy.spending import Spending
@@ -178,7 +179,7 @@ class Sender:
             if tried.task is not None:
                 return tried.task
             doubted = tried if tried.perhaps_bought else doubted
-            spent += anyio.current_time() - lease.slot.announced_at
+            spent += loop_time() - lease.slot.announced_at
             try:
                 pause = self._next_pause(tried, spent)
             except NovitaError as error:
@@ -344,12 +345,12 @@ class Sender:
             return
         label, token = tried.lease.account.label, secrets.token_hex(_TOKEN_BYTES)
         endpoint, images = tried.http.path, tried.request.image_num
-        tried.callback = self.callbacks.issue(token, label, endpoint, images, anyio.current_time())
+        tried.callback = self.callbacks.issue(token, label, endpoint, images, loop_time())
         tried.http = protocol.submission(tried.request, self.endpoints, tried.callback.url)
 
     def _settle_callback(self, callback: Callback, tried: _Attempt) -> None:
         if tried.task is not None:
-            self.callbacks.bought(callback, tried.task, anyio.current_time())
+            self.callbacks.bought(callback, tried.task, loop_time())
         elif isinstance(tried.error, SubmissionUncertain):
             callback.tell = tried.recorder.bought
             self.callbacks.lost(callback, tried.error)
@@ -411,14 +412,14 @@ class Sender:
 
     async def patiently(self, ask: Callable[[], Awaitable[T]], endpoint: str) -> T:
         """Ask a question as often as the retry policy likes. Raises `NovitaError`."""
-        number, began_at = 1, anyio.current_time()
+        number, began_at = 1, loop_time()
         while True:
             try:
                 return await ask()
             except ConfigurationError:
                 raise
             except NovitaError as error:
-                elapsed = anyio.current_time() - began_at
+                elapsed = loop_time() - began_at
                 pause = self._next_question(endpoint, error, number, elapsed)
             await anyio.sleep(pause)
             number += 1

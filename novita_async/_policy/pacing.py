@@ -444,6 +444,8 @@ class Gate:
 
     def opens_at(self, images: int, now: float) -> float:
         """Earliest time for so many images; infinite while that depends on an answer."""
+        if self.state is GateState.OPEN:
+            return now
         if self.state in {GateState.CLOSED, GateState.PROBING}:
             return max(now, self.until)
         full = self.under_way and self.under_way + images > self.allowed
@@ -451,7 +453,7 @@ class Gate:
 
     def announce(self, images: int, now: float) -> None:
         self.under_way += images
-        if self.state in {GateState.CLOSED, GateState.PROBING}:
+        if self.state is GateState.CLOSED or self.state is GateState.PROBING:
             self.state = GateState.PROBING
             self.until = now + _PROBE_PATIENCE
 
@@ -529,8 +531,16 @@ class AccountPacer:
         Raises:
             ValueError: It may not be sent now.
         """
-        if self.start_at(endpoint, images, now) > now:
-            raise ValueError(f"{images} image(s) to {endpoint} may not be announced at {now}")
+        slot = self.take(endpoint, images, now)
+        if not isinstance(slot, Slot):
+            raise ValueError(f"{images} image(s) to {endpoint} may not be announced at {now}")  # noqa: TRY004
+        return slot
+
+    def take(self, endpoint: str, images: int, now: float) -> Slot | float:
+        """Take the slot of a purchase that is sent now, or tell when to ask again, as `start_at` does."""
+        start_at = self.start_at(endpoint, images, now)
+        if start_at > now:
+            return start_at
         window = self._window(endpoint)
         slot = Slot(
             endpoint=endpoint,
