@@ -470,6 +470,21 @@ def artifacts(value: Any, kind: str) -> tuple[Artifact, ...]:
     return tuple(artifact for artifact in read if artifact.url)
 
 
+class _PeekId(msgspec.Struct, gc=False):
+    task_id: str = ""
+
+
+_peek_id: Final = msgspec.json.Decoder(_PeekId)
+
+
+def peek_task_id(text: bytes) -> str:
+    """Read only the id of a new task. Empty where the answer is not of the usual form: read it whole."""
+    try:
+        return _peek_id.decode(text).task_id
+    except _UNREADABLE:
+        return ""
+
+
 class PeekTask(msgspec.Struct, gc=False):
     """The part of a poll's answer that tells whether to read the rest."""
 

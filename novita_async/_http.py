@@ -37,7 +37,7 @@ class HTTPRequest:
     def content_length(self) -> int:
         """Exact length of the body in bytes, known before the first byte is made."""
         return sum(
-            part.base64_length if isinstance(part, ImageSource) else len(part) for part in self.body or ()
+            [part.base64_length if isinstance(part, ImageSource) else len(part) for part in self.body or ()]
         )
 
 

@@ -133,6 +133,9 @@ def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
         APIError: a definite no (4xx, or a reason or code that says so): nothing was bought.
         SubmissionUncertain: anything else.
     """
+    usual = codec.peek_task_id(response.body) if _is_good(response) else ""
+    if usual:
+        return usual
     body = _object(response)
     task_id = _task_id(body) if _is_good(response) else ""
     if task_id:
