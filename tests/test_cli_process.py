@@ -80,7 +80,7 @@ def test_what_was_interrupted_can_be_fetched_with_the_command_that_was_told(star
         out, _ = second.communicate(timeout=30)
         assert second.returncode == 0
         assert len(server.ledger.accepted) == 2
-    assert sorted(out.split()) == sorted(f"made/{path.name}" for path in (folder / "made").iterdir())
+    assert sorted(out.split()) == sorted(f"made/{path.name}" for path in (folder / "made").glob("*.png"))
     assert len(out.split()) == 2
 
 
