@@ -23,6 +23,7 @@ from attrs import define, evolve, field, frozen
 
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._names import Naming
+from novita_async._part import Part
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope
 from novita_async.events import Event, Saved
@@ -179,16 +180,18 @@ class Saver:
         return tuple(paths)
 
     async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
-        part = target.part_of(folder)
+        part = Part(target.part_of(folder))
         try:
-            await self._fetch(target, lambda url: self._to_file(url, part), retry)
+            await self._fetch(target, lambda url: self._to_part(url, part), retry)
             path, size = await anyio.to_thread.run_sync(_settle, part, folder, naming, target)
-        except OSError as error:  # a full disk, a folder that must not be written
+        except BaseException as error:
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await anyio.to_thread.run_sync(part.remove)
+            if not isinstance(error, OSError):
+                raise
+            # a full disk, a folder that must not be written
             cause = f"it cannot be written to {folder}: {error.strerror or error}"
             raise target.failed(cause, dooms="account") from error
-        finally:
-            with anyio.CancelScope(shield=True), suppress(OSError):
-                await anyio.to_thread.run_sync(lambda: part.unlink(missing_ok=True))
         self._saved += 1
         if target.result is not None:
             self._emit(Saved(task=target.result.task, path=path, size=size))
@@ -245,10 +248,9 @@ class Saver:
         self._refreshed += fresh is not None
         return fresh
 
-    async def _to_file(self, url: str, part: Path) -> None:
-        await anyio.to_thread.run_sync(_make_room, part)
-        async with await anyio.open_file(part, "wb") as file:
-            await self._receive(url, file.write)
+    async def _to_part(self, url: str, part: Part) -> None:
+        part.restart()
+        await self._receive(url, part.append)
 
     async def _receive(self, url: str, sink: Sink) -> None:
         async with self._downloader.open(url) as download:
@@ -309,18 +311,13 @@ def checked_kind(start: bytes, target: _Target) -> str:
     return kind or (safe_name(stated) if stated else "bin")
 
 
-def _make_room(part: Path) -> None:
-    """Make the folder. What a dead process left may be a name of the whole file: never write to it."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.unlink(missing_ok=True)
-
-
-def _settle(part: Path, folder: Path, naming: Naming, target: _Target) -> tuple[Path, int]:
+def _settle(part: Part, folder: Path, naming: Naming, target: _Target) -> tuple[Path, int]:
     """Give a whole file its name, or the next one that is free; no other file can be lost in between.
 
     What a journal calls saved is on the disk, not only on its way.
     """
-    with part.open("rb+") as file:
+    part.write()
+    with part.path.open("rb+") as file:
         kind = checked_kind(file.read(_LONGEST_MAGIC), target)
         if target.owned:
             os.fsync(file.fileno())
@@ -328,10 +325,11 @@ def _settle(part: Path, folder: Path, naming: Naming, target: _Target) -> tuple[
     for number in range(1, _NAMES):
         path = folder / (f"{stem}.{kind}" if number == 1 else f"{stem}.{number}.{kind}")
         try:
-            _claim(part, path)
+            _claim(part.path, path)
         except FileExistsError:
-            if not (target.owned and filecmp.cmp(part, path, shallow=False)):
+            if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
                 continue
+        part.remove()
         return path, path.stat().st_size
     raise target.failed(f"{folder / stem} exists {_NAMES} times")
 
