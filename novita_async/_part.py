@@ -1,4 +1,4 @@
-"""A result file until it is whole: what has come of it in memory, what is too much for that in a `.part` file.
+"""A result file until it is whole: in memory, and what is too much for that in a `.part` file.
 
 Each step on the disk is a hop to a thread, which costs more than the step. So a usual picture takes one hop:
 it is written, checked and named when all of it has come.
