@@ -292,10 +292,10 @@ def _doubt(row: Row) -> SubmissionUncertain:
 
 def _result(row: Row) -> ImageResult:
     """What the journal still knows of a result, whose files are on disk: its URLs have no signatures."""
-    known = row.result or {}
-    files = [_artifact(facts) for facts in known.get("files", ())]
+    known, task = row.result or {}, _task(row)
+    files = [_artifact(facts, task) for facts in known.get("files", ())]
     return ImageResult(
-        task=_task(row) or Task(task_id=""),
+        task=task or Task(task_id=""),
         images=tuple(file for file in files if isinstance(file, Image)),
         videos=tuple(file for file in files if not isinstance(file, Image)),
         seed=row.seed,
@@ -304,9 +304,9 @@ def _result(row: Row) -> ImageResult:
     )
 
 
-def _artifact(facts: dict[str, Any]) -> Artifact:
+def _artifact(facts: dict[str, Any], task: Task | None) -> Artifact:
     cls = Image if facts.get("type") in _PICTURES else Artifact
-    return cls(url=facts.get("url") or "", url_ttl=facts.get("ttl"), type=facts.get("type"))
+    return cls(url=facts.get("url") or "", url_ttl=facts.get("ttl"), type=facts.get("type"), task=task)
 
 
 def _times(known: Iterable[tuple[str, float]]) -> dict[str, datetime]:

@@ -447,7 +447,7 @@ class NovitaClient:
         """Fetch one result file into memory.
 
         Raises:
-            DownloadFailed: it could not be had. Poll its task again for a new URL.
+            DownloadFailed: it could not be had, even after its URL was signed anew.
         """
         return await self._saver.fetch(image)
 

@@ -27,7 +27,7 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler
 from novita_async.models.images import ImageSource, why_refused
 from novita_async.models.requests import AnyTask, Extra, Img2Img, Request, Txt2Img
-from novita_async.models.results import Artifact, Image, NsfwDetection
+from novita_async.models.results import Artifact, Image, NsfwDetection, Task
 
 T = TypeVar("T")
 
@@ -431,6 +431,7 @@ _lenient(bool | None, as_bool)
 _converter.register_structure_hook_func(lambda cls: cls == tuple[str, ...], lambda value, _: _texts(value))
 _read_nsfw: Final = _lenient_class(NsfwDetection, checked="valid")
 _lenient(NsfwDetection | None, lambda value: _read_nsfw(value) if as_object(value) else None)
+_lenient(Task | None, lambda task: task)  # not read: it is known who made a picture
 _read_image: Final = _lenient_class(
     Image, url="image_url", url_ttl="image_url_ttl", type="image_type", nsfw="nsfw_detection_result"
 )
@@ -451,19 +452,20 @@ def model_record(value: Mapping[str, Any]) -> ModelRecord:
     return structure({**value, "type": as_object(kind).get("name") or kind}, ModelRecord)
 
 
-def images(value: Any) -> tuple[Image, ...]:
-    """Read the pictures of a result; those without a URL are passed over."""
-    read = [_read_image(item) for item in as_list(value)]
+def images(value: Any, task: Task | None = None) -> tuple[Image, ...]:
+    """Read the pictures of a task's result; those without a URL are passed over."""
+    read = [_read_image({**as_object(item), "task": task}) for item in as_list(value)]
     return tuple([image for image in read if image.url])
 
 
-def artifacts(value: Any, kind: str) -> tuple[Artifact, ...]:
+def artifacts(value: Any, kind: str, task: Task | None = None) -> tuple[Artifact, ...]:
     """Read the files of one kind (`video`, `audio`)."""
     read = (
         Artifact(
             url=as_text(item.get(f"{kind}_url")),
             url_ttl=as_int(item.get(f"{kind}_url_ttl")),
             type=as_text(item.get(f"{kind}_type")) or None,
+            task=task,
         )
         for item in map(as_object, as_list(value))
     )

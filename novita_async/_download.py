@@ -90,11 +90,20 @@ class _Target:
     owned: bool = False
     """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
 
+    @property
+    def task(self) -> Task | None:
+        """The task that made it."""
+        return self.result.task if self.result else self.artifact.task
+
     def of(self, result: ImageResult | None) -> "_Target | None":
         """The same file in the same task's result, asked for again."""
-        if result is None or self.place >= len(result.artifacts):
-            return None
-        return evolve(self, artifact=result.artifacts[self.place], result=result)
+        files = result.artifacts if result else ()
+        if self.result is None:  # its place is not known, but a new URL has the same path
+            path = without_query(self.artifact.url)
+            same = [file for file in files if without_query(file.url) == path]
+        else:
+            same = list(files[self.place : self.place + 1])
+        return evolve(self, artifact=same[0], result=self.result and result) if same else None
 
     def part_of(self, folder: Path) -> Path:
         """Where to write it until it is whole. What a dead process left of an owned file is found again,
@@ -106,13 +115,12 @@ class _Target:
         return folder / f".{tag[:16]}-{self.place + 1}.part"
 
     def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
-        task = self.result.task if self.result else None
         return DownloadFailed(
             scope=dooms,
             url=without_query(self.artifact.url),
             cause=cause,
-            task_id=task.task_id if task else None,
-            account=task.account if task else None,
+            task_id=self.task.task_id if self.task else None,
+            account=self.task.account if self.task else None,
         )
 
 
@@ -198,7 +206,7 @@ class Saver:
         return path
 
     async def fetch(self, artifact: Artifact) -> bytes:
-        """Fetch one file into memory. An expired URL cannot be signed anew here."""
+        """Fetch one file into memory."""
         target = _Target(artifact=artifact)
         data = bytearray()
 
@@ -242,9 +250,9 @@ class Saver:
 
     async def _fresh(self, target: _Target, status: int | None) -> _Target | None:
         """The same file behind a new URL, where the old one was refused."""
-        if target.result is None or status not in _GONE:
+        if target.task is None or status not in _GONE:
             return None
-        fresh = target.of(await self._refresh(target.result.task))
+        fresh = target.of(await self._refresh(target.task))
         self._refreshed += fresh is not None
         return fresh
 

@@ -212,9 +212,9 @@ def result(body: Mapping[str, Any], task: Task) -> ImageResult:
     debug = codec.as_object(extra.get("debug_info"))
     return ImageResult(
         task=task,
-        images=codec.images(body.get("images")),
-        videos=codec.artifacts(body.get("videos"), "video"),
-        audios=codec.artifacts(body.get("audios"), "audio"),
+        images=codec.images(body.get("images"), task),
+        videos=codec.artifacts(body.get("videos"), "video", task),
+        audios=codec.artifacts(body.get("audios"), "audio", task),
         seed=codec.as_int(extra.get("seed")),
         task_type=codec.as_text(codec.as_object(body.get("task")).get("task_type")) or None,
         timings=Timings(

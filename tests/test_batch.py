@@ -71,6 +71,14 @@ async def test_running_it_again_buys_nothing_and_gives_the_same_outcomes(tmp_pat
     assert {o.task_id: o.result.seed for o in first} == {o.task_id: o.result.seed for o in second}
 
 
+async def test_a_result_of_an_earlier_run_can_be_fetched_though_its_urls_are_not_kept(tmp_path, journal):
+    simulation = service()
+    for _ in range(2):
+        async with client_of(simulation) as (client, _):
+            (outcome,) = await run(client, requests(1), journal, save_to=tmp_path / "out")
+            assert await client.fetch(outcome.result.images[0]) == outcome.paths[0].read_bytes()
+
+
 async def test_what_was_bought_when_a_batch_was_left_is_watched_and_not_bought_again(journal):
     simulation = service(workers=2)
     async with client_of(simulation) as (client, _):

@@ -20,6 +20,7 @@ from novita_async import (
     Endpoints,
     Extra,
     Failed,
+    Image,
     ImageSource,
     InvalidRequest,
     NovitaClient,
@@ -376,6 +377,27 @@ async def test_an_address_that_is_no_url_is_asked_for_anew_and_not_waited_for(tm
                     await client.save(result, tmp_path)
                 assert caught.value.task_id == result.task.task_id
             assert anyio.current_time() - began_at < 5
+
+
+async def test_an_expired_url_is_signed_anew_for_a_single_file_as_well():
+    async with client_of(service(url_ttl=60)) as (client, _):
+        result = await client.run(request(image_num=3))
+        fresh = [await client.fetch(image) for image in result.images]
+        await anyio.sleep(3600)
+        assert [await client.fetch(image) for image in result.images] == fresh
+        assert client.statistics().saver.refreshed == 3
+
+
+async def test_a_file_that_cannot_be_had_names_its_task():
+    plan = FaultPlan.of(FaultRule(fault=Fault.answer(403), on="download"))
+    async with client_of(service(faults=plan)) as (client, _):
+        result = await client.run(request())
+        with pytest.raises(DownloadFailed, match=f"novita-async watch {result.task.task_id}") as caught:
+            await client.fetch(result.images[0])
+        assert caught.value.task_id == result.task.task_id
+        alone = Image(url=result.images[0].url)  # put together by hand: no task is known
+        with pytest.raises(DownloadFailed, match="poll the task for a fresh URL"):
+            await client.fetch(alone)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ class Artifact:
     """Seconds that the URL lives, counted from when the service signed it. 0: no end known."""
     type: str | None = None
     """File type: `png`, `jpeg`, `webp`, `mp4` and the like."""
+    task: Task | None = field(default=None, eq=False, repr=False)
+    """The task that made it, which can be asked for a new URL. None: not known here."""
 
     @property
     def expiry_time(self) -> datetime | None:
