@@ -439,6 +439,11 @@ def test_models_are_listed_by_the_name_for_requests(call, serve):
     assert all("  lora  " in line for line in out.splitlines())
 
 
+def test_a_limit_below_one_is_refused(call, serve):
+    serve()
+    assert call("models", "--limit", 0) == (2, "", "error: --limit: 0 is not 1 or above\n")
+
+
 def test_models_for_programs_hold_every_field(call, serve):
     serve()
     _, out, _ = call("models", "--sdxl", "--json")

@@ -10,6 +10,7 @@ from novita_async._client import NovitaClient
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output, StandardError
 from novita_async.cli._progress import waited_for
+from novita_async.errors import ConfigurationError
 from novita_async.events import Event
 from novita_async.models.catalogue import ModelRecord
 
@@ -45,6 +46,8 @@ async def models(
         limit: Stop after so many.
         json: Print one JSON object a line, with everything that is known of the model.
     """
+    if limit is not None and limit < 1:
+        raise ConfigurationError(problem=f"--limit: {limit} is not 1 or above")
     output = Output(json)
     numbers = count(1)
     async with NovitaClient.from_env(observers=[_tell_waits]) as client:
