@@ -166,6 +166,21 @@ def test_the_search_is_no_wider_than_can_be_borne():
     assert len(take(pacer, 33, 0.0)) == 33
 
 
+def test_a_search_widens_on_a_slow_service():
+    """At four seconds a round trip 32 images at a time would be 480 a minute for ever."""
+    pacer, now, widths = AccountPacer(), 0.0, []
+    while now < 90:
+        wave = []
+        while len(wave) < 10_000 and pacer.start_at(IMG2IMG, 1, now) <= now:
+            wave += take(pacer, 1, now)
+        widths.append(len(wave))
+        now += 4.0
+        answer(pacer, wave, now)
+    assert widths[:5] == [10, 20, 32, 32, 33]
+    assert all(before <= after <= 2 * before for before, after in pairwise(widths))
+    assert widths[-1] > 500
+
+
 def test_a_lone_request_heavier_than_the_first_burst_may_go():
     """Two images for an endpoint with one at a time would otherwise wait for ever."""
     pacer = AccountPacer()

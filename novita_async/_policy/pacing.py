@@ -9,10 +9,10 @@ request heavier than the quota goes when nothing else is held. Nothing is reorde
 its own queue and offers the head of it.
 
 **What is learned.** The first burst is small (the documented quota where none is configured) and doubles with
-each answered burst, up to a width whose refusal does not hurt. The first 429 ends that. What was accepted by
-then is taken for the quota of a sliding window, `limit`; `ceiling` is the largest number that no 429 has
-refuted. While the limit is a guess, single requests look beyond it, ever less often. When one is accepted
-that a sliding window of that size had no room for, the server counts otherwise:
+each answered burst, up to a width whose refusal does not hurt, and that widens with time. The first 429 ends
+that. What was accepted by then is taken for the quota of a sliding window, `limit`; `ceiling` is the largest
+number that no 429 has refuted. While the limit is a guess, single requests look beyond it, ever less often.
+When one is accepted that a sliding window of that size had no room for, the server counts otherwise:
 
 * once a minute: its minute began anew (a fixed window). What was sent before is forgiven, and the next
   look is due when the next minute is;
@@ -62,7 +62,11 @@ _KNOWN_FIRST_SHARE: Final = 1 / 6
 """Share of a configured quota that goes in the first burst: enough to lose no time, too little to
 flood a server that takes no bursts."""
 _WIDEST_SEARCH: Final = 32
-"""Images under way at most while the quota is searched, since all of them may be refused ..."""
+"""Images under way at most when the search for a quota begins, since all of them may be refused ..."""
+_WIDENS: Final = 15.0
+"""... twice as many every so many seconds, or a slow service would never be used to its limit; but for the
+first of them, in which a quick one is searched through ..."""
+_WIDENINGS: Final = 30.0
 _SEARCH_SHARE: Final = 1 / 20
 """... or this share of what was accepted, where that is more."""
 _PAUSE: Final = 0.5
@@ -253,7 +257,7 @@ class Window:
         if slot.window_era == self.era:
             self.refusals = 0
         if self.phase is Phase.SEARCHING:
-            self._accepted_searching(slot)
+            self._accepted_searching(slot, now)
         elif self.phase is Phase.PACED:
             self._accepted_paced(slot)
         else:
@@ -357,10 +361,11 @@ class Window:
             return max(now, self.look_at)
         return max(now, self.look_at, self.full_at + _LOOK_AGAIN)
 
-    def _accepted_searching(self, slot: Slot) -> None:
+    def _accepted_searching(self, slot: Slot, now: float) -> None:
         self.burst += slot.images
         if self.quota is None:
-            self.burst = min(self.burst, max(_WIDEST_SEARCH, self.held * _SEARCH_SHARE))
+            widenings = min(max(0.0, (now - self.origin) / _WIDENS - 1), _WIDENINGS)
+            self.burst = min(self.burst, max(_WIDEST_SEARCH * 2.0**widenings, self.held * _SEARCH_SHARE))
 
     def _accepted_limited(self, slot: Slot, now: float) -> None:
         fits = self.held - self.unanswered - self.forgiven
