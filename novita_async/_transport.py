@@ -296,7 +296,7 @@ class _Exchange:
     @property
     def may_take_another(self) -> bool:
         """Whether the connection had gone stale before anything of the request was written to it."""
-        return self.reused and not self.handed_over and self.status is None
+        return self.reused and not self.handed_over and self.status is None and self.refusal is None
 
     async def _write_pieces(self, writer: AbstractStreamWriter) -> None:
         left = self.length

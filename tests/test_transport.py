@@ -820,6 +820,20 @@ async def test_a_server_that_went_away_while_its_connection_idled_is_not_asked_f
     assert "cannot be reached" in sent.error.cause
 
 
+async def test_a_picture_that_changed_is_no_reason_to_take_another_connection(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x" * 1000)
+    request = HTTPRequest(method="POST", path="/v3/x", body=(b'"', ImageSource.from_path(path), b'"'))
+    async with serve(obey) as wire:
+        transport = AiohttpTransport(wire.url)
+        await transport.send(request, KEY)
+        path.unlink()
+        with pytest.raises(InvalidRequest, match="no such file"):
+            await transport.send(request, KEY)
+        await transport.aclose()
+    assert len(wire.peers) == 1
+
+
 async def test_a_purchase_looks_at_its_connection_right_before_it_is_handed_over(monkeypatch):
     begin = _transport._Exchange._refuse_stale
 
