@@ -1,6 +1,7 @@
 """What the journal has acknowledged is there, whatever ends the process; nothing is ever misread."""
 
 import asyncio
+import errno
 import itertools
 import os
 import shutil
@@ -865,7 +866,7 @@ store.close()
 
 
 def test_what_could_not_be_recorded_can_be_recorded_later(tmp_path):
-    Failing.countdown, Failing.forever = 0, False
+    Failing.countdown, Failing.code, Failing.forever = 0, sqlite3.SQLITE_IOERR, False
     store = open_store(tmp_path / "run.db", connect=connect_failing)
     do(store, lambda store: store.plan([asked(1)]))
     name = (asked(1).key, 0)
@@ -881,6 +882,107 @@ def test_what_could_not_be_recorded_can_be_recorded_later(tmp_path):
     assert do(store, _store.Store.new_run) == 2
     store.close()
     assert read(tmp_path / "run.db") == {name: bought}
+
+
+class Cramped(sqlite3.Connection):
+    """Finds no room while some is kept."""
+
+    spare: Path | None = None
+
+    def execute(self, sql, *values):
+        if self.spare and self.spare.exists() and sql.startswith(("INSERT", "UPDATE")):
+            error = sqlite3.OperationalError("no room")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(sql, *values)
+
+    executemany = execute
+
+
+async def test_on_a_full_disk_what_is_paid_is_recorded_and_nothing_is_begun(tmp_path, monkeypatch):
+    path = tmp_path / "run.db"
+    async with await SqliteJournal.open(path) as journal:
+        paid, planned = await journal.plan([asked(1), asked(2)])
+        await brought(journal, paid, State.ANNOUNCED)
+        monkeypatch.setattr(Cramped, "spare", tmp_path / "run.db-spare")
+        room = Cramped(path, isolation_level=None, check_same_thread=False)
+        monkeypatch.setattr(type(journal._store), "_connection", room)
+        await brought(journal, paid, *WAY)
+        for _ in range(2):
+            with pytest.raises(JournalError, match="the disk is full"):
+                await brought(journal, planned, State.ANNOUNCED)
+            with pytest.raises(JournalError, match="the disk is full"):
+                await journal.plan([asked(3)])
+        monkeypatch.setattr(Cramped, "spare", None)
+        await brought(journal, planned, *WAY)
+        room.close()
+    monkeypatch.undo()
+    rows = await anyio.to_thread.run_sync(read, path)
+    assert [row.state for row in rows.values()] == [State.SAVED] * 2
+    assert not (tmp_path / "run.db-spare").exists()
+
+
+def test_a_closed_journal_is_read_where_nothing_can_be_written(saved):
+    """On a read-only medium, or in a folder of somebody else."""
+
+    def sealed(path, mode):
+        if mode == "ro":
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+            raise error
+        return _file.connect(path, mode)
+
+    store = _store.Store(_file.open_to_read(saved, connect=sealed))
+    assert look(store) == read(saved)
+    store.close()
+
+
+async def test_a_journal_on_a_disk_without_room_is_not_opened(saved, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(_file.OpenFile, "keep_room", raising(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(JournalError, match="the disk is full"):
+            await SqliteJournal.open(saved)
+    async with await SqliteJournal.open(saved) as journal:
+        assert journal.run > 1
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_room_that_cannot_be_had_is_not_kept_in_part(saved, monkeypatch):
+    store = open_store(saved)
+    store.file.give_room()
+    monkeypatch.setattr(_file, "bytes", raising(OSError(errno.ENOSPC, "full")), raising=False)
+    with pytest.raises(OSError, match="full"):
+        store.file.keep_room()
+    assert not store.file.give_room()
+    store.close()
+
+
+def test_a_process_that_just_ends_leaves_a_journal_that_can_be_opened(tmp_path):
+    """SQLite merges and removes the `-wal` then, as if it had been lost."""
+    code = """
+import asyncio, sys
+from novita_async import SqliteJournal
+from tests.journals import *
+
+async def main():
+    kept.append(await SqliteJournal.open(sys.argv[1]))
+    await kept[0].plan([asked(1)])
+
+kept = []
+asyncio.run(main())
+if os.fork() == 0:
+    sys.exit()  # a child closes nothing that is its parent's
+os.wait()
+"""
+    path = tmp_path / "run.db"
+    subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=True)
+    assert len(read(path)) == 1
 
 
 async def test_a_fault_of_the_program_is_told_and_nothing_is_written(tmp_path, monkeypatch):

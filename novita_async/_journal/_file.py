@@ -4,6 +4,9 @@
 SQLite itself takes that lock, so it works wherever SQLite does, ends with the process however that ends, and
 leaves the journal open to readers.
 
+**Room for the end.** Who writes also keeps some room on the disk (`….db-spare`), which is given up when the
+disk is full: what is paid by then can still be recorded, while nothing new is begun.
+
 **Never misread.** A journal comes into being whole, by a rename; so an empty file is never one. What a
 killed process had written last lies in `….db-wal`, and SQLite would silently do without that file. Therefore
 a journal notes that it is open; found open without its `-wal`, it is refused. A closed one must be as long
@@ -13,6 +16,7 @@ as it says; one that was not closed is checked page by page, indexes included. A
 transaction. New journals go the same way from version 0. A journal of a newer version is refused.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
@@ -31,6 +35,8 @@ _HEADER: Final = 100
 _WAL_HEADER: Final = 32
 _PATIENCE: Final = 0.5
 """Seconds to wait for a process that is just ending."""
+ROOM: Final = 2 * 1024 * 1024
+"""Bytes to keep: enough for all that may become of the purchases under way."""
 _SETTINGS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -92,6 +98,15 @@ _PROBLEMS: Final[Mapping[int, tuple[str, str]]] = {
     sqlite3.SQLITE_NOLFS: _BROKEN,
 }
 """SQLite's primary result codes, and what to say of them."""
+_SEALED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+"""What SQLite says in a folder where nothing can be written."""
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether this is SQLite's way to say that there is no room."""
+    code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_FULL
 
 
 def trouble(path: Path, told: tuple[str, str], detail: object = "") -> JournalError:
@@ -117,7 +132,8 @@ def translated(path: Path) -> Generator[None]:
         told = _DAMAGED if code is None else _PROBLEMS.get(code & 0xFF, _DAMAGED)
         raise trouble(path, told, error) from error
     except OSError as error:
-        raise trouble(path, _UNREACHABLE, error.strerror or error) from error
+        told = _DISK_FULL if error.errno in _NO_ROOM else _UNREACHABLE
+        raise trouble(path, told, error.strerror or error) from error
 
 
 # --- Opening ----------------------------------------------------------------------------------------------
@@ -148,6 +164,24 @@ class OpenFile:
     run: int
     """The number of this run."""
 
+    def keep_room(self) -> None:
+        """Keep room on the disk for what is paid when it is full. Raises `OSError` where there is none."""
+        spare = _beside(self.path, "-spare")
+        try:
+            with spare.open("ab") as file:
+                file.write(bytes(max(0, ROOM - file.tell())))
+        except OSError:
+            spare.unlink(missing_ok=True)
+            raise
+
+    def give_room(self) -> bool:
+        """Give that room up. Tells whether there was any."""
+        try:
+            _beside(self.path, "-spare").unlink()
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close it, and let others have it. What was committed stays, whatever goes wrong here."""
         if self.lock is None:
@@ -158,6 +192,7 @@ class OpenFile:
             self.connection.close()
         except sqlite3.Error:
             self._close_as_it_is()
+        self.give_room()
         self.lock.close()
 
     def _close_as_it_is(self) -> None:
@@ -178,23 +213,42 @@ def open_to_write(path: Path, *, connect: Connect = connect, without_wal: bool =
         try:
             if not place.exists():
                 _create(place, connect)
-            return _opened(place, connect, lock, without_wal=without_wal)
+            file = _opened(place, connect, lock, "rw", without_wal=without_wal)
         except BaseException:
             lock.close()
             raise
+        try:
+            file.keep_room()
+        except BaseException:
+            file.close()
+            raise
+        return file
 
 
 def open_to_read(path: Path, *, connect: Connect = connect) -> OpenFile:
     """Open a journal that others may be writing. Blocks. Raises `JournalError`."""
     place = path.resolve()
     with translated(place):
-        return _opened(place, connect, None, without_wal=False)
+        try:
+            return _opened(place, connect, None, "ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _SEALED or _size(_beside(place, "-wal")):
+                raise
+        # Where nothing can be written, SQLite cannot make the `-shm` through which it hears of a writer.
+        return _opened(place, connect, None, "ro&immutable=1")
 
 
-def _opened(place: Path, connect: Connect, lock: sqlite3.Connection | None, *, without_wal: bool) -> OpenFile:
+def _opened(
+    place: Path,
+    connect: Connect,
+    lock: sqlite3.Connection | None,
+    mode: str,
+    *,
+    without_wal: bool = False,
+) -> OpenFile:
     wal = _size(_beside(place, "-wal"))
     _look_from_outside(place, closed=not wal)
-    connection = connect(place, "ro" if lock is None else "rw")
+    connection = connect(place, mode)
     try:
         _look_inside(place, connection, has_wal=wal >= _WAL_HEADER or without_wal)
         if lock is None:

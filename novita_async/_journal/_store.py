@@ -5,7 +5,9 @@ read back, which is compared whenever it is.
 """
 
 import json
+import os
 import sqlite3
+import weakref
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -216,6 +218,8 @@ class Work:
 
     do: "Callable[[Store], Any]"
     writes: bool = True
+    begins: bool = False
+    """Whether more will come of it, for which there must be room."""
 
 
 @define
@@ -233,11 +237,16 @@ class Store:
     file: _file.OpenFile
     run: int = field(init=False)
     commits: int = field(default=0, init=False)
+    _closing: "weakref.finalize[[_file.OpenFile, int], Store]" = field(init=False)
+    """Closes the file also where nobody else does and the process just ends."""
+    _full: Exception | None = field(default=None, init=False)
+    """Why nothing new is begun: the disk is full, and the room that was kept is for what is under way."""
     _fresh: dict[tuple[str, int], "_Known"] = field(factory=dict, init=False)
     """Rows that were written last, as they stand in the file: most of them are changed again soon."""
 
     def __attrs_post_init__(self) -> None:
         self.run = self.file.run
+        self._closing = weakref.finalize(self, _close, self.file, os.getpid())
 
     def __repr__(self) -> str:
         return f"<Store {self.file.path}, run {self.run}, {self.commits} commits>"
@@ -250,14 +259,24 @@ class Store:
         What one piece of work refuses by itself concerns no other. What the file refuses concerns all that
         writes: none of it was done.
         """
-        writing = [work for work in works if work.writes]
-        done: dict[int, Any] = {}
-        if writing:
-            outcomes = self._write(writing)
-            done = dict(zip(map(id, writing), outcomes, strict=True))
+        if self._full is not None and any(work.begins for work in works):
+            with suppress(OSError):
+                self.file.keep_room()
+                self._full = None
+        done = self._write([work for work in works if work.writes])
         return [done[id(work)] if work.writes else self._attempt(work) for work in works]
 
-    def _write(self, works: Sequence[Work]) -> list[Any]:
+    def _write(self, works: Sequence[Work]) -> dict[int, Any]:
+        """Do all that there is room for; give each result by the work's identity."""
+        able = [work for work in works if self._full is None or not work.begins]
+        done = dict(zip(map(id, able), self._transact(able) if able else (), strict=True))
+        full = next(filter(_is_full, done.values()), None)
+        if full is not None and self.file.give_room():
+            self._full = full
+            return self._write(works)
+        return {id(work): _copy(self._full) for work in works if self._full is not None} | done
+
+    def _transact(self, works: Sequence[Work]) -> list[Any]:
         run = self.run
         try:
             with _file.translated(self.file.path), _file.transaction(self._connection):
@@ -434,8 +453,18 @@ class Store:
         return bool(self._connection.execute(CLAIMED, (key, occurrence)).fetchone() == (self.run,))
 
     def close(self) -> None:
-        with suppress(JournalError), _file.translated(self.file.path):
-            self.file.close()
+        self._closing()
+
+
+def _close(file: _file.OpenFile, owner: int) -> None:
+    """Close a file, in the process that has opened it.
+
+    Left to itself, SQLite merges the `-wal` at the end of the process and takes it away, and the journal,
+    which still says that it is open, looks like one whose `-wal` was lost.
+    """
+    if os.getpid() == owner:
+        with suppress(JournalError), _file.translated(file.path):
+            file.close()
 
 
 def _copy(error: Exception) -> Exception:
@@ -443,6 +472,10 @@ def _copy(error: Exception) -> Exception:
     again = copy(error)
     again.__cause__ = error.__cause__ or error
     return again
+
+
+def _is_full(result: object) -> bool:
+    return isinstance(result, JournalError) and _file.is_full(result)
 
 
 def _first(rows: Iterable[T]) -> T | None:

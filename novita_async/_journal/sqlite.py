@@ -91,7 +91,8 @@ class SqliteJournal:
         """Open a journal; make it where there is none.
 
         Args:
-            path: The file. Beside it lie `-wal` and `-shm` while it is open, or after a crash, and `-lock`.
+            path: The file. Beside it lie `-wal`, `-shm` and `-spare` while it is open, or after a crash, and
+                `-lock`.
             read_only: Only look, also while another process writes it. Makes nothing, changes nothing.
             without_wal: Accept a journal that was not closed although its `-wal` file is missing. That file
                 has what was bought last: without it the same may be bought twice.
@@ -152,13 +153,14 @@ class SqliteJournal:
         rows: list[Row] = []
         for start in range(0, len(wanted), PIECE):
             piece = wanted[start : start + PIECE]
-            rows += await self._do(partial(_plan, piece))
+            rows += await self._do(partial(_plan, piece), begins=True)
         return tuple(rows)
 
     async def move(self, key: str, occurrence: int, to: State, **facts: Unpack[Facts]) -> Row:
         """Let something happen to a row. Durable when this returns; when this raises, it was not recorded."""
         try:
-            return await self._do(lambda store: store.move(key, occurrence, to, **facts))
+            begins = to is State.ANNOUNCED
+            return await self._do(lambda store: store.move(key, occurrence, to, **facts), begins=begins)
         except JournalError as error:
             error.task_id = error.task_id or facts.get("task_id")
             raise
@@ -197,8 +199,8 @@ class SqliteJournal:
 
     # --- The thread ---------------------------------------------------------------------------------------
 
-    async def _do(self, do: Callable[[Store], T]) -> T:
-        answer: T = await _outlasting(self._tell(Work(do)))
+    async def _do(self, do: Callable[[Store], T], *, begins: bool = False) -> T:
+        answer: T = await _outlasting(self._tell(Work(do, begins=begins)))
         return answer
 
     async def _ask(self, do: Callable[[Store], T]) -> T:
