@@ -792,6 +792,14 @@ def test_requests_are_not_split_to_fill_the_quota(sizes, rounds):
     assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(rounds * HOLD)
 
 
+def test_where_sizes_differ_half_a_large_request_is_left_over_in_each_minute():
+    answered = [
+        (0.0, size) for size in (1, 2, 3, 4)
+    ]  # a large one is three images: one of its places is lost
+    lane = Lane(left=12 * 19 + 1, quota=20, answered=answered)
+    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(12 * HOLD)
+
+
 def test_the_slowest_endpoint_counts():
     lanes = [Lane(left=10, quota=10), Lane(left=40, quota=10), Lane(left=3)]
     assert time_left(lanes, pace(in_flight=100), 0.0) == pytest.approx(3 * HOLD)
