@@ -36,6 +36,7 @@ from novita_async.errors import (
 )
 from novita_async.models.accounts import Balance
 from novita_async.models.catalogue import ModelRecord
+from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import AnyTask, Request
 from novita_async.models.results import ImageResult, Snapshot, Task, Timings, state_of
@@ -174,6 +175,9 @@ def poll(task_id: str, endpoints: Endpoints) -> HTTPRequest:
     return HTTPRequest(method="GET", path=endpoints.task_result, query=(("task_id", task_id),))
 
 
+_SUCCESS: Final = TaskStatus.SUCCEED.encode()
+
+
 def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
     """Read what a poll saw.
 
@@ -182,12 +186,10 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
         APIError: the poll was refused.
         MalformedAnswer: no status in it.
     """
-    if _is_good(response):
+    if _is_good(response) and _SUCCESS not in response.body:
         seen = codec.peek(response.body)
-        if seen is not None and seen.status and state_of(seen.status) == "running":
-            return Snapshot(
-                task=task, status=seen.status, progress_percent=seen.progress_percent, eta=seen.eta
-            )
+        if seen is not None and (status := seen.status) and state_of(status) == "running":
+            return Snapshot(task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta)
     return _snapshot(read_object(response, task=task), response, task)
 
 
@@ -217,13 +219,20 @@ def result(body: Mapping[str, Any], task: Task) -> ImageResult:
         audios=codec.artifacts(body.get("audios"), "audio", task),
         seed=codec.as_int(extra.get("seed")),
         task_type=codec.as_text(codec.as_object(body.get("task")).get("task_type")) or None,
-        timings=Timings(
-            submit_time=_time(debug.get("submit_time_ms")),
-            execute_time=_time(debug.get("execute_time_ms")),
-            complete_time=_time(debug.get("complete_time_ms")),
-        ),
+        timings=_timings(debug) if debug else _NO_TIMINGS,
         request_info=codec.as_text(debug.get("request_info")) or None,
         extra=extra,
+    )
+
+
+_NO_TIMINGS: Final = Timings()
+
+
+def _timings(debug: Mapping[str, Any]) -> Timings:
+    return Timings(
+        submit_time=_time(debug.get("submit_time_ms")),
+        execute_time=_time(debug.get("execute_time_ms")),
+        complete_time=_time(debug.get("complete_time_ms")),
     )
 
 
@@ -374,10 +383,17 @@ def _object_or_none(response: HTTPResponse) -> Mapping[str, Any] | None:
 def _object_of(text: bytes) -> Mapping[str, Any] | None:
     """The JSON object that a text is. A byte that is no UTF-8 spoils only the text that it stands in."""
     try:
-        body = codec.parse(text.decode("utf-8-sig", "replace"))
+        body = codec.parse(text)
+    except codec.Unreadable:
+        body = _despite_bytes(text)
+    return cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else None
+
+
+def _despite_bytes(text: bytes) -> Any:
+    try:
+        return codec.parse(text.decode("utf-8-sig", "replace"))
     except codec.Unreadable:
         return None
-    return cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else None
 
 
 def _reason(body: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,12 @@ from novita_async.models.requests import Request
 
 State = Literal["running", "succeeded", "failed"]
 
+_STATES: Final[Mapping[str, State]] = {
+    TaskStatus.QUEUED.value: "running",
+    TaskStatus.PROCESSING.value: "running",
+    TaskStatus.SUCCEED.value: "succeeded",
+    TaskStatus.FAILED.value: "failed",
+}
 _FAILED_ENDINGS: Final = ("CANCELED", "CANCELLED", "TIMEOUT", "EXPIRED")
 
 
@@ -38,7 +44,7 @@ def without_query(url: str) -> str:
     return url.partition("?")[0]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Artifact:
     """A result file behind a URL."""
 
@@ -62,7 +68,7 @@ class Artifact:
             return None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class NsfwDetection:
     """What the check of one image found. It does not hold the image back."""
 
@@ -76,7 +82,7 @@ class NsfwDetection:
         return self.checked and self.confidence is not None and self.confidence > threshold
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Image(Artifact):
     """A generated picture."""
 
@@ -84,7 +90,7 @@ class Image(Artifact):
     """What the NSFW check found. None: not asked for."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Timings:
     """When the service did what, by its own clock."""
 
@@ -96,7 +102,7 @@ class Timings:
     """It was done."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class ImageResult:
     """Everything that a finished task carries."""
 
@@ -137,14 +143,10 @@ class ImageResult:
 
 def state_of(status: str) -> State:
     """What a status means. Only two are documented as final; an unknown one is still running."""
-    if status == TaskStatus.SUCCEED:
-        return "succeeded"
-    if status == TaskStatus.FAILED or status.endswith(_FAILED_ENDINGS):
-        return "failed"
-    return "running"
+    return _STATES.get(status) or ("failed" if status.endswith(_FAILED_ENDINGS) else "running")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Snapshot:
     """What one poll saw of a task."""
 
