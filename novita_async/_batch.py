@@ -42,7 +42,10 @@ from novita_async.errors import (
     InvalidRequest,
     JournalError,
     NovitaError,
+    ResultError,
     SubmissionUncertain,
+    TaskFailed,
+    TaskNotFound,
 )
 from novita_async.events import Announced, Finished, Planned
 from novita_async.models import _rules as rules
@@ -60,6 +63,7 @@ from novita_async.models.results import (
 )
 
 IN_FLIGHT: Final = 64
+_ENDS: Final = (TaskFailed, TaskNotFound, ResultError)
 
 Requests = Iterable[Request] | AsyncIterable[Request]
 """Any iterable or async iterable of requests, endless ones included."""
@@ -586,7 +590,15 @@ class Pipeline:
             self.paid[outcome.task_id] = outcome.task
         elif outcome.task_id is not None:
             self.paid.pop(outcome.task_id, None)
-            self._sender.unfinished.pop(outcome.task_id, None)
+            if _end_was_seen(outcome):
+                self._sender.unfinished.pop(outcome.task_id, None)
+
+
+def _end_was_seen(outcome: Outcome) -> bool:
+    """Whether nothing more can come of a task. One that could not be asked for, say with a wrong key, may be
+    well, and is paid.
+    """
+    return not isinstance(outcome, Failed) or isinstance(outcome.error, _ENDS)
 
 
 async def _iterator(requests: Requests) -> AsyncGenerator[Request]:

@@ -140,6 +140,24 @@ async def test_a_refusal_that_cannot_pass_ends_the_watch_of_its_task_at_once(ans
 
 
 @pytest.mark.parametrize(
+    ("answer", "unfinished"),
+    [
+        (refused(401, "FAILED_TO_AUTH"), ["t"]),
+        (refused(403, "API_NOT_ALLOWED"), ["t"]),
+        (HTTPResponse(status=404, body=b"route not found"), ["t"]),
+        (refused(404, "TASK_NOT_FOUND"), []),
+        (seen("TASK_STATUS_FAILED"), []),
+        (DONE, []),
+    ],
+)
+async def test_a_paid_task_that_could_not_be_asked_for_stays_unfinished(answer, unfinished):
+    client, _ = client_for([answer])
+    client._sender.unfinished["t"] = Task(task_id="t")
+    await outcomes_of(client, ["t"])
+    assert [task.task_id for task in client.unfinished] == unfinished
+
+
+@pytest.mark.parametrize(
     "unknown",
     [
         refused(404, "TASK_NOT_FOUND"),
