@@ -626,3 +626,35 @@ def test_an_unreadable_text_is_not_an_error_of_the_public_tree():
 
 def test_embeddings_have_no_strength():
     assert [field.name for field in attrs.fields(Embedding)] == ["model_name"]
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=6),
+    st.sampled_from(
+        ["3600", "0", "", " 7 ", "+7", "1e3", "1_0", "3600.0", "12.5", "true", "False", "nan", "inf"]
+    ),
+    st.just([]),
+    st.just({}),
+)
+PICTURES = st.lists(
+    st.fixed_dictionaries(
+        {"image_url": st.just("https://host/a.png") | ODD},
+        optional={
+            "image_url_ttl": ODD,
+            "image_type": st.just("png") | ODD,
+            "nsfw_detection_result": ODD
+            | st.fixed_dictionaries({}, optional={"valid": ODD, "confidence": ODD}),
+        },
+    ),
+    max_size=3,
+)
+
+
+@given(PICTURES)
+def test_pictures_of_the_usual_form_are_read_quickly_to_the_same_values(pictures):
+    one_by_one = [codec.structure(picture, Image) for picture in pictures]
+    assert codec.images(pictures) == tuple(image for image in one_by_one if image.url)
