@@ -634,9 +634,7 @@ ODD = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=6),
-    st.sampled_from(
-        ["3600", "0", "", " 7 ", "+7", "1e3", "1_0", "3600.0", "12.5", "true", "False", "nan", "inf"]
-    ),
+    st.sampled_from(["3600", "0", "", " 7 ", "+7", "1e3", "1_0", "3.0", "true", "nan", "inf"]),
     st.just([]),
     st.just({}),
 )
