@@ -1,5 +1,6 @@
 """How a batch is going: counted from events and outcomes, told as a bar on a terminal, elsewhere as lines."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from novita_async.cli._report_timeline import elapsed
 from novita_async.events import Announced, Event, Finished, Paced, Polled, Retrying, Submitted
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Outcome, Task
+from novita_async.models.results import Outcome, Succeeded, Task
 
 LINES_EVERY: Final = 10.0
 """Seconds between two lines about how it goes."""
@@ -139,6 +140,7 @@ class Course(Tally):
     _finished: int = field(default=0, init=False)
     _busy: float = field(default=0.0, init=False)
     _durations: tuple[int, float] = field(default=(0, 0.0), init=False)
+    _least_behind: float = field(default=math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._lanes = {endpoint: _Lane(images) for endpoint, images in self.images.items()}
@@ -236,8 +238,17 @@ class Course(Tally):
             self._runs(task)
             self._running.discard(task.task_id)
             self._measure(task, now)
-        self._clock(_images(outcome), now)
+        self._clock(_images(outcome), now - self._lateness(outcome, now))
         self._count_down(outcome)
+
+    def _lateness(self, outcome: Outcome, now: float) -> float:
+        """Seconds for which an end was not seen, beyond those of the one that was seen soonest."""
+        done = outcome.result.timings.complete_time if isinstance(outcome, Succeeded) else None
+        if done is None:
+            return 0.0
+        behind = now - done.timestamp()  # of two clocks; the difference between them falls out
+        self._least_behind = min(self._least_behind, behind)
+        return behind - self._least_behind
 
     def _measure(self, task: Task, now: float) -> None:
         if task.submitted_at is not None:
@@ -249,9 +260,9 @@ class Course(Tally):
         if self._counts_from is None:
             self._counts_from = now + (now - self._busy_since) / 2
         elif now > self._counts_from:
-            self._busy += now - max(self._last_end or now, self._counts_from)
+            self._busy += max(0.0, now - max(self._last_end or now, self._counts_from))
             self._finished += images
-        self._last_end = now
+        self._last_end = max(now, self._last_end or now)
         if not self._running:
             self._counts_from = None
 
