@@ -1,9 +1,9 @@
 """The wire as values: what is sent, what comes back, and how far a failed exchange got."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -84,6 +84,19 @@ class NotAURLError(DeliveryFailed):
         super().__init__(Delivery.NOT_SENT, cause)
 
 
+class Left(Exception):
+    """An exchange that goes on without the task that began it, which is being cancelled. Internal."""
+
+    def __init__(
+        self, cancellation: BaseException, rest: Callable[[], Coroutine[Any, Any, HTTPResponse]]
+    ) -> None:
+        super().__init__("cancelled after the hand-over")
+        self.cancellation = cancellation
+        """What must go on in the task that was cancelled."""
+        self.rest = rest
+        """Gives the answer, or raises as `Transport.send` does. To be run in another task, at once."""
+
+
 class Transport(Protocol):
     """What carries requests to one base URL."""
 
@@ -107,6 +120,30 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close what this transport opened itself."""
+        ...
+
+
+@runtime_checkable
+class LeavableTransport(Protocol):
+    """A transport whose exchanges can outlive the task that began them.
+
+    Where nobody is cancelled this saves the task of its own that a purchase must have otherwise.
+    """
+
+    @property
+    def can_be_left(self) -> bool:
+        """Whether that holds for all its exchanges."""
+        ...
+
+    async def send_leavably(
+        self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
+    ) -> HTTPResponse:
+        """Exchange one POST, as `Transport.send` does.
+
+        Raises:
+            Left: cancelled after the hand-over; the connection stays open and the answer may still come.
+            DeliveryFailed: no whole answer.
+        """
         ...
 
 

@@ -46,17 +46,23 @@ async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float
         raise
 
 
+async def see_out(work: Coroutine[Any, Any, None], grace: float) -> None:
+    """Run what somebody who is being cancelled has left, for `grace` seconds, then cancel it.
+
+    However short the grace is, the work is begun, so that it can tidy up.
+    """
+    await _ended(asyncio.get_running_loop().create_task(work), grace)
+
+
 async def _ended(task: "asyncio.Task[None]", grace: float) -> None:
-    until = anyio.current_time() + grace
+    left, until = grace, anyio.current_time() + grace
     with anyio.CancelScope(shield=True):
         while not task.done():
-            left = until - anyio.current_time()
             if left <= 0:
                 task.cancel()
-            try:
+            with suppress(asyncio.CancelledError):  # told again; it is known
                 await asyncio.wait({task}, timeout=left if left > 0 else None)
-            except asyncio.CancelledError:
-                continue  # told again; it is known
+            left = until - anyio.current_time()
     if not task.cancelled():
         task.exception()  # taken note of: being cancelled goes first
 

@@ -3,7 +3,8 @@
 A submission is a purchase. Once its last byte may have been handed over, it is not given up by a cancellation
 before its answer is in (or `drain` seconds have passed), and whatever it bought is in the register of
 unfinished tasks before anyone is told. It runs in a task of its own, so that a cancellation from asyncio,
-which no scope can shield from, hits only the one who waits for it.
+which no scope can shield from, hits only the one who waits for it. Where the transport lets an exchange be
+left, and nobody keeps account, that task is made only when a cancellation comes: few do, and tasks cost.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Final, TypeVar, cast
 
 import anyio
@@ -20,11 +22,19 @@ from attrs import define, evolve, field
 from novita_async import _protocol as protocol
 from novita_async._callbacks import Callback, Callbacks
 from novita_async._clock import loop_time
-from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, Transport
+from novita_async._http import (
+    Delivery,
+    DeliveryFailed,
+    HTTPRequest,
+    HTTPResponse,
+    LeavableTransport,
+    Left,
+    Transport,
+)
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, parse_retry_after
 from novita_async._policy.spending import Spending
 from novita_async._pool import Lease, SessionPool
-from novita_async._scopes import see_through
+from novita_async._scopes import see_out, see_through
 from novita_async.errors import (
     APIError,
     ConfigurationError,
@@ -97,6 +107,8 @@ class _Attempt:
     handed_over: bool = False
     task: Task | None = None
     error: NovitaError | None = None
+    cancellation: asyncio.CancelledError | None = None
+    """What broke it off."""
     failure: Failure | None = None
     """What the retry policy needs to know; None where it is not asked."""
 
@@ -135,6 +147,12 @@ class Sender:
     callbacks: Callbacks = field(factory=Callbacks)
     """What webhooks are for."""
     _random: random.Random = field(factory=random.Random)
+    _leavable: LeavableTransport | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        transport = self.transport
+        leavable = isinstance(transport, LeavableTransport) and transport.can_be_left and self.drain > 0
+        self._leavable = cast("LeavableTransport", transport) if leavable else None
 
     def __repr__(self) -> str:
         return f"<Sender {self.pool!r}, {len(self.unfinished)} unfinished>"
@@ -193,7 +211,7 @@ class Sender:
             again = True
 
     async def _buy(self, tried: _Attempt) -> None:
-        """Send once, in a task of its own that outlives a cancellation if it must."""
+        """Send once, in a way that outlives a cancellation if it must."""
         event = Announced(
             account=tried.lease.account.label,
             endpoint=tried.http.path,
@@ -206,7 +224,7 @@ class Sender:
             self._address(tried)
             await tried.recorder.announced(event)
             self.emit(event)
-            await see_through(self._send(tried), lambda: self.drain if tried.handed_over else 0.0)
+            await self._exchange(tried)
         except asyncio.CancelledError:
             self._leave_untold(tried)
             raise
@@ -222,21 +240,36 @@ class Sender:
         if isinstance(tried.error, SubmissionUncertain):
             self.untold.append(tried.error)
 
-    async def _send(self, tried: _Attempt) -> None:
-        """Exchange, read, record. What belongs to the exchange is kept in `tried`, not raised."""
+    async def _exchange(self, tried: _Attempt) -> None:
         key = tried.lease.account.api_key
+        if self._leavable is None or tried.recorder is not _NO_RECORD:
+            send = partial(self.transport.send, tried.http, key, on_handover=tried.hand_over)
+            await see_through(self._send(tried, send), lambda: self.drain if tried.handed_over else 0.0)
+            return
         try:
-            response = await self.transport.send(tried.http, key, on_handover=tried.hand_over)
+            send = partial(self._leavable.send_leavably, tried.http, key, on_handover=tried.hand_over)
+            await self._send(tried, send)
+        except Left as left:
+            await see_out(self._send(tried, left.rest), self.drain)
+            tried.cancellation = cast("asyncio.CancelledError", left.cancellation)
+        if tried.cancellation is not None:
+            raise tried.cancellation
+
+    async def _send(self, tried: _Attempt, send: Callable[[], Awaitable[HTTPResponse]]) -> None:
+        """Exchange, read, record. What belongs to the exchange is kept in `tried`, not raised."""
+        try:
+            response = await send()
         except DeliveryFailed as failed:
             self._read_failure(tried, failed)
         except NovitaError as error:  # the body could not be made: a picture changed under our hands
             self.pool.released(tried.lease)
             tried.error = error
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancellation:
+            tried.cancellation = cancellation
             reach = Delivery.UNKNOWN if tried.handed_over else Delivery.NOT_SENT
             self._read_failure(tried, DeliveryFailed(reach, "cancelled before the answer came"))
         else:
-            self._read_submission(tried, _without_key(response, key))
+            self._read_submission(tried, _without_key(response, tried.lease.account.api_key))
         await self._record(tried)
 
     async def _record(self, tried: _Attempt) -> None:

@@ -13,6 +13,8 @@ A POST is a purchase, so one thing must be known exactly: can the service have a
   on one that idled for long: another connection is taken, at once.
 * Every wait has a deadline of its own: the connection, each piece of the body, the answer. Waiting for a slot
   in the pool of a session that the user gave has none.
+* Who is cancelled after the hand-over leaves the answer to another task where that was agreed on. The
+  connection carries nothing else from then on: nobody may come to read the answer.
 * aiohttp's exceptions, and the frames in their tracebacks, hold the Authorization header. They are turned
   into a few words and dropped, never chained.
 """
@@ -22,8 +24,8 @@ import math
 import os
 import select
 import sys
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, cast
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary, WeakSet
@@ -35,13 +37,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from novita_async._body import SMALL, TEXT_SLICE, Turns, pieces, whole
-from novita_async._http import MIB, Delivery, DeliveryFailed, HTTPRequest, HTTPResponse
+from novita_async._http import MIB, Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, Left
 from novita_async._version import __version__
 from novita_async.errors import ConfigurationError, InvalidRequest
 from novita_async.models.accounts import ApiKey
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientRequest
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -222,6 +225,8 @@ def new_session(
         headers=headers,
         timeout=timeout,
         proxy=proxy,
+        request_class=_Request,
+        response_class=_Response,
     )
 
 
@@ -261,6 +266,14 @@ class _Exchange:
     """Whether the last piece was given to the socket."""
     status: int | None = None
     """Known once there is an answer."""
+    leavable: bool = False
+    """Whether another task may read the answer."""
+    cancellation: asyncio.CancelledError | None = None
+    """What made the task leave."""
+    left: aiohttp.ClientResponse | None = None
+    """The answer that it left, as far as it was read."""
+    _read: bytearray = field(init=False, factory=bytearray)
+    """What is read of its body."""
     refusal: InvalidRequest | None = None
     """Why the body cannot be made."""
 
@@ -341,6 +354,28 @@ class _Exchange:
         outside = not self.overdue or self.task.uncancel() > self.cancelling
         return not isinstance(error, Exception) and (outside or not isinstance(error, asyncio.CancelledError))
 
+    def leave(self, response: aiohttp.ClientResponse, error: BaseException) -> bool:
+        """Leave the rest to another task, where that was agreed on and this one is being cancelled."""
+        if not isinstance(error, asyncio.CancelledError) or self.overdue:
+            return False
+        if self.leavable and self.handed_over:
+            self.left, self.cancellation = response, error
+        return self.left is not None
+
+    async def read_for_another(self) -> HTTPResponse:
+        """Read what the task that is left had not read."""
+        self.task = cast("asyncio.Task[object]", asyncio.current_task())
+        self.cancelling = self.task.cancelling()
+        response = cast("aiohttp.ClientResponse", self.left)
+        self.leavable, self.left, self.cancellation = False, None, None
+        try:
+            if self.status is None:
+                await response.start(cast("Connection", response.connection))
+            return await self.read(response)
+        except BaseException:
+            response.close()
+            raise
+
     async def read(self, response: aiohttp.ClientResponse) -> HTTPResponse:
         self.status = response.status
         try:
@@ -364,14 +399,14 @@ class _Exchange:
 
     async def _read_on(self, response: aiohttp.ClientResponse) -> bytes:
         self._expect_within(self.answer_timeout)
-        read = bytearray()
         try:
-            while not response.content.at_eof() and len(read) <= MAX_ANSWER:
-                read += await response.content.readany()
-        except BaseException:
-            response.close()
+            while not response.content.at_eof() and len(self._read) <= MAX_ANSWER:
+                self._read += await response.content.readany()
+        except BaseException as error:
+            if not self.leave(response, error):
+                response.close()
             raise
-        return bytes(read)
+        return bytes(self._read)
 
     def failure(self, error: BaseException) -> Exception:
         """What to raise instead, without anything of aiohttp in it."""
@@ -395,11 +430,11 @@ class _Payload(aiohttp.Payload):
 
     def __init__(self, exchange: _Exchange) -> None:
         # The base class would make a mapping of headers for each.
-        self._exchange = exchange
+        self.exchange = exchange
 
     @property
     def size(self) -> int:
-        return self._exchange.length
+        return self.exchange.length
 
     @property
     def headers(self) -> CIMultiDict[str]:
@@ -409,7 +444,32 @@ class _Payload(aiohttp.Payload):
         raise NotImplementedError("the body is never whole in memory")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        await self._exchange.write(writer)
+        await self.exchange.write(writer)
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer that another task may read when the one that waits for it is cancelled."""
+
+    exchange: _Exchange | None = None
+
+    async def start(self, connection: "Connection") -> aiohttp.ClientResponse:
+        try:
+            return await super().start(connection)
+        except asyncio.CancelledError as error:
+            if self.exchange is None or not self.exchange.leave(self, error):
+                raise
+            cast("ResponseHandler", connection.protocol).force_close()
+            return self  # so that aiohttp leaves the connection open; `_run` raises instead
+
+
+class _Request(aiohttp.ClientRequest):
+    """Tells an answer what exchange it belongs to."""
+
+    async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
+        response = await super().send(conn)
+        if isinstance(self.body, _Payload) and isinstance(response, _Response):
+            response.exchange = self.body.exchange
+        return response
 
 
 _PAYLOAD_HEADERS: Final = CIMultiDict({"Content-Type": "application/json"})
@@ -534,8 +594,35 @@ class AiohttpTransport:
         """Exchange one request, as `Transport` says."""
         lane = self._lane_of(api_key)
         exchange = self._begin(request, on_handover)
+        return await self._carry(exchange, self._run(exchange, lane))
+
+    @property
+    def can_be_left(self) -> bool:
+        """Not where the session is the user's, whose answers are aiohttp's own."""
+        return self.session is None
+
+    async def send_leavably(
+        self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
+    ) -> HTTPResponse:
+        """Exchange one POST, as `LeavableTransport` says."""
+        lane = self._lane_of(api_key)
+        exchange = self._begin(request, on_handover)
+        exchange.leavable = self.can_be_left
         try:
-            answer = await self._run(exchange, lane)
+            return await self._carry(exchange, self._run(exchange, lane))
+        except asyncio.CancelledError:
+            if exchange.cancellation is None:
+                raise
+        raise Left(exchange.cancellation, partial(self._carry_on, exchange))
+
+    async def _carry_on(self, exchange: _Exchange) -> HTTPResponse:
+        self._enter(exchange)
+        return await self._carry(exchange, exchange.read_for_another())
+
+    async def _carry(self, exchange: _Exchange, course: Awaitable[HTTPResponse]) -> HTTPResponse:
+        """Count what becomes of an exchange, and translate it."""
+        try:
+            answer = await course
         except BaseException as error:  # noqa: BLE001 - it is raised again, or counted
             if exchange.is_left_by(error):
                 raise error.with_traceback(None) from None  # aiohttp's frames hold the key
@@ -561,9 +648,12 @@ class AiohttpTransport:
             task=task,
             cancelling=task.cancelling(),
         )
+        self._enter(exchange)
+        return exchange
+
+    def _enter(self, exchange: _Exchange) -> None:
         self._watchdog.watch(exchange)
         self._in_flight += 1
-        return exchange
 
     def _count(self, failure: Exception) -> None:
         if isinstance(failure, DeliveryFailed) and failure.delivery is Delivery.UNKNOWN:
@@ -577,7 +667,10 @@ class AiohttpTransport:
             await self._turns.later(cost)
         while True:
             try:
-                return await exchange.read(await self._ask(exchange, lane))
+                response = await self._ask(exchange, lane)
+                if exchange.cancellation is not None:
+                    raise exchange.cancellation
+                return await exchange.read(response)
             except aiohttp.ClientConnectionError:
                 if not exchange.may_take_another:
                     raise
