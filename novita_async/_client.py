@@ -131,6 +131,7 @@ class NovitaClient:
             retry=retry or RetryPolicy(),
             drain=drain,
             emit=self._emit,
+            observed=bool(self._observers),
             spending=Spending(budget) if budget else None,
             callbacks=Callbacks.to(webhook_url, webhook_patience),
         )

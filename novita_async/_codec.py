@@ -64,8 +64,10 @@ def _to_wire(value: Any) -> dict[str, Any]:
     wire: dict[str, Any] = {}
     for name, wire_name in _wire_names(value.__class__):
         item = getattr(value, name)
-        if item is not None and item != ():
-            wire[wire_name] = item if item.__class__ in _PLAIN else _converter.unstructure(item)
+        if item.__class__ in _PLAIN:
+            wire[wire_name] = item
+        elif item is not None and item != ():
+            wire[wire_name] = _converter.unstructure(item)
     return wire
 
 

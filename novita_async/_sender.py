@@ -138,6 +138,8 @@ class Sender:
     drain: float
     """Seconds for which a cancelled purchase that was handed over is still waited for."""
     emit: Callable[[Event], None]
+    observed: bool = True
+    """Whether anyone is there to whom events are told."""
     spending: Spending | None = None
     """What may be spent. None: as much as the accounts have."""
     unfinished: dict[str, Task] = field(factory=dict)
@@ -192,7 +194,7 @@ class Sender:
             )
             tried = _Attempt(lease, http, request, number, recorder)
             await self._buy(tried)
-            if tried.perhaps_bought and doubted is not None:
+            if doubted is not None and tried.perhaps_bought:
                 self.callbacks.replaced(doubted.callback)
             if tried.task is not None:
                 return tried.task
@@ -212,18 +214,12 @@ class Sender:
 
     async def _buy(self, tried: _Attempt) -> None:
         """Send once, in a way that outlives a cancellation if it must."""
-        event = Announced(
-            account=tried.lease.account.label,
-            endpoint=tried.http.path,
-            image_num=tried.images,
-            attempt=tried.number,
-        )
         cost: Decimal | None = None
         try:
             cost = self.spending.reserve(tried.request) if self.spending else None
             self._address(tried)
-            await tried.recorder.announced(event)
-            self.emit(event)
+            if self._told(tried):
+                await self._announce(tried)
             await self._exchange(tried)
         except asyncio.CancelledError:
             self._leave_untold(tried)
@@ -239,6 +235,20 @@ class Sender:
     def _leave_untold(self, tried: _Attempt) -> None:
         if isinstance(tried.error, SubmissionUncertain):
             self.untold.append(tried.error)
+
+    def _told(self, tried: _Attempt) -> bool:
+        """Whether anyone is told of it. Where nobody is, nothing is made to tell."""
+        return self.observed or tried.recorder is not _NO_RECORD
+
+    async def _announce(self, tried: _Attempt) -> None:
+        event = Announced(
+            account=tried.lease.account.label,
+            endpoint=tried.http.path,
+            image_num=tried.images,
+            attempt=tried.number,
+        )
+        await tried.recorder.announced(event)
+        self.emit(event)
 
     async def _exchange(self, tried: _Attempt) -> None:
         key = tried.lease.account.api_key
@@ -270,7 +280,8 @@ class Sender:
             self._read_failure(tried, DeliveryFailed(reach, "cancelled before the answer came"))
         else:
             self._read_submission(tried, _without_key(response, tried.lease.account.api_key))
-        await self._record(tried)
+        if self._told(tried):
+            await self._record(tried)
 
     async def _record(self, tried: _Attempt) -> None:
         if tried.task is not None:

@@ -34,6 +34,7 @@ from novita_async import (
     TaskTimeout,
     Txt2Img,
     Unfinished,
+    _sender,
     events,
 )
 from novita_async._http import NotAURLError
@@ -60,6 +61,18 @@ async def test_events_tell_the_whole_way_of_a_request():
     assert kinds[:2] == [events.Announced, events.Submitted]
     assert kinds[-1] is events.Finished
     assert set(kinds[2:-1]) == {events.Polled}
+
+
+async def test_events_are_made_only_where_somebody_takes_them(monkeypatch):
+    made = []
+    monkeypatch.setattr(_sender, "Submitted", lambda **facts: made.append(facts))
+    monkeypatch.setattr(_sender, "Announced", lambda **facts: made.append(facts))
+    simulation = service()
+    transport = simulation.transport(timeout=120.0)
+    for observers in ([], [lambda _: None]):
+        async with NovitaClient(simulation.api_key, transport=transport, observers=observers) as client:
+            await client.submit(request())
+        assert len(made) == 2 * len(observers)
 
 
 async def test_submit_gives_the_task_at_once_and_another_client_can_watch_its_id():
