@@ -328,6 +328,8 @@ class _Exchange:
         await self._read_first(writer)
         if writer.transport is None or writer.transport.is_closing():
             raise aiohttp.ClientConnectionResetError
+        if self.task.cancelling() > self.cancelling:  # it will be told in this turn of the loop: buy nothing
+            raise asyncio.CancelledError
         if self.on_handover:
             self.on_handover()
         self.handed_over = True

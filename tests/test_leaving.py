@@ -249,3 +249,27 @@ async def test_a_purchase_has_no_task_of_its_own_unless_someone_is_cancelled(mon
             go.set()
     assert len(seen) == 2
     assert seen[1] is not task
+
+
+async def test_a_cancellation_at_any_turn_loses_nothing_and_mixes_up_nothing(session):
+    made = []
+
+    async def script(peer):
+        while await peer.request():
+            made.append(f"task-{len(made)}")
+            body = b'{"task_id":"%s"}' % made[-1].encode()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await peer.send(answer(200, body))
+
+    async with serve(script) as wire, client_of(wire, session, images_per_minute=1000) as client:
+        for turns in range(60):
+            task = asyncio.create_task(client.submit(WISH))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            assert kept(client) == made
+            assert at_rest(client)
+            assert (await client.submit(WISH)).task_id == made[-1]
+        assert held(client) == len(made) > 60
