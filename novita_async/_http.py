@@ -130,9 +130,8 @@ class LeavableTransport(Protocol):
     Where nobody is cancelled this saves the task of its own that a purchase must have otherwise.
     """
 
-    @property
-    def can_be_left(self) -> bool:
-        """Whether that holds for all its exchanges."""
+    def can_be_left(self, request: HTTPRequest, api_key: ApiKey, /) -> bool:
+        """Whether that holds for this exchange."""
         ...
 
     async def send_leavably(

@@ -153,7 +153,7 @@ class Sender:
 
     def __attrs_post_init__(self) -> None:
         transport = self.transport
-        leavable = isinstance(transport, LeavableTransport) and transport.can_be_left and self.drain > 0
+        leavable = isinstance(transport, LeavableTransport) and self.drain > 0
         self._leavable = cast("LeavableTransport", transport) if leavable else None
 
     def __repr__(self) -> str:
@@ -251,13 +251,17 @@ class Sender:
         self.emit(event)
 
     async def _exchange(self, tried: _Attempt) -> None:
-        key = tried.lease.account.api_key
-        if self._leavable is None or tried.recorder is not _NO_RECORD:
+        key, transport = tried.lease.account.api_key, self._leavable
+        if (
+            transport is None
+            or tried.recorder is not _NO_RECORD
+            or not transport.can_be_left(tried.http, key)
+        ):
             send = partial(self.transport.send, tried.http, key, on_handover=tried.hand_over)
             await see_through(self._send(tried, send), lambda: self.drain if tried.handed_over else 0.0)
             return
         try:
-            send = partial(self._leavable.send_leavably, tried.http, key, on_handover=tried.hand_over)
+            send = partial(transport.send_leavably, tried.http, key, on_handover=tried.hand_over)
             await self._send(tried, send)
         except Left as left:
             await see_out(self._send(tried, left.rest), self.drain)

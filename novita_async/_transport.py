@@ -32,6 +32,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpProcessingError
 from attrs import define, field, frozen, setters
 from multidict import CIMultiDict
 from yarl import URL
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from aiohttp.client import ClientRequest
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
 
 USER_AGENT: Final = f"novita-async/{__version__}"
@@ -78,6 +80,7 @@ _CAUSES: Final[tuple[tuple[type[Exception], Delivery, str], ...]] = (
     (aiohttp.ServerDisconnectedError, Delivery.UNKNOWN, "the server closed the connection"),
     (aiohttp.ClientPayloadError, Delivery.UNKNOWN, "the answer broke off or cannot be decompressed"),
     (aiohttp.ClientResponseError, Delivery.UNKNOWN, "the answer is not HTTP"),
+    (HttpProcessingError, Delivery.UNKNOWN, "the answer is not HTTP"),
     (aiohttp.ClientConnectionResetError, Delivery.UNKNOWN, "the connection broke"),
     (aiohttp.ClientOSError, Delivery.UNKNOWN, "the connection broke"),
     (aiohttp.ClientConnectionError, Delivery.UNKNOWN, "the connection broke"),
@@ -225,8 +228,6 @@ def new_session(
         headers=headers,
         timeout=timeout,
         proxy=proxy,
-        request_class=_Request,
-        response_class=_Response,
     )
 
 
@@ -237,9 +238,59 @@ class _Lane:
     session: aiohttp.ClientSession
     headers: Mapping[str, str] | None = field(repr=False)
     """Sent with each request, where they cannot be the session's."""
+    short_way: "_ShortWay | None" = None
+    """For small requests; where the session is ours and goes through no proxy."""
+
+
+@define(eq=False, repr=False)
+class _ShortWay:
+    """Small requests, written straight to the connections of a session of ours.
+
+    What `ClientSession.request` does for one request costs three times as much as the exchange itself:
+    cookies, redirects, middlewares, a task that writes. None of it is used here. Of aiohttp there remain its
+    connector (names, TLS, connections kept alive) and the parser of its connections.
+    """
+
+    _connector: aiohttp.BaseConnector
+    _asking: aiohttp.ClientRequest
+    """Tells the connector where to, and has the headers that all requests share."""
+    _timeout: aiohttp.ClientTimeout
+    _lines: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        lines = [f"{name}: {value}\r\n" for name, value in self._asking.headers.items()]
+        self._lines = "".join(lines).encode()
+
+    @classmethod
+    def of(cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout) -> "_ShortWay":
+        """Make the short way of a session to a host."""
+        asking = aiohttp.ClientRequest(
+            "GET", url, headers=session.headers, loop=asyncio.get_running_loop(), session=session
+        )
+        return cls(cast("aiohttp.BaseConnector", session.connector), asking, timeout)
+
+    async def connect(self) -> "Connection":
+        """Take a connection that its server has not begun to close."""
+        try:
+            return await self._connector.connect(self._asking, [], self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+
+    def head(self, method: str, target: str, length: int) -> bytes:
+        """Everything before the body."""
+        start = f"{method} {target} HTTP/1.1\r\n".encode()
+        if method == "GET":
+            return b"".join((start, self._lines, b"\r\n"))
+        what = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
+        return b"".join((start, self._lines, what))
 
 
 # --- One exchange -------------------------------------------------------------------------------------------
+
+
+def _is_interim(status: int) -> bool:
+    """Whether another status follows."""
+    return 100 <= status < 200 and status != 101  # noqa: PLR2004 - the class of 1xx, and the one that ends HTTP
 
 
 @define(eq=False, kw_only=True)
@@ -270,8 +321,10 @@ class _Exchange:
     """Whether another task may read the answer."""
     cancellation: asyncio.CancelledError | None = None
     """What made the task leave."""
-    left: aiohttp.ClientResponse | None = None
-    """The answer that it left, as far as it was read."""
+    left: "Connection | None" = None
+    """Where the answer comes that it left."""
+    _answer: "tuple[RawResponseMessage, aiohttp.StreamReader] | None" = field(init=False, default=None)
+    """The head of the answer and where its body comes."""
     _read: bytearray = field(init=False, factory=bytearray)
     """What is read of its body."""
     refusal: InvalidRequest | None = None
@@ -328,13 +381,16 @@ class _Exchange:
         await self._read_first(writer)
         if writer.transport is None or writer.transport.is_closing():
             raise aiohttp.ClientConnectionResetError
+        self._hand_over()
+        self._expect_within(self.answer_timeout)
+        await writer.write(piece)
+
+    def _hand_over(self) -> None:
         if self.task.cancelling() > self.cancelling:  # it will be told in this turn of the loop: buy nothing
             raise asyncio.CancelledError
         if self.on_handover:
             self.on_handover()
         self.handed_over = True
-        self._expect_within(self.answer_timeout)
-        await writer.write(piece)
 
     async def _read_first(self, writer: AbstractStreamWriter) -> None:
         if self.status is None and has_news(writer.transport):
@@ -356,27 +412,73 @@ class _Exchange:
         outside = not self.overdue or self.task.uncancel() > self.cancelling
         return not isinstance(error, Exception) and (outside or not isinstance(error, asyncio.CancelledError))
 
-    def leave(self, response: aiohttp.ClientResponse, error: BaseException) -> bool:
+    # The short way.
+
+    def text(self, head: bytes) -> bytes:
+        """Make all that is to be written."""
+        try:
+            return head + whole(self.request, self.length)
+        except InvalidRequest as error:
+            self.refusal = error
+            raise
+
+    async def on(self, connection: "Connection", text: bytes) -> HTTPResponse:
+        """Write the request at once and read the answer."""
+        try:
+            self._write_at_once(connection, text)
+            return await self._answer_on(connection)
+        except BaseException as error:
+            if not self._leave(connection, error):
+                connection.close()
+            raise
+
+    def _write_at_once(self, connection: "Connection", text: bytes) -> None:
+        """Nothing comes between the look at the connection and this."""
+        transport, protocol = connection.transport, connection.protocol
+        if transport is None or protocol is None:
+            raise aiohttp.ClientConnectionResetError
+        protocol.set_response_params(read_until_eof=True)
+        if self.request.method == "POST":
+            self._hand_over()
+        self._expect_within(self.answer_timeout)
+        transport.write(text)
+
+    async def _answer_on(self, connection: "Connection") -> HTTPResponse:
+        protocol = cast("ResponseHandler", connection.protocol)
+        while self._answer is None:
+            message, payload = await protocol.read()
+            if not _is_interim(message.code):
+                self._answer, self.status = (message, payload), message.code
+        message, payload = self._answer
+        body = payload.read_nowait() if payload.is_eof() else await self._read_all(payload)
+        _LAST_USED[protocol] = asyncio.get_running_loop().time()
+        connection.release()
+        headers = {name.lower(): value for name, value in message.headers.items()}
+        return HTTPResponse(status=message.code, headers=headers, body=body)
+
+    def _leave(self, connection: "Connection", error: BaseException) -> bool:
         """Leave the rest to another task, where that was agreed on and this one is being cancelled."""
         if not isinstance(error, asyncio.CancelledError) or self.overdue:
             return False
-        if self.leavable and self.handed_over:
-            self.left, self.cancellation = response, error
-        return self.left is not None
+        if not (self.leavable and self.handed_over):
+            return False
+        cast("ResponseHandler", connection.protocol).force_close()
+        self.left, self.cancellation = connection, error
+        return True
 
     async def read_for_another(self) -> HTTPResponse:
         """Read what the task that is left had not read."""
         self.task = cast("asyncio.Task[object]", asyncio.current_task())
         self.cancelling = self.task.cancelling()
-        response = cast("aiohttp.ClientResponse", self.left)
+        connection = cast("Connection", self.left)
         self.leavable, self.left, self.cancellation = False, None, None
         try:
-            if self.status is None:
-                await response.start(cast("Connection", response.connection))
-            return await self.read(response)
+            return await self._answer_on(connection)
         except BaseException:
-            response.close()
+            connection.close()
             raise
+
+    # The long way.
 
     async def read(self, response: aiohttp.ClientResponse) -> HTTPResponse:
         self.status = response.status
@@ -389,25 +491,23 @@ class _Exchange:
 
     async def _read_whole(self, response: aiohttp.ClientResponse) -> HTTPResponse:
         content = response.content
-        body = content.read_nowait() if content.is_eof() else await self._read_on(response)
-        if len(body) > MAX_ANSWER:
+        try:
+            body = content.read_nowait() if content.is_eof() else await self._read_all(content)
+        except BaseException:
             response.close()
-            raise DeliveryFailed(Delivery.UNKNOWN, f"the answer is larger than {MAX_ANSWER:,} bytes")
+            raise
         if self.request.method == "POST" and not self.handed_over:
             await response.wait_for_close()
         headers = {name.lower(): value for name, value in response.headers.items()}
         early = self.request.method == "POST" and not self.handed_over
         return HTTPResponse(status=response.status, headers=headers, body=body, early=early)
 
-    async def _read_on(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_all(self, content: aiohttp.StreamReader) -> bytes:
         self._expect_within(self.answer_timeout)
-        try:
-            while not response.content.at_eof() and len(self._read) <= MAX_ANSWER:
-                self._read += await response.content.readany()
-        except BaseException as error:
-            if not self.leave(response, error):
-                response.close()
-            raise
+        while not content.at_eof():
+            self._read += await content.readany()
+            if len(self._read) > MAX_ANSWER:
+                raise DeliveryFailed(Delivery.UNKNOWN, f"the answer is larger than {MAX_ANSWER:,} bytes")
         return bytes(self._read)
 
     def failure(self, error: BaseException) -> Exception:
@@ -447,31 +547,6 @@ class _Payload(aiohttp.Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         await self.exchange.write(writer)
-
-
-class _Response(aiohttp.ClientResponse):
-    """An answer that another task may read when the one that waits for it is cancelled."""
-
-    exchange: _Exchange | None = None
-
-    async def start(self, connection: "Connection") -> aiohttp.ClientResponse:
-        try:
-            return await super().start(connection)
-        except asyncio.CancelledError as error:
-            if self.exchange is None or not self.exchange.leave(self, error):
-                raise
-            cast("ResponseHandler", connection.protocol).force_close()
-            return self  # so that aiohttp leaves the connection open; `_run` raises instead
-
-
-class _Request(aiohttp.ClientRequest):
-    """Tells an answer what exchange it belongs to."""
-
-    async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
-        response = await super().send(conn)
-        if isinstance(self.body, _Payload) and isinstance(response, _Response):
-            response.exchange = self.body.exchange
-        return response
 
 
 _PAYLOAD_HEADERS: Final = CIMultiDict({"Content-Type": "application/json"})
@@ -523,6 +598,13 @@ def _check_given(session: aiohttp.ClientSession) -> None:
 @lru_cache(maxsize=256)
 def _joined(base_url: URL, path: str) -> URL:
     return base_url.joinpath(path.lstrip("/"))
+
+
+@lru_cache(maxsize=4096)
+def _target(base_url: URL, path: str, query: tuple[tuple[str, str], ...]) -> str:
+    """What stands in the first line of a request."""
+    url = _joined(base_url, path)
+    return (url.with_query(query) if query else url).raw_path_qs
 
 
 @frozen(kw_only=True)
@@ -598,10 +680,13 @@ class AiohttpTransport:
         exchange = self._begin(request, on_handover)
         return await self._carry(exchange, self._run(exchange, lane))
 
-    @property
-    def can_be_left(self) -> bool:
-        """Not where the session is the user's, whose answers are aiohttp's own."""
-        return self.session is None
+    def can_be_left(self, request: HTTPRequest, api_key: ApiKey) -> bool:
+        """Where it goes the short way."""
+        try:
+            lane = self._lane_of(api_key)
+        except ConfigurationError:  # which `send` raises
+            return False
+        return lane.short_way is not None and request.content_length <= SMALL
 
     async def send_leavably(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
@@ -609,7 +694,7 @@ class AiohttpTransport:
         """Exchange one POST, as `LeavableTransport` says."""
         lane = self._lane_of(api_key)
         exchange = self._begin(request, on_handover)
-        exchange.leavable = self.can_be_left
+        exchange.leavable = True
         try:
             return await self._carry(exchange, self._run(exchange, lane))
         except asyncio.CancelledError:
@@ -667,16 +752,27 @@ class AiohttpTransport:
         cost = _START_COST if exchange.length <= SMALL else TEXT_SLICE
         if not self._turns.enter(cost):
             await self._turns.later(cost)
+        if lane.short_way is not None and exchange.length <= SMALL:
+            return await self._run_the_short_way(exchange, lane.short_way)
         while True:
             try:
-                response = await self._ask(exchange, lane)
-                if exchange.cancellation is not None:
-                    raise exchange.cancellation
-                return await exchange.read(response)
+                return await exchange.read(await self._ask(exchange, lane))
             except aiohttp.ClientConnectionError:
                 if not exchange.may_take_another:
                     raise
                 exchange.reused = False
+
+    async def _run_the_short_way(self, exchange: _Exchange, way: _ShortWay) -> HTTPResponse:
+        request = exchange.request
+        target = _target(self.base_url, request.path, request.query)
+        text = exchange.text(way.head(request.method, target, exchange.length))
+        connection = await way.connect()
+        try:
+            return await exchange.on(connection, text)
+        except aiohttp.ClientConnectionError:
+            if request.method == "POST" or exchange.status is not None:
+                raise
+        return await exchange.on(await way.connect(), text)  # a question may be asked again
 
     async def _ask(self, exchange: _Exchange, lane: _Lane) -> aiohttp.ClientResponse:
         return await lane.session.request(
@@ -690,8 +786,7 @@ class AiohttpTransport:
         )
 
     def _url_of(self, request: HTTPRequest) -> URL:
-        url = _joined(self.base_url, request.path)
-        return url.with_query(request.query) if request.query else url
+        return _joined(self.base_url, request.path).with_query(request.query or None)
 
     def _lane_of(self, api_key: ApiKey) -> _Lane:
         lane = self._lanes.get(api_key)
@@ -713,7 +808,8 @@ class AiohttpTransport:
             session = new_session(open_headers, self._timeouts["GET"], proxy)
             return _Lane(session=session, headers=secret_headers)
         session = new_session(open_headers | secret_headers, self._timeouts["GET"])
-        return _Lane(session=session, headers=None)
+        way = _ShortWay.of(session, self.base_url, self._timeouts["POST"])
+        return _Lane(session=session, headers=None, short_way=way)
 
     async def aclose(self) -> None:
         """Close the sessions that this transport opened itself."""

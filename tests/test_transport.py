@@ -847,7 +847,7 @@ async def test_a_purchase_looks_at_its_connection_right_before_it_is_handed_over
         await transport.send(POST, KEY)
         monkeypatch.setattr(_transport._Exchange, "_refuse_stale", begin_and_close)
         seen = len(wire.peers[0].seen)
-        sent = await exchange(transport)
+        sent = await exchange(transport, picture_request(100_000))
         await transport.aclose()
     assert (sent.delivery, sent.handovers) == (Delivery.ANSWERED, 1)
     assert (len(wire.peers), len(wire.peers[0].seen)) == (2, seen)
