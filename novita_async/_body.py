@@ -27,16 +27,17 @@ SMALL: Final = 64 * 1024
 """A body up to this size goes out in one write."""
 
 
-def whole(request: HTTPRequest, length: int) -> bytes:
-    """Make the body of a request at once; `length` is its content length.
+def whole(request: HTTPRequest, length: int, head: bytes = b"") -> bytes:
+    """Make the body of a request at once, behind a head; `length` is its content length.
 
     Raises:
         InvalidRequest: a picture has changed since it was measured.
     """
-    text = b"".join(
-        [part if isinstance(part, bytes) else pybase64.b64encode(part.read()) for part in request.body or ()]
-    )
-    if len(text) != length:
+    parts = [
+        part if isinstance(part, bytes) else pybase64.b64encode(part.read()) for part in request.body or ()
+    ]
+    text = b"".join([head, *parts])
+    if len(text) != len(head) + length:
         raise _changed()
     return text
 

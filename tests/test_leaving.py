@@ -8,7 +8,7 @@ import anyio
 import pytest
 from _wire import OK, answer, serve, settled
 
-from novita_async import AnyTask, NovitaClient, _transport
+from novita_async import AnyTask, NovitaClient, _exchange
 from novita_async._sender import Sender
 from novita_async.models.images import ImageSource
 
@@ -224,7 +224,7 @@ async def test_an_answer_that_came_together_with_the_cancellation_is_kept(sessio
 
 async def test_a_deadline_that_passes_while_the_answer_is_left_to_another_task_counts(monkeypatch):
     async with serve(lambda peer: peer.rest()) as wire, client_of(wire, None) as client:
-        monkeypatch.setattr(client._transport, "_watchdog", _transport._Watchdog(tick=0.01))
+        monkeypatch.setattr(client._transport, "_watchdog", _exchange.Watchdog(tick=0.01))
         monkeypatch.setattr(client._transport, "answer_timeout", 0.1)
         async with submitting(wire, client) as task:
             task.cancel()

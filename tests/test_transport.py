@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 from _wire import ANSWER, OK, answer, client_context, refusing_url, serve, settled
 
-from novita_async import _body, _transport
+from novita_async import _body, _connections, _exchange, _transport
+from novita_async._connections import Proxies
 from novita_async._http import Delivery, DeliveryFailed, HTTPRequest
-from novita_async._transport import AiohttpTransport, Proxies
+from novita_async._transport import AiohttpTransport
 from novita_async.errors import ConfigurationError, InvalidRequest
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
@@ -115,7 +116,7 @@ async def test_a_submission_has_few_headers_its_exact_length_and_its_body():
         "authorization": f"Bearer {KEY.reveal()}",
         "accept": "application/json",
         "accept-encoding": headers["accept-encoding"],
-        "user-agent": _transport.USER_AGENT,
+        "user-agent": _connections.USER_AGENT,
         "content-type": "application/json",
         "content-length": str(request.content_length),
     }
@@ -355,7 +356,7 @@ async def test_a_proxy_that_is_not_there_is_known_to_have_sent_nothing(monkeypat
 )
 async def test_proxies_go_by_scheme_and_spare_hosts(monkeypatch, environment, url, proxy):
     monkeypatch.setenv("no_proxy", "spared.example")
-    found = Proxies(environment).for_url(_transport.check_base_url(url))
+    found = Proxies(environment).for_url(_connections.check_base_url(url))
     assert (found and str(found).rstrip("/")) == proxy
 
 
@@ -504,13 +505,13 @@ async def test_a_body_that_stalls_is_never_sent_and_never_completes_later():
 
 async def test_a_body_that_stalls_leaves_no_socket_behind(monkeypatch):
     sockets = []
-    write = _transport._Exchange.write
+    write = _exchange.Exchange.write
 
     async def watched(exchange, writer):
         sockets.append(writer.transport.get_extra_info("socket"))
         await write(exchange, writer)
 
-    monkeypatch.setattr(_transport._Exchange, "write", watched)
+    monkeypatch.setattr(_exchange.Exchange, "write", watched)
     async with serve(lambda _: asyncio.sleep(60)) as wire:
         await exchange_once(wire.url, HUGE, stall_timeout=0.1)
         await settled(lambda: [sock.fileno() for sock in sockets] == [-1])
@@ -558,13 +559,13 @@ async def test_an_answer_that_drips_is_bounded_as_a_whole():
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_a_cancellation_from_outside_wins_over_a_deadline(monkeypatch, late):
-    expire = _transport._Exchange.expire
+    expire = _exchange.Exchange.expire
 
     def expire_while_cancelled(exchange):
         expire(exchange)
         exchange.task.cancel()
 
-    monkeypatch.setattr(_transport._Exchange, "expire", expire_while_cancelled)
+    monkeypatch.setattr(_exchange.Exchange, "expire", expire_while_cancelled)
     async with serve(lambda peer: peer.rest()) as wire:
         transport = AiohttpTransport(wire.url, answer_timeout=0.05 if late else 10)
         task = asyncio.create_task(transport.send(POST, KEY))
@@ -588,17 +589,17 @@ async def test_the_watchdog_sleeps_when_nothing_is_on_its_way():
     async with serve(obey) as wire:
         transport = AiohttpTransport(wire.url, answer_timeout=0.05)
         await exchange(transport)
-        assert repr(transport._watchdog) == "<_Watchdog of 0, awake>"
+        assert repr(transport._watchdog) == "<Watchdog of 0, awake>"
         await settled(lambda: transport._watchdog._timer is None)
-        assert repr(transport._watchdog) == "<_Watchdog of 0, asleep>"
+        assert repr(transport._watchdog) == "<Watchdog of 0, asleep>"
         await exchange(transport)
         await transport.aclose()
-        assert repr(transport._watchdog) == "<_Watchdog of 0, asleep>"
+        assert repr(transport._watchdog) == "<Watchdog of 0, asleep>"
 
 
 @pytest.mark.parametrize("more", [(), (b"Content-Encoding: gzip",)])
 async def test_an_answer_is_bounded_in_size(monkeypatch, more):
-    monkeypatch.setattr(_transport, "MAX_ANSWER", 100_000)
+    monkeypatch.setattr(_exchange, "MAX_ANSWER", 100_000)
     body = b" " * 3_000_000
 
     async def script(peer):
@@ -637,7 +638,8 @@ async def test_an_answer_cut_at_any_byte_is_unknown_and_a_whole_one_is_an_answer
 
 @pytest.mark.parametrize("end", [close, reset])
 async def test_a_request_cut_at_any_byte_was_sent_only_if_it_was_handed_over(monkeypatch, end):
-    monkeypatch.setattr(_transport, "SMALL", 0)
+    for room in (_transport, _exchange):
+        monkeypatch.setattr(room, "SMALL", 0)
     monkeypatch.setattr(_body, "RAW_SLICE", 3)
     monkeypatch.setattr(_body, "TEXT_SLICE", 4)
     request = HTTPRequest(
@@ -776,7 +778,7 @@ async def test_a_connection_that_its_server_has_just_closed_is_not_used(idle, wo
 async def test_a_connection_with_other_news_than_its_end_is_used():
     """TLS 1.3 sends tickets after the handshake; they are read and mean nothing."""
     async with serve(obey, tls=True) as wire:
-        connector = _transport._LiveConnector(ssl=client_context())
+        connector = _connections.LiveConnector(ssl=client_context())
         async with aiohttp.ClientSession(connector=connector) as session:
             transport = AiohttpTransport(wire.url, session=session)
             assert [(await exchange(transport)).delivery for _ in range(5)] == [Delivery.ANSWERED] * 5
@@ -797,7 +799,7 @@ async def test_a_given_session_sends_nothing_on_a_connection_that_was_just_close
 @pytest.mark.parametrize("read", [GET, POST])
 @pytest.mark.parametrize("idle", [1, 5])
 async def test_a_given_session_sends_no_purchase_on_a_connection_that_idled_for_long(monkeypatch, idle, read):
-    monkeypatch.setattr(_transport, "KEEPALIVE", 0.01)
+    monkeypatch.setattr(_exchange, "KEEPALIVE", 0.01)
     async with serve(obey) as wire, aiohttp.ClientSession() as session:
         transport = AiohttpTransport(wire.url, session=session)
         await asyncio.gather(*[transport.send(read, KEY) for _ in range(idle)])
@@ -835,7 +837,7 @@ async def test_a_picture_that_changed_is_no_reason_to_take_another_connection(tm
 
 
 async def test_a_purchase_looks_at_its_connection_right_before_it_is_handed_over(monkeypatch):
-    begin = _transport._Exchange._refuse_stale
+    begin = _exchange.Exchange._refuse_stale
 
     def begin_and_close(exchange, writer):
         begin(exchange, writer)
@@ -845,7 +847,7 @@ async def test_a_purchase_looks_at_its_connection_right_before_it_is_handed_over
     async with serve(obey) as wire:
         transport = AiohttpTransport(wire.url)
         await transport.send(POST, KEY)
-        monkeypatch.setattr(_transport._Exchange, "_refuse_stale", begin_and_close)
+        monkeypatch.setattr(_exchange.Exchange, "_refuse_stale", begin_and_close)
         seen = len(wire.peers[0].seen)
         sent = await exchange(transport, picture_request(100_000))
         await transport.aclose()
@@ -884,7 +886,7 @@ async def test_leaving_while_a_connection_is_looked_at_closes_it():
 
 
 async def test_a_connection_that_idled_for_long_is_not_used(monkeypatch):
-    monkeypatch.setattr(_transport, "KEEPALIVE", 0.01)
+    monkeypatch.setattr(_connections, "KEEPALIVE", 0.01)
     async with serve(obey) as wire:
         transport = AiohttpTransport(wire.url)
         await transport.send(POST, KEY)
@@ -1022,9 +1024,55 @@ async def test_a_transport_counts_what_became_of_its_exchanges():
 
 
 async def test_an_unforeseen_failure_is_named():
-    assert _transport.explain(ZeroDivisionError()) == (UNKNOWN, "ZeroDivisionError")
-    assert _transport.explain(ConnectionResetError(104, "x")) == (
+    assert _connections.explain(ZeroDivisionError()) == (UNKNOWN, "ZeroDivisionError")
+    assert _connections.explain(ConnectionResetError(104, "x")) == (
         UNKNOWN,
         "the connection broke (Connection reset by peer)",
     )
-    assert _transport.has_news(None) is False
+    assert _connections.has_news(None) is False
+
+
+# --- The short way ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [close, reset])
+async def test_a_small_request_is_handed_over_whole_wherever_it_is_cut(end):
+    async with serve(answer_once) as wire:
+        await exchange_once(wire.url)
+    length = len(wire.peers[0].seen)
+    cuts = iter(range(length + 1))
+
+    async def script(peer):
+        await peer.read(next(cuts))
+        if peer.whole:
+            await peer.send(OK)
+        end(peer)
+
+    async with serve(script) as wire:
+        transport = AiohttpTransport(wire.url)
+        sent = [await exchange(transport) for _ in range(length + 1)]
+        await transport.aclose()
+    assert [one.handovers for one in sent[1:]] == [1] * length
+    assert {one.delivery for one in sent[1:-1]} == {UNKNOWN}
+
+
+async def test_a_question_is_asked_once_more_where_its_connection_breaks():
+    async def script(peer):
+        await peer.request()
+        if len(wire.peers) == 2:
+            await peer.send(OK)
+        close(peer)
+
+    async with serve(script) as wire:
+        sent = await exchange_once(wire.url, GET)
+    assert (sent.delivery, len(wire.peers)) == (Delivery.ANSWERED, 2)
+
+
+async def test_a_question_is_not_asked_for_ever():
+    async def script(peer):
+        await peer.request()
+        close(peer)
+
+    async with serve(script) as wire:
+        sent = await exchange_once(wire.url, GET)
+    assert (sent.delivery, len(wire.peers)) == (UNKNOWN, 2)
