@@ -7,7 +7,6 @@ service is a few lines of memory in the same process, so that what grows is the 
 import asyncio
 import json
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 
 from attrs import frozen
 
-from benchmarks._machine import cpu_of, pin
+from benchmarks._machine import cpu_of, forget_peak, peak, pin, resident
 from benchmarks._rounds import Rounds, in_process, interleaved
 from benchmarks._server import FINISHED
 from benchmarks._tables import Bar, Figure, Headline, Table
@@ -85,7 +84,8 @@ async def run(mode: str, count: int, url: str, folder: Path) -> dict[str, float]
     requests = wish.sweep(seed=range(count))
     async with client_for(url) as client:
         await client.balance() if url else None
-        idle = _peak()
+        forget_peak()
+        idle = resident()
         wall, cpu = time.perf_counter(), time.process_time()
         many = (
             client.batch(requests, journal=folder / "run.db", save_to=folder / "out")
@@ -99,11 +99,7 @@ async def run(mode: str, count: int, url: str, folder: Path) -> dict[str, float]
                 done += 1
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     assert done == count
-    return {"rate": count / wall, "cpu": cpu / count * 1000, "memory": (_peak() - idle) / 1e6}
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"rate": count / wall, "cpu": cpu / count * 1000, "memory": (peak() - idle) / 1e6}
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def bars(rounds: Rounds) -> list[Bar]:
 def headlines(rounds: Rounds) -> list[Headline]:
     def said(name: str) -> str:
         rate, memory, block = (rounds.median(name, what) for what in ("rate", "memory", "later_cpu"))
-        return f"{rate:,.0f} MB/s, {memory:,.0f} MB, {block:,.0f} ms"
+        return f"{rate:,.0f} MB/s, {memory:,.0f} MB, {block:,.1f} ms"
 
     return [
         Headline(
