@@ -109,9 +109,10 @@ class _Target:
         """Where to write it until it is whole. What a dead process left of an owned file is found again,
         whatever the file is to be called now.
         """
-        tag = uuid.uuid4().hex
         if self.owned and self.result is not None:
             tag = hashlib.sha256(self.result.task.task_id.encode()).hexdigest()
+        else:
+            tag = uuid.uuid4().hex
         return folder / f".{tag[:16]}-{self.place + 1}.part"
 
     def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
