@@ -148,7 +148,7 @@ def tables(*, quick: bool) -> list[Table]:
     with tempfile.TemporaryDirectory() as folder, server() as service:
         picture = Path(folder) / "picture.png"
         picture.write_bytes(bytes(range(250)) * (SIZE // 250))
-        rounds = interleaved(names, lambda name: one(service, picture, name), 3 if quick else 5)
+        rounds = interleaved(names, lambda name: one(service, picture, name), 3 if quick else 7)
     return [
         Table(
             title="Upload: large pictures",
