@@ -92,15 +92,15 @@ def versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The state of the project that was measured."""
+    """The state of the project that was measured; what measuring writes does not change it."""
     try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=10"],  # noqa: S607
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        known = _git("rev-parse", "--short=10", "HEAD")
+        changed = _git("status", "--porcelain", "--", ".", ":!README.md", ":!benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{known}, changed" if changed else known
+
+
+def _git(*words: str) -> str:
+    said = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603, S607
     return said.stdout.strip()

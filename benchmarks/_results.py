@@ -66,7 +66,8 @@ class Results:
         for section in self.sections.values():
             for table in section.tables:
                 for name, svg in table.plots.items():
-                    (RESULTS / name).write_text(svg)
+                    if svg:  # else it was not drawn this time
+                        (RESULTS / name).write_text(svg)
         stored = _converter.unstructure(self.without_plots().sections)
         (RESULTS / "tables.json").write_text(json.dumps(stored, indent=1) + "\n")
         (RESULTS / "tables.md").write_text(self.to_markdown())
