@@ -4,7 +4,9 @@ import io
 import math
 import re
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 COLUMNS = 3
 OURS, PEER, BEST = "#0a7d33", "#b3261e", "#333333"
@@ -20,13 +22,20 @@ def plot(results, peers):
         "Mean delay (s) against polls a task. Green: this library. Red: pauses of other clients. Cross: the optimum."
     )
     svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "wait"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
     return re.sub(r"[ \t]+$", "", svg.getvalue(), flags=re.MULTILINE)
 
 
 def _chart(axes, title, policies, peers):
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xlim(0.9, 4000)
+    axes.set_ylim(0.03, 10)
+    axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+    axes.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(visible=True, which="major", linewidth=0.3)
