@@ -146,6 +146,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: self._release())
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Let time stand still until its threads have ended. From Python 3.12 on it would be given a time."""
+        with self.hold():
+            await super().shutdown_default_executor()
+
     def wait(self, timeout: float | None, real: selectors.BaseSelector) -> _Events:
         """Wait really, or jump. Called by the selector when nothing is ready."""
         if self._holds or _busy_anyio_threads(self):
