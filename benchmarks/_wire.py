@@ -1,7 +1,11 @@
 """The raw limit: an asyncio protocol that writes ready bytes and reads an answer, with nothing in between."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Self
+
+from yarl import URL
 
 PIECE = 1 << 18
 
@@ -54,3 +58,24 @@ def request(method: str, target: str, body: bytes = b"") -> bytes:
     """A whole request."""
     head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+@asynccontextmanager
+async def exchanges(url: str, text: bytes) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    """What exchanges a ready request, on as many connections as there are exchanges at once."""
+    target = URL(url)
+    idle: list[Connection] = []
+    opened: list[Connection] = []
+
+    async def exchange() -> bytes:
+        if not idle:
+            opened.append(await Connection.to(str(target.host), int(target.port or 0)))
+            idle.append(opened[-1])
+        connection = idle.pop()
+        answer = await connection.exchange(text)
+        idle.append(connection)
+        return answer
+
+    yield exchange
+    for connection in opened:
+        connection.close()

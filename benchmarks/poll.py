@@ -86,22 +86,12 @@ async def official(url: str) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def raw(url: str) -> AsyncIterator[Ask]:
-    target = URL(url)
-    request = wire.request("GET", TARGET)
-    idle: list[wire.Connection] = []
-    opened: list[wire.Connection] = []
+    async with wire.exchanges(url, wire.request("GET", TARGET)) as exchange:
 
-    async def ask() -> None:
-        if not idle:
-            opened.append(await wire.Connection.to(str(target.host), int(target.port or 0)))
-            idle.append(opened[-1])
-        connection = idle.pop()
-        assert orjson.loads(await connection.exchange(request))["task"]["status"]
-        idle.append(connection)
+        async def ask() -> None:
+            assert orjson.loads(await exchange())["task"]["status"]
 
-    yield ask
-    for connection in opened:
-        connection.close()
+        yield ask
 
 
 @frozen

@@ -69,22 +69,12 @@ async def tuned(url: str, _: Picture) -> AsyncIterator[Submit]:
 
 @asynccontextmanager
 async def raw(url: str, _: Picture) -> AsyncIterator[Submit]:
-    target = URL(url)
-    ready = wire.request("POST", PATH, READY)
-    idle: list[wire.Connection] = []
-    opened: list[wire.Connection] = []
+    async with wire.exchanges(url, wire.request("POST", PATH, READY)) as exchange:
 
-    async def submit() -> None:
-        if not idle:
-            opened.append(await wire.Connection.to(str(target.host), int(target.port or 0)))
-            idle.append(opened[-1])
-        connection = idle.pop()
-        assert (await connection.exchange(ready)).startswith(b'{"task_id"')
-        idle.append(connection)
+        async def submit() -> None:
+            assert (await exchange()).startswith(b'{"task_id"')
 
-    yield submit
-    for connection in opened:
-        connection.close()
+        yield submit
 
 
 @asynccontextmanager
