@@ -15,6 +15,7 @@ from attrs import frozen
 
 from novita_async import _codec as codec
 from novita_async._http import HTTPRequest, HTTPResponse
+from novita_async._policy.retrying import NO_TASK_REASONS
 from novita_async.errors import (
     APIError,
     AuthenticationFailed,
@@ -94,7 +95,7 @@ _STATUSES: Final[Mapping[int, type[APIError]]] = {
 }
 
 _NOT_BOUGHT: Final = _REASONS.keys() - {"UNKNOWN", "GET_RESULT_FAILED", "TASK_NOT_FOUND"}
-"""Reasons that, in answer to a submission, say that no task was made, whatever the status."""
+"""Reasons that, in an answer that is no error by its status, say that no task was made."""
 
 _ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerError)
 """Errors whose usual advice is about sending again, which is no advice where a task is paid."""
@@ -142,7 +143,7 @@ def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
     if task_id:
         return task_id
     reason = _reason(body)
-    if 400 <= response.status < 500 or reason in _NOT_BOUGHT:
+    if 400 <= response.status < 500 or reason in (_NOT_BOUGHT if _is_good(response) else NO_TASK_REASONS):
         raise refusal(response, endpoint=endpoint)
     code = codec.as_int(body.get("code"))
     legacy = _LEGACY_CODES.get(code or 0) if _is_good(response) else None
