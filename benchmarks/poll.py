@@ -2,23 +2,22 @@
 
 import asyncio
 import json
-import time
 import timeit
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 
 import aiohttp
 import httpx
 import msgspec
 import orjson
-from attrs import frozen
 from novita_client import NovitaClient as OfficialClient
 from novita_client.proto import V3TaskResponse
 from yarl import URL
 
 from benchmarks import _wire as wire
+from benchmarks._load import CONCURRENCY, Call, Entry, measured
 from benchmarks._machine import pin, unpin
 from benchmarks._rounds import Rounds, interleaved
 from benchmarks._server import FINISHED, RUNNING, Server, server
@@ -28,7 +27,6 @@ from novita_async._http import HTTPResponse
 from novita_async._protocol import read_snapshot
 from novita_async.models.results import Task
 
-CONCURRENCY = 64
 THREADS = 64
 TARGET = "/v3/async/task-result?task_id=one"
 
@@ -37,19 +35,16 @@ READY = "aiohttp, tuned, ready request, orjson"
 OFFICIAL = "novita-client, in threads"
 LIMIT = "asyncio protocol, ready request"
 
-Ask = Callable[[], Awaitable[object]]
-Contender = Callable[[str], AbstractAsyncContextManager[Ask]]
-
 
 @asynccontextmanager
-async def ours(url: str) -> AsyncIterator[Ask]:
+async def ours(url: str) -> AsyncIterator[Call]:
     polling = Polling(polls_per_second=1e9)
     async with NovitaClient("sk_benchmark", base_url=url, polling=polling) as client:
         yield lambda: client.poll("one")
 
 
 @asynccontextmanager
-async def ready(url: str) -> AsyncIterator[Ask]:
+async def ready(url: str) -> AsyncIterator[Call]:
     target = URL(url + TARGET)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -67,7 +62,7 @@ async def ready(url: str) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def plain_httpx(url: str) -> AsyncIterator[Ask]:
+async def plain_httpx(url: str) -> AsyncIterator[Call]:
     async with httpx.AsyncClient(headers={"Authorization": "Bearer key"}) as client:
 
         async def ask() -> None:
@@ -77,7 +72,7 @@ async def plain_httpx(url: str) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def official(url: str) -> AsyncIterator[Ask]:
+async def official(url: str) -> AsyncIterator[Call]:
     client = OfficialClient("key", base_url=url)
     with ThreadPoolExecutor(THREADS) as threads:
         loop = asyncio.get_running_loop()
@@ -85,19 +80,13 @@ async def official(url: str) -> AsyncIterator[Ask]:
 
 
 @asynccontextmanager
-async def raw(url: str) -> AsyncIterator[Ask]:
+async def raw(url: str) -> AsyncIterator[Call]:
     async with wire.exchanges(url, wire.request("GET", TARGET)) as exchange:
 
         async def ask() -> None:
             assert orjson.loads(await exchange())["task"]["status"]
 
         yield ask
-
-
-@frozen
-class Entry:
-    contender: Contender
-    share: float = 1.0
 
 
 CONTENDERS: dict[str, Entry] = {
@@ -110,24 +99,8 @@ CONTENDERS: dict[str, Entry] = {
 QUICK = (READY, OURS)
 
 
-async def run(contender: Contender, service: Server, polls: int) -> dict[str, float]:
-    async with contender(service.url) as ask:
-        left = iter(range(polls))
-
-        async def worker() -> None:
-            for _ in left:
-                await ask()
-
-        await asyncio.gather(*[ask() for _ in range(CONCURRENCY)])
-        busy, wall, cpu = service.busy(), time.perf_counter(), time.process_time()
-        await asyncio.gather(*[worker() for _ in range(CONCURRENCY)])
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"rate": polls / wall, "cpu_ms": cpu / polls * 1000, "server": busy.until_now(wall)}
-
-
 def one(service: Server, polls: int, name: str) -> dict[str, float]:
-    entry = CONTENDERS[name]
-    return asyncio.run(run(entry.contender, service, max(CONCURRENCY, int(polls * entry.share))))
+    return measured(CONTENDERS[name], service, polls)
 
 
 # --- Decoding -----------------------------------------------------------------------------------------------

@@ -1,19 +1,17 @@
 """Submitting: 20 KB bodies, 64 at a time, answers read. Requests a second, against bare aiohttp."""
 
-import asyncio
 import base64
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import aiohttp
-from attrs import frozen
 from yarl import URL
 
 from benchmarks import _peers as peers
 from benchmarks import _wire as wire
+from benchmarks._load import CONCURRENCY, Entry, measured
 from benchmarks._machine import pin, unpin
 from benchmarks._peers import PATH, Contender, Picture, Submit
 from benchmarks._rounds import Rounds, interleaved
@@ -25,7 +23,6 @@ from novita_async._transport import AiohttpTransport
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
 
-CONCURRENCY = 64
 PICTURE = os.urandom(14_800)
 READY = peers.body_of(PICTURE)
 
@@ -107,50 +104,28 @@ async def ours(url: str, picture: Picture) -> AsyncIterator[Submit]:
         yield submit
 
 
-@frozen
-class Entry:
-    contender: Contender
-    share: float = 1.0
-    """Of the requests: the slow ones are measured as long with fewer."""
+def entry(contender: Contender, share: float = 1.0) -> Entry:
+    """With the small picture."""
+    return Entry(lambda url: contender(url, PICTURE), share)
 
 
 CONTENDERS: dict[str, Entry] = {
-    BARE: Entry(bare),
-    "aiohttp, tuned, ready bytes": Entry(tuned),
-    OURS: Entry(ours),
-    "novita_async, its transport alone": Entry(transport),
-    "aiohttp, json=": Entry(peers.naive_aiohttp, 0.6),
-    OFFICIAL: Entry(peers.official, 0.2),
-    "replicate": Entry(peers.replicated, 0.06),
-    "fal-client": Entry(peers.fal, 0.06),
-    "httpx, json=": Entry(peers.naive_httpx, 0.05),
-    LIMIT: Entry(raw, 3.0),
+    BARE: entry(bare),
+    "aiohttp, tuned, ready bytes": entry(tuned),
+    OURS: entry(ours),
+    "novita_async, its transport alone": entry(transport),
+    "aiohttp, json=": entry(peers.naive_aiohttp, 0.6),
+    OFFICIAL: entry(peers.official, 0.2),
+    "replicate": entry(peers.replicated, 0.06),
+    "fal-client": entry(peers.fal, 0.06),
+    "httpx, json=": entry(peers.naive_httpx, 0.05),
+    LIMIT: entry(raw, 3.0),
 }
 QUICK = (BARE, OURS, OFFICIAL)
 
 
-async def run(contender: Contender, service: Server, requests: int) -> dict[str, float]:
-    async with contender(service.url, PICTURE) as submit:
-        left = iter(range(requests))
-
-        async def worker() -> None:
-            for _ in left:
-                await submit()
-
-        await asyncio.gather(*[submit() for _ in range(CONCURRENCY)])
-        busy, wall, cpu = service.busy(), time.perf_counter(), time.process_time()
-        await asyncio.gather(*[worker() for _ in range(CONCURRENCY)])
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {
-        "rate": requests / wall,
-        "cpu_ms": cpu / requests * 1000,
-        "server": busy.until_now(wall),
-    }
-
-
 def one(service: Server, requests: int, name: str) -> dict[str, float]:
-    entry = CONTENDERS[name]
-    return asyncio.run(run(entry.contender, service, max(CONCURRENCY, int(requests * entry.share))))
+    return measured(CONTENDERS[name], service, requests)
 
 
 def bars(rounds: Rounds) -> list[Bar]:

@@ -20,7 +20,7 @@ aiohttp's that writes while the answer may already come.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
@@ -45,6 +45,10 @@ MAX_ANSWER: Final = 16 * MIB
 def _is_interim(status: int) -> bool:
     """Whether another status follows."""
     return 100 <= status < 200 and status != 101  # noqa: PLR2004 - the class of 1xx, and the one that ends HTTP
+
+
+def _in_lower_case(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
 
 @define(eq=False, kw_only=True)
@@ -207,8 +211,7 @@ class Exchange:
         body = payload.read_nowait() if payload.is_eof() else await self._read_all(payload)
         LAST_USED[protocol] = asyncio.get_running_loop().time()
         connection.release()
-        headers = {name.lower(): value for name, value in message.headers.items()}
-        return HTTPResponse(status=message.code, headers=headers, body=body)
+        return HTTPResponse(status=message.code, headers=_in_lower_case(message.headers), body=body)
 
     def _leave(self, connection: "Connection", error: BaseException) -> bool:
         """Leave the rest to another task, where that was agreed on and this one is being cancelled."""
@@ -250,11 +253,15 @@ class Exchange:
         except BaseException:
             response.close()
             raise
-        if self.request.method == "POST" and not self.handed_over:
+        if self._is_early:
             await response.wait_for_close()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        early = self.request.method == "POST" and not self.handed_over
-        return HTTPResponse(status=response.status, headers=headers, body=body, early=early)
+        headers = _in_lower_case(response.headers)
+        return HTTPResponse(status=response.status, headers=headers, body=body, early=self._is_early)
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether the answer came before the request was handed over."""
+        return self.request.method == "POST" and not self.handed_over
 
     async def _read_all(self, content: aiohttp.StreamReader) -> bytes:
         self._expect_within(self.answer_timeout)
