@@ -130,18 +130,13 @@ class LeavableTransport(Protocol):
     Where nobody is cancelled this saves the task of its own that a purchase must have otherwise.
     """
 
-    def can_be_left(self, request: HTTPRequest, api_key: ApiKey, /) -> bool:
-        """Whether that holds for this exchange."""
-        ...
-
-    async def send_leavably(
+    def leavably(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
-    ) -> HTTPResponse:
-        """Exchange one POST, as `Transport.send` does.
+    ) -> Callable[[], Coroutine[Any, Any, HTTPResponse]] | None:
+        """Give what exchanges one POST, as `Transport.send` does. None: this one cannot be left.
 
-        Raises:
-            Left: cancelled after the hand-over; the connection stays open and the answer may still come.
-            DeliveryFailed: no whole answer.
+        What it gives raises `Left` where it is cancelled after the hand-over: the connection stays open and
+        the answer may still come.
         """
         ...
 

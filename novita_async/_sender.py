@@ -252,17 +252,15 @@ class Sender:
 
     async def _exchange(self, tried: _Attempt) -> None:
         key, transport = tried.lease.account.api_key, self._leavable
-        if (
-            transport is None
-            or tried.recorder is not _NO_RECORD
-            or not transport.can_be_left(tried.http, key)
-        ):
+        leavably = None
+        if transport is not None and tried.recorder is _NO_RECORD:
+            leavably = transport.leavably(tried.http, key, on_handover=tried.hand_over)
+        if leavably is None:
             send = partial(self.transport.send, tried.http, key, on_handover=tried.hand_over)
             await see_through(self._send(tried, send), lambda: self.drain if tried.handed_over else 0.0)
             return
         try:
-            send = partial(transport.send_leavably, tried.http, key, on_handover=tried.hand_over)
-            await self._send(tried, send)
+            await self._send(tried, leavably)
         except Left as left:
             await see_out(self._send(tried, left.rest), self.drain)
             tried.cancellation = cast("asyncio.CancelledError", left.cancellation)

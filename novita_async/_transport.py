@@ -4,9 +4,9 @@ How a request goes out, and how far a failed one got, is in `_exchange`; connect
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import lru_cache, partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import aiohttp
 from attrs import define, field, frozen, setters
@@ -127,23 +127,26 @@ class AiohttpTransport:
     ) -> HTTPResponse:
         """Exchange one request, as `Transport` says."""
         lane = self._lane_of(api_key)
-        exchange = self._begin(request, on_handover)
+        exchange = self._begin(request, request.content_length, on_handover)
         return await self._carry(exchange, self._run(exchange, lane))
 
-    def can_be_left(self, request: HTTPRequest, api_key: ApiKey) -> bool:
-        """Where it goes the short way."""
+    def leavably(
+        self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
+    ) -> Callable[[], Coroutine[Any, Any, HTTPResponse]] | None:
+        """Give what exchanges one POST, as `LeavableTransport` says: where it goes the short way."""
         try:
             lane = self._lane_of(api_key)
         except ConfigurationError:  # which `send` raises
-            return False
-        return lane.short_way is not None and request.content_length <= SMALL
+            return None
+        length = request.content_length
+        if lane.short_way is None or length > SMALL:
+            return None
+        return partial(self._send_leavably, request, length, lane, on_handover)
 
-    async def send_leavably(
-        self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
+    async def _send_leavably(
+        self, request: HTTPRequest, length: int, lane: _Lane, on_handover: Callable[[], None]
     ) -> HTTPResponse:
-        """Exchange one POST, as `LeavableTransport` says."""
-        lane = self._lane_of(api_key)
-        exchange = self._begin(request, on_handover)
+        exchange = self._begin(request, length, on_handover)
         exchange.leavable = True
         try:
             return await self._carry(exchange, self._run(exchange, lane))
@@ -173,11 +176,11 @@ class AiohttpTransport:
         self._count(failure)
         raise failure
 
-    def _begin(self, request: HTTPRequest, on_handover: Callable[[], None] | None) -> Exchange:
+    def _begin(self, request: HTTPRequest, length: int, on_handover: Callable[[], None] | None) -> Exchange:
         task = cast("asyncio.Task[object]", asyncio.current_task())
         exchange = Exchange(
             request=request,
-            length=request.content_length,
+            length=length,
             turns=self._turns,
             stall_timeout=self.stall_timeout,
             answer_timeout=self.answer_timeout,
