@@ -12,24 +12,24 @@ import anyio
 import anyio.to_thread
 from attrs import frozen
 
-from novita_async import _protocol as protocol
-from novita_async._batch import IN_FLIGHT, NameFiles, News, Outcomes, Pipeline, Requests, Updates
-from novita_async._book import JournalBook
-from novita_async._callbacks import PATIENCE, Callbacks, WebhookStatistics
-from novita_async._download import Saver, SaverStatistics
-from novita_async._fetch import AiohttpDownloader
-from novita_async._finder import Finder
+from novita_async._api import protocol
+from novita_async._files.names import NameTemplate
+from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, Transport
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._learned import keep, recall
-from novita_async._names import NameTemplate
 from novita_async._policy.polling import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
-from novita_async._pool import PoolStatistics, SessionPool
-from novita_async._scopes import terminated_gently
-from novita_async._sender import Sender
-from novita_async._transport import AiohttpTransport
+from novita_async._stream.book import JournalBook
+from novita_async._stream.pipeline import IN_FLIGHT, NameFiles, News, Outcomes, Pipeline, Requests, Updates
+from novita_async._submit.callbacks import PATIENCE, Callbacks, WebhookStatistics
+from novita_async._submit.pool import PoolStatistics, SessionPool
+from novita_async._submit.recovery import Finder
+from novita_async._submit.sender import Sender
+from novita_async._transport.downloads import AiohttpDownloader
+from novita_async._transport.transport import AiohttpTransport
+from novita_async._util.scopes import terminated_gently
+from novita_async._watch.memory_file import keep, recall
 from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
 from novita_async.events import Event, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance

@@ -22,8 +22,8 @@ from attrs import define, field, frozen
 
 from novita_async import Failed, NovitaClient, Outcome, Succeeded, TaskFailed, Txt2Img, Uncertain
 from novita_async._http import Delivery, DeliveryFailed
+from novita_async._journal.ledger import Row, State
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._ledger import Row, State
 from novita_async.testing import (
     ExchangeKind,
     Fault,

@@ -19,8 +19,8 @@ from attrs import define, field
 from campaigns import Figures, check_pictures, rows_of, seeds_accepted
 from served import served
 
+from novita_async._journal.ledger import Ledger, Row, State
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._ledger import Ledger, Row, State
 from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_picture
 from novita_async.testing import quota as service_quota
 

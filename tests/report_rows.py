@@ -5,7 +5,7 @@ import json
 import zlib
 from struct import pack
 
-from novita_async._ledger import Attempt, Row, RowError, State
+from novita_async._journal.ledger import Attempt, Row, RowError, State
 
 BEGIN = 1_795_350_000.0
 WICKED = "</script><img src=x onerror=\"document.title='stolen'\"><!-- <b>bold</b> & 'quoted' \u2028 \u00e4"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novita_async import _body
-from novita_async._body import RAW_SLICE, TEXT_SLICE, Turns, whole
-from novita_async._body import pieces as pieces_of
 from novita_async._http import HTTPRequest
+from novita_async._transport import body as _body
+from novita_async._transport.body import RAW_SLICE, TEXT_SLICE, Turns, whole
+from novita_async._transport.body import pieces as pieces_of
 from novita_async.errors import InvalidRequest
 from novita_async.models.images import ImageSource
 

@@ -12,7 +12,7 @@ from _payloads import filled, load, named, picture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novita_async import _codec as codec
+from novita_async._api import codec
 from novita_async._http import HTTPRequest
 from novita_async.errors import Fault, InvalidRequest, NovitaError
 from novita_async.models.choices import Sampler

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 from _wire import answer, client_context, refusing_url, serve
 
-from novita_async import _fetch
-from novita_async._fetch import AiohttpDownloader
 from novita_async._http import Delivery, DeliveryFailed
+from novita_async._transport import downloads as _fetch
+from novita_async._transport.downloads import AiohttpDownloader
 
 pytestmark = pytest.mark.anyio
 

@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from novita_async import JournalError, SqliteJournal
 from novita_async._journal import DigestCache, _file, _store
 from novita_async._journal import sqlite as sqlite_journal
-from novita_async._ledger import Attempt, IllegalTransition, Row, State, fold
+from novita_async._journal.ledger import Attempt, IllegalTransition, Row, State, fold
 from novita_async.models.images import ImageSource
 from tests.journals import (
     FACTS,

@@ -9,7 +9,7 @@ import pytest
 from _wire import OK, answer, serve, settled
 
 from novita_async import AnyTask, NovitaClient, _exchange
-from novita_async._sender import Sender
+from novita_async._submit.sender import Sender
 from novita_async.models.images import ImageSource
 
 pytestmark = pytest.mark.anyio

@@ -22,8 +22,8 @@ from novita_async import (
     TestMode,
     Txt2Img,
 )
-from novita_async import _ledger as ledger
-from novita_async._ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
+from novita_async._journal import ledger
+from novita_async._journal.ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
 from novita_async._policy.pacing import HOLD, AccountPacer
 from novita_async.errors import (
     BadRequest,

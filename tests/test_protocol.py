@@ -11,7 +11,7 @@ from _payloads import load, named, picture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novita_async import _protocol as protocol
+from novita_async._api import protocol
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
 from novita_async.errors import (
     APIError,

@@ -21,9 +21,9 @@ from novita_async import (
     _download,
     request_to_json,
 )
-from novita_async import _index as index
-from novita_async._download import _Target
-from novita_async._names import NameTemplate
+from novita_async._files import index
+from novita_async._files.names import NameTemplate
+from novita_async._files.saver import _Target
 from novita_async.cli._manifest import Recipe
 
 pytestmark = pytest.mark.anyio

@@ -9,9 +9,9 @@ import pytest
 from service import client_of, request, requests, service
 
 from novita_async import Failed, FailedEarlier, JournalError, Succeeded, TaskNotFound
-from novita_async._download import _Target
+from novita_async._files.saver import _Target
+from novita_async._journal.ledger import State
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._ledger import State
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ import pytest
 from campaigns import rows_of
 from served import served
 
-from novita_async._ledger import State
-from novita_async._scopes import terminated_gently
+from novita_async._journal.ledger import State
+from novita_async._util.scopes import terminated_gently
 from novita_async.testing import DEFAULT_API_KEY, sample_picture
 
 PROGRAM = """

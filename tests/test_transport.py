@@ -11,10 +11,11 @@ import aiohttp
 import pytest
 from _wire import ANSWER, OK, answer, client_context, refusing_url, serve, settled
 
-from novita_async import _body, _connections, _exchange, _transport
-from novita_async._connections import Proxies
 from novita_async._http import Delivery, DeliveryFailed, HTTPRequest
-from novita_async._transport import AiohttpTransport
+from novita_async._transport import _connections, _exchange, _transport
+from novita_async._transport import body as _body
+from novita_async._transport.connections import Proxies
+from novita_async._transport.transport import AiohttpTransport
 from novita_async.errors import ConfigurationError, InvalidRequest
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource

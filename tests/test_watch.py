@@ -33,7 +33,7 @@ from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy._plan import Entry
 from novita_async._policy.hinting import GRACE
 from novita_async._policy.polling import PollMemory, PollSchedule, TaskFacts
-from novita_async._watch import Watcher
+from novita_async._watch.watcher import Watcher
 from novita_async.testing import Fault, FaultPlan, FaultRule
 
 pytestmark = pytest.mark.anyio

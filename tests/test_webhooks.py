@@ -41,11 +41,11 @@ from novita_async import (
     Uncertain,
     events,
 )
-from novita_async import _callbacks as callbacks
-from novita_async import _protocol as protocol
-from novita_async._callbacks import Callbacks
+from novita_async._api import protocol
 from novita_async._policy.hinting import GRACE, Allowance, Lineup, Reliance
-from novita_async._sender import Recorder
+from novita_async._submit import callbacks
+from novita_async._submit.callbacks import Callbacks
+from novita_async._submit.sender import Recorder
 from novita_async.models.requests import Extra, Webhook
 from novita_async.testing import Fault, FaultPlan, FaultRule, SimulatorConfig, SimulatorServer, run_virtually
 from novita_async.webhooks import MOST_BYTES, aiohttp_receiver, asgi_receiver

@@ -22,7 +22,7 @@ from attrs import define, field, frozen
 
 from novita_async._journal import _file
 from novita_async._journal._store import PIECE, Store, Work
-from novita_async._ledger import Facts, Ledger, Row, State, Wanted
+from novita_async._journal.ledger import Facts, Ledger, Row, State, Wanted
 from novita_async.errors import JournalError
 
 T = TypeVar("T")

@@ -19,9 +19,7 @@ from typing import Final, TypeVar, cast
 import anyio
 from attrs import define, evolve, field
 
-from novita_async import _protocol as protocol
-from novita_async._callbacks import Callback, Callbacks
-from novita_async._clock import loop_time
+from novita_async._api import protocol
 from novita_async._http import (
     Delivery,
     DeliveryFailed,
@@ -33,8 +31,10 @@ from novita_async._http import (
 )
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, parse_retry_after
 from novita_async._policy.spending import Spending
-from novita_async._pool import Lease, SessionPool
-from novita_async._scopes import see_out, see_through
+from novita_async._submit.callbacks import Callback, Callbacks
+from novita_async._submit.pool import Lease, SessionPool
+from novita_async._util.clock import loop_time
+from novita_async._util.scopes import see_out, see_through
 from novita_async.errors import (
     APIError,
     ConfigurationError,

@@ -22,8 +22,7 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async import _ledger as ledger
-from novita_async._journal import DigestCache
+from novita_async._journal import DigestCache, ledger
 from novita_async.errors import InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request

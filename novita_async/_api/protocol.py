@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from attrs import frozen
 
-from novita_async import _codec as codec
+from novita_async._api import codec
 from novita_async._http import HTTPRequest, HTTPResponse
 from novita_async._policy.retrying import NO_TASK_REASONS
 from novita_async.errors import (

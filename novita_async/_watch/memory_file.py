@@ -8,7 +8,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from novita_async import _codec as codec
+from novita_async._api import codec
 from novita_async._policy.polling import PollMemory
 
 

@@ -12,10 +12,10 @@ import aiohttp
 from attrs import define, field, frozen, setters
 from yarl import URL
 
-from novita_async._body import SMALL, TEXT_SLICE, Turns
-from novita_async._connections import USER_AGENT, Proxies, ShortWay, check_base_url, new_session
-from novita_async._exchange import Exchange, Watchdog
 from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, Left
+from novita_async._transport.body import SMALL, TEXT_SLICE, Turns
+from novita_async._transport.connections import USER_AGENT, Proxies, ShortWay, check_base_url, new_session
+from novita_async._transport.exchange import Exchange, Watchdog
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
 

@@ -28,9 +28,9 @@ from aiohttp.abc import AbstractStreamWriter
 from attrs import define, field
 from multidict import CIMultiDict
 
-from novita_async._body import SMALL, Turns, pieces, whole
-from novita_async._connections import KEEPALIVE, LAST_USED, explain, has_news, turn_to_read
 from novita_async._http import MIB, Delivery, DeliveryFailed, HTTPRequest, HTTPResponse
+from novita_async._transport.body import SMALL, Turns, pieces, whole
+from novita_async._transport.connections import KEEPALIVE, LAST_USED, explain, has_news, turn_to_read
 from novita_async.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import aiohttp
 from attrs import define, field
 from yarl import URL
 
-from novita_async._connections import USER_AGENT, Proxies, explain, new_session
 from novita_async._http import Delivery, DeliveryFailed, NotAURLError
+from novita_async._transport.connections import USER_AGENT, Proxies, explain, new_session
 
 _LEAST: Final = 64 * 1024
 """Bytes in a chunk, but the last: small ones cost a file write each."""

@@ -15,15 +15,14 @@ from typing import Any, ClassVar, Final, cast
 import anyio.to_thread
 from attrs import define, field, frozen
 
-from novita_async import _ledger as ledger
-from novita_async._clock import wall_offset, wall_time
-from novita_async._index import INPUTS, keep
-from novita_async._journal import DigestCache, Journal
-from novita_async._ledger import Row, RowError, State, Wanted
+from novita_async._files.index import INPUTS, keep
+from novita_async._journal import DigestCache, Journal, ledger
+from novita_async._journal.ledger import Row, RowError, State, Wanted
 from novita_async._policy.pacing import HOLD
 from novita_async._policy.spending import Budget, Spending
-from novita_async._pool import SessionPool
-from novita_async._sender import Recorder
+from novita_async._submit.pool import SessionPool
+from novita_async._submit.sender import Recorder
+from novita_async._util.clock import wall_offset, wall_time
 from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, TaskFailed, TaskNotFound
 from novita_async.events import Announced
 from novita_async.models.images import ImageSource

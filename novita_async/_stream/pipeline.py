@@ -27,14 +27,14 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from attrs import define, evolve, field, frozen
 
-from novita_async._book import Book, Entry, Page
-from novita_async._download import Saver, see_to_folder
-from novita_async._index import Index
-from novita_async._names import NameTemplate, Naming
+from novita_async._files.index import Index
+from novita_async._files.names import NameTemplate, Naming
+from novita_async._files.saver import Saver, see_to_folder
 from novita_async._policy.polling import Polling, PollMemory
-from novita_async._scopes import task_group
-from novita_async._sender import Recorder, Sender
-from novita_async._watch import Watcher, WatchStatistics
+from novita_async._stream.book import Book, Entry, Page
+from novita_async._submit.sender import Recorder, Sender
+from novita_async._util.scopes import task_group
+from novita_async._watch.watcher import Watcher, WatchStatistics
 from novita_async.errors import (
     ConfigurationError,
     DownloadFailed,

@@ -50,7 +50,7 @@ from typing import Any, Final, NoReturn, Required, TypedDict, Unpack, cast
 import attrs
 from attrs import evolve, field, frozen
 
-from novita_async._codec import body_parts, request_from_wire
+from novita_async._api.codec import body_parts, request_from_wire
 from novita_async._policy.pacing import HOLD
 from novita_async.errors import Fault, InvalidRequest, JournalError, NovitaError, TaskFailed, redacted
 from novita_async.models.images import ImageSource

@@ -11,8 +11,8 @@ from typing import Final
 import anyio
 from attrs import define, field
 
-from novita_async._callbacks import Callback
-from novita_async._sender import Sender
+from novita_async._submit.callbacks import Callback
+from novita_async._submit.sender import Sender
 from novita_async.errors import NovitaError, TaskFailed
 from novita_async.events import Submitted
 from novita_async.models.results import Task

@@ -21,9 +21,9 @@ import anyio
 import anyio.to_thread
 from attrs import define, evolve, field, frozen
 
+from novita_async._files.names import Naming
+from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
-from novita_async._names import Naming
-from novita_async._part import Part
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope
 from novita_async.events import Event, Saved

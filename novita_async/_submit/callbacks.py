@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import anyio
 from attrs import define, field, frozen
 
-from novita_async import _protocol as protocol
+from novita_async._api import protocol
 from novita_async._http import MIB
 from novita_async._policy.hinting import Allowance, Lineup, Reliance
 from novita_async.errors import ConfigurationError, SubmissionUncertain

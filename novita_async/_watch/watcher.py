@@ -20,7 +20,6 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
-from novita_async._callbacks import Callbacks
 from novita_async._policy.hinting import GRACE
 from novita_async._policy.polling import (
     Polling,
@@ -30,8 +29,9 @@ from novita_async._policy.polling import (
     Sighting,
     TaskFacts,
 )
-from novita_async._scopes import task_group
-from novita_async._sender import Sender
+from novita_async._submit.callbacks import Callbacks
+from novita_async._submit.sender import Sender
+from novita_async._util.scopes import task_group
 from novita_async.errors import APIError, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Finished, Polled
 from novita_async.models.choices import TaskStatus

@@ -14,8 +14,8 @@ from typing import Final
 import anyio
 from attrs import define, field, frozen
 
-from novita_async._clock import loop_time
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
+from novita_async._util.clock import loop_time
 from novita_async.errors import ConfigurationError, NovitaError
 from novita_async.events import Paced
 from novita_async.models.accounts import Account, ApiKey
