@@ -96,12 +96,12 @@ if TYPE_CHECKING:
         Queued,
         Snapshot,
         Succeeded,
-        Task,
         Timings,
         Uncertain,
         Unfinished,
         Update,
     )
+    from novita_async.tasks import Task
 
 _ROOMS: Final = {
     "_stream.pipeline": "Outcomes Updates",
@@ -130,9 +130,10 @@ _ROOMS: Final = {
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
     """,
     "models.results": """
-        Artifact Failed Image ImageResult NsfwDetection Outcome Processing Queued Snapshot Succeeded Task
+        Artifact Failed Image ImageResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
         Timings Uncertain Unfinished Update
     """,
+    "tasks": "Task",
 }
 """In which room each public name lives."""
 

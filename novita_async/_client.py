@@ -37,7 +37,8 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, ImageResult, Snapshot, Task
+from novita_async.models.results import Artifact, Image, ImageResult, Snapshot
+from novita_async.tasks import Task
 from novita_async.webhooks import Waker
 
 if TYPE_CHECKING:

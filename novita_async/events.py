@@ -10,7 +10,8 @@ from typing import Protocol
 from attrs import frozen
 
 from novita_async.errors import NovitaError
-from novita_async.models.results import Outcome, Task
+from novita_async.models.results import Outcome
+from novita_async.tasks import Task
 
 
 @frozen(kw_only=True)

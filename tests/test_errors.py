@@ -38,10 +38,10 @@ from novita_async.models.results import (
     ImageResult,
     NsfwDetection,
     Succeeded,
-    Task,
     Uncertain,
     Unfinished,
 )
+from novita_async.tasks import Task
 
 TASK = Task(task_id="73fab7c0", account="mine")
 SIGNED = "https://bucket.example/a/b.png?X-Amz-Credential=K&X-Amz-Signature=5ec4e7"

@@ -33,7 +33,8 @@ from novita_async.errors import (
 )
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import AnyTask, Img2Img, Txt2Img, Webhook
-from novita_async.models.results import Image, Task
+from novita_async.models.results import Image
+from novita_async.tasks import Task
 
 PATH = "/v3/async/img2img"
 TASK = Task(task_id="73fab7c0-e24f-4027-9df0-81ff8ce4bc1f", account="mine")

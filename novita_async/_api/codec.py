@@ -27,7 +27,8 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler
 from novita_async.models.images import ImageSource, why_refused
 from novita_async.models.requests import AnyTask, Extra, Img2Img, Request, Txt2Img
-from novita_async.models.results import Artifact, Image, NsfwDetection, Task
+from novita_async.models.results import Artifact, Image, NsfwDetection
+from novita_async.tasks import Task
 
 T = TypeVar("T")
 

@@ -40,7 +40,8 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import AnyTask, Request
-from novita_async.models.results import ImageResult, Snapshot, Task, Timings, state_of
+from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
+from novita_async.tasks import Task
 
 _SHOWN: Final = 2048
 

@@ -27,7 +27,8 @@ from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, N
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope
 from novita_async.events import Event, Saved
-from novita_async.models.results import Artifact, ImageResult, Task, without_query
+from novita_async.models.results import Artifact, ImageResult, without_query
+from novita_async.tasks import Task
 
 Refresh = Callable[[Task], Awaitable[ImageResult | None]]
 """Asks for a task again, so that its URLs are signed anew. None: it could not be had."""

@@ -34,10 +34,10 @@ from novita_async.models.results import (
     ImageResult,
     Outcome,
     Succeeded,
-    Task,
     Timings,
     Uncertain,
 )
+from novita_async.tasks import Task
 
 _SOME_PICTURE: Final = ImageSource(data=b"?", size=1, format="png", width=512, height=512)
 """Stands for pictures where only a request's other fields matter."""

@@ -55,12 +55,12 @@ from novita_async.models.results import (
     Outcome,
     Snapshot,
     Succeeded,
-    Task,
     Uncertain,
     Unfinished,
     Update,
     update_of,
 )
+from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
 _ENDS: Final = (TaskFailed, TaskNotFound, ResultError)

@@ -33,7 +33,7 @@ from novita_async._api import protocol
 from novita_async._http import MIB
 from novita_async._policy.hinting import Allowance, Lineup, Reliance
 from novita_async.errors import ConfigurationError, SubmissionUncertain
-from novita_async.models.results import Task
+from novita_async.tasks import Task
 
 PATIENCE: Final = 600.0
 """Seconds for which a stream waits for the event of a purchase whose answer was lost."""

@@ -15,7 +15,7 @@ from novita_async._submit.callbacks import Callback
 from novita_async._submit.sender import Sender
 from novita_async.errors import NovitaError, TaskFailed
 from novita_async.events import Submitted
-from novita_async.models.results import Task
+from novita_async.tasks import Task
 
 _log: Final = logging.getLogger("novita_async")
 

@@ -49,7 +49,8 @@ from novita_async.events import AccountDisabled, Announced, Event, Retrying, Sub
 from novita_async.models.accounts import Account, ApiKey
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Snapshot, Task
+from novita_async.models.results import Snapshot
+from novita_async.tasks import Task
 
 T = TypeVar("T")
 

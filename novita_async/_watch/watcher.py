@@ -36,7 +36,8 @@ from novita_async.errors import APIError, NovitaError, TaskFailed, TaskNotFound,
 from novita_async.events import Event, Finished, Polled
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Task, Timings, Unfinished
+from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Timings, Unfinished
+from novita_async.tasks import Task
 
 Deliver = Callable[[Outcome], Awaitable[None]]
 """Hands an outcome to whoever waits for it; returns once it was taken."""

@@ -41,7 +41,8 @@ from novita_async.errors import (
 )
 from novita_async.events import Event, Retrying, Submitted
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Succeeded, Task
+from novita_async.models.results import Failed, Outcome, Succeeded
+from novita_async.tasks import Task
 
 T = TypeVar("T")
 

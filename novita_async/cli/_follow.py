@@ -15,7 +15,8 @@ from novita_async.cli._progress import Display, Tally, waited_for
 from novita_async.errors import NovitaError
 from novita_async.events import Event, Submitted
 from novita_async.models.requests import Img2Img, Request
-from novita_async.models.results import Outcome, Succeeded, Task
+from novita_async.models.results import Outcome, Succeeded
+from novita_async.tasks import Task
 
 
 def name_of(request: Request | None) -> str | None:
