@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from novita_async._policy.polling import Polling
     from novita_async._policy.retrying import RetryPolicy
     from novita_async._policy.spending import Budget
-    from novita_async._stream.pipeline import Outcomes, Updates
+    from novita_async._stream.handle import Outcomes, Updates
     from novita_async.errors import (
         APIError,
         AuthenticationFailed,
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     from novita_async.tasks import Task
 
 _ROOMS: Final = {
-    "_stream.pipeline": "Outcomes Updates",
+    "_stream.handle": "Outcomes Updates",
     "_client": "NovitaClient",
     "_api.codec": "request_from_json request_to_json",
     "_journal.sqlite": "SqliteJournal",

@@ -40,6 +40,8 @@ class Paced:
 class Announced:
     """A submission is about to be sent."""
 
+    purchase: int | None = None
+    """Number of the purchase in this client: the same in every event about it."""
     account: str
     """Label of the account that will pay."""
     endpoint: str
@@ -70,6 +72,8 @@ class Retrying:
 class Submitted:
     """The service took a request: it is paid for."""
 
+    purchase: int | None = None
+    """Number of the purchase in this client: the same in every event about it."""
     task: Task
     """The new task."""
 

@@ -28,7 +28,9 @@ SIDE: Final = 192
 BATCH: Final = """
 import json, sys
 import anyio
-from novita_async import Img2Img, NovitaClient, Polling, _book, _ledger
+from novita_async import Img2Img, NovitaClient, Polling
+from novita_async._journal import ledger as _ledger
+from novita_async._stream import resume as _book
 from novita_async._policy import pacing
 
 told = json.loads(sys.argv[1])

@@ -34,7 +34,7 @@ from novita_async import (
     TaskTimeout,
     Txt2Img,
     Unfinished,
-    _sender,
+    _client,
     events,
 )
 from novita_async._http import NotAURLError
@@ -65,8 +65,8 @@ async def test_events_tell_the_whole_way_of_a_request():
 
 async def test_events_are_made_only_where_somebody_takes_them(monkeypatch):
     made = []
-    monkeypatch.setattr(_sender, "Submitted", lambda **facts: made.append(facts))
-    monkeypatch.setattr(_sender, "Announced", lambda **facts: made.append(facts))
+    monkeypatch.setattr(_client, "Submitted", lambda **facts: made.append(facts))
+    monkeypatch.setattr(events, "Announced", lambda **facts: made.append(facts))
     simulation = service()
     transport = simulation.transport(timeout=120.0)
     for observers in ([], [lambda _: None]):

@@ -8,8 +8,9 @@ import anyio
 import pytest
 from _wire import OK, answer, serve, settled
 
-from novita_async import AnyTask, NovitaClient, _exchange
-from novita_async._submit.sender import Sender
+from novita_async import AnyTask, NovitaClient
+from novita_async._submit.buyer import Buyer
+from novita_async._transport import exchange as _exchange
 from novita_async.models.images import ImageSource
 
 pytestmark = pytest.mark.anyio
@@ -235,12 +236,12 @@ async def test_a_purchase_has_no_task_of_its_own_unless_someone_is_cancelled(mon
     script, (go,) = answering(OK)
     seen = []
 
-    async def send(self, tried, send):
+    async def send(self, purchase, permit, send):
         seen.append(asyncio.current_task())
-        await usual(self, tried, send)
+        await usual(self, purchase, permit, send)
 
-    usual = Sender._send
-    monkeypatch.setattr(Sender, "_send", send)
+    usual = Buyer._carry
+    monkeypatch.setattr(Buyer, "_carry", send)
     async with serve(script) as wire, client_of(wire, None) as client:
         async with submitting(wire, client) as task:
             assert seen == [task]

@@ -18,10 +18,10 @@ from novita_async import (
     Succeeded,
     TaskNotFound,
     Webhook,
-    _download,
     request_to_json,
 )
 from novita_async._files import index
+from novita_async._files import saver as _download
 from novita_async._files.names import NameTemplate
 from novita_async._files.saver import _Target
 from novita_async.cli._manifest import Recipe

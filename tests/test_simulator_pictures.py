@@ -8,6 +8,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from novita_async import ConfigurationError
 from novita_async.testing import Painting, sample_picture
+from novita_async.testing.pictures import render
 
 
 def opened(data: bytes) -> Image.Image:
@@ -22,7 +23,7 @@ def distance(one: Image.Image, other: Image.Image) -> float:
 
 def painted(**facts) -> Image.Image:
     return opened(
-        Painting(**{"width": 96, "height": 64, "image_type": "png", "prompt": "a dog", **facts}).render()
+        render(Painting(**{"width": 96, "height": 64, "image_type": "png", "prompt": "a dog", **facts}))
     )
 
 
@@ -63,7 +64,7 @@ def test_equal_recipes_give_equal_bytes():
     recipe = Painting(
         width=128, height=128, image_type="jpeg", prompt="x", seed=5, strength=0.3, source=SOURCE
     )
-    assert recipe.render() == recipe.render()
+    assert render(recipe) == render(recipe)
 
 
 def test_a_plain_picture_is_of_one_colour_and_of_its_seed():

@@ -12,8 +12,10 @@ import pytest
 from _wire import ANSWER, OK, answer, client_context, refusing_url, serve, settled
 
 from novita_async._http import Delivery, DeliveryFailed, HTTPRequest
-from novita_async._transport import _connections, _exchange, _transport
 from novita_async._transport import body as _body
+from novita_async._transport import connections as _connections
+from novita_async._transport import exchange as _exchange
+from novita_async._transport import transport as _transport
 from novita_async._transport.connections import Proxies
 from novita_async._transport.transport import AiohttpTransport
 from novita_async.errors import ConfigurationError, InvalidRequest

@@ -33,6 +33,7 @@ from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy._plan import Entry
 from novita_async._policy.hinting import GRACE
 from novita_async._policy.polling import PollMemory, PollSchedule, TaskFacts
+from novita_async._purchase.machine import Purchase, State
 from novita_async._watch.watcher import Watcher
 from novita_async.testing import Fault, FaultPlan, FaultRule
 
@@ -152,7 +153,8 @@ async def test_a_refusal_that_cannot_pass_ends_the_watch_of_its_task_at_once(ans
 )
 async def test_a_paid_task_that_could_not_be_asked_for_stays_unfinished(answer, unfinished):
     client, _ = client_for([answer])
-    client._sender.unfinished["t"] = Task(task_id="t")
+    paid = Purchase(None, "", 1, task=Task(task_id="t"), state=State.SUBMITTED)
+    client._purchases.add(paid)
     await outcomes_of(client, ["t"])
     assert [task.task_id for task in client.unfinished] == unfinished
 
@@ -335,7 +337,8 @@ async def test_a_task_that_is_looked_at_when_its_time_is_up_is_given_that_look()
 async def test_a_task_that_has_ended_has_no_deadline_any_more():
     client, _ = client_for({"quick": [DONE], "slow": [RUNNING] * 30 + [DONE]})
     async with client, client.watch(["slow"]) as outcomes:
-        outcomes._pipeline._watcher.add(Task(task_id="quick"), timeout=5)
+        outcomes._source._pending += 1
+        outcomes._source._watcher.add(Task(task_id="quick"), timeout=5)
         got = [outcome async for outcome in outcomes]
     assert [(outcome.task_id, type(outcome)) for outcome in got] == [
         ("quick", Succeeded),
@@ -346,7 +349,8 @@ async def test_a_task_that_has_ended_has_no_deadline_any_more():
 async def test_a_task_that_was_given_up_is_not_looked_at_any_more():
     client, transport = client_for({"late": [RUNNING], "slow": [RUNNING] * 30 + [DONE]})
     async with client, client.watch(["slow"]) as outcomes:
-        outcomes._pipeline._watcher.add(Task(task_id="late"), timeout=5)
+        outcomes._source._pending += 1
+        outcomes._source._watcher.add(Task(task_id="late"), timeout=5)
         got = [outcome async for outcome in outcomes]
     assert [(outcome.task_id, type(outcome)) for outcome in got] == [
         ("late", Unfinished),
@@ -494,7 +498,7 @@ async def test_a_slow_consumer_slows_polling():
         await anext(outcomes)
         await anyio.sleep(100)
         assert len(transport.asked) == 5
-        watcher = outcomes._pipeline._watcher
+        watcher = outcomes._source._watcher
         assert repr(watcher) == "<Watcher 35 tasks, 4 looks under way>"
         assert watcher.statistics().waiting == 35
         assert watcher.statistics().left_to_events == 0
@@ -521,7 +525,7 @@ async def test_what_was_asked_for_is_let_go_when_its_task_has_ended():
     """It may hold a picture, and the time until which its task was waited for is long."""
     async with client_of(service()) as (client, _), client.stream(requests(30), in_flight=2) as outcomes:
         async for _ in outcomes:
-            deadlines = outcomes._pipeline._watcher._deadlines
+            deadlines = outcomes._source._watcher._deadlines
             assert sum(record.request is not None for record in deadlines) <= 2
     assert len(deadlines) == 30
 
@@ -593,9 +597,8 @@ async def test_whoever_is_slow_is_told_the_newest_of_each_task_and_nothing_after
     assert len(got) < 30
     for key in "ab":
         mine = [(kind, percent) for task_id, kind, percent in got if task_id == key]
-        assert mine[0] == (Queued, None)
         assert mine[-1] == (Succeeded, None)
-        steps = [percent for _, percent in mine[1:-1]]
+        steps = [percent for _, percent in mine[:-1] if percent is not None]
         assert steps == sorted(set(steps))
         assert len(transport.asked[key]) == 101
         assert max(transport.asked[key]) < 115
@@ -635,7 +638,7 @@ async def woken(answers, at, **options):
     client, transport = client_for(answers, polling=Polling.fixed(100.0), **options)
     async with client, client.watch([Task(task_id="t", submitted_at=anyio.current_time())]) as outcomes:
         await anyio.sleep(at)
-        watcher = outcomes._pipeline._watcher
+        watcher = outcomes._source._watcher
         assert watcher.wake("t", anyio.current_time())
         assert not watcher.wake("another", anyio.current_time())
         async for _ in outcomes:
@@ -661,7 +664,7 @@ async def test_a_woken_task_goes_before_many_that_are_late():
     client, transport = client_for({key: [RUNNING] for key in ids}, polling=polling, latency=1.0)
     async with client, client.watch(ids) as outcomes:
         await anyio.sleep(20.5)
-        outcomes._pipeline._watcher.wake("t99", anyio.current_time())
+        outcomes._source._watcher.wake("t99", anyio.current_time())
         await anyio.sleep(2)
         assert transport.asked["t99"] == [pytest.approx(21)]
 

@@ -10,6 +10,7 @@ reordering lines of the input therefore never makes a bought request look like a
 
     planned    -> announced, about to be sent
                -> failed, refused here
+               -> uncertain, given up, and an attempt before may have bought it
     announced  -> submitted, bought
                -> planned, not bought and to be tried again
                -> failed, not bought and not to be tried again
@@ -539,6 +540,21 @@ def _lose(_: Row, facts: Told) -> dict[str, Any]:
     return {"error": facts["error"], "answered_time": facts["at"]}
 
 
+def _back_in_doubt(row: Row, facts: Told) -> dict[str, Any]:
+    """A later attempt bought nothing; one before it may have."""
+    doubtful = [attempt for attempt in row.earlier if attempt.perhaps]
+    if not doubtful:
+        _never(row, State.UNCERTAIN, "nothing of it was sent")
+    last = doubtful[-1]
+    return {
+        "error": facts["error"],
+        "account": last.account,
+        "announced_time": last.announced_time,
+        "answered_time": last.answered_time,
+        "earlier": tuple(attempt for attempt in row.earlier if attempt is not last),
+    }
+
+
 def _buy(_: Row, facts: Told) -> dict[str, Any]:
     return {"task_id": facts["task_id"], "answered_time": facts["at"], "error": None}
 
@@ -584,6 +600,7 @@ TRANSITIONS: Final[Mapping[tuple[State, State], Step]] = MappingProxyType(
     {
         (State.PLANNED, State.ANNOUNCED): Step(_announce, needs=_names("account")),
         (State.PLANNED, State.FAILED): Step(_fail, needs=_names("error")),
+        (State.PLANNED, State.UNCERTAIN): Step(_back_in_doubt, needs=_names("error")),
         (State.ANNOUNCED, State.PLANNED): Step(_come_back, needs=_names("error")),
         (State.ANNOUNCED, State.FAILED): Step(_refuse, needs=_names("error")),
         (State.ANNOUNCED, State.UNCERTAIN): Step(_lose, needs=_names("error")),

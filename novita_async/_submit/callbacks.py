@@ -21,7 +21,7 @@ import asyncio
 import math
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from attrs import define, field, frozen
 from novita_async._api import protocol
 from novita_async._http import MIB
 from novita_async._policy.hinting import Allowance, Lineup, Reliance
+from novita_async._purchase.machine import Purchase
 from novita_async.errors import ConfigurationError, SubmissionUncertain
 from novita_async.tasks import Task
 
@@ -59,8 +60,8 @@ class Callback:
     """What was bought, once that is known."""
     error: SubmissionUncertain | None = None
     """Why that is not known."""
-    tell: Callable[[Task], Awaitable[None]] | None = None
-    """Keeps account of a lost purchase that was found again."""
+    purchase: Purchase | None = None
+    """Where its answer was lost: what is to be found again. None: another attempt stands for it."""
     claims: list[str] = field(factory=list)
     """Ids that events named before the task was known, to be tried."""
     tries: int = 0
@@ -207,7 +208,7 @@ class Callbacks:
     def replaced(self, callback: Callback | None) -> None:
         """Note that a purchase was sent again: whoever keeps account of the request counts the next one."""
         if callback is not None:
-            callback.tell = None
+            callback.purchase = None
 
     def found(self, callback: Callback, task: Task, now: float) -> None:
         """Note that the service knows what an event named: it is what was bought."""

@@ -271,15 +271,17 @@ class SessionPool:
 
     # --- What became of it ----------------------------------------------------------------------------------
 
-    def answered(self, lease: Lease) -> float:
-        """Keep its place for a window from now: it was seen, or nobody knows. Returns the time."""
-        now = loop_time()
+    def answered(self, lease: Lease, now: float) -> None:
+        """Keep its place for a window from now: it was seen, or nobody knows."""
         self._settle(lease).pacer.answered(lease.slot, now)
-        return now
 
     def released(self, lease: Lease) -> None:
         """The server has not seen it: its place is free again."""
         self._settle(lease).pacer.released(lease.slot)
+
+    def broken(self, lease: Lease, now: float, jitter: float, *, seen: bool) -> None:
+        """No answer that can be used: the account's one gate closes, as for a 429."""
+        self._settle(lease).pacer.broken(lease.slot, now, jitter, seen=seen)
 
     def rejected(self, lease: Lease, retry_after: float | None, jitter: float) -> None:
         """The server said 429: the account's one gate closes."""

@@ -11,10 +11,10 @@ from typing import Final
 import anyio
 from attrs import define, field
 
+from novita_async._purchase.machine import Bought, Purchase, State
+from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import Callback
-from novita_async._submit.sender import Sender
 from novita_async.errors import NovitaError, TaskFailed
-from novita_async.events import Submitted
 from novita_async.tasks import Task
 
 _log: Final = logging.getLogger("novita_async")
@@ -24,11 +24,11 @@ _log: Final = logging.getLogger("novita_async")
 class Finder:
     """Tries what events claim about lost purchases, in the background."""
 
-    _sender: Sender
+    _buyer: Buyer
     _searches: "set[asyncio.Task[None]]" = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._sender.callbacks.search = self.search
+        self._buyer.callbacks.search = self.search
 
     def __repr__(self) -> str:
         return f"<Finder: {len(self._searches)} searches under way>"
@@ -66,7 +66,7 @@ class Finder:
     async def _knows(self, task: Task) -> bool:
         """Whether the service knows a task that was claimed to be this account's."""
         try:
-            await self._sender.patiently(lambda: self._sender.look(task), self._sender.endpoints.task_result)
+            await self._buyer.look_patiently(task)
         except TaskFailed:
             return True
         except NovitaError as error:
@@ -75,13 +75,14 @@ class Finder:
         return True
 
     async def _found(self, callback: Callback, task: Task) -> None:
-        self._sender.unfinished[task.task_id] = task
-        self._sender.untold = [error for error in self._sender.untold if error is not callback.error]
-        self._sender.callbacks.found(callback, task, anyio.current_time())
+        purchases, purchase = self._buyer.purchases, callback.purchase
+        self._buyer.callbacks.found(callback, task, anyio.current_time())
+        if (
+            purchase is None or purchase.state is not State.UNCERTAIN
+        ):  # bought again meanwhile: this is one more
+            purchase = Purchase(None, callback.endpoint, callback.images, state=State.UNCERTAIN)
         try:
-            if callback.tell is not None:
-                await callback.tell(task)
+            await purchases.record(purchase, Bought(anyio.current_time(), task))
         except Exception:  # noqa: BLE001 - whoever waits for the task must still be told
             _log.exception("task %s was found again, but could not be recorded", task.task_id)
-        self._sender.emit(Submitted(task=task))
         callback.found.set()

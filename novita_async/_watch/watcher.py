@@ -29,8 +29,8 @@ from novita_async._policy.polling import (
     Sighting,
     TaskFacts,
 )
+from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
-from novita_async._submit.sender import Sender
 from novita_async._util.scopes import task_group
 from novita_async.errors import APIError, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Finished, Polled
@@ -114,7 +114,7 @@ class WatchStatistics:
 class Watcher:
     """Waits for tasks and delivers their outcomes in the order in which they end."""
 
-    _sender: Sender
+    _asker: Asker
     _polling: Polling
     _memory: PollMemory
     _deliver: Deliver
@@ -139,14 +139,14 @@ class Watcher:
     @classmethod
     def of(
         cls,
-        sender: Sender,
+        asker: Asker,
         polling: Polling,
         memory: PollMemory,
         deliver: Deliver,
         show: Show = lambda _: None,
     ) -> "Watcher":
         """Make a watcher with schedules of its own and a memory that may be shared."""
-        return cls(sender, polling, memory, deliver, sender.emit, sender.callbacks, show)
+        return cls(asker, polling, memory, deliver, asker.emit, asker.callbacks, show)
 
     def __repr__(self) -> str:
         return f"<Watcher {len(self._records)} tasks, {self._busy} looks under way>"
@@ -187,7 +187,7 @@ class Watcher:
         return True
 
     def _schedule_of(self, task: Task) -> PollSchedule:
-        accounts = self._sender.pool.accounts(task.account)
+        accounts = self._asker.pool.accounts(task.account)
         label = accounts[0].label if len(accounts) == 1 else None
         schedule = self._schedules.get(label)
         if schedule is None:
@@ -232,7 +232,7 @@ class Watcher:
             looks.start_soon(self._finish, outcome)
         for label, schedule in self._longest_due_first():
             free = self._polling.concurrency - self._busy
-            for key in schedule.take(now, min(free, self._sender.pool.polls_free(label, now))):
+            for key in schedule.take(now, min(free, self._asker.pool.polls_free(label, now))):
                 self._busy += 1
                 self._records[key].under_way = True
                 looks.start_soon(self._look, self._records[key])
@@ -245,7 +245,7 @@ class Watcher:
         """When a look can be started; infinite where something else must happen first."""
         if self._busy >= self._polling.concurrency:
             return math.inf
-        turn_at = self._sender.pool.may_choose_poll_at
+        turn_at = self._asker.pool.may_choose_poll_at
         return min(
             (max(schedule.next_at(now), turn_at(label, now)) for label, schedule in self._schedules.items()),
             default=math.inf,
@@ -396,7 +396,7 @@ class Watcher:
     async def _see(self, record: _Record) -> Outcome | None:
         """Look once. Returns the outcome, where there is one now."""
         try:
-            snapshot = await self._sender.look(record.task)
+            snapshot = await self._asker.look(record.task)
         except TaskFailed as failed:
             self._emit(Polled(task=record.task, status=TaskStatus.FAILED))
             return Failed(task=record.task, request=record.request, error=failed)
@@ -412,7 +412,7 @@ class Watcher:
         record.task = snapshot.task
         record.last_status = intern(snapshot.status)  # one for all tasks
         record.last_error = record.doubted_at = None
-        record.schedule.saw(snapshot.task.task_id, _sighting(snapshot), now, self._sender.jitter())
+        record.schedule.saw(snapshot.task.task_id, _sighting(snapshot), now, self._asker.jitter())
         if snapshot.state == "failed":
             failed = TaskFailed(
                 task=snapshot.task,
@@ -436,7 +436,7 @@ class Watcher:
         if now - record.doubted_at > self._polling.patience:
             return record.unfinished(now)
         hint = error.retry_after if isinstance(error, APIError) else None
-        record.schedule.missed(record.task.task_id, now, self._sender.jitter(), hint)
+        record.schedule.missed(record.task.task_id, now, self._asker.jitter(), hint)
         return None
 
     def _may_be_too_early(self, record: _Record, error: NovitaError, now: float) -> bool:

@@ -18,7 +18,7 @@ from novita_async._journal.ledger import Ledger, RowError
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, HOLD
 from novita_async._policy.spending import Budget
-from novita_async._stream.pipeline import IN_FLIGHT
+from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import Report, follow

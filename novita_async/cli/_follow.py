@@ -8,7 +8,7 @@ import anyio
 from attrs import define, field
 
 from novita_async._client import DRAIN
-from novita_async._stream.pipeline import Outcomes
+from novita_async._stream.handle import Outcomes
 from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
 from novita_async.cli._progress import Display, Tally, waited_for

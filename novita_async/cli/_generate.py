@@ -6,7 +6,7 @@ import anyio.to_thread
 from cyclopts import Group, Parameter
 
 from novita_async._client import NovitaClient
-from novita_async._stream.pipeline import IN_FLIGHT
+from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import Report, follow
 from novita_async.cli._inputs import Typed, requests_of
