@@ -97,7 +97,7 @@ class Spending:
         return SpendingStatistics(limit=self.budget.limit, spent=self._spent, reserved=self._reserved)
 
     def take(self, request: Request) -> Decimal | None:
-        """Reserve what a request costs. None: that depends on what is reserved; ask again when some is settled.
+        """Reserve what a request costs. None: ask again when reserved money is settled.
 
         Raises:
             BudgetExhausted: that much is not left, whatever comes back.
