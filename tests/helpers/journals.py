@@ -160,7 +160,7 @@ def tell(*words: object) -> None:
 def process(path: Path, requests: int, seed: int, under_way: int = 16) -> "subprocess.Popen[bytes]":
     """Start a process that lives."""
     arguments = f"{str(path)!r}, {requests}, {seed}, {under_way}"
-    code = f"import anyio, tests.journals as j; anyio.run(j.live, {arguments})"
+    code = f"import anyio, tests.helpers.journals as j; anyio.run(j.live, {arguments})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
 
 
