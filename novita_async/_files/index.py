@@ -22,7 +22,8 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async._journal import DigestCache, ledger
+from novita_async._journal.identity import DigestCache, order_of, with_pictures
+from novita_async._purchase.machine import Order
 from novita_async.errors import InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
@@ -46,19 +47,19 @@ def keep(picture: ImageSource, digest: str, inputs: Path) -> Path:
     return path
 
 
-def _again(wanted: ledger.Wanted, seed: int | None, places: Mapping[str, str]) -> dict[str, Any]:
+def _again(order: Order, seed: int | None, places: Mapping[str, str]) -> dict[str, Any]:
     """The request as a line of a manifest. Raises `InvalidRequest` where a part of it must not be kept."""
-    wire = json.loads(wanted.request)
-    if wanted.kind == "task":
+    wire = json.loads(order.request)
+    if order.kind == "task":
         return {
-            "endpoint": wanted.endpoint,
-            **ledger.with_pictures(wire, lambda digest, _: {"file": places[digest]}),
+            "endpoint": order.endpoint,
+            **with_pictures(wire, lambda digest, _: {"file": places[digest]}),
         }
-    line = _named(ledger.with_pictures(wire, lambda digest, _: places[digest]))
+    line = _named(with_pictures(wire, lambda digest, _: places[digest]))
     line.get("extra", {}).pop("webhook", None)
     if seed is not None:
         line["request"]["seed"] = seed
-    return {"endpoint": wanted.kind, **line}
+    return {"endpoint": order.kind, **line}
 
 
 def _named(value: Any) -> Any:
@@ -96,8 +97,8 @@ class Index:
     def _made_from(self, request: Request, endpoint: str, seed: int | None) -> dict[str, Any]:
         places: Places = {}
         try:
-            wanted = ledger.wanted(request, endpoint=endpoint, position=0, digest=self._noting(places))
-            make = _again(wanted, seed, places)
+            order = order_of(request, endpoint=endpoint, position=0, digest=self._noting(places))
+            make = _again(order, seed, places)
         except InvalidRequest:
             make = None
         return {"inputs": {place: digest for digest, place in places.items()}, "make": make}

@@ -26,7 +26,7 @@ from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope
-from novita_async.events import Event, Saved
+from novita_async.events import Event, FileSaved
 from novita_async.models.results import Artifact, ImageResult, without_query
 from novita_async.tasks import Task
 
@@ -204,7 +204,7 @@ class Saver:
             raise target.failed(cause, dooms="account") from error
         self._saved += 1
         if target.result is not None:
-            self._emit(Saved(task=target.result.task, path=path, size=size))
+            self._emit(FileSaved(task=target.result.task, path=path, size=size))
         return path
 
     async def fetch(self, artifact: Artifact) -> bytes:

@@ -5,10 +5,12 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+
+T = TypeVar("T")
 
 _TERMINATED: Final = 128 + signal.SIGTERM
 
@@ -29,6 +31,43 @@ async def task_group() -> AsyncGenerator[TaskGroup]:
             failure.add_note(f"at the same time: {other!r}")
     if failure is not None:
         raise failure
+
+
+@asynccontextmanager
+async def background(
+    work: Coroutine[Any, Any, None], ended: Callable[[BaseException | None], object]
+) -> AsyncGenerator[None]:
+    """Run work beside the block, in a task of its own; leaving the block cancels it and waits for its end.
+
+    No scope is entered in the caller's task, so the block may be entered in one task and left in another, as
+    generators and fixtures do. `ended` is called once the work is done, with what it raised.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(lambda done: ended(None if done.cancelled() else done.exception()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await _outlive(task)
+
+
+def resolve(future: "asyncio.Future[T]", value: T) -> None:
+    """Give a result to a future that may have been cancelled meanwhile."""
+    if not future.done():
+        future.set_result(value)
+
+
+async def _outlive(task: "asyncio.Task[None]") -> None:
+    """Wait until a task has ended; a cancellation that comes meanwhile is passed on afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as again:
+                cancelled = again
+    if cancelled is not None:
+        raise cancelled
 
 
 async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:

@@ -20,13 +20,14 @@ import pytest
 from novita_async import NoAnswer, NovitaClient, Polling, Task
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.pacing import HOLD
+from novita_async._purchase.machine import State
 from novita_async.cli._app import main
 from novita_async.cli._batch import quota_of
 from novita_async.cli._course import BatchBar, BatchLines, Course, Status, batch_display_of
 from novita_async.cli._forecast import Lane, Pace, time_left
 from novita_async.cli._manifest import Recipe, axes_of, lines_of
 from novita_async.cli._setup import Setup
-from novita_async.events import Announced, Paced, Retrying, Submitted
+from novita_async.events import Announced, Bought, Paced, Retrying, Transition
 from novita_async.testing import Fault, FaultPlan, sample_picture
 from tests.helpers.served import served
 from tests.helpers.service import requests, service
@@ -868,16 +869,20 @@ async def test_what_an_earlier_run_has_used_of_the_quota_is_waited_for():
     assert course.seconds_left() == pytest.approx(30)
 
 
+def moved(fact):
+    where = {"purchase": 1, "position": 0, "tag": None, "endpoint": ENDPOINT, "images": 1, "attempt": 1}
+    return Transition(**where, task=None, before=State.PLANNED, after=State.PLANNED, fact=fact)
+
+
 @pytest.mark.anyio
 async def test_a_submission_that_came_to_nothing_does_not_make_answers_look_slow():
     course = Course(5, images={ENDPOINT: 5}, in_flight=5, quota_of=lambda _: 1)
-    sent = Announced(account="a", endpoint=ENDPOINT, image_num=1, attempt=1)
-    course(sent)
+    course(moved(Announced(0.0, "a")))
     await anyio.sleep(50)
     course(Retrying(account="a", endpoint=ENDPOINT, attempt=1, after=0.0, error=NoAnswer(cause="reset")))
-    course(sent)
+    course(moved(Announced(50.0, "a")))
     await anyio.sleep(1)
-    course(Submitted(task=Task(task_id="t", endpoint=ENDPOINT)))
+    course(moved(Bought(51.0, Task(task_id="t", endpoint=ENDPOINT))))
     assert course.seconds_left() == pytest.approx(4 * (HOLD + 1))
 
 

@@ -19,10 +19,10 @@ from typing import Final
 import anyio
 import PIL.Image
 from attrs import define, field, frozen
+from novita_async._journal.ledger import Row, State
 
 from novita_async import Failed, NovitaClient, Outcome, Succeeded, TaskFailed, Txt2Img, Uncertain
 from novita_async._http import Delivery, DeliveryFailed
-from novita_async._journal.ledger import Row, State
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async.testing import (
     ExchangeKind,

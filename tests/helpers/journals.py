@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 
 import anyio
+from novita_async._journal.ledger import Row, RowError, State, Wanted, advance, asked_again
 
 from novita_async import SqliteJournal
 from novita_async._journal import _file, _store
-from novita_async._journal.ledger import Row, RowError, State, Wanted, advance, asked_again
 
 ENDPOINT = "/v3/async/img2img"
 ROOT = Path(__file__).parents[2]

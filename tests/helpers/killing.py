@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import anyio
 from attrs import define, field
-
 from novita_async._journal.ledger import Ledger, Row, State
+
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_picture
 from novita_async.testing import quota as service_quota

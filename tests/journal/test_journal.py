@@ -21,11 +21,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from novita_async._journal.ledger import Attempt, IllegalTransition, Row, State, fold
 
 from novita_async import JournalError, SqliteJournal
 from novita_async._journal import DigestCache, _file, _store
 from novita_async._journal import sqlite as sqlite_journal
-from novita_async._journal.ledger import Attempt, IllegalTransition, Row, State, fold
 from novita_async.models.images import ImageSource
 from tests.helpers.journals import (
     FACTS,

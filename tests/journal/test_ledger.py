@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from novita_async._journal.ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
 
 from novita_async import (
     AnyTask,
@@ -23,7 +24,6 @@ from novita_async import (
     Txt2Img,
 )
 from novita_async._journal import ledger
-from novita_async._journal.ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
 from novita_async._policy.pacing import HOLD, AccountPacer
 from novita_async.errors import (
     BadRequest,

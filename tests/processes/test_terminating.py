@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from novita_async._journal.ledger import State
+from novita_async._purchase.machine import State
 from novita_async._util.scopes import terminated_gently
 from novita_async.testing import DEFAULT_API_KEY, sample_picture
 from tests.helpers.campaigns import rows_of
@@ -19,13 +19,13 @@ PROGRAM = """
 import sys
 import anyio
 from novita_async import Img2Img, NovitaClient
-from novita_async.events import Announced, Submitted
+from novita_async.events import Announced, Bought, Transition
 
 url, key, picture, journal, *how = sys.argv[1:]
 
 def tell(event):
-    if isinstance(event, (Announced, Submitted)):
-        print(type(event).__name__, flush=True)
+    if isinstance(event, Transition) and isinstance(event.fact, (Announced, Bought)):
+        print(type(event.fact).__name__, flush=True)
 
 async def main():
     asked = Img2Img(model_name="m", image=picture, prompt="a dog").sweep(seed=range(30))
@@ -73,7 +73,7 @@ def until(process, name, count):
 def test_a_program_that_is_terminated_waits_for_answers_and_leaves_nothing_uncertain(begin, tmp_path):
     with served(latency=0.3, speed=5.0, workers=8) as server:
         process = begin(server.url)
-        until(process, "Submitted", 3)
+        until(process, "Bought", 3)
         until(process, "Announced", 2)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
@@ -89,7 +89,7 @@ def test_a_program_that_is_terminated_waits_for_answers_and_leaves_nothing_uncer
 def test_a_program_with_arrangements_of_its_own_keeps_them(begin):
     with served(latency=0.05) as server:
         process = begin(server.url, "own")
-        until(process, "Submitted", 1)
+        until(process, "Bought", 1)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         assert process.returncode == 7
