@@ -4,13 +4,21 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# What was tested is what is installed: `make CONSTRAINTS= ...` takes the newest of everything instead.
+CONSTRAINTS ?= constraints.txt
+PINNED  := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) $(if $(CONSTRAINTS),--build-constraint $(CONSTRAINTS))
+
 # For installing a browser.
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# Everything that is installed here beside the library and its extras.
+GROUPS := build dev uvloop browser bench
 
 # Here money and time are decided: every branch is tested.
 EXACT := novita_async/_policy/*,novita_async/_protocol.py,novita_async/_codec.py,novita_async/_ledger.py,novita_async/_sender.py,novita_async/_watch.py,novita_async/_callbacks.py,novita_async/_finder.py
 
-.PHONY: demo test test-browser check lint types tests coverage soak bench bench-check chromium clean
+.PHONY: demo test test-browser check lint types tests coverage soak bench bench-check chromium pins clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
@@ -45,25 +53,35 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
 
+# A bare environment, with a pip that knows dependency groups.
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, not " + sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) --upgrade pip
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,simulator]'
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) -e '.[cli,simulator]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) -e '.[cli,simulator]' --group dev
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.browser: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,browser]'
+	$(INSTALL) --group browser
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	$(INSTALL) --group bench
 	touch $@
+
+# Make the constraints anew, for every Python and platform, from the newest releases that fit.
+pins:
+	$(PYTHON) -m venv --clear .venv-pins
+	.venv-pins/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-pins/bin/uv pip compile pyproject.toml --quiet --universal --upgrade --all-extras $(GROUPS:%=--group %) \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make pins' --output-file constraints.txt
+	rm -r .venv-pins
 
 # Debian's own browser and its driver, which always fit together.
 chromium:
@@ -83,4 +101,4 @@ bench-%: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf $(VENV) demo-output .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* demo-output .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
