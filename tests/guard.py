@@ -1,9 +1,10 @@
 """A guard: no call of the library blocks a running event loop.
 
-Whatever may block is wrapped for the length of a test: files, folders, sockets, SQLite, waits for threads, sleep. A call is
-judged by the nearest frame that is neither the standard library's nor of a package through which the library reaches the
-disk. Where that frame is the library's, and a loop runs in the thread, the call is a violation. All other callers are
-left alone by the same rule: the tests, the simulator, coverage and profilers, imports under way.
+Whatever may block is wrapped for the length of a test: files, folders, sockets, SQLite, waits for threads,
+sleep. A call is judged by the nearest frame that is neither the standard library's nor of a package through
+which the library reaches the disk. Where that frame is the library's, and a loop runs in the thread, the call
+is a violation. All other callers are left alone by the same rule: the tests, the simulator, coverage and
+profilers, imports under way.
 
 Only public names of Python are replaced, and no type is changed: a tracer that calls the lock it was given
 calls a real lock.
@@ -22,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import wraps
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType
@@ -55,8 +56,8 @@ MAY_BLOCK: Final = {
 
 FUNCTIONS: Final = {
     time: "sleep",
-    os: "open fsync stat lstat statvfs access listdir scandir mkdir rmdir link symlink readlink rename replace "
-    "remove unlink truncate ftruncate utime chmod chown sendfile system",
+    os: "open fsync stat lstat statvfs access listdir scandir mkdir rmdir link symlink readlink rename "
+    "replace remove unlink truncate ftruncate utime chmod chown sendfile system",
     socket: "getaddrinfo gethostbyname gethostbyaddr create_connection",
     Path: "glob rglob",
     subprocess: "run call check_call check_output",
@@ -169,7 +170,7 @@ def guarded_open(guard: Guard, usual: Callable[..., Any]) -> Callable[..., Any]:
     """Open files as usual; those that the library opens stay under guard."""
     kind = guarded_file(guard)
 
-    def checked_open(
+    def checked_open(  # noqa: PLR0917 - as the usual one
         file: Any,
         mode: str = "r",
         buffering: int = -1,

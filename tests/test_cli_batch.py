@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tracemalloc
 from collections import Counter
@@ -19,7 +18,7 @@ import pytest
 from served import served
 from service import requests, service
 
-from novita_async import NoAnswer, NovitaClient, Polling, Task
+from novita_async import NoAnswer, NovitaClient, Task
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.pacing import HOLD
 from novita_async.cli._app import main
@@ -37,31 +36,8 @@ ENDPOINT = "/v3/async/img2img"
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pics").mkdir()
-    for name in ("dog", "cat"):
-        (tmp_path / "pics" / f"{name}.png").write_bytes(sample_picture(name, (256, 192)))
-    return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Start a service and let the environment point to it."""
-    stack = []
-
-    def start(*, key=KEY, **config):
-        context = served(**config)
-        server = context.__enter__()
-        stack.append(context)
-        monkeypatch.setenv("NOVITA_BASE_URL", server.url)
-        monkeypatch.setenv("NOVITA_API_KEY", key)
-        monkeypatch.setattr("novita_async._client.Polling", lambda: Polling.fixed(0.03))
-        return server
-
-    yield start
-    for context in stack:
-        context.__exit__(None, None, None)
+def pictures_in():
+    return "pics"
 
 
 @pytest.fixture
@@ -957,36 +933,17 @@ def test_a_pipe_gets_a_line_now_and_then(call, folder, serve, monkeypatch):
 # --- Processes ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def start(folder):
-    """Start a command; whatever is left of it at the end is killed."""
-    started = []
-
-    def begin(*tokens, url):
-        environment = {**os.environ, "NOVITA_API_KEY": KEY, "NOVITA_BASE_URL": url}
-        command = (sys.executable, "-X", "dev", "-W", "error", "-m", "novita_async", *tokens)
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 def until_submitted(process, count):
     """Read on until so many purchases are in the journal."""
     while count:
-        count -= json.loads(process.stdout.readline())["event"] == "submitted"
+        count -= json.loads(process.line())["event"] == "submitted"
 
 
 def finish(process):
-    out, err = process.communicate(timeout=60)
+    code, out, err = process.finish()
     assert KEY not in out + err
     assert "Traceback" not in err, err
-    return process.returncode, out, err
+    return code, out, err
 
 
 def test_a_killed_batch_is_completed_by_resume_and_nothing_is_bought_twice(start, folder):
@@ -997,7 +954,6 @@ def test_a_killed_batch_is_completed_by_resume_and_nothing_is_bought_twice(start
         )
         until_submitted(first, 5)
         first.kill()
-        first.communicate()
         assert len(server.ledger.accepted) < 12
         code, out, err = finish(start("resume", "made", url=server.url))
         bought = seeds(server)

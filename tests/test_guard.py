@@ -66,7 +66,9 @@ HARMLESS = [
 @pytest.fixture
 def guard(tmp_path):
     """Stand guard over what lies in a folder of the test, as over the library's own."""
-    with standing(Guard(own=str(tmp_path / "own") + os.sep, simulator=str(tmp_path / "own/sim") + os.sep)) as it:
+    with standing(
+        Guard(own=str(tmp_path / "own") + os.sep, simulator=str(tmp_path / "own/sim") + os.sep)
+    ) as it:
         yield it
 
 

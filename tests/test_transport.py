@@ -19,7 +19,7 @@ from novita_async.errors import ConfigurationError, InvalidRequest
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 KEY = ApiKey("sk-quite-secret-0123456789")
 NOT_SENT, UNKNOWN = Delivery.NOT_SENT, Delivery.UNKNOWN
@@ -31,18 +31,6 @@ HUGE = HTTPRequest(
     body=(b'["', *[ImageSource.from_bytes(b"abc" * 2_400_000), b'","'] * 3, b'"]'),
 )
 """More than the buffers of a loopback connection take."""
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 def picture_request(size=300_000):
@@ -767,7 +755,7 @@ async def test_a_connection_that_its_server_has_just_closed_is_not_used(idle, wo
         await asyncio.gather(*[transport.send(POST, KEY) for _ in range(idle)])
         assert len(wire.peers) == idle
         for peer in wire.peers:
-            peer.writer.get_extra_info("socket")._sock.send(words)
+            os.write(peer.writer.get_extra_info("socket").fileno(), words)
             end(peer)
         sent = await exchange(transport)
         await transport.aclose()
