@@ -16,7 +16,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GROUPS := build dev uvloop browser bench
 
 # Here money and time are decided: every branch is tested.
-EXACT := novita_async/_policy/*,novita_async/_protocol.py,novita_async/_codec.py,novita_async/_ledger.py,novita_async/_sender.py,novita_async/_watch.py,novita_async/_callbacks.py,novita_async/_finder.py
+EXACT := novita_async/_policy/*,novita_async/_api/*,novita_async/_journal/ledger.py,novita_async/_submit/*,novita_async/_watch/watcher.py
 
 .PHONY: demo test test-browser check lint types tests coverage soak bench bench-check chromium pins clean
 

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from pyrate_limiter.clocks import MonotonicClock
 
 from benchmarks._window_world import ENDPOINT, MINUTE, Server, most_in_a_minute
-from novita_async._pool import SessionPool
+from novita_async._submit.pool import SessionPool
 from novita_async.models.accounts import Account
 from novita_async.testing import run_virtually
 

@@ -9,16 +9,12 @@ Each prints what it did, and ends with an error at the first thing that does not
 import argparse
 import itertools
 import random
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-from journal_processes import kill_after
-
 from novita_async import JournalError
-from tests.journals import FACTS, WAY, Witness, asked, copied, do, look, open_store
+from tests.helpers.journal_processes import kill_after
+from tests.helpers.journals import FACTS, WAY, Witness, asked, copied, do, look, open_store
 
 
 def kills(folder: Path, count: int, requests: int) -> None:

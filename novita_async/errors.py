@@ -35,12 +35,11 @@ with what to do next, and shows no key, no picture and no presigned query. All o
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from attrs import define, field, frozen
 
-if TYPE_CHECKING:
-    from novita_async.models.results import Task
+from novita_async.tasks import Task
 
 Scope = Literal["request", "endpoint", "account"]
 """What an error dooms: one request, every request to this endpoint, or everything this account sends."""
@@ -328,7 +327,7 @@ class MalformedAnswer(NovitaError):
 class TaskFailed(NovitaError):
     """The service tried and gave up. Whether it is billed is not documented."""
 
-    task: "Task"
+    task: Task
     """The failed task."""
     explanation: str = ""
     """The service's free text. Never match on it."""
@@ -360,7 +359,7 @@ class TaskTimeout(NovitaError, TimeoutError):
     """Waiting ended before the task did. It is paid; watch it again. Not a failure."""
 
     retryable: bool = True
-    task: "Task"
+    task: Task
     """The unfinished task."""
     waited: float
     """Seconds of waiting."""

@@ -10,7 +10,8 @@ from typing import Protocol
 from attrs import frozen
 
 from novita_async.errors import NovitaError
-from novita_async.models.results import Outcome, Task
+from novita_async.models.results import Outcome
+from novita_async.tasks import Task
 
 
 @frozen(kw_only=True)
@@ -39,6 +40,8 @@ class Paced:
 class Announced:
     """A submission is about to be sent."""
 
+    purchase: int | None = None
+    """Number of the purchase in this client: the same in every event about it."""
     account: str
     """Label of the account that will pay."""
     endpoint: str
@@ -69,6 +72,8 @@ class Retrying:
 class Submitted:
     """The service took a request: it is paid for."""
 
+    purchase: int | None = None
+    """Number of the purchase in this client: the same in every event about it."""
     task: Task
     """The new task."""
 

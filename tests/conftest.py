@@ -5,13 +5,13 @@ import os
 import signal
 
 import pytest
-from guard import Guard, standing
 from hypothesis import settings
-from programs import STRICT, Program, python
-from served import served
 
 from novita_async import Polling
 from novita_async.testing import DEFAULT_API_KEY, VirtualTimeLoop, sample_picture
+from tests.helpers.guard import Guard, standing
+from tests.helpers.programs import STRICT, Program, python
+from tests.helpers.served import served
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; children would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,7 +11,7 @@ from typing import Protocol, Unpack
 
 from attrs import define, field
 
-from novita_async._ledger import Facts, Ledger, Row, State, Wanted
+from novita_async._journal.ledger import Facts, Ledger, Row, State, Wanted
 from novita_async.models.images import ImageSource
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar, Unpack
 from attrs import asdict, define, field
 
 from novita_async._journal import _file
-from novita_async._ledger import (
+from novita_async._journal.ledger import (
     Attempt,
     Facts,
     Ledger,

@@ -15,14 +15,28 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import anyio
 from attrs import define, field, frozen
 
 from novita_async._journal import _file
 from novita_async._journal._store import PIECE, Store, Work
-from novita_async._ledger import Facts, Ledger, Row, State, Wanted
+from novita_async._journal.ledger import Facts, Ledger, Row, RowError, State, Wanted, result_facts
+from novita_async._purchase.machine import (
+    Announced,
+    Bought,
+    Completed,
+    Fact,
+    FailedForGood,
+    Lost,
+    NotBought,
+    NotSaved,
+    Purchase,
+    Reopened,
+    Saved,
+)
+from novita_async._util.clock import wall_offset
 from novita_async.errors import JournalError
 
 T = TypeVar("T")
@@ -165,6 +179,12 @@ class SqliteJournal:
             error.task_id = error.task_id or facts.get("task_id")
             raise
 
+    async def record(self, purchase: Purchase, fact: Fact) -> None:
+        """Write down what happened to a purchase: see `novita_async._purchase.journal`."""
+        to, facts = as_told(fact)
+        key, occurrence = cast("tuple[str, int]", purchase.name)
+        await self.move(key, occurrence, to, at=fact.at + wall_offset(), **facts)
+
     async def new_run(self) -> int:
         """Begin to read the input anew. Opening a journal does that, too."""
         return await self._do(Store.new_run)
@@ -236,6 +256,29 @@ class SqliteJournal:
         self._busy = bool(self._queue)
         if self._queue:
             self._carry_out(loop)
+
+
+def as_told(fact: Fact) -> tuple[State, dict[str, Any]]:  # noqa: PLR0911 (one for each fact)
+    """A fact, as the rows of this file know it."""
+    match fact:
+        case Announced(account=account):
+            return State.ANNOUNCED, {"account": account}
+        case Bought(task=task):
+            return State.SUBMITTED, {"task_id": task.task_id}
+        case NotBought(error=error):
+            return State.PLANNED, {"error": RowError.of(error)}
+        case Lost(error=error):
+            return State.UNCERTAIN, {"error": RowError.of(error)}
+        case Reopened():
+            return State.PLANNED, {"asked": True}
+        case FailedForGood(error=error):
+            return State.FAILED, {"error": RowError.of(error)}
+        case Completed(result=result):
+            return State.SUCCEEDED, {"seed": result.seed, "result": result_facts(result)}
+        case Saved(paths=paths):
+            return State.SAVED, {"paths": tuple(map(str, paths))}
+        case NotSaved(error=error):
+            return State.SUCCEEDED, {"error": RowError.of(error)}
 
 
 def _open(path: Path, *, read_only: bool, without_wal: bool) -> tuple[Store, int]:

@@ -72,6 +72,8 @@ _SEARCH_SHARE: Final = 1 / 20
 _PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 8.0
 """A server with a fixed minute gives no sign when the next begins; this is how late it may be seen."""
+_LONGEST_OUTAGE_PAUSE: Final = 30.0
+"""Seconds between two probes of a service that does not answer."""
 _PROBE_PATIENCE: Final = 10.0
 """Seconds after which an unanswered probe no longer holds up the account."""
 _BELIEVED: Final = 1.0
@@ -263,6 +265,12 @@ class Window:
         else:
             self._accepted_limited(slot, now)
 
+    def hold(self, slot: Slot, now: float) -> None:
+        """Hold the images for another minute, and learn nothing."""
+        self._let_go(now)
+        self._settle(slot)
+        self._answered.append((now + HOLD, slot.images))
+
     def give_back(self, slot: Slot) -> None:
         """Let the images go at once: nothing was bought."""
         self._settle(slot)
@@ -446,6 +454,8 @@ class Gate:
     """Images that may be under way, while ramping."""
     target: float = 2.0
     """Images under way at which the gate is open again."""
+    failures: int = 0
+    """How often it closed in a row because no answer came that could be used."""
 
     def opens_at(self, images: int, now: float) -> float:
         """Earliest time for so many images; infinite while that depends on an answer."""
@@ -465,6 +475,7 @@ class Gate:
     def answered(self, slot: Slot) -> None:
         if slot.gate_era != self.era:
             return
+        self.failures = 0
         self.under_way -= slot.images
         if self.state is GateState.PROBING:
             self.state = GateState.RAMPING
@@ -568,6 +579,25 @@ class AccountPacer:
         """Tell that the purchase never reached the service: the slot is free at once."""
         self._settle(slot).give_back(slot)
         self._gate.give_back(slot)
+
+    def broken(self, slot: Slot, now: float, jitter: float, *, seen: bool) -> None:
+        """Tell that no answer came that can be used: the gate closes for a pause that doubles.
+
+        Args:
+            slot: What it was.
+            now: The time.
+            jitter: A fresh random number in [0, 1).
+            seen: Whether the service may have seen it.
+        """
+        window = self._settle(slot)
+        if seen:
+            window.hold(slot, now)
+        else:
+            window.give_back(slot)
+        if slot.gate_era == self._gate.era:
+            pause = min(_LONGEST_OUTAGE_PAUSE, _PAUSE * 2.0 ** min(self._gate.failures, 16))
+            self._gate.failures += 1
+            self._gate.close(slot, now + pause * (0.5 + jitter / 2))
 
     def rejected(self, slot: Slot, now: float, retry_after: float | None, jitter: float) -> None:
         """Tell of a 429: the slot is given back and the gate closes.

@@ -96,17 +96,17 @@ class Spending:
         """How it is doing now."""
         return SpendingStatistics(limit=self.budget.limit, spent=self._spent, reserved=self._reserved)
 
-    def reserve(self, request: Request) -> Decimal:
-        """Set aside what a request costs, before it is sent.
+    def take(self, request: Request) -> Decimal | None:
+        """Reserve what a request costs. None: ask again when reserved money is settled.
 
         Raises:
-            BudgetExhausted: that much is not left.
+            BudgetExhausted: that much is not left, whatever comes back.
         """
         cost = self.budget.price_of(request)
+        if self._spent + cost > self.budget.limit:
+            raise BudgetExhausted(limit=str(self.budget.limit), spent=str(self._spent), cost=str(cost))
         if self._spent + self._reserved + cost > self.budget.limit:
-            raise BudgetExhausted(
-                limit=str(self.budget.limit), spent=str(self._spent + self._reserved), cost=str(cost)
-            )
+            return None
         self._reserved += cost
         return cost
 

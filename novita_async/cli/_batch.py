@@ -13,12 +13,12 @@ import anyio.to_thread
 from attrs import define, evolve, field
 from cyclopts import Parameter
 
-from novita_async._batch import IN_FLIGHT
 from novita_async._client import NovitaClient
+from novita_async._journal.ledger import Ledger, RowError
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._ledger import Ledger, RowError
 from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, HOLD
 from novita_async._policy.spending import Budget
+from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import Report, follow
@@ -41,7 +41,8 @@ from novita_async.errors import (
 )
 from novita_async.events import Event, Retrying, Submitted
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Succeeded, Task
+from novita_async.models.results import Failed, Outcome, Succeeded
+from novita_async.tasks import Task
 
 T = TypeVar("T")
 

@@ -20,7 +20,8 @@ from novita_async.cli._report_timeline import elapsed
 from novita_async.events import Announced, Event, Finished, Paced, Polled, Retrying, Submitted
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Outcome, Succeeded, Task
+from novita_async.models.results import Outcome, Succeeded
+from novita_async.tasks import Task
 
 LINES_EVERY: Final = 10.0
 """Seconds between two lines about how it goes."""

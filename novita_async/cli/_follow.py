@@ -7,15 +7,16 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 import anyio
 from attrs import define, field
 
-from novita_async._batch import Outcomes
 from novita_async._client import DRAIN
+from novita_async._stream.handle import Outcomes
 from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
 from novita_async.cli._progress import Display, Tally, waited_for
 from novita_async.errors import NovitaError
 from novita_async.events import Event, Submitted
 from novita_async.models.requests import Img2Img, Request
-from novita_async.models.results import Outcome, Succeeded, Task
+from novita_async.models.results import Outcome, Succeeded
+from novita_async.tasks import Task
 
 
 def name_of(request: Request | None) -> str | None:

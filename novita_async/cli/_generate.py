@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio.to_thread
 from cyclopts import Group, Parameter
 
-from novita_async._batch import IN_FLIGHT
 from novita_async._client import NovitaClient
+from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import Report, follow
 from novita_async.cli._inputs import Typed, requests_of

@@ -30,7 +30,7 @@ from typing import Any, Final, cast
 import attrs
 from attrs import field, frozen
 
-from novita_async._codec import Unreadable, as_list, parse, request_from_wire
+from novita_async._api.codec import Unreadable, as_list, parse, request_from_wire
 from novita_async.cli._generate import EXTRA, REQUEST
 from novita_async.cli._inputs import (
     STAND_IN,

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from novita_async.errors import InvalidRequest, NovitaError, NovitaWarning
-from novita_async.models.results import Artifact, Failed, ImageResult, Outcome, Succeeded, Task
+from novita_async.models.results import Artifact, Failed, ImageResult, Outcome, Succeeded
+from novita_async.tasks import Task
 
 
 @frozen

@@ -26,7 +26,7 @@ from typing import Any, Final
 import attrs
 from attrs import field, frozen
 
-from novita_async._ledger import Row
+from novita_async._journal.ledger import Row
 from novita_async.cli import _report_summary as summary
 from novita_async.cli._report_files import Disk, Files
 from novita_async.cli._report_rows import Gathering

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 from attrs import Factory, define, field
 
-from novita_async._ledger import Attempt, Ledger, Row, RowError, State, fold
+from novita_async._journal.ledger import Attempt, Ledger, Row, RowError, State, fold
 from novita_async.cli._report_files import Files
 from novita_async.cli._report_timeline import Happenings
 from novita_async.errors import redacted

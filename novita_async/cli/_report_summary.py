@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from novita_async._ledger import Ledger, State
+from novita_async._journal.ledger import Ledger, State
 from novita_async.cli._report_timeline import Happenings, active, elapsed, timeline
 
 

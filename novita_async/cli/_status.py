@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from novita_async._journal import _file
 from novita_async._journal._store import Store
+from novita_async._journal.ledger import Duty, Ledger, Row, State
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._ledger import Duty, Ledger, Row, State
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output
 from novita_async.cli._report import write_report

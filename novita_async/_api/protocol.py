@@ -1,0 +1,425 @@
+"""The API without the network: requests to HTTP, HTTP to tasks, snapshots and errors.
+
+Every answer is classified by its `reason` first and by its status second, because the service's documentation
+and the service disagree about statuses (a missing key is 400 there, an empty balance 400 or 403). Two
+questions are answered differently for a submission, which is a purchase, and for everything else, which only
+reads: a broken answer to a purchase leaves open whether it was bought.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, cast
+
+from attrs import frozen
+
+from novita_async._api import codec
+from novita_async._http import HTTPRequest, HTTPResponse
+from novita_async._policy.retrying import NO_TASK_REASONS
+from novita_async.errors import (
+    APIError,
+    AuthenticationFailed,
+    BadRequest,
+    BalanceExhausted,
+    ContentRejected,
+    EndpointNotFound,
+    ImageRejected,
+    MalformedAnswer,
+    NovitaError,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+    StorageRejected,
+    SubmissionUncertain,
+    TaskFailed,
+    TaskNotFound,
+    redacted,
+)
+from novita_async.models.accounts import Balance
+from novita_async.models.catalogue import ModelRecord
+from novita_async.models.choices import TaskStatus
+from novita_async.models.endpoints import Endpoints
+from novita_async.models.requests import AnyTask, Request
+from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
+from novita_async.tasks import Task
+
+_SHOWN: Final = 2048
+
+_REASONS: Final[Mapping[str, tuple[type[APIError], Mapping[str, Any]]]] = {
+    "INVALID_REQUEST_BODY": (BadRequest, {}),
+    "VALIDATOR": (BadRequest, {}),
+    "INVALID_AUDIO_FILE": (BadRequest, {}),
+    "IMAGE_FILE_EXCEEDS_MAX_SIZE": (ImageRejected, {}),
+    "INVALID_IMAGE_FORMAT": (ImageRejected, {}),
+    "IMAGE_EXCEEDS_MAX_RESOLUTION": (ImageRejected, {}),
+    "INVALID_IMAGE_SIZE": (ImageRejected, {}),
+    "IMAGE_NO_FACE_DETECTED": (ImageRejected, {}),
+    "INVALID_CUSTOM_OUTPUT_PATH": (StorageRejected, {}),
+    "ILLEGAL_PROMPT": (ContentRejected, {}),
+    "ILLEGAL_IMAGE_CONTENT": (ContentRejected, {}),
+    "BILLING_BALANCE_NOT_ENOUGH": (BalanceExhausted, {}),
+    "NOT_ENOUGH_BALANCE": (BalanceExhausted, {}),
+    "NOT_ENOUGH_BUDGET": (BalanceExhausted, {}),
+    "MEMBER_BUDGET_NOT_ENOUGH": (BalanceExhausted, {}),
+    "MISSING_API_KEY": (AuthenticationFailed, {}),
+    "INVALID_API_KEY": (AuthenticationFailed, {}),
+    "FAILED_TO_AUTH": (AuthenticationFailed, {}),
+    "BILLING_AUTH_FAILED": (PermissionDenied, {"scope": "account"}),
+    "NEED_REAL_NAME_VERIFY": (PermissionDenied, {"scope": "account", "advice": "verify the account"}),
+    "ACCESS_DENY": (PermissionDenied, {"scope": "account"}),
+    "FEATURE_NOT_ALLOWED": (PermissionDenied, {"scope": "endpoint"}),
+    "API_NOT_ALLOWED": (PermissionDenied, {"scope": "endpoint"}),
+    "API_NOT_FOUND": (EndpointNotFound, {}),
+    "FUSION_MODEL_NOT_FOUND": (EndpointNotFound, {}),
+    "TASK_NOT_FOUND": (TaskNotFound, {}),
+    "RATE_LIMIT_EXCEEDED": (RateLimited, {}),
+    "TOKEN_LIMIT_EXCEEDED": (RateLimited, {}),
+    "server_overload": (RateLimited, {}),
+    "ANONYMOUS_ACCESS_QUOTA_EXCEEDS": (RateLimited, {"retryable": False, "advice": "use an API key"}),
+    "BILLING_FAILED": (ServerError, {}),
+    "CREATE_TASK_FAILED": (ServerError, {}),
+    "GET_RESULT_FAILED": (ServerError, {}),
+    "SERVICE_NOT_AVAILABLE": (ServerError, {}),
+    "UNKNOWN": (ServerError, {}),
+}
+"""Source: the API's error table, and reasons seen on the live service."""
+
+_STATUSES: Final[Mapping[int, type[APIError]]] = {
+    401: AuthenticationFailed,
+    402: BalanceExhausted,
+    403: PermissionDenied,
+    404: EndpointNotFound,
+    408: ServerError,
+    413: ImageRejected,
+    425: ServerError,
+    429: RateLimited,
+}
+
+_NOT_BOUGHT: Final = _REASONS.keys() - {"UNKNOWN", "GET_RESULT_FAILED", "TASK_NOT_FOUND"}
+"""Reasons that, in an answer that is no error by its status, say that no task was made."""
+
+_ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerError)
+"""Errors whose usual advice is about sending again, which is no advice where a task is paid."""
+
+_LEGACY_CODES: Final[Mapping[int, type[APIError]]] = {
+    1: BadRequest,
+    2: BadRequest,
+    3: TaskNotFound,
+    4: AuthenticationFailed,
+    6: BadRequest,
+    7: BalanceExhausted,
+    8: BadRequest,
+    10: BadRequest,
+    11: ContentRejected,
+}
+"""Codes of the older envelope that are a definite no. The others (internal error, timeout) leave it open."""
+
+
+# --- Submissions --------------------------------------------------------------------------------------------
+
+
+def submission(request: Request, endpoints: Endpoints, callback_url: str | None = None) -> HTTPRequest:
+    """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written as JSON."""
+    body = codec.body_parts(request, callback_url)
+    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body)
+
+
+def takes_callback(request: Request) -> bool:
+    """Whether a callback URL can be added to a request: it has a place for one, and none of its own there."""
+    return not isinstance(request, AnyTask) and (request.extra is None or request.extra.webhook is None)
+
+
+def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
+    """Read the new task's id.
+
+    Raises:
+        APIError: a definite no (4xx, or a reason or code that says so): nothing was bought.
+        SubmissionUncertain: anything else.
+    """
+    usual = codec.peek_task_id(response.body) if _is_good(response) else ""
+    if usual:
+        return usual
+    body = _object(response)
+    task_id = _task_id(body) if _is_good(response) else ""
+    if task_id:
+        return task_id
+    reason = _reason(body)
+    if 400 <= response.status < 500 or reason in (_NOT_BOUGHT if _is_good(response) else NO_TASK_REASONS):
+        raise refusal(response, endpoint=endpoint)
+    code = codec.as_int(body.get("code"))
+    legacy = _LEGACY_CODES.get(code or 0) if _is_good(response) else None
+    if legacy:
+        raise legacy(status=response.status, reason=f"code {code}", message=_words(body, response))
+    raise SubmissionUncertain(
+        cause=_seen(response), endpoint=endpoint, images=images, status=response.status, reason=reason
+    )
+
+
+def _task_id(body: Mapping[str, Any]) -> str:
+    enveloped = codec.as_object(body.get("data")).get("task_id")
+    return codec.as_text(body.get("task_id")) or codec.as_text(enveloped)
+
+
+def _seen(response: HTTPResponse) -> str:
+    """An answer that is neither yes nor no, in words."""
+    location = response.headers.get("location")
+    if location:
+        place = location.partition("?")[0]
+        return f"answered {response.status}, a redirect to {place}; set base_url to where the API is"
+    return f"answered {response.status} with {_excerpt(response)!r}"
+
+
+# --- Polls --------------------------------------------------------------------------------------------------
+
+
+def poll(task_id: str, endpoints: Endpoints) -> HTTPRequest:
+    """Ask how a task is doing."""
+    return HTTPRequest(method="GET", path=endpoints.task_result, query=(("task_id", task_id),))
+
+
+_SUCCESS: Final = TaskStatus.SUCCEED.encode()
+
+
+def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
+    """Read what a poll saw.
+
+    Raises:
+        TaskFailed: the service reports a failed task as an HTTP error.
+        APIError: the poll was refused.
+        MalformedAnswer: no status in it.
+    """
+    if _is_good(response) and _SUCCESS not in response.body:
+        seen = codec.peek(response.body)
+        if seen is not None and (status := seen.status) and state_of(status) == "running":
+            return Snapshot(task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta)
+    return _snapshot(read_object(response, task=task), response, task)
+
+
+def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Snapshot:
+    about = codec.as_object(body.get("task"))
+    status = codec.as_text(about.get("status"))
+    if not status:
+        raise _incomplete("the answer has no status", response, task)
+    return Snapshot(
+        task=task,
+        status=status,
+        progress_percent=codec.as_float(about.get("progress_percent")),
+        eta=codec.as_float(about.get("eta")),
+        explanation=codec.as_text(about.get("reason")),
+        result=result(body, task) if state_of(status) == "succeeded" else None,
+    )
+
+
+def result(body: Mapping[str, Any], task: Task) -> ImageResult:
+    """Read what a finished task carries, from a poll or from a webhook's payload."""
+    extra = codec.as_object(body.get("extra"))
+    debug = codec.as_object(extra.get("debug_info"))
+    return ImageResult(
+        task=task,
+        images=codec.images(body.get("images"), task),
+        videos=codec.artifacts(body.get("videos"), "video", task),
+        audios=codec.artifacts(body.get("audios"), "audio", task),
+        seed=codec.as_int(extra.get("seed")),
+        task_type=codec.as_text(codec.as_object(body.get("task")).get("task_type")) or None,
+        timings=_timings(debug) if debug else _NO_TIMINGS,
+        request_info=codec.as_text(debug.get("request_info")) or None,
+        extra=extra,
+    )
+
+
+_NO_TIMINGS: Final = Timings()
+
+
+def _timings(debug: Mapping[str, Any]) -> Timings:
+    return Timings(
+        submit_time=_time(debug.get("submit_time_ms")),
+        execute_time=_time(debug.get("execute_time_ms")),
+        complete_time=_time(debug.get("complete_time_ms")),
+    )
+
+
+def _time(milliseconds: Any) -> datetime | None:
+    number = codec.as_float(milliseconds)  # "" and 0 mean: not yet
+    try:
+        return datetime.fromtimestamp(number / 1000, UTC) if number else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+# --- Events -------------------------------------------------------------------------------------------------
+
+_EVENT: Final = "ASYNC_TASK_RESULT"
+_LONGEST_ID: Final = 256
+
+
+def read_event(body: bytes) -> str | None:
+    """Read which task an event is about, whatever it says of it. None: it is about none."""
+    event = _object_of(body) or {}
+    if event.get("event_type", _EVENT) != _EVENT:
+        return None
+    task_id = codec.as_text(codec.as_object(codec.as_object(event.get("payload")).get("task")).get("task_id"))
+    return task_id if 0 < len(task_id) <= _LONGEST_ID else None
+
+
+# --- Listings -----------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class ModelPage:
+    """One page of the model listing."""
+
+    records: tuple[ModelRecord, ...]
+    next_cursor: str | None
+
+
+def models(filters: Mapping[str, str], cursor: str | None, limit: int, endpoints: Endpoints) -> HTTPRequest:
+    """Ask for a page of the model listing; `cursor` is that of the page before."""
+    page = {"pagination.limit": str(limit)} | ({"pagination.cursor": cursor} if cursor else {})
+    query = {f"filter.{name}": value for name, value in filters.items()} | page
+    return HTTPRequest(method="GET", path=endpoints.models, query=tuple(query.items()))
+
+
+def read_models(response: HTTPResponse) -> ModelPage:
+    """Read a page of the model listing."""
+    body = read_object(response)
+    if "models" not in body and _reason(body):
+        raise _incomplete("the answer lists no models", response)
+    listed = [record for item in codec.as_list(body.get("models")) if (record := codec.as_object(item))]
+    cursor = codec.as_text(codec.as_object(body.get("pagination")).get("next_cursor"))
+    return ModelPage(records=tuple(map(codec.model_record, listed)), next_cursor=cursor or None)
+
+
+def balance(endpoints: Endpoints) -> HTTPRequest:
+    """Ask what is left to spend."""
+    return HTTPRequest(method="GET", path=endpoints.balance)
+
+
+def read_balance(response: HTTPResponse) -> Balance:
+    """Read what is left to spend."""
+    body = read_object(response)
+    available = _dollars(body.get("availableBalance"))
+    if available is None:
+        raise _incomplete("the answer has no balance", response)
+    return Balance(
+        available=available,
+        cash=_dollars(body.get("cashBalance")),
+        credit_limit=_dollars(body.get("creditLimit")),
+        pending_charges=_dollars(body.get("pendingCharges")),
+        outstanding_invoices=_dollars(body.get("outstandingInvoices")),
+    )
+
+
+def _dollars(value: Any) -> Decimal | None:
+    units = codec.as_int(value)
+    return None if units is None else Balance.dollars(units)
+
+
+# --- Refusals -----------------------------------------------------------------------------------------------
+
+
+def read_object(response: HTTPResponse, task: Task | None = None) -> Mapping[str, Any]:
+    """Read the JSON object of a good answer; raise what a bad one means."""
+    if not _is_good(response):
+        raise refusal(response, task=task)
+    body = _object_or_none(response)
+    if body is None:
+        raise _incomplete("the answer is not a JSON object", response, task)
+    return body
+
+
+def _incomplete(problem: str, response: HTTPResponse, task: Task | None = None) -> NovitaError:
+    """What a 2xx answer means that lacks what was asked for: often an error under a good status."""
+    if _reason(_object(response)) in (*_REASONS, "TASK_FAILED"):
+        return refusal(response, task=task)
+    error = MalformedAnswer(problem=problem, excerpt=_excerpt(response), status=response.status)
+    return _about(error, task)
+
+
+def refusal(response: HTTPResponse, *, endpoint: str = "", task: Task | None = None) -> NovitaError:
+    """What an answer that is not a good one means, by reason first and status second."""
+    body = _object(response)
+    reason, words = _reason(body), _words(body, response)
+    if task and reason == "TASK_FAILED":
+        return TaskFailed(
+            task=task, account=task.account, explanation=words, status=response.status, reason=reason
+        )
+    known = _REASONS.get(reason or "")
+    if known is None and response.status < 400:
+        return _about(MalformedAnswer(problem=_seen(response), status=response.status, reason=reason), task)
+    cls, details = known or (_class_of(response.status, about_task=bool(task and body)), {})
+    error = cls(
+        status=response.status, reason=reason, message=words, metadata=_metadata(body), **cast("Any", details)
+    )
+    if isinstance(error, EndpointNotFound):
+        error.endpoint = endpoint
+    return _about(error, task)
+
+
+def _about(error: NovitaError, task: Task | None) -> NovitaError:
+    """Tell an error which task it is about."""
+    if task:
+        error.task_id, error.account = task.task_id, task.account
+        if isinstance(error, (*_ABOUT_PURCHASES, MalformedAnswer)):
+            error.advice = f"the task is paid; ask again: novita-async watch {task.task_id}"
+    return error
+
+
+def _class_of(status: int, *, about_task: bool) -> type[APIError]:
+    if status == 404 and about_task:  # the route answers in JSON: it is the task that is missing
+        return TaskNotFound
+    return _STATUSES.get(status) or (ServerError if status >= 500 else BadRequest)
+
+
+def _is_good(response: HTTPResponse) -> bool:
+    return 200 <= response.status < 300
+
+
+def _object(response: HTTPResponse) -> Mapping[str, Any]:
+    return _object_or_none(response) or {}
+
+
+def _object_or_none(response: HTTPResponse) -> Mapping[str, Any] | None:
+    return _object_of(response.body)
+
+
+def _object_of(text: bytes) -> Mapping[str, Any] | None:
+    """The JSON object that a text is. A byte that is no UTF-8 spoils only the text that it stands in."""
+    try:
+        body = codec.parse(text)
+    except codec.Unreadable:
+        body = _despite_bytes(text)
+    return cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else None
+
+
+def _despite_bytes(text: bytes) -> Any:
+    try:
+        return codec.parse(text.decode("utf-8-sig", "replace"))
+    except codec.Unreadable:
+        return None
+
+
+def _reason(body: Mapping[str, Any]) -> str | None:
+    nested = codec.as_object(body.get("error"))
+    found = (body.get("reason"), nested.get("reason"), nested.get("code"))
+    return next((_shown(reason) for reason in found if isinstance(reason, str) and reason), None)
+
+
+def _words(body: Mapping[str, Any], response: HTTPResponse) -> str:
+    """The service's explanation, wherever it put it; else the beginning of the answer."""
+    nested = codec.as_object(body.get("error"))
+    found = (body.get("message"), nested.get("message"), body.get("msg"), body.get("error"))
+    return next((_shown(words) for words in found if isinstance(words, str) and words), _excerpt(response))
+
+
+def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
+    items = codec.as_object(body.get("metadata")).items()
+    return {_shown(name): _shown(codec.as_text(value)) for name, value in items}
+
+
+def _excerpt(response: HTTPResponse) -> str:
+    text = response.body[: 4 * _SHOWN].decode(errors="replace")
+    return _shown(" ".join(text.split()))
+
+
+def _shown(text: str) -> str:
+    return redacted(text)[:_SHOWN]
