@@ -6,9 +6,9 @@ import traceback
 from contextlib import contextmanager, suppress
 
 import anyio
-from attrs import define, field
+from attrs import define, field, frozen
 
-from novita_async.testing import FaultPlan, SimulatorConfig, SimulatorServer
+from novita_async.testing import ExchangeKind, Fault, FaultPlan, SimulatorConfig, SimulatorServer
 
 LONGEST_END = 20.0
 
@@ -59,6 +59,18 @@ class Life:
             self._loop.call_soon_threadsafe(self._stop.set)
         self.thread.join(LONGEST_END)
         assert not self.thread.is_alive(), "the simulated service does not end"
+
+
+@frozen(kw_only=True)
+class Withheld(FaultPlan):
+    """No poll is answered until the test says so, so that no task ends before, however slow the machine is."""
+
+    released: threading.Event = field(factory=threading.Event)
+
+    def fault_for(self, kind: ExchangeKind, _: int) -> Fault | None:
+        if kind is not ExchangeKind.POLL or self.released.is_set():
+            return None
+        return Fault.answer(429, retry_after=1)
 
 
 _lives: list[Life] = []

@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from novita_async import __version__
-from tests.helpers.served import served
+from tests.helpers.served import Withheld, served
 
 KEY = "sk_simulator"
 GENERATE = ("generate", "dog.png", "cat.png", "--model", "m", "--prompt", "p", "--out", "made", "--json")
@@ -40,12 +40,14 @@ def test_an_interruption_tells_what_is_paid_and_how_to_fetch_it(start, name, cod
 
 
 def test_what_was_interrupted_can_be_fetched_with_the_command_that_was_told(start, folder):
-    with served(speed=2) as server:
+    polls = Withheld()
+    with served(faults=polls) as server:
         first = start(*GENERATE, url=server.url)
         submitted(first, 2)
         first.send_signal(signal.SIGINT)
         _, _, err = first.finish()
         (told,) = [line for line in err.splitlines() if "novita-async watch" in line]
+        polls.released.set()
         second = start(*told.partition("novita-async ")[2].split(), url=server.url)
         code, out, _ = second.finish()
         assert code == 0
