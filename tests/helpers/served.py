@@ -63,7 +63,7 @@ class Life:
 
 @frozen(kw_only=True)
 class Withheld(FaultPlan):
-    """No poll is answered until the test says so, so that no task ends before, however slow the machine is."""
+    """No poll is answered until the test says so, and no task ends before, however slow the machine."""
 
     released: threading.Event = field(factory=threading.Event)
 
