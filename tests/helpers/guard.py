@@ -12,6 +12,7 @@ calls a real lock.
 
 import asyncio
 import io
+import linecache
 import os
 import socket
 import sqlite3
@@ -39,10 +40,13 @@ ROOM: Final = str(Path(novita_async.__file__).parent) + os.sep
 SIMULATOR: Final = ROOM + "testing" + os.sep
 PACKAGES: Final = sysconfig.get_paths()["purelib"] + os.sep
 STANDARD: Final = tuple(sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib"))
-IMPORTING: Final = {
+FOR_THEMSELVES: Final = {
+    # An import under way; the lines of source that tracebacks and warnings show.
     ModuleSpec.__init__.__code__.co_filename,
     SourceFileLoader.get_data.__code__.co_filename,
+    linecache.getline.__code__.co_filename,
 }
+"""Parts of the standard library that read files for themselves, whoever called them."""
 THROUGH: Final = tuple(PACKAGES + name + os.sep for name in ("aiohttp", "PIL", "msgspec", "cattrs", "rich"))
 """Packages by which the library could touch the disk: their calls are the library's own."""
 
@@ -103,7 +107,7 @@ class Guard:
         """Tell the line of the library that made a call. None: another caller did."""
         while frame:
             code, file = frame.f_code, frame.f_code.co_filename
-            if code in self.may_block or file in IMPORTING:
+            if code in self.may_block or file in FOR_THEMSELVES:
                 return None
             if file.startswith(self.own):
                 allowed = file.startswith(self.simulator) or self._may_block_above(frame)

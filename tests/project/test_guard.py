@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.guard import BlocksTheLoopError, Guard, standing
 
 MODULE = """
-import io, os, queue, socket, sqlite3, subprocess, sys, threading, time
+import io, linecache, os, queue, socket, sqlite3, subprocess, sys, threading, time, traceback
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -61,6 +61,7 @@ HARMLESS = [
     "io.BytesIO(b'x').read()",
     "held.acquire(blocking=False)",
     "__import__('this_is_imported')",
+    "linecache.clearcache(), traceback.format_stack()",
 ]
 
 

@@ -747,7 +747,8 @@ async def test_an_early_answer_that_is_cut_tells_its_status_and_that_nothing_was
 
 def shut(peer):
     """Close for writing, at once and unseen by the client's loop, as servers do with idle connections."""
-    peer.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+    with peer.second_handle() as handle:
+        handle.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize("idle", [1, 5])
@@ -758,7 +759,8 @@ async def test_a_connection_that_its_server_has_just_closed_is_not_used(idle, wo
         await asyncio.gather(*[transport.send(POST, KEY) for _ in range(idle)])
         assert len(wire.peers) == idle
         for peer in wire.peers:
-            os.write(peer.writer.get_extra_info("socket").fileno(), words)
+            with peer.second_handle() as handle:
+                handle.send(words)
             end(peer)
         sent = await exchange(transport)
         await transport.aclose()
