@@ -329,7 +329,7 @@ def endless(count: int, journal: Path | None = None) -> Figures:
     """Send very many requests from a process of their own, which remembers none of them."""
     script = Path(__file__).with_name("endless.py")
     command = python(script, count, *([journal] if journal else []), flags=("-W", "error"))
-    done = run(command, seconds=60 + count / 100)
+    done = run(command, seconds=50 + count / 40)
     assert done.returncode == 0, done.stderr
     first, last = json.loads(done.stdout)
     grown = {name: last[name] - first[name] for name in first}
