@@ -155,12 +155,18 @@ class NovitaClient:
         )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
         """Make a client from `NOVITA_API_KEY` and, where it is set, `NOVITA_BASE_URL`.
+
+        Args:
+            environ: the variables; those of the process by default.
+            options: all other options of a client.
 
         Raises:
             ConfigurationError: no key.
         """
+        if environ is None:
+            environ = os.environ
         base_url = environ.get("NOVITA_BASE_URL", "").strip()
         if base_url:
             options.setdefault("base_url", base_url)

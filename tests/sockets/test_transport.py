@@ -22,7 +22,7 @@ from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
 from tests.helpers.wire import ANSWER, OK, answer, client_context, refusing_url, serve, settled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 KEY = ApiKey("sk-quite-secret-0123456789")
 NOT_SENT, UNKNOWN = Delivery.NOT_SENT, Delivery.UNKNOWN
@@ -34,18 +34,6 @@ HUGE = HTTPRequest(
     body=(b'["', *[ImageSource.from_bytes(b"abc" * 2_400_000), b'","'] * 3, b'"]'),
 )
 """More than the buffers of a loopback connection take."""
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 def picture_request(size=300_000):
@@ -759,7 +747,8 @@ async def test_an_early_answer_that_is_cut_tells_its_status_and_that_nothing_was
 
 def shut(peer):
     """Close for writing, at once and unseen by the client's loop, as servers do with idle connections."""
-    peer.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+    with peer.second_handle() as handle:
+        handle.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize("idle", [1, 5])
@@ -770,7 +759,8 @@ async def test_a_connection_that_its_server_has_just_closed_is_not_used(idle, wo
         await asyncio.gather(*[transport.send(POST, KEY) for _ in range(idle)])
         assert len(wire.peers) == idle
         for peer in wire.peers:
-            peer.writer.get_extra_info("socket")._sock.send(words)
+            with peer.second_handle() as handle:
+                handle.send(words)
             end(peer)
         sent = await exchange(transport)
         await transport.aclose()
