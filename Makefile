@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Here money and time are decided: every branch is tested.
-EXACT := novita_async/_policy/*,novita_async/_api/*,novita_async/_journal/ledger.py,novita_async/_submit/*,novita_async/_watch/watcher.py
+EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_journal/ledger.py,novita_async/_submit/*,novita_async/_watch/watcher.py
 
 .PHONY: demo test test-browser check lint types tests coverage soak bench bench-check chromium clean
 
