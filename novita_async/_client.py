@@ -19,7 +19,7 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, Transport
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._policy.polling import Polling
+from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
 from novita_async._purchase.journal import Journal

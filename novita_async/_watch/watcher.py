@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
 from novita_async._policy.hinting import GRACE
-from novita_async._policy.polling import (
+from novita_async._policy.polling.schedule import (
     Polling,
     PollMemory,
     PollSchedule,

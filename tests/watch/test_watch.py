@@ -29,9 +29,9 @@ from novita_async import (
     events,
 )
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
-from novita_async._policy._plan import Entry
 from novita_async._policy.hinting import GRACE
-from novita_async._policy.polling import PollMemory, PollSchedule, TaskFacts
+from novita_async._policy.polling.planner import Entry
+from novita_async._policy.polling.schedule import PollMemory, PollSchedule, TaskFacts
 from novita_async._purchase.machine import Purchase, State
 from novita_async._watch.watcher import Watcher
 from novita_async.testing import Fault, FaultPlan, FaultRule
