@@ -84,7 +84,7 @@ class NotAURLError(DeliveryFailed):
         super().__init__(Delivery.NOT_SENT, cause)
 
 
-class Left(Exception):
+class Detached(Exception):
     """An exchange that goes on without the task that began it, which is being cancelled. Internal."""
 
     def __init__(
@@ -124,19 +124,19 @@ class Transport(Protocol):
 
 
 @runtime_checkable
-class LeavableTransport(Protocol):
+class DetachableTransport(Protocol):
     """A transport whose exchanges can outlive the task that began them.
 
     Where nobody is cancelled this saves the task of its own that a purchase must have otherwise.
     """
 
-    def leavably(
+    def detachable(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
     ) -> Callable[[], Coroutine[Any, Any, HTTPResponse]] | None:
         """Give what exchanges one POST, as `Transport.send` does. None: this one cannot be left.
 
-        What it gives raises `Left` where it is cancelled after the hand-over: the connection stays open and
-        the answer may still come.
+        What it gives raises `Detached` where it is cancelled after the hand-over: the connection stays open
+        and the answer may still come.
         """
         ...
 

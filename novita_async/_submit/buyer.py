@@ -25,7 +25,14 @@ import anyio
 from attrs import define, field
 
 from novita_async._api import protocol
-from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, LeavableTransport, Left
+from novita_async._http import (
+    Delivery,
+    DeliveryFailed,
+    DetachableTransport,
+    Detached,
+    HTTPRequest,
+    HTTPResponse,
+)
 from novita_async._policy.retrying import Failure, Retry
 from novita_async._policy.spending import Spending
 from novita_async._purchase.journal import Purchases
@@ -53,7 +60,7 @@ from novita_async._submit.asker import Asker, without_key
 from novita_async._submit.callbacks import Callback
 from novita_async._submit.pool import Lease
 from novita_async._util.clock import loop_time
-from novita_async._util.scopes import see_out, see_through
+from novita_async._util.scopes import finish_detached, run_shielded
 from novita_async.errors import APIError, NotSent, NovitaError, RateLimited, SubmissionUncertain
 from novita_async.events import AccountDisabled, Retrying
 from novita_async.tasks import Task
@@ -95,11 +102,11 @@ class Buyer(Asker):
     """What may be spent. None: as much as the accounts have."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
-    _leavable: LeavableTransport | None = field(init=False)
+    _detaching: DetachableTransport | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        leavable = isinstance(self.transport, LeavableTransport) and self.drain > 0
-        self._leavable = cast("LeavableTransport", self.transport) if leavable else None
+        detachable = isinstance(self.transport, DetachableTransport) and self.drain > 0
+        self._detaching = cast("DetachableTransport", self.transport) if detachable else None
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
@@ -180,25 +187,25 @@ class Buyer(Asker):
         """Send once, in a way that outlives a cancellation if it must."""
         if self.callbacks.base is not None:
             self._address(purchase, permit)
-        account, leavably = permit.lease.account, None
+        account, detachable = permit.lease.account, None
         announced, key = Announced(permit.lease.slot.announced_at, account.label), account.api_key
         if purchase.journal is None:
             self.purchases.happen(purchase, announced)
-            if self._leavable is not None:
-                leavably = self._leavable.leavably(permit.http, key, on_handover=permit.hand_over)
+            if self._detaching is not None:
+                detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
             await self._promise(purchase, permit, announced)
-        if leavably is None:
+        if detachable is None:
             send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
-            await see_through(
+            await run_shielded(
                 self._carry(purchase, permit, send), lambda: self.drain if permit.handed_over else 0.0
             )
             return
         try:
-            await self._carry(purchase, permit, leavably)
-        except Left as left:
-            await see_out(self._carry(purchase, permit, left.rest), self.drain)
-            permit.cancellation = cast("asyncio.CancelledError", left.cancellation)
+            await self._carry(purchase, permit, detachable)
+        except Detached as detached:
+            await finish_detached(self._carry(purchase, permit, detached.rest), self.drain)
+            permit.cancellation = cast("asyncio.CancelledError", detached.cancellation)
         if permit.cancellation is not None:
             raise permit.cancellation
 
@@ -238,7 +245,7 @@ class Buyer(Asker):
             self._settle(permit, UNSEEN, announced.at)
             raise
         if _cancelling() > cancelling:
-            await see_through(self._carry(purchase, permit, _never), lambda: self.drain)
+            await run_shielded(self._carry(purchase, permit, _never), lambda: self.drain)
 
     # --- What became of it ----------------------------------------------------------------------------------
 

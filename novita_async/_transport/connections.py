@@ -37,7 +37,7 @@ LAST_USED: Final[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
 """When the protocols of connections carried their last answer. A session of the user's has a patience of its
 own with idle connections, or none."""
 _TURNS_TO_READ: Final = 4
-"""Turns of the loop from bytes in the socket to the caller who waits for the answer."""
+"""WriteScheduler of the loop from bytes in the socket to the caller who waits for the answer."""
 
 
 # --- What went wrong ----------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def new_session(
 
 
 @define(eq=False, repr=False)
-class ShortWay:
+class FastPath:
     """Small requests, written straight to the connections of a session of ours.
 
     What `ClientSession.request` does for one request costs three times as much as the exchange itself:
@@ -227,8 +227,8 @@ class ShortWay:
         self._lines = "".join(lines).encode()
 
     @classmethod
-    def of(cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout) -> "ShortWay":
-        """Make the short way of a session to a host."""
+    def of(cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout) -> "FastPath":
+        """Make the fast path of a session to a host."""
         asking = aiohttp.ClientRequest(
             "GET", url, headers=session.headers, loop=asyncio.get_running_loop(), session=session
         )

@@ -29,7 +29,7 @@ from attrs import define, field
 from multidict import CIMultiDict
 
 from novita_async._http import MIB, Delivery, DeliveryFailed, HTTPRequest, HTTPResponse
-from novita_async._transport.body import SMALL, Turns, pieces, whole
+from novita_async._transport.body import SMALL, WriteScheduler, pieces, whole
 from novita_async._transport.connections import KEEPALIVE, LAST_USED, explain, has_news, turn_to_read
 from novita_async.errors import InvalidRequest
 
@@ -58,7 +58,7 @@ class Exchange:
     request: HTTPRequest
     length: int
     """Of the body, in bytes."""
-    turns: Turns
+    turns: WriteScheduler
     stall_timeout: float
     answer_timeout: float
     on_handover: Callable[[], None] | None
@@ -75,7 +75,7 @@ class Exchange:
     """Whether the last piece was given to the socket."""
     status: int | None = None
     """Known once there is an answer."""
-    leavable: bool = False
+    detachable: bool = False
     """Whether another task may read the answer."""
     cancellation: asyncio.CancelledError | None = None
     """What made the task leave."""
@@ -170,7 +170,7 @@ class Exchange:
         outside = not self.overdue or self.task.uncancel() > self.cancelling
         return not isinstance(error, Exception) and (outside or not isinstance(error, asyncio.CancelledError))
 
-    # The short way.
+    # The fast path.
 
     def text(self, head: bytes) -> bytes:
         """Make all that is to be written."""
@@ -217,7 +217,7 @@ class Exchange:
         """Leave the rest to another task, where that was agreed on and this one is being cancelled."""
         if not isinstance(error, asyncio.CancelledError) or self.overdue:
             return False
-        if not (self.leavable and self.handed_over):
+        if not (self.detachable and self.handed_over):
             return False
         cast("ResponseHandler", connection.protocol).force_close()
         self.left, self.cancellation = connection, error
@@ -228,14 +228,14 @@ class Exchange:
         self.task = cast("asyncio.Task[object]", asyncio.current_task())
         self.cancelling = self.task.cancelling()
         connection = cast("Connection", self.left)
-        self.leavable, self.left, self.cancellation = False, None, None
+        self.detachable, self.left, self.cancellation = False, None, None
         try:
             return await self._answer_on(connection)
         except BaseException:
             connection.close()
             raise
 
-    # The long way.
+    # The slow path.
 
     async def read(self, response: aiohttp.ClientResponse) -> HTTPResponse:
         self.status = response.status

@@ -12,9 +12,9 @@ import aiohttp
 from attrs import define, field, frozen, setters
 from yarl import URL
 
-from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, Left
-from novita_async._transport.body import SMALL, TEXT_SLICE, Turns
-from novita_async._transport.connections import USER_AGENT, Proxies, ShortWay, check_base_url, new_session
+from novita_async._http import Delivery, DeliveryFailed, Detached, HTTPRequest, HTTPResponse
+from novita_async._transport.body import SMALL, TEXT_SLICE, WriteScheduler
+from novita_async._transport.connections import USER_AGENT, FastPath, Proxies, check_base_url, new_session
 from novita_async._transport.exchange import Exchange, Watchdog
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
@@ -30,7 +30,7 @@ class _Lane:
     session: aiohttp.ClientSession
     headers: Mapping[str, str] | None = field(repr=False)
     """Sent with each request, where they cannot be the session's."""
-    short_way: "ShortWay | None" = None
+    fast_path: "FastPath | None" = None
     """For small requests; where the session is ours and goes through no proxy."""
 
 
@@ -87,7 +87,7 @@ class AiohttpTransport:
     """Seconds in which a piece of a body must go out."""
     answer_timeout: float = field(default=120.0, kw_only=True)
     """Seconds from the last byte of the request to the last byte of the answer."""
-    _turns: Turns = field(init=False, factory=Turns)
+    _turns: WriteScheduler = field(init=False, factory=WriteScheduler)
     _lanes: dict[ApiKey, _Lane] = field(init=False, factory=dict)
     _timeouts: Mapping[str, aiohttp.ClientTimeout] = field(init=False)
     _watchdog: Watchdog = field(init=False)
@@ -130,30 +130,30 @@ class AiohttpTransport:
         exchange = self._begin(request, request.content_length, on_handover)
         return await self._carry(exchange, self._run(exchange, lane))
 
-    def leavably(
+    def detachable(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
     ) -> Callable[[], Coroutine[Any, Any, HTTPResponse]] | None:
-        """Give what exchanges one POST, as `LeavableTransport` says: where it goes the short way."""
+        """Give what exchanges one POST, as `DetachableTransport` says: where it takes the fast path."""
         try:
             lane = self._lane_of(api_key)
         except ConfigurationError:  # which `send` raises
             return None
         length = request.content_length
-        if lane.short_way is None or length > SMALL:
+        if lane.fast_path is None or length > SMALL:
             return None
-        return partial(self._send_leavably, request, length, lane, on_handover)
+        return partial(self._send_detachably, request, length, lane, on_handover)
 
-    async def _send_leavably(
+    async def _send_detachably(
         self, request: HTTPRequest, length: int, lane: _Lane, on_handover: Callable[[], None]
     ) -> HTTPResponse:
         exchange = self._begin(request, length, on_handover)
-        exchange.leavable = True
+        exchange.detachable = True
         try:
             return await self._carry(exchange, self._run(exchange, lane))
         except asyncio.CancelledError:
             if exchange.cancellation is None:
                 raise
-        raise Left(exchange.cancellation, partial(self._carry_on, exchange))
+        raise Detached(exchange.cancellation, partial(self._carry_on, exchange))
 
     async def _carry_on(self, exchange: Exchange) -> HTTPResponse:
         self._enter(exchange)
@@ -205,8 +205,8 @@ class AiohttpTransport:
         cost = _START_COST if exchange.length <= SMALL else TEXT_SLICE
         if not self._turns.enter(cost):
             await self._turns.later(cost)
-        if lane.short_way is not None and exchange.length <= SMALL:
-            return await self._run_the_short_way(exchange, lane.short_way)
+        if lane.fast_path is not None and exchange.length <= SMALL:
+            return await self._run_fast(exchange, lane.fast_path)
         while True:
             try:
                 return await exchange.read(await self._ask(exchange, lane))
@@ -215,7 +215,7 @@ class AiohttpTransport:
                     raise
                 exchange.reused = False
 
-    async def _run_the_short_way(self, exchange: Exchange, way: ShortWay) -> HTTPResponse:
+    async def _run_fast(self, exchange: Exchange, way: FastPath) -> HTTPResponse:
         request = exchange.request
         target = _target(self.base_url, request.path, request.query)
         text = exchange.text(way.head(request.method, target, exchange.length))
@@ -261,8 +261,8 @@ class AiohttpTransport:
             session = new_session(open_headers, self._timeouts["GET"], proxy)
             return _Lane(session=session, headers=secret_headers)
         session = new_session(open_headers | secret_headers, self._timeouts["GET"])
-        way = ShortWay.of(session, self.base_url, self._timeouts["POST"])
-        return _Lane(session=session, headers=None, short_way=way)
+        way = FastPath.of(session, self.base_url, self._timeouts["POST"])
+        return _Lane(session=session, headers=None, fast_path=way)
 
     async def aclose(self) -> None:
         """Close the sessions that this transport opened itself."""

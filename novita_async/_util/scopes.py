@@ -31,7 +31,7 @@ async def task_group() -> AsyncGenerator[TaskGroup]:
         raise failure
 
 
-async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:
+async def run_shielded(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:
     """Run work in a task of its own, and wait for it.
 
     Who is cancelled meanwhile waits for `grace()` seconds more, then cancels the work, and goes on being
@@ -46,7 +46,7 @@ async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float
         raise
 
 
-async def see_out(work: Coroutine[Any, Any, None], grace: float) -> None:
+async def finish_detached(work: Coroutine[Any, Any, None], grace: float) -> None:
     """Run what somebody who is being cancelled has left, for `grace` seconds, then cancel it.
 
     However short the grace is, the work is begun, so that it can tidy up.

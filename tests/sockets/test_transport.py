@@ -1035,7 +1035,7 @@ async def test_an_unforeseen_failure_is_named():
     assert _connections.has_news(None) is False
 
 
-# --- The short way ------------------------------------------------------------------------------------------
+# --- The fast path ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", [close, reset])
