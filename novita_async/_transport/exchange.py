@@ -121,14 +121,15 @@ class Watchdog:
 
     tick: float
     """Seconds between two rounds. Shrinks with the deadlines of requests."""
-    _watched: set[AiohttpExchange] = field(init=False, factory=set)
+    watched: set[AiohttpExchange] = field(init=False, factory=set)
+    """Exchanges that have begun and not ended."""
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     def __repr__(self) -> str:
-        return f"<Watchdog of {len(self._watched)}, {'awake' if self._timer else 'asleep'}>"
+        return f"<Watchdog of {len(self.watched)}, {'awake' if self._timer else 'asleep'}>"
 
     def watch(self, exchange: AiohttpExchange) -> None:
-        self._watched.add(exchange)
+        self.watched.add(exchange)
         if exchange.answer_timeout < 10 * self.tick > 10 * _LEAST_TICK:
             self.stop()
             self.tick = max(exchange.answer_timeout / 10, _LEAST_TICK)
@@ -136,12 +137,13 @@ class Watchdog:
             self._timer = asyncio.get_running_loop().call_later(self.tick, self._go_round)
 
     def forget(self, exchange: AiohttpExchange) -> None:
-        self._watched.discard(exchange)
+        self.watched.discard(exchange)
 
     def _go_round(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.tick, self._go_round) if self._watched else None
-        for exchange in [one for one in self._watched if one.due <= loop.time()]:
+        self._timer = loop.call_later(self.tick, self._go_round) if self.watched else None
+        now = loop.time()
+        for exchange in [one for one in self.watched if one.due <= now and not one.is_detached]:
             exchange.expire()
 
     def stop(self) -> None:

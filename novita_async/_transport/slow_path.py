@@ -4,8 +4,8 @@
   at, and the loop may read first: a 413 or 429 that comes while the body still goes out is an answer, and
   after an answer nothing more is written.
 * A session of the user's may hand out a kept-alive connection on which something came unasked: a late 408, an
-  answer too many. An answer that is there before anything was written is nobody's: its connection is dropped
-  and another one taken. To see that, a question has an empty body in such a session.
+  answer too many. An answer that is there before anything was written, or before the loop has turned once, is
+  nobody's: its connection is dropped and another one taken.
 * aiohttp writes in a task of its own. What cancels every task, as `asyncio.run` does in the end, cancels that
   one too; a body that was handed over is then in the socket's buffer, and goes out all the same.
 """
@@ -33,7 +33,7 @@ from novita_async._transport.connections import (
 from novita_async._transport.exchange import AiohttpExchange
 from novita_async.errors import InvalidRequest
 
-_MOST_UNASKED: Final = 5
+_MOST_UNASKED: Final = 20
 """Connections on which an answer came unasked before the exchange is given up."""
 
 
@@ -51,8 +51,6 @@ class SlowExchange(AiohttpExchange):
     """Seconds in which a piece of a body must go out."""
     is_given: bool
     """Whether the session is the user's, who may bound it: waiting for a connection has no deadline then."""
-    is_live: bool
-    """Whether the session hands out no connection on which something came unasked."""
     begun: bool = False
     """Whether something of the request was written."""
     reused: bool = False
@@ -66,14 +64,16 @@ class SlowExchange(AiohttpExchange):
             self.expect_within(self.answer_timeout)
         elif not self.is_given:
             self.expect_within(self.stall_timeout)
-        has_body = self.request.method == "POST" or not self.is_live
+        if self.request.method == "POST" and not self.length:
+            self.hand_over()  # an empty body may never be asked for
         while True:
-            self.begun = not has_body
+            self.begun = False
+            turn = asyncio.get_running_loop().call_soon(self._note_turn) if not self.length else None
             try:
                 response = await self.session.request(
                     self.request.method,
                     self.url,
-                    data=_Payload(self) if has_body else None,
+                    data=_Payload(self) if self.length else None,
                     headers=self.headers,
                     timeout=self.timeout,
                     allow_redirects=False,
@@ -85,6 +85,9 @@ class SlowExchange(AiohttpExchange):
                     raise
                 self.reused = False
                 continue
+            finally:
+                if turn is not None:
+                    turn.cancel()
             if self.begun:
                 return await self._read_answer(response)
             response.close()
@@ -92,6 +95,9 @@ class SlowExchange(AiohttpExchange):
             if self._unasked == _MOST_UNASKED:
                 words = f"answered {response.status} before anything was asked"
                 raise DeliveryFailed(Delivery.NOT_SENT, words, status=response.status)
+
+    def _note_turn(self) -> None:
+        self.begun = True
 
     @property
     def _may_take_another(self) -> bool:
@@ -106,10 +112,7 @@ class SlowExchange(AiohttpExchange):
         )  # aiohttp forgets it when it closes, which waits for what is still buffered
         try:
             self._refuse_stale(writer)
-            if self.request.method == "GET":
-                await self._read_first(writer)
-                self.begun = True
-            elif self.length <= SMALL:
+            if self.length <= SMALL:
                 await self._write_last(writer, whole(self.request, self.length))
             else:
                 await self._write_pieces(writer)
@@ -121,13 +124,13 @@ class SlowExchange(AiohttpExchange):
             raise
 
     def _refuse_stale(self, writer: AbstractStreamWriter) -> None:
-        """Drop a connection whose unasked words would be taken for the answer; a purchase also an idle one."""
+        """Drop a connection that idled for long, or whose unasked words would be taken for the answer."""
         protocol = getattr(writer, "protocol", None)
         used_at = None if protocol is None else LAST_USED.get(protocol)
         unasked = getattr(protocol, "should_close", False)
         self.reused = used_at is not None or unasked
         idle = asyncio.get_running_loop().time() - used_at if used_at is not None else 0.0
-        if unasked or (idle > KEEPALIVE and self.request.method == "POST"):
+        if idle > KEEPALIVE or unasked:
             raise aiohttp.ClientConnectionResetError
 
     async def _write_pieces(self, writer: AbstractStreamWriter) -> None:
@@ -203,7 +206,7 @@ class _Payload(aiohttp.Payload):
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        return _HEADERS[self.exchange.request.method]
+        return _HEADERS
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise NotImplementedError("the body is never whole in memory")
@@ -212,8 +215,4 @@ class _Payload(aiohttp.Payload):
         await self.exchange.write(writer)
 
 
-_HEADERS: Final = {
-    "GET": CIMultiDict({"Accept": "application/json"}),
-    "POST": CIMultiDict({"Content-Type": "application/json"}),
-}
-"""By method. aiohttp wants one at least."""
+_HEADERS: Final = CIMultiDict({"Content-Type": "application/json"})

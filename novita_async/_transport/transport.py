@@ -86,9 +86,6 @@ class AiohttpTransport:
     _sessions: dict[ApiKey, _KeyedSession] = field(init=False, factory=dict)
     _timeouts: Mapping[str, aiohttp.ClientTimeout] = field(init=False)
     _watchdog: Watchdog = field(init=False)
-    _in_flight: set[AiohttpExchange] = field(init=False, factory=set)
-    _is_live: bool = field(init=False)
-    """Whether our sessions hand out no connection on which something came unasked."""
     _reached: bool = field(init=False, default=False)
     """Whether there was ever a connection to the host."""
     _answered: int = field(init=False, default=0)
@@ -107,18 +104,18 @@ class AiohttpTransport:
         )
         self._timeouts = {"GET": get, "POST": post}
         self._watchdog = Watchdog(tick=min(self.stall_timeout, self.answer_timeout) / 10)
-        self._is_live = self.session is None and is_usable()
+        is_usable()  # what is to be said about aiohttp is said before anything is bought
 
     def __repr__(self) -> str:
         return (
-            f"<AiohttpTransport to {self.base_url}, {len(self._in_flight)} in flight, "
+            f"<AiohttpTransport to {self.base_url}, {len(self._watchdog.watched)} in flight, "
             f"{self._answered} answered>"
         )
 
     def statistics(self) -> TransportStatistics:
         """What it has done so far."""
         return TransportStatistics(
-            in_flight=len(self._in_flight),
+            in_flight=len(self._watchdog.watched),
             answered=self._answered,
             not_sent=self._not_sent,
             unknown=self._unknown,
@@ -150,7 +147,6 @@ class AiohttpTransport:
             scheduler=self._scheduler,
             stall_timeout=self.stall_timeout if timeout is None else min(timeout, self.stall_timeout),
             is_given=self.session is not None,
-            is_live=self._is_live,
         )
         return await self._run(exchange, _START_COST if length <= SMALL else TEXT_SLICE)
 
@@ -202,7 +198,6 @@ class AiohttpTransport:
     async def _carry(self, exchange: AiohttpExchange, course: Awaitable[HTTPResponse]) -> HTTPResponse:
         """Watch over an exchange, count what becomes of it, and translate it."""
         self._watchdog.watch(exchange)
-        self._in_flight.add(exchange)
         try:
             answer = await course
         except BaseException as error:  # noqa: BLE001 - it is raised again, or counted
@@ -215,9 +210,8 @@ class AiohttpTransport:
             self._reached = True
             return answer
         finally:
-            self._watchdog.forget(exchange)
             if not exchange.is_detached:
-                self._in_flight.discard(exchange)
+                self._watchdog.forget(exchange)
                 if self._closed:
                     self._ended.set()
         if isinstance(failure, DeliveryFailed) and failure.delivery is Delivery.UNKNOWN:
@@ -238,7 +232,7 @@ class AiohttpTransport:
 
     def _new_session(self, api_key: ApiKey) -> _KeyedSession:
         given = self.session
-        if given is not None and given.auth is not None:  # aiohttp refuses to send both; no key would arrive
+        if getattr(given, "auth", None) is not None:  # aiohttp refuses to send both; no key would arrive
             raise ConfigurationError(
                 problem="the session has a login of its own, which collides with the key",
                 advice="leave auth= out of it",
@@ -260,10 +254,10 @@ class AiohttpTransport:
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self.drain):
-                while any(exchange.handed_over for exchange in self._in_flight):
+                while any(exchange.handed_over for exchange in self._watchdog.watched):
                     self._ended.clear()
                     await self._ended.wait()
-        if not self._in_flight:
+        if not self._watchdog.watched:
             self._watchdog.stop()
         sessions, self._sessions = self._sessions, {}
         for keyed in sessions.values():
