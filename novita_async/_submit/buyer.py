@@ -154,7 +154,7 @@ class Buyer(Asker):
             lost = permit.callback if purchase.state is State.UNCERTAIN else lost
             spent += loop_time() - permit.lease.slot.announced_at
             try:
-                unreached = patient and isinstance(purchase.error, NotSent)
+                unreached = patient and isinstance(purchase.error, NotSent) and purchase.error.retryable
                 pause = self._next_pause(
                     purchase, permit, 1 if unreached else number, 0.0 if unreached else spent
                 )
@@ -293,10 +293,17 @@ class Buyer(Asker):
         if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
             # A refusal whose explanation broke off is a refusal.
             return self._answered(purchase, permit, HTTPResponse(status=failed.status))
-        permit.failure = Failure(delivery=failed.delivery, purchase=True, status=failed.status)
+        permit.failure = Failure(
+            delivery=failed.delivery, purchase=True, status=failed.status, passes=failed.passes
+        )
         if failed.delivery is Delivery.NOT_SENT:
-            error = NotSent(cause=failed.cause, attempts=purchase.attempts, account=permit.label)
-            reached = permit.cancellation is not None
+            error = NotSent(
+                cause=failed.cause,
+                attempts=purchase.attempts,
+                account=permit.label,
+                retryable=failed.passes,
+            )
+            reached = permit.cancellation is not None or not failed.passes  # no outage: nothing trips
             return NotBought(loop_time(), error, seen=False, reached=reached)
         return Lost(
             loop_time(),
