@@ -129,7 +129,7 @@ class NovitaClient:
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
-        self._transport = transport or AiohttpTransport(base_url, session=session)
+        self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
         self._pool = SessionPool.of(owners, self._polling.polls_per_second)

@@ -43,6 +43,10 @@ from novita_async.models.requests import AnyTask, Request
 from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
 from novita_async.tasks import Task
 
+SUBMIT_TIMEOUT: Final = 120.0
+"""Seconds for the answer to a purchase: long, because giving up leaves it uncertain."""
+QUESTION_TIMEOUT: Final = 30.0
+"""Seconds for the answer to a question, which costs nothing to ask again."""
 _SHOWN: Final = 2048
 
 _REASONS: Final[Mapping[str, tuple[type[APIError], Mapping[str, Any]]]] = {
@@ -121,7 +125,7 @@ _LEGACY_CODES: Final[Mapping[int, type[APIError]]] = {
 def submission(request: Request, endpoints: Endpoints, callback_url: str | None = None) -> HTTPRequest:
     """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written as JSON."""
     body = codec.body_parts(request, callback_url)
-    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body)
+    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body, timeout=SUBMIT_TIMEOUT)
 
 
 def takes_callback(request: Request) -> bool:
@@ -174,7 +178,8 @@ def _seen(response: HTTPResponse) -> str:
 
 def poll(task_id: str, endpoints: Endpoints) -> HTTPRequest:
     """Ask how a task is doing."""
-    return HTTPRequest(method="GET", path=endpoints.task_result, query=(("task_id", task_id),))
+    query = (("task_id", task_id),)
+    return HTTPRequest(method="GET", path=endpoints.task_result, query=query, timeout=QUESTION_TIMEOUT)
 
 
 _SUCCESS: Final = TaskStatus.SUCCEED.encode()
@@ -276,7 +281,9 @@ def models(filters: Mapping[str, str], cursor: str | None, limit: int, endpoints
     """Ask for a page of the model listing; `cursor` is that of the page before."""
     page = {"pagination.limit": str(limit)} | ({"pagination.cursor": cursor} if cursor else {})
     query = {f"filter.{name}": value for name, value in filters.items()} | page
-    return HTTPRequest(method="GET", path=endpoints.models, query=tuple(query.items()))
+    return HTTPRequest(
+        method="GET", path=endpoints.models, query=tuple(query.items()), timeout=QUESTION_TIMEOUT
+    )
 
 
 def read_models(response: HTTPResponse) -> ModelPage:
@@ -291,7 +298,7 @@ def read_models(response: HTTPResponse) -> ModelPage:
 
 def balance(endpoints: Endpoints) -> HTTPRequest:
     """Ask what is left to spend."""
-    return HTTPRequest(method="GET", path=endpoints.balance)
+    return HTTPRequest(method="GET", path=endpoints.balance, timeout=QUESTION_TIMEOUT)
 
 
 def read_balance(response: HTTPResponse) -> Balance:

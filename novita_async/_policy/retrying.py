@@ -105,6 +105,8 @@ class Failure:
     """How far it got."""
     purchase: bool
     """True for a POST, which may buy; False for a GET, which may be repeated freely."""
+    passes: bool = True
+    """Whether waiting can help."""
     status: int | None = None
     """HTTP status, where a status line came back, even if the body was cut."""
     reason: str | None = None
@@ -134,6 +136,8 @@ def _is_early_redirect(failure: Failure) -> bool:
 
 
 def _is_final(failure: Failure) -> bool:
+    if not failure.passes:
+        return True
     if failure.reason in NO_TASK_REASONS:
         return False
     if failure.reason in FINAL_REASONS:

@@ -24,7 +24,14 @@ import anyio
 from attrs import define, evolve, field
 
 from novita_async._api import protocol
-from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, LeavableTransport, Left
+from novita_async._http import (
+    Delivery,
+    DeliveryFailed,
+    DetachableTransport,
+    Detached,
+    HTTPRequest,
+    HTTPResponse,
+)
 from novita_async._policy.retrying import Failure, Retry
 from novita_async._policy.spending import Spending
 from novita_async._purchase.journal import Deferred
@@ -53,7 +60,7 @@ from novita_async._submit.callbacks import Callback
 from novita_async._submit.pool import Lease
 from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
-from novita_async._util.scopes import see_out, see_through
+from novita_async._util.scopes import finish_detached, run_shielded
 from novita_async.errors import (
     APIError,
     JournalError,
@@ -127,11 +134,11 @@ class Buyer(Asker):
     """What may be spent. None: as much as the accounts have."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
-    _leavable: LeavableTransport | None = field(init=False)
+    _detaching: DetachableTransport | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        leavable = isinstance(self.transport, LeavableTransport) and self.drain > 0
-        self._leavable = cast("LeavableTransport", self.transport) if leavable else None
+        detachable = isinstance(self.transport, DetachableTransport) and self.drain > 0
+        self._detaching = cast("DetachableTransport", self.transport) if detachable else None
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
@@ -211,7 +218,7 @@ class Buyer(Asker):
         if purchase.state is UNCERTAIN and permit.callback is not None:
             effort.recovered = permit.callback.recovered = effort.recovered or anyio.Event()
         effort.spent += loop_time() - permit.lease.slot.announced_at
-        waits_out = effort.patient and isinstance(purchase.error, NotSent)
+        waits_out = effort.patient and isinstance(purchase.error, NotSent) and purchase.error.retryable
         number, spent = (1, 0.0) if waits_out else (effort.number, effort.spent)
         pause = self._next_pause(purchase, permit, number, spent)
         if purchase.state is UNCERTAIN:  # the retry policy risks paying twice
@@ -235,27 +242,27 @@ class Buyer(Asker):
 
     async def _attempt(self, purchase: Purchase, permit: Permit) -> None:
         """Send once, in a way that outlives a cancellation if it must. Raises `Deferred`: not sent."""
-        account, leavably = permit.lease.account, None
+        account, detachable = permit.lease.account, None
         announced = Announced(permit.lease.slot.announced_at, account.label, permit.token)
         key = account.api_key
         if purchase.journal is None:
             self.purchases.happen(purchase, announced)
             self._expect_event(purchase, permit)
-            if self._leavable is not None:
-                leavably = self._leavable.leavably(permit.http, key, on_handover=permit.hand_over)
+            if self._detaching is not None:
+                detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
             await self._admit(purchase, permit, announced)
-        if leavably is None:
+        if detachable is None:
             send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
-            await see_through(
+            await run_shielded(
                 self._carry(purchase, permit, send), lambda: self.drain if permit.handed_over else 0.0
             )
             return
         try:
-            await self._carry(purchase, permit, leavably)
-        except Left as left:
-            await see_out(self._carry(purchase, permit, left.rest), self.drain)
-            permit.cancellation = cast("asyncio.CancelledError", left.cancellation)
+            await self._carry(purchase, permit, detachable)
+        except Detached as detached:
+            await finish_detached(self._carry(purchase, permit, detached.rest), self.drain)
+            permit.cancellation = cast("asyncio.CancelledError", detached.cancellation)
         if permit.cancellation is not None:
             raise permit.cancellation
 
@@ -270,7 +277,7 @@ class Buyer(Asker):
             raise
         self._expect_event(purchase, permit)
         if _cancelling() > cancelling:
-            await see_through(self._carry(purchase, permit, _never), lambda: self.drain)
+            await run_shielded(self._carry(purchase, permit, _never), lambda: self.drain)
 
     def _expect_event(self, purchase: Purchase, permit: Permit) -> None:
         if permit.token is not None:
@@ -350,10 +357,17 @@ class Buyer(Asker):
         if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
             # A refusal whose explanation broke off is a refusal.
             return self._answered(purchase, permit, HTTPResponse(status=failed.status))
-        permit.failure = Failure(delivery=failed.delivery, purchase=True, status=failed.status)
+        permit.failure = Failure(
+            delivery=failed.delivery, purchase=True, status=failed.status, passes=failed.passes
+        )
         if failed.delivery is Delivery.NOT_SENT:
-            error = NotSent(cause=failed.cause, attempts=purchase.attempt, account=permit.label)
-            reached = permit.cancellation is not None
+            error = NotSent(
+                cause=failed.cause,
+                attempts=purchase.attempt,
+                account=permit.label,
+                retryable=failed.passes,
+            )
+            reached = permit.cancellation is not None or not failed.passes  # no outage: nothing trips
             return NotBought(loop_time(), error, seen=False, reached=reached)
         return Lost(
             loop_time(),
