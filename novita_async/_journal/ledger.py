@@ -52,7 +52,7 @@ import attrs
 from attrs import evolve, field, frozen
 
 from novita_async._api.codec import body_parts, request_from_wire
-from novita_async._policy.pacing import HOLD
+from novita_async._policy.pacing import WINDOW
 from novita_async.errors import Fault, InvalidRequest, JournalError, NovitaError, TaskFailed, redacted
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import AnyTask, Request
@@ -498,7 +498,7 @@ def _announce(row: Row, facts: Told) -> dict[str, Any]:
 
 def _counting(attempts: tuple[Attempt, ...], now: float) -> tuple[Attempt, ...]:
     """Those that still count: in the window, or as money."""
-    return tuple(attempt for attempt in attempts if attempt.lasting or _latest(attempt) + HOLD > now)
+    return tuple(attempt for attempt in attempts if attempt.lasting or _latest(attempt) + WINDOW > now)
 
 
 def _come_back(row: Row, facts: Told) -> dict[str, Any]:
