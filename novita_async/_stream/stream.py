@@ -284,9 +284,7 @@ class Stream:
         """Returns whether there is something to go on with."""
         hold = self._buyer.callbacks.hold
         try:
-            await self._buyer.buy(
-                purchase, interactive=self._interactive, hold=hold, patient=self._resume is not None
-            )
+            await self._buyer.buy(purchase, interactive=self._interactive, hold=hold, patient=True)
         except SubmissionUncertain:
             self._buyer.emit(Finished(outcome=_outcome(purchase)))
         except JournalError as error:

@@ -15,6 +15,7 @@ cancellation comes: few do, and tasks cost.
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -49,12 +50,12 @@ from novita_async._purchase.machine import (
     next_action,
     settlement,
 )
-from novita_async._submit.asker import Asker, without_key
+from novita_async._submit.asker import Asker, is_lasting, without_key
 from novita_async._submit.callbacks import Callback
-from novita_async._submit.pool import Lease
+from novita_async._submit.pool import Permit as PoolPermit
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import see_out, see_through
-from novita_async.errors import APIError, NotSent, NovitaError, RateLimited, SubmissionUncertain
+from novita_async.errors import APIError, NotSent, NovitaError, SubmissionUncertain
 from novita_async.events import AccountDisabled, Retrying
 from novita_async.tasks import Task
 
@@ -65,7 +66,7 @@ _TOKEN_BYTES: Final = 16
 class Permit:
     """What one attempt may use. It is settled once, by what came of the attempt."""
 
-    lease: Lease
+    lease: PoolPermit
     http: HTTPRequest
     cost: Decimal | None
     callback: Callback | None = None
@@ -75,6 +76,8 @@ class Permit:
     retry_after: float | None = None
     cancellation: asyncio.CancelledError | None = None
     """What broke it off."""
+    tripped: bool = False
+    """Whether the account's breaker decides about the next attempt's time, for all."""
 
     @property
     def label(self) -> str:
@@ -114,7 +117,7 @@ class Buyer(Asker):
         Args:
             purchase: What to buy. However this ends, it says so.
             interactive: Go before those that are not.
-            patient: Wait for as long as it takes where the service cannot be reached.
+            patient: Wait out an outage of any length, rather than `RetryPolicy.max_elapsed`.
             hold: Seconds to wait for the event of an attempt whose answer was lost, where it has a callback.
 
         Raises:
@@ -130,13 +133,20 @@ class Buyer(Asker):
             try:
                 cost = await self._reserve(purchase, self.spending) if self.spending else None
                 lease = await self.pool.acquire(
-                    http.path, purchase.images, interactive=interactive, again=again, on_wait=self.emit
+                    http.path,
+                    purchase.images,
+                    interactive=interactive,
+                    again=again,
+                    max_outage=math.inf if patient else max(0.0, self.retry.max_elapsed - spent),
+                    on_wait=self.emit,
                 )
             except BaseException as error:
                 if cost is not None:
                     self._settle_cost(cost, bought=False)
                 if not isinstance(error, NovitaError):
                     raise
+                if isinstance(error, NotSent):
+                    error.attempts = purchase.attempts
                 return await self._give_up(purchase, error, lost, hold)
             permit = Permit(lease, http, cost)
             await self._attempt(purchase, permit)
@@ -147,19 +157,15 @@ class Buyer(Asker):
             lost = permit.callback if purchase.state is State.UNCERTAIN else lost
             spent += loop_time() - permit.lease.slot.announced_at
             try:
-                unreached = patient and isinstance(purchase.error, NotSent)
-                pause = self._next_pause(
-                    purchase, permit, 1 if unreached else number, 0.0 if unreached else spent
-                )
+                elapsed = 0.0 if patient and permit.tripped else spent
+                pause = self._next_pause(purchase, permit, number, elapsed)
             except NovitaError as error:
                 return await self._give_up(purchase, error, lost, hold)
             if purchase.state is State.UNCERTAIN:  # the retry policy risks paying twice
                 await self.purchases.record(purchase, Reopened(loop_time()))
             if pause is not None:
                 number, spent = number + 1, spent + pause
-                if not isinstance(
-                    purchase.error, RateLimited | NotSent
-                ):  # there the account's gate makes all wait
+                if not permit.tripped:
                     await anyio.sleep(pause)
             again = True
         return purchase.paid_task
@@ -208,6 +214,7 @@ class Buyer(Asker):
         """Exchange, read, settle, record. What the exchange ends with is a fact, and is not raised."""
         try:
             response = await send()
+            self.reached = True
         except DeliveryFailed as failed:
             fact = self._failed(purchase, permit, failed)
         except NovitaError as error:  # the body could not be made: a picture changed under our hands
@@ -289,7 +296,12 @@ class Buyer(Asker):
         permit.failure = Failure(delivery=failed.delivery, purchase=True, status=failed.status)
         if failed.delivery is Delivery.NOT_SENT:
             error = NotSent(cause=failed.cause, attempts=purchase.attempts, account=permit.label)
-            reached = permit.cancellation is not None
+            lasting = is_lasting(failed.cause, reached=self.reached)
+            if lasting:  # told at once, and not by each request of a stream
+                error.scope, error.retryable = "account", False
+                if self.pool.disable(permit.label, error):
+                    self.emit(AccountDisabled(account=permit.label, error=error))
+            reached = permit.cancellation is not None or lasting
             return NotBought(loop_time(), error, seen=False, reached=reached)
         return Lost(
             loop_time(),
@@ -304,14 +316,12 @@ class Buyer(Asker):
 
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""
-        if settled is UNSEEN:
-            self.pool.released(permit.lease)
-        elif settled is LOST or settled is UNREACHED:
-            self.pool.broken(permit.lease, now, self.jitter(), seen=settled is LOST)
-        elif settled is REJECTED:
-            self.pool.rejected(permit.lease, permit.retry_after, self.jitter())
-        else:
-            self.pool.answered(permit.lease, now)
+        notice = self.pool.settle(
+            permit.lease, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
+        )
+        if notice is not None:
+            self.emit(notice)
+        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
         if permit.cost is not None:
             self._settle_cost(permit.cost, bought=settled is SPENT or settled is LOST)
 
