@@ -125,6 +125,35 @@ class AccountDisabled:
 
 
 @frozen(kw_only=True)
+class BreakerOpened:
+    """Nothing is sent for an account for a while: the service refused, did not answer, or was not reached.
+
+    A failed probe opens the breaker again: `trips` counts.
+    """
+
+    account: str
+    """Label of the account."""
+    endpoint: str | None
+    """Path of the submission that tripped the breaker; None where polls did."""
+    cause: str
+    """`rate limited`, `uncertain` or `unreachable`."""
+    after: float
+    """Seconds until one request finds out whether the service is well again."""
+    trips: int
+    """How often the breaker opened in a row, from 1."""
+
+
+@frozen(kw_only=True)
+class BreakerClosed:
+    """An account sends again as its quota allows."""
+
+    account: str
+    """Label of the account."""
+    after: float
+    """Seconds since the breaker opened."""
+
+
+@frozen(kw_only=True)
 class Finished:
     """A request came to one of its four ends."""
 
@@ -144,7 +173,18 @@ class FileSaved:
     """Its length in bytes."""
 
 
-Event = Transition | Planned | Paced | Retrying | Polled | AccountDisabled | Finished | FileSaved
+Event = (
+    Transition
+    | Planned
+    | Paced
+    | Retrying
+    | Polled
+    | AccountDisabled
+    | BreakerOpened
+    | BreakerClosed
+    | Finished
+    | FileSaved
+)
 
 
 class Observer(Protocol):
@@ -157,6 +197,8 @@ __all__ = [
     "AccountDisabled",
     "Announced",
     "Bought",
+    "BreakerClosed",
+    "BreakerOpened",
     "Completed",
     "Event",
     "Fact",

@@ -175,14 +175,14 @@ class Saver:
             folder: Where to.
             name: Beginning of the file names, or what makes them. None: the task's id.
             patience: Seconds to go on with one file that cannot be had, where that is longer than the retry
-                policy's patience.
+                policy's `max_elapsed`.
             owned: Nobody else saves this task here, so what an earlier process has left of it is taken over.
 
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
         naming = name if callable(name) else _numbered(name or result.task.task_id)
-        retry = evolve(self._retry, patience=max(patience, self._retry.patience))
+        retry = evolve(self._retry, max_elapsed=max(patience, self._retry.max_elapsed))
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place, owned=owned)

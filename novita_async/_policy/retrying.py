@@ -6,7 +6,7 @@ A POST is a purchase and the API has no idempotency key, so two questions are ke
   answered with a 4xx, or if the answer is JSON whose reason says that no task was made. Everything else
   (another 5xx, a 2xx without a readable task id, silence) leaves it open, and what is open is not sent
   again unless the caller opts in.
-* `RetryPolicy.decide(failure, ...)`: can trying again help, and is there patience left?
+* `RetryPolicy.decide(failure, ...)`: can trying again help, and is there time left?
 
 Reasons come before statuses: the service answers an empty balance with 400 and with 403.
 """
@@ -77,7 +77,7 @@ class StopReason(Enum):
     """Sending it again may pay twice."""
     OUT_OF_ATTEMPTS = "attempts used up"
     """It was tried as often as allowed."""
-    OUT_OF_PATIENCE = "patience used up"
+    OUT_OF_TIME = "time used up"
     """It was tried for as long as allowed."""
 
 
@@ -187,12 +187,13 @@ def _at_least_one(_: object, attribute: "Attribute[int | None]", value: int | No
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How patient to be with what failed, and whether to risk paying twice."""
+    """For how long to try what failed again, and whether to risk paying twice."""
 
-    patience: float = field(default=300.0, validator=_not_negative)
-    """Seconds of trying and pausing for one exchange; waiting for the account's quota does not count."""
+    max_elapsed: float = field(default=300.0, validator=_not_negative)
+    """Seconds of trying and pausing for one exchange; waiting for the account's quota does not count.
+    `stream` and `batch` wait longer while the account's circuit breaker is open: until the outage is over."""
     attempts: int | None = field(default=None, validator=_at_least_one)
-    """How often at most, the first one included. None: as often as patience allows."""
+    """How often at most, the first one included. None: as often as time allows."""
     base: float = field(default=0.5, validator=_positive)
     """Seconds: the longest first pause. It doubles with each attempt."""
     cap: float = field(default=30.0, validator=_positive)
@@ -217,10 +218,10 @@ class RetryPolicy:
             return Stop(reason=StopReason.REFUSED)
         if self.attempts is not None and attempt >= self.attempts:
             return Stop(reason=StopReason.OUT_OF_ATTEMPTS)
-        if elapsed >= self.patience:
-            return Stop(reason=StopReason.OUT_OF_PATIENCE)
+        if elapsed >= self.max_elapsed:
+            return Stop(reason=StopReason.OUT_OF_TIME)
         pause = self._pause(failure, attempt, jitter)
-        return Retry(after=min(pause, self.patience - elapsed))
+        return Retry(after=min(pause, self.max_elapsed - elapsed))
 
     def capped(self, retry_after: float | None) -> float | None:
         """Cut what the service asked for to what is granted."""

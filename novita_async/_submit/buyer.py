@@ -14,6 +14,7 @@ cancellation comes: few do, and tasks cost. A cancellation that comes before the
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -57,7 +58,7 @@ from novita_async._purchase.machine import (
 )
 from novita_async._submit.asker import Asker, without_key
 from novita_async._submit.callbacks import Callback
-from novita_async._submit.pool import Lease
+from novita_async._submit.pool import Grant
 from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import finish_detached, run_shielded
@@ -66,7 +67,6 @@ from novita_async.errors import (
     JournalError,
     NotSent,
     NovitaError,
-    RateLimited,
     SubmissionUncertain,
 )
 from novita_async.events import AccountDisabled, Paced, Retrying
@@ -79,7 +79,7 @@ _TOKEN_BYTES: Final = 16
 class Permit:
     """What one attempt may use. Settled once, by the fact that the attempt ends in."""
 
-    lease: Lease
+    lease: Grant
     """The slot in a window."""
     http: HTTPRequest
     """What is sent."""
@@ -97,6 +97,8 @@ class Permit:
     """Seconds that the service asked to wait."""
     cancellation: asyncio.CancelledError | None = None
     """What broke the exchange off."""
+    tripped: bool = False
+    """Whether the account's breaker decides when the next attempt goes, for all."""
 
     @property
     def label(self) -> str:
@@ -158,7 +160,7 @@ class Buyer(Asker):
         Args:
             purchase: What to buy. The record says how this ended.
             interactive: Go before purchases that are not.
-            patient: Wait for as long as it takes where the service cannot be reached.
+            patient: Wait out an outage of any length, rather than `RetryPolicy.max_elapsed`.
             recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
                 a callback.
 
@@ -196,11 +198,14 @@ class Buyer(Asker):
                 purchase.images,
                 interactive=effort.interactive,
                 again=effort.again,
+                max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
                 on_wait=partial(self._tell_paced, purchase),
             )
-        except BaseException:
+        except BaseException as error:
             if cost is not None:
                 self._settle_cost(cost, bought=False)
+            if isinstance(error, NotSent):
+                error.attempts = purchase.attempt
             raise
         permit = Permit(lease, http, cost)
         if self.callbacks.base is not None and protocol.takes_callback(purchase.wish):
@@ -218,14 +223,13 @@ class Buyer(Asker):
         if purchase.state is UNCERTAIN and permit.callback is not None:
             effort.recovered = permit.callback.recovered = effort.recovered or anyio.Event()
         effort.spent += loop_time() - permit.lease.slot.announced_at
-        waits_out = effort.patient and isinstance(purchase.error, NotSent) and purchase.error.retryable
-        number, spent = (1, 0.0) if waits_out else (effort.number, effort.spent)
-        pause = self._next_pause(purchase, permit, number, spent)
+        spent = 0.0 if effort.patient and permit.tripped else effort.spent
+        pause = self._next_pause(purchase, permit, effort.number, spent)
         if purchase.state is UNCERTAIN:  # the retry policy risks paying twice
             await self.purchases.record(purchase, Reopened(loop_time()))
         if pause is not None:
             effort.number, effort.spent = effort.number + 1, effort.spent + pause
-            if not isinstance(purchase.error, RateLimited | NotSent):  # there the breaker makes all wait
+            if not permit.tripped:
                 await anyio.sleep(pause)
 
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
@@ -340,8 +344,8 @@ class Buyer(Asker):
         error.account = permit.label
         if isinstance(error, APIError):
             error.retry_after = permit.retry_after
-        if error.scope == "account" and self.pool.disable(permit.label, error):
-            self.emit(AccountDisabled(account=permit.label, error=error))
+        if error.scope == "account":
+            self._disable(permit, error)
         permit.failure = Failure(
             delivery=Delivery.NOT_SENT if response.early else Delivery.ANSWERED,
             purchase=True,
@@ -352,6 +356,10 @@ class Buyer(Asker):
         if isinstance(error, SubmissionUncertain):
             return Lost(loop_time(), error)
         return NotBought(loop_time(), error, seen=not response.early)
+
+    def _disable(self, permit: Permit, error: NovitaError) -> None:
+        if self.pool.disable(permit.label, error):
+            self.emit(AccountDisabled(account=permit.label, error=error))
 
     def _failed(self, purchase: Purchase, permit: Permit, failed: DeliveryFailed) -> Verdict:
         if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
@@ -367,6 +375,9 @@ class Buyer(Asker):
                 account=permit.label,
                 retryable=failed.passes,
             )
+            if not failed.passes:  # told at once, and not by each request of a stream
+                error.scope = "account"
+                self._disable(permit, error)
             reached = permit.cancellation is not None or not failed.passes  # no outage: nothing trips
             return NotBought(loop_time(), error, seen=False, reached=reached)
         return Lost(
@@ -382,14 +393,12 @@ class Buyer(Asker):
 
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""
-        if settled is UNSEEN:
-            self.pool.released(permit.lease)
-        elif settled is LOST or settled is UNREACHED:
-            self.pool.broken(permit.lease, now, self.jitter(), seen=settled is LOST)
-        elif settled is REJECTED:
-            self.pool.rejected(permit.lease, permit.retry_after, self.jitter())
-        else:
-            self.pool.answered(permit.lease, now)
+        notice = self.pool.settle(
+            permit.lease, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
+        )
+        if notice is not None:
+            self.emit(notice)
+        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
         if permit.cost is not None:
             self._settle_cost(permit.cost, bought=settled is SPENT or settled is LOST)
 

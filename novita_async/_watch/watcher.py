@@ -431,8 +431,8 @@ class Watcher:
         record.last_error = error
         if not error.retryable and not self._may_be_too_early(record, error, now):
             return Failed(task=record.task, request=record.request, error=error)
-        if record.doubted_at is None:
-            record.doubted_at = now
+        began_at = now if record.doubted_at is None else record.doubted_at
+        record.doubted_at = max(began_at, self._asker.pool.doubts_count_from(record.task.account, now))
         if now - record.doubted_at > self._polling.patience:
             return record.unfinished(now)
         hint = error.retry_after if isinstance(error, APIError) else None

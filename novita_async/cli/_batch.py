@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, HOLD
+from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, WINDOW
 from novita_async._policy.spending import Budget
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import helps_to_buy_again
@@ -341,7 +341,7 @@ async def _ledger_of(journal: Path) -> Summary | None:
 def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
     images, price = sum(setup.images.values()), setup.price_each()
     quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
-    seconds = max(((each - 1) // quota * HOLD for each in setup.images.values()), default=0.0)
+    seconds = max(((each - 1) // quota * WINDOW for each in setup.images.values()), default=0.0)
     told = "your quota" if setup.images_per_minute else "the documented quota"
     output.line(f"requests: {setup.requests:,}")
     output.line(f"images: {images:,}")

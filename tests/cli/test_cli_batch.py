@@ -18,7 +18,7 @@ import pytest
 
 from novita_async import NoAnswer, NovitaClient, Task
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._policy.pacing import HOLD
+from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.machine import State
 from novita_async.cli._app import main
 from novita_async.cli._batch import quota_of
@@ -455,7 +455,7 @@ def test_a_dry_run_counts_sweeps_and_images(call, folder, serve):
     _, out, _ = call("batch", "pics", *SETTINGS, *sweeps, "--out", "made", "--dry-run", "--json")
     (plan,) = records(out)
     assert (plan["requests"], plan["images"], plan["cost"]) == (200, 400, None)
-    assert plan["seconds"] == pytest.approx(39 * HOLD, abs=0.1)
+    assert plan["seconds"] == pytest.approx(39 * WINDOW, abs=0.1)
 
 
 def test_a_dry_run_knows_what_is_in_the_journal(call, folder, serve):
@@ -742,13 +742,13 @@ def test_nothing_left_takes_no_time():
     ("left", "answered", "seconds"),
     [
         (10, [], 0),  # the first burst goes at once
-        (11, [], HOLD),
-        (25, [], 2 * HOLD),
+        (11, [], WINDOW),
+        (25, [], 2 * WINDOW),
         (5, [(0.0, 5)], 0),  # five slots are free
-        (6, [(0.0, 5)], HOLD - 20),  # the sixth takes the first slot
-        (5, [(0.0, 4), (10.0, 6)], HOLD - 10),
-        (4, [(0.0, 4), (10.0, 6)], HOLD - 20),
-        (15, [(0.0, 10)], 2 * HOLD - 20),
+        (6, [(0.0, 5)], WINDOW - 20),  # the sixth takes the first slot
+        (5, [(0.0, 4), (10.0, 6)], WINDOW - 10),
+        (4, [(0.0, 4), (10.0, 6)], WINDOW - 20),
+        (15, [(0.0, 10)], 2 * WINDOW - 20),
     ],
 )
 def test_the_quota_says_when_the_last_image_goes(left, answered, seconds):
@@ -759,14 +759,16 @@ def test_the_quota_says_when_the_last_image_goes(left, answered, seconds):
 
 def test_each_round_takes_the_way_there_and_back_as_well():
     lane = Lane(left=30, quota=10, latency=2.0)
-    assert time_left([lane], pace(duration=5.0, in_flight=100), 0.0) == pytest.approx(2 * (HOLD + 2) + 2 + 5)
+    assert time_left([lane], pace(duration=5.0, in_flight=100), 0.0) == pytest.approx(
+        2 * (WINDOW + 2) + 2 + 5
+    )
 
 
 @pytest.mark.parametrize(("sizes", "rounds"), [([3], 3), ([2], 2), ([3, 4], 3), ([30], 60)])
 def test_requests_are_not_split_to_fill_the_quota(sizes, rounds):
     answered = [(0.0, size) for size in sizes]
     lane = Lane(left=52 if sizes != [30] else 1800, quota=20, answered=answered)
-    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(rounds * HOLD)
+    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(rounds * WINDOW)
 
 
 def test_where_sizes_differ_half_a_large_request_is_left_over_in_each_minute():
@@ -774,17 +776,17 @@ def test_where_sizes_differ_half_a_large_request_is_left_over_in_each_minute():
         (0.0, size) for size in (1, 2, 3, 4)
     ]  # a large one is three images: one of its places is lost
     lane = Lane(left=12 * 19 + 1, quota=20, answered=answered)
-    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(12 * HOLD)
+    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(12 * WINDOW)
 
 
 def test_the_slowest_endpoint_counts():
     lanes = [Lane(left=10, quota=10), Lane(left=40, quota=10), Lane(left=3)]
-    assert time_left(lanes, pace(in_flight=100), 0.0) == pytest.approx(3 * HOLD)
+    assert time_left(lanes, pace(in_flight=100), 0.0) == pytest.approx(3 * WINDOW)
 
 
 def test_a_window_that_was_full_before_this_run_delays_everything():
     lane = Lane(left=11, quota=10, not_before=40.0)
-    assert time_left([lane], pace(), 10.0) == pytest.approx(30 + HOLD)
+    assert time_left([lane], pace(), 10.0) == pytest.approx(30 + WINDOW)
 
 
 def test_a_slow_service_counts_more_than_a_wide_quota():
@@ -859,7 +861,7 @@ async def test_a_submission_that_came_to_nothing_does_not_make_answers_look_slow
     course(moved(Announced(50.0, "a")))
     await anyio.sleep(1)
     course(moved(Bought(51.0, Task(task_id="t", endpoint=ENDPOINT))))
-    assert course.seconds_left() == pytest.approx(4 * (HOLD + 1))
+    assert course.seconds_left() == pytest.approx(4 * (WINDOW + 1))
 
 
 @pytest.mark.anyio

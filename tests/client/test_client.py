@@ -470,7 +470,7 @@ async def test_questions_are_asked_again_when_the_network_fails():
 
 async def test_questions_give_up_after_the_patience():
     plan = FaultPlan.of(FaultRule(fault=Fault.refuse(), on="other"))
-    async with client_of(service(faults=plan), retry=RetryPolicy(patience=5)) as (client, _):
+    async with client_of(service(faults=plan), retry=RetryPolicy(max_elapsed=5)) as (client, _):
         with pytest.raises(Exception, match="no answer"):
             await client.balance()
 

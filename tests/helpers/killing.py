@@ -36,7 +36,7 @@ from novita_async._policy import pacing
 told = json.loads(sys.argv[1])
 pacing.MINUTE = told["minute"]
 for module in (pacing, _ledger, _book):
-    module.HOLD = told["minute"] + 0.01
+    module.WINDOW = told["minute"] + 0.01
 
 async def main():
     request = Img2Img(

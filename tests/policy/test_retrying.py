@@ -125,14 +125,14 @@ PAUSES = [
     (3, 0.5, 0.25, 0.0, 1.0),  # next to nothing: the backoff counts
     (1, 0.25, 0.25, 0.0, 0.25),
     (5, 0.5, 0.0, 0.0, 4.0),
-    (1, 0.5, 7.0, 295.0, 5.0),  # never longer than what patience is left
+    (1, 0.5, 7.0, 295.0, 5.0),  # never longer than what time is left
     (1, 0.5, None, 299.9, 0.1),
 ]
 
 
 @pytest.mark.parametrize(("attempt", "jitter", "retry_after", "elapsed", "pause"), PAUSES)
 def test_pauses(attempt, jitter, retry_after, elapsed, pause):
-    """Full jitter under a doubling bound, or what the service asked for, within caps and patience."""
+    """Full jitter under a doubling bound, or what the service asked for, within caps and the time left."""
     failed = failure(status=429, retry_after=retry_after)
     decision = POLICY.decide(failed, attempt=attempt, elapsed=elapsed, jitter=jitter)
     assert decision == Retry(after=pytest.approx(pause))
@@ -144,22 +144,22 @@ def test_pauses(attempt, jitter, retry_after, elapsed, pause):
     jitter=st.floats(0, 1, exclude_max=True),
     retry_after=st.none() | st.floats(0, 1e9),
 )
-def test_a_pause_fits_the_remaining_patience(attempt, elapsed, jitter, retry_after):
-    """Whatever the service asks for, a pause is finite, not negative, and ends within the patience."""
+def test_a_pause_fits_the_remaining_time(attempt, elapsed, jitter, retry_after):
+    """Whatever the service asks for, a pause is finite, not negative, and ends within the time left."""
     failed = failure(Delivery.NOT_SENT, retry_after=retry_after)
     decision = POLICY.decide(failed, attempt=attempt, elapsed=elapsed, jitter=jitter)
     assert isinstance(decision, Retry)
     assert 0 <= decision.after <= min(60.0, 300.0 - elapsed)
 
 
-def test_patience_and_attempts_end():
+def test_time_and_attempts_end():
     """The last attempt and the last second are the last."""
     lost = failure(Delivery.NOT_SENT)
     assert verdict(POLICY, lost, elapsed=299.9) == AGAIN
-    assert verdict(POLICY, lost, elapsed=300.0) is StopReason.OUT_OF_PATIENCE
+    assert verdict(POLICY, lost, elapsed=300.0) is StopReason.OUT_OF_TIME
     assert verdict(RetryPolicy(attempts=3), lost, attempt=2) == AGAIN
     assert verdict(RetryPolicy(attempts=3), lost, attempt=3) is StopReason.OUT_OF_ATTEMPTS
-    assert verdict(RetryPolicy(patience=0), lost) is StopReason.OUT_OF_PATIENCE
+    assert verdict(RetryPolicy(max_elapsed=0), lost) is StopReason.OUT_OF_TIME
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -179,8 +179,8 @@ def test_what_the_service_asks_for_is_capped():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"patience": -1.0},
-        {"patience": math.nan},
+        {"max_elapsed": -1.0},
+        {"max_elapsed": math.nan},
         {"attempts": 0},
         {"base": 0.0},
         {"base": math.inf},
@@ -194,12 +194,14 @@ def test_impossible_policies_are_refused(wrong):
         RetryPolicy(**wrong)
 
 
-def test_endless_patience_is_possible():
-    """Infinity is a patience; 1 is a number of attempts."""
-    endless = RetryPolicy(patience=math.inf, attempts=1)
-    assert endless.patience == math.inf
+def test_endless_trying_is_possible():
+    """Infinity is a time; 1 is a number of attempts."""
+    endless = RetryPolicy(max_elapsed=math.inf, attempts=1)
+    assert endless.max_elapsed == math.inf
     lost = failure(Delivery.NOT_SENT)
-    assert RetryPolicy(patience=math.inf).decide(lost, attempt=2, elapsed=1e9, jitter=0.5) == Retry(after=0.5)
+    assert RetryPolicy(max_elapsed=math.inf).decide(lost, attempt=2, elapsed=1e9, jitter=0.5) == Retry(
+        after=0.5
+    )
 
 
 HEADERS = [

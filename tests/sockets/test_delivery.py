@@ -106,7 +106,7 @@ async def test_a_refusal_whose_explanation_breaks_off_is_a_refusal(cut):
 
 
 async def test_a_429_whose_explanation_breaks_off_leaves_no_doubt_behind():
-    got, seen, _ = await submit(at_the_end(answer(429, NO)[:-5]), SMALL, patience=0)
+    got, seen, _ = await submit(at_the_end(answer(429, NO)[:-5]), SMALL, max_elapsed=0)
     assert "nothing was bought" in str(got)
     assert not any(isinstance(event, events.Retrying) for event in seen)
 

@@ -14,12 +14,12 @@ from novita_async import (
     AuthenticationFailed,
     EndpointNotFound,
     Failed,
-    NoAnswer,
     NovitaClient,
     PermissionDenied,
     Polling,
     Processing,
     Queued,
+    ServerError,
     Succeeded,
     Task,
     TaskFailed,
@@ -224,9 +224,10 @@ async def test_a_fault_that_can_pass_is_ridden_out_and_told(fault):
 
 
 async def test_faults_that_stay_end_as_unfinished_after_the_patience():
-    outcome = await outcome_of([RUNNING, NETWORK], polling=Polling.fixed(1.0, patience=100))
+    broken = refused(500, "UNKNOWN")
+    outcome = await outcome_of([RUNNING, broken], polling=Polling.fixed(1.0, patience=100))
     assert isinstance(outcome, Unfinished)
-    assert isinstance(outcome.error.last_error, NoAnswer)
+    assert isinstance(outcome.error.last_error, ServerError)
     assert outcome.error.last_status == "TASK_STATUS_PROCESSING"
     assert 100 < anyio.current_time() < 120
 
