@@ -41,11 +41,11 @@ from novita_async._util.scopes import task_group
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
     ConfigurationError,
+    DownloadFailed,
     Fault,
     InvalidRequest,
     JournalError,
     NovitaError,
-    ResultError,
     SubmissionUncertain,
     TaskFailed,
     TaskNotFound,
@@ -57,7 +57,7 @@ from novita_async.models.results import Failed, ImageResult, Outcome, Succeeded,
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
-_ENDS: Final = (TaskFailed, TaskNotFound, ResultError)
+_ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
 Requests = Iterable[Request] | AsyncIterable[Request]
 """Any iterable or async iterable of requests, endless ones included."""
