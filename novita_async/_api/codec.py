@@ -7,7 +7,9 @@ it means, unknown fields are passed over, and an odd value becomes None rather t
 """
 
 import difflib
+import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import SimpleNamespace
@@ -50,8 +52,53 @@ def parse(text: bytes | str) -> Any:
         raise Unreadable(str(error)) from error
 
 
+def parse_leniently(text: bytes) -> Any:
+    """Read the JSON of an answer, if not strictly, then leniently. Raises `Unreadable`.
+
+    Other parsers write and take NaN and infinite numbers, halves of surrogate pairs, control characters in
+    texts, bytes that are no UTF-8, and more after the end. A number that is none becomes None, and what is no
+    character becomes U+FFFD: such a value spoils nothing else.
+    """
+    try:
+        return _decode(text)
+    except _UNREADABLE:
+        pass
+    try:
+        value, _ = _lenient_json.raw_decode(text.decode(json.detect_encoding(text), "replace").lstrip())
+        return _whole_characters(value) if _HALVES.search(text) else value
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(str(error)) from error
+
+
+def _number_or_none(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _int_or_none(text: str) -> int | None:
+    return int(text) if len(text) <= _LONGEST_INT else None
+
+
+def _whole_characters(value: Any) -> Any:
+    """Put U+FFFD in the place of halves of surrogate pairs, which cannot be written anywhere."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        named = cast("dict[str, Any]", value)
+        return {_whole_characters(name): _whole_characters(item) for name, item in named.items()}
+    return value
+
+
 _decode: Final = msgspec.json.Decoder().decode
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+_LONGEST_INT: Final = 4000
+"""Digits of an integer; Python reads no more than 4,300."""
+_HALVES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_lenient_json: Final = json.JSONDecoder(
+    parse_constant=lambda _: None, parse_float=_number_or_none, parse_int=_int_or_none, strict=False
+)
 
 
 # --- Requests to JSON ---------------------------------------------------------------------------------------

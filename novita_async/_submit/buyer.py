@@ -26,7 +26,7 @@ from attrs import define, field
 
 from novita_async._api import protocol
 from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, LeavableTransport, Left
-from novita_async._policy.retrying import Failure, Retry
+from novita_async._policy.retrying import Failure, Retry, decide
 from novita_async._policy.spending import Spending
 from novita_async._purchase.journal import Purchases
 from novita_async._purchase.machine import (
@@ -247,10 +247,6 @@ class Buyer(Asker):
             task_id = protocol.read_submission(response, permit.http.path, purchase.images)
         except NovitaError as error:
             return self._refused(permit, response, error)
-        if response.early:  # an answer to something else: this was never sent whole
-            permit.failure = Failure(delivery=Delivery.NOT_SENT, purchase=True)
-            stale = NotSent(cause="an answer came before it was asked for", account=permit.label)
-            return NotBought(loop_time(), stale, seen=False)
         now = loop_time()
         task = Task(
             task_id=task_id,
@@ -264,29 +260,23 @@ class Buyer(Asker):
 
     def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Fact:
         permit.retry_after = self._retry_after(response)
-        if response.early and isinstance(error, SubmissionUncertain):  # half a request buys nothing
-            error = NotSent(cause=error.cause, status=response.status)
         error.account = permit.label
         if isinstance(error, APIError):
             error.retry_after = permit.retry_after
         if error.scope == "account" and self.pool.disable(permit.label, error):
             self.emit(AccountDisabled(account=permit.label, error=error))
-        permit.failure = Failure(
-            delivery=Delivery.NOT_SENT if response.early else Delivery.ANSWERED,
-            purchase=True,
-            status=response.status,
-            reason=error.reason,
-            retry_after=permit.retry_after,
-        )
+        permit.failure = protocol.failed_purchase(response.status, error, permit.retry_after)
         if isinstance(error, SubmissionUncertain):
             return Lost(loop_time(), error)
-        return NotBought(loop_time(), error, seen=not response.early)
+        reached = response.early or not isinstance(error, NotSent)
+        return NotBought(loop_time(), error, seen=reached and not response.early, reached=reached)
 
     def _failed(self, purchase: Purchase, permit: Permit, failed: DeliveryFailed) -> Fact:
-        if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
+        if failed.status is not None and protocol.is_plain(failed.status):
             # A refusal whose explanation broke off is a refusal.
-            return self._answered(purchase, permit, HTTPResponse(status=failed.status))
-        permit.failure = Failure(delivery=failed.delivery, purchase=True, status=failed.status)
+            early = failed.delivery is Delivery.NOT_SENT
+            return self._answered(purchase, permit, HTTPResponse(status=failed.status, early=early))
+        permit.failure = Failure(perhaps_bought=failed.delivery is not Delivery.NOT_SENT)
         if failed.delivery is Delivery.NOT_SENT:
             error = NotSent(cause=failed.cause, attempts=purchase.attempts, account=permit.label)
             reached = permit.cancellation is not None
@@ -324,7 +314,7 @@ class Buyer(Asker):
             return None
         if permit.failure is None:
             raise error
-        decision = self.retry.decide(permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
+        decision = decide(self.retry, permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
         if not isinstance(decision, Retry):
             raise error
         self.emit(
