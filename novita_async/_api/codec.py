@@ -84,7 +84,7 @@ def _whole_characters(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_whole_characters(item) for item in value]
+        return [_whole_characters(item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, dict):
         named = cast("dict[str, Any]", value)
         return {_whole_characters(name): _whole_characters(item) for name, item in named.items()}
