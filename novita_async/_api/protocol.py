@@ -41,7 +41,7 @@ from novita_async.models.accounts import Balance
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.requests import AnyTask, Request
+from novita_async.models.requests import Request
 from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
 from novita_async.tasks import Task
 
@@ -58,11 +58,6 @@ def submission(request: Request, endpoints: Endpoints, callback_url: str | None 
     """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written as JSON."""
     body = codec.body_parts(request, callback_url)
     return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body)
-
-
-def takes_callback(request: Request) -> bool:
-    """Whether a callback URL can be added to a request: it has a place for one, and none of its own there."""
-    return not isinstance(request, AnyTask) and (request.extra is None or request.extra.webhook is None)
 
 
 def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:

@@ -52,7 +52,7 @@ from novita_async.errors import (
 )
 from novita_async.events import Finished, Planned
 from novita_async.models import _rules as rules
-from novita_async.models.requests import AnyTask, Img2Img, Request, Txt2Img
+from novita_async.models.requests import Request
 from novita_async.models.results import Failed, ImageResult, Outcome, Succeeded, Uncertain, Unfinished
 from novita_async.tasks import Task
 
@@ -244,7 +244,7 @@ class Stream:
         await self._serve(purchase, early)
 
     def _checked(self, request: object) -> str:
-        if not isinstance(request, Img2Img | Txt2Img | AnyTask):
+        if not isinstance(request, Request):
             raise InvalidRequest(faults=(Fault("the input", f"{rules.shown(request)} is not a request"),))
         endpoint = self._buyer.endpoints.path_of(request)
         self._endpoints.add(endpoint)

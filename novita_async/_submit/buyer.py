@@ -357,7 +357,7 @@ class Buyer(Asker):
     def _address(self, purchase: Purchase, permit: Permit) -> None:
         """Give an attempt a callback URL of its own, where it can have one."""
         request = purchase.wish
-        if not protocol.takes_callback(request):
+        if not request.takes_callback:
             return
         token = secrets.token_hex(_TOKEN_BYTES)
         permit.callback = self.callbacks.issue(

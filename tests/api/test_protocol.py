@@ -88,8 +88,8 @@ def test_a_callback_url_is_sent_where_there_is_a_place_for_it():
     plain = Txt2Img(model_name="m", prompt="p", width=512, height=512)
     taken = plain.with_extra(webhook=Webhook(url="https://mine.example/x"))
     other = AnyTask(path="/v3/async/upscale", body={})
-    assert [protocol.takes_callback(request) for request in (plain, taken, other)] == [True, False, False]
-    assert protocol.takes_callback(plain.with_extra(response_image_type="png"))
+    assert [request.takes_callback for request in (plain, taken, other)] == [True, False, False]
+    assert plain.with_extra(response_image_type="png").takes_callback
     (text,) = protocol.submission(plain, ENDPOINTS, "https://a.example/cb").body
     assert json.loads(text)["extra"] == {"webhook": {"url": "https://a.example/cb"}}
     assert protocol.submission(other, ENDPOINTS, "https://a.example/cb").body == (b"{}",)
