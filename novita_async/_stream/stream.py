@@ -10,7 +10,7 @@ no endpoint is left) stops the sending, lets what is paid come out, and is then 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Final, cast
+from typing import Final, assert_never, cast
 
 import anyio
 import anyio.to_thread
@@ -446,9 +446,15 @@ def _is_over(purchase: Purchase, error: NovitaError) -> bool:
 
 def end_was_seen(outcome: Outcome) -> bool:
     """Whether nothing more can come of a task. One that could not be polled may be well, and is paid."""
-    if isinstance(outcome, Unfinished):
-        return False
-    return not isinstance(outcome, Failed) or outcome.task is None or isinstance(outcome.error, _ENDS)
+    match outcome:
+        case Unfinished():
+            return False
+        case Failed():
+            return outcome.task is None or isinstance(outcome.error, _ENDS)
+        case Succeeded() | Uncertain():
+            return True
+        case _:
+            assert_never(outcome)
 
 
 async def _iterator(requests: Requests) -> AsyncGenerator[Request]:
