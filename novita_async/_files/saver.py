@@ -21,10 +21,11 @@ import anyio
 import anyio.to_thread
 from attrs import define, evolve, field, frozen
 
+from novita_async._api.reasons import download_passes
 from novita_async._files.names import Naming
 from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
-from novita_async._policy.retrying import Failure, Retry, RetryPolicy
+from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope
 from novita_async.events import Event, FileSaved
 from novita_async.models.results import Artifact, ImageResult, without_query
@@ -225,6 +226,7 @@ class Saver:
     ) -> None:
         """Take a file until it is whole, signing its URL anew and riding out what passes."""
         number, refreshes, began_at = 1, 0, anyio.current_time()
+        status: int | None
         while True:
             try:
                 async with self._lane:
@@ -232,19 +234,17 @@ class Saver:
             except _TooLongError as long:
                 raise target.failed(str(long)) from None
             except _RefusedError as refused:
-                cause = str(refused)
-                failure = Failure(delivery=Delivery.ANSWERED, purchase=False, status=refused.status)
+                cause, status = str(refused), refused.status
             except DeliveryFailed as failed:
-                unusable = _UNUSABLE if isinstance(failed, NotAURLError) else None
-                cause = failed.cause
-                failure = Failure(delivery=failed.delivery, purchase=False, status=unusable)
+                cause, status = failed.cause, _UNUSABLE if isinstance(failed, NotAURLError) else None
             self._failed += 1
-            fresh = await self._fresh(target, failure.status) if refreshes < _REFRESHES else None
+            fresh = await self._fresh(target, status) if refreshes < _REFRESHES else None
             if fresh is not None:
                 target, refreshes = fresh, refreshes + 1
                 continue
             elapsed = anyio.current_time() - began_at
-            decision = retry.decide(failure, attempt=number, elapsed=elapsed, jitter=self._jitter())
+            failure = Failure(passes=download_passes(status))
+            decision = decide(retry, failure, attempt=number, elapsed=elapsed, jitter=self._jitter())
             if not isinstance(decision, Retry):
                 raise target.failed(cause)
             await anyio.sleep(decision.after)

@@ -33,7 +33,7 @@ from novita_async._http import (
     HTTPRequest,
     HTTPResponse,
 )
-from novita_async._policy.retrying import Failure, Retry
+from novita_async._policy.retrying import Failure, Retry, decide
 from novita_async._policy.spending import Spending
 from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import (
@@ -208,7 +208,7 @@ class Buyer(Asker):
                 error.attempts = purchase.attempt
             raise
         permit = Permit(lease, http, cost)
-        if self.callbacks.base is not None and protocol.takes_callback(purchase.wish):
+        if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
             permit.http = protocol.submission(purchase.wish, self.endpoints, url)
@@ -322,10 +322,6 @@ class Buyer(Asker):
             task_id = protocol.read_submission(response, permit.http.path, purchase.images)
         except NovitaError as error:
             return self._refused(permit, response, error)
-        if response.early:  # an answer to something else: this was never sent whole
-            permit.failure = Failure(delivery=Delivery.NOT_SENT, purchase=True)
-            stale = NotSent(cause="an answer came before it was asked for", account=permit.label)
-            return NotBought(loop_time(), stale, seen=False)
         now = loop_time()
         task = Task(
             task_id=task_id,
@@ -339,34 +335,28 @@ class Buyer(Asker):
 
     def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Verdict:
         permit.retry_after = self._retry_after(response)
-        if response.early and isinstance(error, SubmissionUncertain):  # half a request buys nothing
-            error = NotSent(cause=error.cause, status=response.status)
         error.account = permit.label
         if isinstance(error, APIError):
             error.retry_after = permit.retry_after
         if error.scope == "account":
             self._disable(permit, error)
-        permit.failure = Failure(
-            delivery=Delivery.NOT_SENT if response.early else Delivery.ANSWERED,
-            purchase=True,
-            status=response.status,
-            reason=error.reason,
-            retry_after=permit.retry_after,
-        )
+        permit.failure = protocol.failed_purchase(response.status, error, permit.retry_after)
         if isinstance(error, SubmissionUncertain):
             return Lost(loop_time(), error)
-        return NotBought(loop_time(), error, seen=not response.early)
+        reached = response.early or not isinstance(error, NotSent)
+        return NotBought(loop_time(), error, seen=reached and not response.early, reached=reached)
 
     def _disable(self, permit: Permit, error: NovitaError) -> None:
         if self.pool.disable(permit.label, error):
             self.emit(AccountDisabled(account=permit.label, error=error))
 
     def _failed(self, purchase: Purchase, permit: Permit, failed: DeliveryFailed) -> Verdict:
-        if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
+        if failed.status is not None and protocol.is_plain(failed.status):
             # A refusal whose explanation broke off is a refusal.
-            return self._answered(purchase, permit, HTTPResponse(status=failed.status))
+            early = failed.delivery is Delivery.NOT_SENT
+            return self._answered(purchase, permit, HTTPResponse(status=failed.status, early=early))
         permit.failure = Failure(
-            delivery=failed.delivery, purchase=True, status=failed.status, passes=failed.passes
+            perhaps_bought=failed.delivery is not Delivery.NOT_SENT, passes=failed.passes
         )
         if failed.delivery is Delivery.NOT_SENT:
             error = NotSent(
@@ -411,7 +401,7 @@ class Buyer(Asker):
             return None
         if permit.failure is None:
             raise error
-        decision = self.retry.decide(permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
+        decision = decide(self.retry, permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
         if not isinstance(decision, Retry):
             raise error
         self.emit(

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
@@ -42,7 +42,7 @@ from novita_async.errors import (
 )
 from novita_async.events import Bought, Event, Retrying, Transition
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Succeeded
+from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 from novita_async.tasks import Task
 
 T = TypeVar("T")
@@ -463,12 +463,16 @@ class _BatchReport(Report):
 
 def _duties(outcome: Outcome) -> Iterator[str]:
     """What an outcome asks of the next run."""
-    if isinstance(outcome, Failed):
-        error = outcome.error
-        if isinstance(error, ResultError):  # it is paid and done; only its files are missing
+    match outcome:
+        case Failed(error=ResultError()):  # it is paid and done; only its files are missing
             yield "left"
-        elif helps_to_buy_again(error):
-            yield "failed"
+        case Failed(error=error):
+            if helps_to_buy_again(error):
+                yield "failed"
+        case Succeeded() | Uncertain() | Unfinished():
+            pass
+        case _:
+            assert_never(outcome)
 
 
 def _images(outcome: Outcome) -> int:
