@@ -4,126 +4,14 @@ import base64
 import io
 import os
 import pickle
-import struct
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from novita_async.errors import InvalidRequest, NovitaWarning
-from novita_async.models._headers import Header, read_header
 from novita_async.models.images import MAX_BYTES, MAX_PIXELS, SAFE_BYTES, ImageSource
 from tests.helpers.payloads import picture, png
-
-SIZES = st.tuples(st.integers(1, 400), st.integers(1, 400))
-
-
-def header(data: bytes) -> Header:
-    return read_header(io.BytesIO(data))
-
-
-def exif() -> bytes:
-    """An EXIF block of 60 KB, so that the frame header is far from the start."""
-    block = Image.Exif()
-    block[0x0112] = 6  # orientation
-    block[0x9286] = b"x" * 60_000  # user comment
-    return block.tobytes()
-
-
-KINDS = {
-    "png": ("png", "PNG", {}),
-    "interlaced png": ("png", "PNG", {"interlace": 1}),
-    "baseline jpeg": ("jpeg", "JPEG", {}),
-    "progressive jpeg": ("jpeg", "JPEG", {"progressive": True}),
-    "jpeg with exif": ("jpeg", "JPEG", {"exif": exif()}),
-    "jpeg with comment": ("jpeg", "JPEG", {"comment": "a comment"}),
-    "jpeg with restart markers": ("jpeg", "JPEG", {"restart_marker_blocks": 1}),
-    "lossy webp": ("webp", "WEBP", {"quality": 50}),
-    "lossless webp": ("webp", "WEBP", {"lossless": True}),
-    "extended webp": ("webp", "WEBP", {"exif": b"Exif\x00\x00abc"}),
-}
-
-
-@pytest.mark.parametrize("name", KINDS)
-@given(size=SIZES)
-@example(size=(1, 1))
-@example(size=(383, 129))
-def test_format_and_size_are_read_from_the_header(name, size):
-    kind, encoder, options = KINDS[name]
-    assert header(picture(encoder, size, **options)) == Header(kind, *size)
-
-
-@pytest.mark.parametrize(
-    ("name", "chunk"), [("lossy webp", b"VP8 "), ("lossless webp", b"VP8L"), ("extended webp", b"VP8X")]
-)
-def test_each_kind_of_webp_is_covered(name, chunk):
-    _, encoder, options = KINDS[name]
-    assert picture(encoder, **options)[12:16] == chunk
-
-
-def test_a_progressive_jpeg_has_another_frame_marker():
-    assert b"\xff\xc2" in picture("JPEG", progressive=True)
-    assert b"\xff\xc2" not in picture("JPEG")
-
-
-def test_webp_of_the_largest_size_is_read():
-    sides = (16_383).to_bytes(2, "little") + (16_383).to_bytes(2, "little")
-    lossy = b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\x30\x01\x00\x9d\x01\x2a" + sides
-    assert header(lossy) == Header("webp", 16_383, 16_383)
-    lossless = b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + (16_382 | 16_381 << 14).to_bytes(4, "little")
-    assert header(lossless) == Header("webp", 16_383, 16_382)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_cut_header_tells_the_format_at_most(name):
-    kind, encoder, options = KINDS[name]
-    whole = picture(encoder, **options)
-    for length in (*range(40), len(whole) // 2, len(whole) - 1):
-        seen = header(whole[:length])
-        assert seen in (Header(), Header(kind), Header(kind, 640, 480))
-
-
-@given(
-    start=st.sampled_from(
-        [
-            b"",
-            b"\x89PNG\r\n\x1a\n",
-            b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR",
-            b"\xff\xd8\xff",
-            b"\xff\xd8\xff\xe0\0\x02\xff\xc0",
-            b"RIFF\0\0\0\0WEBP",
-            b"RIFF\0\0\0\0WEBPVP8 ",
-            b"RIFF\0\0\0\0WEBPVP8L",
-            b"RIFF\0\0\0\0WEBPVP8X",
-        ]
-    ),
-    rest=st.binary(max_size=200),
-)
-def test_random_bytes_are_never_an_error(start, rest):
-    seen = header(start + rest)
-    assert seen.format in (None, "png", "jpeg", "webp")
-    assert (seen.width is None) is (seen.height is None)
-    assert seen.width is None or seen.width > 0
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\xff\xd8\xff\xc0\x00\x11\x08" + struct.pack(">HH", 0, 640),  # height told after the picture
-        b"\xff\xd8" + b"\xff" * 100_000,  # fill bytes without end
-        b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5_000,  # segments without end
-        b"\xff\xd8\xff\xe0\x00\x01",  # a segment shorter than its own length
-    ],
-)
-def test_a_jpeg_that_tells_no_size_has_none(data):
-    assert header(data) == Header("jpeg")
-
-
-def test_markers_without_a_body_and_fill_bytes_are_passed_over():
-    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 48, 64)
-    assert header(b"\xff\xd8\xff\xd0\xff\x01\xff\xff\xff" + frame[1:]) == Header("jpeg", 64, 48)
-
 
 # --- Where a picture comes from -----------------------------------------------------------------------------
 
