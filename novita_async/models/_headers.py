@@ -77,7 +77,8 @@ _TAIL: Final = 1 << 14
 """Bytes that are looked through for EXIF behind the pixels: without a thumbnail, EXIF takes some hundreds."""
 _ORIENTATION: Final = 0x0112
 _LONG: Final = 4
-_UPRIGHT: Final = 1
+UPRIGHT: Final = 1
+"""The orientation of a picture that is not to be turned."""
 
 
 @frozen
@@ -90,7 +91,7 @@ class Header:
     """Pixels of the picture as it is seen; None where the header is cut, odd, or of a format not taken."""
     height: int | None = None
     """Pixels of the picture as it is seen; None as for `width`."""
-    orientation: int = _UPRIGHT
+    orientation: int = UPRIGHT
     """What EXIF says of how the pixels are to be turned, 1 to 8; 1 is upright."""
 
 
@@ -130,7 +131,7 @@ def _text_of(start: bytes) -> str | None:
     return next((kind for kind, magic in _TEXT_MAGIC if magic.match(begin)), "text")
 
 
-def _sized(kind: str, width: int, height: int, orientation: int = _UPRIGHT) -> Header:
+def _sized(kind: str, width: int, height: int, orientation: int = UPRIGHT) -> Header:
     if not width or not height:
         return Header(kind)
     if orientation > 4:
@@ -196,7 +197,7 @@ def _jpeg(file: BinaryIO) -> Header:
             if len(frame) < 5:
                 break
             height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
-    return _sized("jpeg", width, height, orientation or _UPRIGHT)
+    return _sized("jpeg", width, height, orientation or UPRIGHT)
 
 
 def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
@@ -238,7 +239,7 @@ def _next_marker(file: BinaryIO) -> int | None:
 def _webp(file: BinaryIO, start: bytes) -> Header:
     chunk = start[12:16]
     if chunk == b"VP8X" and len(start) >= 30:
-        orientation = _webp_orientation(file) if start[20] & _EXIF_FLAG else _UPRIGHT
+        orientation = _webp_orientation(file) if start[20] & _EXIF_FLAG else UPRIGHT
         return _sized("webp", _little(start[24:27]) + 1, _little(start[27:30]) + 1, orientation)
     if chunk == b"VP8 " and start[23:26] == b"\x9d\x01\x2a" and len(start) >= 30:
         return _sized("webp", _little(start[26:28]) & 0x3FFF, _little(start[28:30]) & 0x3FFF)
@@ -259,7 +260,7 @@ def _webp_orientation(file: BinaryIO) -> int:
         if len(head) < 8:
             break
         at += 8 + length + length % 2
-    return _UPRIGHT
+    return UPRIGHT
 
 
 def _little(data: bytes) -> int:
@@ -273,7 +274,7 @@ def _orientation(block: bytes) -> int:
     """The orientation in an EXIF block, which is the first directory of a TIFF file."""
     tiff = block.removeprefix(_EXIF_PREFIX)
     if tiff[:2] not in (b"II", b"MM"):
-        return _UPRIGHT
+        return UPRIGHT
     order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
 
     def number(at: int, length: int) -> int:
@@ -283,8 +284,8 @@ def _orientation(block: bytes) -> int:
     for entry in range(first, first + 12 * number(first - 2, 2), 12):
         if number(entry, 2) == _ORIENTATION:
             found = number(entry + 8, 4 if number(entry + 2, 2) == _LONG else 2)
-            return found if 1 <= found <= 8 else _UPRIGHT
-    return _UPRIGHT
+            return found if 1 <= found <= 8 else UPRIGHT
+    return UPRIGHT
 
 
 # --- Wholeness ----------------------------------------------------------------------------------------------
