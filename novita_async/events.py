@@ -122,7 +122,43 @@ class Saved:
     """Its length in bytes."""
 
 
-Event = Planned | Paced | Announced | Retrying | Submitted | Polled | AccountDisabled | Finished | Saved
+@frozen(kw_only=True)
+class KindDiffers:
+    """A result file is of another kind than the service says. It is paid, so it is kept as what it is."""
+
+    task: Task
+    """The task that made it."""
+    stated: str
+    """The service's word for it, such as `png`."""
+    found: str
+    """What it is, such as `jpeg`; the suffix of its file."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
+@frozen(kw_only=True)
+class CutFileKept:
+    """A result file ends too early, as often as it was fetched. It is paid, so what there is was kept."""
+
+    task: Task
+    """The task that made it."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
+Event = (
+    Planned
+    | Paced
+    | Announced
+    | Retrying
+    | Submitted
+    | Polled
+    | AccountDisabled
+    | Finished
+    | Saved
+    | KindDiffers
+    | CutFileKept
+)
 
 
 class Observer(Protocol):
