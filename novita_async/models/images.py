@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from novita_async.errors import ConfigurationError, Fault, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
-from novita_async.models._headers import PICTURES, TAKEN, TEXTS, UPRIGHT, Header, read_header
+from novita_async.models._headers import PICTURES, TAKEN, UPRIGHT, Header, read_header
 
 MAX_BYTES: Final = 10_485_760
 """No sensible reading of the documented "10 Mb" allows a larger file."""
@@ -51,12 +51,13 @@ class Saveable(Protocol):
 
 
 def objection(picture: "ImageSource") -> str | None:
-    """Tell a format that the API does not take, for the fields that take a picture."""
+    """Tell a file that no field for a picture takes: another format, or no picture at all."""
     if picture.format is None or picture.format in TAKEN:
         return None
     where = f"{picture.path} " if picture.path else ""
-    kind = "" if picture.format in PICTURES else "no picture but "
-    return f"{where}is {kind}{picture.format.upper()}; the API takes PNG, JPEG and WebP: convert it first"
+    if picture.format in PICTURES:
+        return f"{where}is {picture.format.upper()}; the API takes PNG, JPEG and WebP: convert it first"
+    return f"{where}is no picture but {_NO_PICTURE.get(picture.format, picture.format.upper())}"
 
 
 def _refusal(where: str, message: str) -> InvalidRequest:
@@ -79,9 +80,8 @@ class ImageSource:
     heed that note. Whether the service does is not known; `upright` turns the pixels themselves.
 
     Raises:
-        InvalidRequest: missing, empty, text in the place of a picture, above 10,485,760 bytes, or above
-            16,777,216 pixels where the header tells. Above 7,500,000 bytes it warns, because the service's
-            limit is not documented exactly.
+        InvalidRequest: missing, empty, above 10,485,760 bytes, or above 16,777,216 pixels where the header
+            tells. Above 7,500,000 bytes it warns, because the service's limit is not documented exactly.
     """
 
     path: Path | None = None
@@ -93,8 +93,8 @@ class ImageSource:
     modified_ns: int | None = None
     """Modification time of the file when it was measured, in nanoseconds; a later change is an error."""
     format: str | None = None
-    """`png`, `jpeg` or `webp`, from the header; another format, such as `heic`, which requests refuse by its
-    name; None: not recognised, the service decides."""
+    """`png`, `jpeg` or `webp`, from the header; another format or no picture, such as `heic` or `html`, which
+    requests refuse by that name; None: not recognised, the service decides."""
     width: int | None = None
     """Pixels of the picture as it is seen, from the header; None: not readable there."""
     height: int | None = None
@@ -111,8 +111,6 @@ class ImageSource:
             raise _refusal(where, "needs either a path or data of the named size; use ImageSource.from_…")
         if self.size <= 0:
             raise _refusal(where, "is empty")
-        if self.format in TEXTS:
-            raise _refusal(where, f"is no picture but {_NO_PICTURE[self.format]}")
         if self.size > MAX_BYTES:
             raise _refusal(where, f"{self.size:,} bytes are above the limit of {MAX_BYTES:,}")
         if (self.width or 0) * (self.height or 0) > MAX_PIXELS:

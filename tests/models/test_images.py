@@ -135,7 +135,7 @@ def test_base64_is_normalised(text):
     assert ImageSource.from_base64(text).data == DATA
 
 
-@given(data=st.binary(max_size=200).map(b"\0".__add__))
+@given(data=st.binary(min_size=1, max_size=200))
 def test_base64_of_anything_comes_back(data):
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         assert ImageSource.from_base64(encode(data).decode().rstrip("=")).data == data
@@ -286,10 +286,9 @@ def test_an_unknown_format_is_left_to_the_service():
 def test_text_is_no_picture(tmp_path, data, why):
     path = tmp_path / "dog.png"
     path.write_bytes(data)
-    assert refused(path) == f"{path}: is no picture but {why}"
-    assert refused(data) == refused(io.BytesIO(data)) == f"the picture: is no picture but {why}"
-    with pytest.raises(InvalidRequest, match=r"^the picture: is no picture but "):
-        ImageSource.from_base64(base64.b64encode(data))
+    assert objection(ImageSource.of(path)) == f"{path} is no picture but {why}"
+    for source in (ImageSource.of(data), ImageSource.from_base64(base64.b64encode(data))):
+        assert objection(source) == f"is no picture but {why}"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
@@ -299,7 +298,10 @@ def test_a_picture_of_a_format_that_the_api_does_not_take_is_named(tmp_path, kin
     told = f"is {kind}; the API takes PNG, JPEG and WebP: convert it first"
     assert objection(ImageSource.of(path)) == f"{path} {told}"
     assert objection(ImageSource.of(path.read_bytes())) == told
-    assert objection(ImageSource.of(b"%PDF-1.7")) == told.replace(kind, "no picture but PDF")
+
+
+def test_a_document_is_no_picture():
+    assert objection(ImageSource.of(b"%PDF-1.7")) == "is no picture but PDF"
 
 
 # --- Orientation --------------------------------------------------------------------------------------------
@@ -366,7 +368,7 @@ def test_a_source_is_either_a_file_or_bytes_of_the_size_it_names(fields):
 # --- Reading ------------------------------------------------------------------------------------------------
 
 
-@given(data=st.binary(max_size=100).map(b"\0".__add__), length=st.integers(1, 120))
+@given(data=st.binary(min_size=1, max_size=100), length=st.integers(1, 120))
 def test_slices_have_the_length_asked_for_but_the_last(data, length):
     slices = [bytes(piece) for piece in ImageSource.of(data).slices(length)]
     assert b"".join(slices) == data

@@ -393,7 +393,7 @@ def test_text_in_the_place_of_a_picture_is_refused_also_with_a_size(tmp_path, si
     (tmp_path / "dog.png").write_text("<html>not found</html>")
     (fault,) = faults(img2img, image=tmp_path / "dog.png", **size)
     assert fault.path == "Img2Img.image"
-    assert fault.message == f"{tmp_path / 'dog.png'}: is no picture but HTML, perhaps the page of an error"
+    assert fault.message == f"{tmp_path / 'dog.png'} is no picture but HTML, perhaps the page of an error"
 
 
 def test_a_photo_on_its_side_asks_for_the_shape_it_is_seen_in():
