@@ -173,6 +173,30 @@ class FileSaved:
     """Its length in bytes."""
 
 
+@frozen(kw_only=True)
+class KindDiffers:
+    """A result file is of another kind than the service says. It is paid, so it is kept as what it is."""
+
+    task: Task
+    """The task that made it."""
+    stated: str
+    """The service's word for it, such as `png`."""
+    found: str
+    """What it is, such as `jpeg`; the suffix of its file."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
+@frozen(kw_only=True)
+class CutFileKept:
+    """A result file ends too early, as often as it was fetched. It is paid, so what there is was kept."""
+
+    task: Task
+    """The task that made it."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
 Event = (
     Transition
     | Planned
@@ -184,6 +208,8 @@ Event = (
     | BreakerClosed
     | Finished
     | FileSaved
+    | KindDiffers
+    | CutFileKept
 )
 
 
@@ -200,11 +226,13 @@ __all__ = [
     "BreakerClosed",
     "BreakerOpened",
     "Completed",
+    "CutFileKept",
     "Event",
     "Fact",
     "FailedForGood",
     "FileSaved",
     "Finished",
+    "KindDiffers",
     "Lost",
     "NotBought",
     "NotSaved",

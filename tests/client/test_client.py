@@ -443,7 +443,7 @@ async def test_a_page_of_html_is_never_saved_as_a_picture(tmp_path):
     plan = FaultPlan.of(FaultRule(fault=Fault.garbage(), on="download"))
     async with client_of(service(faults=plan)) as (client, _):
         result = await client.run(request())
-        with pytest.raises(Exception, match="no png") as caught:
+        with pytest.raises(DownloadFailed, match="no picture") as caught:
             await client.save(result, tmp_path)
         assert "X-Amz" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
