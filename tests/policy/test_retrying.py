@@ -126,7 +126,7 @@ def test_impossible_policies_are_refused(wrong):
 def test_endless_patience_is_possible():
     """Infinity is a patience; 1 is a number of attempts."""
     endless = RetryPolicy(max_elapsed=math.inf, attempts=1)
-    assert endless.patience == math.inf
+    assert endless.max_elapsed == math.inf
     lost = Failure()
     assert decide(RetryPolicy(max_elapsed=math.inf), lost, attempt=2, elapsed=1e9, jitter=0.5) == Retry(
         after=0.5
