@@ -110,7 +110,7 @@ async def test_a_batch_keeps_it_in_its_journal_and_buys_it_once(relight, tmp_pat
 def test_its_row_makes_it_again(relight):
     request = made(relight)
     row = identity.order_of(request, endpoint=PATH, position=0, digest=lambda _: "d" * 64)
-    assert (row.kind, row.image_num) == ("relight", 2)
+    assert (row.kind, row.images) == ("relight", 2)
     assert identity.request_of(row, lambda _, __: request.image) == request
 
 
