@@ -15,10 +15,10 @@ before the last trip tells nothing new: each request carries the generation in w
 **The ramp** begins at the square root of the images that were under way when the breaker opened: of 64, 8 are
 risked first. Each answered image makes room for one more, so each answered burst doubles the width.
 
-**Polls** cost nothing. In an outage they wait with the purchases, and one of them is the first probe, a little
-before a purchase would be: without an answer the breaker opens again and nothing was risked. When a poll is
-answered, polls go on, but only an answered purchase says that purchases are served. A few polls in a row
-without an answer trip the breaker as well, or an outage would not be noticed while all requests are paid.
+**Polls** cost nothing. In an outage they wait with the purchases, and one of them is the first probe, a
+little before a purchase would be: without an answer the breaker opens again and nothing was risked. When a
+poll is answered, polls go on, but only an answered purchase says that purchases are served. A few polls in a
+row without an answer trip the breaker as well, or an outage would not be noticed while all requests are paid.
 
 Pure: times are seconds on one monotonic clock, `jitter` is a fresh random number in [0, 1).
 """

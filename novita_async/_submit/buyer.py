@@ -55,7 +55,7 @@ from novita_async._submit.callbacks import Callback
 from novita_async._submit.pool import Permit as PoolPermit
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import see_out, see_through
-from novita_async.errors import APIError, NotSent, NovitaError, SubmissionUncertain
+from novita_async.errors import APIError, NotSent, NovitaError, RateLimited, SubmissionUncertain
 from novita_async.events import AccountDisabled, Retrying
 from novita_async.tasks import Task
 
@@ -109,7 +109,7 @@ class Buyer(Asker):
 
     # --- The loop -------------------------------------------------------------------------------------------
 
-    async def buy(  # noqa: C901 (the loop, whole)
+    async def buy(  # noqa: C901, PLR0912 (the loop, whole)
         self, purchase: Purchase, *, interactive: bool = False, hold: float = 0.0, patient: bool = False
     ) -> Task:
         """Send a purchase until it is bought.
@@ -127,6 +127,7 @@ class Buyer(Asker):
         http = protocol.submission(purchase.wish, self.endpoints)
         purchase.endpoint = http.path
         number, spent, again = 1, 0.0, False
+        began_at: float | None = None
         lost: Callback | None = None
         while next_action(purchase) is SEND:
             cost: Decimal | None = None
@@ -145,8 +146,8 @@ class Buyer(Asker):
                     self._settle_cost(cost, bought=False)
                 if not isinstance(error, NovitaError):
                     raise
-                if isinstance(error, NotSent):
-                    error.attempts = purchase.attempts
+                if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
+                    error = purchase.error  # its own attempt tells more than the outage of all
                 return await self._give_up(purchase, error, lost, hold)
             permit = Permit(lease, http, cost)
             await self._attempt(purchase, permit)
@@ -155,7 +156,11 @@ class Buyer(Asker):
             if purchase.state is SUBMITTED:
                 break
             lost = permit.callback if purchase.state is State.UNCERTAIN else lost
-            spent += loop_time() - permit.lease.slot.announced_at
+            now = loop_time()
+            began_at = permit.lease.slot.announced_at if began_at is None else began_at
+            spent += now - permit.lease.slot.announced_at
+            if permit.tripped and not isinstance(purchase.error, RateLimited):  # all of the outage counts
+                spent = max(spent, now - began_at)
             try:
                 elapsed = 0.0 if patient and permit.tripped else spent
                 pause = self._next_pause(purchase, permit, number, elapsed)
@@ -164,7 +169,9 @@ class Buyer(Asker):
             if purchase.state is State.UNCERTAIN:  # the retry policy risks paying twice
                 await self.purchases.record(purchase, Reopened(loop_time()))
             if pause is not None:
-                number, spent = number + 1, spent + pause
+                number += 1
+                if isinstance(purchase.error, RateLimited) or not permit.tripped:
+                    spent += pause
                 if not permit.tripped:
                     await anyio.sleep(pause)
             again = True
