@@ -360,7 +360,8 @@ def _paid_before_the_end(world: "World", visit: Visit) -> list[int]:
     if visit.kind == "batch":
         first = int(visit.user[1:]) * 1000
         wanted |= set(range(first, first + _plan_of(world, visit.user).requests))
-    known = {post.number for post in world.record.posts if post.reach == "accepted"}
+    end = visit.ended_at or 0.0
+    known = {p.number for p in world.record.posts if p.reach == "accepted" and (p.handed_at or 0.0) < end}
     return [number for number in wanted if number in accepted and number in known]
 
 

@@ -23,7 +23,7 @@ def plan_of(seed: int) -> Plan:
     """Draw a world."""
     dice = random.Random(f"world {seed}")
     entrance = "bytes" if dice.random() < BYTES else "transport"
-    outage = entrance == "transport" and dice.random() < 0.06
+    outage = entrance == "transport" and dice.random() < 0.03
     client = _client(dice)
     if outage:
         return _outage(seed, dice, client)
@@ -44,7 +44,7 @@ def _client(dice: random.Random) -> ClientPlan:
     return ClientPlan(
         accounts=dice.choice((1, 1, 1, 2)),
         images_per_minute=dice.choice((None, None, None, 2, 3, 5)),
-        polling=dice.choice(("exponential", "exponential", "fixed", "learned")),
+        polling=dice.choice(("exponential",) * 4 + ("fixed", "fixed", "learned")),
         polls_per_second=dice.choice((20.0, 20.0, 2.0)),
         resubmits=dice.random() < 0.12,
         budget=dice.choice((None,) * 5 + (2, 4)),
@@ -101,7 +101,7 @@ def _outage(seed: int, dice: random.Random, client: ClientPlan) -> Plan:
     length = dice.choice((8.0, 60.0, 60.0, 600.0))
     in_flight = dice.choice((1, 2, 3))
     user = UserPlan(
-        kind=dice.choice(("stream", "batch")), name="u1", requests=dice.choice((20, 32)), in_flight=in_flight
+        kind=dice.choice(("stream", "batch")), name="u1", requests=dice.choice((16, 24)), in_flight=in_flight
     )
     return Plan(
         seed=seed,
@@ -163,7 +163,7 @@ def _moment(dice: random.Random) -> Moment:
 
 def _user(dice: random.Random, name: str) -> UserPlan:
     kind: Any = dice.choice(("run", "submit", "stream", "stream", "stream", "batch", "batch", "batch", "watch", "poll"))
-    requests = dice.choice((1, 2, 3, 4, 6)) if kind in ("stream", "batch") else dice.choice((1, 2, 3))
+    requests = dice.choice((1, 2, 3, 3, 5)) if kind in ("stream", "batch") else dice.choice((1, 2, 3))
     many = kind in ("stream", "batch")
     save = kind in ("stream", "batch", "watch") and dice.random() < 0.4
     stopped = _moment(dice) if dice.random() < 0.25 else None

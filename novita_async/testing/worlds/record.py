@@ -74,8 +74,8 @@ class Visit:
     """Whether it said that nothing more comes."""
     error: BaseException | None = None
     """What ended it early."""
-    left: bool = False
-    """Whether its user left it."""
+    ended_at: float | None = None
+    """When its user was through with it."""
     handle: Any = None
     """What the client gave."""
 

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -88,13 +89,26 @@ def steady(thing: object, seed: int) -> None:
             each.seed(seed)
         elif isinstance(each, dict):
             found += each.values()
-        elif type(each).__module__.startswith("novita_async.") and not isinstance(each, type):
-            found += _parts(each)
+        else:
+            found += [part for part in _parts(each) if not isinstance(part, _PLAIN)]
 
 
-def _parts(thing: object) -> list[object]:
-    names = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
-    return [*getattr(thing, "__dict__", {}).values(), *(getattr(thing, name, None) for name in names)]
+_PLAIN: Final = (str, int, float, bytes, tuple, type, type(None))
+
+
+def _parts(thing: object) -> Iterator[object]:
+    if type(thing).__module__.startswith("novita_async."):
+        yield from getattr(thing, "__dict__", {}).values()
+    for name in _slots(type(thing)):
+        yield getattr(thing, name, None)
+
+
+@cache
+def _slots(cls: type) -> tuple[str, ...]:
+    """The names of what an instance of one of the client's classes holds."""
+    if not cls.__module__.startswith("novita_async."):
+        return ()
+    return tuple(name for base in cls.__mro__ for name in getattr(base, "__slots__", ()) if name != "__weakref__")
 
 
 # --- Threads --------------------------------------------------------------------------------------------------

@@ -167,7 +167,6 @@ class User:
         """The input of a stream or a batch."""
         for index in range(self.plan.requests):
             if self.plan.raises == "input" and index == self.plan.raises_at:
-                self.process.stopped(self.plan.name)
                 raise UserError("in the input")
             request = self.request(index)
             visit.asked.append(self.first + index)
@@ -276,11 +275,9 @@ class User:
         return {"save_as": self._name_of}
 
     def _name_of(self, outcome: Succeeded) -> str:
-        assert outcome.request is not None  # noqa: S101
-        number = getattr(outcome.request, "seed", 0)
+        number = self.process.world.service.number_of(outcome.task_id)
         hit = number % 1000 == self.plan.raises_at
         if self.plan.names == "raises" and hit:
-            self.process.stopped(self.plan.name)
             raise UserError("in save_as")
         if self.plan.names == "long" and hit:
             return LONG_NAME
@@ -327,7 +324,7 @@ class User:
             self.process.world.record.texts += (str(error), repr(error))
             raise
         finally:
-            visit.left = not visit.over
+            visit.ended_at = self.process.world.now
 
     async def _take_all(self, visit: Visit, outcomes: Any, old: list[Task]) -> None:
         for task in old[: len(old) // 2]:

@@ -206,9 +206,9 @@ class Process:
                 for user in users:
                     tasks.start_soon(user.live)
         elif how == "left":
-            left = [asyncio.ensure_future(user.live()) for user in users]
+            left = asyncio.gather(*(user.live() for user in users), return_exceptions=True)
+            left.add_done_callback(lambda _: self.asked_to_leave.set())
             await self.asked_to_leave.wait()
-            del left
         elif how == "gather":
             await asyncio.gather(*(user.live() for user in users))
         else:
@@ -229,14 +229,19 @@ class Process:
 
     def turn(self) -> bool:
         """Give a turn to each loop that is awake. Returns whether there was one."""
-        turned = False
+        turned, world = False, self.world
         for life in tuple(self.lives):
             if self.dead:
                 break
             if life.over or not life.loop.is_awake:
                 continue
-            with self.world.running(self, life.loop):
+            world.process = self
+            asyncio._set_running_loop(life.loop)
+            try:
                 life.turn()
+            finally:
+                asyncio._set_running_loop(None)
+                world.process = None
             turned = True
             self.turns += 1
             self.ring()
@@ -591,6 +596,17 @@ class World:
 
     # --- The end --------------------------------------------------------------------------------------------
 
+    def report(self) -> Report:
+        """Say what has come of it."""
+        broken = dict.fromkeys(self.record.broken)
+        return Report(
+            plan=self.plan,
+            violations=tuple(Violation(invariant=name, about=about, how=how) for name, about, how in broken),
+            trace=self.record.trace().replace(str(self.root), "<folder>"),
+            reached=dict(self.record.reached),
+            seconds=self.now,
+        )
+
     def dispose(self) -> None:
         """Drop what crashed processes have left, without letting it do anything."""
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
@@ -642,20 +658,13 @@ def run(plan: Plan, *, folder: Path | None = None) -> Report:
                 world.run()
                 checks.read_journals(world)
             checks.check(world)
+            return world.report()
         finally:
             world.dispose()
     finally:
         shutil.rmtree(root, ignore_errors=True)
         if collecting:
             gc.enable()
-    broken = dict.fromkeys(world.record.broken)
-    return Report(
-        plan=plan,
-        violations=tuple(Violation(invariant=name, about=about, how=how) for name, about, how in broken),
-        trace=world.record.trace(),
-        reached=dict(world.record.reached),
-        seconds=world.now,
-    )
 
 
 def _memory() -> Path | None:
