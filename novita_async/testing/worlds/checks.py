@@ -118,6 +118,8 @@ def nothing_lost(world: "World") -> Iterable[Found]:
                 continue
             if process in world.record.crashed and not _has_journal(world, number):
                 continue
+            if len(entries) > 1 and _asked(world, number):  # that something may be paid for nothing was asked for
+                continue
             unaccounted[process] += 1
             if unaccounted[process] > world.record.doubts[process]:
                 yield str(number), f"bought by {process} at {entry.at:.3f}, and nobody knows"
@@ -167,7 +169,7 @@ def window_kept(world: "World") -> Iterable[Found]:
     limit = world.plan.client.images_per_minute
     if limit is None or (_crashed(world) and _without_journal(world)) or _has(world, "wall clock jumps"):
         return
-    if len(world.plan.processes) > 1 and _without_journal(world):
+    if len(world.plan.processes) > 1 and (_without_journal(world) or len(_journals(world)) > 1):
         return
     for account in range(world.plan.client.accounts):
         most = world.service.ledger.most_images_in(59.99, account=key_of(account), endpoint="/v3/async/txt2img")
@@ -458,9 +460,7 @@ def terminates(world: "World") -> Iterable[Found]:
     """SIGTERM ends a process, with status 143."""
     for process in world.processes:
         if process.terminated_at is not None and not process.dead and process.status != 128 + 15:
-            ended = any(v.process == process.name for v in world.record.visits)
-            if ended and process.status is not None:
-                yield process.name, f"ended with status {process.status}"
+            yield process.name, f"ended with status {process.status or 0}"
 
 
 # --- Files ------------------------------------------------------------------------------------------------

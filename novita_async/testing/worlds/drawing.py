@@ -22,7 +22,7 @@ _WIRE: Final = (*troubles.SUBMITS, *troubles.POLLS)
 def plan_of(seed: int) -> Plan:
     """Draw a world."""
     dice = random.Random(f"world {seed}")
-    entrance = "bytes" if dice.random() < BYTES else "transport"
+    entrance: Any = "bytes" if dice.random() < BYTES else "transport"
     outage = entrance == "transport" and dice.random() < 0.03
     client = _client(dice)
     if outage:
@@ -37,7 +37,8 @@ def plan_of(seed: int) -> Plan:
     )
 
 
-BYTES = 0.0
+BYTES: Final = 0.15
+"""Share of worlds with the second entrance."""
 
 
 def _client(dice: random.Random) -> ClientPlan:
@@ -49,6 +50,7 @@ def _client(dice: random.Random) -> ClientPlan:
         resubmits=dice.random() < 0.12,
         budget=dice.choice((None,) * 5 + (2, 4)),
         drain=dice.choice((5.0, 5.0, 5.0, 1.0, 0.0)),
+        session=dice.random() < 0.4,
         webhooks=dice.random() < 0.15,
         learned=dice.random() < 0.04,
     )

@@ -163,6 +163,8 @@ class ClientPlan:
     """Images that may be paid."""
     drain: float = 5.0
     """Seconds for which a cancelled purchase is waited for."""
+    session: bool = False
+    """Whether it has an aiohttp session of the user's."""
     webhooks: bool = False
     """Whether it has a webhook URL."""
     learned: bool = False

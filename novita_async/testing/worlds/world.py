@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -31,10 +32,10 @@ EPOCH: Final = 1_767_225_600.0
 """Unix time at the beginning of a world."""
 HORIZON: Final = 200_000.0
 """Seconds after which a world that still goes on never ends."""
-MOST_TURNS: Final = 60_000
+MOST_TURNS: Final = 20_000
 """Turns of loops after which a world runs in circles."""
-MOST_STANDING: Final = 5_000
-"""Turns in which time may stand still."""
+MOST_STANDING: Final = 300
+"""Turns in which time stands still; each further one takes a while."""
 GAP: Final = 1.0
 """Seconds between two processes."""
 
@@ -361,6 +362,7 @@ class World:
     _loops: list[WorldLoop] = field(factory=list[WorldLoop], init=False)
     _jump: float = field(default=0.0, init=False)
     _works: int = field(default=0, init=False)
+    _slept: float = field(default=0.0, init=False)
     epoch: float = EPOCH
 
     def __attrs_post_init__(self) -> None:
@@ -419,8 +421,10 @@ class World:
         while not process.over:
             if process.turn() or process.ring(idle=True):
                 turns, standing = turns + 1, standing + 1
-                if turns > MOST_TURNS or standing > MOST_STANDING:
+                if turns > MOST_TURNS:
                     return self._hangs(process, f"it runs in circles, {turns} turns")
+                if standing > MOST_STANDING:  # turns take time, too
+                    self.clock.now += 1 / 64
                 continue
             at = min(process.next_at(), self._events[0][0] if self._events else NEVER, self.service.next_event_at())
             if at == NEVER:
@@ -468,6 +472,7 @@ class World:
     def new_loop(self) -> WorldLoop:
         """Make an event loop."""
         loop = WorldLoop(self.clock)
+        loop.slept = self._slept
         loop.execute = self.execute
         loop.connector = self.network.connect
         loop.set_exception_handler(self._unhandled)
@@ -590,6 +595,7 @@ class World:
 
     def _sleep_for(self, seconds: float) -> None:
         self.record.say(self.now, "world", f"the laptop sleeps for {seconds:.0f} s")
+        self._slept += seconds
         for loop in self._loops:
             loop.slept += seconds
         self.clock.now += seconds
@@ -611,17 +617,26 @@ class World:
         """Drop what crashed processes have left, without letting it do anything."""
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
-            for process in self.processes:
-                process.dead = True
-                for life in process.lives:
-                    self._drop(life.loop)
-                    life.drop()
-            for loop in self._loops:
-                if not loop.is_closed():
-                    self._drop(loop)
-            self._loops.clear()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._dispose()
         finally:
             sys.unraisablehook = hook
+
+    def _dispose(self) -> None:
+        for process in self.processes:
+            for life in process.lives:
+                self._drop(life.loop)
+                life.drop()
+            process.lives.clear()
+        for loop in self._loops:
+            if not loop.is_closed():
+                self._drop(loop)
+        if self.record.crashed:
+            self.processes.clear()
+            self._loops.clear()
+            self._events.clear()
+            gc.collect()
 
     def _drop(self, loop: WorldLoop) -> None:
         for task in asyncio.all_tasks(loop):
