@@ -8,13 +8,13 @@ print(report.trace)
 assert not report.violations
 ```
 
-A world has processes (each a client, its tasks and its open files), a service with a quota, a queue, replicas
-that lag and money that runs out, users who wait, break off, fail and are cancelled, and troubles of every kind.
-The same seed gives the same world to the byte. When it has ended, what the client says is compared with the
-service's books.
+A world has processes (each a client, its tasks and its open files), a service with a quota, a queue,
+replicas that lag and money that runs out, users who wait, break off, fail and are cancelled, and troubles of
+every kind. The same seed gives the same world to the byte. When it has ended, what the client says is
+compared with the service's books.
 
-`python -m novita_async.testing.worlds SEED` replays one with its trace; `--shrink` makes it as small as it can
-be while it still fails; `--seeds 10000` runs many.
+`python -m novita_async.testing.worlds SEED` replays one with its trace; `--shrink` makes it as small as it
+can be while it still fails; `--seeds 10000` runs many.
 """
 
 from novita_async.testing.worlds.campaign import Campaign, campaign

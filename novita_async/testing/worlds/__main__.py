@@ -59,7 +59,9 @@ def described(plan: Plan) -> str:
     lines = [f"seed {plan.seed}, entrance {plan.entrance}", f"{plan.service}", f"{plan.client}"]
     lines += [f"{trouble}" for trouble in plan.troubles]
     for process in plan.processes:
-        lines.append(f"process: {process.together} {process.ending} {process.ends or ''} {process.leaves or ''}")
+        lines.append(
+            f"process: {process.together} {process.ending} {process.ends or ''} {process.leaves or ''}"
+        )
         lines += [f"    {user}" for user in process.users]
     return "\n".join(lines)
 

@@ -1,14 +1,15 @@
 """The second entrance: streams of bytes in memory, with aiohttp at one end and the service at the other.
 
-For what only a connection can do: answers of others on one that is kept, junk behind an answer, odd headers,
-answers in pieces. Bytes that nobody has asked for come only while a connection is idle, where a client can see
-that they are nobody's.
+For what only a connection can do: answers of others on a kept one, junk behind an answer, odd headers,
+answers in pieces. Bytes that nobody has asked for come only while a connection is idle, where a client can
+see that they are nobody's.
 """
 
 import asyncio
 import errno
 import gzip
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -31,8 +32,6 @@ _STRAY: Final = b'{"task_id":"somebody-elses"}'
 _END: Final = b"\r\n\r\n"
 _JUNK: Final = (b"\r\n", b"junk", b"HTTP/1.1 ", b"\x00\x01", b"0\r\n\r\n")
 _PIECES: Final = 5
-_ODD: Final = ("chunked", "gzip", "interim", "until the end", "many headers", "two lengths", "a bad header")
-_UNREADABLE: Final = frozenset({"two lengths", "a bad header"})
 
 
 @define(eq=False, repr=False)
@@ -62,7 +61,7 @@ class Network:
 
     def connect(self, loop: WorldLoop, factory: Any, number: int) -> tuple["Pipe", Any]:
         """Make a connection."""
-        assert self.world.process is not None  # noqa: S101
+        assert self.world.process is not None
         protocol = factory()
         pipe = Pipe(self.world, self.world.process, loop, protocol, number)
         protocol.connection_made(pipe)
@@ -72,7 +71,9 @@ class Network:
 class Pipe(asyncio.Transport):
     """One connection: what the client writes is read here at once, and answered in time."""
 
-    def __init__(self, world: "World", process: "Process", loop: WorldLoop, protocol: Any, number: int) -> None:
+    def __init__(
+        self, world: "World", process: "Process", loop: WorldLoop, protocol: Any, number: int
+    ) -> None:
         super().__init__()
         self._world, self._process, self._loop, self._protocol = world, process, loop, protocol
         self._number = number
@@ -187,14 +188,16 @@ class Pipe(asyncio.Transport):
             self._later(fate.after, lambda: self._reset(post))
             return
         response = (
-            service.answer(exchange, fate) if post is None else service.receive_submission(exchange, fate, post)
+            service.answer(exchange, fate)
+            if post is None
+            else service.receive_submission(exchange, fate, post)
         )
         after = service.way_back("bytes", self._number) + fate.after
         if fate.end == "silence":
             if fate.after < troubles.TIMEOUT:
                 self._later(after, lambda: self._reset(post))
         elif fate.end == "cut":
-            half = self._head(response) + response.body[: len(response.body) // 2]
+            half = self.head(response) + response.body[: len(response.body) // 2]
             self._later(after, lambda: self._give(half))
             self._later(after, lambda: self._reset(post))
         else:
@@ -210,7 +213,7 @@ class Pipe(asyncio.Transport):
 
     def _answer(self, response: HTTPResponse, fate: Fate, post: Post | None) -> None:
         odd = self._hit("odd headers")
-        form = pick(_ODD, self._world.plan.seed, self._number, self._asked) if odd else ""
+        form = pick(tuple(_FORMS), self._world.plan.seed, self._number, self._asked) if odd else ""
         data = self._written(response, form)
         if post is not None and post.reach == "on its way":
             if form in _UNREADABLE:
@@ -258,30 +261,46 @@ class Pipe(asyncio.Transport):
     # --- How it is written ----------------------------------------------------------------------------------
 
     @staticmethod
-    def _head(response: HTTPResponse, *lines: str, length: bool = True) -> bytes:
+    def head(response: HTTPResponse, *lines: str, length: bool = True) -> bytes:
+        """Write everything before the body."""
         known = {name: value for name, value in response.headers.items() if name != "content-length"}
-        text = [f"HTTP/1.1 {response.status} Some Words", *(f"{name}: {value}" for name, value in known.items())]
+        text = [
+            f"HTTP/1.1 {response.status} Some Words",
+            *(f"{name}: {value}" for name, value in known.items()),
+        ]
         if length:
             text.append(f"Content-Length: {len(response.body)}")
         return "\r\n".join((*text, *lines, "", "")).encode("latin-1")
 
     def _written(self, response: HTTPResponse, form: str) -> bytes:
         body = response.body
-        if form == "chunked":
-            head = self._head(response, "Transfer-Encoding: chunked", length=False)
-            return head + b"%x;why=not\r\n%s\r\n0\r\n\r\n" % (len(body), body) if body else head + b"0\r\n\r\n"
-        if form == "gzip":
-            packed = gzip.compress(body, mtime=0)
-            lines = ("Content-Encoding: gzip", f"Content-Length: {len(packed)}")
-            return self._head(response, *lines, length=False) + packed
-        if form == "interim":
-            return b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + self._head(response) + body
-        if form == "until the end":
-            return self._head(response, "Connection: close", length=False) + body
-        if form == "many headers":
-            return self._head(response, *(f"X-Trace-{n}: {'x' * 200}" for n in range(30))) + body
-        if form == "two lengths":
-            return self._head(response, "Content-Length: 1", "Content-Length: 7") + body
-        if form == "a bad header":
-            return self._head(response, "Bad Header\x01: \x00") + body
-        return self._head(response) + body
+        write = _FORMS.get(form)
+        return self.head(response) + body if write is None else write(response, body)
+
+
+def _chunked(response: HTTPResponse, body: bytes) -> bytes:
+    head = Pipe.head(response, "Transfer-Encoding: chunked", length=False)
+    chunk = b"%x;why=not\r\n%s\r\n" % (len(body), body) if body else b""
+    return head + chunk + b"0\r\n\r\n"
+
+
+def _gzipped(response: HTTPResponse, body: bytes) -> bytes:
+    packed = gzip.compress(body, mtime=0)
+    lines = ("Content-Encoding: gzip", f"Content-Length: {len(packed)}")
+    return Pipe.head(response, *lines, length=False) + packed
+
+
+_HINTS: Final = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+_MANY: Final = tuple(f"X-Trace-{n}: {'x' * 200}" for n in range(30))
+_FORMS: Final[dict[str, Callable[[HTTPResponse, bytes], bytes]]] = {
+    "chunked": _chunked,
+    "gzip": _gzipped,
+    "interim": lambda response, body: _HINTS + Pipe.head(response) + body,
+    "until the end": lambda response, body: Pipe.head(response, "Connection: close", length=False) + body,
+    "many headers": lambda response, body: Pipe.head(response, *_MANY) + body,
+    "two lengths": lambda response, body: (
+        Pipe.head(response, "Content-Length: 1", "Content-Length: 7") + body
+    ),
+    "a bad header": lambda response, body: Pipe.head(response, "Bad Header\x01: \x00") + body,
+}
+_UNREADABLE: Final = frozenset({"two lengths", "a bad header"})

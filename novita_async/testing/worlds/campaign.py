@@ -65,7 +65,11 @@ def campaign(
     gc.freeze()
     began, end = time.process_time(), time.monotonic() + 60 * (minutes or 1e9)
     for seed in seeds:
-        report = run(plan_of(seed))
+        try:
+            report = run(plan_of(seed))
+        except Exception as error:
+            error.add_note(f"in the world of seed {seed}")
+            raise
         done.add(seed, report)
         watch(seed, report)
         if done.worlds % _BREATHER == 0:

@@ -15,7 +15,6 @@ from novita_async import (
     JournalError,
     PermissionDenied,
     Succeeded,
-    TaskFailed,
 )
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams
@@ -114,11 +113,13 @@ def nothing_lost(world: "World") -> Iterable[Found]:
     for number, entries in world.service.accepted().items():
         for entry in entries:
             process = _process_of(world, entry)
-            if _is_known(world, number, entry.task_id or "") or _is_doubted(world, number):
+            if _is_known(world, entry.task_id or "") or _is_doubted(world, number):
                 continue
             if process in world.record.crashed and not _has_journal(world, number):
                 continue
-            if len(entries) > 1 and _asked(world, number):  # that something may be paid for nothing was asked for
+            if len(entries) > 1 and _asked(
+                world, number
+            ):  # that something may be paid for nothing was asked for
                 continue
             unaccounted[process] += 1
             if unaccounted[process] > world.record.doubts[process]:
@@ -136,7 +137,7 @@ def _has_journal(world: "World", number: int) -> bool:
     return _plan_of(world, _user_of(number)).kind == "batch"
 
 
-def _is_known(world: "World", number: int, task_id: str) -> bool:
+def _is_known(world: "World", task_id: str) -> bool:
     """Whether a task's id is anywhere that the user can look."""
     if any(task_id in kept for kept in world.record.kept.values()):
         return True
@@ -160,7 +161,7 @@ def ids_kept(world: "World") -> Iterable[Found]:
     for post in world.record.posts:
         if post.reach != "accepted" or post.process in world.record.crashed:
             continue
-        if not _is_known(world, post.number, post.told):
+        if not _is_known(world, post.told):
             yield str(post.number), f"{post.process} was told {post.told[:8]} and has forgotten it"
 
 
@@ -172,7 +173,9 @@ def window_kept(world: "World") -> Iterable[Found]:
     if len(world.plan.processes) > 1 and (_without_journal(world) or len(_journals(world)) > 1):
         return
     for account in range(world.plan.client.accounts):
-        most = world.service.ledger.most_images_in(59.99, account=key_of(account), endpoint="/v3/async/txt2img")
+        most = world.service.ledger.most_images_in(
+            59.99, account=key_of(account), endpoint="/v3/async/txt2img"
+        )
         if most > limit:
             yield f"a{account}", f"{most} images within a minute, of {limit}"
         over = [
@@ -369,30 +372,26 @@ def _paid_before_the_end(world: "World", visit: Visit) -> list[int]:
 
 def ends_for_a_reason(world: "World") -> Iterable[Found]:
     """A stream ends early only when nothing can be sent any more."""
-    plan = world.plan
     for visit in world.record.visits:
         error = visit.error
-        if error is None or _is_reason(world, visit, error):
-            continue
-        yield visit.user, f"{visit.kind} ended by {type(error).__name__}: {str(error)[:_ENDS_OF_WORDS]}"
-    del plan
+        if error is not None and not _is_reason(world, error):
+            yield visit.user, f"{visit.kind} ended by {type(error).__name__}: {str(error)[:_ENDS_OF_WORDS]}"
 
 
-def _is_reason(world: "World", visit: Visit, error: BaseException) -> bool:
+def _is_reason(world: "World", error: BaseException) -> bool:
     service, client = world.plan.service, world.plan.client
-    if isinstance(error, UserError):
-        return True
-    if isinstance(error, JournalError):
-        return _has(world, *_DISK) and type(error) is JournalError
-    if isinstance(error, BudgetExhausted):
-        return client.budget is not None
-    if isinstance(error, BalanceExhausted):
-        return service.balance is not None
-    if isinstance(error, EndpointNotFound):
-        return service.retired_at is not None
-    if isinstance(error, DownloadFailed | ConfigurationError):
-        return _has(world, *_DISK)
-    return not isinstance(error, AuthenticationFailed | PermissionDenied)
+    reasons: tuple[tuple[type[BaseException], bool], ...] = (
+        (UserError, True),
+        (JournalError, _has(world, *_DISK) and type(error) is JournalError),
+        (BudgetExhausted, client.budget is not None),
+        (BalanceExhausted, service.balance is not None),
+        (EndpointNotFound, service.retired_at is not None),
+        (DownloadFailed, _has(world, *_DISK)),
+        (ConfigurationError, _has(world, *_DISK)),
+        (AuthenticationFailed, False),
+        (PermissionDenied, False),
+    )
+    return next((holds for kind, holds in reasons if isinstance(error, kind)), True)
 
 
 def pages_not_believed(world: "World") -> Iterable[Found]:
@@ -481,9 +480,7 @@ def _wrong_files(world: "World", came: Came, outcome: Succeeded) -> Iterable[Fou
         return
     if len(outcome.paths) != len(outcome.result.artifacts):
         yield str(came.number), f"{len(outcome.paths)} files of {len(outcome.result.artifacts)}"
-    later = world.record.crashed and any(
-        process.ending == "power" for process in world.plan.processes
-    )
+    later = world.record.crashed and any(process.ending == "power" for process in world.plan.processes)
     for path in outcome.paths:
         if not path.exists():
             if not later:
@@ -508,11 +505,15 @@ def rows_true(world: "World") -> Iterable[Found]:
             yield str(number), f"the journal has the task {row['task_id']}, which nobody made"
         elif row["task_id"] is not None and tasks[row["task_id"]].order.seed != number:
             yield str(number), "the journal has the task of another request"
-        if row["state"] == "failed" and row["task_id"] is not None:
+        elif row["state"] == "failed" and row["task_id"] is not None:
             status = world.service.status_of(row["task_id"])
             if status != _FAILED and "Download" not in (row["error"] or ""):
                 yield str(number), f"the journal calls it failed, its task is {status}"
-        if row["state"] == "planned" and len(world.service.accepted().get(number, ())) and not _asked(world, number):
+        if (
+            row["state"] == "planned"
+            and len(world.service.accepted().get(number, ()))
+            and not _asked(world, number)
+        ):
             yield str(number), "the journal calls it planned, and it was bought"
         for name in _paths_of(row):
             if not Path(name).exists() and not _has_power_cut(world):

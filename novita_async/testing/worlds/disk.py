@@ -1,9 +1,9 @@
 """The disk of a world: what a process sees of it, what goes wrong with it, and what a power cut leaves.
 
-The file system is the real one, in a folder that is meant to be in memory; each step that changes something
-asks here first. What is durable is what was synced: the bytes of a file at its last `fsync` and the names of a
-folder at its last one (an `fsync` of a file keeps its names of that moment, as journaling file systems do). A
-SQLite file is durable as of its last commit with `synchronous=FULL`.
+The file system is the real one, in a folder that is meant to be in memory; each step that changes
+something asks here first. What is durable is what was synced: the bytes of a file at its last `fsync` and the
+names of a folder at its last one (an `fsync` of a file keeps its names of that moment, as journaling file
+systems do). A SQLite file is durable as of its last commit with `synchronous=FULL`.
 """
 
 import errno
@@ -13,7 +13,7 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from attrs import define, field
 
@@ -164,7 +164,7 @@ class Disk:
 
     def is_here(self, path: object) -> bool:
         """Whether a path belongs to this world."""
-        return isinstance(path, str | os.PathLike) and str(path).startswith(str(self.root))
+        return str(path).startswith(str(self.root))
 
     def step(self, name: str, path: object) -> None:
         """Something is about to change on the disk. Raises what goes wrong with it."""
@@ -200,7 +200,7 @@ class Disk:
     def _reached(self, kind: str) -> None:
         self.world.record.reached[f"trouble: {kind}"] += 1
 
-    def opened(self, path: object, mode: str, file: IO[Any]) -> IO[Any]:
+    def opened(self, mode: str, file: IO[Any]) -> IO[Any]:
         """A file that was opened to be written, as it is while the disk is full."""
         if self.is_full and any(letter in mode for letter in "wxa+"):
             self._reached("disk full")
@@ -219,7 +219,11 @@ class Disk:
         if troubles.is_on(plan, "folder read-only", now):
             self._reached("folder read-only")
             return _raiser("attempt to write a readonly database", sqlite3.SQLITE_READONLY)
-        file = sqlite3.Connection.execute(connection, "PRAGMA database_list").fetchone()[2] if self.is_full else ""
+        file = (
+            sqlite3.Connection.execute(connection, "PRAGMA database_list").fetchone()[2]
+            if self.is_full
+            else ""
+        )
         if self.is_full and os.path.exists(f"{file}{_SPARE}"):
             self._reached("disk full")
             return _raiser("database or disk is full", sqlite3.SQLITE_FULL)
@@ -229,7 +233,7 @@ class Disk:
 
     def commits_all_the_same(self) -> bool:
         """Whether a commit that fails is in the file all the same."""
-        return fraction(self.world.plan.seed, "all the same", self._steps) < 0.5  # noqa: PLR2004
+        return fraction(self.world.plan.seed, "all the same", self._steps) < 0.5
 
 
 def _raiser(words: str, code: int) -> Callable[[], None]:
@@ -247,7 +251,7 @@ class _Full:
     def __init__(self, file: IO[Any]) -> None:
         self._file = file
 
-    def __enter__(self) -> "_Full":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -32,7 +32,7 @@ def plan_of(seed: int) -> Plan:
         entrance=entrance,
         service=_service(dice, client),
         client=client,
-        processes=_processes(dice, client),
+        processes=_processes(dice),
         troubles=_troubles(dice, client, entrance),
     )
 
@@ -77,7 +77,9 @@ def _troubles(dice: random.Random, client: ClientPlan, entrance: str) -> tuple[T
     count = dice.choice((0, 1, 1, 1, 2, 3))
     kinds: list[str] = []
     for _ in range(count):
-        group = dice.choice((_WIRE, _WIRE, _WIRE, troubles.FILES, troubles.DISKS, troubles.CLOCKS, _webhook(client)))
+        group = dice.choice(
+            (_WIRE, _WIRE, _WIRE, troubles.FILES, troubles.DISKS, troubles.CLOCKS, _webhook(client))
+        )
         kinds.append(dice.choice(troubles.WIRES if entrance == "bytes" and dice.random() < 0.7 else group))
     return tuple(_trouble(dice, kind) for kind in dict.fromkeys(kinds))
 
@@ -89,11 +91,15 @@ def _webhook(client: ClientPlan) -> tuple[str, ...]:
 def _trouble(dice: random.Random, kind: str) -> Trouble:
     place = troubles.KINDS[kind]
     if kind in ("disk full", "folder read-only"):
-        return Trouble(kind=kind, at=dice.choice((0.0, 0.25, 1.0, 3.0)), length=dice.choice((1.0, 10.0, 1000.0)))
+        return Trouble(
+            kind=kind, at=dice.choice((0.0, 0.25, 1.0, 3.0)), length=dice.choice((1.0, 10.0, 1000.0))
+        )
     if kind == "fsync fails":
         return Trouble(kind=kind, rate=dice.choice((0.02, 0.1)), length=1e9)
     if place == "clock":
-        return Trouble(kind=kind, at=dice.choice((0.5, 2.0, 10.0)), length=dice.choice((30.0, 3600.0, 28800.0)))
+        return Trouble(
+            kind=kind, at=dice.choice((0.5, 2.0, 10.0)), length=dice.choice((30.0, 3600.0, 28800.0))
+        )
     return Trouble(kind=kind, rate=dice.choice(_RATES))
 
 
@@ -117,10 +123,12 @@ def _outage(seed: int, dice: random.Random, client: ClientPlan) -> Plan:
 # --- Processes and users ------------------------------------------------------------------------------------
 
 
-def _processes(dice: random.Random, client: ClientPlan) -> tuple[ProcessPlan, ...]:
+def _processes(dice: random.Random) -> tuple[ProcessPlan, ...]:
     users = tuple(_user(dice, f"u{number + 1}") for number in range(dice.choice((1, 1, 1, 2, 3))))
-    together = dice.choice(("gather", "gather", "group", "anyio", "main", "main", "left", "loops", "threads"))
-    ending = dice.choice(("",) * 6 + ("crash", "crash", "power", "sigterm", "sigterm"))
+    together: Any = dice.choice(
+        ("gather", "gather", "group", "anyio", "main", "main", "left", "loops", "threads")
+    )
+    ending: Any = dice.choice(("",) * 6 + ("crash", "crash", "power", "sigterm", "sigterm"))
     first = ProcessPlan(
         users=users,
         together=together,
@@ -132,10 +140,8 @@ def _processes(dice: random.Random, client: ClientPlan) -> tuple[ProcessPlan, ..
     batches = tuple(user for user in users if user.kind == "batch")
     if batches and (ending or dice.random() < 0.4):
         if dice.random() < 0.25:
-            again = dice.choice(("", "crash", "power"))
-            processes.append(
-                ProcessPlan(users=batches, ending=again, ends=_moment(dice) if again else None)
-            )
+            again: Any = dice.choice(("", "crash", "power"))
+            processes.append(ProcessPlan(users=batches, ending=again, ends=_moment(dice) if again else None))
         processes.append(ProcessPlan(users=tuple(map(_calm, batches))))
     return tuple(processes)
 
@@ -159,12 +165,16 @@ def _calm(user: UserPlan) -> UserPlan:
 
 def _moment(dice: random.Random) -> Moment:
     mark = dice.choice(MARKS)
-    number: Any = dice.choice((0.0, 0.25, 1.0, 2.5, 20.0)) if mark == "time" else dice.choice((1, 1, 2, 3, 5, 8))
+    number: Any = (
+        dice.choice((0.0, 0.25, 1.0, 2.5, 20.0)) if mark == "time" else dice.choice((1, 1, 2, 3, 5, 8))
+    )
     return Moment(mark, number, dice.choice((0, 0, 1, 2, 3, 5, 8)))
 
 
 def _user(dice: random.Random, name: str) -> UserPlan:
-    kind: Any = dice.choice(("run", "submit", "stream", "stream", "stream", "batch", "batch", "batch", "watch", "poll"))
+    kind: Any = dice.choice(
+        ("run", "submit", "stream", "stream", "stream", "batch", "batch", "batch", "watch", "poll")
+    )
     requests = dice.choice((1, 2, 3, 3, 5)) if kind in ("stream", "batch") else dice.choice((1, 2, 3))
     many = kind in ("stream", "batch")
     save = kind in ("stream", "batch", "watch") and dice.random() < 0.4

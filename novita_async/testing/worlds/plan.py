@@ -10,8 +10,9 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 Mark = Literal["post", "handover", "answer", "poll", "commit", "file", "event", "finished", "take", "time"]
-"""What the moments of a process are counted by: POSTs that begin, their last bytes, their answers, polls, writes
-of the journal, steps of the file system, events told to observers, ends among them, outcomes taken, seconds."""
+"""What the moments of a process are counted by: POSTs that begin, their last bytes, their answers, polls,
+writes of the journal, steps of the file system, events told to observers, ends among them, outcomes taken,
+seconds."""
 
 MARKS: Final[tuple[Mark, ...]] = (
     "post", "handover", "answer", "poll", "commit", "file", "event", "finished", "take", "time",

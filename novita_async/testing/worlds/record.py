@@ -1,4 +1,4 @@
-"""What happens in a world, as it happens: the trace, the map of what was reached, and the facts for `checks`."""
+"""What happens in a world, as it happens: the trace, the map of what was reached, the facts for `checks`."""
 
 from collections import Counter
 from collections.abc import Iterable

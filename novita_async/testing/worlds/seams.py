@@ -1,15 +1,17 @@
 """What is replaced while a world runs, all of it here: clocks, chance, threads, signals, files.
 
-Only what the standard library and anyio offer is replaced, never a part of the client, with two exceptions that
-are looked for by name and may be missing: how much room a journal keeps on the disk, and how its rows are
-packed.
+Only what the standard library and anyio offer is replaced, never a part of the client, with two exceptions
+that are looked for by name and may be missing: how much room a journal keeps on the disk, and how its rows
+are packed.
 """
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import importlib
 import io
+import logging
 import os
 import random
 import secrets
@@ -17,12 +19,12 @@ import signal
 import sqlite3
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import aiohappyeyeballs
 import anyio
@@ -42,21 +44,47 @@ _WRITING: Final = frozenset("wxa+")
 _ROOM: Final = 4096
 
 
+Change = tuple[Any, str, Any]
+"""A place, a name there, and what stands for it while a world runs."""
+
+
 @contextmanager
 def installed(world: "World") -> Generator[None]:
     """Let one world have all of the machine."""
-    changes = [*_chance(world), *_threads(world), *_files(world), *_scopes(world), *_journal(world)]
+    changes: list[Change] = [
+        *_chance(world),
+        *_threads(world),
+        *_files(world),
+        *_scopes(world),
+        *_journal(world),
+    ]
+    changes.append((logging.getLogger("novita_async"), "propagate", False))
     before = [(place, name, getattr(place, name)) for place, name, _ in changes]
+    log = logging.getLogger("novita_async")
+    listener = _Listener(world)
+    log.addHandler(listener)
     try:
         for place, name, value in changes:
             setattr(place, name, value)
         yield
     finally:
+        log.removeHandler(listener)
         for place, name, value in before:
             setattr(place, name, value)
 
 
-Change = tuple[Any, str, Any]
+class _Listener(logging.Handler):
+    """Takes in what the client logs."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__()
+        self._world = world
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        self._world.record.texts.append(text)
+        self._world.record.say(self._world.now, "log", text.partition("\n")[0])
 
 
 def _chance(world: "World") -> Iterator[Change]:
@@ -65,13 +93,16 @@ def _chance(world: "World") -> Iterator[Change]:
     def draw(size: int | None = None) -> bytes:
         return whole(world.plan.seed, "bytes", next(drawn)).to_bytes(8, "big") * (-(-(size or 32) // 8))
 
+    def token_bytes(size: int) -> bytes:
+        return draw(size)[:size]
+
     def token_hex(size: int | None = None) -> str:
         return draw(size)[: size or 32].hex()
 
     yield time, "time", world.wall_time
     yield secrets, "token_hex", token_hex
     yield secrets, "token_urlsafe", token_hex
-    yield secrets, "token_bytes", lambda size=None: draw(size)[: size or 32]
+    yield secrets, "token_bytes", token_bytes
     yield uuid, "uuid4", lambda: uuid.UUID(bytes=draw(16)[:16], version=4)
     yield signal, "getsignal", world.signal_handler
 
@@ -99,31 +130,40 @@ _PLAIN: Final = (str, int, float, bytes, tuple, type, type(None))
 def _parts(thing: object) -> Iterator[object]:
     if type(thing).__module__.startswith("novita_async."):
         yield from getattr(thing, "__dict__", {}).values()
-    for name in _slots(type(thing)):
+    for name in _slots(cast("Hashable", type(thing))):
         yield getattr(thing, name, None)
 
 
 @cache
-def _slots(cls: type) -> tuple[str, ...]:
+def _slots(kind: Hashable) -> tuple[str, ...]:
     """The names of what an instance of one of the client's classes holds."""
+    cls = cast("type", kind)
     if not cls.__module__.startswith("novita_async."):
         return ()
-    return tuple(name for base in cls.__mro__ for name in getattr(base, "__slots__", ()) if name != "__weakref__")
+    return tuple(
+        name for base in cls.__mro__ for name in getattr(base, "__slots__", ()) if name != "__weakref__"
+    )
 
 
-# --- Threads --------------------------------------------------------------------------------------------------
+# --- Threads ------------------------------------------------------------------------------------------------
+
+
+class _Limiter(Protocol):
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 def _threads(world: "World") -> Iterator[Change]:
     async def run_sync(func: Callable[..., T], *args: Any, **options: Any) -> T:
         await anyio.lowlevel.checkpoint()
-        limiter = options.get("limiter")
-        if limiter is None:
-            return await _in_a_thread(world, func, args)
+        limiter = cast("_Limiter", options.get("limiter") or contextlib.nullcontext())
         async with limiter:
             return await _in_a_thread(world, func, args)
 
-    def submit(_: object, func: Callable[..., T], *args: Any, **options: Any) -> "concurrent.futures.Future[T]":
+    def submit(
+        _: object, func: Callable[..., T], *args: Any, **options: Any
+    ) -> "concurrent.futures.Future[T]":
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         future.set_result(func(*args, **options))
         return future
@@ -140,14 +180,16 @@ def _in_a_thread(world: "World", func: Callable[..., T], args: tuple[Any, ...]) 
 async def _wait_for_thread(
     world: "World", context: contextvars.Context, func: Callable[..., T], args: tuple[Any, ...]
 ) -> T:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, WorldLoop)
+    world.begin_thread(loop)
+    done = world.execute(loop, lambda: context.run(func, *args))
     with anyio.CancelScope(shield=True):
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, WorldLoop)  # noqa: S101
-        world.begin_thread(loop)
-        return await world.execute(loop, lambda: context.run(func, *args))
+        await done
+    return cast("T", done.result())
 
 
-# --- Files ----------------------------------------------------------------------------------------------------
+# --- Files --------------------------------------------------------------------------------------------------
 
 
 def _files(world: "World") -> Iterator[Change]:
@@ -158,7 +200,7 @@ def _files(world: "World") -> Iterator[Change]:
         if not disk.is_here(file) or _WRITING.isdisjoint(mode):
             return real_open(file, mode, *args, **options)
         disk.step("open", file)
-        return disk.opened(file, mode, real_open(file, mode, *args, **options))
+        return disk.opened(mode, real_open(file, mode, *args, **options))
 
     def fsync(handle: Any) -> None:
         disk.step("fsync", handle)
@@ -226,7 +268,7 @@ def _connecting(world: "World", real: Callable[..., sqlite3.Connection]) -> Call
     return connect
 
 
-# --- Order ----------------------------------------------------------------------------------------------------
+# --- Order --------------------------------------------------------------------------------------------------
 
 
 def _scopes(_: "World") -> Iterator[Change]:
@@ -245,7 +287,7 @@ def _scopes(_: "World") -> Iterator[Change]:
     yield backend.CancelScope, "__hash__", hashed
 
 
-# --- The journal ----------------------------------------------------------------------------------------------
+# --- The journal --------------------------------------------------------------------------------------------
 
 
 def _found(name: str) -> ModuleType | None:

@@ -117,7 +117,9 @@ class Service:
 
     def _way(self, *name: object) -> float:
         self._ways += 1
-        return self._plan.service.latency * pick((1.0, 1.0, 1.0, 0.0, 0.5, 2.0), self._plan.seed, *name, self._ways)
+        return self._plan.service.latency * pick(
+            (1.0, 1.0, 1.0, 0.0, 0.5, 2.0), self._plan.seed, *name, self._ways
+        )
 
     # --- Fates --------------------------------------------------------------------------------------------
 
@@ -158,7 +160,7 @@ class Service:
         if retired_at is not None and self.world.now >= retired_at:
             return _response(fate, text_reply(404, "route not found"), exchange)
         reply = self.simulator.receive(exchange, self.world.now)
-        if reply.status == 200 and fate.end == "answer" and fate.status is None:  # noqa: PLR2004
+        if reply.status == 200 and fate.end == "answer" and fate.status is None:
             post.due_at = self.world.now + 3 * self._plan.service.latency + fate.after
         return _response(fate, reply, exchange)
 
@@ -214,8 +216,6 @@ def _response(fate: Fate, reply: Reply, exchange: Exchange) -> HTTPResponse:
     status, headers = reply.status, reply.all_headers()
     if fate.body is not None:
         body, status, headers = fate.body, fate.status or status, {"content-type": "application/json"}
-    if fate.change is not None and status == 200 and body.endswith(b"}"):  # noqa: PLR2004
+    if fate.change is not None and status == 200 and body.endswith(b"}"):
         body = fate.change(body, fate)
     return HTTPResponse(status=status, headers={**headers, **fate.headers}, body=body)
-
-

@@ -6,7 +6,7 @@ A plan is made smaller one step at a time, and a step is kept where the same inv
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from novita_async.testing.worlds.plan import ClientPlan, Plan, ProcessPlan, ServicePlan, UserPlan
 
@@ -97,8 +97,6 @@ _MOODS = (
 def _plainer(plan: Plan, name: str, plain: ClientPlan | ServicePlan) -> Iterator[Plan]:
     """With one setting as it usually is."""
     settings = getattr(plan, name)
-    for each in type(plain).__slots__:  # type: ignore[attr-defined]
-        if each.startswith("_"):
-            continue
+    for each in asdict(plain):
         if getattr(settings, each) != getattr(plain, each):
             yield evolve(plan, **{name: evolve(settings, **{each: getattr(plain, each)})})

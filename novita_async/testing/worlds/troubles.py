@@ -1,7 +1,7 @@
 """Every kind of trouble, and what it does to one exchange.
 
-`Fate` says what becomes of an exchange. Which fate an exchange has is decided by the names of what it is about,
-so the same request meets the same trouble whatever else goes on.
+`Fate` says what becomes of an exchange. Which fate an exchange has is decided by the names of what it is
+about, so the same request meets the same trouble whatever else goes on.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,11 +50,16 @@ WELL: Final = Fate()
 
 
 def _page(status: int, *, acted: bool = False, kind: str = "page") -> Fate:
-    return Fate(kind=kind, acted=acted, status=status, body=HTML, headers={"content-type": "text/html"}, page=True)
+    return Fate(
+        kind=kind, acted=acted, status=status, body=HTML, headers={"content-type": "text/html"}, page=True
+    )
 
 
-def _json(status: int, reason: str, *, kind: str, acted: bool = False, **headers: str) -> Fate:
-    return Fate(kind=kind, acted=acted, status=status, body=_ERROR % (status, reason.encode()), headers=headers)
+def _json(status: int, reason: str, *, kind: str, acted: bool = False, hint: str | None = None) -> Fate:
+    headers = {} if hint is None else {"retry-after": hint}
+    return Fate(
+        kind=kind, acted=acted, status=status, body=_ERROR % (status, reason.encode()), headers=headers
+    )
 
 
 # --- Odd answers that hold an id --------------------------------------------------------------------------
@@ -65,31 +70,49 @@ def _odd(body: bytes, text: bytes) -> bytes:
     return body[:-1] + b', "extra_of_the_service": ' + text + b"}"
 
 
-_ODD_FIELDS: Final = (b"NaN", b"Infinity", b'"\\ud83d"', b'"\xff\xfe"', b'"caf\xe9"', b"1e999", b"null", b"[[[]]]")
-_ODD_NOES: Final = (b"", b"{}", b"[]", b"null", b'{"task_id": null}', b'{"task_id": ""}', b'{"task_id": {}}', HTML)
+_ODD_FIELDS: Final = (
+    b"NaN",
+    b"Infinity",
+    b'"\\ud83d"',
+    b'"\xff\xfe"',
+    b'"caf\xe9"',
+    b"1e999",
+    b"null",
+    b"[[[]]]",
+)
+_ODD_NOES: Final = (
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b'{"task_id": null}',
+    b'{"task_id": ""}',
+    b'{"task_id": {}}',
+    HTML,
+)
 _HINTS: Final = ("0", "1", "2.5", "-3", "soon", "1e3", "Thu, 01 Jan 2015 00:00:00 GMT", "3")
 _STATUSES_OF_PAGES: Final = (502, 503, 504, 500, 520)
 
 
-def _submit_fate(kind: str, name: tuple[object, ...]) -> Fate:
-    """The fate of a submission that a trouble hits."""
-    fixed: Mapping[str, Fate] = _SUBMIT
-    if kind in fixed:
-        return fixed[kind]
-    if kind == "page":
-        return _page(pick(_STATUSES_OF_PAGES, *name))
-    if kind == "page acted":
-        return _page(pick(_STATUSES_OF_PAGES, *name), acted=True, kind=kind)
-    if kind == "limited":
-        hint = pick((None, None, *_HINTS), *name)
-        more = {} if hint is None else {"retry-after": hint}
-        return Fate(kind=kind, acted=False, status=429, body=_ERROR % (429, b"RATE_LIMIT_EXCEEDED"), headers=more)
-    if kind == "odd yes":
-        field = pick(_ODD_FIELDS, *name)
-        return Fate(kind=kind, change=lambda body, _: _odd(body, field))
-    if kind == "slow":
-        return Fate(kind=kind, after=pick((0.5, 3.0, 30.0, 200.0), *name))
-    return Fate(kind=kind, acted=False, status=200, body=pick(_ODD_NOES, *name))
+Name = tuple[object, ...]
+
+
+def _odd_yes(name: Name) -> Fate:
+    text = pick(_ODD_FIELDS, *name)
+    return Fate(kind="odd yes", change=lambda body, _: _odd(body, text))
+
+
+_DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {
+    "page": lambda name: _page(pick(_STATUSES_OF_PAGES, *name)),
+    "page acted": lambda name: _page(pick(_STATUSES_OF_PAGES, *name), acted=True, kind="page acted"),
+    "limited": lambda name: _json(
+        429, "RATE_LIMIT_EXCEEDED", kind="limited", hint=pick((None, None, *_HINTS), *name)
+    ),
+    "odd yes": _odd_yes,
+    "odd no": lambda name: Fate(kind="odd no", acted=False, status=200, body=pick(_ODD_NOES, *name)),
+    "slow": lambda name: Fate(kind="slow", after=pick((0.5, 3.0, 30.0, 200.0), *name)),
+}
+"""Troubles of submissions that have several forms."""
 
 
 _SUBMIT: Final[Mapping[str, Fate]] = {
@@ -108,7 +131,7 @@ _SUBMIT: Final[Mapping[str, Fate]] = {
     "page 403": _page(403, kind="page 403"),
     "early": Fate(kind="early", acted=False, status=413, body=HTML, early=True, page=True),
 }
-SUBMITS: Final = (*_SUBMIT, "page", "page acted", "limited", "odd yes", "odd no", "slow")
+SUBMITS: Final = (*_SUBMIT, *_DRAWN)
 
 
 # --- Polls ------------------------------------------------------------------------------------------------
@@ -134,27 +157,23 @@ def _emptied(body: bytes, _: Fate) -> bytes:
     return body if start < 0 or end < 0 else body[: start + 10] + body[end:]
 
 
-def _poll_fate(kind: str, name: tuple[object, ...]) -> Fate:
-    if kind in _POLL:
-        return _POLL[kind]
-    if kind == "poll page":
-        return _page(pick(_STATUSES_OF_PAGES, *name), kind=kind)
-    if kind == "poll limited":
-        hint = pick((None, *_HINTS), *name)
-        return _json(429, "RATE_LIMIT_EXCEEDED", kind=kind, **({} if hint is None else {"retry-after": hint}))
-    if kind == "poll odd":
-        field = pick(_ODD_FIELDS, *name)
-        return Fate(kind=kind, change=lambda body, _: _odd(body, field))
-    if kind == "no pictures yet":
-        return Fate(kind=kind, change=_emptied)
-    if kind == "answer of another":
-        return Fate(kind=kind)
-    return Fate(kind=kind, status=200, body=pick((*_ODD_NOES, b'{"task": {}}', b'{"task": {"status": null}}'), *name))
+def _poll_odd(name: Name) -> Fate:
+    text = pick(_ODD_FIELDS, *name)
+    return Fate(kind="poll odd", change=lambda body, _: _odd(body, text))
 
 
-POLLS: Final = (
-    *_POLL, "poll page", "poll limited", "poll odd", "poll garbage", "no pictures yet", "answer of another",
-)  # fmt: skip
+_POLL_GARBAGE: Final = (*_ODD_NOES, b'{"task": {}}', b'{"task": {"status": null}}')
+_POLL_DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {
+    "poll page": lambda name: _page(pick(_STATUSES_OF_PAGES, *name), kind="poll page"),
+    "poll limited": lambda name: _json(
+        429, "RATE_LIMIT_EXCEEDED", kind="poll limited", hint=pick((None, *_HINTS), *name)
+    ),
+    "poll odd": _poll_odd,
+    "poll garbage": lambda name: Fate(kind="poll garbage", status=200, body=pick(_POLL_GARBAGE, *name)),
+    "no pictures yet": lambda _: Fate(kind="no pictures yet", change=_emptied),
+    "answer of another": lambda _: Fate(kind="answer of another"),
+}
+POLLS: Final = (*_POLL, *_POLL_DRAWN)
 
 
 # --- Files ------------------------------------------------------------------------------------------------
@@ -171,8 +190,6 @@ _FILE: Final[Mapping[str, Fate]] = {
     "file slow": Fate(kind="file slow", after=20.0),
 }
 FILES: Final = tuple(_FILE)
-_SHORT: Final = frozenset({"file page", "file of another kind"})
-"""Final by their nature: they say that the file is not what it is called."""
 
 OUTAGES: Final[Mapping[str, Callable[[], Fate]]] = {
     "outage of pages": lambda: _page(503, kind="outage of pages"),
@@ -183,7 +200,13 @@ OUTAGES: Final[Mapping[str, Callable[[], Fate]]] = {
 WEBHOOKS: Final = ("event lost", "event late", "event doubled", "event forged")
 DISKS: Final = ("disk full", "fsync fails", "folder read-only")
 CLOCKS: Final = ("wall clock jumps", "laptop sleeps")
-WIRES: Final = ("one answer too many", "junk behind an answer", "odd headers", "another's answer late", "chopped")
+WIRES: Final = (
+    "one answer too many",
+    "junk behind an answer",
+    "odd headers",
+    "another's answer late",
+    "chopped",
+)
 """What only a connection can do."""
 
 KINDS: Final[Mapping[str, Place]] = {
@@ -226,7 +249,9 @@ def of_submission(plan: Plan, number: int, attempt: int, now: float) -> Fate:
         return down
     name = ("submit", number, attempt)
     kind = _hit(plan, SUBMITS, name)
-    return _submit_fate(kind, (plan.seed, *name)) if kind else WELL
+    if not kind:
+        return WELL
+    return _SUBMIT.get(kind) or _DRAWN[kind]((plan.seed, *name))
 
 
 def of_poll(plan: Plan, number: int, attempt: int, now: float) -> Fate:
@@ -236,7 +261,9 @@ def of_poll(plan: Plan, number: int, attempt: int, now: float) -> Fate:
         return down
     name = ("poll", number, attempt)
     kind = _hit(plan, POLLS, name)
-    return _poll_fate(kind, (plan.seed, *name)) if kind else WELL
+    if not kind:
+        return WELL
+    return _POLL.get(kind) or _POLL_DRAWN[kind]((plan.seed, *name))
 
 
 def of_file(plan: Plan, number: int, attempt: int) -> Fate:

@@ -85,7 +85,7 @@ class User:
             self.say("was cancelled")
             if not self.is_stopped or self.plan.stop != "asyncio":
                 raise
-            assert self.task is not None  # noqa: S101
+            assert self.task is not None
             self.task.uncancel()
         except UserError as error:
             self.say(f"raised {error}")
@@ -296,7 +296,9 @@ class User:
         if plan.priority == "interactive":
             options["updates"] = True
         if tasks:
-            await self._use((visit, self._client.watch([tasks[0], *(t.task_id for t in tasks[1:])], **options)))
+            await self._use(
+                (visit, self._client.watch([tasks[0], *(t.task_id for t in tasks[1:])], **options))
+            )
 
     async def _bought(self, index: int) -> Task | None:
         number = self.first + index
@@ -410,7 +412,7 @@ class User:
             return
         self._ends_heard += 1
         name = self.process.world.plan.seed, self.plan.name, "heard", self._ends_heard
-        if fraction(*name) < 0.7:  # noqa: PLR2004
+        if fraction(*name) < 0.7:
             self.process.after_turns(pick((0, 1, 2, 3, 4, 5), *name), self._break_off)
 
     def _break_off(self) -> None:

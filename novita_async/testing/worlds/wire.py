@@ -6,7 +6,7 @@ noted, to be compared with what the client says.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -120,7 +120,7 @@ class WorldTransport:
             if fate.end == "not sent":
                 post.reach = "not sent"
                 service.not_arrived(exchange)
-                raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
+                _refuse()
             if fate.early:
                 post.reach = "not sent"
                 return HTTPResponse(status=fate.status or 413, body=fate.body or b"", early=True)
@@ -186,6 +186,10 @@ class WorldTransport:
         """Nothing is open."""
 
 
+def _refuse() -> NoReturn:
+    raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
+
+
 def _nobody() -> None:
     """Nobody wants to know."""
 
@@ -193,11 +197,11 @@ def _nobody() -> None:
 def judge(post: Post, response: HTTPResponse, fate: Fate) -> None:
     """Note what the sender of a POST can know from its answer."""
     post.page = fate.page
-    post.told = _task_id_in(response.body) if response.status < 400 else ""  # noqa: PLR2004 - no refusal
+    post.told = _task_id_in(response.body) if response.status < 400 else ""
     if post.told:
         post.reach = "accepted"
     elif fate.kind in ("no task", "busy", "limited", "outage of limits") or (
-        not fate.kind and response.status >= 400  # noqa: PLR2004 - a refusal of the service's own
+        not fate.kind and response.status >= 400
     ):
         post.reach = "refused"
     else:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 from attrs import define, field, frozen
 
 from novita_async import Account, Budget, NovitaClient, Polling, RetryPolicy
@@ -201,8 +202,6 @@ class Process:
                 for user in users:
                     group.create_task(user.live())
         elif how == "anyio":
-            import anyio  # noqa: PLC0415
-
             async with anyio.create_task_group() as tasks:
                 for user in users:
                     tasks.start_soon(user.live)
@@ -232,9 +231,7 @@ class Process:
         """Give a turn to each loop that is awake. Returns whether there was one."""
         turned, world = False, self.world
         for life in tuple(self.lives):
-            if self.dead:
-                break
-            if life.over or not life.loop.is_awake:
+            if self.over or life.has_ended() or not life.loop.is_awake:
                 continue
             world.process = self
             asyncio._set_running_loop(life.loop)
@@ -246,7 +243,7 @@ class Process:
             turned = True
             self.turns += 1
             self.ring()
-            if life.over and not self.dead:
+            if life.has_ended() and not self.dead:
                 self._end(life)
         return turned
 
@@ -426,7 +423,9 @@ class World:
                 if standing > MOST_STANDING:  # turns take time, too
                     self.clock.now += 1 / 64
                 continue
-            at = min(process.next_at(), self._events[0][0] if self._events else NEVER, self.service.next_event_at())
+            at = min(
+                process.next_at(), self._events[0][0] if self._events else NEVER, self.service.next_event_at()
+            )
             if at == NEVER:
                 return self._hangs(process, "nothing can happen any more")
             if at > HORIZON:
@@ -462,12 +461,14 @@ class World:
             for visit in self.record.visits:
                 if visit.process == process.name and visit.handle is not None:
                     kept |= {task.task_id for task in visit.handle.unfinished}
-                    doubts += [each for each in visit.handle.uncertain if all(each is not one for one in doubts)]
+                    doubts += [
+                        each for each in visit.handle.uncertain if all(each is not one for one in doubts)
+                    ]
             self.record.kept[process.name] = kept
             self.record.doubts[process.name] = len(doubts)
             self.record.texts += map(repr, doubts)
 
-    # --- What processes are given -----------------------------------------------------------------------------
+    # --- What processes are given ---------------------------------------------------------------------------
 
     def new_loop(self) -> WorldLoop:
         """Make an event loop."""
@@ -490,7 +491,7 @@ class World:
         """Do what a thread would do, in a turn of its own."""
         future: asyncio.Future[Any] = loop.create_future()
         process = self.process
-        assert process is not None  # noqa: S101
+        assert process is not None
         self._works += 1
 
         def do() -> None:
@@ -523,7 +524,7 @@ class World:
 
     def begin_thread(self, loop: WorldLoop) -> None:
         """A worker thread begins."""
-        assert self.process is not None  # noqa: S101
+        assert self.process is not None
         self.process.begin_thread(loop)
 
     def signal_handler(self, number: int) -> Any:
@@ -615,7 +616,7 @@ class World:
 
     def dispose(self) -> None:
         """Drop what crashed processes have left, without letting it do anything."""
-        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        hook, sys.unraisablehook = sys.unraisablehook, _pass_over
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -632,7 +633,7 @@ class World:
         for loop in self._loops:
             if not loop.is_closed():
                 self._drop(loop)
-        if self.record.crashed:
+        if self.record.crashed or any(process.status is not None for process in self.processes):
             self.processes.clear()
             self._loops.clear()
             self._events.clear()
@@ -647,6 +648,10 @@ class World:
         loop._ready.clear()
         loop._scheduled.clear()
         loop.close()
+
+
+def _pass_over(_: object) -> None:
+    """Say nothing."""
 
 
 def _task_in(body: bytes) -> str:
