@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from novita_async.testing.worlds.campaign import campaign
 from novita_async.testing.worlds.drawing import plan_of
-from novita_async.testing.worlds.plan import Plan
+from novita_async.testing.worlds.plan import Plan, code
 from novita_async.testing.worlds.shrinking import shrink
 from novita_async.testing.worlds.world import Report, run
 
@@ -47,23 +47,11 @@ def _replay(plan: Plan, *, shrinks: bool, only: str | None) -> int:
     if shrinks and wanted & report.invariants:
         plan = shrink(plan, lambda smaller: bool(wanted & run(smaller).invariants))
         report = run(plan)
-    print(described(plan))
+    print(code(plan))
     print(report.trace, end="")
     for violation in report.violations:
         print(violation)
     return bool(report.violations)
-
-
-def described(plan: Plan) -> str:
-    """A plan, one line for each of its parts."""
-    lines = [f"seed {plan.seed}, entrance {plan.entrance}", f"{plan.service}", f"{plan.client}"]
-    lines += [f"{trouble}" for trouble in plan.troubles]
-    for process in plan.processes:
-        lines.append(
-            f"process: {process.together} {process.ending} {process.ends or ''} {process.leaves or ''}"
-        )
-        lines += [f"    {user}" for user in process.users]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

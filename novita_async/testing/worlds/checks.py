@@ -19,7 +19,7 @@ from novita_async import (
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams
 from novita_async.testing.worlds.plan import UserPlan
-from novita_async.testing.worlds.record import Came, Post, Visit, listed, shown
+from novita_async.testing.worlds.record import Came, Post, Stopped, Visit, listed, shown
 from novita_async.testing.worlds.service import key_of
 from novita_async.testing.worlds.users import UserError
 from novita_async.testing.worlds.wire import picture
@@ -33,6 +33,8 @@ Found = tuple[str, str]
 _SUCCEEDED: Final = "TASK_STATUS_SUCCEED"
 _FAILED: Final = "TASK_STATUS_FAILED"
 _SOON: Final = 0.5
+_TURNS: Final = 8
+"""Turns of the loop in which a cancellation reaches every task."""
 _DISK: Final = ("disk full", "fsync fails", "folder read-only")
 _ENDS_OF_WORDS: Final = 300
 
@@ -425,18 +427,15 @@ def _is_outage(world: "World") -> bool:
 def nothing_sent_late(world: "World") -> Iterable[Found]:
     """Nothing is sent after a cancellation was due."""
     for post in world.record.posts:
-        if post.handed_at is None:
-            continue
-        due = _stops_before(world, post, post.handed_at)
-        if due and post.began_at > due[0] + 1e-9:
-            yield str(post.number), f"sent at {post.handed_at:.3f}, cancelled at {due[0]:.3f}"
+        for stop in _stops_of(world, post):
+            if post.handed_at is not None and post.began_in > stop.turn + _TURNS:
+                yield str(post.number), f"sent at {post.handed_at:.3f}, cancelled at {stop.at:.3f}"
+                break
 
 
-def _stops_before(world: "World", post: Post, at: float) -> list[float]:
+def _stops_of(world: "World", post: Post) -> list[Stopped]:
     return [
-        when
-        for process, user, when in world.record.stops
-        if process == post.process and user in ("", post.user) and when < at
+        stop for stop in world.record.stops if stop.process == post.process and stop.user in ("", post.user)
     ]
 
 
@@ -450,8 +449,7 @@ def drained(world: "World") -> Iterable[Found]:
             continue
         if post.cut_at + _SOON < post.due_at:
             continue
-        stops = _stops_before(world, post, post.cut_at + 1e-9)
-        if not any(stop + drain <= post.cut_at + 1e-6 for stop in stops):
+        if not any(stop.at + drain <= post.cut_at + 1e-6 for stop in _stops_of(world, post)):
             yield str(post.number), f"given up at {post.cut_at:.3f}, its answer came before {post.due_at:.3f}"
 
 

@@ -202,7 +202,7 @@ class Disk:
 
     def opened(self, mode: str, file: IO[Any]) -> IO[Any]:
         """A file that was opened to be written, as it is while the disk is full."""
-        if self.is_full and any(letter in mode for letter in "wxa+"):
+        if self.is_full and self.world.process is not None and any(letter in mode for letter in "wxa+"):
             self._reached("disk full")
             return _Full(file)  # type: ignore[return-value]  # as much of a file as is used
         return file

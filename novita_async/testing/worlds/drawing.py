@@ -166,7 +166,7 @@ def _calm(user: UserPlan) -> UserPlan:
 def _moment(dice: random.Random) -> Moment:
     mark = dice.choice(MARKS)
     number: Any = (
-        dice.choice((0.0, 0.25, 1.0, 2.5, 20.0)) if mark == "time" else dice.choice((1, 1, 2, 3, 5, 8))
+        dice.choice((0.0, 0.25, 1.0, 2.5, 20.0)) if mark == "time" else dice.choice((1, 1, 2, 3, 5, 8, 12))
     )
     return Moment(mark, number, dice.choice((0, 0, 1, 2, 3, 5, 8)))
 

@@ -5,9 +5,10 @@ within a world comes from the seed and from the names of what it decides, so tha
 away leaves the fate of the others as it was.
 """
 
-from typing import Final, Literal
+from collections.abc import Iterator
+from typing import Any, Final, Literal, cast
 
-from attrs import field, frozen
+from attrs import Factory, field, fields, frozen, has
 
 Mark = Literal["post", "handover", "answer", "poll", "commit", "file", "event", "finished", "take", "time"]
 """What the moments of a process are counted by: POSTs that begin, their last bytes, their answers, polls,
@@ -210,3 +211,23 @@ def _moods(user: UserPlan) -> tuple[object, ...]:
         user.save, user.names != "plain", user.pause, user.impatient, user.leaves_after, user.raises,
         user.stopped, user.resubmits, user.retries_failed, user.in_flight > 1, user.images > 1,
     )  # fmt: skip
+
+
+def code(value: object) -> str:
+    """Write a plan, or a part of one, as Python: what is as usual is left out."""
+    if isinstance(value, tuple):
+        parts = [code(each) for each in cast("tuple[object, ...]", value)]
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+    if not has(type(value)):
+        return repr(value)
+    told = [f"{name}={code(each)}" for name, each in _unusual(value)]
+    return f"{type(value).__name__}({', '.join(told)})"
+
+
+def _unusual(value: Any) -> Iterator[tuple[str, object]]:
+    for attribute in fields(type(value)):
+        each, usual = getattr(value, attribute.name), attribute.default
+        if isinstance(usual, Factory):
+            usual = usual.factory()
+        if each != usual:
+            yield attribute.name, each

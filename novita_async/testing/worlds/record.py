@@ -23,6 +23,8 @@ class Post:
     process: str
     user: str
     began_at: float
+    began_in: int
+    """Which turn of its process it began in."""
     handed_at: float | None = None
     """When its last byte went out."""
     reach: Reach = "on its way"
@@ -35,6 +37,18 @@ class Post:
     """When its sender stopped waiting for it."""
     page: bool = False
     """Whether somebody else than the service answered."""
+
+
+@frozen
+class Stopped:
+    """A cancellation that is due."""
+
+    process: str
+    user: str
+    """Empty: all of them."""
+    at: float
+    turn: int
+    """Of the process."""
 
 
 @frozen(kw_only=True)
@@ -90,8 +104,8 @@ class Record:
     posts: list[Post] = field(factory=list[Post])
     came: list[Came] = field(factory=list[Came])
     visits: list[Visit] = field(factory=list[Visit])
-    stops: list[tuple[str, str, float]] = field(factory=list[tuple[str, str, float]])
-    """Cancellations: process, user (empty: all), time."""
+    stops: list["Stopped"] = field(factory=list["Stopped"])
+    """Cancellations that were due."""
     crashed: dict[str, float] = field(factory=dict[str, float])
     """Processes that were stopped dead, and when."""
     kept: dict[str, set[str]] = field(factory=dict[str, set[str]])

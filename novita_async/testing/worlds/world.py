@@ -24,7 +24,7 @@ from novita_async.testing.worlds.dice import pick
 from novita_async.testing.worlds.disk import Disk
 from novita_async.testing.worlds.loops import NEVER, TERMINATE, Clock, Life, WorldLoop
 from novita_async.testing.worlds.plan import Mark, Moment, Plan, ProcessPlan
-from novita_async.testing.worlds.record import Post, Record, shown
+from novita_async.testing.worlds.record import Post, Record, Stopped, shown
 from novita_async.testing.worlds.service import Service, key_of
 from novita_async.testing.worlds.users import User
 from novita_async.testing.worlds.wire import ORIGIN, WorldTransport
@@ -37,6 +37,8 @@ MOST_TURNS: Final = 20_000
 """Turns of loops after which a world runs in circles."""
 MOST_STANDING: Final = 300
 """Turns in which time stands still; each further one takes a while."""
+_DELAYS: Final = (0.0, 0.0, 1 / 256, 1 / 64)
+"""Seconds that a thread takes before and after its work."""
 GAP: Final = 1.0
 """Seconds between two processes."""
 
@@ -298,7 +300,7 @@ class Process:
 
     def stopped(self, user: str) -> None:
         """Note that a cancellation is due."""
-        self.world.record.stops.append((self.name, user, self.world.now))
+        self.world.record.stops.append(Stopped(self.name, user, self.world.now, self.turns))
 
     # --- Threads --------------------------------------------------------------------------------------------
 
@@ -314,7 +316,7 @@ class Process:
     def new_post(self, number: int) -> Post:
         """Note that a POST begins."""
         user = next((user.name for user in self.users if user.asks_for(number)), "")
-        post = Post(number, self.name, user, self.world.now)
+        post = Post(number, self.name, user, self.world.now, self.turns)
         self.world.record.posts.append(post)
         self.mark("post")
         return post
@@ -488,23 +490,27 @@ class World:
         self.record.violate("no stray errors", name, f"{context.get('message')}: {shown(error)}")
 
     def execute(self, loop: WorldLoop, work: Callable[[], Any]) -> "asyncio.Future[Any]":
-        """Do what a thread would do, in a turn of its own."""
+        """Do what a thread would do, in a turn of its own; what comes of it is known in a later one."""
         future: asyncio.Future[Any] = loop.create_future()
         process = self.process
         assert process is not None
         self._works += 1
+        until, after = (pick(_DELAYS, self.plan.seed, "work", self._works, part) for part in (0, 1))
 
         def do() -> None:
             process.works.remove(do)
             if not process.dead:
-                self._do(process, future, work)
+                tell = self._do(process, future, work)
+                if not loop.is_closed():
+                    loop.call_later(after, tell)
 
         process.works.append(do)
-        delay = pick((0.0, 0.0, 1 / 256, 1 / 64), self.plan.seed, "work", self._works)
-        loop.call_later(delay, lambda: do() if do in process.works else None)
+        loop.call_later(until, lambda: do() if do in process.works else None)
         return future
 
-    def _do(self, process: Process, future: "asyncio.Future[Any]", work: Callable[[], Any]) -> None:
+    def _do(
+        self, process: Process, future: "asyncio.Future[Any]", work: Callable[[], Any]
+    ) -> Callable[[], None]:
         before, loop = self.process, asyncio._get_running_loop()
         self.process = process
         asyncio._set_running_loop(None)  # as in a thread
@@ -515,12 +521,16 @@ class World:
         finally:
             asyncio._set_running_loop(loop)
             self.process = before
-        if future.done() or process.dead or future.get_loop().is_closed():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+
+        def tell() -> None:
+            if future.done() or process.dead:
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        return tell
 
     def begin_thread(self, loop: WorldLoop) -> None:
         """A worker thread begins."""
