@@ -190,6 +190,8 @@ def _user(dice: random.Random, name: str) -> UserPlan:
         options["raises"] = dice.choice(("",) * 8 + ("input", "body", "consumer"))
     if kind == "stream":
         options["watches"] = dice.choice((0, 0, 0, 2, 4))
+    if kind in ("run", "submit", "poll"):
+        options["pause"] = dice.choice((0.0, 0.25, 1.0))
     if kind in ("run", "submit", "watch"):
         options["timeout"] = dice.choice((None, None, 0.0, 0.5, 5.0))
     if kind == "batch":

@@ -8,7 +8,7 @@ away leaves the fate of the others as it was.
 from collections.abc import Iterator
 from typing import Any, Final, Literal, cast
 
-from attrs import Factory, field, fields, frozen, has
+from attrs import field, fields, frozen, has
 
 Mark = Literal["post", "handover", "answer", "poll", "commit", "file", "event", "finished", "take", "time"]
 """What the moments of a process are counted by: POSTs that begin, their last bytes, their answers, polls,
@@ -78,7 +78,7 @@ class UserPlan:
     names: Literal["plain", "template", "function", "raises", "long", "odd"] = "plain"
     """What `save_as` is."""
     pause: float = 0.0
-    """Seconds that the consumer takes for each outcome."""
+    """Seconds that the consumer takes for each outcome, or that pass between single calls."""
     impatient: Literal["", "timeout", "scope", "task"] = ""
     """How `anext` is broken off, again and again: by `asyncio.timeout`, by a scope, as a task."""
     leaves_after: int | None = None
@@ -227,7 +227,6 @@ def code(value: object) -> str:
 def _unusual(value: Any) -> Iterator[tuple[str, object]]:
     for attribute in fields(type(value)):
         each, usual = getattr(value, attribute.name), attribute.default
-        if isinstance(usual, Factory):
-            usual = usual.factory()
-        if each != usual:
+        fresh = getattr(usual, "factory", None)
+        if each != (usual if fresh is None else fresh()):
             yield attribute.name, each

@@ -1,5 +1,6 @@
 """The service of a world: the simulator, with the fates that its troubles give to each exchange."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PRICE: Final = 20
 _USUAL_SECONDS: Final = 0.36
 """What the simulator takes for a picture of the smallest size."""
+_TICKS: Final = 64
 _FORGED: Final = b'{"event_type": "ASYNC_TASK_RESULT", "payload": {"task": {"task_id": "forged"}}}'
 
 
@@ -112,8 +114,9 @@ class Service:
         return self._way("there", *name)
 
     def way_back(self, *name: object) -> float:
-        """Seconds that an answer is on its way."""
-        return self._way("back", *name)
+        """Seconds that an answer is on its way, which comes when a 64th of a second is full."""
+        now = self.world.now
+        return math.ceil((now + self._way("back", *name)) * _TICKS) / _TICKS - now
 
     def _way(self, *name: object) -> float:
         self._ways += 1

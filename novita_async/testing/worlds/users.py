@@ -181,6 +181,7 @@ class User:
             for number, call in enumerate(calls):
                 try:
                     await call
+                    await asyncio.sleep(self.plan.pause)
                 except BaseException:
                     for other in calls[number + 1 :]:
                         other.close()

@@ -412,7 +412,7 @@ class World:
             if not self._live(process):
                 break
             self._tidy(process)
-            self.clock.now += GAP
+            self._settle()
 
     def _live(self, process: Process) -> bool:
         """Turn its loops until it is over. Returns whether it ever is."""
@@ -441,6 +441,15 @@ class World:
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
         return True
+
+    def _settle(self) -> None:
+        """Let come what is still on its way to the service, before another process begins."""
+        end = self.now + GAP
+        while self._events and self._events[0][0] <= end:
+            when, _, action = heapq.heappop(self._events)
+            self.clock.now = max(self.now, when)
+            action()
+        self.clock.now = end
 
     def _hangs(self, process: Process, how: str) -> bool:
         waiting = [task.get_coro() for life in process.lives for task in asyncio.all_tasks(life.loop)]
