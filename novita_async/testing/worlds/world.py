@@ -296,7 +296,7 @@ class Process:
             self.world.disk.crash()
             return
         self.stopped("")
-        self.lives[0].loop.call_soon_threadsafe(handler)
+        handler()
 
     def stopped(self, user: str) -> None:
         """Note that a cancellation is due."""
