@@ -40,12 +40,20 @@ class Network:
 
     world: "World"
     _numbers: "itertools.count[int]" = field(factory=itertools.count, init=False)
+    _sessions: dict[str, aiohttp.ClientSession] = field(factory=dict[str, aiohttp.ClientSession], init=False)
 
     def options(self, process: "Process") -> dict[str, Any]:
         """What a client is made with."""
-        in_a_loop = asyncio._get_running_loop() is not None
-        del process
-        return {"session": aiohttp.ClientSession()} if self.world.plan.client.session and in_a_loop else {}
+        if not self.world.plan.client.session or asyncio._get_running_loop() is None:
+            return {}
+        session = self._sessions[process.name] = aiohttp.ClientSession()
+        return {"session": session}
+
+    async def leave(self, process: "Process") -> None:
+        """Close what the user of a process has opened."""
+        session = self._sessions.pop(process.name, None)
+        if session is not None:
+            await session.close()
 
     async def start_connection(self) -> int:
         """Connect, or be refused."""

@@ -63,7 +63,7 @@ def campaign(
     """Run the worlds of these seeds, for so many minutes at most."""
     done = Campaign()
     gc.freeze()
-    began, end = time.process_time(), time.monotonic() + 60 * (minutes or 1e9)
+    began, end = time.process_time(), time.monotonic() + 60 * (1e9 if minutes is None else minutes)
     for seed in seeds:
         try:
             report = run(plan_of(seed))

@@ -177,6 +177,8 @@ class Life:
     main: "asyncio.Task[Any]"
     _course: "Generator[asyncio.Future[Any], None, None]" = field(init=False)
     _until: "asyncio.Future[Any] | None" = field(default=None, init=False)
+    left: "frozenset[asyncio.Task[Any]]" = field(default=frozenset(), init=False)
+    """Tasks that still ran when the main task had ended."""
     over: bool = field(default=False, init=False)
     error: BaseException | None = field(default=None, init=False)
     """What `asyncio.run` raises."""
@@ -194,11 +196,11 @@ class Life:
 
     def _close(self) -> "Generator[asyncio.Future[Any], None, None]":
         try:
-            left = asyncio.all_tasks(self.loop)
-            if left and not self.over:
-                for task in left:
+            self.left = frozenset(asyncio.all_tasks(self.loop))
+            if self.left and not self.over:
+                for task in self.left:
                     task.cancel()
-                yield asyncio.gather(*left, return_exceptions=True)
+                yield asyncio.gather(*self.left, return_exceptions=True)
             if not self.over:
                 yield self.loop.create_task(self.loop.shutdown_asyncgens())
         finally:

@@ -8,7 +8,7 @@ away leaves the fate of the others as it was.
 from collections.abc import Iterator
 from typing import Any, Final, Literal, cast
 
-from attrs import field, fields, frozen, has
+from attrs import field, frozen, has
 
 Mark = Literal["post", "handover", "answer", "poll", "commit", "file", "event", "finished", "take", "time"]
 """What the moments of a process are counted by: POSTs that begin, their last bytes, their answers, polls,
@@ -225,7 +225,7 @@ def code(value: object) -> str:
 
 
 def _unusual(value: Any) -> Iterator[tuple[str, object]]:
-    for attribute in fields(type(value)):
+    for attribute in value.__attrs_attrs__:
         each, usual = getattr(value, attribute.name), attribute.default
         fresh = getattr(usual, "factory", None)
         if each != (usual if fresh is None else fresh()):

@@ -116,6 +116,8 @@ class Record:
     """By journal: what its rows say."""
     left_running: list[tuple[str, str]] = field(factory=list[tuple[str, str]])
     """Tasks of the client that still ran when their process had ended in order."""
+    weights: dict[str, int] = field(factory=dict[str, int])
+    """By process: how much its client holds."""
     texts: list[str] = field(factory=list[str])
     """What left the client: events, errors."""
     broken: list[tuple[str, str, str]] = field(factory=list[tuple[str, str, str]])

@@ -19,7 +19,8 @@ import signal
 import sqlite3
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sized
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -109,22 +110,35 @@ def _chance(world: "World") -> Iterator[Change]:
 
 def steady(thing: object, seed: int) -> None:
     """Seed every generator of random numbers that an object of the client holds, however deep."""
+    for each in _held_by(thing):
+        if isinstance(each, random.Random):
+            each.seed(seed)
+
+
+def weight(thing: object) -> int:
+    """Count what an object of the client holds, however deep."""
+    return sum(1 + (len(each) if isinstance(each, Sized) else 0) for each in _held_by(thing))
+
+
+def _held_by(thing: object) -> Iterator[object]:
     seen: set[int] = set()
     found = [thing]
     while found:
         each = found.pop()
-        if id(each) in seen:
+        if id(each) in seen or isinstance(each, _PLAIN) or type(each).__module__.startswith(_OURS):
             continue
         seen.add(id(each))
-        if isinstance(each, random.Random):
-            each.seed(seed)
-        elif isinstance(each, dict):
+        yield each
+        if isinstance(each, dict):
             found += each.values()
+        elif isinstance(each, list | deque | set | frozenset | tuple):
+            found += each
         else:
-            found += [part for part in _parts(each) if not isinstance(part, _PLAIN)]
+            found += _parts(each)
 
 
-_PLAIN: Final = (str, int, float, bytes, tuple, type, type(None))
+_OURS: Final = "novita_async.testing."
+_PLAIN: Final = (str, int, float, bytes, type, type(None))
 
 
 def _parts(thing: object) -> Iterator[object]:

@@ -39,6 +39,10 @@ MOST_STANDING: Final = 300
 """Turns in which time stands still; each further one takes a while."""
 _DELAYS: Final = (0.0, 0.0, 1 / 256, 1 / 64)
 """Seconds that a thread takes before and after its work."""
+_IN_ORDER: Final = ("gather", "group", "anyio", "main")
+"""Where the client is left before the main task ends."""
+_MANY: Final = 50
+"""Requests of a user from which a client is weighed."""
 GAP: Final = 1.0
 """Seconds between two processes."""
 
@@ -72,6 +76,8 @@ class Report:
     """The map: how often each thing was reached."""
     seconds: float
     """How long the world lasted, in its own time."""
+    weights: dict[str, int] = field(repr=False)
+    """By process with many requests: how much its client holds at the end, counted in things."""
 
     @property
     def invariants(self) -> frozenset[str]:
@@ -196,6 +202,9 @@ class Process:
             return
         async with client:
             await self._work(users)
+            if any(user.plan.requests >= _MANY for user in users):
+                self.world.record.weights[self.name] = seams.weight(client)
+        await self.world.network.leave(self)
 
     async def _work(self, users: tuple[User, ...]) -> None:
         how = self.plan.together
@@ -255,6 +264,9 @@ class Process:
             code = life.error.code
             self.status = code if isinstance(code, int) else 1
             self._to_live.clear()
+        if life.error is None and self.plan.together in _IN_ORDER:
+            names = sorted({str(task.get_coro()) for task in life.left})
+            self.world.record.left_running += [(self.name, name.partition(" at ")[0]) for name in names]
         self.say(f"asyncio.run ends{f' with {shown(life.error)}' if life.error else ''}")
         if life in self._threads:
             self.world.record.violate(
@@ -611,10 +623,12 @@ class World:
 
     def _jump_by(self, seconds: float) -> None:
         self.record.say(self.now, "world", f"the wall clock jumps by {seconds:.0f} s")
+        self.record.reached["trouble: wall clock jumps"] += 1
         self._jump += seconds
 
     def _sleep_for(self, seconds: float) -> None:
         self.record.say(self.now, "world", f"the laptop sleeps for {seconds:.0f} s")
+        self.record.reached["trouble: laptop sleeps"] += 1
         self._slept += seconds
         for loop in self._loops:
             loop.slept += seconds
@@ -631,6 +645,7 @@ class World:
             trace=self.record.trace().replace(str(self.root), "<folder>"),
             reached=dict(self.record.reached),
             seconds=self.now,
+            weights=self.record.weights,
         )
 
     def dispose(self) -> None:
@@ -652,7 +667,8 @@ class World:
         for loop in self._loops:
             if not loop.is_closed():
                 self._drop(loop)
-        if self.record.crashed or any(process.status is not None for process in self.processes):
+        broken_off = self.record.crashed or any(process.status is not None for process in self.processes)
+        if broken_off or self.plan.entrance == "bytes":
             self.processes.clear()
             self._loops.clear()
             self._events.clear()
