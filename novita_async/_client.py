@@ -19,7 +19,7 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, Transport
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._policy.polling import Polling
+from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
 from novita_async._purchase.journal import Journal
@@ -65,7 +65,7 @@ class ClientStatistics:
     """How a client is doing."""
 
     pool: PoolStatistics
-    """Its accounts: quotas, gates, health, what waits and what is being sent."""
+    """Its accounts: quotas, circuit breakers, health, what waits and what is being sent."""
     unfinished: int
     """Paid tasks whose end was not seen yet."""
     saver: SaverStatistics
@@ -129,7 +129,7 @@ class NovitaClient:
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
-        self._transport = transport or AiohttpTransport(base_url, session=session)
+        self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
         self._pool = SessionPool.of(owners, self._polling.polls_per_second)
@@ -155,12 +155,18 @@ class NovitaClient:
         )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
         """Make a client from `NOVITA_API_KEY` and, where it is set, `NOVITA_BASE_URL`.
+
+        Args:
+            environ: the variables; those of the process by default.
+            options: all other options of a client.
 
         Raises:
             ConfigurationError: no key.
         """
+        if environ is None:
+            environ = os.environ
         base_url = environ.get("NOVITA_BASE_URL", "").strip()
         if base_url:
             options.setdefault("base_url", base_url)

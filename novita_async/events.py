@@ -125,6 +125,35 @@ class AccountDisabled:
 
 
 @frozen(kw_only=True)
+class BreakerOpened:
+    """Nothing is sent for an account for a while: the service refused, did not answer, or was not reached.
+
+    A failed probe opens the breaker again: `trips` counts.
+    """
+
+    account: str
+    """Label of the account."""
+    endpoint: str | None
+    """Path of the submission that tripped the breaker; None where polls did."""
+    cause: str
+    """`rate limited`, `uncertain` or `unreachable`."""
+    after: float
+    """Seconds until one request finds out whether the service is well again."""
+    trips: int
+    """How often the breaker opened in a row, from 1."""
+
+
+@frozen(kw_only=True)
+class BreakerClosed:
+    """An account sends again as its quota allows."""
+
+    account: str
+    """Label of the account."""
+    after: float
+    """Seconds since the breaker opened."""
+
+
+@frozen(kw_only=True)
 class Finished:
     """A request came to one of its four ends."""
 
@@ -144,7 +173,44 @@ class FileSaved:
     """Its length in bytes."""
 
 
-Event = Transition | Planned | Paced | Retrying | Polled | AccountDisabled | Finished | FileSaved
+@frozen(kw_only=True)
+class KindDiffers:
+    """A result file is of another kind than the service says. It is paid, so it is kept as what it is."""
+
+    task: Task
+    """The task that made it."""
+    stated: str
+    """The service's word for it, such as `png`."""
+    found: str
+    """What it is, such as `jpeg`; the suffix of its file."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
+@frozen(kw_only=True)
+class CutFileKept:
+    """A result file ends too early, as often as it was fetched. It is paid, so what there is was kept."""
+
+    task: Task
+    """The task that made it."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
+Event = (
+    Transition
+    | Planned
+    | Paced
+    | Retrying
+    | Polled
+    | AccountDisabled
+    | BreakerOpened
+    | BreakerClosed
+    | Finished
+    | FileSaved
+    | KindDiffers
+    | CutFileKept
+)
 
 
 class Observer(Protocol):
@@ -157,12 +223,16 @@ __all__ = [
     "AccountDisabled",
     "Announced",
     "Bought",
+    "BreakerClosed",
+    "BreakerOpened",
     "Completed",
+    "CutFileKept",
     "Event",
     "Fact",
     "FailedForGood",
     "FileSaved",
     "Finished",
+    "KindDiffers",
     "Lost",
     "NotBought",
     "NotSaved",

@@ -105,8 +105,7 @@ def _discreet(text: str) -> Any:
 
 def _key(request: Request, wire: dict[str, Any]) -> str:
     """The identity: 128 bits of a hash over what is bought, and where."""
-    place = request.path if isinstance(request, AnyTask) else request.kind
-    content = _text([place, _without_callback(_bare(wire))])
+    content = _text([request.route, _without_callback(_bare(wire))])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

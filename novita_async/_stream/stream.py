@@ -18,8 +18,8 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
-from novita_async._files.saver import see_to_folder
-from novita_async._policy.polling import Polling, PollMemory
+from novita_async._files.folders import see_to_folder
+from novita_async._policy.polling.schedule import Polling, PollMemory
 from novita_async._purchase.machine import (
     SUBMITTED,
     Action,
@@ -38,23 +38,23 @@ from novita_async._util.scopes import background, resolve, task_group
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
     ConfigurationError,
+    DownloadFailed,
     Fault,
     InvalidRequest,
     JournalError,
     NovitaError,
-    ResultError,
     SubmissionUncertain,
     TaskFailed,
     TaskNotFound,
 )
 from novita_async.events import Finished, Planned
 from novita_async.models import _rules as rules
-from novita_async.models.requests import AnyTask, Img2Img, Request, Txt2Img
+from novita_async.models.requests import Request
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
-_ENDS: Final = (TaskFailed, TaskNotFound, ResultError)
+_ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
 Requests = Iterable[Request] | AsyncIterable[Request]
 """Any iterable or async iterable of requests, endless ones included."""
@@ -228,7 +228,7 @@ class Stream:
         return await self._item(self._late, early.purchase, early)
 
     def _checked(self, request: object) -> str:
-        if not isinstance(request, Img2Img | Txt2Img | AnyTask):
+        if not isinstance(request, Request):
             raise InvalidRequest(faults=(Fault("the input", f"{rules.shown(request)} is not a request"),))
         endpoint = self._buyer.endpoints.path_of(request)
         self._way.goes_to(endpoint)

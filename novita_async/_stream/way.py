@@ -28,10 +28,10 @@ from novita_async._util.clock import loop_time
 from novita_async._util.scopes import resolve
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
+    DownloadFailed,
     EndpointNotFound,
     JournalError,
     NovitaError,
-    ResultError,
     SubmissionUncertain,
     TaskFailed,
     TaskNotFound,
@@ -41,7 +41,7 @@ from novita_async.models.requests import Request
 from novita_async.models.results import Failed, ImageResult, Outcome, Succeeded, Uncertain, Unfinished
 from novita_async.tasks import Task
 
-_ENDS: Final = (TaskFailed, TaskNotFound, ResultError)
+_ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
 
 @define
@@ -217,6 +217,12 @@ def _is_final(purchase: Purchase, error: NovitaError) -> bool:
 
 def end_was_seen(outcome: Outcome) -> bool:
     """Whether nothing more can come of a task. One that could not be polled may be well, and is paid."""
-    if isinstance(outcome, Unfinished):
-        return False
-    return not isinstance(outcome, Failed) or outcome.task is None or isinstance(outcome.error, _ENDS)
+    match outcome:
+        case Unfinished():
+            return False
+        case Failed():
+            return outcome.task is None or isinstance(outcome.error, _ENDS)
+        case Succeeded() | Uncertain():
+            return True
+        case _:
+            assert_never(outcome)

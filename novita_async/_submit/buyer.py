@@ -14,6 +14,7 @@ cancellation comes: few do, and tasks cost. A cancellation that comes before the
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -24,8 +25,15 @@ import anyio
 from attrs import define, evolve, field
 
 from novita_async._api import protocol
-from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, LeavableTransport, Left
-from novita_async._policy.retrying import Failure, Retry
+from novita_async._http import (
+    Delivery,
+    DeliveryFailed,
+    DetachableTransport,
+    Detached,
+    HTTPRequest,
+    HTTPResponse,
+)
+from novita_async._policy.retrying import Failure, Retry, decide
 from novita_async._policy.spending import Spending
 from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import (
@@ -50,10 +58,10 @@ from novita_async._purchase.machine import (
 )
 from novita_async._submit.asker import Asker, without_key
 from novita_async._submit.callbacks import Callback
-from novita_async._submit.pool import Lease
+from novita_async._submit.pool import Grant
 from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
-from novita_async._util.scopes import see_out, see_through
+from novita_async._util.scopes import finish_detached, run_shielded
 from novita_async.errors import (
     APIError,
     JournalError,
@@ -72,7 +80,7 @@ _TOKEN_BYTES: Final = 16
 class Permit:
     """What one attempt may use. Settled once, by the fact that the attempt ends in."""
 
-    lease: Lease
+    lease: Grant
     """The slot in a window."""
     http: HTTPRequest
     """What is sent."""
@@ -90,6 +98,8 @@ class Permit:
     """Seconds that the service asked to wait."""
     cancellation: asyncio.CancelledError | None = None
     """What broke the exchange off."""
+    tripped: bool = False
+    """Whether the account's breaker decides when the next attempt goes, for all."""
 
     @property
     def label(self) -> str:
@@ -108,8 +118,10 @@ class _Effort:
     recovery_timeout: float
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
+    began_at: float | None = None
+    """When the first attempt was announced."""
     spent: float = 0.0
-    """Seconds of attempts and pauses so far."""
+    """Seconds that count against the retry policy: attempts, pauses, outages; not the wait for the quota."""
     again: bool = False
     """Whether an attempt was sent back, so that the next one stands first in line."""
     recovered: anyio.Event | None = None
@@ -127,11 +139,11 @@ class Buyer(Asker):
     """What may be spent. None: as much as the accounts have."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
-    _leavable: LeavableTransport | None = field(init=False)
+    _detaching: DetachableTransport | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        leavable = isinstance(self.transport, LeavableTransport) and self.drain > 0
-        self._leavable = cast("LeavableTransport", self.transport) if leavable else None
+        detachable = isinstance(self.transport, DetachableTransport) and self.drain > 0
+        self._detaching = cast("DetachableTransport", self.transport) if detachable else None
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
@@ -151,7 +163,7 @@ class Buyer(Asker):
         Args:
             purchase: What to buy. The record says how this ended.
             interactive: Go before purchases that are not.
-            patient: Wait for as long as it takes where the service cannot be reached.
+            patient: Wait out an outage of any length, rather than `RetryPolicy.max_elapsed`.
             recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
                 a callback.
 
@@ -189,14 +201,17 @@ class Buyer(Asker):
                 purchase.images,
                 interactive=effort.interactive,
                 again=effort.again,
+                max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
                 on_wait=partial(self._tell_paced, purchase),
             )
-        except BaseException:
+        except BaseException as error:
             if cost is not None:
                 self._settle_cost(cost, bought=False)
+            if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
+                raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
         permit = Permit(lease, http, cost)
-        if self.callbacks.base is not None and protocol.takes_callback(purchase.wish):
+        if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
             permit.http = protocol.submission(purchase.wish, self.endpoints, url)
@@ -210,15 +225,21 @@ class Buyer(Asker):
         effort.again = True
         if purchase.state is UNCERTAIN and permit.callback is not None:
             effort.recovered = permit.callback.recovered = effort.recovered or anyio.Event()
-        effort.spent += loop_time() - permit.lease.slot.announced_at
-        waits_out = effort.patient and isinstance(purchase.error, NotSent)
-        number, spent = (1, 0.0) if waits_out else (effort.number, effort.spent)
-        pause = self._next_pause(purchase, permit, number, spent)
+        now, announced_at = loop_time(), permit.lease.slot.announced_at
+        effort.began_at = announced_at if effort.began_at is None else effort.began_at
+        effort.spent += now - announced_at
+        limited = isinstance(purchase.error, RateLimited)
+        if permit.tripped and not limited:  # all of the outage counts
+            effort.spent = max(effort.spent, now - effort.began_at)
+        spent = 0.0 if effort.patient and permit.tripped else effort.spent
+        pause = self._next_pause(purchase, permit, effort.number, spent)
         if purchase.state is UNCERTAIN:  # the retry policy risks paying twice
             await self.purchases.record(purchase, Reopened(loop_time()))
         if pause is not None:
-            effort.number, effort.spent = effort.number + 1, effort.spent + pause
-            if not isinstance(purchase.error, RateLimited | NotSent):  # there the breaker makes all wait
+            effort.number += 1
+            if limited or not permit.tripped:
+                effort.spent += pause
+            if not permit.tripped:
                 await anyio.sleep(pause)
 
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
@@ -235,27 +256,27 @@ class Buyer(Asker):
 
     async def _attempt(self, purchase: Purchase, permit: Permit) -> None:
         """Send once, in a way that outlives a cancellation if it must. Raises `Deferred`: not sent."""
-        account, leavably = permit.lease.account, None
+        account, detachable = permit.lease.account, None
         announced = Announced(permit.lease.slot.announced_at, account.label, permit.token)
         key = account.api_key
         if purchase.journal is None:
             self.purchases.happen(purchase, announced)
             self._expect_event(purchase, permit)
-            if self._leavable is not None:
-                leavably = self._leavable.leavably(permit.http, key, on_handover=permit.hand_over)
+            if self._detaching is not None:
+                detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
             await self._admit(purchase, permit, announced)
-        if leavably is None:
+        if detachable is None:
             send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
-            await see_through(
+            await run_shielded(
                 self._carry(purchase, permit, send), lambda: self.drain if permit.handed_over else 0.0
             )
             return
         try:
-            await self._carry(purchase, permit, leavably)
-        except Left as left:
-            await see_out(self._carry(purchase, permit, left.rest), self.drain)
-            permit.cancellation = cast("asyncio.CancelledError", left.cancellation)
+            await self._carry(purchase, permit, detachable)
+        except Detached as detached:
+            await finish_detached(self._carry(purchase, permit, detached.rest), self.drain)
+            permit.cancellation = cast("asyncio.CancelledError", detached.cancellation)
         if permit.cancellation is not None:
             raise permit.cancellation
 
@@ -270,7 +291,7 @@ class Buyer(Asker):
             raise
         self._expect_event(purchase, permit)
         if _cancelling() > cancelling:
-            await see_through(self._carry(purchase, permit, _never), lambda: self.drain)
+            await run_shielded(self._carry(purchase, permit, _never), lambda: self.drain)
 
     def _expect_event(self, purchase: Purchase, permit: Permit) -> None:
         if permit.token is not None:
@@ -311,10 +332,6 @@ class Buyer(Asker):
             task_id = protocol.read_submission(response, permit.http.path, purchase.images)
         except NovitaError as error:
             return self._refused(permit, response, error)
-        if response.early:  # an answer to something else: this was never sent whole
-            permit.failure = Failure(delivery=Delivery.NOT_SENT, purchase=True)
-            stale = NotSent(cause="an answer came before it was asked for", account=permit.label)
-            return NotBought(loop_time(), stale, seen=False)
         now = loop_time()
         task = Task(
             task_id=task_id,
@@ -328,32 +345,40 @@ class Buyer(Asker):
 
     def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Verdict:
         permit.retry_after = self._retry_after(response)
-        if response.early and isinstance(error, SubmissionUncertain):  # half a request buys nothing
-            error = NotSent(cause=error.cause, status=response.status)
         error.account = permit.label
         if isinstance(error, APIError):
             error.retry_after = permit.retry_after
-        if error.scope == "account" and self.pool.disable(permit.label, error):
-            self.emit(AccountDisabled(account=permit.label, error=error))
-        permit.failure = Failure(
-            delivery=Delivery.NOT_SENT if response.early else Delivery.ANSWERED,
-            purchase=True,
-            status=response.status,
-            reason=error.reason,
-            retry_after=permit.retry_after,
-        )
+        if error.scope == "account":
+            self._disable(permit, error)
+        permit.failure = protocol.failed_purchase(response.status, error, permit.retry_after)
         if isinstance(error, SubmissionUncertain):
             return Lost(loop_time(), error)
-        return NotBought(loop_time(), error, seen=not response.early)
+        reached = response.early or not isinstance(error, NotSent)
+        return NotBought(loop_time(), error, seen=reached and not response.early, reached=reached)
+
+    def _disable(self, permit: Permit, error: NovitaError) -> None:
+        if self.pool.disable(permit.label, error):
+            self.emit(AccountDisabled(account=permit.label, error=error))
 
     def _failed(self, purchase: Purchase, permit: Permit, failed: DeliveryFailed) -> Verdict:
-        if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
+        if failed.status is not None and protocol.is_plain(failed.status):
             # A refusal whose explanation broke off is a refusal.
-            return self._answered(purchase, permit, HTTPResponse(status=failed.status))
-        permit.failure = Failure(delivery=failed.delivery, purchase=True, status=failed.status)
+            early = failed.delivery is Delivery.NOT_SENT
+            return self._answered(purchase, permit, HTTPResponse(status=failed.status, early=early))
+        permit.failure = Failure(
+            perhaps_bought=failed.delivery is not Delivery.NOT_SENT, passes=failed.passes
+        )
         if failed.delivery is Delivery.NOT_SENT:
-            error = NotSent(cause=failed.cause, attempts=purchase.attempt, account=permit.label)
-            reached = permit.cancellation is not None
+            error = NotSent(
+                cause=failed.cause,
+                attempts=purchase.attempt,
+                account=permit.label,
+                retryable=failed.passes,
+            )
+            if not failed.passes:  # told at once, and not by each request of a stream
+                error.scope = "account"
+                self._disable(permit, error)
+            reached = permit.cancellation is not None or not failed.passes  # no outage: nothing trips
             return NotBought(loop_time(), error, seen=False, reached=reached)
         return Lost(
             loop_time(),
@@ -368,14 +393,12 @@ class Buyer(Asker):
 
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""
-        if settled is UNSEEN:
-            self.pool.released(permit.lease)
-        elif settled is LOST or settled is UNREACHED:
-            self.pool.broken(permit.lease, now, self.jitter(), seen=settled is LOST)
-        elif settled is REJECTED:
-            self.pool.rejected(permit.lease, permit.retry_after, self.jitter())
-        else:
-            self.pool.answered(permit.lease, now)
+        notice = self.pool.settle(
+            permit.lease, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
+        )
+        if notice is not None:
+            self.emit(notice)
+        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
         if permit.cost is not None:
             self._settle_cost(permit.cost, bought=settled is SPENT or settled is LOST)
 
@@ -388,7 +411,7 @@ class Buyer(Asker):
             return None
         if permit.failure is None:
             raise error
-        decision = self.retry.decide(permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
+        decision = decide(self.retry, permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
         if not isinstance(decision, Retry):
             raise error
         self.emit(

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+from asyncio.tasks import _unregister_task
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
@@ -70,14 +71,25 @@ async def _outlive(task: "asyncio.Task[None]") -> None:
         raise cancelled
 
 
-async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:
-    """Run work in a task of its own, and wait for it.
+def _unlisted(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """Run work in a task that `asyncio.all_tasks` does not list.
 
-    Who is cancelled meanwhile waits for `grace()` seconds more, then cancels the work, and goes on being
-    cancelled when it has ended. No scope can shield from a cancellation that comes from asyncio itself, such
-    as a timeout of the user's; only a task apart can. A task group would do the same at twice the cost.
+    Whatever cancels every task, as `asyncio.run` does in its end, cancels the task that waits for this one,
+    and that one waits on. Listed, this one would be broken off at once.
     """
     task = asyncio.get_running_loop().create_task(work)
+    _unregister_task(task)
+    return task
+
+
+async def run_shielded(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:
+    """Run *work* in a task of its own. If the caller is cancelled, the work gets `grace()` more seconds.
+
+    Then the work is cancelled, and once it has ended the cancellation of the caller goes on. No scope can
+    shield from a cancellation that comes from asyncio itself, such as a timeout of the user's; only a task
+    apart can. A task group would do the same at twice the cost.
+    """
+    task = _unlisted(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -85,12 +97,12 @@ async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float
         raise
 
 
-async def see_out(work: Coroutine[Any, Any, None], grace: float) -> None:
-    """Run what somebody who is being cancelled has left, for `grace` seconds, then cancel it.
+async def finish_detached(work: Coroutine[Any, Any, None], grace: float) -> None:
+    """Finish work that a cancelled task handed over, within *grace* seconds; then cancel it.
 
     However short the grace is, the work is begun, so that it can tidy up.
     """
-    await _ended(asyncio.get_running_loop().create_task(work), grace)
+    await _ended(_unlisted(work), grace)
 
 
 async def _ended(task: "asyncio.Task[None]", grace: float) -> None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, HOLD
+from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, WINDOW
 from novita_async._policy.spending import Budget
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import helps_to_buy_again
@@ -42,7 +42,7 @@ from novita_async.errors import (
 )
 from novita_async.events import Bought, Event, Retrying, Transition
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Succeeded
+from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 from novita_async.tasks import Task
 
 T = TypeVar("T")
@@ -341,7 +341,7 @@ async def _ledger_of(journal: Path) -> Summary | None:
 def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
     images, price = sum(setup.images.values()), setup.price_each()
     quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
-    seconds = max(((each - 1) // quota * HOLD for each in setup.images.values()), default=0.0)
+    seconds = max(((each - 1) // quota * WINDOW for each in setup.images.values()), default=0.0)
     told = "your quota" if setup.images_per_minute else "the documented quota"
     output.line(f"requests: {setup.requests:,}")
     output.line(f"images: {images:,}")
@@ -463,12 +463,16 @@ class _BatchReport(Report):
 
 def _duties(outcome: Outcome) -> Iterator[str]:
     """What an outcome asks of the next run."""
-    if isinstance(outcome, Failed):
-        error = outcome.error
-        if isinstance(error, ResultError):  # it is paid and done; only its files are missing
+    match outcome:
+        case Failed(error=ResultError()):  # it is paid and done; only its files are missing
             yield "left"
-        elif helps_to_buy_again(error):
-            yield "failed"
+        case Failed(error=error):
+            if helps_to_buy_again(error):
+                yield "failed"
+        case Succeeded() | Uncertain() | Unfinished():
+            pass
+        case _:
+            assert_never(outcome)
 
 
 def _images(outcome: Outcome) -> int:

@@ -14,16 +14,15 @@ from novita_async.cli._output import Output, described, error_record, watch_agai
 from novita_async.cli._progress import Display, Tally, waited_for
 from novita_async.errors import NovitaError
 from novita_async.events import Bought, Event, Transition
-from novita_async.models.requests import Img2Img, Request
+from novita_async.models.requests import Request
 from novita_async.models.results import Outcome, Succeeded
 from novita_async.tasks import Task
 
 
 def name_of(request: Request | None) -> str | None:
     """What the user knows a request by: its picture's file name."""
-    if isinstance(request, Img2Img) and request.image.path is not None:
-        return str(request.image.path)
-    return None
+    path = request.images[0].path if request and request.images else None
+    return None if path is None else str(path)
 
 
 @define(eq=False)

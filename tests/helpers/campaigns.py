@@ -8,8 +8,6 @@ mean the same.
 import itertools
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +31,7 @@ from novita_async.testing import (
     Simulation,
     SimulatorConfig,
 )
+from tests.helpers.programs import python, run
 
 Figures = dict[str, int]
 
@@ -329,8 +328,8 @@ MOST_BLOCKS: Final = 5000
 def endless(count: int, journal: Path | None = None) -> Figures:
     """Send very many requests from a process of their own, which remembers none of them."""
     script = Path(__file__).with_name("endless.py")
-    command = [sys.executable, "-W", "error", str(script), str(count), *([str(journal)] if journal else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = python(script, count, *([journal] if journal else []), flags=("-W", "error"))
+    done = run(command, seconds=50 + count / 40)
     assert done.returncode == 0, done.stderr
     first, last = json.loads(done.stdout)
     grown = {name: last[name] - first[name] for name in first}

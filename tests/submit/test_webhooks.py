@@ -1179,11 +1179,8 @@ async def test_asgi_wakes_a_client():
 # --- The aiohttp receiver, over sockets ---------------------------------------------------------------------
 
 
+@pytest.mark.real_loop
 class TestSockets:
-    @pytest.fixture
-    def anyio_backend(self):
-        return "asyncio"
-
     @pytest.fixture
     async def inbox(self):
         return Inbox()
