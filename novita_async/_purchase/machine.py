@@ -512,7 +512,12 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
     mine = _open_attempt(purchase)
     if mine is None:
         _illegal(purchase, fact, "nothing of it was sent")
-    mine.at_once, mine.perhaps = True, False
+    task = fact.result.task
+    if task.task_id:  # a store that could not record the purchase hears of its end
+        purchase.task, mine.task_id = task, task.task_id
+    else:
+        mine.at_once = True
+    mine.perhaps = False
     mine.answered_at = fact.at if mine.answered_at is None else mine.answered_at
     purchase.result, purchase.error, purchase.doubt = fact.result, None, None
     purchase.finished_at = fact.at
