@@ -42,6 +42,7 @@ KEPT: Final = (
     "key", "occurrence", "run", "position", "kind", "endpoint", "image_num", "request", "state", "account",
     "task_id", "attempts", "announced_time", "answered_time", "finished_time", "saved_time", "seed", "error",
     "paths", "result", "earlier", "token", "tag",
+    "number",
 )  # fmt: skip
 """Columns that the checksum is over. New ones come last; while they are NULL, the checksum is the old one."""
 COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
@@ -148,6 +149,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _json(earlier) if earlier else None,
         _text(purchase.token),
         _text(entry.tag),
+        None if present is None or present.number == purchase.attempt else present.number,
     )
     return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), checksum(kept))
 
@@ -292,7 +294,7 @@ def known_of(serial: int, record: Record) -> Known:
     """Read a purchase back."""
     (
         key, occurrence, run, position, kind, endpoint, images, request, state, account, task_id, attempt,
-        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, *_,
+        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number, *_,
     ) = record  # fmt: skip
     entry = JournalEntry(
         key=key.hex(),
@@ -326,6 +328,7 @@ def known_of(serial: int, record: Record) -> Known:
     purchase.attempts = tuple(_read_attempt(each) for each in json.loads(earlier)) if earlier else ()
     if announced is not None:
         purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
+        purchase.attempts[-1].number = attempt if number is None else number
     noted = json.loads(error) if error else None
     if noted:
         purchase.error = _read_error(noted, purchase)
@@ -347,7 +350,6 @@ def _read_present(purchase: Purchase, account: str, announced: float, answered: 
         task_id=purchase.task.task_id if purchase.task else None,
         perhaps=state is UNCERTAIN,
         at_once=open_end,
-        number=purchase.attempt if state is ANNOUNCED else 0,
     )
 
 

@@ -127,7 +127,7 @@ class Attempt:
     at_once: bool = False
     """Whether pictures were bought without a task: they came in the answer."""
     number: int = 0
-    """Of this purchase, from 1. 0: made by an earlier process."""
+    """Of this purchase, from 1. 0: not known."""
 
     @property
     def bought(self) -> bool:
@@ -211,7 +211,7 @@ class Purchase:
     state: State = PLANNED
     """How far the purchase has come."""
     account: str | None = None
-    """Label of the account that the latest attempt was sent with."""
+    """Label of the account that pays: of the attempt that bought the task, else of the latest."""
     task: Task | None = None
     """What was bought. None also where pictures came in the answer itself."""
     attempt: int = 0
@@ -408,6 +408,7 @@ def _buy(purchase: Purchase, fact: Bought) -> None:
         mine.task_id, mine.perhaps = fact.task.task_id, False
         if mine.answered_at is None:
             mine.answered_at = fact.at
+        purchase.account = mine.account
     purchase.task, purchase.error = fact.task, None
     _settle_doubt(purchase)
 
@@ -453,6 +454,7 @@ def _buy_more(purchase: Purchase, fact: Bought) -> None:
         purchase.attempts = (*purchase.attempts, mine)
     mine.task_id, mine.perhaps = fact.task.task_id, False
     mine.answered_at = fact.at if mine.answered_at is None else mine.answered_at
+    _settle_doubt(purchase)
 
 
 def _come_back(purchase: Purchase, fact: NotBought) -> None:

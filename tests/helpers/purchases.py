@@ -172,7 +172,15 @@ def told(purchase: Purchase, now: float = 0.0) -> dict[str, Any]:
 def attempts_in(attempts: Iterable[Attempt], now: float = 0.0) -> list[tuple[Any, ...]]:
     """Attempts that count at a time, by the time of their announcement."""
     return sorted(
-        (each.announced_at, each.account, each.answered_at, each.task_id, each.perhaps, each.at_once)
+        (
+            each.announced_at,
+            each.number,
+            each.account,
+            each.answered_at,
+            each.task_id,
+            each.perhaps,
+            each.at_once,
+        )
         for each in attempts
         if each.bought or each.perhaps or each.answered_at is None or each.answered_at + WINDOW > now
     )

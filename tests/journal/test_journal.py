@@ -1061,7 +1061,7 @@ def test_a_journal_of_version_0_is_brought_up_to_date(tmp_path):
     record(store, entry_of(found[0]).name, fact(Announced, 1.0), fact(NotBought, 2.0))
     assert _file.meta(store.file.connection, "version") == _file.VERSION == 2
     store.close()
-    assert read(path)[entry_of(found[0]).name]["attempts"] == [(1.0, "a", 2.0, None, False, False)]
+    assert read(path)[entry_of(found[0]).name]["attempts"] == [(1.0, 1, "a", 2.0, None, False, False)]
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
