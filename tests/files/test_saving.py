@@ -12,7 +12,7 @@ from novita_async._files import saver as _saver
 from novita_async._files.part import HELD
 from novita_async._files.saver import CUT_FOR, _Target
 from novita_async._http import Delivery, DeliveryFailed, NotAURLError
-from novita_async.events import CutFileKept, KindDiffers, Saved
+from novita_async.events import CutFileKept, FileSaved, KindDiffers
 from tests.helpers import payloads
 from tests.helpers.hosts import Answer, Host, Saving, result_of
 from tests.helpers.service import client_of, of_kind, picture, request, requests, service
@@ -153,7 +153,7 @@ async def test_what_is_not_the_file_is_asked_for_again_while_that_is_free(tmp_pa
         assert path.read_bytes() == WHOLE
         assert names_in(tmp_path) == ["t-1-1.png"]
         (told,) = saving.events
-        assert told == Saved(task=result_of().task, path=path, size=len(WHOLE))
+        assert told == FileSaved(task=result_of().task, path=path, size=len(WHOLE))
     assert saving.saver.statistics().failed == 3
     begun = saving.host.asked_at
     pauses = [after - before for before, after in pairwise(begun)]
@@ -264,7 +264,7 @@ async def test_a_whole_picture_of_another_kind_is_saved_under_its_true_suffix_wi
     (path,) = await saving.saver.save(result, tmp_path)
     assert (path.name, path.read_bytes()) == ("t-1-1.jpeg", data)
     differs = KindDiffers(task=result.task, stated="png", found="jpeg", path=path)
-    assert saving.events == [differs, Saved(task=result.task, path=path, size=len(data))]
+    assert saving.events == [differs, FileSaved(task=result.task, path=path, size=len(data))]
     assert await saving.saver.fetch(result.images[0]) == data
     assert saving.events[2:] == [KindDiffers(task=result.task, stated="png", found="jpeg")]
     assert saving.host.asked == 2

@@ -107,7 +107,7 @@ class Saving:
     def __attrs_post_init__(self):
         self.saver = Saver(
             downloader=self.host,
-            retry=RetryPolicy(patience=self.patience, attempts=self.attempts),
+            retry=RetryPolicy(max_elapsed=self.patience, attempts=self.attempts),
             refresh=self._refresh,
             emit=self.events.append,
             jitter=lambda: 1.0,

@@ -99,7 +99,7 @@ def test_time_and_attempts_end():
 
 
 def test_what_the_service_asks_for_is_capped():
-    """The cap is the caller's to use for the account's gate too."""
+    """The cap is the caller's to use for the account's breaker too."""
     assert POLICY.capped(None) is None
     assert POLICY.capped(59.0) == 59.0
     assert POLICY.capped(61.0) == 60.0
@@ -126,7 +126,7 @@ def test_impossible_policies_are_refused(wrong):
 def test_endless_patience_is_possible():
     """Infinity is a patience; 1 is a number of attempts."""
     endless = RetryPolicy(max_elapsed=math.inf, attempts=1)
-    assert endless.patience == math.inf
+    assert endless.max_elapsed == math.inf
     lost = Failure()
     assert decide(RetryPolicy(max_elapsed=math.inf), lost, attempt=2, elapsed=1e9, jitter=0.5) == Retry(
         after=0.5

@@ -39,7 +39,7 @@ async def client_of(wire, session, **options):
 
 def held(client) -> int:
     (account,) = client.statistics().pool.accounts
-    return account.pacing.windows[0].held
+    return account.pacing.windows[0].taken
 
 
 def at_rest(client) -> bool:

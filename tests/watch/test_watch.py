@@ -385,7 +385,7 @@ async def test_a_task_that_is_looked_at_when_its_time_is_up_is_given_that_look()
 async def test_a_task_that_has_ended_has_no_deadline_any_more():
     client, _ = client_for({"quick": [DONE], "slow": [RUNNING] * 30 + [DONE]})
     async with client, client.watch(["slow"]) as outcomes:
-        outcomes._source._pending += 1
+        outcomes._source._outlet.expect()
         outcomes._source._watcher.add(Task(task_id="quick"), timeout=5)
         got = [outcome async for outcome in outcomes]
     assert [(outcome.task_id, type(outcome)) for outcome in got] == [
@@ -397,7 +397,7 @@ async def test_a_task_that_has_ended_has_no_deadline_any_more():
 async def test_a_task_that_was_given_up_is_not_looked_at_any_more():
     client, transport = client_for({"late": [RUNNING], "slow": [RUNNING] * 30 + [DONE]})
     async with client, client.watch(["slow"]) as outcomes:
-        outcomes._source._pending += 1
+        outcomes._source._outlet.expect()
         outcomes._source._watcher.add(Task(task_id="late"), timeout=5)
         got = [outcome async for outcome in outcomes]
     assert [(outcome.task_id, type(outcome)) for outcome in got] == [
