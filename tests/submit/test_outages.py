@@ -16,7 +16,7 @@ from novita_async import (
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy.breaker import BreakerState
 from tests.helpers.outages import REFUSED, RESET, client_in
-from tests.helpers.service import client_of, of_kind, request, requests, service
+from tests.helpers.service import client_of, facts_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
 
@@ -155,7 +155,7 @@ async def test_requests_go_to_the_account_whose_breaker_is_closed():
     assert ends == {"Succeeded": 200}
     assert anyio.current_time() < 60
     assert {event.account for event in of_kind(seen, events.BreakerOpened)} == {"one"}
-    assert {event.task.account for event in of_kind(seen, events.Submitted)} == {"two"}
+    assert {fact.task.account for fact in facts_of(seen, events.Bought)} == {"two"}
     assert transport.met["POST"] <= 25
 
 
@@ -209,18 +209,10 @@ async def test_a_call_that_waits_for_the_quota_does_not_give_up():
     assert anyio.current_time() > 60
 
 
-@pytest.mark.parametrize(
-    ("cause", "at_first"),
-    [
-        ("the server's certificate is not valid", False),
-        ("not a URL", False),
-        ("the host name cannot be resolved", True),
-        ("TLS failed", True),
-    ],
-)
-async def test_lasting_trouble_is_told_at_once(cause, at_first):
-    """No waiting mends a certificate; an unknown host may be passing only once it was known."""
-    lasting = DeliveryFailed(Delivery.NOT_SENT, cause)
+async def test_lasting_trouble_is_told_at_once():
+    """No waiting mends a certificate; which trouble lasts is for the transport to say."""
+    cause = "the server's certificate is not valid"
+    lasting = DeliveryFailed(Delivery.NOT_SENT, cause, passes=False)
     async with client_in(service(), 0.0, NEVER, outage={"answer": lasting}) as (client, transport, _):
         with pytest.raises(NotSent, match=cause) as caught:
             await ends_of(client, requests(200))
@@ -233,11 +225,8 @@ async def test_lasting_trouble_is_told_at_once(cause, at_first):
     simulation = service(plain_pictures=True)
     begins = anyio.current_time() + 1
     async with client_in(simulation, begins, begins + 900, outage={"answer": lasting}) as (client, *_):
-        if at_first:
-            assert await ends_of(client, requests(200)) == {"Succeeded": 200}
-        else:
-            with pytest.raises(NotSent, match=cause):
-                await ends_of(client, requests(200))
+        with pytest.raises(NotSent, match=cause):
+            await ends_of(client, requests(200))
 
 
 # --- what is told
@@ -265,7 +254,7 @@ async def test_the_state_of_the_breaker_stands_in_the_statistics():
 
 async def test_questions_are_told_of_lasting_trouble_at_once():
     """A poll, a watch and a balance do not wait for a certificate to become valid."""
-    lasting = DeliveryFailed(Delivery.NOT_SENT, "the server's certificate is not valid")
+    lasting = DeliveryFailed(Delivery.NOT_SENT, "the server's certificate is not valid", passes=False)
     async with client_in(service(), 0.0, NEVER, outage={"answer": lasting}) as (client, *_):
         for ask in (lambda: client.wait("a-task"), lambda: client.poll("a-task"), client.balance):
             with pytest.raises(NoAnswer, match="certificate"):
