@@ -187,10 +187,10 @@ class Buyer(Asker):
                     await self._go_on(purchase, permit, effort)
             except Deferred as deferred:
                 await anyio.sleep_until(deferred.until)
-            except IllegalTransition:
-                if next_action(purchase) is SEND:
+            except IllegalTransition:  # an event has told the task while the store was asked
+                if purchase.task is None:
                     raise
-            except JournalError:
+            except JournalError:  # where something was bought, memory knows the task
                 raise
             except NovitaError as error:
                 return await self._give_up(purchase, error, effort)

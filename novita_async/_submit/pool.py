@@ -299,8 +299,12 @@ class SessionPool:
         )
 
     def restore(self, label: str, endpoint: str, slots: Iterable[tuple[float, float | None, int]]) -> None:
-        """Count what an earlier run sent: announced at, answered at or None, images; on the loop's clock."""
-        self._members[label].pacer.restore(endpoint, slots, loop_time())
+        """Count what an earlier run sent: announced at, answered at or None, images; on the loop's clock.
+
+        An account that this client does not use has no window here.
+        """
+        if label in self._members:
+            self._members[label].pacer.restore(endpoint, slots, loop_time())
 
     # --- What became of it ----------------------------------------------------------------------------------
 
