@@ -49,11 +49,14 @@ async def session(request):
 async def test_an_answer_must_be_whole_by_the_deadline(session, request_, beginning):
     async def script(peer):
         await peer.request()
+        await peer.send(OK)
+        await peer.request()
         await peer.send(beginning)
         await peer.rest()
 
-    async with serve(script) as wire, asyncio.timeout(10):
+    async with serve(script) as wire, asyncio.timeout(20):
         transport = AiohttpTransport(wire.url, session=session)
+        await exchange(transport)  # the connection is there
         sent = await exchange(transport, evolve(request_, timeout=SOON))
         await transport.aclose()
     assert sent.delivery is UNKNOWN
