@@ -6,7 +6,6 @@ is compared with what the journal says, after each kill and at the end.
 
 import json
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,26 +16,30 @@ from typing import Any, Final
 import anyio
 from attrs import define, field
 
-from novita_async._journal.ledger import Ledger, Row, State
+from novita_async._journal.rows import entry_of
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import Purchase, State
 from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_picture
 from novita_async.testing import quota as service_quota
 from tests.helpers.campaigns import Figures, check_pictures, rows_of, seeds_accepted
-from tests.helpers.served import served
+from tests.helpers.programs import Program
+from tests.helpers.served import check_servers, served
 
 SIDE: Final = 192
 BATCH: Final = """
 import json, sys
 import anyio
 from novita_async import Img2Img, NovitaClient, Polling
-from novita_async._journal import ledger as _ledger
-from novita_async._stream import resume as _book
+from novita_async._journal import rows
 from novita_async._policy import pacing
+from novita_async._stream import resume
 
 told = json.loads(sys.argv[1])
 pacing.MINUTE = told["minute"]
-for module in (pacing, _ledger, _book):
-    module.HOLD = told["minute"] + 0.01
+for module in (pacing, resume):
+    module.WINDOW = told["minute"] + 0.01
+rows._WINDOW_SECONDS = told["minute"] + 0.01
 
 async def main():
     request = Img2Img(
@@ -88,7 +91,7 @@ class Victim:
     def out(self) -> Path:
         return self.folder / "out"
 
-    def start(self, **batch: Any) -> "subprocess.Popen[bytes]":
+    def start(self, **batch: Any) -> Program:
         told = {
             "minute": self.minute,
             "picture": str(self.folder / "dog.png"),
@@ -108,7 +111,7 @@ class Victim:
         }
         with self.said.open("wb") as said:
             command = [sys.executable, "-W", "error", "-c", BATCH, json.dumps(told)]
-            return subprocess.Popen(command, stdout=said)
+            return Program.start(command, stdout=said)
 
     @property
     def said(self) -> Path:
@@ -120,15 +123,14 @@ class Victim:
         try:
             self._await_the_moment(process)
         finally:
-            process.kill()
-            code = process.wait()
-        assert code in (0, -9), code
-        found = {row.serial for row in self.rows() if row.state is State.ANNOUNCED}
+            code = process.kill()
+        assert code in (0, -9), process.finish().stderr
+        found = {entry_of(row).serial for row in self.rows() if row.state is State.ANNOUNCED}
         self.most_under_way = max(self.most_under_way, len(found))
         self.under_way |= found
         return code != 0
 
-    def _await_the_moment(self, process: "subprocess.Popen[bytes]") -> None:
+    def _await_the_moment(self, process: Program) -> None:
         """As soon as it is at work: at any time, or shortly after the service has seen some more of it."""
         _until(process, lambda: self.said.stat().st_size > 0, 60)
         if self.dice.random() < 0.5:
@@ -143,29 +145,43 @@ class Victim:
         """Let it run to its end; give what it says of each request."""
         process = self.start(**batch)
         try:
-            assert process.wait(timeout=600) == 0
+            self._await_the_end(process)
         finally:
             process.kill()
-            process.wait()
         said = [json.loads(line) for line in self.said.read_text().splitlines()[1:]]
         assert len(said) == self.count
         return {seed: (kind, task_id) for seed, kind, task_id in said}
 
-    def rows(self) -> list[Row]:
+    def _await_the_end(self, process: Program) -> None:
+        """As long as it gets on: the service hears of it, or it says something, once in its minutes."""
+        most, heard, since = self.minute + 30, -1, time.monotonic()
+        while not process.ended:
+            check_servers()
+            now_heard = self.server.statistics().requests + self.said.stat().st_size
+            if now_heard != heard:
+                heard, since = now_heard, time.monotonic()
+            if time.monotonic() > since + most:
+                break
+            time.sleep(0.05)
+        done = process.finish(seconds=0)
+        assert done.returncode == 0, done.stderr
+
+    def rows(self) -> list[Purchase]:
         """What the journal says, without changing it."""
         if not self.journal.exists() or not self.journal.stat().st_size:
             return []
         return anyio.run(rows_of, self.journal)
 
 
-def _until(process: "subprocess.Popen[bytes]", condition: Any, seconds: float) -> None:
+def _until(process: Program, condition: Any, seconds: float) -> None:
     """Wait for something, for the end of the process, or for so many seconds."""
     end = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < end:
+    while not condition() and not process.ended and time.monotonic() < end:
+        check_servers()
         time.sleep(0.002)
 
 
-async def summary_of(journal: Path) -> Ledger:
+async def summary_of(journal: Path) -> Summary:
     async with await SqliteJournal.open(journal, read_only=True) as store:
         return await store.summary()
 
@@ -195,22 +211,21 @@ def killed_batch(
 def check_books(victim: Victim, told: dict[int, tuple[str, str | None]]) -> Figures:
     """Compare outcomes, journal and the service's ledger: nothing is lost, nothing was bought twice."""
     ledger, rows = victim.server.ledger, victim.rows()
-    seeds = {row.serial: json.loads(row.request)["request"]["seed"] for row in rows}
-    by_seed = {seeds[row.serial]: row for row in rows}
+    by_seed = {json.loads(entry_of(row).request)["request"]["seed"]: row for row in rows}
     assert len(rows) == len(by_seed) == victim.count == len(told)
     assert {row.state for row in rows} <= {State.SAVED, State.UNCERTAIN}
     saved = {seed: row for seed, row in by_seed.items() if row.state is State.SAVED}
     uncertain = by_seed.keys() - saved.keys()
     assert told == {
-        seed: ("Succeeded", row.task_id) if seed in saved else ("Uncertain", None)
+        seed: ("Succeeded", row.paid_task.task_id) if seed in saved else ("Uncertain", None)
         for seed, row in by_seed.items()
     }
-    assert {by_seed[seed].serial for seed in uncertain} == victim.under_way
+    assert {entry_of(by_seed[seed]).serial for seed in uncertain} == victim.under_way
     assert victim.most_under_way <= victim.in_flight
     accepted = {entry.task_id: entry.request["request"]["seed"] for entry in ledger.accepted}
     assert max(seeds_accepted(victim.server).values()) == 1
-    assert all(accepted[row.task_id] == seed for seed, row in saved.items())
-    unseen = accepted.keys() - {row.task_id for row in rows}
+    assert all(accepted[row.paid_task.task_id] == seed for seed, row in saved.items())
+    unseen = accepted.keys() - {row.paid_task.task_id for row in saved.values()}
     assert {accepted[task_id] for task_id in unseen} <= uncertain
     books = anyio.run(summary_of, victim.journal)
     assert (books.bought, books.perhaps) == (len(saved), len(uncertain))
@@ -219,7 +234,7 @@ def check_books(victim: Victim, told: dict[int, tuple[str, str | None]]) -> Figu
     assert ledger.most_images_in(victim.minute) <= victim.images_per_minute
     for row in saved.values():
         assert row.paths
-        assert all(Path(path).suffix == ".png" and Path(path).exists() for path in row.paths)
+        assert all(path.suffix == ".png" and path.exists() for path in row.paths)
     assert check_pictures(victim.out, SIDE) == len(saved)
     assert not [path for path in victim.out.iterdir() if path.name.endswith(".part")]
     return {"saved": len(saved), "uncertain": len(uncertain), "bought unseen": len(unseen)}

@@ -1,7 +1,6 @@
 """Deadlines of requests, kept on either path."""
 
 import asyncio
-import os
 import socket
 
 import aiohttp
@@ -17,22 +16,10 @@ from tests.helpers.exchanges import GET, HUGE, KEY, NOT_SENT, POST, UNKNOWN, exc
 from tests.helpers.service import picture
 from tests.helpers.wire import OK, answer, serve, settled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 SOON = 0.4
 BEGINNING = answer(200, b"x" * 100)[:-50]
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(params=["its own session", "the user's session"])

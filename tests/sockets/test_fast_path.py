@@ -1,6 +1,5 @@
 """The fast path of small requests: what it writes, and what happens where aiohttp is not as it needs it."""
 
-import os
 import warnings
 
 import aiohttp
@@ -27,19 +26,7 @@ from tests.helpers.exchanges import (
 )
 from tests.helpers.wire import ANSWER, OK, answer, serve
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 
 def close(peer):

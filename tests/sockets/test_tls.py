@@ -1,6 +1,5 @@
 """Trouble on the way to the host: said in OpenSSL's own words, and whether waiting can help."""
 
-import os
 import socket
 import ssl
 
@@ -14,22 +13,10 @@ from novita_async._transport.transport import AiohttpTransport
 from tests.helpers.exchanges import GET, HUGE, KEY, NOT_SENT, POST, exchange, exchange_once, obey
 from tests.helpers.wire import answer, client_context, refusing_url, serve
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 REQUESTS = [GET, POST, HUGE]
 SMALL = Txt2Img(model_name="m", prompt="a dog", width=128, height=128)
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 class Everywhere(AbstractResolver):

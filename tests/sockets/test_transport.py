@@ -38,19 +38,7 @@ from tests.helpers.exchanges import (
 )
 from tests.helpers.wire import ANSWER, OK, answer, client_context, refusing_url, serve, settled
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 
 # --- What goes out ------------------------------------------------------------------------------------------
@@ -712,7 +700,8 @@ async def test_an_early_answer_that_is_cut_tells_its_status_and_that_nothing_was
 
 def shut(peer):
     """Close for writing, at once and unseen by the client's loop, as servers do with idle connections."""
-    peer.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+    with peer.second_handle() as handle:
+        handle.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize("idle", [1, 5])
@@ -723,7 +712,8 @@ async def test_a_connection_that_its_server_has_just_closed_is_not_used(idle, wo
         await asyncio.gather(*[transport.send(POST, KEY) for _ in range(idle)])
         assert len(wire.peers) == idle
         for peer in wire.peers:
-            peer.writer.get_extra_info("socket")._sock.send(words)
+            with peer.second_handle() as handle:
+                handle.send(words)
             end(peer)
         sent = await exchange(transport)
         await transport.aclose()

@@ -1,7 +1,6 @@
 """Answers to something else, and long heads."""
 
 import asyncio
-import os
 
 import aiohttp
 import pytest
@@ -13,22 +12,10 @@ from novita_async._transport.transport import AiohttpTransport
 from tests.helpers.exchanges import GET, HUGE, NOT_SENT, POST, exchange, exchange_once, picture_request
 from tests.helpers.wire import ANSWER, OK, answer, serve
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 STRAY = answer(200, b'{"task_id":"SOMEBODY-ELSES"}')
 REQUESTS = [GET, POST, picture_request()]
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(params=["its own session", "the user's session"])
