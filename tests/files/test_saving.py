@@ -178,7 +178,7 @@ async def test_a_stream_is_patient_for_as_long_as_a_task_is_worth(tmp_path, pati
     saving = Saving(Host.of(HTML), patience=100.0)
     began_at = anyio.current_time()
     with pytest.raises(DownloadFailed):
-        await saving.saver.save(result_of("png"), tmp_path, patience=patience)
+        await saving.saver.save(result_of("png"), tmp_path, max_elapsed=patience)
     assert anyio.current_time() - began_at == pytest.approx(seconds)
 
 
