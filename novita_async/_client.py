@@ -65,7 +65,7 @@ class ClientStatistics:
     """How a client is doing."""
 
     pool: PoolStatistics
-    """Its accounts: quotas, gates, health, what waits and what is being sent."""
+    """Its accounts: quotas, circuit breakers, health, what waits and what is being sent."""
     unfinished: int
     """Paid tasks whose end was not seen yet."""
     saver: SaverStatistics

@@ -67,6 +67,7 @@ from novita_async.errors import (
     JournalError,
     NotSent,
     NovitaError,
+    RateLimited,
     SubmissionUncertain,
 )
 from novita_async.events import AccountDisabled, Paced, Retrying
@@ -117,8 +118,10 @@ class _Effort:
     recovery_timeout: float
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
+    began_at: float | None = None
+    """When the first attempt was announced."""
     spent: float = 0.0
-    """Seconds of attempts and pauses so far."""
+    """Seconds that count against the retry policy: attempts, pauses, outages; not the wait for the quota."""
     again: bool = False
     """Whether an attempt was sent back, so that the next one stands first in line."""
     recovered: anyio.Event | None = None
@@ -204,8 +207,8 @@ class Buyer(Asker):
         except BaseException as error:
             if cost is not None:
                 self._settle_cost(cost, bought=False)
-            if isinstance(error, NotSent):
-                error.attempts = purchase.attempt
+            if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
+                raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
         permit = Permit(lease, http, cost)
         if self.callbacks.base is not None and purchase.wish.takes_callback:
@@ -222,13 +225,20 @@ class Buyer(Asker):
         effort.again = True
         if purchase.state is UNCERTAIN and permit.callback is not None:
             effort.recovered = permit.callback.recovered = effort.recovered or anyio.Event()
-        effort.spent += loop_time() - permit.lease.slot.announced_at
+        now, announced_at = loop_time(), permit.lease.slot.announced_at
+        effort.began_at = announced_at if effort.began_at is None else effort.began_at
+        effort.spent += now - announced_at
+        limited = isinstance(purchase.error, RateLimited)
+        if permit.tripped and not limited:  # all of the outage counts
+            effort.spent = max(effort.spent, now - effort.began_at)
         spent = 0.0 if effort.patient and permit.tripped else effort.spent
         pause = self._next_pause(purchase, permit, effort.number, spent)
         if purchase.state is UNCERTAIN:  # the retry policy risks paying twice
             await self.purchases.record(purchase, Reopened(loop_time()))
         if pause is not None:
-            effort.number, effort.spent = effort.number + 1, effort.spent + pause
+            effort.number += 1
+            if limited or not permit.tripped:
+                effort.spent += pause
             if not permit.tripped:
                 await anyio.sleep(pause)
 

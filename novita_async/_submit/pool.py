@@ -445,12 +445,14 @@ class SessionPool:
         member, now = self._members[account.label], loop_time()
         breaker = member.breaker
         before = breaker.generation
-        if error is None or (isinstance(error, NovitaError) and not _is_silence(error)):
+        if error is None:
             breaker.poll_answered(generation, now)
-        elif isinstance(error, NovitaError):
+        elif not isinstance(error, NovitaError) or (isinstance(error, NoAnswer) and not error.retryable):
+            breaker.poll_withdrawn(generation, now)
+        elif _is_silence(error):
             breaker.poll_unanswered(generation, now, jitter)
         else:
-            breaker.poll_withdrawn(generation, now)
+            breaker.poll_answered(generation, now)
         if breaker.state is not CLOSED:
             self._wake_heads()
         return self._opened(member, None) if breaker.generation != before else None

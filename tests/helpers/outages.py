@@ -31,6 +31,9 @@ class Outage:
     """Keys for which the service is away. Empty: all."""
     met: Counter[str] = field(factory=Counter)
     """Requests in the outage, by method."""
+    at_once: int = 0
+    """Submissions that were under way in the outage before its first was answered."""
+    _answered: bool = False
 
     def hits(self, request: HTTPRequest, api_key: ApiKey) -> bool:
         if self.keys and api_key.reveal() not in self.keys:
@@ -48,6 +51,8 @@ class Outage:
         if not self.hits(request, api_key):
             return await self.inner.send(request, api_key, on_handover=on_handover)
         self.met[request.method] += 1
+        if not self._answered:
+            self.at_once += request.method == "POST"
         await anyio.sleep(0.05)
         if isinstance(self.answer, DeliveryFailed):
             if self.answer.delivery is not Delivery.NOT_SENT and on_handover is not None:
@@ -56,6 +61,7 @@ class Outage:
         if on_handover is not None and request.method == "POST":
             on_handover()
         await anyio.sleep(0.05)
+        self._answered = self._answered or request.method == "POST"
         return self.answer
 
     async def aclose(self) -> None:

@@ -99,7 +99,7 @@ def test_time_and_attempts_end():
 
 
 def test_what_the_service_asks_for_is_capped():
-    """The cap is the caller's to use for the account's gate too."""
+    """The cap is the caller's to use for the account's breaker too."""
     assert POLICY.capped(None) is None
     assert POLICY.capped(59.0) == 59.0
     assert POLICY.capped(61.0) == 60.0
