@@ -56,6 +56,8 @@ def test_an_answer_about_another_task_is_not_believed_and_passes():
         with pytest.raises(MalformedAnswer, match="about another task") as caught:
             protocol.read_snapshot(answer, TASK)
         assert caught.value.retryable
+
+
 ENDPOINTS = Endpoints()
 
 
