@@ -6,7 +6,6 @@ broken answer leaves open whether it was bought. An id that can be read is read,
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, cast
 
@@ -42,7 +41,7 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
+from novita_async.models.results import Snapshot, state_of
 from novita_async.tasks import Task
 
 _SHOWN: Final = 2048
@@ -141,21 +140,25 @@ _SUCCESS: Final = TaskStatus.SUCCEED.encode()
 
 
 def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
-    """Read what a poll saw.
+    """Read what a poll saw: the usual form quickly, any other leniently.
 
     Raises:
         TaskFailed: the service reports a failed task as an HTTP error.
         APIError: the poll was refused.
         MalformedAnswer: no status in it.
     """
-    if _is_good(response) and _SUCCESS not in response.body:
-        seen = codec.peek(response.body)
-        if seen is not None and (status := seen.status) and state_of(status) == "running":
-            return Snapshot(task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta)
-    return _snapshot(read_object(response, task=task), response, task)
-
-
-def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Snapshot:
+    if _is_good(response):
+        if _SUCCESS in response.body:
+            finished = codec.usual_success(response.body, task)
+            if finished is not None:
+                return finished
+        else:
+            seen = codec.peek(response.body)
+            if seen is not None and (status := seen.status) and state_of(status) == "running":
+                return Snapshot(
+                    task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta
+                )
+    body = read_object(response, task=task)
     about = codec.as_object(body.get("task"))
     status = codec.as_text(about.get("status"))
     if not status:
@@ -166,44 +169,8 @@ def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Sn
         progress_percent=codec.as_float(about.get("progress_percent")),
         eta=codec.as_float(about.get("eta")),
         explanation=codec.as_text(about.get("reason")),
-        result=result(body, task) if state_of(status) == "succeeded" else None,
+        result=codec.result(body, task) if state_of(status) == "succeeded" else None,
     )
-
-
-def result(body: Mapping[str, Any], task: Task) -> ImageResult:
-    """Read what a finished task carries, from a poll or from a webhook's payload."""
-    extra = codec.as_object(body.get("extra"))
-    debug = codec.as_object(extra.get("debug_info"))
-    return ImageResult(
-        task=task,
-        images=codec.images(body.get("images"), task),
-        videos=codec.artifacts(body.get("videos"), "video", task),
-        audios=codec.artifacts(body.get("audios"), "audio", task),
-        seed=codec.as_int(extra.get("seed")),
-        task_type=codec.as_text(codec.as_object(body.get("task")).get("task_type")) or None,
-        timings=_timings(debug) if debug else _NO_TIMINGS,
-        request_info=codec.as_text(debug.get("request_info")) or None,
-        extra=extra,
-    )
-
-
-_NO_TIMINGS: Final = Timings()
-
-
-def _timings(debug: Mapping[str, Any]) -> Timings:
-    return Timings(
-        submit_time=_time(debug.get("submit_time_ms")),
-        execute_time=_time(debug.get("execute_time_ms")),
-        complete_time=_time(debug.get("complete_time_ms")),
-    )
-
-
-def _time(milliseconds: Any) -> datetime | None:
-    number = codec.as_float(milliseconds)  # "" and 0 mean: not yet
-    try:
-        return datetime.fromtimestamp(number / 1000, UTC) if number else None
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 # --- Events -------------------------------------------------------------------------------------------------
