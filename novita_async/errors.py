@@ -440,7 +440,7 @@ class DownloadFailed(ResultError):
         self.advice = self.advice or f"paid and finished; {again}"
 
     def sentence(self) -> str:
-        return f"download of {self.url} failed: {self.cause}"
+        return f"download of {self.url} failed: {self.cause}" if self.url else f"not saved: {self.cause}"
 
 
 class NovitaWarning(UserWarning):

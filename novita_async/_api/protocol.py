@@ -44,6 +44,10 @@ from novita_async.models.requests import Request
 from novita_async.models.results import Snapshot, state_of
 from novita_async.tasks import Task
 
+SUBMIT_TIMEOUT: Final = 120.0
+"""Seconds for the answer to a purchase: long, because giving up leaves it uncertain."""
+QUESTION_TIMEOUT: Final = 30.0
+"""Seconds for the answer to a question, which costs nothing to ask again."""
 _SHOWN: Final = 2048
 
 _ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerError, MalformedAnswer)
@@ -56,7 +60,7 @@ _ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerErro
 def submission(request: Request, endpoints: Endpoints, callback_url: str | None = None) -> HTTPRequest:
     """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written as JSON."""
     body = codec.body_parts(request, callback_url)
-    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body)
+    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body, timeout=SUBMIT_TIMEOUT)
 
 
 def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
@@ -133,7 +137,8 @@ def _seen(response: HTTPResponse) -> str:
 
 def poll(task_id: str, endpoints: Endpoints) -> HTTPRequest:
     """Ask how a task is doing."""
-    return HTTPRequest(method="GET", path=endpoints.task_result, query=(("task_id", task_id),))
+    query = (("task_id", task_id),)
+    return HTTPRequest(method="GET", path=endpoints.task_result, query=query, timeout=QUESTION_TIMEOUT)
 
 
 _SUCCESS: Final = TaskStatus.SUCCEED.encode()
@@ -203,7 +208,9 @@ def models(filters: Mapping[str, str], cursor: str | None, limit: int, endpoints
     """Ask for a page of the model listing; `cursor` is that of the page before."""
     page = {"pagination.limit": str(limit)} | ({"pagination.cursor": cursor} if cursor else {})
     query = {f"filter.{name}": value for name, value in filters.items()} | page
-    return HTTPRequest(method="GET", path=endpoints.models, query=tuple(query.items()))
+    return HTTPRequest(
+        method="GET", path=endpoints.models, query=tuple(query.items()), timeout=QUESTION_TIMEOUT
+    )
 
 
 def read_models(response: HTTPResponse) -> ModelPage:
@@ -218,7 +225,7 @@ def read_models(response: HTTPResponse) -> ModelPage:
 
 def balance(endpoints: Endpoints) -> HTTPRequest:
     """Ask what is left to spend."""
-    return HTTPRequest(method="GET", path=endpoints.balance)
+    return HTTPRequest(method="GET", path=endpoints.balance, timeout=QUESTION_TIMEOUT)
 
 
 def read_balance(response: HTTPResponse) -> Balance:

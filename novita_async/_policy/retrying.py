@@ -32,7 +32,7 @@ class StopReason(Enum):
     """Sending it again may pay twice."""
     OUT_OF_ATTEMPTS = "attempts used up"
     """It was tried as often as allowed."""
-    OUT_OF_PATIENCE = "patience used up"
+    OUT_OF_TIME = "time used up"
     """It was tried for as long as allowed."""
 
 
@@ -104,12 +104,13 @@ def _at_least_one(_: object, attribute: "Attribute[int | None]", value: int | No
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How patient to be with what failed, and whether to risk paying twice."""
+    """For how long to try what failed again, and whether to risk paying twice."""
 
-    patience: float = field(default=300.0, validator=_not_negative)
-    """Seconds of trying and pausing for one exchange; waiting for the account's quota does not count."""
+    max_elapsed: float = field(default=300.0, validator=_not_negative)
+    """Seconds of trying and pausing for one exchange; waiting for the account's quota does not count.
+    `stream` and `batch` wait longer while the account's circuit breaker is open: until the outage is over."""
     attempts: int | None = field(default=None, validator=_at_least_one)
-    """How often at most, the first one included. None: as often as patience allows."""
+    """How often at most, the first one included. None: as often as time allows."""
     base: float = field(default=0.5, validator=_positive)
     """Seconds: the longest first pause. It doubles with each attempt."""
     cap: float = field(default=30.0, validator=_positive)
@@ -142,10 +143,10 @@ def decide(
         return Stop(reason=StopReason.REFUSED)
     if policy.attempts is not None and attempt >= policy.attempts:
         return Stop(reason=StopReason.OUT_OF_ATTEMPTS)
-    if elapsed >= policy.patience:
-        return Stop(reason=StopReason.OUT_OF_PATIENCE)
+    if elapsed >= policy.max_elapsed:
+        return Stop(reason=StopReason.OUT_OF_TIME)
     pause = jitter * min(policy.cap, policy.base * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS))
     hint = policy.capped(failure.retry_after)
     if hint is not None:  # next to nothing, taken at its word each time, would be a busy loop
         pause = hint if hint >= policy.base else max(hint, pause)
-    return Retry(after=min(pause, policy.patience - elapsed))
+    return Retry(after=min(pause, policy.max_elapsed - elapsed))

@@ -22,7 +22,7 @@ from attrs import define, field, frozen
 
 from novita_async._policy.believing import FailedPoll, Verdict, files_may_come, verdict
 from novita_async._policy.hinting import GRACE
-from novita_async._policy.polling import (
+from novita_async._policy.polling.schedule import (
     Polling,
     PollMemory,
     PollSchedule,
@@ -442,7 +442,8 @@ class Watcher:
     def _doubt(self, record: _Record, error: NovitaError, now: float) -> Outcome | None:
         """Ride out a poll that failed in a passing way; end where it cannot pass."""
         record.last_error = error
-        record.doubted_at = now if record.doubted_at is None else record.doubted_at
+        began_at = now if record.doubted_at is None else record.doubted_at
+        record.doubted_at = max(began_at, self._asker.pool.doubts_count_from(record.task.account, now))
         unknown = isinstance(error, TaskNotFound)
         poll = FailedPoll(
             passes=error.retryable,

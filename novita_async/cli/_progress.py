@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from novita_async.events import Event, Paced, Polled, Retrying, Submitted
+from novita_async.events import Bought, Event, Paced, Polled, Retrying, Transition
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 
 _WORTH_TELLING: Final = 1.0
@@ -100,7 +100,7 @@ class Tally:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
-        self._submitted += isinstance(event, Submitted)
+        self._submitted += isinstance(event, Transition) and isinstance(event.fact, Bought)
         self._polls += isinstance(event, Polled)
 
     def took(self, outcome: Outcome) -> None:

@@ -9,13 +9,12 @@ field that is None is left out, and the service's own default holds. Names of mo
 are never refused: the service's lists grow.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from itertools import product
 from types import MappingProxyType
-from typing import Any, BinaryIO, ClassVar, Final, Self, cast
+from typing import Any, ClassVar, Final, Self, cast
 
 import attrs
 from attrs import field, frozen
@@ -30,15 +29,12 @@ from novita_async.models.choices import (
     Sampler,
     Upscaler,
 )
-from novita_async.models.images import ImageSource, why_refused
+from novita_async.models.images import ImageSource, Picture, objection, why_refused
 
 DEFAULT_LONGER_SIDE: Final = 1024
 _GRID: Final = 8
 _SMALLEST: Final = 128
 _LARGEST: Final = 2048
-
-Picture = ImageSource | str | os.PathLike[str] | bytes | BinaryIO
-"""What a picture can be given as. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
 
 
 @frozen
@@ -57,7 +53,7 @@ def _image(value: Picture) -> ImageSource:
 
 def _explain_image(_: Any, value: Any) -> str | None:
     if isinstance(value, ImageSource):
-        return None
+        return objection(value)
     return value.why if isinstance(value, _Refused) else f"{rules.shown(value)} is not a picture"
 
 
@@ -445,7 +441,11 @@ def _explain_pixels(request: Any, value: Any) -> str | None:
         return _SIDE.explain(request, value)
     image: Any = request.image
     given = [side for side in (request.width, request.height) if side is not _FROM_IMAGE]
-    if not isinstance(image, ImageSource) or any(_SIDE.explain(request, side) for side in given):
+    if (
+        not isinstance(image, ImageSource)
+        or objection(image)
+        or any(_SIDE.explain(request, side) for side in given)
+    ):
         return None  # that fault is enough
     if _fitted(image, request.width, request.height):
         return None

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from novita_async import Endpoints, Extra, ImageSource, InvalidRequest, Request, Succeeded, Webhook
 from novita_async._api import codec, protocol
-from novita_async._journal import ledger
+from novita_async._journal import identity
 from novita_async.cli._manifest import Recipe
 from novita_async.models import requests as models
 from novita_async.models.requests import AnyTask, Img2Img, Txt2Img
@@ -109,9 +109,9 @@ async def test_a_batch_keeps_it_in_its_journal_and_buys_it_once(relight, tmp_pat
 
 def test_its_row_makes_it_again(relight):
     request = made(relight)
-    row = ledger.wanted(request, endpoint=PATH, position=0, digest=lambda _: "d" * 64)
-    assert (row.kind, row.image_num) == ("relight", 2)
-    assert ledger.request_of(row, lambda _, __: request.image) == request
+    row = identity.order_of(request, endpoint=PATH, position=0, digest=lambda _: "d" * 64)
+    assert (row.kind, row.images) == ("relight", 2)
+    assert identity.request_of(row, lambda _, __: request.image) == request
 
 
 def test_a_manifest_can_name_it(relight, tmp_path):

@@ -61,7 +61,7 @@ PAUSES = [
     (3, 0.5, 0.25, 0.0, 1.0),  # next to nothing: the backoff counts
     (1, 0.25, 0.25, 0.0, 0.25),
     (5, 0.5, 0.0, 0.0, 4.0),
-    (1, 0.5, 7.0, 295.0, 5.0),  # never longer than what patience is left
+    (1, 0.5, 7.0, 295.0, 5.0),  # never longer than what time is left
     (1, 0.5, None, 299.9, 0.1),
 ]
 
@@ -88,18 +88,18 @@ def test_a_pause_fits_the_remaining_patience(attempt, elapsed, jitter, retry_aft
     assert 0 <= decision.after <= min(60.0, 300.0 - elapsed)
 
 
-def test_patience_and_attempts_end():
+def test_time_and_attempts_end():
     """The last attempt and the last second are the last."""
     lost = Failure()
     assert verdict(POLICY, lost, elapsed=299.9) == AGAIN
-    assert verdict(POLICY, lost, elapsed=300.0) is StopReason.OUT_OF_PATIENCE
+    assert verdict(POLICY, lost, elapsed=300.0) is StopReason.OUT_OF_TIME
     assert verdict(RetryPolicy(attempts=3), lost, attempt=2) == AGAIN
     assert verdict(RetryPolicy(attempts=3), lost, attempt=3) is StopReason.OUT_OF_ATTEMPTS
-    assert verdict(RetryPolicy(patience=0), lost) is StopReason.OUT_OF_PATIENCE
+    assert verdict(RetryPolicy(max_elapsed=0), lost) is StopReason.OUT_OF_TIME
 
 
 def test_what_the_service_asks_for_is_capped():
-    """The cap is the caller's to use for the account's gate too."""
+    """The cap is the caller's to use for the account's breaker too."""
     assert POLICY.capped(None) is None
     assert POLICY.capped(59.0) == 59.0
     assert POLICY.capped(61.0) == 60.0
@@ -108,8 +108,8 @@ def test_what_the_service_asks_for_is_capped():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"patience": -1.0},
-        {"patience": math.nan},
+        {"max_elapsed": -1.0},
+        {"max_elapsed": math.nan},
         {"attempts": 0},
         {"base": 0.0},
         {"base": math.inf},
@@ -125,10 +125,10 @@ def test_impossible_policies_are_refused(wrong):
 
 def test_endless_patience_is_possible():
     """Infinity is a patience; 1 is a number of attempts."""
-    endless = RetryPolicy(patience=math.inf, attempts=1)
-    assert endless.patience == math.inf
+    endless = RetryPolicy(max_elapsed=math.inf, attempts=1)
+    assert endless.max_elapsed == math.inf
     lost = Failure()
-    assert decide(RetryPolicy(patience=math.inf), lost, attempt=2, elapsed=1e9, jitter=0.5) == Retry(
+    assert decide(RetryPolicy(max_elapsed=math.inf), lost, attempt=2, elapsed=1e9, jitter=0.5) == Retry(
         after=0.5
     )
 

@@ -15,13 +15,13 @@ from novita_async import (
     BadRequest,
     EndpointNotFound,
     Failed,
-    NoAnswer,
     NoImages,
     NovitaClient,
     PermissionDenied,
     Polling,
     Processing,
     Queued,
+    ServerError,
     Succeeded,
     Task,
     TaskFailed,
@@ -31,9 +31,9 @@ from novita_async import (
     events,
 )
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
-from novita_async._policy._plan import Entry
 from novita_async._policy.hinting import GRACE
-from novita_async._policy.polling import PollMemory, PollSchedule, TaskFacts
+from novita_async._policy.polling.planner import Entry
+from novita_async._policy.polling.schedule import PollMemory, PollSchedule, TaskFacts
 from novita_async._purchase.machine import Purchase, State
 from novita_async._watch.watcher import Watcher
 from novita_async.testing import Fault, FaultPlan, FaultRule
@@ -271,9 +271,10 @@ async def test_a_fault_that_can_pass_is_ridden_out_and_told(fault):
 
 
 async def test_faults_that_stay_end_as_unfinished_after_the_patience():
-    outcome = await outcome_of([RUNNING, NETWORK], polling=Polling.fixed(1.0, patience=100))
+    broken = refused(500, "UNKNOWN")
+    outcome = await outcome_of([RUNNING, broken], polling=Polling.fixed(1.0, patience=100))
     assert isinstance(outcome, Unfinished)
-    assert isinstance(outcome.error.last_error, NoAnswer)
+    assert isinstance(outcome.error.last_error, ServerError)
     assert outcome.error.last_status == "TASK_STATUS_PROCESSING"
     assert 100 < anyio.current_time() < 120
 
@@ -384,7 +385,7 @@ async def test_a_task_that_is_looked_at_when_its_time_is_up_is_given_that_look()
 async def test_a_task_that_has_ended_has_no_deadline_any_more():
     client, _ = client_for({"quick": [DONE], "slow": [RUNNING] * 30 + [DONE]})
     async with client, client.watch(["slow"]) as outcomes:
-        outcomes._source._pending += 1
+        outcomes._source._outlet.expect()
         outcomes._source._watcher.add(Task(task_id="quick"), timeout=5)
         got = [outcome async for outcome in outcomes]
     assert [(outcome.task_id, type(outcome)) for outcome in got] == [
@@ -396,7 +397,7 @@ async def test_a_task_that_has_ended_has_no_deadline_any_more():
 async def test_a_task_that_was_given_up_is_not_looked_at_any_more():
     client, transport = client_for({"late": [RUNNING], "slow": [RUNNING] * 30 + [DONE]})
     async with client, client.watch(["slow"]) as outcomes:
-        outcomes._source._pending += 1
+        outcomes._source._outlet.expect()
         outcomes._source._watcher.add(Task(task_id="late"), timeout=5)
         got = [outcome async for outcome in outcomes]
     assert [(outcome.task_id, type(outcome)) for outcome in got] == [
