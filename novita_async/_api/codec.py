@@ -73,10 +73,6 @@ def _number_or_none(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _int_or_none(text: str) -> int | None:
-    return int(text) if len(text) <= _LONGEST_INT else None
-
-
 def _whole_characters(value: Any) -> Any:
     """Put U+FFFD in the place of halves of surrogate pairs, which cannot be written anywhere."""
     if isinstance(value, str):
@@ -95,7 +91,10 @@ _LONGEST_INT: Final = 4000
 """Digits of an integer; Python reads no more than 4,300."""
 _HALVES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _lenient_json: Final = json.JSONDecoder(
-    parse_constant=lambda _: None, parse_float=_number_or_none, parse_int=_int_or_none, strict=False
+    parse_constant=lambda _: None,
+    parse_float=_number_or_none,
+    parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_INT else None,
+    strict=False,
 )
 
 
@@ -311,7 +310,9 @@ class _Reader:
         left = {str(name): value for name, value in source.items() if name not in names}
         for name in () if allowed else left:
             label = name if name.isidentifier() else rules.shown(name)
-            self.blame(f"{path}{label}", f"no such field{_suggestion(name, names)}")
+            close = difflib.get_close_matches(name, names, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            self.blame(f"{path}{label}", f"no such field{meant}")
         return left
 
 
@@ -322,11 +323,6 @@ def _default(field: _Field) -> Any:
         return _FAULTY
     convert = cast("Callable[[Any], Any] | None", attribute.converter)
     return convert(attribute.default) if convert else attribute.default
-
-
-def _suggestion(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown: bool = False) -> Request:

@@ -76,7 +76,7 @@ def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
     if usual:
         return usual
     body = _object(response)
-    task_id = (_task_id(body) or _id_in_shards(response.body)) if good else ""
+    task_id = (_id_in(body) or _id_in_shards(response.body)) if good else ""
     if task_id and not response.early:
         return task_id
     reason, code = _reason(body), codec.as_int(body.get("code"))
@@ -109,9 +109,9 @@ def is_plain(status: int) -> bool:
     return 300 <= status < 500 or unreached(status, b"")
 
 
-def _task_id(body: Mapping[str, Any]) -> str:
-    enveloped = codec.as_object(body.get("data")).get("task_id")
-    return codec.as_text(body.get("task_id")) or codec.as_text(enveloped)
+def _id_in(body: Mapping[str, Any]) -> str:
+    enveloped = codec.as_object(body.get("data"))
+    return codec.as_text(body.get("task_id")) or codec.as_text(enveloped.get("task_id"))
 
 
 def _id_in_shards(text: bytes) -> str:
@@ -295,13 +295,14 @@ def refusal(response: HTTPResponse, *, endpoint: str = "", task: Task | None = N
 def _refused(
     meaning: Meaning, response: HTTPResponse, body: Mapping[str, Any], reason: str | None
 ) -> APIError:
+    metadata = codec.as_object(body.get("metadata")).items()
     error = meaning.error(
         scope=meaning.scope,
         retryable=meaning.passes,
         status=response.status,
         reason=reason,
         message=_words(body, response),
-        metadata=_metadata(body),
+        metadata={_shown(name): _shown(codec.as_text(value)) for name, value in metadata},
     )
     error.advice = meaning.advice or error.advice
     return error
@@ -345,11 +346,6 @@ def _words(body: Mapping[str, Any], response: HTTPResponse) -> str:
     nested = codec.as_object(body.get("error"))
     found = (body.get("message"), nested.get("message"), body.get("msg"), body.get("error"))
     return next((_shown(words) for words in found if isinstance(words, str) and words), _excerpt(response))
-
-
-def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
-    items = codec.as_object(body.get("metadata")).items()
-    return {_shown(name): _shown(codec.as_text(value)) for name, value in items}
 
 
 def _excerpt(response: HTTPResponse) -> str:

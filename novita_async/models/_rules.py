@@ -106,7 +106,9 @@ def number(low: float, high: float) -> Rule:
     """A finite number in a range that includes its ends."""
 
     def explain(_: Any, value: Any) -> str | None:
-        if value.__class__ not in _NUMBERS and not _is_number(value):
+        if value.__class__ not in _NUMBERS and (
+            isinstance(value, bool) or not isinstance(value, int | float)
+        ):
             return f"{shown(value)} is not a number{_within(low, high)}"
         return _outside(value, low, high)  # NaN and infinity are outside of everything
 
@@ -141,13 +143,10 @@ def text(low: int = 1, high: int | None = None) -> Rule:
             return "must not be empty"
         if high is not None and not low <= len(value) <= high:
             return f"{len(value)} characters are not in [{low}, {high}]"
-        return None if _encodable(value) else f"{shown(value)} cannot be written as UTF-8"
+        encodable = value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+        return None if encodable else f"{shown(value)} cannot be written as UTF-8"
 
     return Rule(explain)
-
-
-def _encodable(value: str) -> bool:
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def flag() -> Rule:
