@@ -106,9 +106,7 @@ def number(low: float, high: float) -> Rule:
     """A finite number in a range that includes its ends."""
 
     def explain(_: Any, value: Any) -> str | None:
-        if value.__class__ not in _NUMBERS and (
-            isinstance(value, bool) or not isinstance(value, int | float)
-        ):
+        if value.__class__ not in _NUMBERS and not _is_number(value):
             return f"{shown(value)} is not a number{_within(low, high)}"
         return _outside(value, low, high)  # NaN and infinity are outside of everything
 
