@@ -31,9 +31,9 @@ from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
-from novita_async.errors import DownloadFailed, Scope
+from novita_async.errors import DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
-from novita_async.models.results import Artifact, ImageResult, without_query
+from novita_async.models.results import Artifact, ImageResult
 from novita_async.tasks import Task
 
 Refresh = Callable[[Task], Awaitable[ImageResult | None]]

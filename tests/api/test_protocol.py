@@ -675,7 +675,7 @@ def test_a_url_knows_when_it_ends():
 
 
 def test_a_webhook_payload_is_read_like_a_poll():
-    result = protocol.result(load("docs_webhook_event")["payload"], TASK)
+    result = codec.result(load("docs_webhook_event")["payload"], TASK)
     assert len(result.images) == 1
     assert result.seed is None
 
