@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from novita_async._api.codec import request_from_json, request_to_json
     from novita_async._client import NovitaClient
     from novita_async._journal.sqlite import SqliteJournal
-    from novita_async._policy.polling import Polling
+    from novita_async._policy.polling.schedule import Polling
     from novita_async._policy.retrying import RetryPolicy
     from novita_async._policy.spending import Budget
     from novita_async._stream.handle import Outcomes, Updates
@@ -103,12 +103,12 @@ if TYPE_CHECKING:
     )
     from novita_async.tasks import Task
 
-_ROOMS: Final = {
+ROOMS: Final = {
     "_stream.handle": "Outcomes Updates",
     "_client": "NovitaClient",
     "_api.codec": "request_from_json request_to_json",
     "_journal.sqlite": "SqliteJournal",
-    "_policy.polling": "Polling",
+    "_policy.polling.schedule": "Polling",
     "_policy.retrying": "RetryPolicy",
     "_policy.spending": "Budget",
     "errors": """
@@ -137,7 +137,7 @@ _ROOMS: Final = {
 }
 """In which room each public name lives."""
 
-_HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
+_HOMES: Final = {name: room for room, names in ROOMS.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 - as `sorted` has it
     "APIError",

@@ -122,7 +122,7 @@ class _Line:
 
 
 @define(eq=False)
-class Permit:
+class Grant:
     """The right to send one submission now. Must be settled exactly once."""
 
     account: Account
@@ -220,7 +220,7 @@ class SessionPool:
         again: bool = False,
         max_outage: float = math.inf,
         on_wait: Callable[[Paced], object] = lambda _: None,
-    ) -> Permit:
+    ) -> Grant:
         """Wait for a place in some account's window.
 
         Args:
@@ -240,7 +240,7 @@ class SessionPool:
             line = self._lines[endpoint] = _Line()
         now = loop_time()
         granted = None if line else self._grant(endpoint, images, now)
-        if isinstance(granted, Permit):
+        if isinstance(granted, Grant):
             return granted
         waiter = _Waiter(images, interactive, now, max_outage)
         line.join(waiter, first=again)
@@ -248,7 +248,7 @@ class SessionPool:
             while True:
                 now = loop_time()
                 granted = self._grant_in_line(endpoint, line, waiter, now)
-                if isinstance(granted, Permit):
+                if isinstance(granted, Grant):
                     return granted
                 patience = self._patience(waiter, now)
                 if granted is not None and granted.delay < math.inf:
@@ -271,16 +271,14 @@ class SessionPool:
         cause = f"the service has been {member.breaker.cause} for {now - member.breaker.opened_at:.0f} s"
         raise NotSent(cause=cause, attempts=0, account=member.account.label)
 
-    def _grant_in_line(
-        self, endpoint: str, line: _Line, waiter: _Waiter, now: float
-    ) -> Permit | Paced | None:
+    def _grant_in_line(self, endpoint: str, line: _Line, waiter: _Waiter, now: float) -> Grant | Paced | None:
         """Let a waiter send, or say for what it waits. None: for its turn in line."""
         if line.head() is not waiter:
             self._check_doom(endpoint, now)
             return None
         return self._grant(endpoint, waiter.images, now)
 
-    def _grant(self, endpoint: str, images: int, now: float) -> Permit | Paced:
+    def _grant(self, endpoint: str, images: int, now: float) -> Grant | Paced:
         """Let whoever is first send, or say how long it waits for the quota."""
         self._check_doom(endpoint, now)
         member = self._soonest(endpoint, images, now)
@@ -289,7 +287,7 @@ class SessionPool:
             return Paced(account=member.account.label, endpoint=endpoint, delay=slot - now)
         self._sending += 1
         member.on_trial = member.error is not None
-        return Permit(member.account, endpoint, slot)
+        return Grant(member.account, endpoint, slot)
 
     def _check_doom(self, endpoint: str, now: float) -> None:
         doom = self.doom(endpoint, now)
@@ -313,7 +311,7 @@ class SessionPool:
 
     def settle(
         self,
-        permit: Permit,
+        permit: Grant,
         settlement: Settlement,
         now: float,
         *,
@@ -377,7 +375,7 @@ class SessionPool:
         self._wake_all()
         return news
 
-    def enable(self, permit: Permit) -> None:
+    def enable(self, permit: Grant) -> None:
         """Bring back an account that was served, unless with what was sent before it was taken out."""
         member = self._members[permit.account.label]
         if permit.slot.announced_at >= member.out_until:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from novita_async._api import codec
-from novita_async._policy.polling import PollMemory
+from novita_async._policy.polling.schedule import PollMemory
 
 
 def recall(path: Path) -> PollMemory:

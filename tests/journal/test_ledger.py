@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from novita_async._journal.ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
 
 from novita_async import (
     AnyTask,
@@ -23,7 +24,6 @@ from novita_async import (
     Txt2Img,
 )
 from novita_async._journal import ledger
-from novita_async._journal.ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
 from novita_async._policy.pacing import WINDOW, AccountPacer
 from novita_async.errors import (
     BadRequest,
@@ -96,7 +96,8 @@ def test_the_identity_never_changes_from_release_to_release():
     assert key(any_task(prompt="p", steps=20)) == "372289df65d4ea31dda2f200a0e6c15b"
     text = Txt2Img(model_name="m", prompt="p", width=512, height=512, seed=7)
     assert key(text) == "c600644ee6cda2d39f9665b4e6634991"
-    from_picture = Img2Img(model_name="m", image=b"no picture", prompt="p", width=512, height=512)
+    source = ImageSource(data=b"no picture", size=10)
+    from_picture = Img2Img(model_name="m", image=source, prompt="p", width=512, height=512)
     assert key(from_picture) == "3a4f75813ebf07d5efadd05714142d50"
 
 

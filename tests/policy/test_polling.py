@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from novita_async._policy._durations import KEPT, Durations
-from novita_async._policy._looks import CELLS, EDGES, FIRST, best_looks, cell_of, integral
-from novita_async._policy._memory import MOST_KINDS
-from novita_async._policy._queue import AUDITS_AT_FIRST, BLIND, ENDLESS, UNORDERED, Lane
-from novita_async._policy.polling import (
+from novita_async._policy.polling.durations import KEPT, Durations
+from novita_async._policy.polling.memory import MOST_KINDS
+from novita_async._policy.polling.polls import CELLS, EDGES, FIRST, best_looks, cell_of, integral
+from novita_async._policy.polling.queue import AUDITS_AT_FIRST, BLIND, ENDLESS, UNORDERED, Lane
+from novita_async._policy.polling.schedule import (
     MISS_CAP,
     Backoff,
     Polling,

@@ -19,7 +19,7 @@ from novita_async.models.images import ImageSource
 from tests.helpers.service import picture
 from tests.helpers.wire import answer, serve
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 SMALL = Txt2Img(model_name="m", prompt="a dog", width=128, height=128)
 LARGE = Img2Img(
@@ -31,11 +31,6 @@ LARGE = Img2Img(
 )
 """More than the buffers of a loopback connection take."""
 NO = json.dumps({"reason": "RATE_LIMIT_EXCEEDED", "message": "too much"}).encode()
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 async def submit(script, request, **retry):

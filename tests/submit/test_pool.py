@@ -21,7 +21,7 @@ from novita_async._policy.breaker import BreakerState
 from novita_async._purchase.machine import LOST, REJECTED, SEEN, SPENT, UNREACHED, UNSEEN
 from novita_async._submit.pool import SessionPool
 from novita_async.testing import Fault, FaultPlan, FaultRule
-from tests.helpers.service import client_of, of_kind, request, requests, service
+from tests.helpers.service import client_of, facts_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +94,7 @@ async def test_two_accounts_have_two_quotas_and_polls_stick_to_the_one_that_paid
     accounts = [Account(api_key=key, label=key, images_per_minute=10) for key in ("one", "two")]
     async with client_of(simulation, accounts=accounts) as (client, seen):
         got = await drain(client, requests(40))
-    paid = {task.task_id: task.account for task in (event.task for event in of_kind(seen, events.Submitted))}
+    paid = {task.task_id: task.account for task in (event.task for event in facts_of(seen, events.Bought))}
     assert anyio.current_time() < 2 * 60 + 30
     assert {label: list(paid.values()).count(label) for label in ("one", "two")} == {"one": 20, "two": 20}
     assert all(
@@ -108,7 +108,7 @@ async def test_an_account_that_stays_refused_is_told_of_once_and_costs_one_reque
     accounts = [Account(api_key=key, label=key, images_per_minute=10) for key in ("bad", "good")]
     async with client_of(simulation, accounts=accounts) as (client, seen):
         got = await drain(client, requests(60))
-    announced = [event.account for event in of_kind(seen, events.Announced)]
+    announced = [event.account for event in facts_of(seen, events.Announced)]
     assert all(isinstance(outcome, Succeeded) for outcome in got)
     assert [event.account for event in of_kind(seen, events.AccountDisabled)] == ["bad"]
     assert announced.count("bad") <= 10 + anyio.current_time() // 60

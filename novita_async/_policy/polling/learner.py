@@ -11,10 +11,10 @@ from typing import Final
 
 from attrs import define, field
 
-from novita_async._policy._looks import cell_of
-from novita_async._policy._memory import Kind, PollMemory
-from novita_async._policy._plan import Sighting, TaskFacts
-from novita_async._policy._queue import Lane, Record
+from novita_async._policy.polling.memory import Kind, PollMemory
+from novita_async._policy.polling.planner import Sighting, TaskFacts
+from novita_async._policy.polling.polls import cell_of
+from novita_async._policy.polling.queue import Lane, Record
 
 GAP_OF_MEAN: Final = 1.5
 GAP_OF_AGE: Final = 1 / 3

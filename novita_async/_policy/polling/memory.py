@@ -6,8 +6,8 @@ from typing import Any, Final, cast
 
 from attrs import define, field, frozen
 
-from novita_async._policy._durations import Durations
-from novita_async._policy._looks import PER_CELL
+from novita_async._policy.polling.durations import Durations
+from novita_async._policy.polling.polls import PER_CELL
 
 VERSION: Final = 1
 """Of `to_dict`; what is kept means nothing under another one."""

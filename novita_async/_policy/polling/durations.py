@@ -21,7 +21,7 @@ from typing import Final
 
 from attrs import define, field
 
-from novita_async._policy._looks import (
+from novita_async._policy.polling.polls import (
     CELLS,
     EDGES,
     PER_CELL,

@@ -12,7 +12,7 @@ Rules of the schedule:
 * What has finished or was dropped is forgotten, and answers that arrive for it later are ignored.
 * A missed look says nothing about the task: it is tried again soon, with a backoff of its own.
 
-How long things take is learned in `_durations`, what stands in a queue is known in `_queue`, and `_learner`
+How long things take is learned in `durations`, what stands in a queue is known in `queue`, and `learner`
 plans with both. Nothing here reads a clock or rolls dice: `now` is in seconds on any clock that does not go
 back, and `jitter` is a number in [0, 1).
 """
@@ -24,10 +24,18 @@ from typing import Any, Final
 
 from attrs import Attribute, asdict, define, field, fields, frozen
 
-from novita_async._policy._durations import GOLDEN
-from novita_async._policy._learner import Learner
-from novita_async._policy._memory import KindStatistics, MemoryStatistics, PollMemory
-from novita_async._policy._plan import Backoff, Entry, Planner, Sighting, State, TaskFacts, raise_for
+from novita_async._policy.polling.durations import GOLDEN
+from novita_async._policy.polling.learner import Learner
+from novita_async._policy.polling.memory import KindStatistics, MemoryStatistics, PollMemory
+from novita_async._policy.polling.planner import (
+    Backoff,
+    Entry,
+    Planner,
+    Sighting,
+    State,
+    TaskFacts,
+    raise_for,
+)
 
 __all__ = [
     "Backoff",

@@ -32,9 +32,9 @@ from typing import Final
 
 from attrs import define, field
 
-from novita_async._policy._durations import GOLDEN, Durations
-from novita_async._policy._memory import Kind
-from novita_async._policy._plan import JITTER, Entry
+from novita_async._policy.polling.durations import GOLDEN, Durations
+from novita_async._policy.polling.memory import Kind
+from novita_async._policy.polling.planner import JITTER, Entry
 
 WAITING: Final = 0
 STRAY: Final = 1
