@@ -74,6 +74,14 @@ def outliers(rng):
     return lognormal(rng, 6.0, 0.3) + (120.0 if rng.random() < 0.02 else 0.0)
 
 
+def changing(n: int, gap: float, before: float, after: float, seed: int) -> list[Job]:
+    """Times of work that change once, half-way."""
+    rng = random.Random(seed)
+    return serve(
+        [Job(f"t{i}", i * gap, lognormal(rng, before if 2 * i < n else after, 0.3)) for i in range(n)]
+    )
+
+
 def sizes(n: int, gap: float, workers: int | None, seed: int) -> list[Job]:
     rng, jobs = random.Random(seed), []
     for i in range(n):
@@ -131,6 +139,8 @@ WORKLOADS = [
     Workload(name="three sizes of work; 1,200 arriving", tuned=False, single=False, make=lambda s: sizes(1200, 0.5, None, s)),
     Workload(name="three sizes of work; 600 on 8", tuned=False, single=False, make=lambda s: sizes(600, 0.0, 8, s)),
     Workload(name="one in fifty takes 120 s longer", tuned=False, make=lambda s: arriving(1200, 1.0, outliers, s)),
+    Workload(name="600 arriving, 12 s each, then 4 s", single=False, make=lambda s: changing(600, 1.0, 12.0, 4.0, s)),
+    Workload(name="600 arriving, 4 s each, then 12 s", single=False, make=lambda s: changing(600, 1.0, 4.0, 12.0, s)),
     Workload(name="log-normal 6 s, progress that moves", make=lambda s: arriving(600, 1.0, six, s), answers=hinted(moving)),
     Workload(name="log-normal 6 s, progress stuck at 50", make=lambda s: arriving(600, 1.0, six, s), answers=hinted(stuck)),
     Workload(name="burst: 400 on 8, clock 5 min off", tuned=False, make=lambda s: burst(400, 8, four, s), answers=lambda times: Answers(times=times, skew=300.0)),

@@ -29,7 +29,6 @@ from novita_async._policy.polling.polls import (
     best_looks,
     cell_of,
     integral,
-    integral_before,
 )
 
 PRIOR_MEDIAN: Final = 8.0
@@ -40,11 +39,6 @@ WIDER: Final = 1.7
 """The variance of the prior around what has been seen is so many times that of what has been seen."""
 WIDE_FOR: Final = 4
 """And for about so many observations it stays nearly as wide as it was."""
-REST: Final = 0.3
-"""What stays of the prior's weight where something similar is known."""
-PARENT_WEIGHT: Final = 3.0
-"""Observations that the estimate of a similar kind is worth."""
-PARENT_ENOUGH: Final = 4
 KEPT: Final = 400
 """Observations that count."""
 FADE: Final = 0.9965
@@ -53,18 +47,15 @@ NEWS: Final = 0.15
 OFTEN_NEWS: Final = 0.3
 NEWS_OF_RUNNING: Final = 0.1
 """What it counts as news that something still runs."""
-CHANGE: Final = 4.5
+CHANGE: Final = 5.0
 """Times have changed when looks find so many standard deviations more ends, or fewer, than was expected."""
-CHANGE_FADE: Final = 0.98
+CHANGE_FADE: Final = 0.95
+"""Decay of the evidence per end that was expected, not per poll: polls of a task that is older than everything
+before it promise nothing, and must not wear out the evidence that times have become longer."""
 CHANGE_ENOUGH: Final = 40
 CHANGE_KEPT: Final = 12
 REMEMBERED: Final = 120
 """Observations that are worth keeping for another process."""
-LEAST_WIDTH: Final = 0.05
-"""A span of origins narrower than this part of the median is taken for a point."""
-WIDTH_STEP: Final = 0.6
-MOST_WIDTHS: Final = 8
-"""Widths are rounded to a ladder of so many steps, each longer by the exponential of `WIDTH_STEP`."""
 RADII: Final = (2, 4, 7, 12, 20)
 """Smoothing widths that are tried, in cells."""
 RADIUS_SETTLES: Final = 60
@@ -114,10 +105,6 @@ _PEAKS: Final = {radius: _peak(radius) for radius in RADII}
 class Durations:
     """One distribution of durations, learned from spans."""
 
-    parent: "Durations | None" = None
-    """Something similar that may have been seen more often."""
-    shift: int = 0
-    """Cells by which this is expected to be longer than its parent."""
     often_open: bool = False
     """Whether most observations are open towards the long side, as those of forecasts are that the next look
     replaces by another one. They are many and each is news, and what ends says little of what does not."""
@@ -137,13 +124,17 @@ class Durations:
     """Changes whenever the estimate does."""
     _survival: list[float] = field(factory=list, init=False)
     _integral: list[float] = field(factory=list, init=False)
-    _tables: dict[tuple[float, int], LookTable] = field(factory=dict, init=False)
+    _tables: dict[float, LookTable] = field(factory=dict, init=False)
+    """By the cost of a look."""
     _news: float = field(default=0.0, init=False)
-    _radius: int = field(default=RADII[-1], init=False)
+    _radius: int = field(default=0, init=False)
+    """Smoothing width; 0: not chosen yet."""
     _recalled: int = field(default=0, init=False)
     """Observations of another process: what they have not seen may happen all the same."""
     _excess: float = field(default=0.0, init=False)
     """Looks that found an end, more than the estimate has promised; older ones count less."""
+    _since_change: int = field(default=0, init=False)
+    """Observations since times changed, and those kept then."""
     _spread: float = field(default=0.0, init=False)
     """Variance that this should have."""
 
@@ -165,11 +156,13 @@ class Durations:
         before = self._survival[cell_of(since)] if since > 0 else 1.0
         now = self._survival[cell_of(age)]
         odds = 1.0 - min(1.0, now / before)
-        self._excess = CHANGE_FADE * self._excess + ended - odds
-        self._spread = CHANGE_FADE * self._spread + odds * (1.0 - odds)
+        fade = CHANGE_FADE**odds
+        self._excess = fade * self._excess + ended - odds
+        self._spread = fade * fade * self._spread + odds * (1.0 - odds)
         if len(self._spans) > CHANGE_ENOUGH and abs(self._excess) > CHANGE * math.sqrt(self._spread + 1.0):
             self._spans = deque(list(self._spans)[-CHANGE_KEPT:], maxlen=KEPT)
             self._excess = self._spread = 0.0
+            self._since_change = CHANGE_KEPT
             self._news += KEPT
 
     def alive(self, before: int, cell: int) -> None:
@@ -180,27 +173,13 @@ class Durations:
             self._running[cell] = self._running.get(cell, 0) + 1
             self._news += NEWS_OF_RUNNING / 2
 
-    def table(self, cost: float, width: float) -> LookTable:
-        """The best looks for an age that is counted from the earliest of a span of origins of this width."""
+    def table(self, cost: float) -> LookTable:
+        """The best looks, for what a look costs."""
         self.refresh()
-        step = self._step_of(width)
-        table = self._tables.get((cost, step))
+        table = self._tables.get(cost)
         if table is None:
-            table = self._tables[cost, step] = self._make(cost, self._width_of(step))
+            table = self._tables[cost] = best_looks(self._survival, self._integral, cost)
         return table
-
-    def rounded(self, width: float) -> float:
-        """Round a width to one of the few for which there are tables."""
-        return self._width_of(self._step_of(width))
-
-    def _step_of(self, width: float) -> int:
-        least = LEAST_WIDTH * self.median
-        if width < least:
-            return 0
-        return min(MOST_WIDTHS, 1 + round(math.log(width / least) / WIDTH_STEP))
-
-    def _width_of(self, step: int) -> float:
-        return 0.0 if step == 0 else LEAST_WIDTH * self.median * math.exp((step - 1) * WIDTH_STEP)
 
     def kept(self) -> list[list[int]]:
         """Some of the observations, for `recall`: of a burst, the newest alone would be the longest."""
@@ -227,17 +206,8 @@ class Durations:
         """The duration that this share stays below."""
         return EDGES[min(CELLS - 1, bisect_left(list(accumulate(self.density)), share))]
 
-    def _make(self, cost: float, width: float) -> LookTable:
-        if width <= 0:
-            return best_looks(self._survival, self._integral, cost)
-        survival = [
-            max(1e-9, (done - before) / width)
-            for done, before in zip(self._integral, integral_before(self._integral, width), strict=True)
-        ]
-        return best_looks(survival, integral(survival), cost)
-
     def _estimate(self) -> None:
-        prior = self._prior()
+        prior = self._centred()
         if self._spans:
             self.density = self._self_consistent(prior)
         else:
@@ -252,14 +222,6 @@ class Durations:
         self._news = 0.0
         self.version += 1
 
-    def _prior(self) -> list[float]:
-        """What is believed before any observation, weighing as many observations as it is worth."""
-        parent = self.parent
-        if parent is None or parent.seen < PARENT_ENOUGH:
-            return self._centred()
-        shifted = smooth(_shifted(parent.density, self.shift), 2 + abs(self.shift) // 5)
-        return [a * PARENT_WEIGHT + b * PRIOR_WEIGHT * REST for a, b in zip(shifted, PRIOR, strict=True)]
-
     def _centred(self) -> list[float]:
         """The wide prior, moved to and narrowed around what has been seen."""
         spans = self._spans
@@ -270,7 +232,7 @@ class Durations:
         middle = (sum(cells) + cell_of(PRIOR_MEDIAN)) / (n + 1)
         variance = sum((x - middle) ** 2 for x in cells) / n
         wide = (PRIOR_SIGMA * PER_CELL) ** 2
-        own = self.seen - self._recalled
+        own = max(0, self._since_change - self._recalled)
         sigma = math.sqrt((own * WIDER * variance + WIDE_FOR * wide) / (own + WIDE_FOR))
         bell = [math.exp(-0.5 * ((i - middle) / sigma) ** 2) for i in range(CELLS)]
         scale = PRIOR_WEIGHT / sum(bell)
@@ -283,10 +245,10 @@ class Durations:
     def _self_consistent(self, prior: Sequence[float]) -> list[float]:
         spans = self._weighed()
         counted = sum(weight for _, _, weight in spans)
-        thinning = counted / max(counted, self.seen)
+        thinning = counted / max(counted, self._since_change)
         running = [(cell, n * thinning) for cell, n in self._running.items() if n > 0]
         estimate = self._start(prior)
-        if len(spans) < RADIUS_SETTLES or self.version % RADIUS_HOLDS == 0:
+        if not self._radius or len(spans) < RADIUS_SETTLES or self.version % RADIUS_HOLDS == 0:
             self._radius = _best_radius(_imputed(estimate, spans))
         for _ in range(ROUNDS):
             spread = smooth(_spread(estimate, spans, running), self._radius)
@@ -302,16 +264,10 @@ class Durations:
     def _take(self, low: int, high: int) -> None:
         self._spans.append((low, high))
         self.seen += 1
+        self._since_change += 1
         ended = high < CELLS - 1
         self.ends += ended
         self._news += 1.0 if ended or self.often_open else NEWS_OF_RUNNING
-
-
-def _shifted(values: Sequence[float], by: int) -> list[float]:
-    cells = max(-CELLS, min(CELLS, by))
-    if cells >= 0:
-        return [0.0] * cells + list(values[: CELLS - cells])
-    return list(values[-cells:]) + [0.0] * -cells
 
 
 def _spread(

@@ -78,16 +78,17 @@ class Learner:
             return record.lane.due(record, now, jitter)
         if record.overdue:
             return now
-        durations, (origin, width) = record.durations, record.origin
-        table = durations.table(self.cost, width)
+        durations, start = record.durations, record.start
+        table = durations.table(self.cost)
         record.version = durations.version
-        origin += (width - durations.rounded(width)) / 2
         since = record.alive_at
-        if since <= origin:
-            return origin + table.first
-        age = since - origin
+        if since <= start:
+            return start + table.first
+        age = since - start
         record.count_alive(cell_of(age))
-        gap = self._forecast_gap(record, table.cost_from(age)) or table.after(age) - age
+        forecast = self._forecast_gap(record, table.cost_from(age))
+        record.by_forecast = forecast is not None
+        gap = table.after(age) - age if forecast is None else forecast
         gap = min(gap, max(GAP_OF_MEAN * durations.mean, GAP_OF_AGE * age))
         return since + gap * (1.0 + JITTER * (jitter - 0.5))
 
@@ -103,7 +104,7 @@ class Learner:
         if outcomes.ends < PROVEN_FORECASTS:
             return None
         scale = to_go / UNIT
-        table = outcomes.table(math.ldexp(1.0, round(math.log2(self.cost / scale))), 0.0)
+        table = outcomes.table(math.ldexp(1.0, round(math.log2(self.cost / scale))))
         return table.first * scale if table.first_cost * scale < WORTH * rival else None
 
     def _finished(self, record: Record, sighting: Sighting, now: float) -> list[Record]:
@@ -123,6 +124,9 @@ class Learner:
 
 
 def _test(record: Record, at: float, *, ended: bool) -> None:
+    """Let durations compare with a look; one that a forecast has timed says nothing of them."""
+    if record.by_forecast:
+        return
     record.durations.tested(record.alive_at - record.start, at - record.start, ended=ended)
 
 

@@ -7,12 +7,9 @@ from typing import Any, Final, cast
 from attrs import define, field, frozen
 
 from novita_async._policy.polling.durations import Durations
-from novita_async._policy.polling.polls import PER_CELL
 
 VERSION: Final = 1
 """Of `to_dict`; what is kept means nothing under another one."""
-GROWTH: Final = 0.8
-"""Durations are expected to grow as this power of the work, until more is known."""
 STEPS_PER_OCTAVE: Final = 2
 """Sizes of work are told apart by steps of this kind."""
 FORECASTS: Final = ("progress", "eta")
@@ -49,9 +46,9 @@ class MemoryStatistics:
 class Kind:
     """Tasks that should take about the same time."""
 
-    age: Durations
+    age: Durations = field(factory=Durations)
     """From submission to end, of tasks that found no queue."""
-    service: Durations
+    service: Durations = field(factory=Durations)
     """From start to end."""
     forecasts: dict[str, Durations] = field(factory=dict)
     """From a forecast of the service to the end, by source; in tenths of what was forecast, not seconds."""
@@ -130,18 +127,8 @@ class PollMemory:
         if found is None:
             while len(self._kinds) >= MOST_KINDS:
                 del self._kinds[next(iter(self._kinds))]
-            found = self._kinds[endpoint, size] = self._new(endpoint, size)
+            found = self._kinds[endpoint, size] = Kind()
         return found
-
-    def _new(self, endpoint: str, size: int | None) -> Kind:
-        """Make a kind that begins with what is known of the size next to it."""
-        service = Durations()
-        near = [x for name, x in self._kinds if name == endpoint and x is not None]
-        if size is not None and near:
-            other = min(near, key=lambda x: abs(x - size))
-            longer = (size - other) / STEPS_PER_OCTAVE * math.log(2) * GROWTH
-            service = Durations(self._kinds[endpoint, other].service, round(longer * PER_CELL))
-        return Kind(Durations(service), service)
 
     def _recall(self, row: Mapping[str, Any]) -> None:
         endpoint, size = row.get("endpoint"), row.get("size")

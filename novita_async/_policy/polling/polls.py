@@ -9,8 +9,7 @@ cost from s on:
     U(s) = A(s) + G(s) cost + min over t > s of [ G(s) (t - s) + U(t) - A(t) ]
 
 The bracket is a line in G(s) with slope t, and the minimum a lower envelope: one pass from the far end
-finds the best next look from every age. Where the origin of the age is itself only known to lie in a span,
-the same is done with the distribution of the sum.
+finds the best next look from every age.
 """
 
 import math
@@ -157,20 +156,3 @@ def integral(survival: Sequence[float]) -> list[float]:
         before, alive = edge, here
         area.append(total)
     return area
-
-
-def integral_before(area: Sequence[float], width: float) -> list[float]:
-    """The integral, as `integral` gives it, at a fixed distance before the end of each cell."""
-    areas: list[float] = []
-    i = 0
-    ages, values = (-math.inf, 0.0, *EDGES), (-math.inf, 0.0, *area)
-    for edge in EDGES:
-        age = edge - width
-        if age <= 0:
-            areas.append(age)
-            continue
-        while ages[i + 1] < age:
-            i += 1
-        share = (age - ages[i]) / (ages[i + 1] - ages[i])
-        areas.append(values[i] + share * (values[i + 1] - values[i]))
-    return areas

@@ -89,6 +89,8 @@ class Record(Entry):
     """Of the durations from which its next look was computed."""
     forecast: tuple[str, float, float] | None = None
     """The service's latest forecast: its source, when it was made, seconds to go from then."""
+    by_forecast: bool = False
+    """Whether the next look was planned by it."""
 
     @property
     def started(self) -> bool:
@@ -99,11 +101,6 @@ class Record(Entry):
     def durations(self) -> Durations:
         """What its age is measured against."""
         return self.kind.age if self.fresh else self.kind.service
-
-    @property
-    def origin(self) -> tuple[float, float]:
-        """Earliest origin of its age, and the width of the span in which it lies."""
-        return (self.submitted_at, 0.0) if self.fresh else (self.start_lo, self.start_hi - self.start_lo)
 
     @property
     def start(self) -> float:
