@@ -50,7 +50,7 @@ NEWS_OF_RUNNING: Final = 0.1
 CHANGE: Final = 5.0
 """Times have changed when looks find so many standard deviations more ends, or fewer, than was expected."""
 CHANGE_FADE: Final = 0.95
-"""Decay of the evidence per end that was expected, not per poll: polls of a task that is older than everything
+"""Decay of the evidence per end that was expected, not per poll: polls of a task that is older than all
 before it promise nothing, and must not wear out the evidence that times have become longer."""
 CHANGE_ENOUGH: Final = 40
 CHANGE_KEPT: Final = 12
