@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     )
     from novita_async.tasks import Task
 
-_ROOMS: Final = {
+ROOMS: Final = {
     "_stream.handle": "Outcomes Updates",
     "_client": "NovitaClient",
     "_api.codec": "request_from_json request_to_json",
@@ -137,7 +137,7 @@ _ROOMS: Final = {
 }
 """In which room each public name lives."""
 
-_HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
+_HOMES: Final = {name: room for room, names in ROOMS.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 - as `sorted` has it
     "APIError",

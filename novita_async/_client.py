@@ -22,8 +22,8 @@ from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
-from novita_async._purchase.journal import Purchases
-from novita_async._purchase.machine import Announced, Bought, Fact, Purchase
+from novita_async._purchase.journal import Journal
+from novita_async._purchase.machine import Fact, Purchase, State
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
@@ -32,13 +32,14 @@ from novita_async._stream.watch import Watch
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import PATIENCE, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
-from novita_async._submit.recovery import Finder
+from novita_async._submit.purchases import Purchases
+from novita_async._submit.recovery import Recovery
 from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
 from novita_async._util.scopes import terminated_gently
 from novita_async._watch.memory_file import keep, recall
 from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
-from novita_async.events import Event, Observer, Submitted
+from novita_async.events import Event, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
@@ -64,7 +65,7 @@ class ClientStatistics:
     """How a client is doing."""
 
     pool: PoolStatistics
-    """Its accounts: quotas, gates, health, what waits and what is being sent."""
+    """Its accounts: quotas, circuit breakers, health, what waits and what is being sent."""
     unfinished: int
     """Paid tasks whose end was not seen yet."""
     saver: SaverStatistics
@@ -128,7 +129,7 @@ class NovitaClient:
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
-        self._transport = transport or AiohttpTransport(base_url, session=session)
+        self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
         self._pool = SessionPool.of(owners, self._polling.polls_per_second)
@@ -144,7 +145,7 @@ class NovitaClient:
             spending=Spending(budget) if budget else None,
             callbacks=Callbacks.to(webhook_url, webhook_patience),
         )
-        self._finder = Finder(self._sender)
+        self._recovery = Recovery(self._sender)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._sender.retry,
@@ -154,12 +155,18 @@ class NovitaClient:
         )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
         """Make a client from `NOVITA_API_KEY` and, where it is set, `NOVITA_BASE_URL`.
+
+        Args:
+            environ: the variables; those of the process by default.
+            options: all other options of a client.
 
         Raises:
             ConfigurationError: no key.
         """
+        if environ is None:
+            environ = os.environ
         base_url = environ.get("NOVITA_BASE_URL", "").strip()
         if base_url:
             options.setdefault("base_url", base_url)
@@ -180,7 +187,7 @@ class NovitaClient:
         with anyio.CancelScope(shield=True):
             if self._learned is not None:
                 await anyio.to_thread.run_sync(keep, self._learned, self._memory)
-            await self._finder.aclose()
+            await self._recovery.aclose()
             await self._transport.aclose()
             await self._downloader.aclose()
 
@@ -250,9 +257,11 @@ class NovitaClient:
         """Buy for somebody who waits for the task."""
         purchase = Purchase(request, images=request.image_num)
         try:
-            return await self._sender.buy(purchase, interactive=priority == "interactive", hold=hold)
+            return await self._sender.buy(
+                purchase, interactive=priority == "interactive", recovery_timeout=hold
+            )
         except SubmissionUncertain:
-            self._purchases.tell_doubt(purchase)
+            self._purchases.report_doubt(purchase)
             raise
         finally:
             purchase.request = None  # it may hold a picture
@@ -341,7 +350,7 @@ class NovitaClient:
         self,
         requests: Requests,
         *,
-        journal: str | os.PathLike[str],
+        journal: str | os.PathLike[str] | Journal,
         save_to: str | os.PathLike[str] | None = None,
         save_as: NameFiles | str | None = None,
         in_flight: int = IN_FLIGHT,
@@ -357,7 +366,8 @@ class NovitaClient:
 
         Args:
             requests: As for `stream`.
-            journal: A file, made where it is missing. One process at a time may use it.
+            journal: A file, made where it is missing, which one process at a time may use; or a store of your
+                own (`novita_async.journal`), which stays open.
             save_to: As for `stream`.
             save_as: As for `stream`. None: `{index:05d}-{seed}-{n}.{ext}`.
             in_flight: As for `stream`.
@@ -375,11 +385,11 @@ class NovitaClient:
         """
         with terminated_gently():
             folder = self._folder(save_to, save_as)
-            async with await SqliteJournal.open(journal) as store:
+            async with _opened(journal) as store:
                 resume = Resume(
                     store,
                     self._purchases,
-                    name=str(store.path.absolute()),
+                    self._sender.callbacks,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
                     folder=None if folder is None else folder.path,
@@ -533,21 +543,22 @@ class NovitaClient:
 
     # --- Observers ------------------------------------------------------------------------------------------
 
-    def _tell(self, purchase: Purchase, fact: Fact) -> None:
+    def _tell(self, purchase: Purchase, before: State, fact: Fact) -> None:
         """Tell observers of a transition."""
-        if isinstance(fact, Announced):
-            event: Event = events.Announced(
+        self._emit(
+            events.Transition(
                 purchase=purchase.id,
-                account=fact.account,
+                position=purchase.position,
+                tag=purchase.tag,
                 endpoint=purchase.endpoint,
-                image_num=purchase.images,
-                attempt=purchase.attempts,
+                images=purchase.images,
+                attempt=purchase.attempt,
+                task=purchase.task,
+                before=before,
+                after=purchase.state,
+                fact=fact,
             )
-        elif isinstance(fact, Bought):
-            event = Submitted(purchase=purchase.id, task=fact.task)
-        else:
-            return
-        self._emit(event)
+        )
 
     def _emit(self, event: Event) -> None:
         for observer in self._observers:
@@ -555,6 +566,17 @@ class NovitaClient:
                 observer(event)
             except Exception:  # noqa: BLE001 - watching must never break the work
                 _log.exception("an observer failed on %s and was passed over", type(event).__name__)
+
+
+@asynccontextmanager
+async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator[Journal]:
+    """A journal for one run: a file is opened and closed, a store begins another run and stays open."""
+    if isinstance(journal, str | os.PathLike):
+        async with await SqliteJournal.open(journal) as store:
+            yield store
+    else:
+        await journal.new_run()
+        yield journal
 
 
 def _accounts(

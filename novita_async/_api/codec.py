@@ -7,8 +7,10 @@ it means, unknown fields are passed over, and an odd value becomes None rather t
 """
 
 import difflib
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
@@ -26,7 +28,7 @@ from novita_async.models import _rules as rules
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler
 from novita_async.models.images import ImageSource, why_refused
-from novita_async.models.requests import AnyTask, Extra, Img2Img, Request, Txt2Img
+from novita_async.models.requests import AnyTask, Extra, Request, kinds
 from novita_async.models.results import Artifact, Image, NsfwDetection
 from novita_async.tasks import Task
 
@@ -35,7 +37,6 @@ T = TypeVar("T")
 _WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
 _APART: Final = ("extra", "extra_fields")
 """Fields of a request that stand elsewhere in its JSON."""
-_KINDS: Final[Mapping[str, type[Img2Img | Txt2Img]]] = {"img2img": Img2Img, "txt2img": Txt2Img}
 
 
 class Unreadable(ValueError):
@@ -50,8 +51,53 @@ def parse(text: bytes | str) -> Any:
         raise Unreadable(str(error)) from error
 
 
+def parse_leniently(text: bytes) -> Any:
+    """Read the JSON of an answer, if not strictly, then leniently. Raises `Unreadable`.
+
+    Other parsers write and take NaN and infinite numbers, halves of surrogate pairs, control characters in
+    texts, bytes that are no UTF-8, and more after the end. A number that is none becomes None, and what is no
+    character becomes U+FFFD: such a value spoils nothing else.
+    """
+    try:
+        return _decode(text)
+    except _UNREADABLE:
+        pass
+    try:
+        value, _ = _lenient_json.raw_decode(text.decode(json.detect_encoding(text), "replace").lstrip())
+        return _whole_characters(value) if _HALVES.search(text) else value
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(str(error)) from error
+
+
+def _number_or_none(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _int_or_none(text: str) -> int | None:
+    return int(text) if len(text) <= _LONGEST_INT else None
+
+
+def _whole_characters(value: Any) -> Any:
+    """Put U+FFFD in the place of halves of surrogate pairs, which cannot be written anywhere."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, dict):
+        named = cast("dict[str, Any]", value)
+        return {_whole_characters(name): _whole_characters(item) for name, item in named.items()}
+    return value
+
+
 _decode: Final = msgspec.json.Decoder().decode
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+_LONGEST_INT: Final = 4000
+"""Digits of an integer; Python reads no more than 4,300."""
+_HALVES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_lenient_json: Final = json.JSONDecoder(
+    parse_constant=lambda _: None, parse_float=_number_or_none, parse_int=_int_or_none, strict=False
+)
 
 
 # --- Requests to JSON ---------------------------------------------------------------------------------------
@@ -78,8 +124,14 @@ _PLAIN: Final = frozenset({str, int, float, bool, Sampler})
 
 @cache
 def _wire_names(cls: type) -> tuple[tuple[str, str], ...]:
-    names: list[str] = [attribute.name for attribute in attrs.fields(cls) if attribute.name not in _APART]
-    return tuple((name, _WIRE_NAMES.get(name, name)) for name in names)
+    attributes: Iterable[Attribute[Any]] = attrs.fields(cls)
+    return tuple((each.name, wire_name(each)) for each in attributes if each.name not in _APART)
+
+
+def wire_name(attribute: "Attribute[Any]") -> str:
+    """What the wire calls a field: as its metadata say under `wire`, or as it is called here."""
+    named = attribute.metadata.get("wire") or _WIRE_NAMES.get(attribute.name)
+    return str(named or attribute.name)
 
 
 def _finite(value: float) -> float:
@@ -97,22 +149,10 @@ class _Hole:
         self.source = source
 
 
-def _with_holes(request: Request, callback_url: str | None) -> dict[str, Any]:
-    if isinstance(request, AnyTask):
-        return cast("dict[str, Any]", _converter.unstructure(dict(request.body)))
-    extra: dict[str, Any] = _to_wire(request.extra) if request.extra else {}
-    if callback_url is not None:
-        extra["webhook"] = {"url": callback_url}
-    body = _to_wire(request)
-    if request.extra_fields:
-        body |= _converter.unstructure(dict(request.extra_fields))
-    return {"extra": extra, "request": body} if extra else {"request": body}
-
-
 def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyPart, ...]:
     """The body of a submission as JSON text with pictures between its pieces.
 
-    A callback URL takes the place of the request's webhook; an `AnyTask`, whose body is its own, has none.
+    A callback URL takes the place of the request's webhook, where its body has a place for one.
     """
     pictures: list[ImageSource] = []
 
@@ -123,9 +163,8 @@ def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyP
         return msgspec.Raw(b'"' + _MARK + b'"')
 
     try:
-        head, *tails = msgspec.json.encode(_with_holes(request, callback_url), enc_hook=leave_hole).split(
-            _MARK
-        )
+        document = request.document(_converter.unstructure, callback_url)
+        head, *tails = msgspec.json.encode(document, enc_hook=leave_hole).split(_MARK)
     except (TypeError, NotImplementedError, ValueError, RecursionError) as error:
         raise InvalidRequest(faults=(Fault(type(request).__name__, str(error)),)) from error
     pieces = (part for pair in zip(pictures, tails, strict=True) for part in pair)
@@ -171,7 +210,7 @@ def _field(attribute: "Attribute[Any]") -> _Field:
     parts = [kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)]
     return _Field(
         attribute,
-        _WIRE_NAMES.get(attribute.name, attribute.name),
+        wire_name(attribute),
         parts[0] if parts else None,
         get_origin(attribute.type) is tuple,
     )
@@ -191,15 +230,17 @@ class _Reader:
         self.faults.append(Fault(path, message))
         return _FAULTY
 
-    def document(self, raw: Any, cls: type[Img2Img | Txt2Img]) -> Any:
+    def document(self, raw: Any, cls: type[Request]) -> Any:
         if not isinstance(raw, Mapping):
             return self.blame("the document", f"{rules.shown(raw)} is not a JSON object")
-        document = cast("Mapping[str, Any]", raw)
+        document = dict(cast("Mapping[str, Any]", raw))
+        extra = document.pop("extra", None) if cls.takes_extra else None
+        given: dict[str, Any] = {} if extra is None else {"extra": self.object(extra, Extra, "extra")}
+        if not cls.wrapped:
+            return self.object(document, cls, "", given)
         self.unknown(document, ("extra", "request"), "", allowed=False)
         if "request" not in document:
             return self.blame("request", "is missing: the fields of the request go inside it")
-        extra = document.get("extra")
-        given: dict[str, Any] = {} if extra is None else {"extra": self.object(extra, Extra, "extra")}
         return self.object(document["request"], cls, "request", given)
 
     def object(self, raw: Any, cls: type, path: str, given: Mapping[str, Any] = {}) -> Any:
@@ -210,17 +251,18 @@ class _Reader:
         before = len(self.faults)
         names = [field.wire_name for field in _fields(cls)]
         keeps_unknown = self.allow_unknown and "extra_fields" in attrs.fields_dict(cls)
-        unknown = self.unknown(source, names, f"{path}.", allowed=keeps_unknown)
-        values = {**given, **self.values(source, cls, path)}
+        within = f"{path}." if path else ""
+        unknown = self.unknown(source, names, within, allowed=keeps_unknown)
+        values = {**given, **self.values(source, cls, within)}
         if unknown:
             values["extra_fields"] = unknown
-        self.ask_rules(cls, values, path)
+        self.ask_rules(cls, values, within)
         return cls(**values) if len(self.faults) == before and _FAULTY not in values.values() else _FAULTY
 
-    def values(self, source: Mapping[str, Any], cls: type, path: str) -> dict[str, Any]:
+    def values(self, source: Mapping[str, Any], cls: type, within: str) -> dict[str, Any]:
         read: dict[str, Any] = {}
         for field in _fields(cls):
-            place = f"{path}.{field.wire_name}"
+            place = f"{within}{field.wire_name}"
             if source.get(field.wire_name) is not None:
                 read[field.attribute.name] = self.value(source[field.wire_name], field, place)
             elif field.attribute.default is attrs.NOTHING:
@@ -253,7 +295,7 @@ class _Reader:
         except InvalidRequest as refusal:
             return self.blame(path, why_refused(refusal))
 
-    def ask_rules(self, cls: type, values: Mapping[str, Any], path: str) -> None:
+    def ask_rules(self, cls: type, values: Mapping[str, Any], within: str) -> None:
         """Ask the rules of all fields, of those too that are not given: some follow from others."""
         known = {
             field.attribute.name: values.get(field.attribute.name, _default(field)) for field in _fields(cls)
@@ -262,7 +304,7 @@ class _Reader:
         for field in _fields(cls):
             value = known[field.attribute.name]
             if value is not _FAULTY and (message := rules.explain(field.attribute, instance, value)):
-                self.blame(f"{path}.{field.wire_name}", message)
+                self.blame(f"{within}{field.wire_name}", message)
 
     def unknown(
         self, source: Mapping[str, Any], names: Sequence[str], path: str, *, allowed: bool
@@ -296,11 +338,13 @@ def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown
     """
     if endpoint.startswith("/"):
         return AnyTask(path=endpoint, body=document)
-    if endpoint not in _KINDS:
-        known = ", ".join(_KINDS)
-        raise InvalidRequest(faults=(Fault("endpoint", f"{endpoint!r} is none of {known}, nor a path"),))
+    known = kinds()
+    if endpoint not in known:
+        raise InvalidRequest(
+            faults=(Fault("endpoint", f"{endpoint!r} is none of {', '.join(known)}, nor a path"),)
+        )
     reader = _Reader([], allow_unknown)
-    request = reader.document(document, _KINDS[endpoint])
+    request = reader.document(document, known[endpoint])
     if reader.faults:
         raise InvalidRequest(faults=tuple(reader.faults))
     return cast("Request", request)
@@ -313,7 +357,7 @@ def request_from_json(
 
     Args:
         text: `{"extra": …, "request": …}`, pictures as base64.
-        endpoint: `img2img`, `txt2img`, or a path, which makes an `AnyTask`.
+        endpoint: The kind, such as `img2img`, or a path, which makes an `AnyTask`.
         allow_unknown: Put fields of `request` that this library does not know into `extra_fields`, instead of
             refusing them. Unknown fields elsewhere have no place to be kept and are refused.
 

@@ -1,11 +1,10 @@
 """The API without the network: requests to HTTP, HTTP to tasks, snapshots and errors.
 
-Every answer is classified by its `reason` first and by its status second, because the service's documentation
-and the service disagree about statuses (a missing key is 400 there, an empty balance 400 or 403). Two
-questions are answered differently for a submission, which is a purchase, and for everything else, which only
-reads: a broken answer to a purchase leaves open whether it was bought.
+`reasons` says what a refusal means. One question is answered for a submission alone, which is a purchase: a
+broken answer leaves open whether it was bought. An id that can be read is read, however odd the rest is.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,105 +13,46 @@ from typing import Any, Final, cast
 from attrs import frozen
 
 from novita_async._api import codec
+from novita_async._api.reasons import (
+    LEGACY_CODES,
+    REASONS,
+    TASK_FAILED,
+    Meaning,
+    meaning_for_task,
+    meaning_of,
+    unreached,
+)
 from novita_async._http import HTTPRequest, HTTPResponse
-from novita_async._policy.retrying import NO_TASK_REASONS
+from novita_async._policy.retrying import Failure
 from novita_async.errors import (
     APIError,
-    AuthenticationFailed,
     BadRequest,
-    BalanceExhausted,
-    ContentRejected,
     EndpointNotFound,
-    ImageRejected,
     MalformedAnswer,
+    NotSent,
     NovitaError,
-    PermissionDenied,
     RateLimited,
     ServerError,
-    StorageRejected,
     SubmissionUncertain,
     TaskFailed,
-    TaskNotFound,
     redacted,
 )
 from novita_async.models.accounts import Balance
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.requests import AnyTask, Request
+from novita_async.models.requests import Request
 from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
 from novita_async.tasks import Task
 
+SUBMIT_TIMEOUT: Final = 120.0
+"""Seconds for the answer to a purchase: long, because giving up leaves it uncertain."""
+QUESTION_TIMEOUT: Final = 30.0
+"""Seconds for the answer to a question, which costs nothing to ask again."""
 _SHOWN: Final = 2048
 
-_REASONS: Final[Mapping[str, tuple[type[APIError], Mapping[str, Any]]]] = {
-    "INVALID_REQUEST_BODY": (BadRequest, {}),
-    "VALIDATOR": (BadRequest, {}),
-    "INVALID_AUDIO_FILE": (BadRequest, {}),
-    "IMAGE_FILE_EXCEEDS_MAX_SIZE": (ImageRejected, {}),
-    "INVALID_IMAGE_FORMAT": (ImageRejected, {}),
-    "IMAGE_EXCEEDS_MAX_RESOLUTION": (ImageRejected, {}),
-    "INVALID_IMAGE_SIZE": (ImageRejected, {}),
-    "IMAGE_NO_FACE_DETECTED": (ImageRejected, {}),
-    "INVALID_CUSTOM_OUTPUT_PATH": (StorageRejected, {}),
-    "ILLEGAL_PROMPT": (ContentRejected, {}),
-    "ILLEGAL_IMAGE_CONTENT": (ContentRejected, {}),
-    "BILLING_BALANCE_NOT_ENOUGH": (BalanceExhausted, {}),
-    "NOT_ENOUGH_BALANCE": (BalanceExhausted, {}),
-    "NOT_ENOUGH_BUDGET": (BalanceExhausted, {}),
-    "MEMBER_BUDGET_NOT_ENOUGH": (BalanceExhausted, {}),
-    "MISSING_API_KEY": (AuthenticationFailed, {}),
-    "INVALID_API_KEY": (AuthenticationFailed, {}),
-    "FAILED_TO_AUTH": (AuthenticationFailed, {}),
-    "BILLING_AUTH_FAILED": (PermissionDenied, {"scope": "account"}),
-    "NEED_REAL_NAME_VERIFY": (PermissionDenied, {"scope": "account", "advice": "verify the account"}),
-    "ACCESS_DENY": (PermissionDenied, {"scope": "account"}),
-    "FEATURE_NOT_ALLOWED": (PermissionDenied, {"scope": "endpoint"}),
-    "API_NOT_ALLOWED": (PermissionDenied, {"scope": "endpoint"}),
-    "API_NOT_FOUND": (EndpointNotFound, {}),
-    "FUSION_MODEL_NOT_FOUND": (EndpointNotFound, {}),
-    "TASK_NOT_FOUND": (TaskNotFound, {}),
-    "RATE_LIMIT_EXCEEDED": (RateLimited, {}),
-    "TOKEN_LIMIT_EXCEEDED": (RateLimited, {}),
-    "server_overload": (RateLimited, {}),
-    "ANONYMOUS_ACCESS_QUOTA_EXCEEDS": (RateLimited, {"retryable": False, "advice": "use an API key"}),
-    "BILLING_FAILED": (ServerError, {}),
-    "CREATE_TASK_FAILED": (ServerError, {}),
-    "GET_RESULT_FAILED": (ServerError, {}),
-    "SERVICE_NOT_AVAILABLE": (ServerError, {}),
-    "UNKNOWN": (ServerError, {}),
-}
-"""Source: the API's error table, and reasons seen on the live service."""
-
-_STATUSES: Final[Mapping[int, type[APIError]]] = {
-    401: AuthenticationFailed,
-    402: BalanceExhausted,
-    403: PermissionDenied,
-    404: EndpointNotFound,
-    408: ServerError,
-    413: ImageRejected,
-    425: ServerError,
-    429: RateLimited,
-}
-
-_NOT_BOUGHT: Final = _REASONS.keys() - {"UNKNOWN", "GET_RESULT_FAILED", "TASK_NOT_FOUND"}
-"""Reasons that, in an answer that is no error by its status, say that no task was made."""
-
-_ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerError)
+_ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerError, MalformedAnswer)
 """Errors whose usual advice is about sending again, which is no advice where a task is paid."""
-
-_LEGACY_CODES: Final[Mapping[int, type[APIError]]] = {
-    1: BadRequest,
-    2: BadRequest,
-    3: TaskNotFound,
-    4: AuthenticationFailed,
-    6: BadRequest,
-    7: BalanceExhausted,
-    8: BadRequest,
-    10: BadRequest,
-    11: ContentRejected,
-}
-"""Codes of the older envelope that are a definite no. The others (internal error, timeout) leave it open."""
 
 
 # --- Submissions --------------------------------------------------------------------------------------------
@@ -121,43 +61,67 @@ _LEGACY_CODES: Final[Mapping[int, type[APIError]]] = {
 def submission(request: Request, endpoints: Endpoints, callback_url: str | None = None) -> HTTPRequest:
     """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written as JSON."""
     body = codec.body_parts(request, callback_url)
-    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body)
-
-
-def takes_callback(request: Request) -> bool:
-    """Whether a callback URL can be added to a request: it has a place for one, and none of its own there."""
-    return not isinstance(request, AnyTask) and (request.extra is None or request.extra.webhook is None)
+    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body, timeout=SUBMIT_TIMEOUT)
 
 
 def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
     """Read the new task's id.
 
     Raises:
-        APIError: a definite no (4xx, or a reason or code that says so): nothing was bought.
+        APIError: a definite no (a reason or a code that says so, or a 4xx): nothing was bought.
+        NotSent: the service was not reached, or answered before the request was whole: nothing was bought.
         SubmissionUncertain: anything else.
     """
-    usual = codec.peek_task_id(response.body) if _is_good(response) else ""
+    good = _is_good(response)
+    usual = codec.peek_task_id(response.body) if good and not response.early else ""
     if usual:
         return usual
     body = _object(response)
-    task_id = _task_id(body) if _is_good(response) else ""
-    if task_id:
+    task_id = (_task_id(body) or _id_in_shards(response.body)) if good else ""
+    if task_id and not response.early:
         return task_id
-    reason = _reason(body)
-    if 400 <= response.status < 500 or reason in (_NOT_BOUGHT if _is_good(response) else NO_TASK_REASONS):
+    reason, code = _reason(body), codec.as_int(body.get("code"))
+    meaning = meaning_of(response.status, reason)
+    legacy = LEGACY_CODES.get(code or 0) if good else None
+    if unreached(response.status, response.body) and reason not in REASONS:
+        cause = f"the gateway answered {response.status}: the service could not be reached"
+        raise NotSent(cause=cause, status=response.status, reason=reason)
+    if not task_id and meaning.bought == "no":
         raise refusal(response, endpoint=endpoint)
-    code = codec.as_int(body.get("code"))
-    legacy = _LEGACY_CODES.get(code or 0) if _is_good(response) else None
-    if legacy:
-        raise legacy(status=response.status, reason=f"code {code}", message=_words(body, response))
+    if not task_id and legacy:
+        raise _refused(legacy, response, body, reason=f"code {code}")
+    if response.early:  # half a request buys nothing; a redirect, which is not followed, would come again
+        seen = "an answer came before it was asked for" if task_id else _seen(response)
+        raise NotSent(cause=seen, status=response.status, retryable=not 300 <= response.status < 400)
     raise SubmissionUncertain(
         cause=_seen(response), endpoint=endpoint, images=images, status=response.status, reason=reason
     )
 
 
+def failed_purchase(status: int, error: NovitaError, retry_after: float | None = None) -> Failure:
+    """Tell the retry policy what it needs to know of a refused, or uncertain, purchase."""
+    uncertain = isinstance(error, SubmissionUncertain)
+    passes = meaning_of(status, error.reason).passes if uncertain else error.retryable
+    return Failure(perhaps_bought=uncertain, passes=passes, retry_after=retry_after)
+
+
+def is_plain(status: int) -> bool:
+    """Whether a status says enough of what became of a purchase where the rest of its answer broke off."""
+    return 300 <= status < 500 or unreached(status, b"")
+
+
 def _task_id(body: Mapping[str, Any]) -> str:
     enveloped = codec.as_object(body.get("data")).get("task_id")
     return codec.as_text(body.get("task_id")) or codec.as_text(enveloped)
+
+
+def _id_in_shards(text: bytes) -> str:
+    """The id in what is no JSON even leniently, where that is whole: it is paid."""
+    found = _ID.search(text) if text.lstrip().startswith(b"{") and _object_of(text) is None else None
+    return found[1].decode() if found else ""
+
+
+_ID: Final = re.compile(rb'"task_id"\s*:\s*"([\w.:-]{1,256})"\s*[,}\]]')
 
 
 def _seen(response: HTTPResponse) -> str:
@@ -174,7 +138,8 @@ def _seen(response: HTTPResponse) -> str:
 
 def poll(task_id: str, endpoints: Endpoints) -> HTTPRequest:
     """Ask how a task is doing."""
-    return HTTPRequest(method="GET", path=endpoints.task_result, query=(("task_id", task_id),))
+    query = (("task_id", task_id),)
+    return HTTPRequest(method="GET", path=endpoints.task_result, query=query, timeout=QUESTION_TIMEOUT)
 
 
 _SUCCESS: Final = TaskStatus.SUCCEED.encode()
@@ -276,7 +241,9 @@ def models(filters: Mapping[str, str], cursor: str | None, limit: int, endpoints
     """Ask for a page of the model listing; `cursor` is that of the page before."""
     page = {"pagination.limit": str(limit)} | ({"pagination.cursor": cursor} if cursor else {})
     query = {f"filter.{name}": value for name, value in filters.items()} | page
-    return HTTPRequest(method="GET", path=endpoints.models, query=tuple(query.items()))
+    return HTTPRequest(
+        method="GET", path=endpoints.models, query=tuple(query.items()), timeout=QUESTION_TIMEOUT
+    )
 
 
 def read_models(response: HTTPResponse) -> ModelPage:
@@ -291,7 +258,7 @@ def read_models(response: HTTPResponse) -> ModelPage:
 
 def balance(endpoints: Endpoints) -> HTTPRequest:
     """Ask what is left to spend."""
-    return HTTPRequest(method="GET", path=endpoints.balance)
+    return HTTPRequest(method="GET", path=endpoints.balance, timeout=QUESTION_TIMEOUT)
 
 
 def read_balance(response: HTTPResponse) -> Balance:
@@ -321,7 +288,7 @@ def read_object(response: HTTPResponse, task: Task | None = None) -> Mapping[str
     """Read the JSON object of a good answer; raise what a bad one means."""
     if not _is_good(response):
         raise refusal(response, task=task)
-    body = _object_or_none(response)
+    body = _object_of(response.body)
     if body is None:
         raise _incomplete("the answer is not a JSON object", response, task)
     return body
@@ -329,7 +296,7 @@ def read_object(response: HTTPResponse, task: Task | None = None) -> Mapping[str
 
 def _incomplete(problem: str, response: HTTPResponse, task: Task | None = None) -> NovitaError:
     """What a 2xx answer means that lacks what was asked for: often an error under a good status."""
-    if _reason(_object(response)) in (*_REASONS, "TASK_FAILED"):
+    if _reason(_object(response)) in REASONS:
         return refusal(response, task=task)
     error = MalformedAnswer(problem=problem, excerpt=_excerpt(response), status=response.status)
     return _about(error, task)
@@ -337,37 +304,50 @@ def _incomplete(problem: str, response: HTTPResponse, task: Task | None = None) 
 
 def refusal(response: HTTPResponse, *, endpoint: str = "", task: Task | None = None) -> NovitaError:
     """What an answer that is not a good one means, by reason first and status second."""
-    body = _object(response)
-    reason, words = _reason(body), _words(body, response)
-    if task and reason == "TASK_FAILED":
+    body = _object_of(response.body)
+    found = body or {}
+    reason = _reason(found)
+    if task and reason == TASK_FAILED:
+        words = _words(found, response)
         return TaskFailed(
             task=task, account=task.account, explanation=words, status=response.status, reason=reason
         )
-    known = _REASONS.get(reason or "")
-    if known is None and response.status < 400:
+    if reason not in REASONS and response.status < 400:
         return _about(MalformedAnswer(problem=_seen(response), status=response.status, reason=reason), task)
-    cls, details = known or (_class_of(response.status, about_task=bool(task and body)), {})
-    error = cls(
-        status=response.status, reason=reason, message=words, metadata=_metadata(body), **cast("Any", details)
+    meaning = (
+        meaning_for_task(response.status, reason, in_json=body is not None)
+        if task
+        else meaning_of(response.status, reason)
     )
+    error = _refused(meaning, response, found, reason)
     if isinstance(error, EndpointNotFound):
         error.endpoint = endpoint
     return _about(error, task)
+
+
+def _refused(
+    meaning: Meaning, response: HTTPResponse, body: Mapping[str, Any], reason: str | None
+) -> APIError:
+    error = meaning.error(
+        scope=meaning.scope,
+        retryable=meaning.passes,
+        status=response.status,
+        reason=reason,
+        message=_words(body, response),
+        metadata=_metadata(body),
+    )
+    error.advice = meaning.advice or error.advice
+    return error
 
 
 def _about(error: NovitaError, task: Task | None) -> NovitaError:
     """Tell an error which task it is about."""
     if task:
         error.task_id, error.account = task.task_id, task.account
-        if isinstance(error, (*_ABOUT_PURCHASES, MalformedAnswer)):
-            error.advice = f"the task is paid; ask again: novita-async watch {task.task_id}"
+        if isinstance(error, _ABOUT_PURCHASES):
+            when = "ask again" if error.retryable else "once the cause is removed, ask again"
+            error.advice = f"the task is paid; {when}: novita-async watch {task.task_id}"
     return error
-
-
-def _class_of(status: int, *, about_task: bool) -> type[APIError]:
-    if status == 404 and about_task:  # the route answers in JSON: it is the task that is missing
-        return TaskNotFound
-    return _STATUSES.get(status) or (ServerError if status >= 500 else BadRequest)
 
 
 def _is_good(response: HTTPResponse) -> bool:
@@ -375,27 +355,16 @@ def _is_good(response: HTTPResponse) -> bool:
 
 
 def _object(response: HTTPResponse) -> Mapping[str, Any]:
-    return _object_or_none(response) or {}
-
-
-def _object_or_none(response: HTTPResponse) -> Mapping[str, Any] | None:
-    return _object_of(response.body)
+    return _object_of(response.body) or {}
 
 
 def _object_of(text: bytes) -> Mapping[str, Any] | None:
-    """The JSON object that a text is. A byte that is no UTF-8 spoils only the text that it stands in."""
+    """The JSON object that a text is, read as leniently as it takes."""
     try:
-        body = codec.parse(text)
-    except codec.Unreadable:
-        body = _despite_bytes(text)
-    return cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else None
-
-
-def _despite_bytes(text: bytes) -> Any:
-    try:
-        return codec.parse(text.decode("utf-8-sig", "replace"))
+        body = codec.parse_leniently(text)
     except codec.Unreadable:
         return None
+    return cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else None
 
 
 def _reason(body: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,8 @@ from typing import Final
 import anyio.to_thread
 from attrs import define, field
 
+from novita_async._files.folders import make_folder
+
 HELD: Final = 1024 * 1024
 """Bytes of one file that are held in memory before they are written."""
 
@@ -28,7 +30,7 @@ class Part:
         self._held.clear()
         self._is_begun = False
 
-    async def append(self, piece: bytes) -> None:
+    async def append(self, piece: bytes, /) -> None:
         """Take in a piece. Raises `OSError`."""
         self._held += piece
         if len(self._held) >= HELD:
@@ -37,7 +39,7 @@ class Part:
     def write(self) -> None:
         """Write what is held. Blocks. Raises `OSError`."""
         if not self._is_begun:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self.remove()  # what a dead process left may be a name of the whole file: never write to that
         with self.path.open("ab" if self._is_begun else "xb") as file:
             file.write(self._held)

@@ -1,84 +1,83 @@
 """Result URLs to files: whole, right, and never over another file.
 
-A file appears under its name only when its length and its first bytes are right; until then it is a `.part`
-file, which is removed when anything goes wrong. An expired or refused URL is signed anew by asking for the
-task again, so a host that is down for longer than a URL lives costs time and no picture. No key goes to a
-result host. Names are made here and never taken from a URL.
+A file appears under its name only when it is whole and a picture (or whatever else the service states); until
+then it is a `.part` file, which is removed when anything goes wrong. It is paid, so it is fetched again while
+that is free, and kept in the end where it is of another kind than stated, or stays cut. An expired or refused
+URL is signed anew by asking for the task again, so a host that is down for longer than a URL lives costs time
+and no picture. No key goes to a result host.
 """
 
 import filecmp
 import hashlib
+import io
 import os
-import re
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 from attrs import define, evolve, field, frozen
 
-from novita_async._files.names import Naming
+from novita_async._api.reasons import download_passes
+from novita_async._files.folders import FolderSync, scope_of
+from novita_async._files.kinds import BadFileError, CutFileError, FoundKind, kind_of
+from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe_name
 from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
-from novita_async._policy.retrying import Failure, Retry, RetryPolicy
-from novita_async.errors import ConfigurationError, DownloadFailed, Scope
-from novita_async.events import Event, Saved
+from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
+from novita_async._util.clock import wall_time
+from novita_async.errors import DownloadFailed, Scope
+from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
 from novita_async.models.results import Artifact, ImageResult, without_query
 from novita_async.tasks import Task
 
 Refresh = Callable[[Task], Awaitable[ImageResult | None]]
 """Asks for a task again, so that its URLs are signed anew. None: it could not be had."""
-Sink = Callable[[bytes], Awaitable[object]]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 MAX_FILE: Final = 512 * 1024 * 1024
 LONGEST: Final = 900.0
 """Seconds that one attempt at one file may take."""
-_LANES: Final = 8
+CUT_FOR: Final = 60.0
+"""Seconds through which a file must come cut until it is kept as it is: a cache that holds half of it heals
+sooner, and a file that is half on its host never does."""
+_AT_ONCE: Final = 8
 _REFRESHES: Final = 2
 _GONE: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses of a URL that has expired or was refused; asking for the task again may give a good one."""
 _UNUSABLE: Final = 400
 """Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
-
-_MAGIC: Final = (
-    ("png", b"\x89PNG\r\n\x1a\n", b""),
-    ("jpeg", b"\xff\xd8\xff", b""),
-    ("webp", b"RIFF", b"WEBP"),
-)
-_PICTURES: Final = frozenset(kind for kind, _, _ in _MAGIC)
-_LONGEST_MAGIC: Final = 12
 _NAMES: Final = 10_000
-_LONGEST_NAME: Final = 200
-_UNSAFE: Final = re.compile(r"[^\w.-]+")
-
-
-def sniff(start: bytes) -> str | None:
-    """The type of a picture from its first twelve bytes. None: not a picture that is known here."""
-    for kind, prefix, tag in _MAGIC:
-        if start.startswith(prefix) and start[8:12].startswith(tag):
-            return kind
-    return None
-
-
-def safe_name(text: str, longest: int = 120) -> str:
-    """A file name made of text that may hold anything."""
-    return _UNSAFE.sub("_", text).strip("._")[:longest] or "file"
-
-
-class _RefusedError(Exception):
-    """The host answered, but not with the file."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the host answered {status}")
-        self.status = status
 
 
 class _TooLongError(Exception):
     """No file that is wanted is so long, and it will not be shorter the next time."""
+
+
+class _Arriving(Protocol):
+    """Where the bytes of a file go as they come."""
+
+    def restart(self) -> None: ...
+    async def append(self, piece: bytes, /) -> None: ...
+
+
+@define(eq=False)
+class _InMemory:
+    """A file that is fetched into memory."""
+
+    data: bytearray = field(factory=bytearray)
+
+    def restart(self) -> None:
+        self.data.clear()
+
+    async def append(self, piece: bytes, /) -> None:
+        self.data += piece
 
 
 @frozen(kw_only=True)
@@ -127,6 +126,15 @@ class _Target:
 
 
 @frozen(kw_only=True)
+class _Settled:
+    """A file under its name."""
+
+    path: Path
+    size: int
+    kind: FoundKind
+
+
+@frozen(kw_only=True)
 class SaverStatistics:
     """How downloads are doing."""
 
@@ -147,7 +155,8 @@ class Saver:
     _refresh: Refresh = field(alias="refresh")
     _emit: Callable[[Event], None] = field(alias="emit")
     _jitter: Callable[[], float] = field(alias="jitter")
-    _lane: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_LANES), init=False)
+    _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
+    _folders: FolderSync = field(factory=FolderSync, init=False)
     _saved: int = field(default=0, init=False)
     _refreshed: int = field(default=0, init=False)
     _failed: int = field(default=0, init=False)
@@ -175,78 +184,95 @@ class Saver:
             folder: Where to.
             name: Beginning of the file names, or what makes them. None: the task's id.
             patience: Seconds to go on with one file that cannot be had, where that is longer than the retry
-                policy's patience.
-            owned: Nobody else saves this task here, so what an earlier process has left of it is taken over.
+                policy's `max_elapsed`.
+            owned: Nobody else saves this task here, so what an earlier process has left of it is taken over;
+                and a journal will say that it is saved, so files and names are durable on return.
 
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
-        naming = name if callable(name) else _numbered(name or result.task.task_id)
-        retry = evolve(self._retry, patience=max(patience, self._retry.patience))
+        naming = name if callable(name) else beginning_with(name or result.task.task_id)
+        retry = evolve(self._retry, max_elapsed=max(patience, self._retry.max_elapsed))
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place, owned=owned)
-            paths.append(await self._save(target, folder, naming, retry))
+            try:
+                paths.append(await self._save(target, folder, naming, retry))
+                if owned and place == len(result.artifacts) - 1:
+                    await self._folders.sync(folder)
+            except OSError as error:
+                scope = await anyio.to_thread.run_sync(scope_of, error, folder)
+                cause = f"it cannot be written to {folder}: {error.strerror or error}"
+                raise target.failed(cause, dooms=scope) from error
         return tuple(paths)
 
     async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
         part = Part(target.part_of(folder))
+
+        async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
+            settling = partial(_settle, part, folder, naming, target, takes_cut=takes_cut)
+            return await anyio.to_thread.run_sync(settling)
+
         try:
-            await self._fetch(target, lambda url: self._to_part(url, part), retry)
-            path, size = await anyio.to_thread.run_sync(_settle, part, folder, naming, target)
-        except BaseException as error:
+            settled = await self._fetch(target, part, finish, retry)
+        except BaseException:
             with anyio.CancelScope(shield=True), suppress(OSError):
                 await anyio.to_thread.run_sync(part.remove)
-            if not isinstance(error, OSError):
-                raise
-            # a full disk, a folder that must not be written
-            cause = f"it cannot be written to {folder}: {error.strerror or error}"
-            raise target.failed(cause, dooms="account") from error
+            raise
         self._saved += 1
-        if target.result is not None:
-            self._emit(Saved(task=target.result.task, path=path, size=size))
-        return path
+        self._tell(target, settled.kind, settled.path)
+        if target.task is not None:
+            self._emit(FileSaved(task=target.task, path=settled.path, size=settled.size))
+        return settled.path
 
     async def fetch(self, artifact: Artifact) -> bytes:
         """Fetch one file into memory."""
+        memory = _InMemory()
+
+        async def finish(target: _Target, *, takes_cut: bool) -> FoundKind:
+            file = io.BytesIO(memory.data)
+            telling = partial(kind_of, file, target.artifact.type, takes_cut=takes_cut)
+            return await anyio.to_thread.run_sync(telling)
+
         target = _Target(artifact=artifact)
-        data = bytearray()
+        self._tell(target, await self._fetch(target, memory, finish, self._retry))
+        return bytes(memory.data)
 
-        async def to_memory(url: str) -> None:
-            data.clear()
-            await self._receive(url, _appending(data))
-
-        await self._fetch(target, to_memory, self._retry)
-        checked_kind(bytes(data[:_LONGEST_MAGIC]), target)
-        return bytes(data)
+    def _tell(self, target: _Target, kind: FoundKind, path: Path | None = None) -> None:
+        if target.task is None:
+            return
+        if kind.stated is not None:
+            self._emit(KindDiffers(task=target.task, stated=kind.stated, found=kind.suffix, path=path))
+        if kind.is_cut:
+            self._emit(CutFileKept(task=target.task, path=path))
 
     async def _fetch(
-        self, target: _Target, take: Callable[[str], Awaitable[None]], retry: RetryPolicy
-    ) -> None:
-        """Take a file until it is whole, signing its URL anew and riding out what passes."""
-        number, refreshes, began_at = 1, 0, anyio.current_time()
+        self, target: _Target, arriving: _Arriving, finish: "_Finish[T]", retry: RetryPolicy
+    ) -> T:
+        """Take a file until it is whole and right, signing its URL anew and riding out what passes."""
+        number, refreshes, began_at, cut_since = 1, 0, anyio.current_time(), None
         while True:
             try:
-                async with self._lane:
-                    return await _in_time(take(target.artifact.url))
+                async with self._downloads:
+                    await _in_time(self._receive(target.artifact.url, arriving))
+                return await finish(target, takes_cut=False)
             except _TooLongError as long:
                 raise target.failed(str(long)) from None
-            except _RefusedError as refused:
-                cause = str(refused)
-                failure = Failure(delivery=Delivery.ANSWERED, purchase=False, status=refused.status)
-            except DeliveryFailed as failed:
-                unusable = _UNUSABLE if isinstance(failed, NotAURLError) else None
-                cause = failed.cause
-                failure = Failure(delivery=failed.delivery, purchase=False, status=unusable)
+            except (BadFileError, DeliveryFailed) as error:
+                trouble, failure = error, _failure_of(error)
             self._failed += 1
-            fresh = await self._fresh(target, failure.status) if refreshes < _REFRESHES else None
+            fresh = await self._fresh(target, _status_of(trouble)) if refreshes < _REFRESHES else None
             if fresh is not None:
                 target, refreshes = fresh, refreshes + 1
                 continue
-            elapsed = anyio.current_time() - began_at
-            decision = retry.decide(failure, attempt=number, elapsed=elapsed, jitter=self._jitter())
+            now = anyio.current_time()
+            decision = decide(retry, failure, attempt=number, elapsed=now - began_at, jitter=self._jitter())
+            if isinstance(trouble, CutFileError):
+                cut_since = now if cut_since is None else cut_since
+                if not isinstance(decision, Retry) or now - cut_since >= CUT_FOR:
+                    return await finish(target, takes_cut=True)
             if not isinstance(decision, Retry):
-                raise target.failed(cause)
+                raise target.failed(trouble.cause)
             await anyio.sleep(decision.after)
             number += 1
 
@@ -258,35 +284,51 @@ class Saver:
         self._refreshed += fresh is not None
         return fresh
 
-    async def _to_part(self, url: str, part: Part) -> None:
-        part.restart()
-        await self._receive(url, part.append)
-
-    async def _receive(self, url: str, sink: Sink) -> None:
+    async def _receive(self, url: str, arriving: _Arriving) -> None:
+        arriving.restart()
         async with self._downloader.open(url) as download:
             if download.status != 200:  # noqa: PLR2004 - the one status that brings the whole file
-                raise _RefusedError(download.status)
-            _refuse_longer(_stated_length(download) or 0)
+                now = datetime.fromtimestamp(wall_time(), UTC)
+                raise BadFileError(
+                    f"the host answered {download.status}",
+                    status=download.status,
+                    retry_after=parse_retry_after(download.headers.get("retry-after"), now),
+                )
+            stated = _stated_length(download)
+            _refuse_longer(stated or 0)
             size = 0
             async for piece in download.chunks():
                 size += len(piece)
                 _refuse_longer(size)
-                await sink(piece)
-            _check_length(download, size)
+                await arriving.append(piece)
+            if stated not in (None, size):
+                raise DeliveryFailed(Delivery.UNKNOWN, f"{size} of {stated} bytes came")
+
+
+class _Finish(Protocol[T_co]):
+    """Makes a result of what has come."""
+
+    async def __call__(self, target: _Target, *, takes_cut: bool) -> T_co: ...
+
+
+def _status_of(error: BadFileError | DeliveryFailed) -> int | None:
+    """The host's status, or the one that stands for an address that cannot be used."""
+    if isinstance(error, BadFileError):
+        return error.status
+    return _UNUSABLE if isinstance(error, NotAURLError) else None
+
+
+def _failure_of(error: BadFileError | DeliveryFailed) -> Failure:
+    """An attempt that did not bring the file, as far as it matters for the next one."""
+    hint = error.retry_after if isinstance(error, BadFileError) else None
+    return Failure(passes=download_passes(_status_of(error)), retry_after=hint)
 
 
 async def _in_time(taking: Awaitable[None]) -> None:
-    """Take a file, but not for ever: a host that sends a byte a minute must not keep a lane from others."""
+    """Take a file, but not for ever: a host that sends a byte a minute must not keep others waiting."""
     with anyio.move_on_after(LONGEST):
         return await taking
     raise DeliveryFailed(Delivery.UNKNOWN, f"it was not whole after {LONGEST:.0f} s")
-
-
-def _appending(data: bytearray) -> Sink:
-    async def append(piece: bytes) -> None:
-        data.extend(piece)
-
-    return append
 
 
 def _stated_length(download: Download) -> int | None:
@@ -299,71 +341,27 @@ def _refuse_longer(size: int) -> None:
         raise _TooLongError(f"the file is longer than {MAX_FILE:,} bytes")
 
 
-def _check_length(download: Download, size: int) -> None:
-    stated = _stated_length(download)
-    if stated not in (None, size):
-        raise DeliveryFailed(Delivery.UNKNOWN, f"{size} of {stated} bytes came")
-
-
-def checked_kind(start: bytes, target: _Target) -> str:
-    """The file's extension, from its first bytes where it is a picture.
-
-    Raises:
-        DownloadFailed: it is not what the service says.
-    """
-    stated = target.artifact.type
-    wanted = "jpeg" if stated == "jpg" else stated
-    kind = sniff(start)
-    if not start or (kind is None and wanted in _PICTURES):
-        raise target.failed(f"it begins with {start!r}, which is no {wanted or 'file'}")
-    if kind is not None and wanted in _PICTURES and kind != wanted:
-        raise target.failed(f"it is a {kind}, not a {wanted} as the service says")
-    return kind or (safe_name(stated) if stated else "bin")
-
-
-def _settle(part: Part, folder: Path, naming: Naming, target: _Target) -> tuple[Path, int]:
+def _settle(part: Part, folder: Path, naming: Naming, target: _Target, *, takes_cut: bool) -> _Settled:
     """Give a whole file its name, or the next one that is free; no other file can be lost in between.
 
-    What a journal calls saved is on the disk, not only on its way.
+    The bytes of an owned file are on the disk before it has its name.
     """
     part.write()
     with part.path.open("rb+") as file:
-        kind = checked_kind(file.read(_LONGEST_MAGIC), target)
+        kind = kind_of(file, target.artifact.type, takes_cut=takes_cut)
         if target.owned:
             os.fsync(file.fileno())
-    stem = safe_name(naming(target.place + 1, kind).removesuffix(f".{kind}"), _LONGEST_NAME)
+    stem = safe_name(naming(target.place + 1, kind.suffix).removesuffix(f".{kind.suffix}"), LONGEST_NAME)
     for number in range(1, _NAMES):
-        path = folder / (f"{stem}.{kind}" if number == 1 else f"{stem}.{number}.{kind}")
+        path = folder / (f"{stem}.{kind.suffix}" if number == 1 else f"{stem}.{number}.{kind.suffix}")
         try:
             _claim(part.path, path)
         except FileExistsError:
             if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
                 continue
         part.remove()
-        return path, path.stat().st_size
+        return _Settled(path=path, size=path.stat().st_size, kind=kind)
     raise target.failed(f"{folder / stem} exists {_NAMES} times")
-
-
-def _numbered(stem: str) -> Naming:
-    """Names that all begin alike, cut short where they are too long for a file system."""
-    return lambda n, ext: f"{safe_name(stem)}-{n}.{ext}"
-
-
-def see_to_folder(folder: Path) -> None:
-    """Make a folder for files that are yet to be bought. Blocks.
-
-    Raises:
-        ConfigurationError: none can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            return
-    except OSError as error:
-        problem = f"files cannot be written to {folder}: {error.strerror or error}"
-        raise ConfigurationError(
-            problem=problem, advice="nothing was bought; choose another folder"
-        ) from error
 
 
 def _claim(part: Path, path: Path) -> None:
@@ -372,8 +370,6 @@ def _claim(part: Path, path: Path) -> None:
         os.link(part, path)
     except FileExistsError:
         raise
-    except (
-        OSError
-    ):  # a file system without hard links: the empty file keeps the name until the whole one replaces it
+    except OSError:  # no hard links there: the empty file keeps the name until the whole one replaces it
         path.open("xb").close()
         part.replace(path)

@@ -1,20 +1,20 @@
 """The one loop that buys.
 
     while the next action is SEND:
-        permit  = a slot in a window, money of the budget, a callback     wait for them
-        Announced                                                         durable, or nothing is sent
-        fact    = carry(request)                                          Bought, NotBought or Lost
-        settle(permit, fact)                                              slot and money follow from the fact
-        record(purchase, fact)                                            journal, memory, observers
-        pause, give up, or reopen                                         as the retry policy says
+        permit  = money of the budget, a slot in a window, a callback     wait for them
+        admit     Announced                                               durable, or nothing is sent
+        fact    = the exchange                                            Bought, NotBought or Lost
+        settle    slot, money, breaker and record                         follow from the fact alone
+        pause, another account, reopen, or give up                        as the retry policy says
 
-A submission is a purchase. Once its last byte may have been handed over it is not given up by a cancellation
-before its answer is in, or `drain` seconds have passed. Where a journal must be written afterwards, or the
-transport cannot leave an exchange, it runs in a task of its own; else that task is made only when a
-cancellation comes: few do, and tasks cost.
+A submission is a purchase. Once its last byte may have been handed over, a cancellation waits until the
+answer is in, or `drain` seconds have passed. Where a journal must be written afterwards, or the transport
+cannot detach an exchange, the attempt runs in a task of its own; else that task is made only when a
+cancellation comes: few do, and tasks cost. A cancellation that comes before the exchange sends nothing.
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -22,40 +22,55 @@ from functools import partial
 from typing import Final, cast
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from novita_async._api import protocol
-from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse, LeavableTransport, Left
-from novita_async._policy.retrying import Failure, Retry
+from novita_async._http import (
+    Delivery,
+    DeliveryFailed,
+    DetachableTransport,
+    Detached,
+    HTTPRequest,
+    HTTPResponse,
+)
+from novita_async._policy.retrying import Failure, Retry, decide
 from novita_async._policy.spending import Spending
-from novita_async._purchase.journal import Purchases
+from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import (
     LOST,
+    PLANNED,
     REJECTED,
     SEND,
     SPENT,
-    SUBMITTED,
+    UNCERTAIN,
     UNREACHED,
     UNSEEN,
     Announced,
     Bought,
-    Fact,
     Lost,
     NotBought,
     Purchase,
     Reopened,
     Settlement,
-    State,
+    Verdict,
     next_action,
     settlement,
 )
 from novita_async._submit.asker import Asker, without_key
 from novita_async._submit.callbacks import Callback
-from novita_async._submit.pool import Lease
+from novita_async._submit.pool import Grant
+from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
-from novita_async._util.scopes import see_out, see_through
-from novita_async.errors import APIError, NotSent, NovitaError, RateLimited, SubmissionUncertain
-from novita_async.events import AccountDisabled, Retrying
+from novita_async._util.scopes import finish_detached, run_shielded
+from novita_async.errors import (
+    APIError,
+    JournalError,
+    NotSent,
+    NovitaError,
+    RateLimited,
+    SubmissionUncertain,
+)
+from novita_async.events import AccountDisabled, Paced, Retrying
 from novita_async.tasks import Task
 
 _TOKEN_BYTES: Final = 16
@@ -63,18 +78,28 @@ _TOKEN_BYTES: Final = 16
 
 @define(eq=False)
 class Permit:
-    """What one attempt may use. It is settled once, by what came of the attempt."""
+    """What one attempt may use. Settled once, by the fact that the attempt ends in."""
 
-    lease: Lease
+    lease: Grant
+    """The slot in a window."""
     http: HTTPRequest
+    """What is sent."""
     cost: Decimal | None
+    """Reserved money. None: there is no budget."""
+    token: str | None = None
+    """What the callback is known by. None: there is none."""
     callback: Callback | None = None
+    """Where the event of this attempt will be told, once the attempt is announced."""
     handed_over: bool = False
+    """Whether the last byte may be on the wire."""
     failure: Failure | None = None
-    """What the retry policy needs to know; None where it is not asked."""
+    """What the retry policy decides by; None where the policy is not asked."""
     retry_after: float | None = None
+    """Seconds that the service asked to wait."""
     cancellation: asyncio.CancelledError | None = None
-    """What broke it off."""
+    """What broke the exchange off."""
+    tripped: bool = False
+    """Whether the account's breaker decides when the next attempt goes, for all."""
 
     @property
     def label(self) -> str:
@@ -82,6 +107,25 @@ class Permit:
 
     def hand_over(self) -> None:
         self.handed_over = True
+
+
+@define(eq=False)
+class _Effort:
+    """One call of `buy`: what all its attempts have in common."""
+
+    interactive: bool
+    patient: bool
+    recovery_timeout: float
+    number: int = 1
+    """The attempt that the retry policy is asked about, from 1."""
+    began_at: float | None = None
+    """When the first attempt was announced."""
+    spent: float = 0.0
+    """Seconds that count against the retry policy: attempts, pauses, outages; not the wait for the quota."""
+    again: bool = False
+    """Whether an attempt was sent back, so that the next one stands first in line."""
+    recovered: anyio.Event | None = None
+    """Set once an event has told the task of a lost attempt. None: no lost attempt has a callback."""
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -95,27 +139,33 @@ class Buyer(Asker):
     """What may be spent. None: as much as the accounts have."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
-    _leavable: LeavableTransport | None = field(init=False)
+    _detaching: DetachableTransport | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        leavable = isinstance(self.transport, LeavableTransport) and self.drain > 0
-        self._leavable = cast("LeavableTransport", self.transport) if leavable else None
+        detachable = isinstance(self.transport, DetachableTransport) and self.drain > 0
+        self._detaching = cast("DetachableTransport", self.transport) if detachable else None
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
 
     # --- The loop -------------------------------------------------------------------------------------------
 
-    async def buy(  # noqa: C901 (the loop, whole)
-        self, purchase: Purchase, *, interactive: bool = False, hold: float = 0.0, patient: bool = False
+    async def buy(
+        self,
+        purchase: Purchase,
+        *,
+        interactive: bool = False,
+        patient: bool = False,
+        recovery_timeout: float = 0.0,
     ) -> Task:
         """Send a purchase until it is bought.
 
         Args:
-            purchase: What to buy. However this ends, it says so.
-            interactive: Go before those that are not.
-            patient: Wait for as long as it takes where the service cannot be reached.
-            hold: Seconds to wait for the event of an attempt whose answer was lost, where it has a callback.
+            purchase: What to buy. The record says how this ended.
+            interactive: Go before purchases that are not.
+            patient: Wait out an outage of any length, rather than `RetryPolicy.max_elapsed`.
+            recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
+                a callback.
 
         Raises:
             SubmissionUncertain: perhaps bought.
@@ -123,46 +173,74 @@ class Buyer(Asker):
         """
         http = protocol.submission(purchase.wish, self.endpoints)
         purchase.endpoint = http.path
-        number, spent, again = 1, 0.0, False
-        lost: Callback | None = None
+        effort = _Effort(interactive, patient, recovery_timeout)
         while next_action(purchase) is SEND:
-            cost: Decimal | None = None
             try:
-                cost = await self._reserve(purchase, self.spending) if self.spending else None
-                lease = await self.pool.acquire(
-                    http.path, purchase.images, interactive=interactive, again=again, on_wait=self.emit
-                )
-            except BaseException as error:
-                if cost is not None:
-                    self._settle_cost(cost, bought=False)
-                if not isinstance(error, NovitaError):
+                permit = await self._permit(purchase, http, effort)
+                if next_action(purchase) is not SEND:  # an event has told the task meanwhile
+                    self._settle(permit, UNSEEN, loop_time())
+                    break
+                await self._attempt(purchase, permit)
+                if next_action(purchase) is SEND or purchase.state is UNCERTAIN:
+                    await self._go_on(purchase, permit, effort)
+            except Deferred as deferred:
+                await anyio.sleep_until(deferred.until)
+            except JournalError:
+                if purchase.task is None:
                     raise
-                return await self._give_up(purchase, error, lost, hold)
-            permit = Permit(lease, http, cost)
-            await self._attempt(purchase, permit)
-            if lost is not None and purchase.state is not State.PLANNED:
-                self.callbacks.replaced(lost)
-            if purchase.state is SUBMITTED:
-                break
-            lost = permit.callback if purchase.state is State.UNCERTAIN else lost
-            spent += loop_time() - permit.lease.slot.announced_at
-            try:
-                unreached = patient and isinstance(purchase.error, NotSent)
-                pause = self._next_pause(
-                    purchase, permit, 1 if unreached else number, 0.0 if unreached else spent
-                )
             except NovitaError as error:
-                return await self._give_up(purchase, error, lost, hold)
-            if purchase.state is State.UNCERTAIN:  # the retry policy risks paying twice
-                await self.purchases.record(purchase, Reopened(loop_time()))
-            if pause is not None:
-                number, spent = number + 1, spent + pause
-                if not isinstance(
-                    purchase.error, RateLimited | NotSent
-                ):  # there the account's gate makes all wait
-                    await anyio.sleep(pause)
-            again = True
+                return await self._give_up(purchase, error, effort)
         return purchase.paid_task
+
+    async def _permit(self, purchase: Purchase, http: HTTPRequest, effort: _Effort) -> Permit:
+        """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
+        cost = await self._reserve(purchase, self.spending) if self.spending else None
+        try:
+            lease = await self.pool.acquire(
+                http.path,
+                purchase.images,
+                interactive=effort.interactive,
+                again=effort.again,
+                max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
+                on_wait=partial(self._tell_paced, purchase),
+            )
+        except BaseException as error:
+            if cost is not None:
+                self._settle_cost(cost, bought=False)
+            if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
+                raise purchase.error from None  # the attempt's own tells more than the outage of all
+            raise
+        permit = Permit(lease, http, cost)
+        if self.callbacks.base is not None and purchase.wish.takes_callback:
+            permit.token = secrets.token_hex(_TOKEN_BYTES)
+            url = self.callbacks.url_of(permit.token)
+            permit.http = protocol.submission(purchase.wish, self.endpoints, url)
+        return permit
+
+    def _tell_paced(self, purchase: Purchase, paced: Paced) -> None:
+        self.emit(evolve(paced, purchase=purchase.id))
+
+    async def _go_on(self, purchase: Purchase, permit: Permit, effort: _Effort) -> None:
+        """Pause before the next attempt. Raises `NovitaError`: there is none."""
+        effort.again = True
+        if purchase.state is UNCERTAIN and permit.callback is not None:
+            effort.recovered = permit.callback.recovered = effort.recovered or anyio.Event()
+        now, announced_at = loop_time(), permit.lease.slot.announced_at
+        effort.began_at = announced_at if effort.began_at is None else effort.began_at
+        effort.spent += now - announced_at
+        limited = isinstance(purchase.error, RateLimited)
+        if permit.tripped and not limited:  # all of the outage counts
+            effort.spent = max(effort.spent, now - effort.began_at)
+        spent = 0.0 if effort.patient and permit.tripped else effort.spent
+        pause = self._next_pause(purchase, permit, effort.number, spent)
+        if purchase.state is UNCERTAIN:  # the retry policy risks paying twice
+            await self.purchases.record(purchase, Reopened(loop_time()))
+        if pause is not None:
+            effort.number += 1
+            if limited or not permit.tripped:
+                effort.spent += pause
+            if not permit.tripped:
+                await anyio.sleep(pause)
 
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
         """Wait for money: what others have reserved may come back. Raises `BudgetExhausted`."""
@@ -177,35 +255,52 @@ class Buyer(Asker):
         self._refunded.set()
 
     async def _attempt(self, purchase: Purchase, permit: Permit) -> None:
-        """Send once, in a way that outlives a cancellation if it must."""
-        if self.callbacks.base is not None:
-            self._address(purchase, permit)
-        account, leavably = permit.lease.account, None
-        announced, key = Announced(permit.lease.slot.announced_at, account.label), account.api_key
+        """Send once, in a way that outlives a cancellation if it must. Raises `Deferred`: not sent."""
+        account, detachable = permit.lease.account, None
+        announced = Announced(permit.lease.slot.announced_at, account.label, permit.token)
+        key = account.api_key
         if purchase.journal is None:
             self.purchases.happen(purchase, announced)
-            if self._leavable is not None:
-                leavably = self._leavable.leavably(permit.http, key, on_handover=permit.hand_over)
+            self._expect_event(purchase, permit)
+            if self._detaching is not None:
+                detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
-            await self._promise(purchase, permit, announced)
-        if leavably is None:
+            await self._admit(purchase, permit, announced)
+        if detachable is None:
             send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
-            await see_through(
+            await run_shielded(
                 self._carry(purchase, permit, send), lambda: self.drain if permit.handed_over else 0.0
             )
             return
         try:
-            await self._carry(purchase, permit, leavably)
-        except Left as left:
-            await see_out(self._carry(purchase, permit, left.rest), self.drain)
-            permit.cancellation = cast("asyncio.CancelledError", left.cancellation)
+            await self._carry(purchase, permit, detachable)
+        except Detached as detached:
+            await finish_detached(self._carry(purchase, permit, detached.rest), self.drain)
+            permit.cancellation = cast("asyncio.CancelledError", detached.cancellation)
         if permit.cancellation is not None:
             raise permit.cancellation
+
+    async def _admit(self, purchase: Purchase, permit: Permit, announced: Announced) -> None:
+        """Promise an attempt durably. Where a cancellation comes meanwhile, nothing is sent."""
+        cancelling = _cancelling()
+        try:
+            await asyncio.sleep(0)  # a cancellation that the journal has put off comes here
+            await self.purchases.admit(purchase, announced, permit.cost)
+        except BaseException:
+            self._settle(permit, UNSEEN, announced.at)
+            raise
+        self._expect_event(purchase, permit)
+        if _cancelling() > cancelling:
+            await run_shielded(self._carry(purchase, permit, _never), lambda: self.drain)
+
+    def _expect_event(self, purchase: Purchase, permit: Permit) -> None:
+        if permit.token is not None:
+            permit.callback = self.callbacks.expect(permit.token, purchase, purchase.attempts[-1])
 
     async def _carry(
         self, purchase: Purchase, permit: Permit, send: Callable[[], Awaitable[HTTPResponse]]
     ) -> None:
-        """Exchange, read, settle, record. What the exchange ends with is a fact, and is not raised."""
+        """Exchange, read, settle, record. An exchange ends in a fact, never in an exception."""
         try:
             response = await send()
         except DeliveryFailed as failed:
@@ -219,38 +314,24 @@ class Buyer(Asker):
         else:
             fact = self._answered(purchase, permit, without_key(response, permit.lease.account.api_key))
         self._settle(permit, settlement(fact), fact.at)
-        if permit.callback is not None:
-            self._settle_callback(permit.callback, purchase, fact)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
-        else:
-            await self.purchases.record(purchase, fact)
-
-    async def _promise(self, purchase: Purchase, permit: Permit, announced: Announced) -> None:
-        """Announce it durably. Where somebody cancels meanwhile, nothing is sent."""
-        cancelling = _cancelling()
+            if permit.callback is not None:
+                self.callbacks.settle(permit.callback, fact.at)
+            return
         try:
-            await asyncio.sleep(
-                0
-            )  # a cancellation that the journal has put off comes here, before it is announced
-            await self.purchases.record(purchase, announced)
-        except BaseException:
-            self._settle(permit, UNSEEN, announced.at)
-            raise
-        if _cancelling() > cancelling:
-            await see_through(self._carry(purchase, permit, _never), lambda: self.drain)
+            await self.purchases.settle(purchase, fact)
+        finally:
+            if permit.callback is not None:
+                self.callbacks.settle(permit.callback, fact.at)
 
     # --- What became of it ----------------------------------------------------------------------------------
 
-    def _answered(self, purchase: Purchase, permit: Permit, response: HTTPResponse) -> Fact:
+    def _answered(self, purchase: Purchase, permit: Permit, response: HTTPResponse) -> Verdict:
         try:
             task_id = protocol.read_submission(response, permit.http.path, purchase.images)
         except NovitaError as error:
             return self._refused(permit, response, error)
-        if response.early:  # an answer to something else: this was never sent whole
-            permit.failure = Failure(delivery=Delivery.NOT_SENT, purchase=True)
-            stale = NotSent(cause="an answer came before it was asked for", account=permit.label)
-            return NotBought(loop_time(), stale, seen=False)
         now = loop_time()
         task = Task(
             task_id=task_id,
@@ -260,36 +341,44 @@ class Buyer(Asker):
             submitted_at=now,
         )
         self.pool.enable(permit.lease)
-        return Bought(now, task)
+        return Bought(now, task, purchase.attempt)
 
-    def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Fact:
+    def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Verdict:
         permit.retry_after = self._retry_after(response)
-        if response.early and isinstance(error, SubmissionUncertain):  # half a request buys nothing
-            error = NotSent(cause=error.cause, status=response.status)
         error.account = permit.label
         if isinstance(error, APIError):
             error.retry_after = permit.retry_after
-        if error.scope == "account" and self.pool.disable(permit.label, error):
-            self.emit(AccountDisabled(account=permit.label, error=error))
-        permit.failure = Failure(
-            delivery=Delivery.NOT_SENT if response.early else Delivery.ANSWERED,
-            purchase=True,
-            status=response.status,
-            reason=error.reason,
-            retry_after=permit.retry_after,
-        )
+        if error.scope == "account":
+            self._disable(permit, error)
+        permit.failure = protocol.failed_purchase(response.status, error, permit.retry_after)
         if isinstance(error, SubmissionUncertain):
             return Lost(loop_time(), error)
-        return NotBought(loop_time(), error, seen=not response.early)
+        reached = response.early or not isinstance(error, NotSent)
+        return NotBought(loop_time(), error, seen=reached and not response.early, reached=reached)
 
-    def _failed(self, purchase: Purchase, permit: Permit, failed: DeliveryFailed) -> Fact:
-        if failed.status is not None and 400 <= failed.status < 500:  # noqa: PLR2004 (the class of 4xx)
+    def _disable(self, permit: Permit, error: NovitaError) -> None:
+        if self.pool.disable(permit.label, error):
+            self.emit(AccountDisabled(account=permit.label, error=error))
+
+    def _failed(self, purchase: Purchase, permit: Permit, failed: DeliveryFailed) -> Verdict:
+        if failed.status is not None and protocol.is_plain(failed.status):
             # A refusal whose explanation broke off is a refusal.
-            return self._answered(purchase, permit, HTTPResponse(status=failed.status))
-        permit.failure = Failure(delivery=failed.delivery, purchase=True, status=failed.status)
+            early = failed.delivery is Delivery.NOT_SENT
+            return self._answered(purchase, permit, HTTPResponse(status=failed.status, early=early))
+        permit.failure = Failure(
+            perhaps_bought=failed.delivery is not Delivery.NOT_SENT, passes=failed.passes
+        )
         if failed.delivery is Delivery.NOT_SENT:
-            error = NotSent(cause=failed.cause, attempts=purchase.attempts, account=permit.label)
-            reached = permit.cancellation is not None
+            error = NotSent(
+                cause=failed.cause,
+                attempts=purchase.attempt,
+                account=permit.label,
+                retryable=failed.passes,
+            )
+            if not failed.passes:  # told at once, and not by each request of a stream
+                error.scope = "account"
+                self._disable(permit, error)
+            reached = permit.cancellation is not None or not failed.passes  # no outage: nothing trips
             return NotBought(loop_time(), error, seen=False, reached=reached)
         return Lost(
             loop_time(),
@@ -304,14 +393,12 @@ class Buyer(Asker):
 
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""
-        if settled is UNSEEN:
-            self.pool.released(permit.lease)
-        elif settled is LOST or settled is UNREACHED:
-            self.pool.broken(permit.lease, now, self.jitter(), seen=settled is LOST)
-        elif settled is REJECTED:
-            self.pool.rejected(permit.lease, permit.retry_after, self.jitter())
-        else:
-            self.pool.answered(permit.lease, now)
+        notice = self.pool.settle(
+            permit.lease, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
+        )
+        if notice is not None:
+            self.emit(notice)
+        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
         if permit.cost is not None:
             self._settle_cost(permit.cost, bought=settled is SPENT or settled is LOST)
 
@@ -324,65 +411,40 @@ class Buyer(Asker):
             return None
         if permit.failure is None:
             raise error
-        decision = self.retry.decide(permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
+        decision = decide(self.retry, permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
         if not isinstance(decision, Retry):
             raise error
         self.emit(
             Retrying(
+                purchase=purchase.id,
                 account=permit.label,
                 endpoint=permit.http.path,
-                attempt=number,
+                attempt=purchase.attempt,
                 after=decision.after,
                 error=error,
             )
         )
         return decision.after
 
-    async def _give_up(
-        self, purchase: Purchase, last: NovitaError, lost: Callback | None, hold: float
-    ) -> Task:
+    async def _give_up(self, purchase: Purchase, last: NovitaError, effort: _Effort) -> Task:
         """End in doubt where any attempt may have been bought, unless an event tells its task in time.
 
         Raises:
-            NovitaError: none does. That a later attempt was refused does not undo the lost one.
+            NovitaError: no event does. A later refusal does not undo a lost attempt.
         """
         doubt = purchase.doubt
         if doubt is None:
             raise last
-        if purchase.state is State.PLANNED:
+        if purchase.state is PLANNED:
             await self.purchases.record(purchase, Lost(loop_time(), doubt))
-        if lost is not None:
-            with anyio.move_on_after(hold):
-                await lost.found.wait()
-            if purchase.task is None and lost.task is not None:  # found while a later attempt was under way
-                await self.purchases.record(purchase, Bought(loop_time(), lost.task))
-            if purchase.task is not None:
-                return purchase.task
+        if effort.recovered is not None:
+            with anyio.move_on_after(effort.recovery_timeout):
+                await effort.recovered.wait()
+        if purchase.task is not None:
+            return purchase.task
         if doubt is last:
             raise last
         raise doubt from last
-
-    # --- Callbacks ------------------------------------------------------------------------------------------
-
-    def _address(self, purchase: Purchase, permit: Permit) -> None:
-        """Give an attempt a callback URL of its own, where it can have one."""
-        request = purchase.wish
-        if not protocol.takes_callback(request):
-            return
-        token = secrets.token_hex(_TOKEN_BYTES)
-        permit.callback = self.callbacks.issue(
-            token, permit.label, permit.http.path, purchase.images, loop_time()
-        )
-        permit.http = protocol.submission(request, self.endpoints, permit.callback.url)
-
-    def _settle_callback(self, callback: Callback, purchase: Purchase, fact: Fact) -> None:
-        if isinstance(fact, Bought):
-            self.callbacks.bought(callback, fact.task, loop_time())
-        elif isinstance(fact, Lost):
-            callback.purchase = purchase
-            self.callbacks.lost(callback, fact.error)
-        else:
-            self.callbacks.forget(callback)
 
 
 async def _never() -> HTTPResponse:

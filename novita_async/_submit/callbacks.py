@@ -32,9 +32,8 @@ from attrs import define, field, frozen
 from novita_async._api import protocol
 from novita_async._http import MIB
 from novita_async._policy.hinting import Allowance, Lineup, Reliance
-from novita_async._purchase.machine import Purchase
-from novita_async.errors import ConfigurationError, SubmissionUncertain
-from novita_async.tasks import Task
+from novita_async._purchase.machine import Attempt, Purchase
+from novita_async.errors import ConfigurationError
 
 PATIENCE: Final = 600.0
 """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
@@ -48,45 +47,40 @@ MOST_KEPT: Final = 100_000
 
 @define(eq=False)
 class Callback:
-    """One purchase that has a callback URL of its own."""
+    """One attempt that has a callback URL of its own."""
 
     token: str = field(repr=False)
-    url: str = field(repr=False)
-    account: str
-    endpoint: str
-    images: int
-    sent_at: float
-    task: Task | None = None
-    """What was bought, once that is known."""
-    error: SubmissionUncertain | None = None
-    """Why that is not known."""
-    purchase: Purchase | None = None
-    """Where its answer was lost: what is to be found again. None: another attempt stands for it."""
+    """Secret part of the URL."""
+    purchase: Purchase = field(repr=False)
+    """What the attempt is to buy."""
+    attempt: Attempt
+    """The attempt. Its task id is known once the answer is in, or an event has told it."""
     claims: list[str] = field(factory=list)
     """Ids that events named before the task was known, to be tried."""
     tries: int = 0
+    """Claims tried so far."""
     searching: bool = False
+    """Whether a claim is being tried."""
+    recovered: anyio.Event | None = None
+    """To be set once a lost attempt is found again. None: nobody waits for that."""
     heard_at: float | None = None
     """When its event came."""
     ran_for: float | None = None
     """Seconds from its submission to its end, by the service's own clock, where that is known."""
     judged: bool = False
-    """Whether it was noted if its event came in time."""
-    _found: anyio.Event | None = field(default=None, init=False, repr=False)
+    """Whether the delivery of its event was counted."""
 
     @property
-    def found(self) -> anyio.Event:
-        """Set once a lost purchase is found again. Made when it is first asked for: few are lost."""
-        if self._found is None:
-            self._found = anyio.Event()
-        return self._found
+    def task_id(self) -> str | None:
+        """What was bought, once that is known."""
+        return self.attempt.task_id
 
     @property
     def took(self) -> float | None:
         """Seconds until its event came. None: it did not, or only when it was of no use any more."""
         if self.heard_at is None:
             return None
-        took = self.heard_at - self.sent_at
+        took = self.heard_at - self.attempt.announced_at
         return took if self.ran_for is None or took <= self.ran_for + STRAGGLING else None
 
 
@@ -178,50 +172,49 @@ class Callbacks:
 
     # --- Purchases ------------------------------------------------------------------------------------------
 
-    def issue(self, token: str, account: str, endpoint: str, images: int, now: float) -> Callback:
-        """Make the callback of a purchase that is about to be sent."""
+    def url_of(self, token: str) -> str:
+        """The callback URL of an attempt."""
+        return f"{self.base}/{token}"
+
+    def expect(self, token: str, purchase: Purchase, attempt: Attempt, now: float | None = None) -> Callback:
+        """Expect the event of an attempt that is about to be sent, or whose answer was lost."""
         self._home = asyncio.get_running_loop()
-        self._forget_ended(now)
+        self._forget_ended(self._home.time() if now is None else now)
         while len(self._by_token) >= MOST_KEPT:
             self.forget(next(iter(self._by_token.values())))
-        callback = Callback(token, f"{self.base}/{token}", account, endpoint, images, now)
-        self._by_token[token] = callback
+        callback = self._by_token[token] = Callback(token, purchase, attempt)
         return callback
 
-    def bought(self, callback: Callback, task: Task, now: float) -> None:
-        """Note what a purchase has become."""
-        callback.task = task
-        self._by_task[task.task_id] = callback
-        self._taken[task.task_id] = None
-        if len(self._taken) > MOST_KEPT:
-            del self._taken[next(iter(self._taken))]
-        self._lineup.join(task.task_id, now)
-        if task.task_id in callback.claims:
-            self._hear(callback, task.task_id, now)
-
-    def lost(self, callback: Callback, error: SubmissionUncertain) -> None:
-        """Note that nobody knows what a purchase has become."""
-        callback.error = error
-        if callback.claims:
+    def settle(self, callback: Callback, now: float) -> None:
+        """Note how an attempt ended: its record says so."""
+        if callback.task_id is not None:
+            self._bought(callback, callback.task_id, now)
+        elif not callback.attempt.perhaps:
+            self.forget(callback)
+        elif callback.claims:
             self.search(callback)
 
-    def replaced(self, callback: Callback | None) -> None:
-        """Note that a purchase was sent again: whoever keeps account of the request counts the next one."""
-        if callback is not None:
-            callback.purchase = None
+    def _bought(self, callback: Callback, task_id: str, now: float) -> None:
+        self._by_task[task_id] = callback
+        self._taken[task_id] = None
+        if len(self._taken) > MOST_KEPT:
+            del self._taken[next(iter(self._taken))]
+        self._lineup.join(task_id, now)
+        if task_id in callback.claims:
+            self._hear(callback, task_id, now)
 
-    def found(self, callback: Callback, task: Task, now: float) -> None:
-        """Note that the service knows what an event named: it is what was bought."""
+    def found(self, callback: Callback, task_id: str, now: float) -> None:
+        """Note that the service knows the task that an event named: this is what was bought."""
         self._found += 1
-        callback.claims.append(task.task_id)
-        self.bought(callback, task, now)
+        callback.claims.append(task_id)
+        self._bought(callback, task_id, now)
 
     def forget(self, callback: Callback) -> None:
         """Expect nothing more for a purchase."""
         self._by_token.pop(callback.token, None)
-        if callback.task is not None:
-            self._by_task.pop(callback.task.task_id, None)
-            self._lineup.leave(callback.task.task_id)
+        if callback.task_id is not None:
+            self._by_task.pop(callback.task_id, None)
+            self._lineup.leave(callback.task_id)
 
     # --- Events ---------------------------------------------------------------------------------------------
 
@@ -255,9 +248,9 @@ class Callbacks:
         task_id = _named_in(body) if callback else None
         if callback is None or task_id is None:
             return False
-        if callback.task is None:
+        if callback.task_id is None:
             return self._claim(callback, task_id, now)
-        if callback.task.task_id != task_id:
+        if callback.task_id != task_id:
             return False
         if callback.heard_at is not None:
             return self._allowance.left(now) and self._wake(task_id, now) and self._allowance.take(now)
@@ -273,7 +266,7 @@ class Callbacks:
         if asked and not self._allowance.take(now):
             return False
         callback.claims.append(task_id)
-        if callback.error is not None:
+        if callback.attempt.perhaps:
             self.search(callback)
         return True
 
@@ -313,7 +306,7 @@ class Callbacks:
         callback = self._by_task.get(task_id)
         if callback is None or callback.heard_at is not None or not self._reliance.relied_on:
             return None
-        return callback.sent_at + self._reliance.patience
+        return callback.attempt.announced_at + self._reliance.patience
 
     def ended(
         self, task_id: str, now: float, *, by_the_net: bool = False, ran_for: float | None = None

@@ -2,7 +2,8 @@
 
 Submissions to one endpoint stand in one line (`interactive` ones before the others) and only its head asks
 the accounts, so a request of eight images is not overtaken by eight of one. The account that can send soonest
-sends next. Everything is decided in plain functions; `acquire` only waits for what they say.
+sends next: where the breaker of one is open, another whose breaker is closed. Everything is decided in plain
+functions; `acquire` and `poll_turn` only wait for what they say.
 """
 
 import math
@@ -14,10 +15,12 @@ from typing import Final
 import anyio
 from attrs import define, field, frozen
 
+from novita_async._policy.breaker import CLOSED, Breaker
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
+from novita_async._purchase.machine import LOST, REJECTED, UNREACHED, UNSEEN, Settlement
 from novita_async._util.clock import loop_time
-from novita_async.errors import ConfigurationError, NovitaError
-from novita_async.events import Paced
+from novita_async.errors import APIError, ConfigurationError, NoAnswer, NotSent, NovitaError
+from novita_async.events import BreakerClosed, BreakerOpened, Paced
 from novita_async.models.accounts import Account, ApiKey
 
 AHEAD: Final = 0.002
@@ -41,8 +44,16 @@ class _Member:
     on_trial: bool = False
     """Whether one request is finding out if the account is well again."""
 
+    @property
+    def breaker(self) -> Breaker:
+        return self.pacer.breaker
+
     def is_out(self, now: float) -> bool:
         return self.error is not None and now < self.out_until
+
+    def poll_at(self, now: float) -> float:
+        """When the next poll may be chosen, or when to ask again."""
+        return max(now, self.next_poll_at, self.breaker.poll_at(now))
 
 
 @define(eq=False)
@@ -51,8 +62,11 @@ class _Waiter:
 
     images: int
     interactive: bool
+    joined_at: float
+    max_outage: float
+    """Seconds of one outage after which the submission gives up."""
     event: anyio.Event | None = None
-    """There while it sleeps."""
+    """There while the submission sleeps."""
 
     async def sleep(self, delay: float) -> None:
         """Sleep until woken, or for so many seconds."""
@@ -95,23 +109,26 @@ class _Line:
         if head is not None:
             head.wake()
 
+    def wake_impatient(self) -> None:
+        for waiter in (*self._interactive, *self._batch):
+            if waiter.max_outage < math.inf:
+                waiter.wake()
+
     def wake_all(self) -> None:
         for waiter in (*self._interactive, *self._batch):
             waiter.wake()
 
 
 @define(eq=False)
-class Lease:
+class Grant:
     """The right to send one submission now. Must be settled exactly once."""
 
     account: Account
     """Who pays."""
     endpoint: str
-    """Where it goes."""
+    """Path of the submission."""
     slot: Slot
-    """Its place in the account's window."""
-    settled: bool = False
-    """Whether its fate has been told to the pool."""
+    """Place in the account's window, since `slot.announced_at`."""
 
 
 @frozen(kw_only=True)
@@ -123,7 +140,7 @@ class AccountStatistics:
     error: NovitaError | None
     """Why it cannot send. None: it can."""
     pacing: PacerStatistics
-    """Its quota, as given or learned, and its gate."""
+    """Its quota, as given or learned, and its circuit breaker."""
 
 
 @frozen(kw_only=True)
@@ -199,48 +216,64 @@ class SessionPool:
         *,
         interactive: bool = False,
         again: bool = False,
+        max_outage: float = math.inf,
         on_wait: Callable[[Paced], object] = lambda _: None,
-    ) -> Lease:
+    ) -> Grant:
         """Wait for a place in some account's window.
 
         Args:
             endpoint: Path of the submission.
             images: How many of the quota it takes.
             interactive: Stand before those that are not.
-            again: Stand first: it had its turn and was sent back.
-            on_wait: Told about a wait that has to do with the quota.
+            again: Stand first: the submission had its turn and was sent back.
+            max_outage: Seconds of waiting after which an outage of all accounts is not waited for any longer.
+            on_wait: Called with each wait for the quota or for the breaker.
 
         Raises:
+            NotSent: the outage has lasted for `max_outage`.
             NovitaError: why nothing can be sent any more.
         """
         line = self._lines.get(endpoint)
         if line is None:
             line = self._lines[endpoint] = _Line()
-        granted = None if line else self._grant(endpoint, images, loop_time())
-        if isinstance(granted, Lease):
+        now = loop_time()
+        granted = None if line else self._grant(endpoint, images, now)
+        if isinstance(granted, Grant):
             return granted
-        waiter = _Waiter(images, interactive)
+        waiter = _Waiter(images, interactive, now, max_outage)
         line.join(waiter, first=again)
         try:
             while True:
-                granted = self._grant_in_line(endpoint, line, waiter)
-                if isinstance(granted, Lease):
+                now = loop_time()
+                granted = self._grant_in_line(endpoint, line, waiter, now)
+                if isinstance(granted, Grant):
                     return granted
+                patience = self._patience(waiter, now)
                 if granted is not None and granted.delay < math.inf:
                     on_wait(granted)
-                await waiter.sleep(granted.delay if granted else math.inf)
+                await waiter.sleep(min(granted.delay, patience) if granted else patience)
         finally:
             line.leave(waiter)
 
-    def _grant_in_line(self, endpoint: str, line: _Line, waiter: _Waiter) -> Lease | Paced | None:
+    def _patience(self, waiter: _Waiter, now: float) -> float:
+        """Seconds for which a waiter goes on waiting for an outage of all accounts. Raises `NotSent`."""
+        if waiter.max_outage == math.inf or not all(m.breaker.in_outage() for m in self._members.values()):
+            return math.inf
+        member = max(self._members.values(), key=lambda each: each.breaker.opened_at)
+        waited = now - max(waiter.joined_at, member.breaker.opened_at)
+        if waited < waiter.max_outage:
+            return waiter.max_outage - waited
+        cause = f"the service has been {member.breaker.cause} for {now - member.breaker.opened_at:.0f} s"
+        raise NotSent(cause=cause, attempts=0, account=member.account.label)
+
+    def _grant_in_line(self, endpoint: str, line: _Line, waiter: _Waiter, now: float) -> Grant | Paced | None:
         """Let a waiter send, or say for what it waits. None: for its turn in line."""
-        now = loop_time()
         if line.head() is not waiter:
             self._check_doom(endpoint, now)
             return None
         return self._grant(endpoint, waiter.images, now)
 
-    def _grant(self, endpoint: str, images: int, now: float) -> Lease | Paced:
+    def _grant(self, endpoint: str, images: int, now: float) -> Grant | Paced:
         """Let whoever is first send, or say how long it waits for the quota."""
         self._check_doom(endpoint, now)
         member = self._soonest(endpoint, images, now)
@@ -249,7 +282,7 @@ class SessionPool:
             return Paced(account=member.account.label, endpoint=endpoint, delay=slot - now)
         self._sending += 1
         member.on_trial = member.error is not None
-        return Lease(member.account, endpoint, slot)
+        return Grant(member.account, endpoint, slot)
 
     def _check_doom(self, endpoint: str, now: float) -> None:
         doom = self.doom(endpoint, now)
@@ -266,34 +299,66 @@ class SessionPool:
         )
 
     def restore(self, label: str, endpoint: str, slots: Iterable[tuple[float, float | None, int]]) -> None:
-        """Hold what an earlier run sent: announced at, answered at or None, images; on the loop's clock."""
+        """Count what an earlier run sent: announced at, answered at or None, images; on the loop's clock."""
         self._members[label].pacer.restore(endpoint, slots, loop_time())
 
     # --- What became of it ----------------------------------------------------------------------------------
 
-    def answered(self, lease: Lease, now: float) -> None:
-        """Keep its place for a window from now: it was seen, or nobody knows."""
-        self._settle(lease).pacer.answered(lease.slot, now)
+    def settle(
+        self,
+        permit: Grant,
+        settlement: Settlement,
+        now: float,
+        *,
+        retry_after: float | None = None,
+        jitter: float = 0.0,
+    ) -> BreakerOpened | BreakerClosed | None:
+        """Take what an attempt ended in: its slot and the account's breaker follow from that alone.
 
-    def released(self, lease: Lease) -> None:
-        """The server has not seen it: its place is free again."""
-        self._settle(lease).pacer.released(lease.slot)
+        Args:
+            permit: What the attempt was given.
+            settlement: What its fact means.
+            now: The time.
+            retry_after: Seconds that the server asked to wait, already capped; None where it did not say.
+            jitter: A fresh random number in [0, 1).
 
-    def broken(self, lease: Lease, now: float, jitter: float, *, seen: bool) -> None:
-        """No answer that can be used: the account's one gate closes, as for a 429."""
-        self._settle(lease).pacer.broken(lease.slot, now, jitter, seen=seen)
-
-    def rejected(self, lease: Lease, retry_after: float | None, jitter: float) -> None:
-        """The server said 429: the account's one gate closes."""
-        self._settle(lease).pacer.rejected(lease.slot, loop_time(), retry_after, jitter)
-
-    def _settle(self, lease: Lease) -> _Member:
-        lease.settled = True
+        Returns:
+            What happened to the breaker, to be emitted.
+        """
+        member = self._members[permit.account.label]
+        pacer, slot, breaker = member.pacer, permit.slot, member.breaker
+        generation, was_closed = breaker.generation, breaker.state is CLOSED
+        if settlement is LOST:
+            pacer.lost(slot, now, retry_after, jitter)
+        elif settlement is REJECTED:
+            pacer.rejected(slot, now, retry_after, jitter)
+        elif settlement is UNREACHED:
+            pacer.unreached(slot, now, retry_after, jitter)
+        elif settlement is UNSEEN:
+            pacer.released(slot, now)
+        else:
+            pacer.answered(slot, now)
         self._sending -= 1
-        self._wake_heads()
-        member = self._members[lease.account.label]
         member.on_trial = False
-        return member
+        self._wake_heads()
+        if breaker.generation != generation:
+            return self._opened(member, permit.endpoint)
+        if breaker.state is CLOSED and not was_closed:
+            return BreakerClosed(account=member.account.label, after=now - breaker.opened_at)
+        return None
+
+    def _opened(self, member: _Member, endpoint: str | None) -> BreakerOpened:
+        """Let those in line who do not wait for ever count from now."""
+        for line in self._lines.values():
+            line.wake_impatient()
+        breaker = member.breaker
+        return BreakerOpened(
+            account=member.account.label,
+            endpoint=endpoint,
+            cause=breaker.cause.value,
+            after=breaker.pause,
+            trips=breaker.trips,
+        )
 
     # --- Health ---------------------------------------------------------------------------------------------
 
@@ -305,10 +370,10 @@ class SessionPool:
         self._wake_all()
         return news
 
-    def enable(self, lease: Lease) -> None:
-        """The account has just been served: it is well, unless that was asked for before it was taken out."""
-        member = self._members[lease.account.label]
-        if lease.slot.announced_at >= member.out_until:
+    def enable(self, permit: Grant) -> None:
+        """Bring back an account that was served, unless with what was sent before it was taken out."""
+        member = self._members[permit.account.label]
+        if permit.slot.announced_at >= member.out_until:
             member.error = None
 
     def retire(self, endpoint: str, error: NovitaError) -> None:
@@ -337,26 +402,68 @@ class SessionPool:
         return tuple(member.account for member in self._members.values())
 
     def may_choose_poll_at(self, label: str | None, now: float) -> float:
-        """When the next poll may be chosen of a task that this account paid for."""
-        member = self._members.get(label) if label is not None else None
-        asked = self._members.values() if member is None else (member,)
-        return max(now, *(each.next_poll_at for each in asked)) - AHEAD
+        """When the next poll may be chosen of a task that this account paid for, or when to ask again."""
+        return max(member.poll_at(now) for member in self._asked(label)) - AHEAD
 
     def polls_free(self, label: str | None, now: float) -> int:
         """How many polls may be chosen now: what is chosen should not stand in line, but be sent."""
         since = now - self.may_choose_poll_at(label, now)
         return 1 + int(since * self._polls_per_second) if since >= 0 else 0
 
-    async def poll_turn(self, account: Account) -> None:
-        """Wait until this account may poll once more."""
+    async def poll_turn(self, account: Account) -> int:
+        """Wait until this account may poll once more. Returns the generation of its breaker."""
         member = self._members[account.label]
-        at = -math.inf
-        while at < member.polls_pause_until:  # the server may ask for a pause while polls wait for their turn
+        while True:
             now = loop_time()
+            open_at = member.breaker.poll_at(now)
+            if open_at > now:
+                await anyio.sleep_until(open_at)
+                continue
             at = max(now, member.next_poll_at)
             member.next_poll_at = at + 1 / self._polls_per_second
             if at > now:
                 await anyio.sleep_until(at)
+                now = loop_time()
+            # the server may ask for a pause, or be lost, while polls wait for their turn
+            if at >= member.polls_pause_until and member.breaker.poll_at(now) <= now:
+                return member.breaker.poll(now)
+
+    def poll_ended(
+        self, account: Account, generation: int, error: BaseException | None, jitter: float
+    ) -> BreakerOpened | None:
+        """Take how a poll ended: polls in an outage are probes, and a few in a row without an answer are one.
+
+        Args:
+            account: Who was asked.
+            generation: What `poll_turn` returned.
+            error: What the poll raised; None where a task was seen.
+            jitter: A fresh random number in [0, 1).
+
+        Returns:
+            What happened to the breaker, to be emitted.
+        """
+        member, now = self._members[account.label], loop_time()
+        breaker = member.breaker
+        before = breaker.generation
+        if error is None:
+            breaker.poll_answered(generation, now)
+        elif not isinstance(error, NovitaError) or (isinstance(error, NoAnswer) and not error.retryable):
+            breaker.poll_withdrawn(generation, now)
+        elif _is_silence(error):
+            breaker.poll_unanswered(generation, now, jitter)
+        else:
+            breaker.poll_answered(generation, now)
+        if breaker.state is not CLOSED:
+            self._wake_heads()
+        return self._opened(member, None) if breaker.generation != before else None
+
+    def doubts_count_from(self, label: str | None, now: float) -> float:
+        """When failed polls begin to say something about their task: not before an outage is over."""
+        return max(member.breaker.doubts_count_from(now) for member in self._asked(label))
+
+    def _asked(self, label: str | None) -> Iterable[_Member]:
+        member = self._members.get(label) if label is not None else None
+        return self._members.values() if member is None else (member,)
 
     def pause_polls(self, account: Account, seconds: float) -> None:
         """Let this account not poll for a while, because the server asked for it."""
@@ -371,3 +478,10 @@ class SessionPool:
     def _wake_all(self) -> None:
         for line in self._lines.values():
             line.wake_all()
+
+
+def _is_silence(error: NovitaError) -> bool:
+    """Whether a poll was not answered by the service: by nobody, or by a gateway."""
+    if isinstance(error, NoAnswer):
+        return True
+    return isinstance(error, APIError) and error.reason is None and (error.status or 0) >= 500  # noqa: PLR2004

@@ -1,19 +1,19 @@
-"""Finds lost purchases again: an event names a task, and the service is asked whether it knows it.
+"""Finds lost purchases again: an event names a task, and the service is asked whether that task is real.
 
-A purchase whose answer was lost has no task id. The token in its callback URL reveals the id when the task
-ends. The id is only a claim until the service, asked with the key that paid, knows such a task.
+An attempt whose answer was lost has no task id. The token in its callback URL tells the id when the task
+ends. That id is only a claim until the service, asked with the key that paid, knows such a task.
 """
 
 import asyncio
 import logging
 from typing import Final
 
-import anyio
 from attrs import define, field
 
-from novita_async._purchase.machine import Bought, Purchase, State
+from novita_async._purchase.machine import Bought
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import Callback
+from novita_async._util.clock import loop_time
 from novita_async.errors import NovitaError, TaskFailed
 from novita_async.tasks import Task
 
@@ -21,8 +21,8 @@ _log: Final = logging.getLogger("novita_async")
 
 
 @define(eq=False, repr=False)
-class Finder:
-    """Tries what events claim about lost purchases, in the background."""
+class Recovery:
+    """Tries the claims of events about lost purchases, in the background."""
 
     _buyer: Buyer
     _searches: "set[asyncio.Task[None]]" = field(factory=set, init=False)
@@ -31,7 +31,7 @@ class Finder:
         self._buyer.callbacks.search = self.search
 
     def __repr__(self) -> str:
-        return f"<Finder: {len(self._searches)} searches under way>"
+        return f"<Recovery: {len(self._searches)} searches under way>"
 
     async def aclose(self) -> None:
         """Search no longer."""
@@ -41,7 +41,7 @@ class Finder:
         await asyncio.gather(*searches, return_exceptions=True)
 
     def search(self, callback: Callback) -> None:
-        """Start to try what was claimed about a lost purchase, unless that is under way."""
+        """Start to try the claims about a lost attempt, unless that is under way."""
         if callback.searching:
             return
         callback.searching = True
@@ -50,14 +50,15 @@ class Finder:
         search.add_done_callback(self._searches.discard)
 
     async def _try_claims(self, callback: Callback) -> None:
-        while callback.claims and callback.task is None:
+        while callback.claims and callback.task_id is None:
             callback.tries += 1
+            attempt, purchase = callback.attempt, callback.purchase
             task = Task(
                 task_id=callback.claims.pop(0),
-                account=callback.account,
-                endpoint=callback.endpoint,
-                image_num=callback.images,
-                submitted_at=callback.sent_at,
+                account=attempt.account,
+                endpoint=purchase.endpoint,
+                image_num=purchase.images,
+                submitted_at=attempt.announced_at,
             )
             if await self._knows(task):
                 await self._found(callback, task)
@@ -75,14 +76,11 @@ class Finder:
         return True
 
     async def _found(self, callback: Callback, task: Task) -> None:
-        purchases, purchase = self._buyer.purchases, callback.purchase
-        self._buyer.callbacks.found(callback, task, anyio.current_time())
-        if (
-            purchase is None or purchase.state is not State.UNCERTAIN
-        ):  # bought again meanwhile: this is one more
-            purchase = Purchase(None, callback.endpoint, callback.images, state=State.UNCERTAIN)
+        self._buyer.callbacks.found(callback, task.task_id, loop_time())
+        bought = Bought(loop_time(), task, callback.attempt.number or None)
         try:
-            await purchases.record(purchase, Bought(anyio.current_time(), task))
-        except Exception:  # noqa: BLE001 - whoever waits for the task must still be told
+            await self._buyer.purchases.record(callback.purchase, bought)
+        except Exception:  # noqa: BLE001 - the caller that waits for the task must still be told
             _log.exception("task %s was found again, but could not be recorded", task.task_id)
-        callback.found.set()
+        if callback.recovered is not None:
+            callback.recovered.set()

@@ -3,8 +3,8 @@
 A body is a recipe (`HTTPRequest.body`). Its length is known before the first byte; its text is never whole in
 memory unless it is small. Encoding is quick (about 1 ms a megabyte) but a loop that writes to a fast link
 never suspends by itself, so 32 pictures would hold the event loop for seconds. Therefore everything that goes
-out shares one `Turns`: so many bytes in one turn of the loop, first come first served, whatever the number of
-uploads.
+out shares one `WriteScheduler`: so many bytes in one turn of the loop, first come first served, whatever the
+number of uploads.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ def _text_of(parts: tuple[BodyPart, ...]) -> Iterator[bytes | memoryview]:
 
 
 @frozen(kw_only=True)
-class TurnStatistics:
+class WriteSchedulerStatistics:
     """How busy the turns of the loop are."""
 
     waiting: int
@@ -86,7 +86,7 @@ class TurnStatistics:
 
 
 @define(eq=False, repr=False)
-class Turns:
+class WriteScheduler:
     """Shares the turns of one event loop among everything that goes out."""
 
     budget: int = 2 * TEXT_SLICE
@@ -99,11 +99,11 @@ class Turns:
         self._left = self.budget
 
     def __repr__(self) -> str:
-        return f"<Turns of {self.budget} bytes, {self._left} left, {len(self._waiting)} waiting>"
+        return f"<WriteScheduler of {self.budget} bytes, {self._left} left, {len(self._waiting)} waiting>"
 
-    def statistics(self) -> TurnStatistics:
+    def statistics(self) -> WriteSchedulerStatistics:
         """How much waits now."""
-        return TurnStatistics(waiting=len(self._waiting), budget=self.budget)
+        return WriteSchedulerStatistics(waiting=len(self._waiting), budget=self.budget)
 
     def enter(self, size: int) -> bool:
         """Take room in this turn. False: it is full, or others wait already: await `later`."""

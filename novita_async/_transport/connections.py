@@ -1,84 +1,134 @@
-"""Connections to a host: how they come about, whether they still live, and why they do not.
+"""Connections to a host: sessions, proxies, whether a connection still lives, and why one does not.
 
 * A kept-alive connection on which something has arrived before anything was asked is being closed by its
-  server, and aiohttp would take a late 408 on it for the answer. No request goes out on it, nor a submission
-  on one that idled for long: another connection is taken, at once.
+  server, or carries the answer to something else. No request goes out on such a connection, nor a submission
+  on one that idled for long: another one is taken, at once.
 * aiohttp's exceptions, and the frames in their tracebacks, hold the Authorization header. They are turned
   into a few words and dropped, never chained.
 """
 
 import asyncio
 import os
+import re
 import select
+import ssl
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, TypedDict
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
-from attrs import define, field, frozen
+from attrs import field, frozen
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed
 from novita_async._version import __version__
 from novita_async.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from aiohttp.client import ClientRequest
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
-
 USER_AGENT: Final = f"novita-async/{__version__}"
 KEEPALIVE: Final = 4.0
 """Seconds that a connection may idle and still be used. Common servers close after 5 s or more."""
 LAST_USED: Final[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
-"""When the protocols of connections carried their last answer. A session of the user's has a patience of its
-own with idle connections, or none."""
+"""When the protocols of connections carried their last answer. A session of the user's keeps idle connections
+for a time of its own, or for ever."""
+
+
+class HeadLimits(TypedDict):
+    """How much head an answer may have, as aiohttp's arguments."""
+
+    max_line_size: int
+    max_field_size: int
+    max_headers: int
+
+
+HEAD_LIMITS: Final = HeadLimits(max_line_size=128 * 1024, max_field_size=128 * 1024, max_headers=2000)
+"""aiohttp's own 8,190 bytes are too few for a long Content-Security-Policy, and a head that is not read
+leaves a purchase uncertain."""
 _TURNS_TO_READ: Final = 4
-"""Turns of the loop from bytes in the socket to the caller who waits for the answer."""
+"""Turns of the loop from bytes in the socket to the task that waits for the answer."""
 
 
 # --- What went wrong ----------------------------------------------------------------------------------------
 
-_CAUSES: Final[tuple[tuple[type[Exception], Delivery, str], ...]] = (
-    (aiohttp.ClientProxyConnectionError, Delivery.NOT_SENT, "the proxy cannot be reached"),
-    (aiohttp.ClientHttpProxyError, Delivery.NOT_SENT, "the proxy refused to connect"),
-    (aiohttp.ClientConnectorDNSError, Delivery.NOT_SENT, "the host name cannot be resolved"),
-    (aiohttp.ClientConnectorCertificateError, Delivery.NOT_SENT, "the server's certificate is not valid"),
-    (aiohttp.ServerFingerprintMismatch, Delivery.NOT_SENT, "the server's certificate is another one"),
-    (aiohttp.ClientConnectorSSLError, Delivery.NOT_SENT, "TLS failed"),
-    (aiohttp.ClientConnectorError, Delivery.NOT_SENT, "the server cannot be reached"),
-    (aiohttp.ConnectionTimeoutError, Delivery.NOT_SENT, "no connection in time"),
-    (aiohttp.InvalidURL, Delivery.NOT_SENT, "not a URL"),
-    (aiohttp.SocketTimeoutError, Delivery.UNKNOWN, "no answer in time"),
-    (aiohttp.ServerDisconnectedError, Delivery.UNKNOWN, "the server closed the connection"),
-    (aiohttp.ClientPayloadError, Delivery.UNKNOWN, "the answer broke off or cannot be decompressed"),
-    (aiohttp.ClientResponseError, Delivery.UNKNOWN, "the answer is not HTTP"),
-    (HttpProcessingError, Delivery.UNKNOWN, "the answer is not HTTP"),
-    (aiohttp.ClientConnectionResetError, Delivery.UNKNOWN, "the connection broke"),
-    (aiohttp.ClientOSError, Delivery.UNKNOWN, "the connection broke"),
-    (aiohttp.ClientConnectionError, Delivery.UNKNOWN, "the connection broke"),
-    (TimeoutError, Delivery.UNKNOWN, "no answer in time"),
-    (OSError, Delivery.UNKNOWN, "the connection broke"),
+_CAUSES: Final[tuple[tuple[type[Exception], Delivery, str, bool | None], ...]] = (
+    (aiohttp.ClientProxyConnectionError, Delivery.NOT_SENT, "the proxy cannot be reached", True),
+    (aiohttp.ClientHttpProxyError, Delivery.NOT_SENT, "the proxy refused to connect", True),
+    (aiohttp.ClientConnectorDNSError, Delivery.NOT_SENT, "the host name cannot be resolved", None),
+    (
+        aiohttp.ClientConnectorCertificateError,
+        Delivery.NOT_SENT,
+        "the server's certificate is not valid",
+        False,
+    ),
+    (aiohttp.ServerFingerprintMismatch, Delivery.NOT_SENT, "the server's certificate is another one", False),
+    (aiohttp.ClientConnectorSSLError, Delivery.NOT_SENT, "TLS failed", None),
+    (aiohttp.ClientConnectorError, Delivery.NOT_SENT, "the server cannot be reached", True),
+    (aiohttp.ConnectionTimeoutError, Delivery.NOT_SENT, "no connection in time", True),
+    (aiohttp.InvalidURL, Delivery.NOT_SENT, "not a URL", False),
+    (aiohttp.SocketTimeoutError, Delivery.UNKNOWN, "no answer in time", True),
+    (aiohttp.ServerDisconnectedError, Delivery.UNKNOWN, "the server closed the connection", True),
+    (aiohttp.ClientPayloadError, Delivery.UNKNOWN, "the answer broke off or cannot be decompressed", True),
+    (aiohttp.ClientResponseError, Delivery.UNKNOWN, "the answer is not HTTP", True),
+    (HttpProcessingError, Delivery.UNKNOWN, "the answer is not HTTP", True),
+    (aiohttp.ClientConnectionResetError, Delivery.UNKNOWN, "the connection broke", True),
+    (aiohttp.ClientOSError, Delivery.UNKNOWN, "the connection broke", True),
+    (aiohttp.ClientConnectionError, Delivery.UNKNOWN, "the connection broke", True),
+    (TimeoutError, Delivery.UNKNOWN, "no answer in time", True),
+    (OSError, Delivery.UNKNOWN, "the connection broke", True),
 )
-"""The first that fits, in words that can hold no secret. Its delivery counts where no body tells more."""
+"""The first that fits, in words that can hold no secret; its delivery, which counts where no body tells more;
+and whether it passes by itself. None: as an outage does where the host was reached before, else never."""
+
+_BROKE_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""TLS errors that are a connection's end, as of a server that restarts."""
+_OPENSSL: Final = re.compile(
+    r"\[(?:SSL|X509)\b.*?\] (?:certificate verify failed: )?(.*?)\.?(?: \(_ssl\.c:\d+\))?$"
+)
+"""OpenSSL's own words in the text of an error, between the names of functions and files."""
+_HINTS: Final = {"wrong version number": "is it http?", "http request": "is it http?"}
 
 
-def explain(error: BaseException) -> tuple[Delivery, str]:
-    """How far an exchange without a body got, and why not further."""
+@frozen
+class Cause:
+    """Why an exchange without a body failed."""
+
+    delivery: Delivery
+    """How far it got."""
+    words: str
+    """In words that hold no secret."""
+    passes: bool = True
+    """Whether waiting can help."""
+
+
+def explain(error: BaseException, *, reached: bool = False) -> Cause:
+    """Say how far an exchange without a body got, and why not further.
+
+    Args:
+        error: What aiohttp or the system has raised.
+        reached: Whether the host was reached before, so that it exists and speaks TLS.
+    """
     if isinstance(error, DeliveryFailed):
-        return error.delivery, error.cause
-    for kind, delivery, words in _CAUSES:
+        return Cause(error.delivery, error.cause, error.passes)
+    for kind, delivery, words, passes in _CAUSES:
         if isinstance(error, kind):
-            return delivery, words + _errno_of(error)
-    return Delivery.UNKNOWN, type(error).__name__
+            broke_off = isinstance(getattr(error, "os_error", None), _BROKE_OFF)
+            return Cause(
+                delivery, words + _system_words(error), reached or broke_off if passes is None else passes
+            )
+    return Cause(Delivery.UNKNOWN, type(error).__name__)
 
 
-def _errno_of(error: BaseException) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    return f" ({os.strerror(number)})" if number and number > 0 else ""
+def _system_words(error: BaseException) -> str:
+    """What the system says about an error. OpenSSL's errors carry a number too, which is no errno."""
+    if not isinstance(error, OSError) or not error.errno:
+        return ""
+    openssl = _OPENSSL.search(error.strerror or "")
+    if openssl:
+        words = openssl[1][:1].lower() + openssl[1][1:] if openssl[1][1:2].islower() else openssl[1]
+        return f": {words}" + "".join(f": {hint}" for sign, hint in _HINTS.items() if sign in words)
+    return f" ({os.strerror(error.errno)})" if error.errno > 0 else ""
 
 
 # --- Sessions -----------------------------------------------------------------------------------------------
@@ -146,105 +196,32 @@ def has_news(transport: asyncio.BaseTransport | None) -> bool:
     return bool(poll.poll(0))
 
 
+def in_lower_case(headers: Mapping[str, str]) -> dict[str, str]:
+    """Header names of an answer as `HTTPResponse` has them."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
 async def turn_to_read() -> None:
+    """Let the loop read what has come, and hand it on."""
     for _ in range(_TURNS_TO_READ):
         await asyncio.sleep(0)
 
 
-class LiveConnector(aiohttp.TCPConnector):
-    """Hands out no connection that its server has begun to close."""
-
-    _used: Final[WeakSet[object]] = WeakSet()
-    """Protocols of the connections that were handed out, in all connectors."""
-
-    async def connect(
-        self,
-        req: "ClientRequest",
-        traces: list["Trace"],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
-    ) -> "Connection":
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            is_new = connection.protocol not in self._used
-            if _is_usable(connection) or await _is_usable_after_reading(connection):
-                if is_new:
-                    self._used.add(connection.protocol)
-                return connection
-            connection.close()
-            if is_new:
-                raise aiohttp.ServerDisconnectedError
-
-
-async def _is_usable_after_reading(connection: "Connection") -> bool:
-    try:
-        await turn_to_read()
-    except BaseException:
-        connection.close()
-        raise
-    return _is_usable(connection)
-
-
-def _is_usable(connection: "Connection") -> bool:
-    transport, protocol = connection.transport, connection.protocol
-    if transport is None or protocol is None or transport.is_closing():
-        return False
-    return not protocol.should_close and not has_news(transport)
-
-
 def new_session(
-    headers: Mapping[str, str], timeout: aiohttp.ClientTimeout, proxy: URL | None = None
+    connector: aiohttp.BaseConnector,
+    headers: Mapping[str, str],
+    timeout: aiohttp.ClientTimeout,
+    proxy: URL | None = None,
 ) -> aiohttp.ClientSession:
-    """Make a session without cookies and without a bound of its own: what is in flight is bounded elsewhere.
+    """Make a session without cookies.
 
     With a proxy no header may be secret: aiohttp sends a session's headers to its proxy too.
     """
     return aiohttp.ClientSession(
-        connector=LiveConnector(limit=0, keepalive_timeout=KEEPALIVE),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         timeout=timeout,
         proxy=proxy,
+        **HEAD_LIMITS,
     )
-
-
-@define(eq=False, repr=False)
-class ShortWay:
-    """Small requests, written straight to the connections of a session of ours.
-
-    What `ClientSession.request` does for one request costs three times as much as the exchange itself:
-    cookies, redirects, middlewares, a task that writes. None of it is used here. Of aiohttp there remain its
-    connector (names, TLS, connections kept alive) and the parser of its connections.
-    """
-
-    _connector: aiohttp.BaseConnector
-    _asking: aiohttp.ClientRequest
-    """Tells the connector where to, and has the headers that all requests share."""
-    _timeout: aiohttp.ClientTimeout
-    _lines: bytes = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        lines = [f"{name}: {value}\r\n" for name, value in self._asking.headers.items()]
-        self._lines = "".join(lines).encode()
-
-    @classmethod
-    def of(cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout) -> "ShortWay":
-        """Make the short way of a session to a host."""
-        asking = aiohttp.ClientRequest(
-            "GET", url, headers=session.headers, loop=asyncio.get_running_loop(), session=session
-        )
-        return cls(cast("aiohttp.BaseConnector", session.connector), asking, timeout)
-
-    async def connect(self) -> "Connection":
-        """Take a connection that its server has not begun to close."""
-        try:
-            return await self._connector.connect(self._asking, [], self._timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
-
-    def head(self, method: str, target: str, length: int) -> bytes:
-        """Everything before the body."""
-        start = f"{method} {target} HTTP/1.1\r\n".encode()
-        if method == "GET":
-            return b"".join((start, self._lines, b"\r\n"))
-        what = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
-        return b"".join((start, self._lines, what))

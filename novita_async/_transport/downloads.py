@@ -9,7 +9,8 @@ from attrs import define, field
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed, NotAURLError
-from novita_async._transport.connections import USER_AGENT, Proxies, explain, new_session
+from novita_async._transport.connections import USER_AGENT, Proxies, explain, in_lower_case, new_session
+from novita_async._transport.fast_path import connector
 
 _LEAST: Final = 64 * 1024
 """Bytes in a chunk, but the last: small ones cost a file write each."""
@@ -38,8 +39,8 @@ def _next_hop(here: URL, response: aiohttp.ClientResponse) -> URL | None:
 
 
 @define(eq=False)
-class _Download:
-    """One file on its way."""
+class AiohttpDownload:
+    """A file on its way, as `Download` says."""
 
     _response: aiohttp.ClientResponse
 
@@ -50,7 +51,7 @@ class _Download:
     @property
     def headers(self) -> Mapping[str, str]:
         """Names in lower case. The length is left out where it is that of compressed bytes."""
-        headers = {name.lower(): value for name, value in self._response.headers.items()}
+        headers = in_lower_case(self._response.headers)
         if headers.get("content-encoding", "identity") != "identity":
             headers.pop("content-length", None)
         return headers
@@ -70,8 +71,8 @@ class _Download:
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            _, cause = explain(error)
-        raise DeliveryFailed(Delivery.UNKNOWN, cause, status=self.status)
+            cause = explain(error)
+        raise DeliveryFailed(Delivery.UNKNOWN, cause.words, status=self.status)
 
 
 @define(eq=False)
@@ -86,11 +87,11 @@ class AiohttpDownloader:
     _proxies: Proxies = field(init=False, factory=Proxies)
 
     @asynccontextmanager
-    async def open(self, url: str, /) -> AsyncGenerator[_Download]:
+    async def open(self, url: str, /) -> AsyncGenerator[AiohttpDownload]:
         """Ask for one file; a few redirects are followed, but never from https to http."""
         response = await self._follow(_read_url(url))
         try:
-            yield _Download(response)
+            yield AiohttpDownload(response)
         finally:
             response.close()
 
@@ -111,13 +112,15 @@ class AiohttpDownloader:
     async def _get(self, url: URL) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = new_session(
+                connector(),
                 {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
                 aiohttp.ClientTimeout(total=None, connect=self.connect_timeout, sock_read=self.read_timeout),
             )
         try:
             return await self._session.get(url, proxy=self._proxies.for_url(url), allow_redirects=False)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            failed = DeliveryFailed(*explain(error))
+            cause = explain(error)
+            failed = DeliveryFailed(cause.delivery, cause.words, passes=cause.passes)
         except ValueError:  # a host or a port that no name server and no socket could take
             failed = NotAURLError("not a URL")
         raise failed

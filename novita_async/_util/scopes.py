@@ -3,12 +3,15 @@
 import asyncio
 import signal
 import threading
+from asyncio.tasks import _unregister_task
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+
+T = TypeVar("T")
 
 _TERMINATED: Final = 128 + signal.SIGTERM
 
@@ -31,14 +34,62 @@ async def task_group() -> AsyncGenerator[TaskGroup]:
         raise failure
 
 
-async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:
-    """Run work in a task of its own, and wait for it.
+@asynccontextmanager
+async def background(
+    work: Coroutine[Any, Any, None], ended: Callable[[BaseException | None], object]
+) -> AsyncGenerator[None]:
+    """Run work beside the block, in a task of its own; leaving the block cancels it and waits for its end.
 
-    Who is cancelled meanwhile waits for `grace()` seconds more, then cancels the work, and goes on being
-    cancelled when it has ended. No scope can shield from a cancellation that comes from asyncio itself, such
-    as a timeout of the user's; only a task apart can. A task group would do the same at twice the cost.
+    No scope is entered in the caller's task, so the block may be entered in one task and left in another, as
+    generators and fixtures do. `ended` is called once the work is done, with what it raised.
     """
     task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(lambda done: ended(None if done.cancelled() else done.exception()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await _outlive(task)
+
+
+def resolve(future: "asyncio.Future[T]", value: T) -> None:
+    """Give a result to a future that may have been cancelled meanwhile."""
+    if not future.done():
+        future.set_result(value)
+
+
+async def _outlive(task: "asyncio.Task[None]") -> None:
+    """Wait until a task has ended; a cancellation that comes meanwhile is passed on afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as again:
+                cancelled = again
+    if cancelled is not None:
+        raise cancelled
+
+
+def _unlisted(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """Run work in a task that `asyncio.all_tasks` does not list.
+
+    Whatever cancels every task, as `asyncio.run` does in its end, cancels the task that waits for this one,
+    and that one waits on. Listed, this one would be broken off at once.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    _unregister_task(task)
+    return task
+
+
+async def run_shielded(work: Coroutine[Any, Any, None], grace: Callable[[], float]) -> None:
+    """Run *work* in a task of its own. If the caller is cancelled, the work gets `grace()` more seconds.
+
+    Then the work is cancelled, and once it has ended the cancellation of the caller goes on. No scope can
+    shield from a cancellation that comes from asyncio itself, such as a timeout of the user's; only a task
+    apart can. A task group would do the same at twice the cost.
+    """
+    task = _unlisted(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -46,12 +97,12 @@ async def see_through(work: Coroutine[Any, Any, None], grace: Callable[[], float
         raise
 
 
-async def see_out(work: Coroutine[Any, Any, None], grace: float) -> None:
-    """Run what somebody who is being cancelled has left, for `grace` seconds, then cancel it.
+async def finish_detached(work: Coroutine[Any, Any, None], grace: float) -> None:
+    """Finish work that a cancelled task handed over, within *grace* seconds; then cancel it.
 
     However short the grace is, the work is begun, so that it can tidy up.
     """
-    await _ended(asyncio.get_running_loop().create_task(work), grace)
+    await _ended(_unlisted(work), grace)
 
 
 async def _ended(task: "asyncio.Task[None]", grace: float) -> None:

@@ -20,6 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
+from novita_async._policy.believing import FailedPoll, Verdict, files_may_come, verdict
 from novita_async._policy.hinting import GRACE
 from novita_async._policy.polling.schedule import (
     Polling,
@@ -32,7 +33,7 @@ from novita_async._policy.polling.schedule import (
 from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
 from novita_async._util.scopes import task_group
-from novita_async.errors import APIError, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
+from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Finished, Polled
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import Request
@@ -48,7 +49,6 @@ NET_GROWTH: Final = 0.5
 """A task that the net has found running is left to its event for this part of its age more."""
 
 _SOME: Final = 64
-_NOT_FOUND: Final = 404
 
 _STATES: Final[Mapping[str, str]] = {
     TaskStatus.QUEUED: "queued",
@@ -77,6 +77,10 @@ class _Record:
     last_error: NovitaError | None = None
     doubted_at: float | None = None
     """When polls began to fail; None: the last one did not."""
+    denied_at: float | None = None
+    """When the service began to say that there is no such task."""
+    empty_at: float | None = None
+    """When the task was first seen finished without files."""
 
     @property
     def deadline(self) -> float:
@@ -411,7 +415,13 @@ class Watcher:
     def _learn(self, record: _Record, snapshot: Snapshot, now: float) -> Outcome | None:
         record.task = snapshot.task
         record.last_status = intern(snapshot.status)  # one for all tasks
-        record.last_error = record.doubted_at = None
+        record.last_error = record.doubted_at = record.denied_at = None
+        result = snapshot.result
+        if result is not None and not result.artifacts:
+            record.empty_at = now if record.empty_at is None else record.empty_at
+            if files_may_come(now, record.empty_at):
+                record.schedule.missed(snapshot.task.task_id, now, self._asker.jitter(), None)
+                return None
         record.schedule.saw(snapshot.task.task_id, _sighting(snapshot), now, self._asker.jitter())
         if snapshot.state == "failed":
             failed = TaskFailed(
@@ -421,33 +431,39 @@ class Watcher:
                 reason=snapshot.status,
             )
             return Failed(task=snapshot.task, request=record.request, error=failed)
-        if snapshot.result is not None:
-            return Succeeded(result=snapshot.result, request=record.request)
+        if result is not None and not result.artifacts:
+            empty = NoImages(task_id=result.task.task_id, account=result.task.account, extra=result.extra)
+            return Failed(task=result.task, request=record.request, error=empty)
+        if result is not None:
+            return Succeeded(result=result, request=record.request)
         self._show(snapshot)
         return None
 
     def _doubt(self, record: _Record, error: NovitaError, now: float) -> Outcome | None:
         """Ride out a poll that failed in a passing way; end where it cannot pass."""
         record.last_error = error
-        if not error.retryable and not self._may_be_too_early(record, error, now):
-            return Failed(task=record.task, request=record.request, error=error)
-        if record.doubted_at is None:
-            record.doubted_at = now
-        if now - record.doubted_at > self._polling.patience:
-            return record.unfinished(now)
-        hint = error.retry_after if isinstance(error, APIError) else None
-        record.schedule.missed(record.task.task_id, now, self._asker.jitter(), hint)
-        return None
-
-    def _may_be_too_early(self, record: _Record, error: NovitaError, now: float) -> bool:
-        """Whether "no such task" may only mean that the service's parts have not told each other yet."""
-        submitted_at = record.task.submitted_at
-        unknown = (
-            isinstance(error, TaskNotFound) or error.status == _NOT_FOUND
-        )  # in whatever words it is told
-        if not unknown or submitted_at is None:
-            return False
-        return now - submitted_at < self._polling.not_found_grace
+        began_at = now if record.doubted_at is None else record.doubted_at
+        record.doubted_at = max(began_at, self._asker.pool.doubts_count_from(record.task.account, now))
+        unknown = isinstance(error, TaskNotFound)
+        poll = FailedPoll(
+            passes=error.retryable,
+            no_such_task=unknown,
+            failing_since=record.doubted_at,
+            denied_since=record.denied_at,
+            submitted_at=record.task.submitted_at,
+            seen=record.last_status is not None,
+        )
+        if unknown and record.denied_at is None:
+            record.denied_at = now
+        match verdict(poll, now, error_timeout=self._polling.patience, grace=self._polling.not_found_grace):
+            case Verdict.END:
+                return Failed(task=record.task, request=record.request, error=error)
+            case Verdict.GIVE_UP:
+                return record.unfinished(now)
+            case Verdict.RIDE_OUT:
+                hint = error.retry_after if isinstance(error, APIError) else None
+                record.schedule.missed(record.task.task_id, now, self._asker.jitter(), hint)
+                return None
 
 
 def _net_pause(record: _Record, now: float) -> float:
@@ -457,7 +473,7 @@ def _net_pause(record: _Record, now: float) -> float:
 
 def _has_ended(outcome: Outcome) -> bool:
     return isinstance(outcome, Succeeded) or (
-        isinstance(outcome, Failed) and isinstance(outcome.error, TaskFailed)
+        isinstance(outcome, Failed) and isinstance(outcome.error, TaskFailed | NoImages)
     )
 
 

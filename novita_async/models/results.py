@@ -122,7 +122,7 @@ class ImageResult:
             NoImages: success without a single one.
         """
         if not self.images:
-            raise NoImages(task_id=self.task.task_id, account=self.task.account)
+            raise NoImages(task_id=self.task.task_id, account=self.task.account, extra=self.extra)
         return self.images
 
 

@@ -43,7 +43,7 @@ from novita_async.testing.painting import Painting
 from novita_async.testing.pictures import sample_picture
 from novita_async.testing.server import SimulatorServer, run_server, serve
 from novita_async.testing.simulation import Simulation
-from novita_async.testing.transport import SimulatedTransport, TransportStatistics
+from novita_async.testing.transport import SimulatedTransport, SimulatedTransportStatistics
 from novita_async.testing.wire import Exchange, Reply
 
 __all__ = [
@@ -60,12 +60,12 @@ __all__ = [
     "Painting",
     "Reply",
     "SimulatedTransport",
+    "SimulatedTransportStatistics",
     "Simulation",
     "Simulator",
     "SimulatorConfig",
     "SimulatorServer",
     "SimulatorStatistics",
-    "TransportStatistics",
     "VirtualTimeLoop",
     "Visit",
     "WebhookCall",

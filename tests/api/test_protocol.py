@@ -6,12 +6,14 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novita_async._api import protocol
+from novita_async._api import codec, protocol
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._policy.retrying import Failure
 from novita_async.errors import (
     APIError,
     AuthenticationFailed,
@@ -21,6 +23,7 @@ from novita_async.errors import (
     EndpointNotFound,
     ImageRejected,
     MalformedAnswer,
+    NotSent,
     NovitaError,
     PermissionDenied,
     RateLimited,
@@ -32,7 +35,7 @@ from novita_async.errors import (
 )
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import AnyTask, Img2Img, Txt2Img, Webhook
-from novita_async.models.results import Image
+from novita_async.models.results import Image, NsfwDetection
 from novita_async.tasks import Task
 from tests.helpers.payloads import load, named, picture
 
@@ -85,8 +88,8 @@ def test_a_callback_url_is_sent_where_there_is_a_place_for_it():
     plain = Txt2Img(model_name="m", prompt="p", width=512, height=512)
     taken = plain.with_extra(webhook=Webhook(url="https://mine.example/x"))
     other = AnyTask(path="/v3/async/upscale", body={})
-    assert [protocol.takes_callback(request) for request in (plain, taken, other)] == [True, False, False]
-    assert protocol.takes_callback(plain.with_extra(response_image_type="png"))
+    assert [request.takes_callback for request in (plain, taken, other)] == [True, False, False]
+    assert plain.with_extra(response_image_type="png").takes_callback
     (text,) = protocol.submission(plain, ENDPOINTS, "https://a.example/cb").body
     assert json.loads(text)["extra"] == {"webhook": {"url": "https://a.example/cb"}}
     assert protocol.submission(other, ENDPOINTS, "https://a.example/cb").body == (b"{}",)
@@ -243,10 +246,9 @@ def test_the_reason_decides_whatever_the_status(reason, cls, scope, retryable, s
 @pytest.mark.parametrize(("reason", "cls", "scope", "retryable"), TABLE)
 @pytest.mark.parametrize("status", [200, *STATUSES])
 def test_a_purchase_is_refused_only_if_the_answer_says_so(reason, cls, scope, retryable, status):
-    """A server that breaks is believed only where it says that it made no task."""
+    """A reason that says that no task was made is believed under every status; another leaves it to that."""
     problem = raised(submitted, error(reason, status), status)
-    broken = status >= 500 and reason not in {"CREATE_TASK_FAILED", "SERVICE_NOT_AVAILABLE", "BILLING_FAILED"}
-    if broken or (status == 200 and reason in OPEN):
+    if reason in OPEN and not 400 <= status < 500:
         assert (type(problem), problem.reason) == (SubmissionUncertain, reason)
     else:
         assert (type(problem), problem.scope, problem.retryable) == (cls, scope, retryable)
@@ -257,7 +259,7 @@ def test_a_purchase_is_refused_only_if_the_answer_says_so(reason, cls, scope, re
     ("status", "cls"),
     [
         (400, BadRequest), (401, AuthenticationFailed), (402, BalanceExhausted), (403, PermissionDenied),
-        (404, EndpointNotFound), (405, BadRequest), (408, ServerError), (409, BadRequest),
+        (404, EndpointNotFound), (405, BadRequest), (409, BadRequest), (410, EndpointNotFound),
         (413, ImageRejected), (422, BadRequest), (425, ServerError), (429, RateLimited), (451, BadRequest),
     ],
 )  # fmt: skip
@@ -279,25 +281,241 @@ def test_a_broken_service_is_asked_again(status):
 
 
 @pytest.mark.parametrize(
-    ("body", "cls"),
+    ("body", "cls", "retryable"),
     [
-        (b"route not found", EndpointNotFound),
-        (b"404 page not found", EndpointNotFound),
-        (b"", EndpointNotFound),
-        (error("API_NOT_FOUND"), EndpointNotFound),
-        (error("TASK_NOT_FOUND"), TaskNotFound),
-        (error(None), TaskNotFound),
+        (b"route not found", ServerError, True),
+        (b"404 page not found", ServerError, True),
+        (b"", ServerError, True),
+        (error("API_NOT_FOUND"), EndpointNotFound, False),
+        (error("TASK_NOT_FOUND"), TaskNotFound, False),
+        (error("NOT_FOUND"), TaskNotFound, False),
+        (error(None), TaskNotFound, True),
     ],
 )
-def test_a_404_about_a_task_is_the_task_if_the_route_answers_in_json(body, cls):
-    assert type(raised(seen, body, 404)) is cls
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_404_about_a_task_is_the_task_if_the_route_answers_in_json(status, body, cls, retryable):
+    """And final only where the service gives a reason."""
+    problem = raised(seen, body, status)
+    assert (type(problem), problem.retryable) == (cls, retryable)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 405, 408, 409, 413, 418, 425, 451, 499])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>Attention Required! | Cloudflare</html>", b"{}", {"message": "no"}]
+)
+def test_a_refused_poll_without_a_reason_is_not_the_service_s_word_and_passes(status, body):
+    problem = raised(seen, body, status)
+    assert (type(problem), problem.retryable, problem.scope) == (ServerError, True, "request")
+    assert (problem.status, problem.task_id) == (status, TASK.task_id)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refused_poll_with_a_new_reason_is_the_service_s_word(status):
+    assert not raised(seen, error("A_REASON_OF_NEXT_YEAR"), status).retryable
+    assert type(raised(seen, b"", 429)) is RateLimited
+
+
+def test_a_question_about_no_task_is_refused_by_its_status():
+    """A page instead of the balance says at once that the address is wrong."""
+    assert type(raised(protocol.read_balance, response(b"<html>", 404))) is EndpointNotFound
+    assert not raised(protocol.read_balance, response(b"<html>", 403)).retryable
+
+
+# --- Gateways -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (521, b"<html>521</html>"),
+        (523, b""),
+        (525, b"error code: 525"),
+        (526, b"{}"),
+        (530, b"error code: 1016"),
+        (530, b'<span>Error</span> <span class="cf-error-code">1016</span>'),
+        (530, b'{"error_code":1016,"title":"Error 1016: Origin DNS error"}'),
+        (530, b"error code: 1001"),
+    ],
+)
+def test_a_gateway_that_did_not_reach_the_service_has_bought_nothing(status, body):
+    problem = raised(submitted, body, status)
+    assert (type(problem), problem.retryable, problem.status) == (NotSent, True, status)
+    assert str(problem).startswith(
+        f"not sent: the gateway answered {status}: the service could not be reached"
+    )
+    assert protocol.failed_purchase(status, problem) == Failure(perhaps_bought=False, passes=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (520, b""),
+        (522, b"error code: 522"),
+        (524, b""),
+        (527, b""),
+        (530, b"error code: 1033"),
+        (530, b"error code: 10160"),
+        (530, b""),
+        (502, b"error code: 1016"),
+    ],
+)
+def test_a_gateway_that_may_have_reached_the_service_leaves_the_purchase_uncertain(status, body):
+    problem = raised(submitted, body, status)
+    assert type(problem) is SubmissionUncertain
+    assert protocol.failed_purchase(status, problem) == Failure(perhaps_bought=True, passes=True)
+
+
+def test_a_reason_counts_before_a_gateway_s_status():
+    assert type(raised(submitted, error("INVALID_API_KEY"), 521)) is AuthenticationFailed
+    assert type(raised(seen, b"error code: 1016", 530)) is ServerError
+
+
+@pytest.mark.parametrize(
+    ("body", "cls", "passes"),
+    [
+        (b"", SubmissionUncertain, True),
+        (b"<html>408 Request Time-out</html>", SubmissionUncertain, True),
+        ({"message": "timeout"}, SubmissionUncertain, True),
+        (error("REQUEST_TIMEOUT", 408), ServerError, True),
+        (error("UNKNOWN", 408), ServerError, True),
+        (error("VALIDATOR", 408), BadRequest, False),
+    ],
+)
+def test_a_408_to_a_purchase_says_no_only_with_a_reason(body, cls, passes):
+    problem = raised(submitted, body, 408)
+    failed = protocol.failed_purchase(408, problem)
+    assert (type(problem), failed.passes) == (cls, passes)
+    assert failed.perhaps_bought == (cls is SubmissionUncertain)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "passes"),
+    [
+        (400, "RATE_LIMIT_EXCEEDED", True), (403, "RATE_LIMIT_EXCEEDED", True),
+        (500, "server_overload", True),
+        (400, "GET_RESULT_FAILED", True), (403, "UNKNOWN", True), (429, "NOT_ENOUGH_BALANCE", False),
+        (429, "ANONYMOUS_ACCESS_QUOTA_EXCEEDS", False), (400, "TASK_FAILED", False), (429, None, True),
+        (425, None, True), (400, None, False), (503, "SERVICE_NOT_AVAILABLE", True), (400, "NEW", False),
+    ],
+)  # fmt: skip
+def test_whether_a_refused_purchase_is_tried_again_is_said_by_its_reason_first(status, reason, passes):
+    problem = raised(submitted, error(reason, status), status)
+    assert isinstance(problem, APIError)
+    assert problem.retryable == passes
+    wait = protocol.failed_purchase(status, problem, 7.0)
+    assert wait == Failure(perhaps_bought=False, passes=passes, retry_after=7.0)
+
+
+@pytest.mark.parametrize(("reason", "passes"), [("TASK_FAILED", False), ("UNKNOWN", True), (None, True)])
+def test_what_is_uncertain_can_still_be_final(reason, passes):
+    """Somebody who risks paying twice does not send what would be refused again."""
+    problem = raised(submitted, error(reason, 500), 500)
+    assert protocol.failed_purchase(500, problem) == Failure(perhaps_bought=True, passes=passes)
+    assert not problem.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "passes"),
+    [(200, {"task_id": "t"}, True), (200, b"", True), (500, b"", True), (302, b"", False), (307, b"", False)],
+)
+def test_an_answer_to_half_a_request_buys_nothing(status, body, passes):
+    """A redirect, which is not followed, would come again."""
+    answer = attrs.evolve(response(body, status), early=True)
+    problem = raised(protocol.read_submission, answer, PATH, 4)
+    assert (type(problem), problem.retryable, problem.status) == (NotSent, passes, status)
+    refused = attrs.evolve(response(error("ILLEGAL_PROMPT"), 400), early=True)
+    assert type(raised(protocol.read_submission, refused, PATH, 4)) is ContentRejected
+
+
+@pytest.mark.parametrize(
+    ("status", "plain"), [(200, False), (302, True), (400, True), (499, True), (500, False), (521, True)]
+)
+def test_some_statuses_say_enough_where_the_rest_broke_off(status, plain):
+    assert protocol.is_plain(status) == plain
+
+
+# --- Odd JSON -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"task_id":"t-1","eta":NaN}',
+        b'{"eta":-Infinity,"task_id":"t-1"}',
+        b'{"task_id":"t-1","msg":"ok \\ud83d"}',
+        b'{"task_id":"t-1","\\udc00":1}',
+        b'{"task_id":"t-1","eta":1e999}',
+        b'{"task_id":"t-1","eta":' + b"9" * 5000 + b"}",
+        b'{"task_id":"t-1","msg":"two\nlines\tand \x01"}',
+        b'{"task_id":"t-1","msg":"\xff\xfe"}',
+        b' \n{"task_id":"t-1"}\n<!-- proxied -->',
+        '{"task_id":"t-1"}'.encode("utf-16"),
+        b'{"data":{"task_id":"t-1","eta":NaN}}',
+        b'{"task_id":"t-1","eta":,}',
+        b'{\'code\':0,"task_id": "t-1"}',
+    ],
+)
+def test_an_id_in_odd_json_is_read(body):
+    """What other parsers write and take spoils only the value it stands in; the task is paid."""
+    assert submitted(body) == "t-1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"task_id":"t-1', b'<a>"task_id":"t-1",</a>', b'[{"task_id":"t-1"}]', b'{"x":"task_id":"t-1" x'],
+)
+def test_an_id_that_is_not_certainly_whole_is_not_believed(body):
+    assert type(raised(submitted, body)) is SubmissionUncertain
+
+
+def test_a_finished_task_in_odd_json_ends():
+    text = (
+        b'{"task": {"status": "TASK_STATUS_SUCCEED", "eta": NaN}, "extra": {"seed": "1", "x": Infinity, '
+        b'"note": "cut \\ud83d", "whole": "\\ud83d\\ude00"}, "images": [{"image_url": "https://r/1", '
+        b'"nsfw_detection_result": {"valid": true, "confidence": NaN}}]}'
+    )
+    result = seen(text).result
+    assert result.images[0].nsfw == NsfwDetection(checked=True, confidence=None)
+    assert result.extra == {"seed": "1", "x": None, "note": "cut \ufffd", "whole": "\U0001f600"}
+    assert result.seed == 1
+
+
+def test_a_failed_task_in_odd_json_ends():
+    snapshot = seen(b'{"task": {"status": "TASK_STATUS_FAILED", "reason": "x \\ud83d"}}')
+    assert (snapshot.state, snapshot.explanation) == ("failed", "x \ufffd")
+
+
+def test_a_running_task_in_odd_json_is_seen():
+    snapshot = seen(b'{"task": {"status": "TASK_STATUS_PROCESSING", "progress_percent": 40, "eta": NaN}}')
+    assert (snapshot.state, snapshot.progress_percent, snapshot.eta) == ("running", 40.0, None)
+
+
+def test_a_reason_in_odd_json_is_read():
+    problem = raised(submitted, b'{"reason":"RATE_LIMIT_EXCEEDED","message":"\\ud83d","wait":NaN}', 400)
+    assert (type(problem), problem.message) == (RateLimited, "\ufffd")
+    problem.message.encode()
+
+
+def test_an_event_in_odd_json_names_its_task():
+    assert protocol.read_event(b'{"payload":{"task":{"task_id":"t","eta":NaN,"reason":"\\udfff"}}}') == "t"
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_lenient_reading_gives_json_or_says_that_there_is_none(text):
+    """Whatever it gives can be written as JSON again."""
+    try:
+        value = codec.parse_leniently(text)
+    except codec.Unreadable:
+        return
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
 
 
 def test_a_route_that_is_not_served_names_its_path():
     problem = raised(submitted, b"route not found", 404)
     assert problem.endpoint == PATH
     assert str(problem).startswith(f"404: {PATH} is not served (route not found): nothing was bought")
-    assert "404: this route is not served (no explanation given)" in str(raised(seen, b"", 404))
+    other = raised(protocol.read_balance, response(b"", 404))
+    assert "404: this route is not served (no explanation given)" in str(other)
 
 
 @pytest.mark.parametrize(
@@ -323,6 +541,15 @@ def test_metadata_is_kept_as_text():
     problem = raised(seen, error("VALIDATOR", metadata={"field": "prompt", "limit": 1024, "odd": []}), 400)
     assert problem.metadata == {"field": "prompt", "limit": "1024", "odd": ""}
     assert raised(seen, error("VALIDATOR", metadata=None), 400).metadata == {}
+
+
+def test_advice_about_a_poll_depends_on_whether_asking_again_can_help():
+    assert "paid; once the cause is removed, ask again: novita" in str(raised(seen, error("VALIDATOR"), 400))
+
+
+def test_a_refused_purchase_without_a_reason_may_be_the_word_of_a_proxy():
+    assert "perhaps a proxy refused this" in str(raised(submitted, b"<html>", 403))
+    assert "check what this account may use" in str(raised(submitted, error("ACCESS_DENY"), 403))
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500])

@@ -5,14 +5,13 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from functools import cache
 
 import attrs
 import pytest
 
-from novita_async import Img2Img, NoAnswer, NovitaClient, Polling, request_to_json
+from novita_async import Img2Img, NoAnswer, NovitaClient, request_to_json
 from novita_async.cli._app import main
 from novita_async.cli._exits import EXPLAINED, Exit
 from novita_async.cli._options import field_docs, options_of
@@ -20,38 +19,10 @@ from novita_async.cli._progress import Bar, Tally, display_of, waited_for
 from novita_async.events import Paced, Retrying
 from novita_async.models.requests import Extra
 from novita_async.testing import Fault, FaultPlan, SimulatorConfig, sample_picture
-from tests.helpers.served import served
+from tests.helpers.programs import python, run
 
 KEY = "sk_simulator"
 SETTINGS = ("--model", "model.safetensors", "--prompt", "a cute dog")
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("dog", "cat"):
-        (tmp_path / f"{name}.png").write_bytes(sample_picture(name, (256, 192)))
-    return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Start a service and let the environment point to it."""
-    stack = []
-
-    def start(*, key=KEY, **config):
-        context = served(**config)
-        server = context.__enter__()
-        stack.append(context)
-        monkeypatch.setenv("NOVITA_BASE_URL", server.url)
-        monkeypatch.setenv("NOVITA_API_KEY", key)
-        # The first look comes early: nothing here is about when to look.
-        monkeypatch.setattr("novita_async._client.Polling", lambda: Polling.fixed(0.03))
-        return server
-
-    yield start
-    for context in stack:
-        context.__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -487,9 +458,10 @@ def plain(text):
 @cache
 def told(*tokens):
     """Help as a process of its own prints it: in this one a console may know its width from earlier tests."""
-    command = [sys.executable, "-m", "novita_async", *tokens, "--help"]
-    done = subprocess.run(command, env=os.environ | {"COLUMNS": "300"}, capture_output=True, check=True)
-    return plain(done.stdout.decode())
+    command = python("-m", "novita_async", *tokens, "--help", flags=())
+    code, out, err = run(command, env=os.environ | {"COLUMNS": "300"})
+    assert code == 0, err
+    return plain(out)
 
 
 @pytest.mark.parametrize("model", [Img2Img, Extra])

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tracemalloc
 from collections import Counter
@@ -17,18 +16,19 @@ from pathlib import Path
 import anyio
 import pytest
 
-from novita_async import NoAnswer, NovitaClient, Polling, Task
+from novita_async import NoAnswer, NovitaClient, Task
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._policy.pacing import HOLD
+from novita_async._policy.pacing import WINDOW
+from novita_async._purchase.machine import State
 from novita_async.cli._app import main
 from novita_async.cli._batch import quota_of
 from novita_async.cli._course import BatchBar, BatchLines, Course, Status, batch_display_of
 from novita_async.cli._forecast import Lane, Pace, time_left
 from novita_async.cli._manifest import Recipe, axes_of, lines_of
 from novita_async.cli._setup import Setup
-from novita_async.events import Announced, Paced, Retrying, Submitted
+from novita_async.events import Announced, Bought, Paced, Retrying, Transition
 from novita_async.testing import Fault, FaultPlan, sample_picture
-from tests.helpers.served import served
+from tests.helpers.served import Withheld, served
 from tests.helpers.service import requests, service
 
 KEY = "sk_simulator"
@@ -37,31 +37,8 @@ ENDPOINT = "/v3/async/img2img"
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pics").mkdir()
-    for name in ("dog", "cat"):
-        (tmp_path / "pics" / f"{name}.png").write_bytes(sample_picture(name, (256, 192)))
-    return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    """Start a service and let the environment point to it."""
-    stack = []
-
-    def start(*, key=KEY, **config):
-        context = served(**config)
-        server = context.__enter__()
-        stack.append(context)
-        monkeypatch.setenv("NOVITA_BASE_URL", server.url)
-        monkeypatch.setenv("NOVITA_API_KEY", key)
-        monkeypatch.setattr("novita_async._client.Polling", lambda: Polling.fixed(0.03))
-        return server
-
-    yield start
-    for context in stack:
-        context.__exit__(None, None, None)
+def pictures_in():
+    return "pics"
 
 
 @pytest.fixture
@@ -478,7 +455,7 @@ def test_a_dry_run_counts_sweeps_and_images(call, folder, serve):
     _, out, _ = call("batch", "pics", *SETTINGS, *sweeps, "--out", "made", "--dry-run", "--json")
     (plan,) = records(out)
     assert (plan["requests"], plan["images"], plan["cost"]) == (200, 400, None)
-    assert plan["seconds"] == pytest.approx(39 * HOLD, abs=0.1)
+    assert plan["seconds"] == pytest.approx(39 * WINDOW, abs=0.1)
 
 
 def test_a_dry_run_knows_what_is_in_the_journal(call, folder, serve):
@@ -765,13 +742,13 @@ def test_nothing_left_takes_no_time():
     ("left", "answered", "seconds"),
     [
         (10, [], 0),  # the first burst goes at once
-        (11, [], HOLD),
-        (25, [], 2 * HOLD),
+        (11, [], WINDOW),
+        (25, [], 2 * WINDOW),
         (5, [(0.0, 5)], 0),  # five slots are free
-        (6, [(0.0, 5)], HOLD - 20),  # the sixth takes the first slot
-        (5, [(0.0, 4), (10.0, 6)], HOLD - 10),
-        (4, [(0.0, 4), (10.0, 6)], HOLD - 20),
-        (15, [(0.0, 10)], 2 * HOLD - 20),
+        (6, [(0.0, 5)], WINDOW - 20),  # the sixth takes the first slot
+        (5, [(0.0, 4), (10.0, 6)], WINDOW - 10),
+        (4, [(0.0, 4), (10.0, 6)], WINDOW - 20),
+        (15, [(0.0, 10)], 2 * WINDOW - 20),
     ],
 )
 def test_the_quota_says_when_the_last_image_goes(left, answered, seconds):
@@ -782,14 +759,16 @@ def test_the_quota_says_when_the_last_image_goes(left, answered, seconds):
 
 def test_each_round_takes_the_way_there_and_back_as_well():
     lane = Lane(left=30, quota=10, latency=2.0)
-    assert time_left([lane], pace(duration=5.0, in_flight=100), 0.0) == pytest.approx(2 * (HOLD + 2) + 2 + 5)
+    assert time_left([lane], pace(duration=5.0, in_flight=100), 0.0) == pytest.approx(
+        2 * (WINDOW + 2) + 2 + 5
+    )
 
 
 @pytest.mark.parametrize(("sizes", "rounds"), [([3], 3), ([2], 2), ([3, 4], 3), ([30], 60)])
 def test_requests_are_not_split_to_fill_the_quota(sizes, rounds):
     answered = [(0.0, size) for size in sizes]
     lane = Lane(left=52 if sizes != [30] else 1800, quota=20, answered=answered)
-    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(rounds * HOLD)
+    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(rounds * WINDOW)
 
 
 def test_where_sizes_differ_half_a_large_request_is_left_over_in_each_minute():
@@ -797,17 +776,17 @@ def test_where_sizes_differ_half_a_large_request_is_left_over_in_each_minute():
         (0.0, size) for size in (1, 2, 3, 4)
     ]  # a large one is three images: one of its places is lost
     lane = Lane(left=12 * 19 + 1, quota=20, answered=answered)
-    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(12 * HOLD)
+    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(12 * WINDOW)
 
 
 def test_the_slowest_endpoint_counts():
     lanes = [Lane(left=10, quota=10), Lane(left=40, quota=10), Lane(left=3)]
-    assert time_left(lanes, pace(in_flight=100), 0.0) == pytest.approx(3 * HOLD)
+    assert time_left(lanes, pace(in_flight=100), 0.0) == pytest.approx(3 * WINDOW)
 
 
 def test_a_window_that_was_full_before_this_run_delays_everything():
     lane = Lane(left=11, quota=10, not_before=40.0)
-    assert time_left([lane], pace(), 10.0) == pytest.approx(30 + HOLD)
+    assert time_left([lane], pace(), 10.0) == pytest.approx(30 + WINDOW)
 
 
 def test_a_slow_service_counts_more_than_a_wide_quota():
@@ -868,17 +847,21 @@ async def test_what_an_earlier_run_has_used_of_the_quota_is_waited_for():
     assert course.seconds_left() == pytest.approx(30)
 
 
+def moved(fact):
+    where = {"purchase": 1, "position": 0, "tag": None, "endpoint": ENDPOINT, "images": 1, "attempt": 1}
+    return Transition(**where, task=None, before=State.PLANNED, after=State.PLANNED, fact=fact)
+
+
 @pytest.mark.anyio
 async def test_a_submission_that_came_to_nothing_does_not_make_answers_look_slow():
     course = Course(5, images={ENDPOINT: 5}, in_flight=5, quota_of=lambda _: 1)
-    sent = Announced(account="a", endpoint=ENDPOINT, image_num=1, attempt=1)
-    course(sent)
+    course(moved(Announced(0.0, "a")))
     await anyio.sleep(50)
     course(Retrying(account="a", endpoint=ENDPOINT, attempt=1, after=0.0, error=NoAnswer(cause="reset")))
-    course(sent)
+    course(moved(Announced(50.0, "a")))
     await anyio.sleep(1)
-    course(Submitted(task=Task(task_id="t", endpoint=ENDPOINT)))
-    assert course.seconds_left() == pytest.approx(4 * (HOLD + 1))
+    course(moved(Bought(51.0, Task(task_id="t", endpoint=ENDPOINT))))
+    assert course.seconds_left() == pytest.approx(4 * (WINDOW + 1))
 
 
 @pytest.mark.anyio
@@ -957,36 +940,17 @@ def test_a_pipe_gets_a_line_now_and_then(call, folder, serve, monkeypatch):
 # --- Processes ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def start(folder):
-    """Start a command; whatever is left of it at the end is killed."""
-    started = []
-
-    def begin(*tokens, url):
-        environment = {**os.environ, "NOVITA_API_KEY": KEY, "NOVITA_BASE_URL": url}
-        command = (sys.executable, "-X", "dev", "-W", "error", "-m", "novita_async", *tokens)
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 def until_submitted(process, count):
     """Read on until so many purchases are in the journal."""
     while count:
-        count -= json.loads(process.stdout.readline())["event"] == "submitted"
+        count -= json.loads(process.line())["event"] == "submitted"
 
 
 def finish(process):
-    out, err = process.communicate(timeout=60)
+    code, out, err = process.finish()
     assert KEY not in out + err
     assert "Traceback" not in err, err
-    return process.returncode, out, err
+    return code, out, err
 
 
 def test_a_killed_batch_is_completed_by_resume_and_nothing_is_bought_twice(start, folder):
@@ -997,7 +961,6 @@ def test_a_killed_batch_is_completed_by_resume_and_nothing_is_bought_twice(start
         )
         until_submitted(first, 5)
         first.kill()
-        first.communicate()
         assert len(server.ledger.accepted) < 12
         code, out, err = finish(start("resume", "made", url=server.url))
         bought = seeds(server)
@@ -1015,7 +978,8 @@ def test_a_killed_batch_is_completed_by_resume_and_nothing_is_bought_twice(start
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_an_interrupted_batch_says_how_to_go_on_and_goes_on(start, folder, name, code):
-    with served(speed=1, workers=8) as server:
+    polls = Withheld()
+    with served(faults=polls, workers=8) as server:
         first = start(
             "batch", shots(folder, 8), "--out", "my files", "--in-flight", "3", "--json", url=server.url
         )
@@ -1027,15 +991,16 @@ def test_an_interrupted_batch_says_how_to_go_on_and_goes_on(start, folder, name,
         assert of_event(out, "summary")[0]["next"] == ["novita-async resume 'my files'"]
         assert "to go on: novita-async resume 'my files'" in err
         assert "interrupted: nothing more is sent; waiting up to 5 s for the answers" in err
-        bought = len(server.ledger.accepted)
-        assert bought < 8
+        assert len(server.ledger.accepted) == 3
+        polls.released.set()
         code, out, _ = finish(start("resume", "my files", url=server.url))
         assert (code, len(out.splitlines())) == (0, 8)
         assert seeds(server) == list(range(8))
 
 
 def test_a_second_process_is_refused_and_leaves_the_first_one_alone(start, folder):
-    with served(speed=0.15) as server:
+    polls = Withheld()
+    with served(faults=polls) as server:
         first = start("batch", shots(folder, 2), "--out", "made", "--json", url=server.url)
         until_submitted(first, 1)
         note = (folder / "made" / "batch.json").read_text()
@@ -1046,5 +1011,6 @@ def test_a_second_process_is_refused_and_leaves_the_first_one_alone(start, folde
         assert (folder / "made" / "batch.json").read_text() == note
         status, out, _ = finish(start("status", "made", url=server.url))
         assert (status, "requests: 2\n" in out) == (0, True)
+        polls.released.set()
         assert finish(first)[0] == 0
         assert seeds(server) == [0, 1]

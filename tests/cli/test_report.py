@@ -13,9 +13,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from novita_async._journal.ledger import Attempt, State
 
 from novita_async import ConfigurationError
-from novita_async._journal.ledger import Attempt, State
 from novita_async.cli import _report_files, _report_timeline
 from novita_async.cli._report import About, Commands, page, write_report
 from novita_async.cli._report_files import Disk, Picture, link, thumbnail

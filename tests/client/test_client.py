@@ -1,6 +1,7 @@
 """Single calls: run, submit, poll, watch, save, fetch, models, balance, and what they raise."""
 
 import asyncio
+import json
 import logging
 from decimal import Decimal
 
@@ -33,7 +34,6 @@ from novita_async import (
     TaskTimeout,
     Txt2Img,
     Unfinished,
-    _client,
     events,
 )
 from novita_async._http import NotAURLError
@@ -57,16 +57,15 @@ async def test_run_gives_the_result_of_one_request():
 async def test_events_tell_the_whole_way_of_a_request():
     async with client_of(service()) as (client, seen):
         await client.run(request())
-    kinds = [type(event) for event in seen]
-    assert kinds[:2] == [events.Announced, events.Submitted]
+    kinds = [type(event.fact if isinstance(event, events.Transition) else event) for event in seen]
+    assert kinds[:2] == [events.Announced, events.Bought]
     assert kinds[-1] is events.Finished
     assert set(kinds[2:-1]) == {events.Polled}
 
 
 async def test_events_are_made_only_where_somebody_takes_them(monkeypatch):
     made = []
-    monkeypatch.setattr(_client, "Submitted", lambda **facts: made.append(facts))
-    monkeypatch.setattr(events, "Announced", lambda **facts: made.append(facts))
+    monkeypatch.setattr(events, "Transition", lambda **facts: made.append(facts))
     simulation = service()
     transport = simulation.transport(timeout=120.0)
     for observers in ([], [lambda _: None]):
@@ -263,9 +262,13 @@ async def test_polls_that_fail_for_longer_than_the_patience_leave_the_task_unfin
     assert client.unfinished == (outcome.task,)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403])
-async def test_polls_that_are_refused_fail_at_once(status):
-    plan = FaultPlan.of(FaultRule(fault=Fault.answer(status, b"{}"), on="poll"))
+@pytest.mark.parametrize(
+    ("status", "reason"), [(400, "VALIDATOR"), (401, "FAILED_TO_AUTH"), (403, "API_NOT_ALLOWED")]
+)
+async def test_polls_that_the_service_refuses_fail_at_once(status, reason):
+    plan = FaultPlan.of(
+        FaultRule(fault=Fault.answer(status, json.dumps({"reason": reason}).encode()), on="poll")
+    )
     simulation = service(faults=plan)
     async with client_of(simulation) as (client, _):
         async with client.watch([await client.submit(request())]) as outcomes:
@@ -273,6 +276,18 @@ async def test_polls_that_are_refused_fail_at_once(status):
     assert isinstance(outcome, Failed)
     assert outcome.error.status == status
     assert sum(map(len, simulation.ledger.polls.values())) <= 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 418])
+async def test_a_gateway_s_page_instead_of_an_answer_never_ends_a_paid_task(status):
+    """It is ridden out for the patience; then the task is unfinished, and known."""
+    plan = FaultPlan.of(FaultRule(fault=Fault.answer(status, b"<html>blocked</html>"), on="poll"))
+    async with client_of(service(faults=plan)) as (client, _):
+        async with client.watch([await client.submit(request())]) as outcomes:
+            outcome = await anext(outcomes)
+        assert isinstance(outcome, Unfinished)
+        assert outcome.error.last_error.status == status
+        assert client.unfinished == (outcome.task,)
 
 
 async def test_a_status_that_nobody_knows_is_still_running_until_the_deadline():
@@ -428,7 +443,7 @@ async def test_a_page_of_html_is_never_saved_as_a_picture(tmp_path):
     plan = FaultPlan.of(FaultRule(fault=Fault.garbage(), on="download"))
     async with client_of(service(faults=plan)) as (client, _):
         result = await client.run(request())
-        with pytest.raises(Exception, match="no png") as caught:
+        with pytest.raises(DownloadFailed, match="no picture") as caught:
             await client.save(result, tmp_path)
         assert "X-Amz" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -472,7 +487,7 @@ async def test_questions_are_asked_again_when_the_network_fails():
 
 async def test_questions_give_up_after_the_patience():
     plan = FaultPlan.of(FaultRule(fault=Fault.refuse(), on="other"))
-    async with client_of(service(faults=plan), retry=RetryPolicy(patience=5)) as (client, _):
+    async with client_of(service(faults=plan), retry=RetryPolicy(max_elapsed=5)) as (client, _):
         with pytest.raises(Exception, match="no answer"):
             await client.balance()
 
@@ -508,7 +523,7 @@ async def test_an_observer_that_fails_breaks_nothing(caplog):
     ) as client:
         with caplog.at_level(logging.ERROR):
             await client.run(request())
-    assert "an observer failed on Announced" in caplog.text
+    assert "an observer failed on Transition" in caplog.text
 
 
 @pytest.mark.parametrize(

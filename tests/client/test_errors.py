@@ -16,6 +16,7 @@ from novita_async.errors import (
     ConfigurationError,
     DownloadFailed,
     EndpointNotFound,
+    FailedEarlier,
     Fault,
     InvalidRequest,
     MalformedAnswer,
@@ -314,6 +315,18 @@ def test_images_that_are_required_and_missing_are_an_error_with_the_task_id():
     assert (caught.value.task_id, caught.value.account) == ("73fab7c0", "mine")
     image = Image(url="u")
     assert ImageResult(task=TASK, images=(image,)).require_images() == (image,)
+
+
+@pytest.mark.parametrize(
+    ("retryable", "advice"),
+    [
+        (True, "run the batch again with retry_failed=True"),
+        (False, "the same would fail again; change the request"),
+    ],
+)
+def test_what_failed_earlier_is_advised_to_be_bought_again_only_where_that_can_help(retryable, advice):
+    error = FailedEarlier(kind="BadRequest", text="400", retryable=retryable)
+    assert str(error) == f"failed in an earlier run (BadRequest): 400: {advice}"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ mean the same.
 import itertools
 import json
 import random
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,10 +17,10 @@ from typing import Final
 import anyio
 import PIL.Image
 from attrs import define, field, frozen
+from novita_async._journal.ledger import Row, State
 
 from novita_async import Failed, NovitaClient, Outcome, Succeeded, TaskFailed, Txt2Img, Uncertain
 from novita_async._http import Delivery, DeliveryFailed
-from novita_async._journal.ledger import Row, State
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async.testing import (
     ExchangeKind,
@@ -33,6 +31,7 @@ from novita_async.testing import (
     Simulation,
     SimulatorConfig,
 )
+from tests.helpers.programs import python, run
 
 Figures = dict[str, int]
 
@@ -329,8 +328,8 @@ MOST_BLOCKS: Final = 5000
 def endless(count: int, journal: Path | None = None) -> Figures:
     """Send very many requests from a process of their own, which remembers none of them."""
     script = Path(__file__).with_name("endless.py")
-    command = [sys.executable, "-W", "error", str(script), str(count), *([str(journal)] if journal else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = python(script, count, *([journal] if journal else []), flags=("-W", "error"))
+    done = run(command, seconds=50 + count / 40)
     assert done.returncode == 0, done.stderr
     first, last = json.loads(done.stdout)
     grown = {name: last[name] - first[name] for name in first}

@@ -4,21 +4,16 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 
 import anyio
+from novita_async._journal.ledger import Row, RowError, State, Wanted, advance, asked_again
 
 from novita_async import SqliteJournal
 from novita_async._journal import _file, _store
-from novita_async._journal.ledger import Row, RowError, State, Wanted, advance, asked_again
 
 ENDPOINT = "/v3/async/img2img"
-ROOT = Path(__file__).parents[2]
 
 
 def asked(name: int, position: int = 0) -> Wanted:
@@ -155,24 +150,6 @@ async def bring_on(journal: SqliteJournal, row: Row) -> None:
 
 def tell(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
-
-
-def process(path: Path, requests: int, seed: int, under_way: int = 16) -> "subprocess.Popen[bytes]":
-    """Start a process that lives."""
-    arguments = f"{str(path)!r}, {requests}, {seed}, {under_way}"
-    code = f"import anyio, tests.helpers.journals as j; anyio.run(j.live, {arguments})"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
-
-
-def kill_after(path: Path, lines: int, *, requests: int, seed: int) -> list[list[str]]:
-    """Let a process live until it has said so many lines, kill it, and give all that it said."""
-    running = process(path, requests, seed)
-    with running:
-        assert running.stdout
-        said = list(islice(running.stdout, lines))
-        os.kill(running.pid, signal.SIGKILL)
-        said += running.stdout.readlines()
-    return [line.decode().split() for line in said if line.endswith(b"\n")]
 
 
 class Witness:

@@ -6,7 +6,6 @@ is compared with what the journal says, after each kill and at the end.
 
 import json
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,13 +15,14 @@ from typing import Any, Final
 
 import anyio
 from attrs import define, field
-
 from novita_async._journal.ledger import Ledger, Row, State
+
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_picture
 from novita_async.testing import quota as service_quota
 from tests.helpers.campaigns import Figures, check_pictures, rows_of, seeds_accepted
-from tests.helpers.served import served
+from tests.helpers.programs import Program
+from tests.helpers.served import check_servers, served
 
 SIDE: Final = 192
 BATCH: Final = """
@@ -36,7 +36,7 @@ from novita_async._policy import pacing
 told = json.loads(sys.argv[1])
 pacing.MINUTE = told["minute"]
 for module in (pacing, _ledger, _book):
-    module.HOLD = told["minute"] + 0.01
+    module.WINDOW = told["minute"] + 0.01
 
 async def main():
     request = Img2Img(
@@ -88,7 +88,7 @@ class Victim:
     def out(self) -> Path:
         return self.folder / "out"
 
-    def start(self, **batch: Any) -> "subprocess.Popen[bytes]":
+    def start(self, **batch: Any) -> Program:
         told = {
             "minute": self.minute,
             "picture": str(self.folder / "dog.png"),
@@ -108,7 +108,7 @@ class Victim:
         }
         with self.said.open("wb") as said:
             command = [sys.executable, "-W", "error", "-c", BATCH, json.dumps(told)]
-            return subprocess.Popen(command, stdout=said)
+            return Program.start(command, stdout=said)
 
     @property
     def said(self) -> Path:
@@ -120,15 +120,14 @@ class Victim:
         try:
             self._await_the_moment(process)
         finally:
-            process.kill()
-            code = process.wait()
-        assert code in (0, -9), code
+            code = process.kill()
+        assert code in (0, -9), process.finish().stderr
         found = {row.serial for row in self.rows() if row.state is State.ANNOUNCED}
         self.most_under_way = max(self.most_under_way, len(found))
         self.under_way |= found
         return code != 0
 
-    def _await_the_moment(self, process: "subprocess.Popen[bytes]") -> None:
+    def _await_the_moment(self, process: Program) -> None:
         """As soon as it is at work: at any time, or shortly after the service has seen some more of it."""
         _until(process, lambda: self.said.stat().st_size > 0, 60)
         if self.dice.random() < 0.5:
@@ -143,13 +142,26 @@ class Victim:
         """Let it run to its end; give what it says of each request."""
         process = self.start(**batch)
         try:
-            assert process.wait(timeout=600) == 0
+            self._await_the_end(process)
         finally:
             process.kill()
-            process.wait()
         said = [json.loads(line) for line in self.said.read_text().splitlines()[1:]]
         assert len(said) == self.count
         return {seed: (kind, task_id) for seed, kind, task_id in said}
+
+    def _await_the_end(self, process: Program) -> None:
+        """As long as it gets on: the service hears of it, or it says something, once in its minutes."""
+        most, heard, since = self.minute + 30, -1, time.monotonic()
+        while not process.ended:
+            check_servers()
+            now_heard = self.server.statistics().requests + self.said.stat().st_size
+            if now_heard != heard:
+                heard, since = now_heard, time.monotonic()
+            if time.monotonic() > since + most:
+                break
+            time.sleep(0.05)
+        done = process.finish(seconds=0)
+        assert done.returncode == 0, done.stderr
 
     def rows(self) -> list[Row]:
         """What the journal says, without changing it."""
@@ -158,10 +170,11 @@ class Victim:
         return anyio.run(rows_of, self.journal)
 
 
-def _until(process: "subprocess.Popen[bytes]", condition: Any, seconds: float) -> None:
+def _until(process: Program, condition: Any, seconds: float) -> None:
     """Wait for something, for the end of the process, or for so many seconds."""
     end = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < end:
+    while not condition() and not process.ended and time.monotonic() < end:
+        check_servers()
         time.sleep(0.002)
 
 

@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 
 from novita_async import Img2Img, NovitaClient, Polling
+from novita_async.events import Transition
 from novita_async.testing import FaultPlan, Simulation, SimulatorConfig, sample_picture
 
 
@@ -41,3 +42,8 @@ async def client_of(simulation: Simulation, *, timeout: float = 120.0, **options
 
 def of_kind(events, kind):
     return [event for event in events if isinstance(event, kind)]
+
+
+def facts_of(events, kind):
+    """The facts of this kind among transitions, in their order."""
+    return [event.fact for event in of_kind(events, Transition) if isinstance(event.fact, kind)]

@@ -1,11 +1,12 @@
 """A server on a real loopback socket that does what a script says, byte by byte, and remembers what came."""
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from attrs import define, field
@@ -69,6 +70,12 @@ class Peer:
 
     def close(self) -> None:
         self.writer.close()
+
+    @contextmanager
+    def second_handle(self) -> Iterator[socket.socket]:
+        """A second handle on the connection's socket, past whatever loop serves the first."""
+        with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as handle:
+            yield handle
 
     def reset(self) -> None:
         """Break the connection without a word."""

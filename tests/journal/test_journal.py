@@ -6,8 +6,6 @@ import itertools
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from contextlib import closing
 from enum import StrEnum
@@ -21,27 +19,26 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from novita_async._journal.ledger import Attempt, IllegalTransition, Row, State, fold
 
 from novita_async import JournalError, SqliteJournal
 from novita_async._journal import DigestCache, _file, _store
 from novita_async._journal import sqlite as sqlite_journal
-from novita_async._journal.ledger import Attempt, IllegalTransition, Row, State, fold
 from novita_async.models.images import ImageSource
+from tests.helpers.journal_processes import ROOT, kill_after, process
 from tests.helpers.journals import (
     FACTS,
-    ROOT,
     WAY,
     Model,
     Witness,
     asked,
     copied,
     do,
-    kill_after,
     look,
     note,
     open_store,
-    process,
 )
+from tests.helpers.programs import python, run
 from tests.helpers.service import picture
 
 pytestmark = pytest.mark.anyio
@@ -484,14 +481,15 @@ async def test_a_second_journal_in_the_same_process_is_refused(tmp_path):
 
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
     path = tmp_path / "run.db"
-    with process(path, requests=20_000, seed=1) as first:
-        assert first.stdout
-        assert first.stdout.readline().startswith(b"run 1")
+    first = process(path, requests=20_000, seed=1)
+    try:
+        assert first.line().startswith("run 1")
         assert "has it open" in failing(path)
         reader = _store.Store(_file.open_to_read(path))
         assert reader.summary().total == 20_000
         reader.close()
         assert "has it open" in failing(path)
+    finally:
         first.kill()
     store = open_store(path)
     assert store.run == 2
@@ -857,9 +855,8 @@ for n in range(0, 4000, 20):
 store.close()
 """
     path = tmp_path / "run.db"
-    done = subprocess.run(
-        [sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, check=True, text=True
-    )
+    done = run(python("-c", code, path, flags=()), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     count, _, error = done.stdout.partition(" ")
     assert "the disk" in error
     assert len(read(path)) == int(count) > 100
@@ -981,7 +978,8 @@ if os.fork() == 0:
 os.wait()
 """
     path = tmp_path / "run.db"
-    subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=True)
+    done = run(python("-c", code, path, flags=()), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     assert len(read(path)) == 1
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from novita_async._journal.ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
 
 from novita_async import (
     AnyTask,
@@ -23,8 +24,7 @@ from novita_async import (
     Txt2Img,
 )
 from novita_async._journal import ledger
-from novita_async._journal.ledger import Attempt, Duty, Row, RowError, State, advance, request_of, wanted
-from novita_async._policy.pacing import HOLD, AccountPacer
+from novita_async._policy.pacing import WINDOW, AccountPacer
 from novita_async.errors import (
     BadRequest,
     BalanceExhausted,
@@ -96,7 +96,8 @@ def test_the_identity_never_changes_from_release_to_release():
     assert key(any_task(prompt="p", steps=20)) == "372289df65d4ea31dda2f200a0e6c15b"
     text = Txt2Img(model_name="m", prompt="p", width=512, height=512, seed=7)
     assert key(text) == "c600644ee6cda2d39f9665b4e6634991"
-    from_picture = Img2Img(model_name="m", image=b"no picture", prompt="p", width=512, height=512)
+    source = ImageSource(data=b"no picture", size=10)
+    from_picture = Img2Img(model_name="m", image=source, prompt="p", width=512, height=512)
     assert key(from_picture) == "3a4f75813ebf07d5efadd05714142d50"
 
 
@@ -329,8 +330,8 @@ def test_what_the_service_saw_holds_its_slot_and_nothing_else_does(error, held):
 
 def test_an_attempt_that_cost_nothing_is_forgotten_a_minute_after_its_answer():
     back = advance(ANNOUNCED, State.PLANNED, at=12.0, error=note())
-    soon = advance(back, State.ANNOUNCED, at=12 + HOLD - 0.01, account="b")
-    late = advance(back, State.ANNOUNCED, at=12 + HOLD, account="b")
+    soon = advance(back, State.ANNOUNCED, at=12 + WINDOW - 0.01, account="b")
+    late = advance(back, State.ANNOUNCED, at=12 + WINDOW, account="b")
     assert [attempt.account for attempt in soon.tries] == ["a", "b"]
     assert [attempt.account for attempt in late.tries] == ["b"]
     assert soon.attempts == late.attempts == 2
@@ -506,12 +507,12 @@ class OneRow(RuleBasedStateMachine):
                 for each in self.tries
                 if each["account"] == account
                 and each["seen"]
-                and (each["answered"] is None or each["answered"] + HOLD > self.now)
+                and (each["answered"] is None or each["answered"] + WINDOW > self.now)
             }
             held = {
                 (announced, answered)
                 for announced, answered, _ in ledger.slots([self.row], endpoint=ENDPOINT, account=account)
-                if answered is None or answered + HOLD > self.now
+                if answered is None or answered + WINDOW > self.now
             }
             assert held == expected
 
@@ -554,7 +555,7 @@ def test_slots_come_back_into_the_window_of_their_account_and_endpoint():
     assert list(ledger.slots(rows, endpoint=ENDPOINT, account="b")) == []
     pacer = AccountPacer(images_per_minute=4)
     pacer.restore(ENDPOINT, ledger.slots(rows, endpoint=ENDPOINT, account="a"), 12.0)
-    assert pacer.start_at(ENDPOINT, 2, 12.0) == pytest.approx(11 + HOLD)
+    assert pacer.start_at(ENDPOINT, 2, 12.0) == pytest.approx(11 + WINDOW)
 
 
 def test_a_result_is_told_without_presigned_queries_or_what_it_does_not_say():

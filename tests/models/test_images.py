@@ -4,126 +4,16 @@ import base64
 import io
 import os
 import pickle
-import struct
+import sys
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageChops, ImageCms, ImageOps
 
-from novita_async.errors import InvalidRequest, NovitaWarning
-from novita_async.models._headers import Header, read_header
-from novita_async.models.images import MAX_BYTES, MAX_PIXELS, SAFE_BYTES, ImageSource
+from novita_async.errors import ConfigurationError, InvalidRequest, NovitaWarning
+from novita_async.models.images import MAX_BYTES, MAX_PIXELS, SAFE_BYTES, ImageSource, objection
 from tests.helpers.payloads import picture, png
-
-SIZES = st.tuples(st.integers(1, 400), st.integers(1, 400))
-
-
-def header(data: bytes) -> Header:
-    return read_header(io.BytesIO(data))
-
-
-def exif() -> bytes:
-    """An EXIF block of 60 KB, so that the frame header is far from the start."""
-    block = Image.Exif()
-    block[0x0112] = 6  # orientation
-    block[0x9286] = b"x" * 60_000  # user comment
-    return block.tobytes()
-
-
-KINDS = {
-    "png": ("png", "PNG", {}),
-    "interlaced png": ("png", "PNG", {"interlace": 1}),
-    "baseline jpeg": ("jpeg", "JPEG", {}),
-    "progressive jpeg": ("jpeg", "JPEG", {"progressive": True}),
-    "jpeg with exif": ("jpeg", "JPEG", {"exif": exif()}),
-    "jpeg with comment": ("jpeg", "JPEG", {"comment": "a comment"}),
-    "jpeg with restart markers": ("jpeg", "JPEG", {"restart_marker_blocks": 1}),
-    "lossy webp": ("webp", "WEBP", {"quality": 50}),
-    "lossless webp": ("webp", "WEBP", {"lossless": True}),
-    "extended webp": ("webp", "WEBP", {"exif": b"Exif\x00\x00abc"}),
-}
-
-
-@pytest.mark.parametrize("name", KINDS)
-@given(size=SIZES)
-@example(size=(1, 1))
-@example(size=(383, 129))
-def test_format_and_size_are_read_from_the_header(name, size):
-    kind, encoder, options = KINDS[name]
-    assert header(picture(encoder, size, **options)) == Header(kind, *size)
-
-
-@pytest.mark.parametrize(
-    ("name", "chunk"), [("lossy webp", b"VP8 "), ("lossless webp", b"VP8L"), ("extended webp", b"VP8X")]
-)
-def test_each_kind_of_webp_is_covered(name, chunk):
-    _, encoder, options = KINDS[name]
-    assert picture(encoder, **options)[12:16] == chunk
-
-
-def test_a_progressive_jpeg_has_another_frame_marker():
-    assert b"\xff\xc2" in picture("JPEG", progressive=True)
-    assert b"\xff\xc2" not in picture("JPEG")
-
-
-def test_webp_of_the_largest_size_is_read():
-    sides = (16_383).to_bytes(2, "little") + (16_383).to_bytes(2, "little")
-    lossy = b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\x30\x01\x00\x9d\x01\x2a" + sides
-    assert header(lossy) == Header("webp", 16_383, 16_383)
-    lossless = b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + (16_382 | 16_381 << 14).to_bytes(4, "little")
-    assert header(lossless) == Header("webp", 16_383, 16_382)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_cut_header_tells_the_format_at_most(name):
-    kind, encoder, options = KINDS[name]
-    whole = picture(encoder, **options)
-    for length in (*range(40), len(whole) // 2, len(whole) - 1):
-        seen = header(whole[:length])
-        assert seen in (Header(), Header(kind), Header(kind, 640, 480))
-
-
-@given(
-    start=st.sampled_from(
-        [
-            b"",
-            b"\x89PNG\r\n\x1a\n",
-            b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR",
-            b"\xff\xd8\xff",
-            b"\xff\xd8\xff\xe0\0\x02\xff\xc0",
-            b"RIFF\0\0\0\0WEBP",
-            b"RIFF\0\0\0\0WEBPVP8 ",
-            b"RIFF\0\0\0\0WEBPVP8L",
-            b"RIFF\0\0\0\0WEBPVP8X",
-        ]
-    ),
-    rest=st.binary(max_size=200),
-)
-def test_random_bytes_are_never_an_error(start, rest):
-    seen = header(start + rest)
-    assert seen.format in (None, "png", "jpeg", "webp")
-    assert (seen.width is None) is (seen.height is None)
-    assert seen.width is None or seen.width > 0
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\xff\xd8\xff\xc0\x00\x11\x08" + struct.pack(">HH", 0, 640),  # height told after the picture
-        b"\xff\xd8" + b"\xff" * 100_000,  # fill bytes without end
-        b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5_000,  # segments without end
-        b"\xff\xd8\xff\xe0\x00\x01",  # a segment shorter than its own length
-    ],
-)
-def test_a_jpeg_that_tells_no_size_has_none(data):
-    assert header(data) == Header("jpeg")
-
-
-def test_markers_without_a_body_and_fill_bytes_are_passed_over():
-    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", 48, 64)
-    assert header(b"\xff\xd8\xff\xd0\xff\x01\xff\xff\xff" + frame[1:]) == Header("jpeg", 64, 48)
-
 
 # --- Where a picture comes from -----------------------------------------------------------------------------
 
@@ -143,6 +33,7 @@ def test_every_way_in_measures_the_same(tmp_path):
             ImageSource.of(raw),
             ImageSource.of(io.BytesIO(data)),
             ImageSource.from_base64(base64.b64encode(data).decode()),
+            ImageSource.from_base64(base64.b64encode(data)),
         ]
     for source in sources:
         assert (source.format, source.width, source.height, source.size) == ("png", 640, 480, len(data))
@@ -161,6 +52,66 @@ def test_a_file_object_is_read_from_where_it_stands_even_in_small_pieces():
     file = Trickle(b"junk" + data)
     file.seek(4)
     assert ImageSource.of(file).read() == data
+
+
+def test_a_file_that_stands_at_its_end_is_read_from_its_start(tmp_path):
+    """Everyone's recipe: save into a buffer or a temporary file, and hand that over."""
+    data, buffer = picture(), io.BytesIO()
+    buffer.write(data)
+    with (tmp_path / "dog.png").open("w+b") as file:
+        file.write(data)
+        assert ImageSource.of(file).read() == ImageSource.of(buffer).read() == data
+        assert ImageSource.of(file).read() == data  # and again, as it stands at its end again
+
+
+def test_a_stream_that_was_read_before_says_so():
+    class Stream(io.BytesIO):
+        def seekable(self):
+            return False
+
+    class Bare:
+        def read(self, _):
+            return b""
+
+    assert "the file is empty, or was read before" in refused(Stream())
+    assert "the file is empty, or was read before" in refused(Bare())
+
+
+def test_an_asynchronous_file_is_told_what_to_do():
+    """As web frameworks give uploads. Its coroutine is closed, or Python would warn of it."""
+
+    class Upload:
+        async def read(self, _):
+            return b"x"
+
+    assert "await file.read()" in refused(Upload())
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK", "YCbCr", "HSV", "PA"])
+def test_a_picture_of_pillows_is_taken_without_loss(mode):
+    image = Image.effect_noise((64, 48), 80).convert("RGB").convert(mode)
+    source = ImageSource.of(image)
+    assert (source.format, source.width, source.height) == ("png", 64, 48)
+    kept = Image.open(io.BytesIO(source.read()))
+    same = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "PA": "RGBA"}.get(mode, kept.mode)
+    assert ImageChops.difference(kept.convert(same), image.convert(same)).getbbox() is None
+
+
+def test_anything_that_saves_itself_is_taken():
+    class Figure:
+        def save(self, file, *, format):  # noqa: A002 - Pillow's name
+            file.write({"PNG": DATA}[format])
+
+    assert ImageSource.of(Figure()).data == DATA
+
+
+def test_what_cannot_be_saved_as_png_is_refused():
+    class Model:
+        def save(self):
+            pass
+
+    assert "cannot be saved as PNG" in refused(Model())
+    assert "cannot be saved as PNG: cannot write mode F" in refused(Image.new("F", (8, 8)))
 
 
 DATA = picture(size=(64, 48))
@@ -194,6 +145,22 @@ def test_base64_of_anything_comes_back(data):
 def test_what_is_not_base64_is_refused(text):
     with pytest.raises(InvalidRequest, match="is not base64"):
         ImageSource.from_base64(text)
+
+
+def test_bytes_that_are_no_base64_are_told_what_they_are():
+    with pytest.raises(InvalidRequest, match=r"a picture's bytes: use ImageSource\.from_bytes"):
+        ImageSource.from_base64(DATA)
+    with pytest.raises(InvalidRequest, match=r"'ÿþ' \(2 characters\) is not base64"):
+        ImageSource.from_base64(b"\xff\xfe")
+
+
+def test_a_url_in_place_of_base64_is_told_what_to_do_and_its_signature_is_not_shown():
+    with pytest.raises(InvalidRequest, match="download it first") as caught:
+        ImageSource.from_base64("https://me:pw@example.com/dog.png?X-Amz-Signature=secret")
+    assert str(caught.value) == (
+        "the picture: https://example.com/dog.png is not base64; the API takes pictures, not URLs: "
+        "download it first"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "data:image/png;base64,", "  ", "===="])
@@ -238,9 +205,13 @@ def test_base64_and_urls_in_place_of_a_path_get_advice_and_are_not_repeated():
         message = refused(text)
         assert "ImageSource.from_base64" in message
         assert text[:60] not in message
-    message = refused("https://example.com/dog.png?X-Amz-Signature=secret")
-    assert "download it first" in message
-    assert "secret" not in message
+    for address in ("https", "HTTP", "s3"):
+        message = refused(f"{address}://me:pw@example.com/dog.png?X-Amz-Signature=secret")
+        advice = "no such file; the API takes pictures, not URLs: download it first"
+        assert message == f"{address}://example.com/dog.png: {advice}"
+    assert refused("file:///home/dog.png") == (
+        "file://home/dog.png: no such file; give the path itself, not a URL"
+    )
 
 
 def test_text_files_and_closed_files_and_odd_values_are_refused(tmp_path):
@@ -251,7 +222,8 @@ def test_text_files_and_closed_files_and_odd_values_are_refused(tmp_path):
     assert "closed" in refused(text)
     with path.open("wb") as writable:
         assert "cannot be read" in refused(writable)
-    assert refused(5) == "the picture: 5 is neither a path, nor bytes, nor a binary file"
+    known = "a path, bytes, a binary file, a picture of Pillow's"
+    assert refused(5) == f"the picture: 5 is none of these: {known}"
     assert len(refused([b"x" * 1000])) < 200
 
 
@@ -293,8 +265,96 @@ def test_sixteen_megapixels_are_the_limit():
 
 
 def test_an_unknown_format_is_left_to_the_service():
-    source = ImageSource.of(picture("GIF"))
+    source = ImageSource.of(b"\0\1\2\3")
     assert (source.format, source.width, source.height) == (None, None, None)
+    assert objection(source) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"<!DOCTYPE html><html>", "HTML, perhaps the page of an error"),
+        (b'{"code": 403}', "JSON"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "a pointer of git-lfs: run `git lfs pull` first",
+        ),
+        (b"iVBORw0KGgoAAAAN", "base64 text: give it as ImageSource.from_base64(…)"),
+        (b"hello", "text"),
+    ],
+)
+def test_text_is_no_picture(tmp_path, data, why):
+    path = tmp_path / "dog.png"
+    path.write_bytes(data)
+    assert objection(ImageSource.of(path)) == f"{path} is no picture but {why}"
+    for source in (ImageSource.of(data), ImageSource.from_base64(base64.b64encode(data))):
+        assert objection(source) == f"is no picture but {why}"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+def test_a_picture_of_a_format_that_the_api_does_not_take_is_named(tmp_path, kind):
+    path = tmp_path / "dog.png"
+    path.write_bytes(picture(kind))
+    told = f"is {kind}; the API takes PNG, JPEG and WebP: convert it first"
+    assert objection(ImageSource.of(path)) == f"{path} {told}"
+    assert objection(ImageSource.of(path.read_bytes())) == told
+
+
+def test_a_document_is_no_picture():
+    assert objection(ImageSource.of(b"%PDF-1.7")) == "is no picture but PDF"
+
+
+# --- Orientation --------------------------------------------------------------------------------------------
+
+
+def photo(kind, orientation, **options):
+    """A picture on its side, as a camera writes it."""
+    block = Image.Exif()
+    block[0x0112] = orientation
+    return picture(kind, (96, 64), exif=block, **options)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [("PNG", {}, 0), ("WEBP", {"lossless": True}, 0), ("WEBP", {}, 12), ("JPEG", {"quality": 95}, 12)],
+)
+def test_upright_turns_the_pixels(kind, options, tolerance, orientation):
+    data = photo(kind, orientation, **options)
+    source = ImageSource.of(data)
+    turned = source.upright()
+    assert (turned.width, turned.height) == (source.width, source.height)
+    assert (turned.orientation, turned.format) == (1, source.format)
+    seen, meant = (Image.open(io.BytesIO(value)) for value in (turned.read(), data))
+    difference = ImageChops.difference(seen, ImageOps.exif_transpose(meant))
+    assert max(high for _, high in difference.getextrema()) <= tolerance
+    assert not seen.getexif()
+
+
+def test_an_upright_picture_is_given_back_as_it_is():
+    source = ImageSource.of(photo("JPEG", 1))
+    assert source.upright() is source
+
+
+def test_the_colour_profile_stays_when_a_picture_is_turned():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    turned = ImageSource.of(photo("JPEG", 6, icc_profile=profile)).upright()
+    assert Image.open(io.BytesIO(turned.read())).info["icc_profile"] == profile
+
+
+def test_a_picture_that_cannot_be_decoded_cannot_be_turned(tmp_path):
+    for kind in ("JPEG", "PNG"):
+        data = photo(kind, 6)
+        (tmp_path / "dog").write_bytes(data[: len(data) // 2])
+        with pytest.raises(InvalidRequest, match="dog: cannot be decoded"):
+            ImageSource.of(tmp_path / "dog").upright()
+
+
+def test_turning_needs_pillow_and_says_so(monkeypatch):
+    source = ImageSource.of(photo("JPEG", 6))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ConfigurationError, match="pip install pillow"):
+        source.upright()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import warnings
 from enum import IntEnum
 
 import attrs
+import PIL.Image
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -368,14 +369,38 @@ def test_sizes_by_example(size, result):
 
 
 def test_a_picture_without_a_known_size_needs_one():
-    (width, height) = faults(img2img, image=picture("GIF"))
+    (width, height) = faults(img2img, image=b"\0\1\2\3")
     assert width.message == height.message
     assert (
         width.message == "must be given: the picture is of unknown size, which gives no size in [128, 2048]"
     )
-    (height,) = faults(img2img, image=picture("GIF"), width=512)
+    (height,) = faults(img2img, image=b"\0\1\2\3", width=512)
     assert height.path == "Img2Img.height"
-    assert img2img(image=picture("GIF"), width=512, height=512)
+    assert img2img(image=b"\0\1\2\3", width=512, height=512)
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 512, "height": 512}])
+def test_a_format_that_the_api_does_not_take_is_named_and_is_one_fault(size):
+    (fault,) = faults(img2img, image=picture("GIF"), **size)
+    assert (fault.path, fault.message) == (
+        "Img2Img.image",
+        "is GIF; the API takes PNG, JPEG and WebP: convert it first",
+    )
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 512, "height": 512}])
+def test_text_in_the_place_of_a_picture_is_refused_also_with_a_size(tmp_path, size):
+    (tmp_path / "dog.png").write_text("<html>not found</html>")
+    (fault,) = faults(img2img, image=tmp_path / "dog.png", **size)
+    assert fault.path == "Img2Img.image"
+    assert fault.message == f"{tmp_path / 'dog.png'} is no picture but HTML, perhaps the page of an error"
+
+
+def test_a_photo_on_its_side_asks_for_the_shape_it_is_seen_in():
+    block = PIL.Image.Exif()
+    block[0x0112] = 6
+    request = img2img(image=bytearray(picture("JPEG", (640, 480), exif=block)))
+    assert (request.width, request.height) == (480, 640)
 
 
 @pytest.mark.parametrize("width", [100, 0, "512", True, 512.0])

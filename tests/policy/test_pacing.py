@@ -1,4 +1,4 @@
-"""When an account may send: exact windows, learned quotas, the gate."""
+"""When an account may send: exact windows, learned quotas, the breaker."""
 
 import math
 from itertools import pairwise
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from benchmarks import _window_world as bench
-from novita_async._policy.pacing import HOLD, MINUTE, AccountPacer, GateState, Phase
+from novita_async._policy.breaker import BreakerState
+from novita_async._policy.pacing import MINUTE, WINDOW, AccountPacer, Phase
 
 IMG2IMG = "/v3/async/img2img"
 TXT2IMG = "/v3/async/txt2img"
@@ -54,27 +55,27 @@ def test_a_slot_is_held_until_a_minute_after_the_answer():
     first, second = take(pacer, 2, 0.0)
     assert pacer.start_at(IMG2IMG, 1, 0.0) == math.inf
     pacer.answered(second, 5.0)
-    assert pacer.start_at(IMG2IMG, 1, 5.0) == 5.0 + HOLD
+    assert pacer.start_at(IMG2IMG, 1, 5.0) == 5.0 + WINDOW
     pacer.answered(first, 30.0)
-    assert pacer.start_at(IMG2IMG, 2, 30.0) == 30.0 + HOLD
-    assert pacer.start_at(IMG2IMG, 1, 5.0 + HOLD) == 5.0 + HOLD
+    assert pacer.start_at(IMG2IMG, 2, 30.0) == 30.0 + WINDOW
+    assert pacer.start_at(IMG2IMG, 1, 5.0 + WINDOW) == 5.0 + WINDOW
 
 
 def test_images_count_not_requests():
     """Two requests of four images fill a quota of eight."""
     pacer = AccountPacer(images_per_minute=8)
     answer(pacer, take(pacer, 2, 0.0, images=4), 1.0)
-    assert pacer.start_at(IMG2IMG, 1, 2.0) == 1.0 + HOLD
+    assert pacer.start_at(IMG2IMG, 1, 2.0) == 1.0 + WINDOW
 
 
 def test_a_request_heavier_than_the_quota_goes_alone():
     """It waits for an empty window, and the next waits for all of it."""
     pacer = AccountPacer(images_per_minute=5)
     answer(pacer, take(pacer, 1, 0.0), 0.0)
-    assert pacer.start_at(IMG2IMG, 8, 1.0) == HOLD
-    heavy = pacer.announce(IMG2IMG, 8, HOLD)
+    assert pacer.start_at(IMG2IMG, 8, 1.0) == WINDOW
+    heavy = pacer.announce(IMG2IMG, 8, WINDOW)
     pacer.answered(heavy, 70.0)
-    assert pacer.start_at(IMG2IMG, 1, 71.0) == 70.0 + HOLD
+    assert pacer.start_at(IMG2IMG, 1, 71.0) == 70.0 + WINDOW
 
 
 def test_endpoints_have_windows_of_their_own():
@@ -97,9 +98,9 @@ def test_what_was_never_sent_is_free_at_once():
     """Nothing was bought, so nothing is held."""
     pacer = AccountPacer(images_per_minute=1)
     (slot,) = take(pacer, 1, 0.0)
-    pacer.released(slot)
+    pacer.released(slot, 0.0)
     assert pacer.start_at(IMG2IMG, 1, 0.0) == 0.0
-    assert window_of(pacer).held == 0
+    assert window_of(pacer).taken == 0
 
 
 @pytest.mark.parametrize("end", ["answered", "released", "rejected"])
@@ -108,7 +109,7 @@ def test_a_slot_ends_once(end):
     pacer = AccountPacer(images_per_minute=5)
     ends = {
         "answered": lambda slot: pacer.answered(slot, 1.0),
-        "released": pacer.released,
+        "released": lambda slot: pacer.released(slot, 1.0),
         "rejected": lambda slot: refuse(pacer, slot, 1.0),
     }
     (slot,) = take(pacer, 1, 0.0)
@@ -132,11 +133,11 @@ def test_what_earlier_runs_sent_counts():
     pacer = AccountPacer(images_per_minute=10)
     rows = [(0.0, 1.0, 3), (90.0, None, 2), (50.0, 51.0, 4), (80.0, 500.0, 1), (0.0, 39.0, 5)]
     pacer.restore(IMG2IMG, rows, 100.0)
-    assert window_of(pacer).held == 7
+    assert window_of(pacer).taken == 7
     assert pacer.start_at(IMG2IMG, 3, 100.0) == 100.0
-    assert pacer.start_at(IMG2IMG, 4, 100.0) == 51.0 + HOLD
-    assert pacer.start_at(IMG2IMG, 8, 100.0) == 100.0 + HOLD
-    assert pacer.start_at(IMG2IMG, 10, 100.0) == 100.0 + HOLD
+    assert pacer.start_at(IMG2IMG, 4, 100.0) == 51.0 + WINDOW
+    assert pacer.start_at(IMG2IMG, 8, 100.0) == 100.0 + WINDOW
+    assert pacer.start_at(IMG2IMG, 10, 100.0) == 100.0 + WINDOW
 
 
 # --- quota unknown
@@ -231,7 +232,7 @@ def test_a_guess_is_confirmed_by_a_minute():
     pacer = AccountPacer()
     saturate(pacer, 40)
     now, looks = 0.0, []
-    while (now := pacer.start_at(IMG2IMG, 1, now)) < HOLD:
+    while (now := pacer.start_at(IMG2IMG, 1, now)) < WINDOW:
         looks.append(now)
         (slot,) = take(pacer, 1, now)
         assert slot.beyond
@@ -239,7 +240,7 @@ def test_a_guess_is_confirmed_by_a_minute():
     gaps = [later - sooner for sooner, later in pairwise(looks)]
     assert gaps[:4] == pytest.approx([0.995, 1.99, 3.98, 7.96])
     assert max(gaps) < 8
-    assert now == HOLD
+    assert now == WINDOW
     answer(pacer, take(pacer, 1, now), now)
     assert window_of(pacer).phase is Phase.CONFIRMED
     assert window_of(pacer).images_per_minute == 40
@@ -248,14 +249,14 @@ def test_a_guess_is_confirmed_by_a_minute():
         answer(pacer, take(pacer, 1, now), now)
         answered += 1
     assert answered == 40
-    assert pacer.start_at(IMG2IMG, 1, now) == now + HOLD
+    assert pacer.start_at(IMG2IMG, 1, now) == now + WINDOW
 
 
 def confirmed(quota):
     pacer = AccountPacer()
     saturate(pacer, quota)
     for _ in range(quota):
-        answer(pacer, take(pacer, 1, HOLD), HOLD)
+        answer(pacer, take(pacer, 1, WINDOW), WINDOW)
     assert window_of(pacer).phase is Phase.CONFIRMED
     return pacer
 
@@ -268,18 +269,18 @@ def test_a_confirmed_limit_is_doubted_every_ten_minutes():
     assert pacer.start_at(IMG2IMG, 1, 599.5) == 600.0
     for limit in (11, 12):
         (slot,) = take(pacer, 1, 600.0)
-        assert pacer.start_at(IMG2IMG, 1, 600.0) == 599.0 + HOLD
+        assert pacer.start_at(IMG2IMG, 1, 600.0) == 599.0 + WINDOW
         pacer.answered(slot, 600.0)
         assert window_of(pacer).images_per_minute == limit
     refuse(pacer, *take(pacer, 1, 600.0), 600.0)
     assert window_of(pacer).images_per_minute == 12
-    assert pacer.start_at(IMG2IMG, 1, 601.0) == 599.0 + HOLD
+    assert pacer.start_at(IMG2IMG, 1, 601.0) == 599.0 + WINDOW
 
 
 def test_a_request_heavier_than_the_limit_goes_alone():
     """It waits until all that counts is let go, and not for the next doubt."""
     pacer = confirmed(5)
-    assert pacer.start_at(IMG2IMG, 8, HOLD) == 2 * HOLD
+    assert pacer.start_at(IMG2IMG, 8, WINDOW) == 2 * WINDOW
 
 
 def test_a_look_never_exceeds_the_configured_quota():
@@ -289,7 +290,7 @@ def test_a_look_never_exceeds_the_configured_quota():
     refuse(pacer, *take(pacer, 1, 0.0), 0.0)
     assert window_of(pacer).images_per_minute == 9
     assert pacer.start_at(IMG2IMG, 1, 0.0) == 0.25
-    assert pacer.start_at(IMG2IMG, 2, 0.0) == HOLD
+    assert pacer.start_at(IMG2IMG, 2, 0.0) == WINDOW
 
 
 def test_a_limit_below_the_ceiling_is_refined():
@@ -309,10 +310,10 @@ def test_a_confirmed_limit_below_the_ceiling_is_refined():
     pacer = AccountPacer()
     answer(pacer, take(pacer, 1, 0.0, images=8), 0.0)
     refuse(pacer, *take(pacer, 1, 0.0, images=4), 0.0)
-    answer(pacer, take(pacer, 1, HOLD, images=8), HOLD)
+    answer(pacer, take(pacer, 1, WINDOW, images=8), WINDOW)
     assert window_of(pacer).phase is Phase.CONFIRMED
-    assert pacer.start_at(IMG2IMG, 3, HOLD) == HOLD
-    assert pacer.start_at(IMG2IMG, 4, HOLD) == 2 * HOLD
+    assert pacer.start_at(IMG2IMG, 3, WINDOW) == WINDOW
+    assert pacer.start_at(IMG2IMG, 4, WINDOW) == 2 * WINDOW
 
 
 def test_a_late_acceptance_of_a_look_refines_nothing():
@@ -332,16 +333,16 @@ def test_a_look_accepted_after_a_minute_proves_nothing():
     refuse(pacer, *take(pacer, 1, 20.0), 20.0)
     answer(pacer, take(pacer, 1, 65.0), 65.0)
     take(pacer, 1, 66.0)
-    assert pacer.start_at(IMG2IMG, 1, 66.0) == 20.0 + HOLD
+    assert pacer.start_at(IMG2IMG, 1, 66.0) == 20.0 + WINDOW
 
 
 def test_a_late_429_delays_the_look_of_its_endpoint_only():
-    """The gate has been tested since; the endpoint that was refused still waits."""
+    """The breaker has been tested since; the endpoint that was refused still waits."""
     pacer = AccountPacer()
     answer(pacer, take(pacer, 10, 0.0), 0.0)
     (late,) = take(pacer, 1, 0.0)
     refuse(pacer, *take(pacer, 1, 0.0, endpoint=TXT2IMG), 0.0)
-    while pacer.statistics().gate is not GateState.OPEN:
+    while pacer.statistics().breaker is not BreakerState.CLOSED:
         answer(pacer, take(pacer, 1, 1.0, endpoint=TXT2IMG), 1.0)
     refuse(pacer, late, 2.0, retry_after=30.0)
     assert pacer.start_at(TXT2IMG, 1, 2.0) == 2.0
@@ -351,11 +352,11 @@ def test_a_late_429_delays_the_look_of_its_endpoint_only():
 def test_what_was_let_go_since_the_announcement_may_have_been_seen():
     """A 429 that an older image explains does not lower the limit."""
     pacer = confirmed(10)
-    start = 2 * HOLD
+    start = 2 * WINDOW
     answer(pacer, take(pacer, 5, start), start)
     slots = take(pacer, 5, start + 59)
-    take(pacer, 1, start + HOLD)
-    answer(pacer, slots[1:], start + HOLD)
+    take(pacer, 1, start + WINDOW)
+    answer(pacer, slots[1:], start + WINDOW)
     refuse(pacer, slots[0], start + 61)
     assert window_of(pacer).images_per_minute == 10
 
@@ -363,7 +364,7 @@ def test_what_was_let_go_since_the_announcement_may_have_been_seen():
 def test_a_quota_that_shrank_is_learned():
     """A 429 for what used to fit lowers the limit to what was accepted."""
     pacer = confirmed(20)
-    later = 2 * HOLD
+    later = 2 * WINDOW
     answer(pacer, take(pacer, 7, later), later)
     refuse(pacer, *take(pacer, 1, later), later)
     assert window_of(pacer).images_per_minute == 7
@@ -373,12 +374,12 @@ def test_a_place_taken_by_a_look_is_no_contradiction():
     """A look that overtakes a regular request takes its place: the limit stays."""
     pacer = AccountPacer()
     saturate(pacer, 10)
-    slots = take(pacer, 1, HOLD)
-    answer(pacer, slots, HOLD)
-    (regular,) = take(pacer, 1, HOLD)
-    answer(pacer, take(pacer, 8, HOLD), HOLD)
+    slots = take(pacer, 1, WINDOW)
+    answer(pacer, slots, WINDOW)
+    (regular,) = take(pacer, 1, WINDOW)
+    answer(pacer, take(pacer, 8, WINDOW), WINDOW)
     assert window_of(pacer).images_per_minute == 10
-    refuse(pacer, regular, HOLD)
+    refuse(pacer, regular, WINDOW)
     assert window_of(pacer).images_per_minute == 9
 
 
@@ -422,7 +423,7 @@ def test_a_shallow_bucket_is_recognised():
     saturate(pacer, 10)
     for _ in range(2):
         answer(pacer, take(pacer, 1, 5.0), 5.0)
-        while window_of(pacer).held % 10:
+        while window_of(pacer).taken % 10:
             answer(pacer, take(pacer, 1, 5.0), 5.0)
     refuse(pacer, *take(pacer, 1, 5.0), 5.0)
     assert window_of(pacer).phase is Phase.PACED
@@ -532,17 +533,17 @@ def test_a_late_timer_does_not_slow_the_pace():
     assert after_much >= 5.0
 
 
-# --- the gate
+# --- the breaker
 
 
-def test_a_429_closes_the_gate_for_the_whole_account():
+def test_a_429_opens_the_breaker_for_the_whole_account():
     """Another endpoint waits too, for as long as the service asked."""
     pacer = AccountPacer(images_per_minute=10)
     refuse(pacer, *take(pacer, 1, 0.0), 1.0, retry_after=20.0)
     assert pacer.start_at(IMG2IMG, 1, 1.0) == 21.0
     assert pacer.start_at(TXT2IMG, 1, 1.0) == 21.0
-    assert pacer.statistics().gate is GateState.CLOSED
-    assert pacer.statistics().closed_until == 21.0
+    assert pacer.statistics().breaker is BreakerState.OPEN
+    assert pacer.statistics().open_until == 21.0
 
 
 @given(st.floats(0, 1, exclude_max=True))
@@ -566,46 +567,46 @@ def test_a_hint_of_nothing_is_no_busy_loop():
 
 
 def test_one_probe_then_a_ramp():
-    """A single request tests the reopened gate; then more may be under way with each answer."""
+    """One request tests the account; the ramp begins at the root of what was under way, and bursts double."""
     pacer = AccountPacer(images_per_minute=60)
     slots = take(pacer, 10, 0.0)
     refuse(pacer, slots[0], 0.1, retry_after=5.0)
     answer(pacer, slots[1:], 0.2)
     (probe,) = take(pacer, 1, 5.1)
-    assert pacer.statistics().gate is GateState.PROBING
-    assert pacer.statistics().closed_until is None
+    assert pacer.statistics().breaker is BreakerState.HALF_OPEN
+    assert pacer.statistics().open_until is None
     assert pacer.start_at(TXT2IMG, 1, 5.1) == 15.1
     pacer.answered(probe, 5.2)
-    assert pacer.statistics().gate is GateState.RAMPING
+    assert pacer.statistics().breaker is BreakerState.RAMPING
     widths = []
-    for _ in range(3):
+    for _ in range(2):
         width = 0
         wave = []
-        while pacer.statistics().gate is GateState.RAMPING and pacer.start_at(IMG2IMG, 1, 5.2) == 5.2:
+        while pacer.statistics().breaker is BreakerState.RAMPING and pacer.start_at(IMG2IMG, 1, 5.2) == 5.2:
             wave += take(pacer, 1, 5.2)
             width += 1
         widths.append(width)
         answer(pacer, wave, 5.2)
-    assert widths == [2, 4, 7]
-    assert pacer.statistics().gate is GateState.OPEN
+    assert widths == [4, 8]
+    assert pacer.statistics().breaker is BreakerState.CLOSED
 
 
 def ramp_up(pacer, now):
-    """Answer one at a time until the gate is open; tell how many answers that took."""
+    """Answer one at a time until the breaker is closed; tell how many answers that took."""
     answers = 0
-    while pacer.statistics().gate is not GateState.OPEN:
+    while pacer.statistics().breaker is not BreakerState.CLOSED:
         answer(pacer, take(pacer, 1, now), now)
         answers += 1
     return answers
 
 
-def test_a_gate_that_closes_while_ramping_opens_sooner_at_half_the_width():
-    """Multiplicative decrease: the width that counts as open halves."""
+def test_a_breaker_that_opens_for_a_429_while_ramping_closes_sooner_at_half_the_width():
+    """Multiplicative decrease: the width at which the breaker closes halves."""
     pacer = AccountPacer(images_per_minute=1000)
     slots = take(pacer, 40, 0.0)
     refuse(pacer, slots[0], 0.0, retry_after=1.0)
     for slot in slots[1:]:
-        pacer.released(slot)
+        pacer.released(slot, 0.0)
     (probe, *_) = take(pacer, 1, 1.0)
     pacer.answered(probe, 1.0)
     first = ramp_up(pacer, 1.0)
@@ -613,13 +614,13 @@ def test_a_gate_that_closes_while_ramping_opens_sooner_at_half_the_width():
     slots = take(twice, 40, 0.0)
     refuse(twice, slots[0], 0.0, retry_after=1.0)
     for slot in slots[1:]:
-        twice.released(slot)
+        twice.released(slot, 0.0)
     twice.answered(twice.announce(IMG2IMG, 1, 1.0), 1.0)
     refuse(twice, twice.announce(IMG2IMG, 1, 1.0), 1.0, retry_after=1.0)
     assert ramp_up(twice, 2.0) < first
 
 
-def test_a_failed_probe_closes_the_gate_for_longer():
+def test_a_failed_probe_opens_the_breaker_for_longer():
     """Each refused probe doubles the pause; the width to reach stays."""
     pacer = AccountPacer(images_per_minute=1000)
     now, pauses = 0.0, []
@@ -634,8 +635,8 @@ def test_a_probe_that_was_never_sent_lets_the_next_probe():
     """Nothing was learned from it, so the next may go at once."""
     pacer = AccountPacer(images_per_minute=10)
     refuse(pacer, *take(pacer, 1, 0.0), 0.0, retry_after=5.0)
-    pacer.released(*take(pacer, 1, 5.0))
-    assert pacer.statistics().gate is GateState.CLOSED
+    pacer.released(*take(pacer, 1, 5.0), 5.0)
+    assert pacer.statistics().breaker is BreakerState.OPEN
     assert pacer.start_at(IMG2IMG, 1, 5.0) == 5.0
 
 
@@ -645,35 +646,35 @@ def test_an_overdue_probe_does_not_hold_up_the_account():
     refuse(pacer, *take(pacer, 1, 0.0), 0.0, retry_after=5.0)
     (first,) = take(pacer, 1, 5.0)
     (second,) = take(pacer, 1, 15.0)
-    pacer.released(first)
-    assert pacer.statistics().gate is GateState.PROBING
+    pacer.released(first, 15.0)
+    assert pacer.statistics().breaker is BreakerState.HALF_OPEN
     pacer.answered(second, 15.5)
-    assert pacer.statistics().gate is GateState.OPEN
+    assert pacer.statistics().breaker is BreakerState.CLOSED
 
 
-def test_late_429s_of_one_burst_close_the_gate_once():
+def test_late_429s_of_one_burst_open_the_breaker_once():
     """They tell nothing new: no doubled pause, only a longer wait where the service asks for it."""
     pacer = AccountPacer(images_per_minute=20)
     slots = take(pacer, 4, 0.0)
     refuse(pacer, slots[0], 1.0, retry_after=5.0)
     refuse(pacer, slots[1], 1.5, retry_after=2.0)
-    assert pacer.statistics().closed_until == 6.0
+    assert pacer.statistics().open_until == 6.0
     refuse(pacer, slots[2], 2.0, retry_after=9.0)
-    assert pacer.statistics().closed_until == 11.0
+    assert pacer.statistics().open_until == 11.0
     pacer.answered(pacer.announce(IMG2IMG, 1, 11.0), 11.5)
     refuse(pacer, slots[3], 12.0, retry_after=9.0)
-    assert pacer.statistics().gate is not GateState.CLOSED
+    assert pacer.statistics().breaker is not BreakerState.OPEN
     assert window_of(pacer).rejections == 4
 
 
-def test_late_ends_of_an_earlier_burst_do_not_open_the_gate():
-    """Only a request sent after the closing can tell that the server takes requests again."""
+def test_late_ends_of_an_earlier_burst_do_not_close_the_breaker():
+    """Only a request sent after the opening can tell that the server takes requests again."""
     pacer = AccountPacer(images_per_minute=20)
     refused, accepted, unsent = take(pacer, 3, 0.0)
     refuse(pacer, refused, 1.0, retry_after=5.0)
     pacer.answered(accepted, 1.1)
-    pacer.released(unsent)
-    assert pacer.statistics().gate is GateState.CLOSED
+    pacer.released(unsent, 1.1)
+    assert pacer.statistics().breaker is BreakerState.OPEN
     assert pacer.start_at(IMG2IMG, 1, 2.0) == 6.0
 
 
@@ -687,20 +688,20 @@ def test_statistics_are_values():
     statistics = pacer.statistics()
     assert statistics == pacer.statistics()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        statistics.gate = GateState.CLOSED
+        statistics.breaker = BreakerState.OPEN
     assert window_of(pacer).images_per_minute == 7
-    assert (window_of(pacer).held, window_of(pacer).unanswered) == (2, 2)
+    assert (window_of(pacer).taken, window_of(pacer).unanswered) == (2, 2)
 
 
 def test_the_repr_tells_the_state():
-    """Gate, and per endpoint the phase, what is held and what is the quota."""
+    """Breaker, and per endpoint the phase, what is held and what is the quota."""
     pacer = AccountPacer()
-    assert repr(pacer) == "<AccountPacer gate open; unused>"
+    assert repr(pacer) == "<AccountPacer breaker closed; unused>"
     take(pacer, 3, 0.0)
-    assert repr(pacer) == "<AccountPacer gate open; img2img searching 3/?>"
+    assert repr(pacer) == "<AccountPacer breaker closed; img2img searching 3/?>"
     known = AccountPacer(images_per_minute=9)
     take(known, 1, 0.0, endpoint=TXT2IMG)
-    assert repr(known) == "<AccountPacer gate open; txt2img searching 1/9>"
+    assert repr(known) == "<AccountPacer breaker closed; txt2img searching 1/9>"
 
 
 # --- whole runs against servers in virtual time
@@ -766,7 +767,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     def start(self, quota):
         self.quota = quota
         self.pacer = AccountPacer(images_per_minute=quota)
-        self.closed_until = -math.inf
+        self.open_until = -math.inf
 
     def one_under_way(self, index):
         assume(self.under_way)
@@ -781,10 +782,10 @@ class AnyInterleaving(RuleBasedStateMachine):
             with pytest.raises(ValueError, match="may not be announced"):
                 self.pacer.announce(endpoint, images, self.now)
             return
-        assert self.now >= self.closed_until
+        assert self.now >= self.open_until
         self.under_way[self.pacer.announce(endpoint, images, self.now)] = False
 
-    @rule(seconds=st.floats(0, 5) | st.floats(50, 70) | st.sampled_from([0.0, MINUTE, HOLD]))
+    @rule(seconds=st.floats(0, 5) | st.floats(50, 70) | st.sampled_from([0.0, MINUTE, WINDOW]))
     def wait(self, seconds):
         self.now += seconds
 
@@ -814,7 +815,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         slot = self.one_under_way(index)
         assume(not self.under_way[slot])
         del self.under_way[slot]
-        self.pacer.released(slot)
+        self.pacer.released(slot, self.now)
 
     @precondition(lambda self: self.under_way)
     @rule(
@@ -827,9 +828,9 @@ class AnyInterleaving(RuleBasedStateMachine):
         assume(not self.under_way[slot])
         del self.under_way[slot]
         self.pacer.rejected(slot, self.now, retry_after, jitter)
-        if self.pacer.statistics().gate is GateState.CLOSED:
-            self.closed_until = self.pacer.statistics().closed_until
-            assert self.closed_until <= self.now + 61
+        if self.pacer.statistics().breaker is BreakerState.OPEN:
+            self.open_until = self.pacer.statistics().open_until
+            assert self.open_until <= self.now + 61
 
     @invariant()
     def the_server_never_sees_more_than_the_quota(self):
@@ -845,8 +846,8 @@ class AnyInterleaving(RuleBasedStateMachine):
         for window in self.pacer.statistics().windows:
             under_way = sum(s.images for s in self.under_way if s.endpoint == window.endpoint)
             assert window.unanswered == under_way
-            assert window.held >= under_way
-        assert self.pacer._gate.under_way >= 0
+            assert window.taken >= under_way
+        assert self.pacer.breaker.under_way >= 0
 
     @invariant()
     def something_is_always_to_come(self):

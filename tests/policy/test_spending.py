@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,6 +102,53 @@ def test_spent_and_reserved_never_exceed_the_limit_together(steps, limit):
         assert s.spent + s.reserved <= limit
         assert s.spent == bought
         assert s.left >= 0
+
+
+async def test_a_request_waits_for_money_that_is_reserved_and_may_come_back():
+    """The first is refused late; its money buys the third, and no stream ends for it."""
+    simulation = service(illegal_words="forbidden", latency=1.0, latency_jitter=0, workers=10)
+    many = [request(prompt="forbidden"), *requests(2)]
+    async with client_of(simulation, budget=Budget(limit=2, price=1)) as (client, _):
+        got = await drain(client, many)
+        spending = client.statistics().spending
+    assert sorted(type(outcome).__name__ for outcome in got) == ["Failed", "Succeeded", "Succeeded"]
+    first, second = (entry.at for entry in simulation.ledger.accepted)
+    assert second >= first + 2
+    assert (spending.spent, spending.reserved) == (2, 0)
+
+
+async def test_a_heavy_request_waits_for_all_of_the_reserved_money_it_needs():
+    """Each refund wakes it, and it goes when there is enough."""
+    simulation = service(illegal_words="forbidden", latency=1.0, workers=10)
+    many = [*requests(3, prompt="forbidden"), request(image_num=4)]
+    async with client_of(simulation, budget=Budget(limit=4, price=1)) as (client, _):
+        got = await drain(client, many)
+    assert [type(outcome).__name__ for outcome in got] == ["Failed"] * 3 + ["Succeeded"]
+
+
+async def test_money_that_is_only_reserved_is_not_called_spent():
+    """The error counts what is bought, and an attempt under way is not."""
+    spending = Spending(Budget(limit=3, price=1))
+    spending.settle(spending.take(request()), bought=True)
+    cost = spending.take(request())
+    assert spending.take(request(image_num=2)) is None
+    with pytest.raises(BudgetExhausted) as caught:
+        spending.take(request(image_num=3))
+    assert caught.value.spent == "1"
+    spending.settle(cost, bought=False)
+    assert spending.take(request(image_num=2)) == 2
+
+
+async def test_a_reservation_comes_back_when_its_request_is_cancelled_in_line():
+    """Waiting for the quota, it holds money that a request of another endpoint may use then."""
+    simulation = service(images_per_minute=1)
+    async with client_of(simulation, images_per_minute=1, budget=Budget(limit=2, price=1)) as (client, _):
+        await client.submit(request())
+        with anyio.move_on_after(5):
+            await client.submit(request(seed=1))
+        spending = client.statistics().spending
+        assert (spending.spent, spending.reserved, spending.left) == (1, 0, 1)
+        await client.submit(request(seed=2))
 
 
 def test_what_an_earlier_run_spent_is_remembered():

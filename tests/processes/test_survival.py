@@ -7,8 +7,8 @@ import pytest
 
 from novita_async import Failed, FailedEarlier, JournalError, Succeeded, TaskNotFound
 from novita_async._files.saver import _Target
-from novita_async._journal.ledger import State
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._purchase.machine import State
 from tests.helpers import campaigns, killing
 from tests.helpers.service import client_of, request, requests, service
 

@@ -2,30 +2,29 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections import Counter
 from contextlib import suppress
 
 import pytest
 
-from novita_async._journal.ledger import State
+from novita_async._purchase.machine import State
 from novita_async._util.scopes import terminated_gently
 from novita_async.testing import DEFAULT_API_KEY, sample_picture
 from tests.helpers.campaigns import rows_of
+from tests.helpers.programs import python
 from tests.helpers.served import served
 
 PROGRAM = """
 import sys
 import anyio
 from novita_async import Img2Img, NovitaClient
-from novita_async.events import Announced, Submitted
+from novita_async.events import Announced, Bought, Transition
 
 url, key, picture, journal, *how = sys.argv[1:]
 
 def tell(event):
-    if isinstance(event, (Announced, Submitted)):
-        print(type(event).__name__, flush=True)
+    if isinstance(event, Transition) and isinstance(event.fact, (Announced, Bought)):
+        print(type(event.fact).__name__, flush=True)
 
 async def main():
     asked = Img2Img(model_name="m", image=picture, prompt="a dog").sweep(seed=range(30))
@@ -45,54 +44,38 @@ anyio.run(main)
 
 
 @pytest.fixture
-def begin(tmp_path):
-    started = []
+def begin(tmp_path, start_program):
     (tmp_path / "dog.png").write_bytes(sample_picture("dog", (128, 128)))
 
     def start(url, *how):
         told = (url, DEFAULT_API_KEY, str(tmp_path / "dog.png"), str(tmp_path / "run.db"), *how)
-        command = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, *told]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, **pipes))
-        return started[-1]
+        return start_program(python("-c", PROGRAM, *told))
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def until(process, name, count):
-    seen = 0
-    while seen < count:
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        seen += line.strip() == name
+    return start
 
 
 def test_a_program_that_is_terminated_waits_for_answers_and_leaves_nothing_uncertain(begin, tmp_path):
     with served(latency=0.3, speed=5.0, workers=8) as server:
         process = begin(server.url)
-        until(process, "Submitted", 3)
-        until(process, "Announced", 2)
+        process.lines_until("Bought", 3)
+        process.lines_until("Announced", 2)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+        code, out, err = process.finish()
+        assert (code, err) == (128 + signal.SIGTERM, "")
         assert out.endswith("tidied up\n")
         states = Counter(row.state for row in asyncio.run(rows_of(tmp_path / "run.db")))
         assert not states.keys() & {State.ANNOUNCED, State.UNCERTAIN}
         assert 3 <= len(server.ledger.accepted) < 30
-        assert begin(server.url).wait(timeout=60) == 0
+        assert begin(server.url).wait() == 0
         assert len(server.ledger.accepted) == 30
 
 
 def test_a_program_with_arrangements_of_its_own_keeps_them(begin):
     with served(latency=0.05) as server:
         process = begin(server.url, "own")
-        until(process, "Submitted", 1)
+        process.lines_until("Bought", 1)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        assert process.returncode == 7
+        assert process.wait() == 7
 
 
 def test_a_program_that_swallows_the_cancellation_ends_all_the_same():

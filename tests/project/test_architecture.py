@@ -84,9 +84,12 @@ def test_a_pure_room_touches_no_file_and_no_environment(path):
     assert not called(tree_of(path), FILES)
 
 
-@pytest.mark.parametrize("path", [path for path in PURE if path.name != "_http.py"], ids=name_of)
+PROTOCOLS = {"_http.py", "machine.py"}
+
+
+@pytest.mark.parametrize("path", [path for path in PURE if path.name not in PROTOCOLS], ids=name_of)
 def test_a_pure_room_never_waits(path):
-    """In `_http` stand the protocols of those who wait."""
+    """In `_http` and in the machine stand the protocols of those who wait."""
     waits = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
     assert not [node for node in ast.walk(tree_of(path)) if isinstance(node, waits)]
 

@@ -3,6 +3,7 @@
 import ast
 import enum
 import inspect
+import os
 import subprocess
 import sys
 import typing
@@ -14,6 +15,7 @@ import pytest
 
 import novita_async
 from novita_async import errors, events
+from tests.helpers.programs import python, run
 
 PACKAGE = Path(novita_async.__file__).parent
 
@@ -198,6 +200,29 @@ def test_importing_everything_needs_no_extra():
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", f"{BEFORE}; {statement}; {AFTER}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not {"PIL", "rich", "cyclopts"} & set(done.stdout.split())
+
+
+DOCUMENT = """
+import importlib, os, pkgutil, pydoc, sys
+import novita_async
+
+rooms = pkgutil.walk_packages(novita_async.__path__, "novita_async.")
+for name in ["novita_async", *(room.name for room in rooms)]:
+    if not name.endswith("__main__"):
+        print(pydoc.render_doc(importlib.import_module(name), renderer=pydoc.plaintext))
+print("all is told of", novita_async.__name__)
+"""
+
+
+def test_no_documentation_tells_the_environment(tmp_path):
+    """A default value stands in `help()`, in IPython's `?` and on every generated page."""
+    secret = "sk-seen-by-nobody"
+    environment = {**os.environ, "NOVITA_API_KEY": secret, secret: "1", "HOME": str(tmp_path / secret)}
+    done = run(python("-c", DOCUMENT), env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("all is told of novita_async\n")
+    assert "from_env(environ: " in done.stdout
+    assert secret not in done.stdout
 
 
 def test_the_package_says_that_it_is_typed_and_what_version_it_is():

@@ -3,10 +3,8 @@
 import os
 import re
 import shlex
+import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -16,33 +14,21 @@ import anyio
 import pytest
 
 from novita_async import NovitaClient
-from novita_async.testing import SimulatorConfig, SimulatorServer
+from tests.helpers.programs import python, run, running
+from tests.helpers.served import check_servers, served
 from tests.helpers.service import picture, request
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ERRORS = ("-W", "error")
 TWELVE_LINES, FOUR_ENDS, SERVICE, BATCH, WATCHING, HOOKED, PLUGIN = BLOCKS
 
 
 @pytest.fixture
 def simulator():
     """A simulated service on a real socket, in a thread of its own."""
-    ready, stop = threading.Event(), threading.Event()
-    served: list[SimulatorServer] = []
-
-    async def serve():
-        async with SimulatorServer(SimulatorConfig(speed=50, workers=8)) as server:
-            served.append(server)
-            ready.set()
-            while not stop.is_set():
-                await anyio.sleep(0.02)
-
-    thread = threading.Thread(target=lambda: anyio.run(serve))
-    thread.start()
-    ready.wait()
-    yield served[0]
-    stop.set()
-    thread.join()
+    with served(workers=8, plain_pictures=False) as server:
+        yield server
 
 
 @pytest.fixture
@@ -51,13 +37,8 @@ def environment(simulator, tmp_path):
     return os.environ | {"NOVITA_API_KEY": "sk_simulator", "NOVITA_BASE_URL": simulator.url}
 
 
-def run(code, cwd, env):
-    command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False)
-
-
 def test_the_twelve_lines_save_twenty_four_pictures(simulator, environment, tmp_path):
-    done = run(TWELVE_LINES, tmp_path, environment)
+    done = run(python("-c", TWELVE_LINES, flags=ERRORS), cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list((tmp_path / "out").glob("*.png"))) == 24
     assert simulator.ledger.images == 24
@@ -68,7 +49,7 @@ def test_the_twelve_lines_are_twelve():
 
 
 def test_the_four_ends_are_told_apart(environment, tmp_path):
-    done = run(FOUR_ENDS, tmp_path, environment)
+    done = run(python("-c", FOUR_ENDS, flags=ERRORS), cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "[3600]" in done.stdout
 
@@ -80,7 +61,7 @@ def test_tasks_are_followed_by_their_ids(simulator, environment, tmp_path):
 
     task_id = anyio.run(buy)
     code = WATCHING.replace("*sys.argv[1:]", repr(task_id))
-    done = run(code, tmp_path, environment)
+    done = run(python("-c", code, flags=ERRORS), cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-2:] == [f"{task_id} Succeeded", "1"]
 
@@ -94,30 +75,28 @@ def serving(code, cwd, env):
     url = f"http://127.0.0.1:{port}"
     code = code.replace("https://me.example", url).replace("8080", str(port))
     (cwd / "service.py").write_text(code, encoding="utf-8")
-    process = subprocess.Popen([sys.executable, "-W", "error", "service.py"], cwd=cwd, env=env)
-    try:
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(python("service.py", flags=ERRORS), cwd=cwd, env=env) as program:
+        yield url, program
+        program.send_signal(signal.SIGTERM)
+        program.wait()
 
 
 def test_a_batch_that_was_left_is_resumed_by_running_it_again(simulator, environment, tmp_path):
     short = BATCH.replace("range(1000)", "range(30)")
     for _ in range(2):
-        done = run(short, tmp_path, environment)
+        done = run(python("-c", short, flags=ERRORS), cwd=tmp_path, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
-    done = run(short.replace("break", "pass"), tmp_path, environment)
+    done = run(python("-c", short.replace("break", "pass"), flags=ERRORS), cwd=tmp_path, env=environment)
     assert len(done.stdout.split()) == 30
     assert simulator.ledger.images == 30
 
 
 def test_the_service_answers_with_urls(environment, tmp_path):
-    with serving(SERVICE, tmp_path, environment) as url:
-        assert _post(f"{url}/restyle?prompt=a+fox", picture()).startswith('["http://127.0.0.1')
+    with serving(SERVICE, tmp_path, environment) as (url, program):
+        assert _post(program, f"{url}/restyle?prompt=a+fox", picture()).startswith('["http://127.0.0.1')
         with pytest.raises(urllib.error.HTTPError, match="500"):
-            _post(f"{url}/restyle?prompt=a+fox", b"no picture")
-        assert _post(f"{url}/restyle?prompt=a+fox", picture()).startswith('["http://127.0.0.1')
+            _post(program, f"{url}/restyle?prompt=a+fox", b"no picture")
+        assert _post(program, f"{url}/restyle?prompt=a+fox", picture()).startswith('["http://127.0.0.1')
 
 
 def test_the_service_has_ten_lines():
@@ -125,20 +104,22 @@ def test_the_service_has_ten_lines():
 
 
 def test_the_service_with_webhooks_takes_events_in(simulator, environment, tmp_path):
-    with serving(HOOKED, tmp_path, environment) as url:
-        assert _post(f"{url}/restyle", picture()).startswith('["http://127.0.0.1')
+    with serving(HOOKED, tmp_path, environment) as (url, program):
+        assert _post(program, f"{url}/restyle", picture()).startswith('["http://127.0.0.1')
         assert len(simulator.ledger.webhooks) == 1
 
 
-def _post(url, data):
-    for _ in range(200):
+def _post(program, url, data):
+    for _ in range(1000):
+        check_servers()
+        assert not program.ended, program.finish().stderr
         try:
             with urllib.request.urlopen(urllib.request.Request(url, data=data)) as answer:
                 return answer.read().decode()
         except urllib.error.HTTPError:
             raise
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.01)
     raise AssertionError("the service never listened")
 
 
@@ -146,8 +127,7 @@ def test_the_plugin_test_passes_in_a_folder_of_its_own(tmp_path):
     conftest = 'import pytest\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
     (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
     (tmp_path / "test_mine.py").write_text(PLUGIN, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = run(python("-m", "pytest", "-q", "-p", "no:cacheprovider", flags=()), cwd=tmp_path)
     assert "1 passed" in done.stdout, done.stdout
 
 
@@ -167,10 +147,7 @@ def test_the_command_lines_run(simulator, environment, tmp_path):
     lines = commands("generate", "models", "balance", "batch")
     assert len(lines) == 5
     for line in lines:
-        command = [sys.executable, "-W", "error", "-m", "novita_async", *line]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = run(python("-m", "novita_async", *line, flags=ERRORS), cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
     assert simulator.ledger.images == 2 + 8

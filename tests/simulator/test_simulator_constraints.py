@@ -184,7 +184,7 @@ def test_unknown_fields_and_empty_extras_are_passed_over():
         (b64(png()).rstrip("=")[:-1], "INVALID_IMAGE_FORMAT"),
         (b64(png() + bytes(10_485_761 - len(png()))), "IMAGE_FILE_EXCEEDS_MAX_SIZE"),
         (
-            b64(b"\x89PNG\r\n\x1a\n" + bytes(8) + struct.pack(">II", 4097, 4096)),
+            b64(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + struct.pack(">II", 4097, 4096)),
             "IMAGE_EXCEEDS_MAX_RESOLUTION",
         ),
     ],
@@ -206,21 +206,27 @@ def test_the_largest_picture_passes_and_line_breaks_are_passed_over():
     [
         b"\xff\xd8\xff\xe0\x00\x04ab\xff\xff\xc2\x00\x11\x08\x00\x10\x00\x20" + bytes(10),
         b"RIFF\0\0\0\0WEBPVP8X" + bytes(8) + b"\x1f\0\0\x0f\0\0",
-        b"RIFF\0\0\0\0WEBPVP8L" + bytes(5) + struct.pack("<I", 31 | 15 << 14),
-        b"RIFF\0\0\0\0WEBPVP8 " + bytes(10) + struct.pack("<HH", 32, 16),
-        b"GIF89a" + struct.pack("<HH", 32, 16),
-        b"BM" + bytes(16) + struct.pack("<ii", 32, -16),
+        b"RIFF\0\0\0\0WEBPVP8L" + bytes(4) + b"\x2f" + struct.pack("<I", 31 | 15 << 14),
+        b"RIFF\0\0\0\0WEBPVP8 " + bytes(7) + b"\x9d\x01\x2a" + struct.pack("<HH", 32, 16),
     ],
-    ids=["jpeg", "webp extended", "webp lossless", "webp", "gif", "bmp"],
+    ids=["jpeg", "webp extended", "webp lossless", "webp"],
 )
-def test_every_usual_format_is_recognised_by_its_header(data):
+def test_every_format_that_is_taken_is_recognised_by_its_header(data):
     assert judge(img2img(image_base64=b64(data))) == (200, None)
 
 
 @pytest.mark.parametrize(
-    "data", [b"\xff\xd8\xff\xd9\x00\x00", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBPVP8X", png(0, 5)]
+    "data",
+    [
+        b"\xff\xd8\xff\xd9\x00\x00",
+        b"\xff\xd8\xff",
+        b"RIFF\0\0\0\0WEBPVP8X",
+        png(0, 5),
+        b"GIF89a" + struct.pack("<HH", 32, 16),
+        b"BM" + bytes(16) + struct.pack("<ii", 32, -16),
+    ],
 )
-def test_a_header_without_a_size_is_no_picture(data):
+def test_a_header_without_a_size_and_another_format_are_no_picture(data):
     assert judge(img2img(image_base64=b64(data))) == (400, "INVALID_IMAGE_FORMAT")
 
 

@@ -18,7 +18,6 @@ from novita_async.testing import (
     Simulation,
     Simulator,
     SimulatorConfig,
-    VirtualTimeLoop,
     run_virtually,
     sample_picture,
 )
@@ -29,11 +28,6 @@ API_KEY = ApiKey(KEY)
 BODY = msgspec.json.encode(img2img())
 SUBMIT = HTTPRequest(method="POST", path=IMG2IMG, body=(BODY,))
 HALF = len(BODY) // 2
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 def faulty(fault: Fault, on: str = "submit", **config) -> SimulatedTransport:

@@ -14,11 +14,6 @@ import pytest
 from novita_async.testing import NothingCanHappenError, VirtualTimeLoop, run_virtually
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
-
-
 def loop() -> VirtualTimeLoop:
     running = asyncio.get_running_loop()
     assert isinstance(running, VirtualTimeLoop)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from novita_async._http import HTTPRequest
 from novita_async._transport import body as _body
-from novita_async._transport.body import RAW_SLICE, TEXT_SLICE, Turns, whole
+from novita_async._transport.body import RAW_SLICE, TEXT_SLICE, WriteScheduler, whole
 from novita_async._transport.body import pieces as pieces_of
 from novita_async.errors import InvalidRequest
 from novita_async.models.images import ImageSource
@@ -107,7 +107,7 @@ def test_a_source_that_is_not_as_long_as_it_says_never_makes_a_whole_body(monkey
     assert made_until_refused(request) < request.content_length
 
 
-# --- Turns --------------------------------------------------------------------------------------------------
+# --- The fair write scheduler -----------------------------------------------------------------------------
 
 
 async def in_turn(turns, size, log, name):
@@ -131,16 +131,20 @@ def run_turns(turns, *sizes):
 
 
 def test_a_turn_takes_no_more_than_its_budget_first_come_first_served():
-    assert run_turns(Turns(budget=100), 60, 50, 10, 95, 5) == [(0, 1), (0, 1, 2, 3), (0, 1, 2, 3, 4)]
+    assert run_turns(WriteScheduler(budget=100), 60, 50, 10, 95, 5) == [
+        (0, 1),
+        (0, 1, 2, 3),
+        (0, 1, 2, 3, 4),
+    ]
 
 
 def test_one_piece_larger_than_the_budget_still_goes_out():
-    assert run_turns(Turns(budget=100), 1000, 1) == [(0,), (0, 1)]
+    assert run_turns(WriteScheduler(budget=100), 1000, 1) == [(0,), (0, 1)]
 
 
 def test_entering_a_turn_needs_no_wait_until_it_is_full():
     async def main():
-        turns = Turns(budget=100)
+        turns = WriteScheduler(budget=100)
         entered = [turns.enter(60), turns.enter(60), turns.enter(1)]
         await asyncio.sleep(0)
         return entered, turns.enter(1)
@@ -150,7 +154,7 @@ def test_entering_a_turn_needs_no_wait_until_it_is_full():
 
 def test_nobody_overtakes_those_who_wait():
     async def main():
-        turns = Turns(budget=100)
+        turns = WriteScheduler(budget=100)
         waiting = asyncio.create_task(turns.later(10))
         await asyncio.sleep(0)
         overtaken = turns.enter(1)
@@ -163,7 +167,7 @@ def test_nobody_overtakes_those_who_wait():
 
 def test_who_gave_up_takes_no_room():
     async def main():
-        turns = Turns(budget=100)
+        turns = WriteScheduler(budget=100)
         log = []
         first, second = [asyncio.create_task(in_turn(turns, 100, log, i)) for i in range(2)]
         await asyncio.sleep(0)
@@ -178,16 +182,16 @@ def test_who_gave_up_takes_no_room():
 
 def test_turns_show_what_waits():
     async def main():
-        turns = Turns(budget=100)
+        turns = WriteScheduler(budget=100)
         turns.enter(30)
         return repr(turns)
 
-    assert asyncio.run(main()) == "<Turns of 100 bytes, 70 left, 0 waiting>"
+    assert asyncio.run(main()) == "<WriteScheduler of 100 bytes, 70 left, 0 waiting>"
 
 
 def test_nothing_stays_scheduled_when_nothing_waits():
     async def main():
-        turns = Turns(budget=100)
+        turns = WriteScheduler(budget=100)
         await turns.later(10)
         for _ in range(3):
             await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from novita_async.models.images import ImageSource
 from tests.helpers.service import picture
 from tests.helpers.wire import answer, serve
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 SMALL = Txt2Img(model_name="m", prompt="a dog", width=128, height=128)
 LARGE = Img2Img(
@@ -31,11 +31,6 @@ LARGE = Img2Img(
 )
 """More than the buffers of a loopback connection take."""
 NO = json.dumps({"reason": "RATE_LIMIT_EXCEEDED", "message": "too much"}).encode()
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 async def submit(script, request, **retry):
@@ -111,7 +106,7 @@ async def test_a_refusal_whose_explanation_breaks_off_is_a_refusal(cut):
 
 
 async def test_a_429_whose_explanation_breaks_off_leaves_no_doubt_behind():
-    got, seen, _ = await submit(at_the_end(answer(429, NO)[:-5]), SMALL, patience=0)
+    got, seen, _ = await submit(at_the_end(answer(429, NO)[:-5]), SMALL, max_elapsed=0)
     assert "nothing was bought" in str(got)
     assert not any(isinstance(event, events.Retrying) for event in seen)
 

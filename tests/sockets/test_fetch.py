@@ -12,21 +12,9 @@ from novita_async._transport import downloads as _fetch
 from novita_async._transport.downloads import AiohttpDownloader
 from tests.helpers.wire import answer, client_context, refusing_url, serve
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 PICTURE = os.urandom(300_000)
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -13,16 +13,11 @@ from novita_async._transport import exchange as _exchange
 from novita_async.models.images import ImageSource
 from tests.helpers.wire import OK, answer, serve, settled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 WISH = AnyTask(path="/v3/async/img2img", body={"prompt": "a dog"})
 HUGE = AnyTask(path="/v3/async/img2img", body={"pictures": [ImageSource.from_bytes(b"abc" * 2_400_000)] * 3})
 HEAD, TAIL = OK[:-9], OK[-9:]
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 @pytest.fixture(params=["its own session", "the user's session"])
@@ -44,7 +39,7 @@ async def client_of(wire, session, **options):
 
 def held(client) -> int:
     (account,) = client.statistics().pool.accounts
-    return account.pacing.windows[0].held
+    return account.pacing.windows[0].taken
 
 
 def at_rest(client) -> bool:

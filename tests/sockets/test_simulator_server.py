@@ -7,14 +7,10 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,9 +30,10 @@ from novita_async.testing import (
     SimulatorServer,
     sample_picture,
 )
+from tests.helpers.programs import python, run, running
 from tests.helpers.simulator_bodies import IMG2IMG, KEY, img2img
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 QUICK = SimulatorConfig(speed=50, latency=0.0)
 BODY = msgspec.json.encode(img2img())
 BIG = msgspec.json.encode(img2img(negative_prompt="", padding="x" * 8_000_000))
@@ -44,11 +41,6 @@ HEAD = (
     f"POST {IMG2IMG} HTTP/1.1\r\nHost: x\r\nAuthorization: {KEY}\r\nContent-Length: {len(BODY)}\r\n\r\n"
 ).encode()
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 @asynccontextmanager
@@ -384,26 +376,15 @@ run_server(SimulatorConfig(speed=50))
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_as_a_program_it_prints_its_url_first_and_ends_cleanly_on_a_signal(end):
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": ""},
-    ) as process:
-        guard = threading.Timer(30, process.kill)
-        guard.start()
-        line = process.stdout.readline()
-        url = line.split()[-1]
+    with running(python("-c", PROGRAM), env={**os.environ, "PYTHONUNBUFFERED": ""}) as process:
+        url = process.line().split()[-1]
         assert urlsplit(url).port
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(url + "/v3/user", timeout=10)
         with caught.value as answer:
             assert json.load(answer)["reason"] == "MISSING_API_KEY"
         process.send_signal(end)
-        out, err = process.communicate(timeout=20)
-        guard.cancel()
-    assert (process.returncode, out, err) == (0, "", "")
+        assert [*process.finish()] == [0, "", ""]
 
 
 CONFTEST = """
@@ -446,23 +427,13 @@ def test_the_pytest_plugin_hands_out_simulations(tmp_path):
     documented = re.search(r"```python\n(.*?)```", novita_async.testing.__doc__, re.DOTALL)
     for name, text in (("conftest", CONFTEST), ("test_it", PLUGIN_TEST), ("test_doc", documented[1])):
         (tmp_path / f"{name}.py").write_text(text)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "anyio",
-        "-p",
-        "novita_async._pytest",
-        str(tmp_path),
-    ]
+    plugins = ("-p", "anyio", "-p", "novita_async._pytest")
+    alone = ("-c", os.devnull, "--rootdir", tmp_path)
     environment = {
         **os.environ,
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONPATH": str(Path(novita_async.__file__).parents[1]),
     }
-    run = partial(subprocess.run, capture_output=True, text=True, env=environment, timeout=60, check=False)
-    done = run([*command, "-c", os.devnull, "--rootdir", str(tmp_path)])
+    done = run(python("-m", "pytest", "-q", *plugins, tmp_path, *alone, flags=()), env=environment)
     assert "4 passed" in done.stdout, done.stdout + done.stderr
-    assert run([sys.executable, "-c", LAZY]).returncode == 0
+    assert run(python("-c", LAZY), env=environment).returncode == 0

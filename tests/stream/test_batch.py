@@ -16,8 +16,8 @@ from novita_async import (
     Uncertain,
     Unfinished,
 )
-from novita_async._journal.ledger import State
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._purchase.machine import State
 from novita_async.errors import JournalError
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.service import client_of, picture, request, requests, service

@@ -33,7 +33,6 @@ from novita_async import (
     RetryPolicy,
     SubmissionUncertain,
     Succeeded,
-    Task,
     TaskFailed,
     Txt2Img,
     Uncertain,
@@ -41,14 +40,14 @@ from novita_async import (
 )
 from novita_async._api import protocol
 from novita_async._policy.hinting import GRACE, Allowance, Lineup, Reliance
-from novita_async._purchase.machine import Bought, Purchase
+from novita_async._purchase.machine import Attempt, Purchase
 from novita_async._submit import callbacks
 from novita_async._submit.callbacks import Callbacks
 from novita_async.models.requests import Extra, Webhook
 from novita_async.testing import Fault, FaultPlan, FaultRule, SimulatorConfig, SimulatorServer, run_virtually
 from novita_async.webhooks import MOST_BYTES, aiohttp_receiver, asgi_receiver
 from tests.helpers.hooks import URL, event, hooked, polls, token_of
-from tests.helpers.service import client_of, of_kind, picture, request, requests, service
+from tests.helpers.service import client_of, facts_of, picture, request, requests, service
 
 pytestmark = pytest.mark.anyio
 
@@ -428,7 +427,7 @@ async def test_a_purchase_whose_answer_was_lost_is_found_again_by_its_event(faul
     (outcome, _), (entry,) = got[0], simulation.ledger.accepted
     assert isinstance(outcome, Succeeded)
     assert outcome.task_id == entry.task_id
-    (submitted,) = of_kind(seen, events.Submitted)
+    (submitted,) = facts_of(seen, events.Bought)
     assert submitted.task == outcome.task
     assert submitted.task.endpoint == "/v3/async/img2img"
     assert outcomes.statistics().submitted == 1
@@ -491,7 +490,7 @@ async def test_a_wrong_id_leaves_a_purchase_uncertain(when):
                 await anyio.sleep(1)
             outcome = await anext(outcomes)
     assert isinstance(outcome, Uncertain)
-    assert len(of_kind(seen, events.Submitted)) == 2
+    assert len(facts_of(seen, events.Bought)) == 2
     asked = {task_id: len(at) for task_id, at in simulation.ledger.polls.items()}
     assert asked == {done.task_id: asked[done.task_id], "unknown-1": 1, "unknown-2": 1, "unknown-3": 1}
 
@@ -537,7 +536,7 @@ async def test_a_lost_purchase_is_found_once_however_many_tasks_are_named():
             mail.waker(event(task.task_id), token)
         await anyio.sleep(5)
         assert len(client.unfinished) == 1
-        assert len(of_kind(seen, events.Submitted)) == 1
+        assert len(facts_of(seen, events.Bought)) == 1
 
 
 async def test_a_wrong_id_that_is_repeated_leaves_room_for_the_right_one():
@@ -601,7 +600,7 @@ async def test_an_event_after_the_patience_still_finds_the_purchase():
             (task,) = outcomes.unfinished
             outcomes.watch(task)
             assert client.unfinished == (task,)
-        assert [submitted.task for submitted in of_kind(seen, events.Submitted)] == [task]
+        assert [submitted.task for submitted in facts_of(seen, events.Bought)] == [task]
 
 
 async def test_a_purchase_found_while_its_uncertain_outcome_waits_for_the_consumer_is_both():
@@ -688,7 +687,7 @@ async def test_a_purchase_whose_second_attempt_was_refused_is_found_again_all_th
     assert outcomes.uncertain == ()
 
 
-async def test_of_attempts_that_were_all_lost_the_last_is_the_request_s_outcome():
+async def test_of_attempts_that_were_all_lost_the_first_found_is_the_outcome_and_others_are_unfinished():
     plan = FaultPlan.listed(
         "submit", {n: Fault.reset_after() for n in (1, 2)} | {3: Fault.answer(400, b"{}")}
     )
@@ -697,24 +696,27 @@ async def test_of_attempts_that_were_all_lost_the_last_is_the_request_s_outcome(
         got, outcomes = await gathered(client, [request()])
         await anyio.sleep(60)
         first, second = [entry.task_id for entry in simulation.ledger.accepted]
-        assert [outcome.task_id for outcome, _ in got] == [second]
-        assert [task.task_id for task in client.unfinished] == [first]
+        assert [outcome.task_id for outcome, _ in got] == [first]
+        assert [task.task_id for task in client.unfinished] == [second]
         assert outcomes.statistics().submitted == 1
 
 
 async def test_a_recorder_that_cannot_take_note_is_logged_and_holds_nobody_up(caplog):
     class Broken:
-        async def record(self, _, fact):
-            if isinstance(fact, Bought):
-                raise OSError("disk full")
+        async def admit(self, *_): ...
+
+        async def settle(self, *_): ...
+
+        async def record(self, *_):
+            raise OSError("disk full")
 
     simulation = service(faults=LOST_ANSWER)
     async with hooked(simulation) as (client, seen, _):
         purchase = Purchase(request(), "/v3/async/img2img")
         purchase.journal = Broken()
-        task = await client._sender.buy(purchase, hold=600)
+        task = await client._sender.buy(purchase, recovery_timeout=600)
     assert task.task_id in caplog.text
-    assert len(of_kind(seen, events.Submitted)) == 1
+    assert len(facts_of(seen, events.Bought)) == 1
 
 
 async def test_closing_the_client_ends_a_search():
@@ -726,8 +728,8 @@ async def test_closing_the_client_ends_a_search():
         with pytest.raises(SubmissionUncertain):
             await client.submit(request())
         await anyio.sleep(25)
-        assert repr(client._finder) == "<Finder: 1 searches under way>"
-    assert repr(client._finder) == "<Finder: 0 searches under way>"
+        assert repr(client._recovery) == "<Recovery: 1 searches under way>"
+    assert repr(client._recovery) == "<Recovery: 0 searches under way>"
     assert anyio.current_time() == pytest.approx(25, abs=1)
 
 
@@ -929,21 +931,18 @@ async def test_everyone_who_waits_is_told_at_once_when_the_net_finds_that_events
     known, listener = Callbacks(URL), Listening()
     known.listen(listener)
     for i in range(20):
-        callback = known.issue(f"token-{i}", "account", "/path", 1, now=float(i))
-        known.bought(callback, Task(task_id=str(i)), now=float(i))
+        expect(known, str(i), now=float(i))
         known.take_in(event(str(i)), f"token-{i}")
         known.ended(str(i), now=float(i))
     assert known.relied_on
     assert listener.told == 1
-    callback = known.issue("token", "account", "/path", 1, now=50.0)
-    known.bought(callback, Task(task_id="t"), now=50.0)
+    expect(known, "t", now=50.0)
     assert known.left_until("t") >= 50 + GRACE
-    known.take_in(event("t"), "token")
+    known.take_in(event("t"), "token-t")
     assert known.left_until("t") is None
     assert known.left_until("another") is None
     for i in range(100, 103):
-        callback = known.issue(f"token-{i}", "account", "/path", 1, now=float(i))
-        known.bought(callback, Task(task_id=str(i)), now=float(i))
+        expect(known, str(i), now=float(i))
         known.ended(str(i), now=float(i), by_the_net=True)
         known.ended(str(i), now=float(i), by_the_net=True)
     assert known.statistics().lost == 3
@@ -958,9 +957,7 @@ def relied_on(listener):
     known = Callbacks(URL)
     known.listen(listener)
     for i in range(20):
-        known.bought(
-            known.issue(f"token-{i}", "account", "/path", 1, float(i)), Task(task_id=str(i)), float(i)
-        )
+        expect(known, str(i), now=float(i))
         known._with_token(event(str(i)), f"token-{i}", i + 1.0)
         known.ended(str(i), i + 1.0)
     assert known.relied_on
@@ -968,8 +965,10 @@ def relied_on(listener):
 
 
 def expect(known, *names, now):
+    """Purchases that were bought now, whose events will name these tasks."""
     for name in names:
-        known.bought(known.issue(name, "account", "/path", 1, now), Task(task_id=name), now)
+        attempt = Attempt("account", now, now, task_id=name)
+        known.settle(known.expect(f"token-{name}", Purchase(None, "/path"), attempt, now), now)
 
 
 async def test_after_a_silence_the_oldest_is_looked_at_and_after_a_loss_the_next_at_once():
@@ -999,7 +998,7 @@ async def test_one_that_was_overtaken_by_many_is_looked_at():
     known = relied_on(listener := Listening())
     expect(known, "slow", *"abcdefghijklmnop", now=20.0)
     for name in "abcdefghijklmnop":
-        known._with_token(event(name), name, 21.0)
+        known._with_token(event(name), f"token-{name}", 21.0)
     assert listener.checked == ["slow", "slow"]
 
 
@@ -1180,11 +1179,8 @@ async def test_asgi_wakes_a_client():
 # --- The aiohttp receiver, over sockets ---------------------------------------------------------------------
 
 
+@pytest.mark.real_loop
 class TestSockets:
-    @pytest.fixture
-    def anyio_backend(self):
-        return "asyncio"
-
     @pytest.fixture
     async def inbox(self):
         return Inbox()

@@ -65,6 +65,12 @@ _VERSION_0: Final = (
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("ALTER TABLE requests ADD COLUMN earlier TEXT",),  # attempts before the present one
+    (
+        "ALTER TABLE requests ADD COLUMN token TEXT",  # what the callback of the latest attempt is known by
+        "ALTER TABLE requests ADD COLUMN tag TEXT",  # the user's own id
+        "CREATE INDEX requests_by_token ON requests (token) WHERE token IS NOT NULL",
+        "DROP INDEX requests_by_task",
+    ),
 )
 """What makes version n + 1 of version n."""
 VERSION: Final = len(MIGRATIONS)

@@ -1,0 +1,592 @@
+"""What must always hold, checked against the service's books when a world has ended."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from novita_async import (
+    AuthenticationFailed,
+    BalanceExhausted,
+    BudgetExhausted,
+    ConfigurationError,
+    DownloadFailed,
+    EndpointNotFound,
+    JournalError,
+    PermissionDenied,
+    Succeeded,
+)
+from novita_async.testing.ledger import Entry
+from novita_async.testing.worlds import seams
+from novita_async.testing.worlds.plan import UserPlan
+from novita_async.testing.worlds.record import Came, Post, Stopped, Visit, listed, shown
+from novita_async.testing.worlds.service import key_of
+from novita_async.testing.worlds.users import UserError
+from novita_async.testing.worlds.wire import picture
+
+if TYPE_CHECKING:
+    from novita_async.testing.worlds.world import World
+
+Found = tuple[str, str]
+"""About what, and how."""
+
+_SUCCEEDED: Final = "TASK_STATUS_SUCCEED"
+_FAILED: Final = "TASK_STATUS_FAILED"
+_SOON: Final = 0.5
+_TURNS: Final = 8
+"""Turns of the loop in which a cancellation reaches every task."""
+_DISK: Final = ("disk full", "fsync fails", "folder read-only")
+_ENDS_OF_WORDS: Final = 300
+
+
+# --- Reading ----------------------------------------------------------------------------------------------
+
+
+def read_journals(world: "World") -> None:
+    """Take note of what the journals say."""
+    for path in sorted(world.disk.home.glob("*.db")):
+        if path.stat().st_size:
+            world.record.rows[path.name] = seams.rows_of(path.resolve())
+
+
+def check(world: "World") -> None:
+    """Note everything that does not hold."""
+    for name, find in INVARIANTS.items():
+        for about, how in find(world):
+            world.record.violate(name, about, how)
+
+
+def _plan_of(world: "World", name: str) -> UserPlan:
+    return next(u for process in world.plan.processes for u in process.users if u.name == name)
+
+
+def _user_of(number: int) -> str:
+    return f"u{number // 1000}"
+
+
+def _rows(world: "World") -> Iterable[dict[str, Any]]:
+    for rows in world.record.rows.values():
+        yield from rows
+
+
+def _number_in(row: dict[str, Any]) -> int:
+    text: str = row["request"]
+    start = text.find('"seed":')
+    digits = text[start + 7 : start + 20]
+    return int(digits[: next(i for i, c in enumerate(digits) if not c.isdigit())]) if start >= 0 else -1
+
+
+def _has(world: "World", *kinds: str) -> bool:
+    return any(world.plan.trouble(kind) is not None for kind in kinds)
+
+
+def _crashed(world: "World") -> bool:
+    return bool(world.record.crashed)
+
+
+def _ids_of(row: dict[str, Any]) -> str:
+    return f"{row['task_id']} {row.get('earlier')}"
+
+
+# --- Money ------------------------------------------------------------------------------------------------
+
+
+def bought_once(world: "World") -> Iterable[Found]:
+    """No request is bought twice unless that was asked for."""
+    for number, entries in world.service.accepted().items():
+        if len(entries) > 1 and not _may_be_bought_again(world, number, entries):
+            yield str(number), f"bought {len(entries)} times, at {listed(f'{e.at:.3f}' for e in entries)}"
+
+
+def _may_be_bought_again(world: "World", number: int, entries: list[Entry]) -> bool:
+    user = _plan_of(world, _user_of(number))
+    asked = world.plan.client.resubmits or user.resubmits
+    if user.retries_failed and all(world.service.status_of(e.task_id or "") == _FAILED for e in entries[:-1]):
+        return True
+    if not asked:
+        return False
+    posts = [post for post in world.record.posts if post.number == number]
+    return sum(post.reach == "accepted" for post in posts) <= 1  # what was known is bought no second time
+
+
+def nothing_lost(world: "World") -> Iterable[Found]:
+    """Whatever was bought is an outcome, unfinished, uncertain or in the journal."""
+    unaccounted: Counter[str] = Counter()
+    for number, entries in world.service.accepted().items():
+        for entry in entries:
+            process = _process_of(world, entry)
+            if _is_known(world, entry.task_id or "") or _is_doubted(world, number):
+                continue
+            if process in world.record.crashed and not _has_journal(world, number):
+                continue
+            if len(entries) > 1 and _asked(
+                world, number
+            ):  # that something may be paid for nothing was asked for
+                continue
+            unaccounted[process] += 1
+            if unaccounted[process] > world.record.doubts[process]:
+                yield str(number), f"bought by {process} at {entry.at:.3f}, and nobody knows"
+
+
+def _process_of(world: "World", entry: Entry) -> str:
+    number = entry.request["request"]["seed"]
+    posts = [p for p in world.record.posts if p.number == number and p.handed_at is not None]
+    near = min(posts, key=lambda post: abs((post.handed_at or 0.0) - entry.at), default=None)
+    return near.process if near else ""
+
+
+def _has_journal(world: "World", number: int) -> bool:
+    return _plan_of(world, _user_of(number)).kind == "batch"
+
+
+def _is_known(world: "World", task_id: str) -> bool:
+    """Whether a task's id is anywhere that the user can look."""
+    if any(task_id in kept for kept in world.record.kept.values()):
+        return True
+    if any(came.task_id == task_id for came in world.record.came):
+        return True
+    return any(task_id in _ids_of(row) for row in _rows(world))
+
+
+def _is_doubted(world: "World", number: int) -> bool:
+    """Whether the user can see that a request was perhaps bought."""
+    if any(came.number == number and came.kind == "Uncertain" for came in world.record.came):
+        return True
+    return any(
+        _number_in(row) == number and (row["state"] in ("uncertain", "announced") or row["perhaps"])
+        for row in _rows(world)
+    )
+
+
+def ids_kept(world: "World") -> Iterable[Found]:
+    """A task id that the client was told is not forgotten."""
+    for post in world.record.posts:
+        if post.reach != "accepted" or post.process in world.record.crashed:
+            continue
+        if not _is_known(world, post.told):
+            yield str(post.number), f"{post.process} was told {post.told[:8]} and has forgotten it"
+
+
+def window_kept(world: "World") -> Iterable[Found]:
+    """The service never sees more than N images a minute."""
+    limit = world.plan.client.images_per_minute
+    if limit is None or (_crashed(world) and _without_journal(world)) or _has(world, "wall clock jumps"):
+        return
+    if len(world.plan.processes) > 1 and (_without_journal(world) or len(_journals(world)) > 1):
+        return
+    for account in range(world.plan.client.accounts):
+        most = world.service.ledger.most_images_in(
+            59.99, account=key_of(account), endpoint="/v3/async/txt2img"
+        )
+        if most > limit:
+            yield f"a{account}", f"{most} images within a minute, of {limit}"
+        over = [
+            entry
+            for entry in world.service.ledger.refused
+            if entry.account == key_of(account) and entry.reason == "RATE_LIMIT_EXCEEDED"
+        ]
+        if over and world.plan.service.quota == limit:
+            yield f"a{account}", f"the service refused a submission at {over[0].at:.3f} s"
+
+
+def _without_journal(world: "World") -> bool:
+    return any(user.kind != "batch" for process in world.plan.processes for user in process.users)
+
+
+def budget_kept(world: "World") -> Iterable[Found]:
+    """What is bought never costs more than the budget."""
+    limit = world.plan.client.budget
+    if limit is None or (len(world.plan.processes) > 1 and _without_journal(world)):
+        return
+    if len(_journals(world)) > 1 and len(world.plan.processes) > 1:
+        return
+    bought = world.service.ledger.images
+    if bought > limit and not world.plan.client.resubmits:
+        yield "budget", f"{bought} images of {limit}"
+
+
+def _journals(world: "World") -> set[str]:
+    return {u.name for process in world.plan.processes for u in process.users if u.kind == "batch"}
+
+
+def budget_used(world: "World") -> Iterable[Found]:
+    """Money that was only reserved is not called spent."""
+    limit = world.plan.client.budget
+    if limit is None:
+        return
+    refused = [came for came in world.record.came if isinstance(came.error, BudgetExhausted)]
+    refused += [
+        Came(user=v.user, process=v.process, number=None, kind="", task_id=None, error=v.error)
+        for v in world.record.visits
+        if isinstance(v.error, BudgetExhausted)
+    ]
+    doubted = sum(post.reach in ("unknown", "on its way") for post in world.record.posts)
+    most = max((user.images for process in world.plan.processes for user in process.users), default=1)
+    spent = world.service.ledger.images + doubted * most
+    for came in refused[:1]:
+        if spent + _plan_of(world, came.user).images <= limit and len(world.plan.processes) == 1:
+            yield came.user, f"refused, although {spent} of {limit} are spent at the end"
+
+
+# --- Truth ------------------------------------------------------------------------------------------------
+
+
+def true_failures(world: "World") -> Iterable[Found]:
+    """A paid task is called failed only where the service says so."""
+    for came in world.record.came:
+        if came.kind != "Failed" or came.task_id is None or isinstance(came.error, DownloadFailed):
+            continue
+        if isinstance(came.error, JournalError) and _has(world, *_DISK):
+            continue
+        if came.task_id not in world.service.simulator.tasks:
+            continue
+        status = world.service.status_of(came.task_id)
+        if status != _FAILED:
+            yield str(came.number), f"its task is {status}, the client says {type(came.error).__name__}"
+
+
+def true_successes(world: "World") -> Iterable[Found]:
+    """A success has the pictures of its own task."""
+    for came in world.record.came:
+        if not isinstance(came.outcome, Succeeded):
+            continue
+        number, task_id = came.number, came.task_id or ""
+        owner = world.service.number_of(task_id)
+        if number is not None and owner != number:
+            yield str(number), f"has the task of {owner if owner >= 0 else 'nobody'}"
+            continue
+        urls = [image.url for image in came.outcome.result.images]
+        wrong = [url for url in urls if f"/{task_id}/" not in url]
+        if wrong:
+            yield str(number), "has the pictures of another task"
+        elif not urls and owner >= 0:
+            yield str(number), "succeeded without pictures"
+        elif owner >= 0 and world.service.status_of(task_id) != _SUCCEEDED:
+            yield str(number), "called a success, and is none"
+
+
+def own_tasks(world: "World") -> Iterable[Found]:
+    """An answer is believed only by the request that it belongs to."""
+    for came in world.record.came:
+        if came.number is None or came.task_id is None:
+            continue
+        owner = world.service.number_of(came.task_id)
+        if owner != came.number:
+            yield str(came.number), f"was given the task of {owner if owner >= 0 else 'nobody'}"
+
+
+def true_doubts(world: "World") -> Iterable[Found]:
+    """A request is uncertain only where nobody can know."""
+    for came in world.record.came:
+        if came.kind != "Uncertain" or came.number is None or _crashed(world) or _has(world, *_DISK):
+            continue
+        posts = [post for post in world.record.posts if post.number == came.number]
+        if all(post.reach in ("not sent", "refused", "accepted") for post in posts):
+            yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
+
+
+def few_doubts(world: "World") -> Iterable[Found]:
+    """An outage leaves a few purchases uncertain, not all that come after."""
+    outages = [t for t in world.plan.troubles if t.kind.startswith("outage")]
+    if not outages or any(t.rate for t in world.plan.troubles):
+        return
+    for visit in world.record.visits:
+        doubted = [c for c in world.record.came if c.user == visit.user and c.process == visit.process]
+        count = sum(c.kind == "Uncertain" for c in doubted)
+        if count > _most_doubts(visit, world):
+            yield visit.user, f"{count} of {len(visit.asked)} are uncertain after an outage"
+
+
+def _most_doubts(visit: Visit, world: "World") -> int:
+    length = sum(t.length for t in world.plan.troubles if t.kind.startswith("outage"))
+    probes = max(1, int(length)).bit_length()
+    return (2 * visit.in_flight + probes) * world.plan.client.accounts + 2
+
+
+# --- Outcomes ---------------------------------------------------------------------------------------------
+
+
+def one_outcome(world: "World") -> Iterable[Found]:
+    """Each request has exactly one outcome."""
+    for visit in world.record.visits:
+        came = [c for c in world.record.came if c.user == visit.user and c.process == visit.process]
+        times = Counter(c.number for c in came if c.number is not None and c.kind != "Submitted")
+        for number, count in times.items():
+            if count > 1:
+                yield str(number), f"has {count} outcomes"
+        if visit.over and visit.error is None:
+            missing = [number for number in visit.asked if not times[number]]
+            if missing:
+                yield str(missing[0]), f"{len(missing)} of {len(visit.asked)} have no outcome"
+
+
+def watched_come_out(world: "World") -> Iterable[Found]:
+    """A task that was handed to a stream or a watch comes out."""
+    for visit in world.record.visits:
+        if not visit.over or visit.error is not None:
+            continue
+        came = Counter(
+            c.task_id
+            for c in world.record.came
+            if c.user == visit.user and c.process == visit.process and c.kind != "Submitted"
+        )
+        missing = [task_id for task_id in visit.watched if not came[task_id]]
+        if missing:
+            yield visit.user, f"{len(missing)} of {len(visit.watched)} watched tasks have no outcome"
+        doubled = [task_id for task_id in visit.watched if came[task_id] > 1]
+        if doubled:
+            yield visit.user, f"{len(doubled)} watched tasks have several outcomes"
+
+
+def bound_kept(world: "World") -> Iterable[Found]:
+    """No more than `in_flight` requests are between input and consumer."""
+    for visit in world.record.visits:
+        if visit.in_flight and visit.most_open > visit.in_flight:
+            yield visit.user, f"{visit.most_open} requests under way, of {visit.in_flight}"
+
+
+def paid_comes_out(world: "World") -> Iterable[Found]:
+    """A stream that ends early has handed out whatever was paid before it says why."""
+    for visit in world.record.visits:
+        error = visit.error
+        if error is None or isinstance(error, ConfigurationError) or visit.kind == "watch":
+            continue
+        if isinstance(error, UserError) and "consumer" in str(error):
+            continue
+        if isinstance(error, JournalError) and (_has(world, *_DISK) or not visit.asked):
+            continue
+        came = {c.number for c in world.record.came if c.user == visit.user and c.process == visit.process}
+        paid = [n for n in _paid_before_the_end(world, visit) if n not in came]
+        if paid:
+            yield visit.user, f"raised {type(error).__name__}, and {len(paid)} paid requests did not come out"
+
+
+def _paid_before_the_end(world: "World", visit: Visit) -> list[int]:
+    accepted = world.service.accepted()
+    wanted = set(visit.asked)
+    if visit.kind == "batch":
+        first = int(visit.user[1:]) * 1000
+        wanted |= set(range(first, first + _plan_of(world, visit.user).requests))
+    end = visit.ended_at or 0.0
+    known = {p.number for p in world.record.posts if p.reach == "accepted" and (p.handed_at or 0.0) < end}
+    return [number for number in wanted if number in accepted and number in known]
+
+
+def ends_for_a_reason(world: "World") -> Iterable[Found]:
+    """A stream ends early only when nothing can be sent any more."""
+    for visit in world.record.visits:
+        error = visit.error
+        if error is not None and not _is_reason(world, error):
+            yield visit.user, f"{visit.kind} ended by {type(error).__name__}: {str(error)[:_ENDS_OF_WORDS]}"
+
+
+def _is_reason(world: "World", error: BaseException) -> bool:
+    service, client = world.plan.service, world.plan.client
+    reasons: tuple[tuple[type[BaseException], bool], ...] = (
+        (UserError, True),
+        (JournalError, _has(world, *_DISK) and type(error) is JournalError),
+        (BudgetExhausted, client.budget is not None),
+        (BalanceExhausted, service.balance is not None),
+        (EndpointNotFound, service.retired_at is not None),
+        (DownloadFailed, _has(world, *_DISK)),
+        (ConfigurationError, _has(world, *_DISK)),
+        (AuthenticationFailed, False),
+        (PermissionDenied, False),
+    )
+    return next((holds for kind, holds in reasons if isinstance(error, kind)), True)
+
+
+def pages_not_believed(world: "World") -> Iterable[Found]:
+    """Only the service's own word counts: a gateway's page refuses nothing."""
+    for came in world.record.came:
+        if came.kind != "Failed" or came.task_id is not None or came.number is None:
+            continue
+        if not isinstance(came.error, EndpointNotFound | PermissionDenied | AuthenticationFailed):
+            continue
+        posts = [post for post in world.record.posts if post.number == came.number]
+        if world.plan.service.retired_at is None and (not posts or posts[-1].page):
+            yield str(came.number), f"a page was taken for {type(came.error).__name__}"
+
+
+def pictures_saved(world: "World") -> Iterable[Found]:
+    """A picture that can be had is saved in the end."""
+    if any(t.kind.startswith("file") for t in world.plan.troubles) or _has(world, *_DISK):
+        return
+    for came in world.record.came:
+        if isinstance(came.error, DownloadFailed) and not _is_outage(world):
+            yield str(came.number), f"not saved: {str(came.error)[:_ENDS_OF_WORDS]}"
+
+
+def _is_outage(world: "World") -> bool:
+    return any(t.kind.startswith("outage") for t in world.plan.troubles)
+
+
+# --- Cancellation -----------------------------------------------------------------------------------------
+
+
+def nothing_sent_late(world: "World") -> Iterable[Found]:
+    """Nothing is sent after a cancellation was due."""
+    for post in world.record.posts:
+        for stop in _stops_of(world, post):
+            if post.handed_at is not None and post.began_in > stop.turn + _TURNS:
+                yield str(post.number), f"sent at {post.handed_at:.3f}, cancelled at {stop.at:.3f}"
+                break
+
+
+def _stops_of(world: "World", post: Post) -> list[Stopped]:
+    return [
+        stop for stop in world.record.stops if stop.process == post.process and stop.user in ("", post.user)
+    ]
+
+
+def drained(world: "World") -> Iterable[Found]:
+    """A purchase that was handed over is waited for, as long as was promised."""
+    drain = world.plan.client.drain
+    if drain <= 0:
+        return
+    for post in world.record.posts:
+        if post.cut_at is None or post.due_at is None or post.process in world.record.crashed:
+            continue
+        if post.cut_at + _SOON < post.due_at:
+            continue
+        if not any(stop.at + drain <= post.cut_at + 1e-6 for stop in _stops_of(world, post)):
+            yield str(post.number), f"given up at {post.cut_at:.3f}, its answer came before {post.due_at:.3f}"
+
+
+def terminates(world: "World") -> Iterable[Found]:
+    """SIGTERM ends a process, with status 143."""
+    for process in world.processes:
+        if process.terminated_at is not None and not process.dead and process.status != 128 + 15:
+            yield process.name, f"ended with status {process.status or 0}"
+
+
+# --- Files ------------------------------------------------------------------------------------------------
+
+
+def files_whole(world: "World") -> Iterable[Found]:
+    """A saved file is there, whole, and the right one."""
+    for came in world.record.came:
+        if not isinstance(came.outcome, Succeeded) or came.process in world.record.crashed:
+            continue
+        if not _plan_of(world, came.user).save:
+            continue
+        yield from _wrong_files(world, came, came.outcome)
+
+
+def _wrong_files(world: "World", came: Came, outcome: Succeeded) -> Iterable[Found]:
+    if not outcome.paths and not outcome.result.artifacts:
+        return
+    if len(outcome.paths) != len(outcome.result.artifacts):
+        yield str(came.number), f"{len(outcome.paths)} files of {len(outcome.result.artifacts)}"
+    later = world.record.crashed and any(process.ending == "power" for process in world.plan.processes)
+    for path in outcome.paths:
+        if not path.exists():
+            if not later:
+                yield str(came.number), f"{path.name} is missing"
+        elif came.task_id is not None and f"/{came.task_id}/".encode() not in _read(path):
+            yield str(came.number), f"{path.name} is not what was made for it"
+
+
+def _read(path: Path) -> bytes:
+    data = path.read_bytes()
+    text = data[8:]
+    third = len(text) // 3
+    return data if data == picture(text[:third].decode(errors="replace")) else b""
+
+
+def rows_true(world: "World") -> Iterable[Found]:
+    """What a journal calls saved is on the disk, and what it calls bought was bought."""
+    tasks = world.service.simulator.tasks
+    for row in _rows(world):
+        number = _number_in(row)
+        if row["task_id"] is not None and row["task_id"] not in tasks:
+            yield str(number), f"the journal has the task {row['task_id']}, which nobody made"
+        elif row["task_id"] is not None and tasks[row["task_id"]].order.seed != number:
+            yield str(number), "the journal has the task of another request"
+        elif row["state"] == "failed" and row["task_id"] is not None:
+            status = world.service.status_of(row["task_id"])
+            if status != _FAILED and "Download" not in (row["error"] or ""):
+                yield str(number), f"the journal calls it failed, its task is {status}"
+        if (
+            row["state"] == "planned"
+            and len(world.service.accepted().get(number, ()))
+            and not _asked(world, number)
+        ):
+            yield str(number), "the journal calls it planned, and it was bought"
+        for name in _paths_of(row):
+            if not Path(name).exists() and not _has_power_cut(world):
+                yield str(number), f"the journal calls {Path(name).name} saved, and it is missing"
+
+
+def _asked(world: "World", number: int) -> bool:
+    user = _plan_of(world, _user_of(number))
+    return world.plan.client.resubmits or user.resubmits or user.retries_failed
+
+
+def _has_power_cut(world: "World") -> bool:
+    return any(process.ending == "power" for process in world.plan.processes)
+
+
+def _paths_of(row: dict[str, Any]) -> list[str]:
+    text = row["paths"]
+    return [part.strip('" ') for part in text.strip("[]").split('","')] if text else []
+
+
+def tidy_folders(world: "World") -> Iterable[Found]:
+    """Nothing unfinished is left in a folder of files."""
+    if _crashed(world) or _has(world, *_DISK):
+        return
+    for path in sorted(world.disk.home.glob("out-*/.*.part")):
+        yield path.parent.name, f"{path.name} was left"
+
+
+# --- Secrets ----------------------------------------------------------------------------------------------
+
+
+def secrets_kept(world: "World") -> Iterable[Found]:
+    """No key is in anything that left the client."""
+    keys = [key_of(account) for account in range(world.plan.client.accounts)]
+    for text in world.record.texts:
+        if any(key in text for key in keys):
+            yield "text", shown(text.replace(keys[0], "<KEY>"))
+        if "X-Amz-Signature" in text:
+            yield "text", f"a presigned query: {shown(text)}"
+    for path in sorted(world.disk.home.glob("**/*")):
+        if path.is_file() and any(key.encode() in path.read_bytes() for key in keys):
+            yield path.name, "a key is in a file"
+
+
+def nothing_runs_on(world: "World") -> Iterable[Found]:
+    """A client that was left leaves nothing running."""
+    yield from world.record.left_running
+
+
+INVARIANTS: Final[dict[str, Callable[["World"], Iterable[Found]]]] = {
+    "bought once": bought_once,
+    "nothing lost": nothing_lost,
+    "ids kept": ids_kept,
+    "window kept": window_kept,
+    "budget kept": budget_kept,
+    "budget used": budget_used,
+    "true failures": true_failures,
+    "true successes": true_successes,
+    "own tasks": own_tasks,
+    "true doubts": true_doubts,
+    "few doubts": few_doubts,
+    "one outcome": one_outcome,
+    "watched come out": watched_come_out,
+    "bound kept": bound_kept,
+    "paid comes out": paid_comes_out,
+    "ends for a reason": ends_for_a_reason,
+    "pages not believed": pages_not_believed,
+    "pictures saved": pictures_saved,
+    "nothing sent late": nothing_sent_late,
+    "drained": drained,
+    "terminates": terminates,
+    "files whole": files_whole,
+    "rows true": rows_true,
+    "tidy folders": tidy_folders,
+    "secrets kept": secrets_kept,
+    "nothing runs on": nothing_runs_on,
+}
+"""By name. Besides there are, seen on the way: `ends` (nothing hangs) and `no stray errors`."""

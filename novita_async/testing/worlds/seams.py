@@ -1,0 +1,333 @@
+"""What is replaced while a world runs, all of it here: clocks, chance, threads, signals, files.
+
+Only what the standard library and anyio offer is replaced, never a part of the client, with two exceptions
+that are looked for by name and may be missing: how much room a journal keeps on the disk, and how its rows
+are packed.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import importlib
+import io
+import logging
+import os
+import random
+import secrets
+import signal
+import sqlite3
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sized
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+
+import aiohappyeyeballs
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from anyio._backends import _asyncio as backend
+
+from novita_async.testing.worlds.dice import whole
+from novita_async.testing.worlds.loops import WorldLoop
+
+if TYPE_CHECKING:
+    from novita_async.testing.worlds.world import World
+
+T = TypeVar("T")
+
+_WRITING: Final = frozenset("wxa+")
+_ROOM: Final = 4096
+
+
+Change = tuple[Any, str, Any]
+"""A place, a name there, and what stands for it while a world runs."""
+
+
+@contextmanager
+def installed(world: "World") -> Generator[None]:
+    """Let one world have all of the machine."""
+    changes: list[Change] = [
+        *_chance(world),
+        *_threads(world),
+        *_files(world),
+        *_scopes(world),
+        *_journal(world),
+    ]
+    changes.append((logging.getLogger("novita_async"), "propagate", False))
+    before = [(place, name, getattr(place, name)) for place, name, _ in changes]
+    log = logging.getLogger("novita_async")
+    listener = _Listener(world)
+    log.addHandler(listener)
+    try:
+        for place, name, value in changes:
+            setattr(place, name, value)
+        yield
+    finally:
+        log.removeHandler(listener)
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+class _Listener(logging.Handler):
+    """Takes in what the client logs."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__()
+        self._world = world
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        self._world.record.texts.append(text)
+        self._world.record.say(self._world.now, "log", text.partition("\n")[0])
+
+
+def _chance(world: "World") -> Iterator[Change]:
+    drawn = iter(range(1 << 62))
+
+    def draw(size: int | None = None) -> bytes:
+        return whole(world.plan.seed, "bytes", next(drawn)).to_bytes(8, "big") * (-(-(size or 32) // 8))
+
+    def token_bytes(size: int) -> bytes:
+        return draw(size)[:size]
+
+    def token_hex(size: int | None = None) -> str:
+        return draw(size)[: size or 32].hex()
+
+    yield time, "time", world.wall_time
+    yield secrets, "token_hex", token_hex
+    yield secrets, "token_urlsafe", token_hex
+    yield secrets, "token_bytes", token_bytes
+    yield uuid, "uuid4", lambda: uuid.UUID(bytes=draw(16)[:16], version=4)
+    yield signal, "getsignal", world.signal_handler
+
+
+def steady(thing: object, seed: int) -> None:
+    """Seed every generator of random numbers that an object of the client holds, however deep."""
+    for each in _held_by(thing):
+        if isinstance(each, random.Random):
+            each.seed(seed)
+
+
+def weight(thing: object) -> int:
+    """Count what an object of the client holds, however deep."""
+    return sum(1 + (len(each) if isinstance(each, Sized) else 0) for each in _held_by(thing))
+
+
+def _held_by(thing: object) -> Iterator[object]:
+    seen: set[int] = set()
+    found = [thing]
+    while found:
+        each = found.pop()
+        if id(each) in seen or isinstance(each, _PLAIN) or type(each).__module__.startswith(_OURS):
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, dict):
+            found += each.values()
+        elif isinstance(each, list | deque | set | frozenset | tuple):
+            found += each
+        else:
+            found += _parts(each)
+
+
+_OURS: Final = "novita_async.testing."
+_PLAIN: Final = (str, int, float, bytes, type, type(None))
+
+
+def _parts(thing: object) -> Iterator[object]:
+    if type(thing).__module__.startswith("novita_async."):
+        yield from getattr(thing, "__dict__", {}).values()
+    for name in _slots(cast("Hashable", type(thing))):
+        yield getattr(thing, name, None)
+
+
+@cache
+def _slots(kind: Hashable) -> tuple[str, ...]:
+    """The names of what an instance of one of the client's classes holds."""
+    cls = cast("type", kind)
+    if not cls.__module__.startswith("novita_async."):
+        return ()
+    return tuple(
+        name for base in cls.__mro__ for name in getattr(base, "__slots__", ()) if name != "__weakref__"
+    )
+
+
+# --- Threads ------------------------------------------------------------------------------------------------
+
+
+class _Limiter(Protocol):
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+def _threads(world: "World") -> Iterator[Change]:
+    async def run_sync(func: Callable[..., T], *args: Any, **options: Any) -> T:
+        await anyio.lowlevel.checkpoint()
+        limiter = cast("_Limiter", options.get("limiter") or contextlib.nullcontext())
+        async with limiter:
+            return await _in_a_thread(world, func, args)
+
+    def submit(
+        _: object, func: Callable[..., T], *args: Any, **options: Any
+    ) -> "concurrent.futures.Future[T]":
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_result(func(*args, **options))
+        return future
+
+    yield anyio.to_thread, "run_sync", run_sync
+    yield concurrent.futures.ThreadPoolExecutor, "submit", submit
+    yield aiohappyeyeballs, "start_connection", world.start_connection
+
+
+def _in_a_thread(world: "World", func: Callable[..., T], args: tuple[Any, ...]) -> Awaitable[T]:
+    return _wait_for_thread(world, contextvars.copy_context(), func, args)
+
+
+async def _wait_for_thread(
+    world: "World", context: contextvars.Context, func: Callable[..., T], args: tuple[Any, ...]
+) -> T:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, WorldLoop)
+    world.begin_thread(loop)
+    done = world.execute(loop, lambda: context.run(func, *args))
+    with anyio.CancelScope(shield=True):
+        await done
+    return cast("T", done.result())
+
+
+# --- Files --------------------------------------------------------------------------------------------------
+
+
+def _files(world: "World") -> Iterator[Change]:
+    disk = world.disk
+    real_open, real_fsync, real_write = io.open, os.fsync, os.write
+
+    def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if not disk.is_here(file) or _WRITING.isdisjoint(mode):
+            return real_open(file, mode, *args, **options)
+        disk.step("open", file)
+        return disk.opened(mode, real_open(file, mode, *args, **options))
+
+    def fsync(handle: Any) -> None:
+        disk.step("fsync", handle)
+        real_fsync(handle)
+        disk.synced(handle if isinstance(handle, int) else handle.fileno())
+
+    def write(handle: int, data: bytes) -> int:
+        if disk.is_full and world.process is not None:
+            return real_write(handle, data[: len(data) // 2])
+        return real_write(handle, data)
+
+    yield io, "open", opened
+    yield os, "fsync", fsync
+    yield os, "write", write
+    for name in ("link", "replace", "rename", "unlink", "mkdir"):
+        yield os, name, _stepping(world, name)
+    yield sqlite3, "connect", _connecting(world, sqlite3.connect)
+
+
+def _stepping(world: "World", name: str) -> Callable[..., Any]:
+    real: Callable[..., Any] = getattr(os, name)
+
+    def step(path: Any, *args: Any, **options: Any) -> Any:
+        if world.disk.is_here(path):
+            world.disk.step(name, path)
+        return real(path, *args, **options)
+
+    return step
+
+
+def _connecting(world: "World", real: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
+    class Connection(sqlite3.Connection):
+        """One that asks the disk of its world."""
+
+        file = ""
+
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+            if sql == "COMMIT":
+                return self._commit(sql)
+            return super().execute(sql, *args)
+
+        def _commit(self, sql: str) -> sqlite3.Cursor:
+            fail = world.disk.commit_fails(self)
+            if fail is None:
+                done = super().execute(sql)
+                world.disk.committed(self)
+                return done
+            if world.disk.commits_all_the_same():
+                super().execute(sql)
+                world.disk.committed(self)
+            fail()
+            raise AssertionError
+
+        def close(self) -> None:
+            super().close()
+            world.disk.closed(self.file)
+
+    def connect(database: Any, *args: Any, **options: Any) -> sqlite3.Connection:
+        if str(world.disk.root) not in str(database):
+            return real(database, *args, **options)
+        connection = real(database, *args, **{**options, "timeout": 0.0, "factory": Connection})
+        connection.file = str(database).partition("?")[0].removeprefix("file://")  # type: ignore[attr-defined]
+        return connection
+
+    return connect
+
+
+# --- Order --------------------------------------------------------------------------------------------------
+
+
+def _scopes(_: "World") -> Iterator[Change]:
+    numbers = iter(range(1 << 62))
+    known: dict[int, int] = {}
+    real = backend.CancelScope.__init__
+
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        known[id(self)] = next(numbers)
+        real(self, *args, **options)
+
+    def hashed(self: Any) -> int:
+        return known.get(id(self), id(self))
+
+    yield backend.CancelScope, "__init__", init
+    yield backend.CancelScope, "__hash__", hashed
+
+
+# --- The journal --------------------------------------------------------------------------------------------
+
+
+def _found(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None
+
+
+_FILE: Final = _found("novita_async._journal.file")
+_STORE: Final = _found("novita_async._journal.rows")
+
+
+def _journal(_: "World") -> Iterator[Change]:
+    if _FILE is not None and hasattr(_FILE, "ROOM"):
+        yield _FILE, "ROOM", _ROOM
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """What a journal's file says of each request, read as a stranger would."""
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    try:
+        rows = [dict(row) for row in connection.execute("SELECT * FROM requests ORDER BY serial")]
+    finally:
+        connection.close()
+    for row in rows:
+        row["request"] = _STORE.unpacked(row["request"]) if _STORE is not None else ""
+    return rows

@@ -1,0 +1,218 @@
+"""The first entrance: a `Transport` and `Downloader` between one process and the service.
+
+The service acts when a request's last byte has been handed over. What its sender can know of each POST is
+noted, to be compared with what the client says.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import anyio.lowlevel
+import msgspec
+import pybase64
+from attrs import define, field, frozen
+
+from novita_async._http import BodyPart, Delivery, DeliveryFailed, Download, HTTPRequest, HTTPResponse
+from novita_async.models.accounts import ApiKey
+from novita_async.testing.wire import Exchange, Reply, decode_query
+from novita_async.testing.worlds import troubles
+from novita_async.testing.worlds.record import Post
+from novita_async.testing.worlds.troubles import Fate
+
+if TYPE_CHECKING:
+    from novita_async.testing.worlds.world import Process
+
+ORIGIN: Final = "http://127.0.0.1:8080"
+"""What the service calls itself."""
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+
+_CAUSES: Final = {"not sent": "connection refused", "silence": "connection reset before an answer"}
+
+
+def picture(path: str) -> bytes:
+    """The file behind the path of a result: the beginning of a PNG, and the path."""
+    return PNG + path.encode() * 3
+
+
+def content_of(reply: Reply, path: str) -> bytes:
+    """The body of a reply; a picture is not painted."""
+    return reply.body if reply.painting is None else picture(path)
+
+
+class _Numbered(msgspec.Struct):
+    seed: int = -1
+
+
+class _Submission(msgspec.Struct):
+    request: _Numbered = msgspec.field(default_factory=_Numbered)
+
+
+_read_submission: Final = msgspec.json.Decoder(_Submission).decode
+
+
+def number_in(body: bytes) -> int:
+    """The number of the request in a submission: its seed."""
+    return _read_submission(body).request.seed
+
+
+def _part(part: BodyPart) -> bytes:
+    if isinstance(part, bytes):
+        return part
+    return b"".join(pybase64.b64encode(piece) for piece in part.slices(3 * 64 * 1024))
+
+
+@frozen(kw_only=True)
+class _File:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+    cut: bool
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        await anyio.lowlevel.checkpoint()
+        yield self.content[: len(self.content) // 2] if self.cut else self.content
+        if self.cut:
+            raise DeliveryFailed(Delivery.UNKNOWN, "the file broke off", status=self.status)
+
+
+@define(eq=False, repr=False)
+class WorldTransport:
+    """What carries one process's requests to the service of its world."""
+
+    _process: "Process"
+
+    def __repr__(self) -> str:
+        return f"<WorldTransport of {self._process.name}>"
+
+    async def send(
+        self,
+        request: HTTPRequest,
+        api_key: ApiKey,
+        /,
+        *,
+        on_handover: Callable[[], None] | None = None,
+    ) -> HTTPResponse:
+        """Exchange one request, as `Transport.send` says."""
+        headers = {"authorization": f"Bearer {api_key.reveal()}", "accept": "application/json"}
+        body = b"".join(map(_part, request.body or ()))
+        exchange = Exchange(
+            method=request.method,
+            path=request.path,
+            query=dict(request.query),
+            headers=headers,
+            body=body,
+            origin=ORIGIN,
+        )
+        if request.method == "POST":
+            return await self._submit(exchange, on_handover or _nobody)
+        return await self._ask(exchange)
+
+    async def _submit(self, exchange: Exchange, on_handover: Callable[[], None]) -> HTTPResponse:
+        process, service = self._process, self._process.world.service
+        post = process.new_post(number_in(exchange.body))
+        fate = service.fate_of_submission(post.number)
+        process.say(f"POST {post.number} {fate.kind}")
+        try:
+            way = service.way_there(post.number)
+            if way:  # else the connection is there, and takes all of it at once
+                await anyio.sleep(way)
+            if fate.end == "not sent":
+                post.reach = "not sent"
+                service.not_arrived(exchange)
+                _refuse()
+            if fate.early:
+                post.reach = "not sent"
+                return HTTPResponse(status=fate.status or 413, body=fate.body or b"", early=True)
+            on_handover()
+            process.hand_over(post)
+            response = service.receive_submission(exchange, fate, post)
+            await anyio.sleep(service.way_back(post.number) + min(fate.after, troubles.TIMEOUT))
+            return self._answered(post, response, fate)
+        except BaseException as error:
+            process.broken_off(post, error)
+            raise
+        finally:
+            process.say(f"POST {post.number} ends: {post.reach} {post.told}")
+            process.mark("answer")
+
+    def _answered(self, post: Post, response: HTTPResponse, fate: Fate) -> HTTPResponse:
+        lost = fate.end == "silence" or fate.after >= troubles.TIMEOUT
+        if lost or fate.end == "cut":
+            post.reach = "unknown"
+            status = response.status if fate.end == "cut" else None
+            raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"], status=status)
+        judge(post, response, fate)
+        return response
+
+    async def _ask(self, exchange: Exchange) -> HTTPResponse:
+        process, service = self._process, self._process.world.service
+        task_id = exchange.query.get("task_id", "")
+        process.mark("poll")
+        fate = service.fate_of_poll(task_id)
+        await anyio.sleep(service.way_there(task_id))
+        if fate.end == "not sent":
+            process.say(f"poll {service.number_of(task_id)} {fate.kind}")
+            raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
+        response = service.answer(exchange, fate)
+        await anyio.sleep(service.way_back(task_id) + fate.after)
+        process.say(f"poll {service.number_of(task_id)} {fate.kind or response.status}")
+        if fate.end == "silence":
+            raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
+        if fate.end == "cut":
+            raise DeliveryFailed(Delivery.UNKNOWN, "the answer broke off", status=response.status)
+        return response
+
+    @asynccontextmanager
+    async def open(self, url: str, /) -> AsyncGenerator[Download]:
+        """Ask for one file, as `Downloader.open` says."""
+        process, service = self._process, self._process.world.service
+        parts = urlsplit(url)
+        path = unquote(parts.path)
+        fate = service.fate_of_file(path)
+        process.say(f"GET {service.shown(path)} {fate.kind}")
+        await anyio.sleep(service.way_there(path))
+        if fate.end == "not sent":
+            raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
+        exchange = Exchange(method="GET", path=path, query=decode_query(parts.query), origin=ORIGIN)
+        response = service.answer(exchange, fate)
+        await anyio.sleep(service.way_back(path) + fate.after)
+        if fate.end == "silence":
+            raise DeliveryFailed(Delivery.UNKNOWN, "nothing came")
+        headers = {**response.headers, "content-length": str(len(response.body))}
+        yield _File(status=response.status, headers=headers, content=response.body, cut=fate.end == "cut")
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def _refuse() -> NoReturn:
+    raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
+def judge(post: Post, response: HTTPResponse, fate: Fate) -> None:
+    """Note what the sender of a POST can know from its answer."""
+    post.page = fate.page
+    post.told = _task_id_in(response.body) if response.status < 400 else ""
+    if post.told:
+        post.reach = "accepted"
+    elif fate.kind in ("no task", "busy", "limited", "outage of limits") or (
+        not fate.kind and response.status >= 400
+    ):
+        post.reach = "refused"
+    else:
+        post.reach = "unknown"
+
+
+def _task_id_in(body: bytes) -> str:
+    start = body.find(b'"task_id"')
+    if start < 0:
+        return ""
+    rest = body[start + 9 :].lstrip(b" :")
+    return rest[1 : rest.find(b'"', 1)].decode() if rest.startswith(b'"') else ""
