@@ -30,6 +30,7 @@ from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
+from novita_async._stream.way import end_was_seen
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import PATIENCE, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
@@ -292,8 +293,11 @@ class NovitaClient:
         request: Request | None,
         timeout: float | None,  # noqa: ASYNC109 - as above
     ) -> ImageResult:
-        async with self._watch(timeout=timeout).run({task: request}, Outcomes) as outcomes:
-            return (await anext(outcomes)).unwrap()
+        async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
+            outcome = await anext(outcomes)
+        if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
+            self._purchases.ended(task.task_id)
+        return outcome.unwrap()
 
     async def poll(self, task: Task | str) -> Snapshot:
         """Look at a task once.
@@ -302,7 +306,7 @@ class NovitaClient:
             NovitaError: nothing was seen; the error carries the task id.
         """
         known = _task(task)
-        snapshot = await self._sender.poll_patiently(known)
+        snapshot = await self._sender.poll_patiently(known, self._polling.not_found_grace)
         if snapshot.state != "running":
             self._purchases.ended(known.task_id)
             self._sender.callbacks.ended(known.task_id, anyio.current_time())

@@ -603,6 +603,7 @@ class PeekTask(msgspec.Struct, gc=False):
     status: str = ""
     progress_percent: float | None = None
     eta: float | None = None
+    task_id: str | None = None
 
 
 class _Peek(msgspec.Struct, gc=False):

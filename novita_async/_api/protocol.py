@@ -156,6 +156,7 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
     if _is_good(response) and _SUCCESS not in response.body:
         seen = codec.peek(response.body)
         if seen is not None and (status := seen.status) and state_of(status) == "running":
+            _check_task(seen.task_id, response, task)
             return Snapshot(task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta)
     return _snapshot(read_object(response, task=task), response, task)
 
@@ -163,6 +164,7 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
 def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Snapshot:
     about = codec.as_object(body.get("task"))
     status = codec.as_text(about.get("status"))
+    _check_task(about.get("task_id"), response, task)
     if not status:
         raise _incomplete("the answer has no status", response, task)
     return Snapshot(
@@ -173,6 +175,12 @@ def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Sn
         explanation=codec.as_text(about.get("reason")),
         result=result(body, task) if state_of(status) == "succeeded" else None,
     )
+
+
+def _check_task(named: object, response: HTTPResponse, task: Task) -> None:
+    """Refuse an answer about another task: a connection or a cache has mixed answers up. That passes."""
+    if isinstance(named, str) and named and named != task.task_id:
+        raise _incomplete(f"the answer is about another task ({named})", response, task)
 
 
 def result(body: Mapping[str, Any], task: Task) -> ImageResult:

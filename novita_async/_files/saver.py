@@ -261,6 +261,8 @@ class Saver:
             except (BadFileError, DeliveryFailed) as error:
                 trouble, failure = error, _failure_of(error)
             self._failed += 1
+            if _status_of(trouble) not in _GONE:
+                refreshes = 0  # the URL worked, or was not even asked
             fresh = await self._fresh(target, _status_of(trouble)) if refreshes < _REFRESHES else None
             if fresh is not None:
                 target, refreshes = fresh, refreshes + 1

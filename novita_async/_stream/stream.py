@@ -127,6 +127,7 @@ class Stream:
         Raises:
             ConfigurationError: files cannot be written to the folder.
         """
+        self._buyer.at_home()
         if self._folder is not None:
             await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
         async with background(self._work(requests), self._worked):

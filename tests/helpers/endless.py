@@ -16,7 +16,7 @@ import anyio
 
 from novita_async import NovitaClient, Polling, Txt2Img
 from novita_async._http import HTTPRequest, HTTPResponse
-from novita_async._journal import _file, _store
+from novita_async._journal import file, store
 from novita_async.testing import run_virtually
 
 LATENCY = 0.05
@@ -78,6 +78,6 @@ async def main(count: int, journal: str | None) -> None:
 
 
 if __name__ == "__main__":
-    _file._CACHE_KIB = 256
-    _store._REMEMBERED = 64
+    file._SETTINGS = (*file._SETTINGS, "cache_size=-256")
+    store._REMEMBERED = 64
     run_virtually(main, int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)

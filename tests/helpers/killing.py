@@ -15,9 +15,11 @@ from typing import Any, Final
 
 import anyio
 from attrs import define, field
-from novita_async._journal.ledger import Ledger, Row, State
 
+from novita_async._journal.rows import entry_of
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import Purchase, State
 from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_picture
 from novita_async.testing import quota as service_quota
 from tests.helpers.campaigns import Figures, check_pictures, rows_of, seeds_accepted
@@ -29,14 +31,15 @@ BATCH: Final = """
 import json, sys
 import anyio
 from novita_async import Img2Img, NovitaClient, Polling
-from novita_async._journal import ledger as _ledger
-from novita_async._stream import resume as _book
+from novita_async._journal import rows
 from novita_async._policy import pacing
+from novita_async._stream import resume
 
 told = json.loads(sys.argv[1])
 pacing.MINUTE = told["minute"]
-for module in (pacing, _ledger, _book):
+for module in (pacing, resume):
     module.WINDOW = told["minute"] + 0.01
+rows._WINDOW_SECONDS = told["minute"] + 0.01
 
 async def main():
     request = Img2Img(
@@ -122,7 +125,7 @@ class Victim:
         finally:
             code = process.kill()
         assert code in (0, -9), process.finish().stderr
-        found = {row.serial for row in self.rows() if row.state is State.ANNOUNCED}
+        found = {entry_of(row).serial for row in self.rows() if row.state is State.ANNOUNCED}
         self.most_under_way = max(self.most_under_way, len(found))
         self.under_way |= found
         return code != 0
@@ -163,7 +166,7 @@ class Victim:
         done = process.finish(seconds=0)
         assert done.returncode == 0, done.stderr
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Purchase]:
         """What the journal says, without changing it."""
         if not self.journal.exists() or not self.journal.stat().st_size:
             return []
@@ -178,7 +181,7 @@ def _until(process: Program, condition: Any, seconds: float) -> None:
         time.sleep(0.002)
 
 
-async def summary_of(journal: Path) -> Ledger:
+async def summary_of(journal: Path) -> Summary:
     async with await SqliteJournal.open(journal, read_only=True) as store:
         return await store.summary()
 
@@ -208,22 +211,21 @@ def killed_batch(
 def check_books(victim: Victim, told: dict[int, tuple[str, str | None]]) -> Figures:
     """Compare outcomes, journal and the service's ledger: nothing is lost, nothing was bought twice."""
     ledger, rows = victim.server.ledger, victim.rows()
-    seeds = {row.serial: json.loads(row.request)["request"]["seed"] for row in rows}
-    by_seed = {seeds[row.serial]: row for row in rows}
+    by_seed = {json.loads(entry_of(row).request)["request"]["seed"]: row for row in rows}
     assert len(rows) == len(by_seed) == victim.count == len(told)
     assert {row.state for row in rows} <= {State.SAVED, State.UNCERTAIN}
     saved = {seed: row for seed, row in by_seed.items() if row.state is State.SAVED}
     uncertain = by_seed.keys() - saved.keys()
     assert told == {
-        seed: ("Succeeded", row.task_id) if seed in saved else ("Uncertain", None)
+        seed: ("Succeeded", row.paid_task.task_id) if seed in saved else ("Uncertain", None)
         for seed, row in by_seed.items()
     }
-    assert {by_seed[seed].serial for seed in uncertain} == victim.under_way
+    assert {entry_of(by_seed[seed]).serial for seed in uncertain} == victim.under_way
     assert victim.most_under_way <= victim.in_flight
     accepted = {entry.task_id: entry.request["request"]["seed"] for entry in ledger.accepted}
     assert max(seeds_accepted(victim.server).values()) == 1
-    assert all(accepted[row.task_id] == seed for seed, row in saved.items())
-    unseen = accepted.keys() - {row.task_id for row in rows}
+    assert all(accepted[row.paid_task.task_id] == seed for seed, row in saved.items())
+    unseen = accepted.keys() - {row.paid_task.task_id for row in saved.values()}
     assert {accepted[task_id] for task_id in unseen} <= uncertain
     books = anyio.run(summary_of, victim.journal)
     assert (books.bought, books.perhaps) == (len(saved), len(uncertain))
@@ -232,7 +234,7 @@ def check_books(victim: Victim, told: dict[int, tuple[str, str | None]]) -> Figu
     assert ledger.most_images_in(victim.minute) <= victim.images_per_minute
     for row in saved.values():
         assert row.paths
-        assert all(Path(path).suffix == ".png" and Path(path).exists() for path in row.paths)
+        assert all(path.suffix == ".png" and path.exists() for path in row.paths)
     assert check_pictures(victim.out, SIDE) == len(saved)
     assert not [path for path in victim.out.iterdir() if path.name.endswith(".part")]
     return {"saved": len(saved), "uncertain": len(uncertain), "bought unseen": len(unseen)}

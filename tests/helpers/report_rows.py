@@ -1,21 +1,27 @@
-"""Rows and pictures to report on."""
+"""Purchases and pictures to report on."""
 
 import hashlib
 import json
 import zlib
+from datetime import UTC, datetime
+from pathlib import Path
 from struct import pack
 
-from novita_async._journal.ledger import Attempt, Row, RowError, State
+from novita_async import FailedEarlier, ImageResult, Task, Timings
+from novita_async._purchase.machine import Attempt, JournalEntry, Purchase, State
+from novita_async.models.results import Image
 
 BEGIN = 1_795_350_000.0
 WICKED = "</script><img src=x onerror=\"document.title='stolen'\"><!-- <b>bold</b> & 'quoted' \u2028 \u00e4"
-REFUSED = RowError(
+REFUSED = FailedEarlier(
     kind="ContentRejected",
     text="400 ILLEGAL_PROMPT: the prompt breaks the policy: nothing was bought; change the prompt",
     reason="ILLEGAL_PROMPT",
 )
-BROKEN = RowError(kind="TaskFailed", text="task t-9 failed: failed to exec task", retryable=True)
-LOST = RowError(kind="SubmissionUncertain", text="no known end: the connection was reset", retryable=True)
+BROKEN = FailedEarlier(kind="TaskFailed", text="task t-9 failed: failed to exec task", retryable=True)
+LOST = FailedEarlier(
+    kind="SubmissionUncertain", text="no known end: the connection was reset", retryable=True
+)
 
 
 def png(red=200, green=120, blue=40, size=8):
@@ -44,41 +50,60 @@ def wire(*, image=None, **fields):
     return json.dumps({"request": {**request, **picture, **fields}})
 
 
-def row(position=0, state=State.PLANNED, **fields):
-    """A row in which what goes without saying is said."""
+def row(position=0, state=State.PLANNED, *, request=None, kind="img2img", earlier=(), **changes):
+    """A purchase of a journal, in which what goes without saying is said."""
     sent = BEGIN + 6.0 * position
-    bought = {
-        "task_id": f"task-{position}",
-        "account": "k1",
-        "attempts": 1,
-        "announced_time": sent,
-        "answered_time": sent + 0.5,
-    }
-    done = {**bought, "finished_time": sent + 9.0, "seed": 1000 + position, "result": facts(sent, position)}
+    images, endpoint = changes.get("images", 1), changes.get("endpoint", "/v3/async/img2img")
+    task = Task(task_id=f"task-{position}", account="k1", endpoint=endpoint, image_num=images)
+    bought = {"task": task, **_sent(Attempt("k1", sent, sent + 0.5, task_id=task.task_id))}
+    done = {**bought, "finished_at": sent + 9.0, "result": result(position, task)}
     told = {
         State.PLANNED: {},
-        State.ANNOUNCED: {"account": "k1", "attempts": 1, "announced_time": sent},
+        State.ANNOUNCED: _sent(Attempt("k1", sent)),
         State.SUBMITTED: bought,
         State.SUCCEEDED: done,
-        State.SAVED: {**done, "saved_time": sent + 10.25},
-        State.FAILED: {**bought, "task_id": None, "finished_time": sent + 1.0, "error": REFUSED},
-        State.UNCERTAIN: {**bought, "task_id": None, "error": LOST},
+        State.SAVED: {**done, "saved_at": sent + 10.25},
+        State.FAILED: {
+            **_sent(Attempt("k1", sent, sent + 0.5)),
+            "finished_at": sent + 1.0,
+            "error": REFUSED,
+        },
+        State.UNCERTAIN: {**_sent(Attempt("k1", sent, sent + 0.5, perhaps=True)), "error": LOST},
     }
-    usual = {
-        "key": f"{position:032x}",
-        "kind": "img2img",
-        "endpoint": "/v3/async/img2img",
-        "image_num": 1,
-        "request": wire(),
-    }
-    return Row(**{**usual, "position": position, "state": state, **told[state], **fields})
+    facts = {"endpoint": endpoint, "images": images, "position": position, "state": state} | told[state]
+    purchase = Purchase(None, **(facts | changes))
+    purchase.attempts = (*earlier, *purchase.attempts)
+    purchase.attempt += len(earlier)
+    purchase.entry = JournalEntry(
+        key=f"{position:032x}",
+        position=position,
+        kind=kind,
+        endpoint=endpoint,
+        images=images,
+        request=wire() if request is None else request,
+        occurrence=0,
+        serial=position + 1,
+        run=1,
+    )
+    return purchase
 
 
-def facts(sent, position):
+def _sent(attempt):
+    return {"account": attempt.account, "attempt": 1, "attempts": (attempt,)}
+
+
+def result(position, task=None, **fields):
     """Queued for two seconds or more, worked on for five."""
+    sent = BEGIN + 6.0 * position
     queued = 2.0 + position % 7
     times = {"submit_time": sent, "execute_time": sent + queued, "complete_time": sent + queued + 5.0}
-    return {"files": [{"url": "https://host.example/a.png", "type": "png", "ttl": 3600}], "times": times}
+    told = {
+        "task": task or Task(task_id=f"task-{position}"),
+        "images": (Image(url="https://host.example/a.png", type="png", url_ttl=3600),),
+        "seed": 1000 + position,
+        "timings": Timings(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
+    }
+    return ImageResult(**(told | fields))
 
 
 def batch(folder, count=5000):
@@ -94,19 +119,24 @@ def batch(folder, count=5000):
 
 def _special(data):
     known, gone = {"$picture": digest(data)}, {"$picture": "ab" * 32}
-    four = tuple(f"outputs/{number}.png" for number in range(4))
-    earlier = (Attempt(account="k1", announced_time=BEGIN - 65, answered_time=BEGIN - 64),)
+    four = tuple(Path(f"outputs/{number}.png") for number in range(4))
+    earlier = (Attempt("k1", BEGIN - 65, BEGIN - 64),)
     unit = {"model_name": "canny", "image_base64": known, "strength": 1}
-    yield row(0, State.SAVED, request=wire(image=known), paths=four, image_num=4, earlier=earlier, attempts=2)
-    yield row(1, State.SAVED, request=wire(image=gone, prompt=WICKED), paths=("outputs/1.png",))
+    yield row(0, State.SAVED, request=wire(image=known), paths=four, images=4, earlier=earlier)
+    yield row(1, State.SAVED, request=wire(image=gone, prompt=WICKED), paths=(Path("outputs/1.png"),))
     yield row(2, State.FAILED, request=wire(image=known))
     yield row(3, State.FAILED, error=BROKEN, request=wire(image=known))
     yield row(4, State.UNCERTAIN, request=wire(image=known))
     yield row(5, State.SUBMITTED, request=wire(image=known, controlnet={"units": [unit]}))
     yield row(
-        6, State.SAVED, kind="txt2img", endpoint="/v3/async/txt2img", request=wire(), paths=("outputs/6.png",)
+        6,
+        State.SAVED,
+        kind="txt2img",
+        endpoint="/v3/async/txt2img",
+        request=wire(),
+        paths=(Path("outputs/6.png"),),
     )
-    yield row(7, State.SAVED, request=wire(image=known), paths=("outputs/missing.png",))
+    yield row(7, State.SAVED, request=wire(image=known), paths=(Path("outputs/missing.png"),))
 
 
 def _ordinary(number, data):
@@ -115,4 +145,4 @@ def _ordinary(number, data):
     request = wire(
         image={"$picture": digest(data)}, prompt=prompt, model_name=model, strength=number % 10 / 10
     )
-    return row(number, State.SAVED, request=request, paths=(f"outputs/{number % 40}.png",))
+    return row(number, State.SAVED, request=request, paths=(Path(f"outputs/{number % 40}.png"),))

@@ -8,7 +8,7 @@ import pytest
 from novita_async import Failed, FailedEarlier, JournalError, Succeeded, TaskNotFound
 from novita_async._files.saver import _Target
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._purchase.machine import State
+from novita_async._purchase.machine import Saved
 from tests.helpers import campaigns, killing
 from tests.helpers.service import client_of, request, requests, service
 
@@ -68,22 +68,22 @@ async def test_a_file_that_was_whole_when_the_process_died_is_found_again(tmp_pa
         async with client.batch([request(seed=7)], journal=journal, save_to=out) as outcomes:
             return [outcome async for outcome in outcomes]
 
-    move = SqliteJournal.move
+    record = SqliteJournal.record
 
-    async def dying(self, key, occurrence, to, **facts):
-        if to is State.SAVED:
+    async def dying(self, purchase, *facts):
+        if isinstance(facts[-1], Saved):
             raise JournalError(problem="died")
-        return await move(self, key, occurrence, to, **facts)
+        await record(self, purchase, *facts)
 
     async with client_of(simulation) as (client, _):
         with monkeypatch.context() as dies, pytest.raises(JournalError):
-            dies.setattr(SqliteJournal, "move", dying)
+            dies.setattr(SqliteJournal, "record", dying)
             await run(client)
         (path,) = files_in(out)
         written = path.stat().st_mtime_ns
         if cut == "before":
             (row,) = await campaigns.rows_of(journal)
-            result = (await client.poll(row.task_id)).result
+            result = (await client.poll(row.task.task_id)).result
             target = _Target(artifact=result.images[0], result=result, owned=True)
             os.link(path, target.part_of(out))
         (outcome,) = await run(client)

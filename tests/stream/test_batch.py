@@ -17,7 +17,7 @@ from novita_async import (
     Unfinished,
 )
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._purchase.machine import State
+from novita_async._purchase.machine import Bought, State
 from novita_async.errors import JournalError
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.service import client_of, picture, request, requests, service
@@ -32,7 +32,7 @@ async def run(client, many, journal, **options):
 
 async def rows_of(path):
     async with await SqliteJournal.open(path, read_only=True) as journal:
-        return [row async for row in journal.rows()]
+        return [row async for row in journal.where()]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def test_a_batch_records_every_step_and_names_files_by_place_and_seed(tmp_
     ]
     rows = await rows_of(journal)
     assert {row.state for row in rows} == {State.SAVED}
-    assert {row.task_id for row in rows} == {outcome.task_id for outcome in got}
+    assert {row.task.task_id for row in rows} == {outcome.task_id for outcome in got}
 
 
 async def test_a_picture_given_in_memory_is_kept_once_by_its_digest(tmp_path, journal):
@@ -162,7 +162,7 @@ async def test_a_connection_that_fails_leaves_a_request_planned(journal):
         (outcome,) = await run(client, [request()], journal)
     assert isinstance(outcome, Succeeded)
     (row,) = await rows_of(journal)
-    assert (row.attempts, row.state) == (4, State.SUCCEEDED)
+    assert (row.attempt, row.state) == (4, State.SUCCEEDED)
 
 
 async def test_a_bad_key_leaves_all_that_was_not_sent_planned(journal):
@@ -234,15 +234,15 @@ async def test_a_second_process_is_refused(journal):
 async def test_a_journal_that_cannot_be_written_stops_the_buying_and_loses_no_outcome(journal, monkeypatch):
     """The purchase whose task could not be recorded is still watched to its end."""
     simulation = service()
-    move = SqliteJournal.move
+    record = SqliteJournal.record
     told = itertools.count()
 
-    async def full(self, key, occurrence, to, **facts):
-        if to is State.SUBMITTED and next(told) == 2:
+    async def full(self, purchase, *facts):
+        if isinstance(facts[0], Bought) and next(told) == 2:
             raise JournalError(problem="the disk is full")
-        return await move(self, key, occurrence, to, **facts)
+        await record(self, purchase, *facts)
 
-    monkeypatch.setattr(SqliteJournal, "move", full)
+    monkeypatch.setattr(SqliteJournal, "record", full)
     got = []
     async with client_of(simulation) as (client, _):
         with pytest.raises(JournalError, match="the disk is full"):
@@ -288,8 +288,10 @@ async def test_requests_are_taken_in_while_the_rows_of_others_are_being_looked_u
     async with client_of(simulation) as (client, _):
         with anyio.fail_after(600):
             await run(client, [request(seed=seed // 2) for seed in range(20)], journal, in_flight=8)
-    rows = sorted(await rows_of(journal), key=lambda row: row.serial)
-    assert [(row.position, row.occurrence) for row in rows] == [(place, place % 2) for place in range(20)]
+    rows = sorted(await rows_of(journal), key=lambda row: row.entry.serial)
+    assert [(row.position, row.entry.occurrence) for row in rows] == [
+        (place, place % 2) for place in range(20)
+    ]
 
 
 async def test_a_budget_prices_what_a_journal_must_not_keep_without_it(journal):
