@@ -10,7 +10,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Here money and time are decided: every branch is tested.
 EXACT := novita_async/_policy/*,novita_async/_protocol.py,novita_async/_codec.py,novita_async/_ledger.py,novita_async/_sender.py,novita_async/_watch.py,novita_async/_callbacks.py,novita_async/_finder.py
 
-.PHONY: demo test test-browser check lint types tests coverage soak bench bench-check chromium clean
+.PHONY: demo test test-browser check lint types tests coverage soak worlds bench bench-check chromium clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
@@ -44,6 +44,14 @@ coverage: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
+
+# Worlds of trouble from seeds: `make worlds SEEDS=10000 FIRST=5000`, for a night `make worlds MINUTES=480`.
+# One of them again, with its trace, as small as it can be: `.venv/bin/python -m novita_async.testing.worlds 7 --shrink`.
+SEEDS  ?= $(if $(MINUTES),,10000)
+FIRST  ?= 0
+
+worlds: $(VENV)/.dev
+	$(BIN)/python -m novita_async.testing.worlds --map --first $(FIRST) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, not " + sys.version if sys.version_info < (3, 11) else 0)'
