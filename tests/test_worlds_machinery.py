@@ -162,14 +162,16 @@ def test_it_is_what_asyncio_itself_does():
 
     async def main():
         async with asyncio.TaskGroup() as group:
-            group.create_task(leave())
+            left.append(group.create_task(leave()))
             await asyncio.sleep(100)
 
+    left = []
     with pytest.raises(SystemExit) as raised:
         asyncio.run(main())
     error = lived(main).error
     assert isinstance(error, SystemExit)
     assert error.code == raised.value.code == 3
+    assert all(isinstance(task.exception(), SystemExit) for task in left)
 
 
 # --- A world around it ------------------------------------------------------------------------------------
