@@ -165,7 +165,8 @@ class User:
 
     def requests(self, visit: Visit) -> Iterator[Request]:
         """The input of a stream or a batch."""
-        for index in range(self.plan.requests):
+        numbers = range(self.plan.requests)
+        for index in reversed(numbers) if self.plan.backwards else numbers:
             if self.plan.raises == "input" and index == self.plan.raises_at:
                 raise UserError("in the input")
             request = self.request(index)
