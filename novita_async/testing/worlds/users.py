@@ -171,7 +171,8 @@ class User:
                 raise UserError("in the input")
             request = self.request(index)
             visit.asked.append(self.first + index)
-            visit.most_open = max(visit.most_open, len(visit.asked) - visit.taken)
+            on_its_way = self.plan.impatient == "task"  # taken by a task, and not seen by its user yet
+            visit.most_open = max(visit.most_open, len(visit.asked) - visit.taken - on_its_way)
             yield request
 
     # --- Single calls ---------------------------------------------------------------------------------------
