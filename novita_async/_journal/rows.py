@@ -34,8 +34,8 @@ from novita_async._purchase.machine import (
     helps_to_buy_again,
     under_way_in,
 )
-from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, redacted
-from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection, Timings, without_query
+from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, redacted, without_query
+from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection, Timings
 from novita_async.tasks import Task
 
 KEPT: Final = (

@@ -19,7 +19,8 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.folders import see_to_folder
-from novita_async._policy.polling.schedule import Polling, PollMemory
+from novita_async._policy.polling.memory import PollMemory
+from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
     SUBMITTED,
     Action,
@@ -126,6 +127,7 @@ class Stream:
         Raises:
             ConfigurationError: files cannot be written to the folder.
         """
+        self._buyer.at_home()
         if self._folder is not None:
             await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
         async with background(self._work(requests), self._worked):

@@ -145,8 +145,8 @@ class Way:
         """Save the files. Returns an outcome where they are not to be saved, or cannot be."""
         folder = cast("Folder", self._folder)
         done = cast("Succeeded", outcome_of(purchase))
-        if purchase.request is None and folder.needs_request:
-            return done
+        if purchase.request is None and purchase.entry is not None and folder.needs_request:
+            return done  # its line of the input may still come
         try:
             paths = await folder.save(done, purchase.position, owned=purchase.journal is not None)
         except NovitaError as error:

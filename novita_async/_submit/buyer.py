@@ -172,6 +172,7 @@ class Buyer(Asker):
             SubmissionUncertain: perhaps bought.
             NovitaError: certainly not bought.
         """
+        self.at_home()
         http = protocol.submission(purchase.wish, self.endpoints)
         purchase.endpoint = http.path
         effort = _Effort(interactive, patient, recovery_timeout)

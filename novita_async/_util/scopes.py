@@ -4,16 +4,21 @@ import asyncio
 import signal
 import threading
 from asyncio.tasks import _unregister_task
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 from anyio.abc import TaskGroup
+from attrs import define, field
 
 T = TypeVar("T")
 
 _TERMINATED: Final = 128 + signal.SIGTERM
+_LAST_WORD: Final = 5.0
+"""Seconds that tasks get to end after SIGTERM, once all blocks were left."""
 
 
 @asynccontextmanager
@@ -118,41 +123,89 @@ async def _ended(task: "asyncio.Task[None]", grace: float) -> None:
         task.exception()  # taken note of: being cancelled goes first
 
 
-@contextmanager
-def terminated_gently() -> Generator[None]:
-    """Let SIGTERM do what Ctrl-C does: cancel the task in this block, which then may tidy up.
+# --- SIGTERM ------------------------------------------------------------------------------------------------
 
-    Afterwards the process ends as one that was terminated does, with status 143. So asyncio itself treats
-    SIGINT; and as there, who has made arrangements of their own keeps them.
+
+@define(eq=False)
+class _Termination:
+    """SIGTERM in one loop: all blocks are cancelled, and once their tasks have ended, the process ends.
+
+    SystemExit is raised by the loop itself, never in a task: in a task of a group it would break off the
+    loop's own tidying up, and leave worker threads that wait for ever.
     """
-    told: list[bool] = []
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-    def cancel() -> None:
-        told.append(True)
-        if task is not None:
+    loop: asyncio.AbstractEventLoop
+    told: bool = False
+    """Whether the signal has come."""
+    blocks: "Counter[asyncio.Task[Any]]" = field(factory=Counter)
+    """Open blocks by their tasks."""
+    ending: "set[asyncio.Task[Any]]" = field(factory=set)
+    """Tasks that have left their blocks since the signal came."""
+
+    def cancel(self) -> None:
+        """Take in the signal."""
+        self.told = True
+        for task in tuple(self.blocks):
             task.cancel()
 
-    listening = _is_ours() and _listens(loop, cancel)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not told:
-            raise
-    finally:
-        if listening:
-            loop.remove_signal_handler(signal.SIGTERM)
-    if told:
+    def leave(self, task: "asyncio.Task[Any]") -> None:
+        """Note that a block was left."""
+        self.blocks -= Counter((task,))
+        if self.told and task not in self.ending:
+            self.ending.add(task)
+            task.add_done_callback(self._ended)
+        if self.blocks:
+            return
+        if self.told:
+            self.loop.call_later(_LAST_WORD, self._end)
+        else:
+            self._forget()
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self.ending.discard(task)
+        if not self.ending and not self.blocks:
+            self._end()
+
+    def _end(self) -> None:
+        self._forget()
         raise SystemExit(_TERMINATED)
 
+    def _forget(self) -> None:
+        self.loop.remove_signal_handler(signal.SIGTERM)
+        _terminations.pop(self.loop, None)
 
-def _is_ours() -> bool:
+
+_terminations: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Termination]" = WeakKeyDictionary()
+
+
+@contextmanager
+def terminated_gently() -> Generator[None]:
+    """Let SIGTERM do what Ctrl-C does: cancel the tasks in such blocks, which then may tidy up.
+
+    Afterwards the process ends as one that was terminated does, with status 143, whatever else still runs. A
+    program that has a handler of its own keeps it.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    termination = _terminations.get(loop) or _installed(loop)
+    if termination is None or task is None:
+        yield
+        return
+    termination.blocks[task] += 1
+    try:
+        yield
+    finally:
+        termination.leave(task)
+    if termination.told:
+        raise asyncio.CancelledError
+
+
+def _installed(loop: asyncio.AbstractEventLoop) -> _Termination | None:
     in_main = threading.current_thread() is threading.main_thread()
-    return in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def _listens(loop: asyncio.AbstractEventLoop, cancel: Callable[[], None]) -> bool:
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return None
+    termination = _Termination(loop)
     with suppress(NotImplementedError):  # on Windows
-        loop.add_signal_handler(signal.SIGTERM, cancel)
-        return True
-    return False
+        loop.add_signal_handler(signal.SIGTERM, termination.cancel)
+        _terminations[loop] = termination
+        return termination
+    return None

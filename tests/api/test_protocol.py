@@ -41,6 +41,23 @@ from tests.helpers.payloads import load, named, picture
 
 PATH = "/v3/async/img2img"
 TASK = Task(task_id="73fab7c0-e24f-4027-9df0-81ff8ce4bc1f", account="mine")
+
+
+def asked_for(body):
+    """The task that an answer of the documentation is about; another one's is never believed."""
+    about = body.get("task") if isinstance(body, dict) else None
+    named = about.get("task_id") if isinstance(about, dict) else None
+    return Task(task_id=named, account="mine") if isinstance(named, str) and named else TASK
+
+
+def test_an_answer_about_another_task_is_not_believed_and_passes():
+    for status in ("TASK_STATUS_PROCESSING", "TASK_STATUS_SUCCEED"):
+        answer = response({"task": {"task_id": "another", "status": status}})
+        with pytest.raises(MalformedAnswer, match="about another task") as caught:
+            protocol.read_snapshot(answer, TASK)
+        assert caught.value.retryable
+
+
 ENDPOINTS = Endpoints()
 
 
@@ -54,7 +71,7 @@ def submitted(body=b"", status=200, **headers) -> str:
 
 
 def seen(body=b"", status=200, **headers):
-    return protocol.read_snapshot(response(body, status, **headers), TASK)
+    return protocol.read_snapshot(response(body, status, **headers), asked_for(body))
 
 
 def raised(call, *arguments, **options) -> NovitaError:
@@ -268,8 +285,16 @@ def test_a_purchase_is_refused_only_if_the_answer_says_so(reason, cls, scope, re
 )
 def test_the_status_decides_where_the_reason_is_unknown(status, cls, body):
     problem = raised(submitted, body, status)
-    assert type(problem) is cls
+    is_firewall = status == 403 and isinstance(body, bytes) and body.startswith(b"<")
+    assert type(problem) is (NotSent if is_firewall else cls)
     assert problem.status == status
+
+
+def test_a_firewall_s_page_is_no_refusal_of_the_service_and_passes():
+    problem = raised(submitted, b"\n<!doctype html><title>Just a moment...</title>", 403)
+    assert isinstance(problem, NotSent)
+    assert problem.retryable
+    assert isinstance(raised(submitted, error("ACCESS_DENY"), 403), PermissionDenied)
 
 
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 520, 599])
@@ -548,7 +573,7 @@ def test_advice_about_a_poll_depends_on_whether_asking_again_can_help():
 
 
 def test_a_refused_purchase_without_a_reason_may_be_the_word_of_a_proxy():
-    assert "perhaps a proxy refused this" in str(raised(submitted, b"<html>", 403))
+    assert "perhaps a proxy refused this" in str(raised(submitted, b"no", 403))
     assert "check what this account may use" in str(raised(submitted, error("ACCESS_DENY"), 403))
 
 
@@ -632,7 +657,7 @@ def test_documented_results_are_read(name):
     document = load(name)
     snapshot = seen(document)
     assert snapshot.state == "succeeded"
-    assert snapshot.task is TASK
+    assert snapshot.task.account == "mine"
     result = snapshot.result
     assert [image.url for image in result.images] == [image["image_url"] for image in document["images"]]
     assert {image.url_ttl for image in result.images} == {3600}
@@ -658,7 +683,7 @@ def test_a_url_knows_when_it_ends():
 
 
 def test_a_webhook_payload_is_read_like_a_poll():
-    result = protocol.result(load("docs_webhook_event")["payload"], TASK)
+    result = codec.result(load("docs_webhook_event")["payload"], TASK)
     assert len(result.images) == 1
     assert result.seed is None
 
