@@ -275,7 +275,11 @@ def _usual_kind(file_type: str | None) -> str:
 
 def _file(artifact: Artifact) -> dict[str, Any]:
     nsfw = artifact.nsfw if isinstance(artifact, Image) else None
-    told = {"url": without_query(artifact.url), "type": artifact.type, "ttl": artifact.url_ttl}
+    told: dict[str, Any] = {
+        "url": without_query(artifact.url),
+        "type": artifact.type,
+        "ttl": artifact.url_ttl,
+    }
     if nsfw and nsfw.checked:
         told["nsfw"] = nsfw.confidence
     return told
@@ -392,7 +396,9 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         files[kind].append(_read_file(facts, kind, task))
     return ImageResult(
         task=task or Task(task_id=""),
-        **{kind: tuple(artifacts) for kind, artifacts in files.items()},
+        images=tuple(files["images"]),
+        videos=tuple(files["videos"]),
+        audios=tuple(files["audios"]),
         seed=seed,
         task_type=told.get("task_type"),
         timings=Timings(**_read_times(told.get("times", {}).items())),
