@@ -86,7 +86,8 @@ class Way:
             if purchase.state is SUCCEEDED and purchase.result is None:  # an earlier run's URLs
                 outcome = await self.note_end(purchase, await self._end_of(purchase))
                 continue
-            match next_action(purchase):
+            action = next_action(purchase)
+            match action:
                 case Action.SEND:
                     if not await self._buy(purchase):
                         return None
@@ -96,8 +97,8 @@ class Way:
                     outcome = await self._save(purchase)
                 case Action.LIST | Action.NOTHING | Action.AWAIT:
                     outcome = outcome_of(purchase)
-                case never:
-                    assert_never(never)
+                case _:
+                    assert_never(action)
         return outcome
 
     async def _buy(self, purchase: Purchase) -> bool:
