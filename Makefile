@@ -19,7 +19,7 @@ GROUPS := build dev uvloop browser bench
 # Here money and time are decided: every branch is tested.
 EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_purchase/*,novita_async/_submit/*,novita_async/_watch/watcher.py
 
-.PHONY: demo test test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak bench bench-check chromium pins clean
+.PHONY: demo test test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak worlds bench bench-check chromium pins clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
@@ -82,6 +82,14 @@ coverage: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
+
+# Worlds of trouble from seeds: `make worlds SEEDS=10000 FIRST=5000`, for a night `make worlds MINUTES=480`.
+# One of them again, with its trace, as small as it can be: `.venv/bin/python -m novita_async.testing.worlds 7 --shrink`.
+SEEDS  ?= $(if $(MINUTES),,10000)
+FIRST  ?= 0
+
+worlds: $(VENV)/.dev
+	$(BIN)/python -m novita_async.testing.worlds --map --first $(FIRST) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 # A bare environment, with a pip that knows dependency groups.
 $(VENV)/bin/python:

@@ -108,7 +108,7 @@ def one(service: Server, polls: int, name: str) -> dict[str, float]:
 TASK = Task(task_id="73fab7c0-4bd3-4c8e-9c55-4bd3a1c0f5f0")
 ANSWERS = {"still running": RUNNING, "1 image": FINISHED[1], "8 images": FINISHED[8]}
 RESPONSES = {body: HTTPResponse(status=200, body=body) for body in ANSWERS.values()}
-ORJSON, OUR_READING = "orjson.loads", "novita_async, through cattrs"
+ORJSON, OUR_READING = "orjson.loads", "novita_async: msgspec, then attrs"
 DECODERS: dict[str, Callable[[bytes], object]] = {
     ORJSON: orjson.loads,
     "msgspec.json.decode": msgspec.json.decode,

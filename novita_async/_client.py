@@ -19,6 +19,7 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, Transport
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
@@ -38,7 +39,7 @@ from novita_async._submit.recovery import Recovery
 from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
 from novita_async._util.scopes import terminated_gently
-from novita_async._watch.memory_file import keep, recall
+from novita_async._watch.memory_file import load_memory, save_memory
 from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
 from novita_async.events import Event, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
@@ -86,7 +87,7 @@ class NovitaClient:
         images_per_minute: Quota of the only account; None: not known, found out.
         base_url: Where the API is.
         endpoints: Paths below it.
-        polling: When to look at tasks.
+        polling: When to poll tasks.
         retry: How patient to be with failures.
         budget: What may be spent through this client. None: as much as the accounts have.
         observers: Called with every event.
@@ -95,7 +96,7 @@ class NovitaClient:
         webhook_patience: Seconds for which a purchase whose answer was lost is held back, because its event
             may tell what has become of it, before it is uncertain.
         learned: A small file that keeps from one process to the next how long tasks take, so that the first
-            looks come at the right time. Read on entering the client, written on leaving it.
+            polls come at the right time. Read on entering the client, written on leaving it.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
         session: Your own aiohttp session for the API. It is never closed here.
         transport: What carries requests, instead of aiohttp; for tests.
@@ -126,7 +127,7 @@ class NovitaClient:
         downloader: Downloader | None = None,
     ) -> None:
         self._polling = polling or Polling()
-        self._memory = self._polling.memory()
+        self._memory = PollMemory()
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
@@ -175,7 +176,7 @@ class NovitaClient:
 
     async def __aenter__(self) -> Self:
         if self._learned is not None:
-            self._memory = await anyio.to_thread.run_sync(recall, self._learned)
+            self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
         return self
 
     async def __aexit__(
@@ -187,7 +188,7 @@ class NovitaClient:
         """Close the connections that this client opened."""
         with anyio.CancelScope(shield=True):
             if self._learned is not None:
-                await anyio.to_thread.run_sync(keep, self._learned, self._memory)
+                await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
             await self._transport.aclose()
             await self._downloader.aclose()
@@ -305,7 +306,7 @@ class NovitaClient:
             NovitaError: nothing was seen; the error carries the task id.
         """
         known = _task(task)
-        snapshot = await self._sender.look_patiently(known, self._polling.not_found_grace)
+        snapshot = await self._sender.poll_patiently(known, self._polling.not_found_grace)
         if snapshot.state != "running":
             self._purchases.ended(known.task_id)
             self._sender.callbacks.ended(known.task_id, anyio.current_time())
@@ -494,7 +495,7 @@ class NovitaClient:
 
     async def _refreshed(self, task: Task) -> ImageResult | None:
         try:
-            snapshot = await self._sender.look_patiently(task)
+            snapshot = await self._sender.poll_patiently(task)
         except NovitaError:
             return None
         return snapshot.result

@@ -408,8 +408,14 @@ def _buy(purchase: Purchase, fact: Bought) -> None:
         mine.task_id, mine.perhaps = fact.task.task_id, False
         if mine.answered_at is None:
             mine.answered_at = fact.at
-    purchase.task = fact.task
-    purchase.error = purchase.doubt = None
+    purchase.task, purchase.error = fact.task, None
+    _settle_doubt(purchase)
+
+
+def _settle_doubt(purchase: Purchase) -> None:
+    """Forget the doubt, unless another attempt may have been bought besides."""
+    if purchase.doubt is not None and not any(each.perhaps for each in purchase.attempts):
+        purchase.doubt = None
 
 
 def _attempt_of(purchase: Purchase, fact: Bought) -> Attempt | None:
@@ -465,7 +471,7 @@ def _end_attempt(purchase: Purchase, fact: NotBought) -> None:
 
 
 def _lose(purchase: Purchase, fact: Lost) -> None:
-    purchase.error = purchase.doubt = fact.error
+    purchase.error = fact.error
     _lose_attempt(purchase, fact)
 
 
@@ -473,6 +479,7 @@ def _lose_attempt(purchase: Purchase, fact: Lost) -> None:
     mine = under_way_in(purchase)
     if mine is not None:
         mine.answered_at, mine.perhaps = fact.at, True
+        purchase.doubt = fact.error
 
 
 def _keep_doubt(purchase: Purchase, fact: Lost) -> None:
@@ -512,10 +519,15 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
     mine = _open_attempt(purchase)
     if mine is None:
         _illegal(purchase, fact, "nothing of it was sent")
-    mine.at_once, mine.perhaps = True, False
+    task = fact.result.task
+    if task.task_id:  # a store that could not record the purchase hears of its end
+        purchase.task, mine.task_id = task, task.task_id
+    else:
+        mine.at_once = True
+    mine.perhaps = False
     mine.answered_at = fact.at if mine.answered_at is None else mine.answered_at
-    purchase.result, purchase.error, purchase.doubt = fact.result, None, None
-    purchase.finished_at = fact.at
+    purchase.result, purchase.error, purchase.finished_at = fact.result, None, fact.at
+    _settle_doubt(purchase)
 
 
 def _save(purchase: Purchase, fact: Saved) -> None:

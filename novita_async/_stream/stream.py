@@ -19,7 +19,8 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.folders import see_to_folder
-from novita_async._policy.polling.schedule import Polling, PollMemory
+from novita_async._policy.polling.memory import PollMemory
+from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
     SUBMITTED,
     Action,

@@ -47,6 +47,7 @@ from novita_async._purchase.machine import (
     UNSEEN,
     Announced,
     Bought,
+    IllegalTransition,
     Lost,
     NotBought,
     Purchase,
@@ -186,9 +187,11 @@ class Buyer(Asker):
                     await self._go_on(purchase, permit, effort)
             except Deferred as deferred:
                 await anyio.sleep_until(deferred.until)
-            except JournalError:
+            except IllegalTransition:  # an event has told the task while the store was asked
                 if purchase.task is None:
                     raise
+            except JournalError:  # where something was bought, memory knows the task
+                raise
             except NovitaError as error:
                 return await self._give_up(purchase, error, effort)
         return purchase.paid_task

@@ -67,7 +67,7 @@ class Recovery:
     async def _knows(self, task: Task) -> bool:
         """Whether the service knows a task that was claimed to be this account's."""
         try:
-            await self._buyer.look_patiently(task)
+            await self._buyer.poll_patiently(task)
         except TaskFailed:
             return True
         except NovitaError as error:

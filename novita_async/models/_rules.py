@@ -141,13 +141,10 @@ def text(low: int = 1, high: int | None = None) -> Rule:
             return "must not be empty"
         if high is not None and not low <= len(value) <= high:
             return f"{len(value)} characters are not in [{low}, {high}]"
-        return None if _encodable(value) else f"{shown(value)} cannot be written as UTF-8"
+        encodable = value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+        return None if encodable else f"{shown(value)} cannot be written as UTF-8"
 
     return Rule(explain)
-
-
-def _encodable(value: str) -> bool:
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def flag() -> Rule:

@@ -8,25 +8,21 @@ from urllib.parse import parse_qs, urlsplit
 
 from attrs import field, frozen
 
-from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout
+from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout, without_query
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import Request
 from novita_async.tasks import Task
 
-State = Literal["running", "succeeded", "failed"]
+TaskState = Literal["running", "succeeded", "failed"]
+"""What a status means."""
 
-_STATES: Final[Mapping[str, State]] = {
+_STATES: Final[Mapping[str, TaskState]] = {
     TaskStatus.QUEUED.value: "running",
     TaskStatus.PROCESSING.value: "running",
     TaskStatus.SUCCEED.value: "succeeded",
     TaskStatus.FAILED.value: "failed",
 }
 _FAILED_ENDINGS: Final = ("CANCELED", "CANCELLED", "TIMEOUT", "EXPIRED")
-
-
-def without_query(url: str) -> str:
-    """A URL that can be shown: the query of a presigned URL is a secret while it lives."""
-    return url.partition("?")[0]
 
 
 @frozen(kw_only=True, slots=False)
@@ -126,7 +122,7 @@ class ImageResult:
         return self.images
 
 
-def state_of(status: str) -> State:
+def state_of(status: str) -> TaskState:
     """What a status means. Only two are documented as final; an unknown one is still running."""
     return _STATES.get(status) or ("failed" if status.endswith(_FAILED_ENDINGS) else "running")
 
@@ -149,7 +145,7 @@ class Snapshot:
     """The result, once the task has succeeded."""
 
     @property
-    def state(self) -> State:
+    def state(self) -> TaskState:
         """What the status means."""
         return state_of(self.status)
 

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from novita_async.testing._dice import digest, fraction, normal, whole
 from novita_async.testing.config import SimulatorConfig
-from novita_async.testing.constraints import IMG2IMG, TXT2IMG, Pictures, Rule
+from novita_async.testing.constraints import IMG2IMG, TXT2IMG, Constraint, Pictures
 from novita_async.testing.painting import Painting
 from novita_async.testing.wire import JSONObject, Refused
 from novita_async.testing.workers import Span
@@ -215,7 +215,7 @@ def read_loose_order(endpoint: str, document: JSONObject) -> Order:
     )
 
 
-SUBMISSIONS: Final[Mapping[str, Mapping[str, Rule]]] = {
+SUBMISSIONS: Final[Mapping[str, Mapping[str, Constraint]]] = {
     "/v3/async/img2img": IMG2IMG,
     "/v3/async/txt2img": TXT2IMG,
 }

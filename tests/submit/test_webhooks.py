@@ -39,7 +39,7 @@ from novita_async import (
     events,
 )
 from novita_async._api import protocol
-from novita_async._policy.hinting import GRACE, Allowance, Lineup, Reliance
+from novita_async._policy.hinting import GRACE, DeliveryHealth, ExpectedEvents, TokenBucket
 from novita_async._purchase.machine import Attempt, Purchase
 from novita_async._submit import callbacks
 from novita_async._submit.callbacks import Callbacks
@@ -211,7 +211,7 @@ async def test_when_events_stop_coming_tasks_are_soon_looked_at_as_ever():
     assert sum(waits[-64:]) / 64 < 4
 
 
-async def test_the_net_looks_ever_more_seldom_at_a_task_that_takes_longer_than_all_others():
+async def test_overdue_events_make_polls_ever_rarer_of_a_task_that_takes_longer_than_all_others():
     simulation = service(workers=8, plain_pictures=True, spread=0.0)
     async with hooked(simulation) as (client, _, mail):
         await gathered(client, requests(200))
@@ -495,7 +495,7 @@ async def test_a_wrong_id_leaves_a_purchase_uncertain(when):
     assert asked == {done.task_id: asked[done.task_id], "unknown-1": 1, "unknown-2": 1, "unknown-3": 1}
 
 
-async def test_wrong_ids_for_many_lost_purchases_take_from_the_allowance():
+async def test_wrong_ids_for_many_lost_purchases_take_from_the_token_bucket():
     simulation = service(faults=FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit")), speed=0.001)
     async with hooked(simulation) as (client, _, mail), client.stream(requests(20)):
         await anyio.sleep(5)
@@ -815,7 +815,7 @@ async def test_no_token_is_shown():
         assert not [text for text in shown if callback.token in text]
         assert (
             shown[1]
-            == "<Callbacks: 1 expected, 0 events ignored, <Reliance: 0 arrived, 0 lost, not relied on>>"
+            == "<Callbacks: 1 expected, 0 events ignored, <DeliveryHealth: 0 arrived, 0 lost, not relied on>>"
         )
 
 
@@ -864,12 +864,12 @@ def test_an_event_for_a_client_that_has_done_nothing_or_whose_loop_is_closed_is_
 
 
 @given(st.lists(st.floats(0, 2), max_size=200))
-def test_an_allowance_gives_a_few_at_once_and_a_few_a_second(gaps):
-    allowance, now, taken = Allowance(), 0.0, []
+def test_a_token_bucket_gives_a_few_at_once_and_a_few_a_second(gaps):
+    bucket, now, taken = TokenBucket(), 0.0, []
     for gap in gaps:
         now += gap
-        left = allowance.left(now)
-        assert allowance.take(now) == left
+        left = bucket.has_token(now)
+        assert bucket.take(now) == left
         if left:
             taken.append(now)
     for i, start in enumerate(taken):
@@ -877,35 +877,35 @@ def test_an_allowance_gives_a_few_at_once_and_a_few_a_second(gaps):
         assert len(inside) <= 4 + 2 * 10 + 1e-6
 
 
-def test_an_allowance_fills_up_again():
-    allowance = Allowance()
-    assert [allowance.take(0.0) for _ in range(6)] == [True] * 4 + [False] * 2
-    assert repr(allowance) == "<Allowance of 2 a second, 0.0 left>"
-    assert [allowance.take(1.0) for _ in range(3)] == [True, True, False]
-    assert sum(allowance.take(1000.0) for _ in range(9)) == 4
+def test_a_token_bucket_fills_up_again():
+    bucket = TokenBucket()
+    assert [bucket.take(0.0) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert repr(bucket) == "<TokenBucket of 2 a second, 0.0 left>"
+    assert [bucket.take(1.0) for _ in range(3)] == [True, True, False]
+    assert sum(bucket.take(1000.0) for _ in range(9)) == 4
 
 
 def test_events_are_relied_on_after_seven_and_no_longer_when_more_than_a_tenth_get_lost():
-    reliance = Reliance()
+    health = DeliveryHealth()
     relied_on = []
     for _ in range(8):
-        reliance.saw_arrive(3.0)
-        relied_on.append(reliance.relied_on)
+        health.count_arrival(3.0)
+        relied_on.append(health.relied_on)
     assert relied_on == [False] * 6 + [True] * 2
-    assert reliance.patience == 2 * 3.0 + GRACE
-    reliance.saw_lost()
-    assert not reliance.relied_on
-    assert repr(reliance) == "<Reliance: 8 arrived, 1 lost, not relied on>"
+    assert health.timeout == 2 * 3.0 + GRACE
+    health.count_loss()
+    assert not health.relied_on
+    assert repr(health) == "<DeliveryHealth: 8 arrived, 1 lost, not relied on>"
 
 
 def test_one_lost_event_among_many_is_borne_and_two_in_a_row_are_not():
-    reliance = Reliance()
+    health = DeliveryHealth()
     for _ in range(60):
-        reliance.saw_arrive(1.0)
-    reliance.saw_lost()
-    assert reliance.relied_on
-    reliance.saw_lost()
-    assert not reliance.relied_on
+        health.count_arrival(1.0)
+    health.count_loss()
+    assert health.relied_on
+    health.count_loss()
+    assert not health.relied_on
 
 
 class Listening:
@@ -927,7 +927,7 @@ class Listening:
         self.told += 1
 
 
-async def test_everyone_who_waits_is_told_at_once_when_the_net_finds_that_events_got_lost():
+async def test_everyone_who_waits_is_told_at_once_when_overdue_polls_find_that_events_got_lost():
     known, listener = Callbacks(URL), Listening()
     known.listen(listener)
     for i in range(20):
@@ -937,14 +937,14 @@ async def test_everyone_who_waits_is_told_at_once_when_the_net_finds_that_events
     assert known.relied_on
     assert listener.told == 1
     expect(known, "t", now=50.0)
-    assert known.left_until("t") >= 50 + GRACE
+    assert known.event_deadline("t") >= 50 + GRACE
     known.take_in(event("t"), "token-t")
-    assert known.left_until("t") is None
-    assert known.left_until("another") is None
+    assert known.event_deadline("t") is None
+    assert known.event_deadline("another") is None
     for i in range(100, 103):
         expect(known, str(i), now=float(i))
-        known.ended(str(i), now=float(i), by_the_net=True)
-        known.ended(str(i), now=float(i), by_the_net=True)
+        known.ended(str(i), now=float(i), overdue=True)
+        known.ended(str(i), now=float(i), overdue=True)
     assert known.statistics().lost == 3
     assert not known.relied_on
     assert listener.told == 2
@@ -975,11 +975,11 @@ async def test_after_a_silence_the_oldest_is_looked_at_and_after_a_loss_the_next
     known = relied_on(listener := Listening())
     expect(known, "nobody's", "a", "b", "c", now=20.0)
     assert known.silent_at == pytest.approx(20 + 1 + GRACE)
-    known.mind(25.0)
+    known.check_silence(25.0)
     assert listener.checked == []
-    known.mind(26.5)
+    known.check_silence(26.5)
     assert listener.checked == ["nobody's", "a"]
-    known.ended("a", 27.0, by_the_net=True)
+    known.ended("a", 27.0, overdue=True)
     assert listener.checked == ["nobody's", "a", "nobody's", "b"]
     known.ended("b", 27.5)
     assert len(listener.checked) == 4
@@ -990,7 +990,7 @@ async def test_silence_means_nothing_before_events_were_seen_to_come():
     known.listen(listener := Listening())
     expect(known, "a", now=0.0)
     assert known.silent_at == math.inf
-    known.mind(1e6)
+    known.check_silence(1e6)
     assert listener.checked == []
 
 
@@ -1003,64 +1003,64 @@ async def test_one_that_was_overtaken_by_many_is_looked_at():
 
 
 def test_in_a_queue_that_keeps_its_order_nobody_is_overtaken():
-    lineup = Lineup()
-    assert lineup.silent_at == math.inf
+    expected = ExpectedEvents()
+    assert expected.silent_at == math.inf
     for i in range(50):
-        lineup.join(str(i), 0.0)
+        expected.expect(str(i), 0.0)
     for i in range(50):
-        lineup.hear(str(i), float(i))
-        assert lineup.overtaken() == []
-    assert repr(lineup) == "<Lineup of 0, may be overtaken by 5>"
+        expected.arrived(str(i), float(i))
+        assert expected.overtaken() == []
+    assert repr(expected) == "<ExpectedEvents of 0, may be overtaken by 5>"
 
 
 def test_one_that_is_overtaken_is_looked_at_ever_more_seldom():
-    lineup = Lineup()
-    lineup.join("lost", 0.0)
+    expected = ExpectedEvents()
+    expected.expect("lost", 0.0)
     looks = []
     for i in range(100):
-        lineup.join(str(i), 0.0)
-        lineup.leave(str(i))
-        looks += [i + 1] * len(lineup.overtaken())
+        expected.expect(str(i), 0.0)
+        expected.forget(str(i))
+        looks += [i + 1] * len(expected.overtaken())
     assert looks == [4, 8, 16, 32, 64]
 
 
 @given(st.permutations(range(20)))
 def test_by_how_much_others_were_overtaken_is_learned(order):
-    lineup = Lineup()
+    expected = ExpectedEvents()
     for i in range(20):
-        lineup.join(str(i), 0.0)
+        expected.expect(str(i), 0.0)
     before = 0.0
     for at, i in enumerate(order):
-        lineup.hear(str(i), 0.0)
-        assert lineup.margin >= at + 1 - i + 4
-        assert lineup.margin >= 0.98 * before
-        before = lineup.margin - 4
+        expected.arrived(str(i), 0.0)
+        assert expected.margin >= at + 1 - i + 4
+        assert expected.margin >= 0.98 * before
+        before = expected.margin - 4
 
 
 def test_a_silence_is_too_long_when_it_is_longer_than_others_and_then_doubles():
-    lineup = Lineup()
-    lineup.join("a", 100.0)
-    lineup.join("b", 101.0)
-    assert lineup.silent_at == 100 + GRACE
-    lineup.hear("a", 130.0)
-    lineup.hear("a", 140.0)
-    assert lineup.silent_at == 130 + 30 + GRACE
-    assert list(lineup.break_silence()) == ["b"]
-    assert lineup.silent_at == 130 + 2 * (30 + GRACE)
-    assert lineup.leave("b") == 1
-    assert lineup.leave("b") is None
-    assert lineup.silent_at == math.inf
+    expected = ExpectedEvents()
+    expected.expect("a", 100.0)
+    expected.expect("b", 101.0)
+    assert expected.silent_at == 100 + GRACE
+    expected.arrived("a", 130.0)
+    expected.arrived("a", 140.0)
+    assert expected.silent_at == 130 + 30 + GRACE
+    assert list(expected.break_silence()) == ["b"]
+    assert expected.silent_at == 130 + 2 * (30 + GRACE)
+    assert expected.forget("b") == 1
+    assert expected.forget("b") is None
+    assert expected.silent_at == math.inf
 
 
 def test_a_slow_task_is_remembered_for_a_while():
-    reliance = Reliance()
-    reliance.saw_arrive(100.0)
-    slow = reliance.patience
-    reliance.saw_arrive(1.0)
-    assert slow > reliance.patience > 0.9 * slow
+    health = DeliveryHealth()
+    health.count_arrival(100.0)
+    slow = health.timeout
+    health.count_arrival(1.0)
+    assert slow > health.timeout > 0.9 * slow
     for _ in range(300):
-        reliance.saw_arrive(1.0)
-    assert reliance.patience == 2 * 1.0 + GRACE
+        health.count_arrival(1.0)
+    assert health.timeout == 2 * 1.0 + GRACE
 
 
 # --- The ASGI receiver --------------------------------------------------------------------------------------

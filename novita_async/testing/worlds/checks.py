@@ -355,7 +355,8 @@ def paid_comes_out(world: "World") -> Iterable[Found]:
             continue
         if isinstance(error, JournalError) and (_has(world, *_DISK) or not visit.asked):
             continue
-        came = {c.number for c in world.record.came if c.user == visit.user and c.process == visit.process}
+        mine = [c for c in world.record.came if c.user == visit.user and c.process == visit.process]
+        came = {c.number for c in mine} | {world.service.number_of(c.task_id or "") for c in mine}
         paid = [n for n in _paid_before_the_end(world, visit) if n not in came]
         if paid:
             yield visit.user, f"raised {type(error).__name__}, and {len(paid)} paid requests did not come out"
@@ -387,13 +388,22 @@ def _is_reason(world: "World", error: BaseException) -> bool:
         (JournalError, _has(world, *_DISK) and type(error) is JournalError),
         (BudgetExhausted, client.budget is not None),
         (BalanceExhausted, service.balance is not None),
-        (EndpointNotFound, service.retired_at is not None),
+        (EndpointNotFound, service.retired_at is not None or _has_pages(world)),
         (DownloadFailed, _has(world, *_DISK)),
-        (ConfigurationError, _has(world, *_DISK)),
+        (ConfigurationError, _has(world, *_DISK) or _has_loops(world)),
         (AuthenticationFailed, False),
         (PermissionDenied, False),
     )
     return next((holds for kind, holds in reasons if isinstance(error, kind)), True)
+
+
+def _has_pages(world: "World") -> bool:
+    return any("page" in trouble.kind for trouble in world.plan.troubles)
+
+
+def _has_loops(world: "World") -> bool:
+    """Whether one client is used in several loops: all but the first are refused."""
+    return any(process.together in ("loops", "threads") for process in world.plan.processes)
 
 
 def pages_not_believed(world: "World") -> Iterable[Found]:
@@ -401,8 +411,8 @@ def pages_not_believed(world: "World") -> Iterable[Found]:
     for came in world.record.came:
         if came.kind != "Failed" or came.task_id is not None or came.number is None:
             continue
-        if not isinstance(came.error, EndpointNotFound | PermissionDenied | AuthenticationFailed):
-            continue
+        if not isinstance(came.error, PermissionDenied | AuthenticationFailed):
+            continue  # a route that is retired may be told by a page
         posts = [post for post in world.record.posts if post.number == came.number]
         if world.plan.service.retired_at is None and (not posts or posts[-1].page):
             yield str(came.number), f"a page was taken for {type(came.error).__name__}"

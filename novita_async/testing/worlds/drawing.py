@@ -32,7 +32,7 @@ def plan_of(seed: int) -> Plan:
         entrance=entrance,
         service=_service(dice, client),
         client=client,
-        processes=_processes(dice),
+        processes=_processes(dice, random.Random(f"order {seed}")),
         troubles=_troubles(dice, client, entrance),
     )
 
@@ -123,7 +123,7 @@ def _outage(seed: int, dice: random.Random, client: ClientPlan) -> Plan:
 # --- Processes and users ------------------------------------------------------------------------------------
 
 
-def _processes(dice: random.Random) -> tuple[ProcessPlan, ...]:
+def _processes(dice: random.Random, order: random.Random) -> tuple[ProcessPlan, ...]:
     users = tuple(_user(dice, f"u{number + 1}") for number in range(dice.choice((1, 1, 1, 2, 3))))
     together: Any = dice.choice(
         ("gather", "gather", "group", "anyio", "main", "main", "left", "loops", "threads")
@@ -142,11 +142,11 @@ def _processes(dice: random.Random) -> tuple[ProcessPlan, ...]:
         if dice.random() < 0.25:
             again: Any = dice.choice(("", "crash", "power"))
             processes.append(ProcessPlan(users=batches, ending=again, ends=_moment(dice) if again else None))
-        processes.append(ProcessPlan(users=tuple(map(_calm, batches))))
+        processes.append(ProcessPlan(users=tuple(_calm(user, order) for user in batches)))
     return tuple(processes)
 
 
-def _calm(user: UserPlan) -> UserPlan:
+def _calm(user: UserPlan, order: random.Random) -> UserPlan:
     """The same work, by somebody who sees it through."""
     return UserPlan(
         kind=user.kind,
@@ -158,6 +158,7 @@ def _calm(user: UserPlan) -> UserPlan:
         names="plain" if user.names == "raises" else user.names,
         raises="body" if user.raises == "body" else "",
         raises_at=user.raises_at,
+        backwards=order.random() < 0.3,
         resubmits=user.resubmits,
         retries_failed=user.retries_failed,
     )

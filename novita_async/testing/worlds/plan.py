@@ -93,6 +93,8 @@ class UserPlan:
     """When the user is cancelled."""
     stop: Stop = "asyncio"
     """How."""
+    backwards: bool = False
+    """Whether the input is given in the other order."""
     resubmits: bool = False
     """Whether the batch may buy again what is uncertain."""
     retries_failed: bool = False
@@ -209,7 +211,8 @@ class Plan:
 def _moods(user: UserPlan) -> tuple[object, ...]:
     return (
         user.save, user.names != "plain", user.pause, user.impatient, user.leaves_after, user.raises,
-        user.stopped, user.resubmits, user.retries_failed, user.in_flight > 1, user.images > 1,
+        user.stopped, user.resubmits, user.backwards, user.retries_failed, user.in_flight > 1,
+        user.images > 1,
     )  # fmt: skip
 
 

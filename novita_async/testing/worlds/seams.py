@@ -37,6 +37,7 @@ from novita_async.testing.worlds.dice import whole
 from novita_async.testing.worlds.loops import WorldLoop
 
 if TYPE_CHECKING:
+    from novita_async.testing.worlds.disk import Disk
     from novita_async.testing.worlds.world import World
 
 T = TypeVar("T")
@@ -64,11 +65,13 @@ def installed(world: "World") -> Generator[None]:
     log = logging.getLogger("novita_async")
     listener = _Listener(world)
     log.addHandler(listener)
+    _PRESENT.append(world)
     try:
         for place, name, value in changes:
             setattr(place, name, value)
         yield
     finally:
+        _PRESENT.pop()
         log.removeHandler(listener)
         for place, name, value in before:
             setattr(place, name, value)
@@ -245,38 +248,48 @@ def _stepping(world: "World", name: str) -> Callable[..., Any]:
     return step
 
 
-def _connecting(world: "World", real: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
-    class Connection(sqlite3.Connection):
-        """One that asks the disk of its world."""
+_PRESENT: "Final[list[World]]" = []
+"""The world that is running. A connection must not hold one: the library keeps it until its process ends."""
 
-        file = ""
 
-        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-            if sql == "COMMIT":
-                return self._commit(sql)
-            return super().execute(sql, *args)
+class _Connection(sqlite3.Connection):
+    """One that asks the disk of its world."""
 
-        def _commit(self, sql: str) -> sqlite3.Cursor:
-            fail = world.disk.commit_fails(self)
-            if fail is None:
-                done = super().execute(sql)
-                world.disk.committed(self)
-                return done
-            if world.disk.commits_all_the_same():
-                super().execute(sql)
-                world.disk.committed(self)
+    file = ""
+
+    @property
+    def _disk(self) -> "Disk | None":
+        disk = _PRESENT[-1].disk if _PRESENT else None
+        return disk if disk is not None and disk.is_here(self.file) else None
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        disk = self._disk if sql == "COMMIT" else None
+        return super().execute(sql, *args) if disk is None else self._commit(disk)
+
+    def _commit(self, disk: "Disk") -> sqlite3.Cursor:
+        fail = disk.commit_fails(self)
+        if fail is not None and not disk.commits_all_the_same():
             fail()
-            raise AssertionError
+        done = super().execute("COMMIT")
+        disk.committed(self)
+        if fail is not None:
+            fail()
+        return done
 
-        def close(self) -> None:
-            super().close()
-            world.disk.closed(self.file)
+    def close(self) -> None:
+        super().close()
+        disk = self._disk
+        if disk is not None:
+            disk.closed(self.file)
 
+
+def _connecting(world: "World", real: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
     def connect(database: Any, *args: Any, **options: Any) -> sqlite3.Connection:
         if str(world.disk.root) not in str(database):
             return real(database, *args, **options)
-        connection = real(database, *args, **{**options, "timeout": 0.0, "factory": Connection})
-        connection.file = str(database).partition("?")[0].removeprefix("file://")  # type: ignore[attr-defined]
+        options |= {"timeout": 0.0, "factory": _Connection}
+        connection = cast("_Connection", real(database, *args, **options))
+        connection.file = str(database).partition("?")[0].removeprefix("file://")
         return connection
 
     return connect
@@ -299,6 +312,11 @@ def _scopes(_: "World") -> Iterator[Change]:
 
     yield backend.CancelScope, "__init__", init
     yield backend.CancelScope, "__hash__", hashed
+
+
+def forget(task: "asyncio.Task[Any]") -> None:
+    """Drop what anyio keeps of a task that will never end."""
+    backend._task_states.pop(task, None)
 
 
 # --- The journal --------------------------------------------------------------------------------------------

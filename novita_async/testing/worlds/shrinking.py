@@ -90,7 +90,7 @@ def _smaller_users(user: UserPlan) -> Iterator[UserPlan]:
 
 _MOODS = (
     "save", "names", "pause", "impatient", "leaves_after", "raises", "stopped", "resubmits", "retries_failed",
-    "images", "in_flight", "priority", "timeout", "stop", "raises_at",
+    "images", "in_flight", "priority", "timeout", "stop", "raises_at", "backwards",
 )  # fmt: skip
 
 

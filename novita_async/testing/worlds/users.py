@@ -165,12 +165,14 @@ class User:
 
     def requests(self, visit: Visit) -> Iterator[Request]:
         """The input of a stream or a batch."""
-        for index in range(self.plan.requests):
+        numbers = range(self.plan.requests)
+        for index in reversed(numbers) if self.plan.backwards else numbers:
             if self.plan.raises == "input" and index == self.plan.raises_at:
                 raise UserError("in the input")
             request = self.request(index)
             visit.asked.append(self.first + index)
-            visit.most_open = max(visit.most_open, len(visit.asked) - visit.taken)
+            on_its_way = self.plan.impatient == "task"  # taken by a task, and not seen by its user yet
+            visit.most_open = max(visit.most_open, len(visit.asked) - visit.taken - on_its_way)
             yield request
 
     # --- Single calls ---------------------------------------------------------------------------------------

@@ -680,6 +680,7 @@ class World:
             coroutine: Any = task.get_coro()
             with contextlib.suppress(BaseException):
                 coroutine.close()
+            seams.forget(task)
         loop._ready.clear()
         loop._scheduled.clear()
         loop.close()
