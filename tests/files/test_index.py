@@ -15,13 +15,13 @@ from novita_async import (
     Extra,
     Failed,
     Image,
-    ImageResult,
     NsfwDetection,
     RateLimited,
     SubmissionUncertain,
     Succeeded,
     Task,
     TaskFailed,
+    TaskResult,
     TaskTimeout,
     Timings,
     Uncertain,
@@ -52,7 +52,7 @@ def pictures_in(folder):
 
 
 def result():
-    return ImageResult(
+    return TaskResult(
         task=TASK,
         images=(
             Image(
