@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         DownloadFailed,
         EndpointNotFound,
         FailedEarlier,
-        Fault,
+        Flaw,
         ImageRejected,
         InvalidRequest,
         JournalError,
@@ -89,13 +89,13 @@ if TYPE_CHECKING:
         Artifact,
         Failed,
         Image,
-        ImageResult,
         NsfwDetection,
         Outcome,
         Processing,
         Queued,
         Snapshot,
         Succeeded,
+        TaskResult,
         Timings,
         Uncertain,
         Unfinished,
@@ -113,7 +113,7 @@ ROOMS: Final = {
     "_policy.spending": "Budget",
     "errors": """
         APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
-        ContentRejected DownloadFailed EndpointNotFound FailedEarlier Fault ImageRejected InvalidRequest
+        ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
         JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
         RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
         TaskTimeout
@@ -130,7 +130,7 @@ ROOMS: Final = {
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
     """,
     "models.results": """
-        Artifact Failed Image ImageResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
+        Artifact Failed Image TaskResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
         Timings Uncertain Unfinished Update
     """,
     "tasks": "Task",
@@ -166,13 +166,12 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Extra",
     "Failed",
     "FailedEarlier",
-    "Fault",
+    "Flaw",
     "HiresFix",
     "IPAdapter",
     "IPAdapterModel",
     "Image",
     "ImageRejected",
-    "ImageResult",
     "ImageSource",
     "ImageType",
     "Img2Img",
@@ -211,6 +210,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Task",
     "TaskFailed",
     "TaskNotFound",
+    "TaskResult",
     "TaskStatus",
     "TaskTimeout",
     "TestMode",

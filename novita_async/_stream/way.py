@@ -38,7 +38,7 @@ from novita_async.errors import (
 )
 from novita_async.events import Finished
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, ImageResult, Outcome, Succeeded, Uncertain, Unfinished
+from novita_async.models.results import Failed, Outcome, Succeeded, TaskResult, Uncertain, Unfinished
 from novita_async.tasks import Task
 
 _ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
@@ -201,7 +201,7 @@ def outcome_of(purchase: Purchase) -> Outcome:
         return Uncertain(request=purchase.request, error=cast("SubmissionUncertain", purchase.doubt))
     if purchase.state is FAILED:
         return Failed(request=purchase.request, task=purchase.task, error=cast("NovitaError", purchase.error))
-    result = cast("ImageResult", purchase.result)
+    result = cast("TaskResult", purchase.result)
     return Succeeded(result=result, request=purchase.request, paths=purchase.paths)
 
 

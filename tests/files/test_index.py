@@ -16,13 +16,13 @@ from novita_async import (
     Extra,
     Failed,
     Image,
-    ImageResult,
     NsfwDetection,
     RateLimited,
     SubmissionUncertain,
     Succeeded,
     Task,
     TaskFailed,
+    TaskResult,
     TaskTimeout,
     Timings,
     Uncertain,
@@ -53,7 +53,7 @@ def pictures_in(folder):
 
 
 def result():
-    return ImageResult(
+    return TaskResult(
         task=TASK,
         images=(
             Image(
