@@ -21,7 +21,7 @@ from tests.helpers.programs import python, run
 PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
-    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed BadRequest Balance
+    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed Backoff BadRequest Balance
     BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected ControlNet
     ControlNetModel ControlNetUnit CustomStorage DownloadFailed Embedding EndpointNotFound Endpoints
     EnterprisePlan Extra Failed FailedEarlier Flaw HiresFix IPAdapter IPAdapterModel Image ImageRejected
