@@ -487,7 +487,7 @@ class Watcher:
                 return Failed(task=watched.task, request=watched.request, error=error)
             case Verdict.GIVE_UP:
                 return watched.unfinished(now)
-            case Verdict.RIDE_OUT:
+            case _:  # it passes
                 hint = error.retry_after if isinstance(error, APIError) else None
                 watched.schedule.failed(watched.task.task_id, now, self._asker.jitter(), hint)
                 return None
