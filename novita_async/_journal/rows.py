@@ -275,7 +275,11 @@ def _usual_kind(file_type: str | None) -> str:
 
 def _file(artifact: Artifact) -> dict[str, Any]:
     nsfw = artifact.nsfw if isinstance(artifact, Image) else None
-    told = {"url": without_query(artifact.url), "type": artifact.type, "ttl": artifact.url_ttl}
+    told: dict[str, Any] = {
+        "url": without_query(artifact.url),
+        "type": artifact.type,
+        "ttl": artifact.url_ttl,
+    }
     if nsfw and nsfw.checked:
         told["nsfw"] = nsfw.confidence
     return told
@@ -329,6 +333,8 @@ def known_of(serial: int, record: Record) -> Known:
     if announced is not None:
         purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
         purchase.attempts[-1].number = attempt if number is None else number
+        if earlier:
+            purchase.attempts = tuple(sorted(purchase.attempts, key=lambda each: each.announced_at))
     noted = json.loads(error) if error else None
     if noted:
         purchase.error = _read_error(noted, purchase)
@@ -392,7 +398,9 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         files[kind].append(_read_file(facts, kind, task))
     return ImageResult(
         task=task or Task(task_id=""),
-        **{kind: tuple(artifacts) for kind, artifacts in files.items()},
+        images=tuple(files["images"]),
+        videos=tuple(files["videos"]),
+        audios=tuple(files["audios"]),
         seed=seed,
         task_type=told.get("task_type"),
         timings=Timings(**_read_times(told.get("times", {}).items())),
