@@ -333,6 +333,8 @@ def known_of(serial: int, record: Record) -> Known:
     if announced is not None:
         purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
         purchase.attempts[-1].number = attempt if number is None else number
+        if earlier:
+            purchase.attempts = tuple(sorted(purchase.attempts, key=lambda each: each.announced_at))
     noted = json.loads(error) if error else None
     if noted:
         purchase.error = _read_error(noted, purchase)

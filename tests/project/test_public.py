@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 import novita_async
-from novita_async import errors, events
+from novita_async import errors, events, journal
 from tests.helpers.programs import python, run
 
 PACKAGE = Path(novita_async.__file__).parent
@@ -41,6 +41,7 @@ CLASSES = {
         for value in vars(events).values()
         if inspect.isclass(value) and value.__module__ == events.__name__
     ),
+    *(value for name in journal.__all__ if inspect.isclass(value := getattr(journal, name))),
 }
 
 
