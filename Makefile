@@ -4,13 +4,22 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# What was tested is what is installed: `make CONSTRAINTS= ...` takes the newest of everything instead.
+CONSTRAINTS ?= constraints.txt
+PINNED  := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) \
+  $(if $(CONSTRAINTS),--build-constraint $(CONSTRAINTS),--upgrade --upgrade-strategy=eager)
+
 # For installing a browser.
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# Here money and time are decided: every branch is tested.
-EXACT := novita_async/_policy/*,novita_async/_protocol.py,novita_async/_codec.py,novita_async/_ledger.py,novita_async/_sender.py,novita_async/_watch.py,novita_async/_callbacks.py,novita_async/_finder.py
+# Everything that is installed here beside the library and its extras.
+GROUPS := build dev uvloop browser bench
 
-.PHONY: demo test test-browser check lint types tests coverage soak worlds bench bench-check chromium clean
+# Here money and time are decided: every branch is tested.
+EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_purchase/*,novita_async/_submit/*,novita_async/_watch/watcher.py
+
+.PHONY: demo test test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak worlds bench bench-check chromium pins clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
@@ -19,6 +28,35 @@ test: check tests coverage
 
 test-browser: $(VENV)/.browser chromium
 	$(BIN)/python -m pytest tests/browser
+
+# The same with the newest of everything that its range allows.
+test-newest:
+	rm -f .venv-newest/.dev
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
+test-uvloop:
+	$(MAKE) suite-uvloop VENV=.venv-uvloop
+
+# With the newest aiohttp, and with a pre-release where there is one.
+test-aiohttp: $(VENV)/.dev
+	$(BIN)/python -m tools.rows aiohttp aiohttp-pre
+
+# The suite on every Python that is installed, and all of the above, one after the other.
+rows: $(VENV)/.dev
+	$(BIN)/python -m tools.rows
+
+# The suite ten times, with a busy loop on each core: what depends on luck shows.
+TIMES ?= 10
+steady: $(VENV)/.dev
+	$(BIN)/python -m tools.steady --times $(TIMES)
+
+SUITE := $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
+
+suite: $(VENV)/.dev
+	$(SUITE)
+
+suite-uvloop: $(VENV)/.uvloop
+	$(SUITE) --uvloop
 
 check: lint types
 
@@ -53,25 +91,52 @@ FIRST  ?= 0
 worlds: $(VENV)/.dev
 	$(BIN)/python -m novita_async.testing.worlds --map --first $(FIRST) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
+# A bare environment, with a pip that knows dependency groups.
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, not " + sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) --upgrade pip
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,simulator]'
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) -e '.[cli,simulator]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) -e '.[cli,simulator]' --group dev
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.browser: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,browser]'
+	$(INSTALL) --group browser
+	touch $@
+
+$(VENV)/.uvloop: $(VENV)/.dev
+	$(INSTALL) --group uvloop
+	touch $@
+
+$(VENV)/.build: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(INSTALL) --group build
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	$(INSTALL) --group bench
 	touch $@
+
+# What is published, built with the tested versions and tried in an environment of its own.
+dist: $(VENV)/.build
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv --clear .venv-dist
+	.venv-dist/bin/python -m pip install --quiet --disable-pip-version-check $(PINNED) "$$(echo dist/*.whl)[cli]"
+	.venv-dist/bin/novita-async --version
+	rm -r .venv-dist
+
+# Make the constraints anew, for every Python and platform, from the newest releases that fit.
+pins:
+	$(PYTHON) -m venv --clear .venv-pins
+	.venv-pins/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-pins/bin/uv pip compile pyproject.toml --quiet --universal --upgrade --all-extras $(GROUPS:%=--group %) \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make pins' --output-file constraints.txt
+	rm -r .venv-pins
 
 # Debian's own browser and its driver, which always fit together.
 chromium:
@@ -91,4 +156,4 @@ bench-%: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf $(VENV) demo-output .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* dist demo-output .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

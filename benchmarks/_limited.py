@@ -14,7 +14,8 @@ from attrs import define, field, frozen
 from pyrate_limiter.clocks import MonotonicClock
 
 from benchmarks._window_world import ENDPOINT, MINUTE, Server, most_in_a_minute
-from novita_async._pool import SessionPool
+from novita_async._purchase.machine import REJECTED, SPENT
+from novita_async._submit.pool import SessionPool
 from novita_async.models.accounts import Account
 from novita_async.testing import run_virtually
 
@@ -71,11 +72,12 @@ def _ours(service: Service, quota: int | None) -> Send:
     async def send(images: int) -> None:
         again = False
         while True:
-            lease = await pool.acquire(ENDPOINT, images, again=again)
-            if await service.send(images):
-                pool.answered(lease)
+            permit = await pool.acquire(ENDPOINT, images, again=again)
+            accepted = await service.send(images)
+            now = asyncio.get_running_loop().time()
+            pool.settle(permit, SPENT if accepted else REJECTED, now, jitter=service.dice.random())
+            if accepted:
                 return
-            pool.rejected(lease, None, service.dice.random())
             again = True
 
     return send

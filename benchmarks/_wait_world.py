@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import define
 
-from novita_async._policy.polling import PollSchedule, Sighting, TaskFacts
+from novita_async._policy.polling.schedule import PollSchedule, Sighting, TaskFacts
 
 Hint = Callable[["Job", float], tuple[float | None, float | None]]
 """Progress and eta of a running job at a time."""

@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 
 import anyio
+from novita_async._journal.ledger import Row, State, Wanted, wanted
 
 from benchmarks._rounds import in_process
 from benchmarks._tables import Bar, Figure, Headline, Table
 from novita_async import Img2Img, SqliteJournal
 from novita_async._journal import DigestCache
-from novita_async._ledger import Row, State, Wanted, wanted
 from novita_async.models.images import ImageSource
 
 ENDPOINT = "/v3/async/img2img"

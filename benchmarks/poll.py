@@ -23,9 +23,9 @@ from benchmarks._rounds import Rounds, interleaved
 from benchmarks._server import FINISHED, RUNNING, Server, server
 from benchmarks._tables import Bar, Figure, Headline, Table
 from novita_async import NovitaClient, Polling
+from novita_async._api.protocol import read_snapshot
 from novita_async._http import HTTPResponse
-from novita_async._protocol import read_snapshot
-from novita_async.models.results import Task
+from novita_async.tasks import Task
 
 THREADS = 64
 TARGET = "/v3/async/task-result?task_id=one"

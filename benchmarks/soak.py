@@ -3,25 +3,20 @@
     python -m benchmarks.soak                   # all, about half an hour
     python -m benchmarks.soak killed memory     # some
 
-Each is the long form of a test in `tests/test_survival.py`. It prints its figures, and ends with an error at
+Each is the long form of a test in `tests/processes/test_survival.py`. It prints its figures, and ends with an error at
 the first thing that does not hold. All but `killed` and `memory` take place in virtual time.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-import campaigns
-import killing
-from campaigns import Figures
-
 from novita_async.testing import run_virtually
+from tests.helpers import campaigns, killing
+from tests.helpers.campaigns import Figures
 
 HOUR: Final = 3600
 

@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from novita_async import JournalError
-from tests.journals import FACTS, WAY, Witness, asked, copied, do, kill_after, look, open_store
+from tests.helpers.journal_processes import kill_after
+from tests.helpers.journals import FACTS, WAY, Witness, asked, copied, do, look, open_store
 
 
 def kills(folder: Path, count: int, requests: int) -> None:

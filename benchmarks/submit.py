@@ -19,7 +19,7 @@ from benchmarks._server import Server, server
 from benchmarks._tables import Bar, Figure, Headline, Table
 from novita_async import Img2Img, NovitaClient
 from novita_async._http import HTTPRequest
-from novita_async._transport import AiohttpTransport
+from novita_async._transport.transport import AiohttpTransport
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
 

@@ -21,7 +21,7 @@ from benchmarks._tables import Bar, Headline, Table
 from benchmarks._wait_optimum import optimum
 from benchmarks._wait_plot import plot
 from benchmarks._wait_world import Answers, Job, serve, summary, watch
-from novita_async._policy.polling import Polling, PollMemory
+from novita_async._policy.polling.schedule import Polling, PollMemory
 
 COST = 0.07
 

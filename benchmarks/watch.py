@@ -24,8 +24,8 @@ from benchmarks._server import RUNNING
 from benchmarks._tables import Bar, Figure, Headline, Table
 from novita_async import NovitaClient, Polling
 from novita_async._http import HTTPResponse
-from novita_async._policy.polling import PollSchedule
-from novita_async.models.results import Task
+from novita_async._policy.polling.schedule import PollSchedule
+from novita_async.tasks import Task
 
 RATE = 2000
 SECONDS = 1.5

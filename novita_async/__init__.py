@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from novita_async._version import __version__
 
 if TYPE_CHECKING:
-    from novita_async._batch import Outcomes, Updates
+    from novita_async._api.codec import request_from_json, request_to_json
     from novita_async._client import NovitaClient
-    from novita_async._codec import request_from_json, request_to_json
     from novita_async._journal.sqlite import SqliteJournal
-    from novita_async._policy.polling import Polling
+    from novita_async._policy.polling.schedule import Polling
     from novita_async._policy.retrying import RetryPolicy
     from novita_async._policy.spending import Budget
+    from novita_async._stream.handle import Outcomes, Updates
     from novita_async.errors import (
         APIError,
         AuthenticationFailed,
@@ -96,19 +96,19 @@ if TYPE_CHECKING:
         Queued,
         Snapshot,
         Succeeded,
-        Task,
         Timings,
         Uncertain,
         Unfinished,
         Update,
     )
+    from novita_async.tasks import Task
 
-_ROOMS: Final = {
-    "_batch": "Outcomes Updates",
+ROOMS: Final = {
+    "_stream.handle": "Outcomes Updates",
     "_client": "NovitaClient",
-    "_codec": "request_from_json request_to_json",
+    "_api.codec": "request_from_json request_to_json",
     "_journal.sqlite": "SqliteJournal",
-    "_policy.polling": "Polling",
+    "_policy.polling.schedule": "Polling",
     "_policy.retrying": "RetryPolicy",
     "_policy.spending": "Budget",
     "errors": """
@@ -130,13 +130,14 @@ _ROOMS: Final = {
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
     """,
     "models.results": """
-        Artifact Failed Image ImageResult NsfwDetection Outcome Processing Queued Snapshot Succeeded Task
+        Artifact Failed Image ImageResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
         Timings Uncertain Unfinished Update
     """,
+    "tasks": "Task",
 }
 """In which room each public name lives."""
 
-_HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
+_HOMES: Final = {name: room for room, names in ROOMS.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 - as `sorted` has it
     "APIError",

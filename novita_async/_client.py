@@ -1,6 +1,7 @@
 """The client: everything that users call."""
 
 import logging
+import math
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -12,24 +13,32 @@ import anyio
 import anyio.to_thread
 from attrs import frozen
 
-from novita_async import _protocol as protocol
-from novita_async._batch import IN_FLIGHT, NameFiles, News, Outcomes, Pipeline, Requests, Updates
-from novita_async._book import JournalBook
-from novita_async._callbacks import PATIENCE, Callbacks, WebhookStatistics
-from novita_async._download import Saver, SaverStatistics
-from novita_async._fetch import AiohttpDownloader
-from novita_async._finder import Finder
+from novita_async import events
+from novita_async._api import protocol
+from novita_async._files.names import NameTemplate
+from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, Transport
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._learned import keep, recall
-from novita_async._names import NameTemplate
-from novita_async._policy.polling import Polling
+from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
-from novita_async._pool import PoolStatistics, SessionPool
-from novita_async._scopes import terminated_gently
-from novita_async._sender import Sender
-from novita_async._transport import AiohttpTransport
+from novita_async._purchase.journal import Journal
+from novita_async._purchase.machine import Fact, Purchase, State
+from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates
+from novita_async._stream.resume import Resume
+from novita_async._stream.saving import Folder, NameFiles
+from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
+from novita_async._stream.watch import Watch
+from novita_async._stream.way import end_was_seen
+from novita_async._submit.buyer import Buyer
+from novita_async._submit.callbacks import PATIENCE, Callbacks, WebhookStatistics
+from novita_async._submit.pool import PoolStatistics, SessionPool
+from novita_async._submit.purchases import Purchases
+from novita_async._submit.recovery import Recovery
+from novita_async._transport.downloads import AiohttpDownloader
+from novita_async._transport.transport import AiohttpTransport
+from novita_async._util.scopes import terminated_gently
+from novita_async._watch.memory_file import keep, recall
 from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
 from novita_async.events import Event, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
@@ -37,7 +46,8 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, ImageResult, Snapshot, Task
+from novita_async.models.results import Artifact, Image, ImageResult, Snapshot
+from novita_async.tasks import Task
 from novita_async.webhooks import Waker
 
 if TYPE_CHECKING:
@@ -56,7 +66,7 @@ class ClientStatistics:
     """How a client is doing."""
 
     pool: PoolStatistics
-    """Its accounts: quotas, gates, health, what waits and what is being sent."""
+    """Its accounts: quotas, circuit breakers, health, what waits and what is being sent."""
     unfinished: int
     """Paid tasks whose end was not seen yet."""
     saver: SaverStatistics
@@ -120,22 +130,23 @@ class NovitaClient:
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
-        self._transport = transport or AiohttpTransport(base_url, session=session)
+        self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
         self._pool = SessionPool.of(owners, self._polling.polls_per_second)
-        self._sender = Sender(
+        self._purchases = Purchases(self._tell if self._observers else None)
+        self._sender = Buyer(
+            purchases=self._purchases,
             pool=self._pool,
             transport=self._transport,
             endpoints=self._endpoints,
             retry=retry or RetryPolicy(),
             drain=drain,
             emit=self._emit,
-            observed=bool(self._observers),
             spending=Spending(budget) if budget else None,
             callbacks=Callbacks.to(webhook_url, webhook_patience),
         )
-        self._finder = Finder(self._sender)
+        self._recovery = Recovery(self._sender)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._sender.retry,
@@ -145,12 +156,18 @@ class NovitaClient:
         )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
         """Make a client from `NOVITA_API_KEY` and, where it is set, `NOVITA_BASE_URL`.
+
+        Args:
+            environ: the variables; those of the process by default.
+            options: all other options of a client.
 
         Raises:
             ConfigurationError: no key.
         """
+        if environ is None:
+            environ = os.environ
         base_url = environ.get("NOVITA_BASE_URL", "").strip()
         if base_url:
             options.setdefault("base_url", base_url)
@@ -171,18 +188,18 @@ class NovitaClient:
         with anyio.CancelScope(shield=True):
             if self._learned is not None:
                 await anyio.to_thread.run_sync(keep, self._learned, self._memory)
-            await self._finder.aclose()
+            await self._recovery.aclose()
             await self._transport.aclose()
             await self._downloader.aclose()
 
     def __repr__(self) -> str:
-        return f"<NovitaClient {self._pool!r}, {len(self._sender.unfinished)} unfinished>"
+        return f"<NovitaClient {self._pool!r}, {len(self._purchases.unfinished)} unfinished>"
 
     def statistics(self) -> ClientStatistics:
         """How it is doing now."""
         return ClientStatistics(
             pool=self._pool.statistics(),
-            unfinished=len(self._sender.unfinished),
+            unfinished=len(self._purchases.unfinished),
             saver=self._saver.statistics(),
             webhooks=self._sender.callbacks.statistics(),
             spending=self._sender.spending.statistics() if self._sender.spending else None,
@@ -191,12 +208,12 @@ class NovitaClient:
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Tasks paid through this client whose end was not seen yet. Watch them again."""
-        return tuple(self._sender.unfinished.values())
+        return self._purchases.unfinished
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Purchases whose end nobody knows, and whose callers were cancelled before they could be told."""
-        return tuple(self._sender.untold)
+        return self._purchases.uncertain
 
     # --- One request ----------------------------------------------------------------------------------------
 
@@ -221,7 +238,7 @@ class NovitaClient:
             NovitaError: nothing was bought.
         """
         hold = self._sender.callbacks.hold if timeout is None else min(timeout, self._sender.callbacks.hold)
-        task = await self._sender.submit(request, interactive=priority == "interactive", hold=hold)
+        task = await self._buy(request, priority, hold)
         return await self._wait(task, request, timeout)
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
@@ -235,7 +252,20 @@ class NovitaClient:
             SubmissionUncertain: perhaps bought.
             NovitaError: nothing was bought.
         """
-        return await self._sender.submit(request, interactive=priority == "interactive")
+        return await self._buy(request, priority)
+
+    async def _buy(self, request: Request, priority: Priority, hold: float = 0.0) -> Task:
+        """Buy for somebody who waits for the task."""
+        purchase = Purchase(request, images=request.image_num)
+        try:
+            return await self._sender.buy(
+                purchase, interactive=priority == "interactive", recovery_timeout=hold
+            )
+        except SubmissionUncertain:
+            self._purchases.report_doubt(purchase)
+            raise
+        finally:
+            purchase.request = None  # it may hold a picture
 
     async def wait(
         self,
@@ -262,8 +292,11 @@ class NovitaClient:
         request: Request | None,
         timeout: float | None,  # noqa: ASYNC109 - as above
     ) -> ImageResult:
-        async with self._pipeline(timeout=timeout).watch({task: request}, Outcomes) as outcomes:
-            return (await anext(outcomes)).unwrap()
+        async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
+            outcome = await anext(outcomes)
+        if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
+            self._purchases.ended(task.task_id)
+        return outcome.unwrap()
 
     async def poll(self, task: Task | str) -> Snapshot:
         """Look at a task once.
@@ -272,9 +305,9 @@ class NovitaClient:
             NovitaError: nothing was seen; the error carries the task id.
         """
         known = _task(task)
-        snapshot = await self._sender.patiently(lambda: self._sender.look(known), self._endpoints.task_result)
+        snapshot = await self._sender.look_patiently(known, self._polling.not_found_grace)
         if snapshot.state != "running":
-            self._sender.unfinished.pop(known.task_id, None)
+            self._purchases.ended(known.task_id)
             self._sender.callbacks.ended(known.task_id, anyio.current_time())
         return snapshot
 
@@ -312,20 +345,16 @@ class NovitaClient:
             ConfigurationError: `in_flight` below 1, a template that makes no names, a folder that cannot be
                 written to.
         """
-        pipeline = self._pipeline(
-            in_flight=in_flight,
-            save_to=None if save_to is None else Path(save_to),
-            save_as=_naming(save_as),
-            interactive=priority == "interactive",
-        )
-        return pipeline.stream(requests)
+        return self._stream(
+            folder=self._folder(save_to, save_as), in_flight=in_flight, interactive=priority == "interactive"
+        ).run(requests)
 
     @asynccontextmanager
     async def batch(
         self,
         requests: Requests,
         *,
-        journal: str | os.PathLike[str],
+        journal: str | os.PathLike[str] | Journal,
         save_to: str | os.PathLike[str] | None = None,
         save_as: NameFiles | str | None = None,
         in_flight: int = IN_FLIGHT,
@@ -341,7 +370,8 @@ class NovitaClient:
 
         Args:
             requests: As for `stream`.
-            journal: A file, made where it is missing. One process at a time may use it.
+            journal: A file, made where it is missing, which one process at a time may use; or a store of your
+                own (`novita_async.journal`), which stays open.
             save_to: As for `stream`.
             save_as: As for `stream`. None: `{index:05d}-{seed}-{n}.{ext}`.
             in_flight: As for `stream`.
@@ -357,22 +387,21 @@ class NovitaClient:
             ConfigurationError: `in_flight` below 1, a folder that cannot be written to.
             JournalError: in use by another process, damaged, of a newer version, on a full disk.
         """
-        options: dict[str, Any] = {
-            "in_flight": in_flight,
-            "save_to": None if save_to is None else Path(save_to),
-            "save_as": _naming(save_as),
-            "interactive": priority == "interactive",
-        }
         with terminated_gently():
-            async with await SqliteJournal.open(journal) as store:
-                book = JournalBook(
+            folder = self._folder(save_to, save_as)
+            async with _opened(journal) as store:
+                resume = Resume(
                     store,
-                    name=str(store.path.absolute()),
+                    self._purchases,
+                    self._sender.callbacks,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
-                    folder=options["save_to"],
+                    folder=None if folder is None else folder.path,
                 )
-                async with self._pipeline(book=book, **options).stream(requests) as outcomes:
+                stream = self._stream(
+                    folder=folder, resume=resume, in_flight=in_flight, interactive=priority == "interactive"
+                )
+                async with stream.run(requests) as outcomes:
                     yield outcomes
 
     @overload
@@ -415,17 +444,28 @@ class NovitaClient:
             save_to: Folder for the result files; made where it is missing.
             updates: Tell besides what is seen on the way, `Queued` and `Processing`, for a progress display.
         """
-        pipeline = self._pipeline(
-            save_to=None if save_to is None else Path(save_to),
+        watch = self._watch(
+            folder=self._folder(save_to, None),
             timeout=timeout,
-            total=total,
-            news=News() if updates else None,
+            total=math.inf if total is None else total,
+            updates=UpdateBuffer() if updates else None,
         )
         known = {_task(task): None for task in tasks}
-        return pipeline.watch(known, Updates) if updates else pipeline.watch(known, Outcomes)
+        return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
-    def _pipeline(self, **options: Any) -> Pipeline:
-        return Pipeline.of(self._sender, self._saver, self._polling, self._memory, **options)
+    def _stream(self, **options: Any) -> Stream:
+        return Stream(self._sender, self._polling, self._memory, **options)
+
+    def _watch(self, **options: Any) -> Watch:
+        return Watch(self._sender, self._polling, self._memory, **options)
+
+    def _folder(
+        self, save_to: "str | os.PathLike[str] | None", save_as: NameFiles | str | None
+    ) -> Folder | None:
+        naming = _naming(save_as)
+        if save_to is None:
+            return None
+        return Folder(Path(save_to), self._saver, self._endpoints, naming, self._polling.deadline)
 
     # --- Files ----------------------------------------------------------------------------------------------
 
@@ -454,9 +494,7 @@ class NovitaClient:
 
     async def _refreshed(self, task: Task) -> ImageResult | None:
         try:
-            snapshot = await self._sender.patiently(
-                lambda: self._sender.look(task), self._endpoints.task_result
-            )
+            snapshot = await self._sender.look_patiently(task)
         except NovitaError:
             return None
         return snapshot.result
@@ -509,12 +547,40 @@ class NovitaClient:
 
     # --- Observers ------------------------------------------------------------------------------------------
 
+    def _tell(self, purchase: Purchase, before: State, fact: Fact) -> None:
+        """Tell observers of a transition."""
+        self._emit(
+            events.Transition(
+                purchase=purchase.id,
+                position=purchase.position,
+                tag=purchase.tag,
+                endpoint=purchase.endpoint,
+                images=purchase.images,
+                attempt=purchase.attempt,
+                task=purchase.task,
+                before=before,
+                after=purchase.state,
+                fact=fact,
+            )
+        )
+
     def _emit(self, event: Event) -> None:
         for observer in self._observers:
             try:
                 observer(event)
             except Exception:  # noqa: BLE001 - watching must never break the work
                 _log.exception("an observer failed on %s and was passed over", type(event).__name__)
+
+
+@asynccontextmanager
+async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator[Journal]:
+    """A journal for one run: a file is opened and closed, a store begins another run and stays open."""
+    if isinstance(journal, str | os.PathLike):
+        async with await SqliteJournal.open(journal) as store:
+            yield store
+    else:
+        await journal.new_run()
+        yield journal
 
 
 def _accounts(

@@ -16,10 +16,6 @@ BodyPart = bytes | ImageSource
 """Ready JSON bytes, or an image that is base64-encoded in place while the body goes out."""
 
 
-def _elided(parts: tuple[BodyPart, ...] | None) -> str:
-    return "None" if parts is None else f"<{len(parts)} parts>"
-
-
 @frozen(kw_only=True)
 class HTTPRequest:
     """One request of the API, before any account or host is chosen for it."""
@@ -30,8 +26,15 @@ class HTTPRequest:
     """Absolute path below the base URL, such as `/v3/async/img2img`."""
     query: tuple[tuple[str, str], ...] = ()
     """Decoded names and values; the transport encodes them."""
-    body: tuple[BodyPart, ...] | None = field(default=None, repr=_elided)
+    body: tuple[BodyPart, ...] | None = field(
+        default=None, repr=lambda parts: "None" if parts is None else f"<{len(parts)} parts>"
+    )
     """A recipe of JSON text, not the text: images stay where they are until they are sent."""
+    timeout: float | None = None
+    """Deadline, as a span: seconds in which the whole answer must be in, from the start of a GET and from the
+    hand-over of a POST. Before its hand-over a POST must get on within as many: each piece of a body restarts
+    the clock, for a large upload takes as long as it takes. A span and not a moment, because later attempts
+    send the same value again. None: as long as the transport sees fit."""
 
     @property
     def content_length(self) -> int:
@@ -52,7 +55,8 @@ class HTTPResponse:
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     """The whole body, decompressed."""
     early: bool = False
-    """Whether it came while the request was still going out, which then was not sent whole."""
+    """Whether it came while the request was still going out, which then was not sent whole. An early refusal
+    says why; an early success is the answer to something else."""
 
 
 class Delivery(Enum):
@@ -67,25 +71,31 @@ class Delivery(Enum):
 
 
 class DeliveryFailed(Exception):
-    """An exchange that ended without a whole answer. Internal: the sender translates it."""
+    """An exchange that ended without a whole answer. The buyer and the asker translate it for users."""
 
-    def __init__(self, delivery: Delivery, cause: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, delivery: Delivery, cause: str, *, status: int | None = None, passes: bool = True
+    ) -> None:
         super().__init__(f"{delivery.value}: {cause}")
         self.delivery = delivery
         self.cause = cause
+        """In words that hold no secret."""
         self.status = status
         """The status where the status line was read but the body was cut."""
+        self.passes = passes
+        """Whether waiting can help, as in an outage: refused, reset, timed out, a name no longer found.
+        False: a certificate, a scheme, a host that was never found."""
 
 
 class NotAURLError(DeliveryFailed):
-    """The address of a file is no http or https URL: no waiting makes it one. Internal as well."""
+    """The address of a file is no http or https URL: no waiting makes it one."""
 
     def __init__(self, cause: str = "not an http or https URL") -> None:
-        super().__init__(Delivery.NOT_SENT, cause)
+        super().__init__(Delivery.NOT_SENT, cause, passes=False)
 
 
-class Left(Exception):
-    """An exchange that goes on without the task that began it, which is being cancelled. Internal."""
+class Detached(Exception):
+    """An exchange that goes on without the task that began it, which is being cancelled."""
 
     def __init__(
         self, cancellation: BaseException, rest: Callable[[], Coroutine[Any, Any, HTTPResponse]]
@@ -98,7 +108,7 @@ class Left(Exception):
 
 
 class Transport(Protocol):
-    """What carries requests to one base URL."""
+    """Carrier of requests to one base URL."""
 
     async def send(
         self,
@@ -110,6 +120,10 @@ class Transport(Protocol):
     ) -> HTTPResponse:
         """Exchange one request. No redirect is followed and no POST is repeated.
 
+        A transport keeps the deadline of the request (`HTTPRequest.timeout`): nobody else watches the clock.
+        Too late is `NOT_SENT` before the hand-over of a POST, and `UNKNOWN` otherwise. An answer to something
+        else, on a connection that was used before, is never handed on.
+
         `on_handover` is called once, synchronously, right before the last write of a POST's body: from then
         on it may have been bought.
 
@@ -119,24 +133,27 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close what this transport opened itself."""
+        """Send nothing more, and close what this transport opened itself.
+
+        A purchase that was handed over may still get its answer for some seconds.
+        """
         ...
 
 
 @runtime_checkable
-class LeavableTransport(Protocol):
+class DetachableTransport(Protocol):
     """A transport whose exchanges can outlive the task that began them.
 
     Where nobody is cancelled this saves the task of its own that a purchase must have otherwise.
     """
 
-    def leavably(
+    def detachable(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
     ) -> Callable[[], Coroutine[Any, Any, HTTPResponse]] | None:
-        """Give what exchanges one POST, as `Transport.send` does. None: this one cannot be left.
+        """Give a function that exchanges one POST, as `Transport.send` does. None: `send` is to be used.
 
-        What it gives raises `Left` where it is cancelled after the hand-over: the connection stays open and
-        the answer may still come.
+        The function raises `Detached` where it is cancelled after the hand-over: the connection stays open
+        and the answer may still come.
         """
         ...
 
@@ -157,7 +174,7 @@ class Download(Protocol):
 
 
 class Downloader(Protocol):
-    """What fetches result URLs: never with a key, never with a cookie."""
+    """Fetches result URLs: never with a key, never with a cookie."""
 
     def open(self, url: str, /) -> AbstractAsyncContextManager[Download]:
         """Ask for one file. Raises `DeliveryFailed` when no status line came, `NotAURLError` if none can."""

@@ -35,12 +35,11 @@ with what to do next, and shows no key, no picture and no presigned query. All o
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from attrs import define, field, frozen
 
-if TYPE_CHECKING:
-    from novita_async.models.results import Task
+from novita_async.tasks import Task
 
 Scope = Literal["request", "endpoint", "account"]
 """What an error dooms: one request, every request to this endpoint, or everything this account sends."""
@@ -328,7 +327,7 @@ class MalformedAnswer(NovitaError):
 class TaskFailed(NovitaError):
     """The service tried and gave up. Whether it is billed is not documented."""
 
-    task: "Task"
+    task: Task
     """The failed task."""
     explanation: str = ""
     """The service's free text. Never match on it."""
@@ -349,7 +348,13 @@ class FailedEarlier(NovitaError):
     """Name of the error's class."""
     text: str
     """The error's message."""
-    advice: str = "run the batch again with retry_failed=True"
+
+    def __attrs_post_init__(self) -> None:
+        self.advice = self.advice or (
+            "run the batch again with retry_failed=True"
+            if self.retryable
+            else "the same would fail again; change the request"
+        )
 
     def sentence(self) -> str:
         return f"failed in an earlier run ({self.kind}): {self.text}"
@@ -360,7 +365,7 @@ class TaskTimeout(NovitaError, TimeoutError):
     """Waiting ended before the task did. It is paid; watch it again. Not a failure."""
 
     retryable: bool = True
-    task: "Task"
+    task: Task
     """The unfinished task."""
     waited: float
     """Seconds of waiting."""
@@ -401,7 +406,12 @@ class ResultError(NovitaError):
 class NoImages(ResultError):
     """The task succeeded without a single image."""
 
-    advice: str = "look at the result's raw fields; the model may have returned another kind of file"
+    extra: Mapping[str, Any] = field(factory=dict[str, Any])
+    """The answer's `extra`, as it came."""
+
+    def __attrs_post_init__(self) -> None:
+        again = f"to ask again: novita-async watch {self.task_id}" if self.task_id else "ask again"
+        self.advice = self.advice or f"paid; look at `extra` for another kind of result; {again}"
 
     def sentence(self) -> str:
         return f"task {self.task_id} succeeded without images"
@@ -430,7 +440,7 @@ class DownloadFailed(ResultError):
         self.advice = self.advice or f"paid and finished; {again}"
 
     def sentence(self) -> str:
-        return f"download of {self.url} failed: {self.cause}"
+        return f"download of {self.url} failed: {self.cause}" if self.url else f"not saved: {self.cause}"
 
 
 class NovitaWarning(UserWarning):

@@ -1,4 +1,8 @@
-"""What happens, told to observers as values. None holds a key, a picture or a presigned query.
+"""What happens, told to observers as values.
+
+A `Transition` is a fact about one purchase, with the state before and after: every step that can cost money,
+told with the purchase's id, the request's position and the user's tag. All other events are notices, which
+move nothing. None holds a key or a picture.
 
 An observer is called synchronously on the event loop and must return at once. What it raises is logged and
 dropped: watching must never break the work.
@@ -9,8 +13,49 @@ from typing import Protocol
 
 from attrs import frozen
 
+from novita_async._purchase.machine import (
+    Announced,
+    Bought,
+    Completed,
+    Fact,
+    FailedForGood,
+    Lost,
+    NotBought,
+    NotSaved,
+    Reopened,
+    Rewatched,
+    Saved,
+    State,
+)
 from novita_async.errors import NovitaError
-from novita_async.models.results import Outcome, Task
+from novita_async.models.results import Outcome
+from novita_async.tasks import Task
+
+
+@frozen(kw_only=True)
+class Transition:
+    """A fact has moved a purchase: announced, bought, not bought, lost, completed, saved and so on."""
+
+    purchase: int
+    """Id of the purchase: unique in this process, the same in every event about it."""
+    position: int
+    """Place of the request in its input, from 0."""
+    tag: str | None
+    """The user's own id of the request."""
+    endpoint: str
+    """Path of the submission."""
+    images: int
+    """Number of images asked for."""
+    attempt: int
+    """Number of the latest attempt, from 1. 0: nothing was sent yet."""
+    task: Task | None
+    """What was bought, once that is known."""
+    before: State
+    """State before the fact."""
+    after: State
+    """State after the fact."""
+    fact: Fact
+    """What happened."""
 
 
 @frozen(kw_only=True)
@@ -27,6 +72,8 @@ class Planned:
 class Paced:
     """A submission waits for the account's quota."""
 
+    purchase: int | None = None
+    """Id of the purchase. None: a question, which costs nothing."""
     account: str
     """Label of the account."""
     endpoint: str
@@ -36,23 +83,11 @@ class Paced:
 
 
 @frozen(kw_only=True)
-class Announced:
-    """A submission is about to be sent."""
-
-    account: str
-    """Label of the account that will pay."""
-    endpoint: str
-    """Path of the submission."""
-    image_num: int
-    """How many images it asks for."""
-    attempt: int
-    """From 1."""
-
-
-@frozen(kw_only=True)
 class Retrying:
     """An exchange failed and will be tried again."""
 
+    purchase: int | None = None
+    """Id of the purchase. None: a question, which costs nothing."""
     account: str
     """Label of the account."""
     endpoint: str
@@ -63,14 +98,6 @@ class Retrying:
     """Seconds until the next one."""
     error: NovitaError
     """Why."""
-
-
-@frozen(kw_only=True)
-class Submitted:
-    """The service took a request: it is paid for."""
-
-    task: Task
-    """The new task."""
 
 
 @frozen(kw_only=True)
@@ -98,6 +125,35 @@ class AccountDisabled:
 
 
 @frozen(kw_only=True)
+class BreakerOpened:
+    """Nothing is sent for an account for a while: the service refused, did not answer, or was not reached.
+
+    A failed probe opens the breaker again: `trips` counts.
+    """
+
+    account: str
+    """Label of the account."""
+    endpoint: str | None
+    """Path of the submission that tripped the breaker; None where polls did."""
+    cause: str
+    """`rate limited`, `uncertain` or `unreachable`."""
+    after: float
+    """Seconds until one request finds out whether the service is well again."""
+    trips: int
+    """How often the breaker opened in a row, from 1."""
+
+
+@frozen(kw_only=True)
+class BreakerClosed:
+    """An account sends again as its quota allows."""
+
+    account: str
+    """Label of the account."""
+    after: float
+    """Seconds since the breaker opened."""
+
+
+@frozen(kw_only=True)
 class Finished:
     """A request came to one of its four ends."""
 
@@ -106,7 +162,7 @@ class Finished:
 
 
 @frozen(kw_only=True)
-class Saved:
+class FileSaved:
     """A result file is on disk, whole."""
 
     task: Task
@@ -117,10 +173,77 @@ class Saved:
     """Its length in bytes."""
 
 
-Event = Planned | Paced | Announced | Retrying | Submitted | Polled | AccountDisabled | Finished | Saved
+@frozen(kw_only=True)
+class KindDiffers:
+    """A result file is of another kind than the service says. It is paid, so it is kept as what it is."""
+
+    task: Task
+    """The task that made it."""
+    stated: str
+    """The service's word for it, such as `png`."""
+    found: str
+    """What it is, such as `jpeg`; the suffix of its file."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
+@frozen(kw_only=True)
+class CutFileKept:
+    """A result file ends too early, as often as it was fetched. It is paid, so what there is was kept."""
+
+    task: Task
+    """The task that made it."""
+    path: Path | None = None
+    """Where it is. None: fetched into memory."""
+
+
+Event = (
+    Transition
+    | Planned
+    | Paced
+    | Retrying
+    | Polled
+    | AccountDisabled
+    | BreakerOpened
+    | BreakerClosed
+    | Finished
+    | FileSaved
+    | KindDiffers
+    | CutFileKept
+)
 
 
 class Observer(Protocol):
     """Anything that can be called with an event."""
 
     def __call__(self, event: Event, /) -> object: ...
+
+
+__all__ = [
+    "AccountDisabled",
+    "Announced",
+    "Bought",
+    "BreakerClosed",
+    "BreakerOpened",
+    "Completed",
+    "CutFileKept",
+    "Event",
+    "Fact",
+    "FailedForGood",
+    "FileSaved",
+    "Finished",
+    "KindDiffers",
+    "Lost",
+    "NotBought",
+    "NotSaved",
+    "Observer",
+    "Paced",
+    "Planned",
+    "Polled",
+    "Reopened",
+    "Retrying",
+    "Rewatched",
+    "Saved",
+    "State",
+    "Transition",
+]

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from attrs import field, frozen
 
-from novita_async._callbacks import Callbacks, WebhookStatistics
 from novita_async._http import MIB
+from novita_async._submit.callbacks import Callbacks, WebhookStatistics
 
 if TYPE_CHECKING:
     from aiohttp import web

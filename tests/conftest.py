@@ -1,12 +1,17 @@
 """What all tests share: virtual time unless a test wants the real one, and a loop that nothing blocks."""
 
+import asyncio
+import os
 import signal
 
 import pytest
-from blockbuster import BlockBuster
 from hypothesis import settings
 
-from novita_async.testing import VirtualTimeLoop
+from novita_async import Polling
+from novita_async.testing import DEFAULT_API_KEY, VirtualTimeLoop, sample_picture
+from tests.helpers.guard import Guard, standing
+from tests.helpers.programs import STRICT, Program, python
+from tests.helpers.served import served
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; children would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -14,32 +19,104 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; ch
 settings.register_profile("steady", deadline=None)  # no test asserts a time
 settings.load_profile("steady")
 
-MAY_BLOCK = {
-    # The two reads that are allowed by name: a picture's stat and header, and one slice of it.
-    "novita_async/models/images.py": {"from_path", "_file_slices"},
-    # The simulator is not the library: it draws where it stands, and its loop waits for the world.
-    "novita_async/testing/transport.py": {"open"},
-    "novita_async/testing/clock.py": {"wait", "select"},
-    # What measures the tests is not tested.
-    "coverage/collector.py": {"lock_data", "unlock_data"},
-    # Modules are imported when they are first used.
-    "importlib/_bootstrap.py": {"_find_and_load"},
-    "<frozen importlib._bootstrap>": {"_find_and_load"},
-}
+
+def pytest_addoption(parser):
+    parser.addoption("--uvloop", action="store_true", help="let every loop in real time be one of uvloop")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _real_loops(request):
+    """Every loop in real time that is made without a factory, in any thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--uvloop"):
+            import uvloop  # noqa: PLC0415 - only this row has it
+
+            patch.setattr(asyncio.events, "new_event_loop", uvloop.new_event_loop)
+            patch.setattr(asyncio, "new_event_loop", uvloop.new_event_loop)
+        yield
 
 
 @pytest.fixture
-def anyio_backend():
+def anyio_backend(request):
+    """Virtual time; real time where a test is marked as `real_loop`."""
+    if request.node.get_closest_marker("real_loop"):
+        return "asyncio"
     return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
 @pytest.fixture(autouse=True)
 def nothing_blocks_the_loop():
-    """A call of the library that blocks while a loop runs is an error."""
-    guard = BlockBuster(scanned_modules="novita_async")
-    for function in guard.functions.values():
-        for file, names in MAY_BLOCK.items():
-            function.can_block_in(file, names)
-    guard.activate()
-    yield
-    guard.deactivate()
+    """A call of the library that blocks while a loop runs is an error, also where the library catches it."""
+    with standing(Guard()) as guard:
+        yield
+    assert guard.found == []
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch):
+    """Nothing here leaves the machine, whatever its environment says."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def pictures_in():
+    """Where the pictures of `folder` lie."""
+    return "."
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, pictures_in):
+    """Work in a folder with two pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / pictures_in).mkdir(exist_ok=True)
+    for name in ("dog", "cat"):
+        (tmp_path / pictures_in / f"{name}.png").write_bytes(sample_picture(name, (256, 192)))
+    return tmp_path
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a service and let the environment point to it."""
+    stack = []
+
+    def start(*, key=DEFAULT_API_KEY, **config):
+        context = served(**config)
+        server = context.__enter__()
+        stack.append(context)
+        monkeypatch.setenv("NOVITA_BASE_URL", server.url)
+        monkeypatch.setenv("NOVITA_API_KEY", key)
+        # The first poll comes early: nothing here is about when to poll.
+        monkeypatch.setattr("novita_async._client.Polling", lambda: Polling.fixed(0.03))
+        return server
+
+    yield start
+    for context in stack:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def start_program():
+    """Start programs; whatever is left of them at the end is killed."""
+    started = []
+
+    def start(command, **options):
+        started.append(Program.start(command, **options))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.kill()
+
+
+@pytest.fixture
+def start(start_program, folder):
+    """Start a command of the command line."""
+
+    def begin(*tokens, url="http://127.0.0.1:9", flags=STRICT, **options):
+        environment = {**os.environ, "NOVITA_API_KEY": DEFAULT_API_KEY, "NOVITA_BASE_URL": url}
+        command = python("-m", "novita_async", *tokens, flags=flags)
+        return start_program(command, cwd=folder, env=environment, **options)
+
+    return begin

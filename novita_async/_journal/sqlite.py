@@ -1,8 +1,8 @@
 """A journal in one SQLite file, written by one thread.
 
-Whatever is told to the journal while it is writing waits, and goes into the next transaction together: one
-commit, however many purchases are under way. Who told it is woken after that commit. A commit is on the
-disk, not only on its way (write-ahead log, synchronous=FULL).
+Facts that come while the journal is writing wait, and go into the next transaction together: one commit,
+however many purchases are under way. Their callers are woken after that commit. A commit is on the disk, not
+only on its way (write-ahead log, synchronous=FULL).
 
 The thread is an executor of its own, so that an event loop in virtual time sees that there is work under way.
 """
@@ -12,17 +12,21 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from novita_async._journal import _file
-from novita_async._journal._store import PIECE, Store, Work
-from novita_async._ledger import Facts, Ledger, Row, State, Wanted
+from novita_async._journal import file as _file
+from novita_async._journal.rows import copy_of, entry_of
+from novita_async._journal.store import PIECE, Store, Work
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State
+from novita_async._util.clock import wall_offset, wall_time
 from novita_async.errors import JournalError
 
 T = TypeVar("T")
@@ -67,7 +71,7 @@ class SqliteJournal:
 
     ```python
     async with await SqliteJournal.open("run.db") as journal:
-        rows = await journal.plan(wanted)
+        purchases = await journal.plan(orders)
     ```
     """
 
@@ -146,56 +150,72 @@ class SqliteJournal:
         """The number of this run of the batch, from 1."""
         return self._store.run
 
-    # --- What can be told and asked: see `Journal` --------------------------------------------------------
+    @property
+    def name(self) -> str:
+        """The absolute path of the file."""
+        return str(self.path.absolute())
 
-    async def plan(self, wanted: Sequence[Wanted]) -> tuple[Row, ...]:
-        """Find the rows of these requests, in this order, and make those that are missing."""
-        rows: list[Row] = []
-        for start in range(0, len(wanted), PIECE):
-            piece = wanted[start : start + PIECE]
-            rows += await self._do(partial(_plan, piece), begins=True)
-        return tuple(rows)
+    # --- The protocol: see `Journal` ----------------------------------------------------------------------
 
-    async def move(self, key: str, occurrence: int, to: State, **facts: Unpack[Facts]) -> Row:
-        """Let something happen to a row. Durable when this returns; when this raises, it was not recorded."""
+    async def plan(self, orders: Sequence[Order]) -> list[Purchase]:
+        """Find the purchases of these orders, in this order, and make those that are missing."""
+        found: list[Purchase] = []
+        offset = -wall_offset()
+        for start in range(0, len(orders), PIECE):
+            piece = orders[start : start + PIECE]
+            found += await self._do(partial(_plan, piece, offset), begins=True)
+        for purchase in found:
+            purchase.journal = self
+        return found
+
+    async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:  # noqa: ARG002
+        """Promise an attempt. The window and the budget are this process's own."""
+        await self.record(purchase, announced)
+
+    async def settle(self, purchase: Purchase, fact: Fact) -> None:
+        """Record the verdict on an attempt."""
+        await self.record(purchase, fact)
+
+    async def record(self, purchase: Purchase, *facts: Fact) -> None:
+        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
+        entry, offset = entry_of(purchase), wall_offset()
+        told = tuple(evolve(fact, at=fact.at + offset) for fact in facts)
+        begins = any(type(fact) is Announced for fact in facts)
         try:
-            begins = to is State.ANNOUNCED
-            return await self._do(lambda store: store.move(key, occurrence, to, **facts), begins=begins)
+            await self._do(lambda store: store.record(entry.key, entry.occurrence, told), begins=begins)
         except JournalError as error:
-            error.task_id = error.task_id or facts.get("task_id")
+            tasks = (getattr(fact, "task", purchase.task) for fact in facts)
+            error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)
             raise
 
     async def new_run(self) -> int:
         """Begin to read the input anew. Opening a journal does that, too."""
         return await self._do(Store.new_run)
 
-    async def row(self, key: str, occurrence: int) -> Row | None:
-        """Give one row."""
-        return await self._ask(lambda store: store.row(key, occurrence))
+    async def by_token(self, token: str) -> Purchase | None:
+        """Read the purchase whose latest attempt has this callback token."""
+        return await self._ask(lambda store: store.by_token(token))
 
-    async def find(self, task_id: str) -> Row | None:
-        """Give the row whose task this is."""
-        return await self._ask(lambda store: store.find(task_id))
+    async def seen_since(self, seconds: float) -> list[Purchase]:
+        """Read what the service may have seen within so many seconds, with times of the loop."""
+        since, offset = wall_time() - seconds, -wall_offset()
+        return [copy_of(each, offset) for each in await self._ask(lambda store: store.seen_since(since))]
 
-    async def seen_since(self, time: float) -> tuple[Row, ...]:
-        """Give the rows that the service may have seen after this unix time."""
-        return await self._ask(lambda store: store.seen_since(time))
-
-    async def summary(self) -> Ledger:
-        """Add up all rows."""
+    async def summary(self) -> Summary:
+        """Add up all purchases."""
         return await self._ask(Store.summary)
 
-    async def rows(self, *states: State, after: int = 0) -> AsyncGenerator[Row]:
-        """Give the rows of these states, or all, that come after a serial number."""
+    async def where(self, *states: State, after: int = 0) -> AsyncGenerator[Purchase]:
+        """Read the purchases of these states, or all, that come after a serial number; times are unix."""
         for state in states or (None,):
-            async for row in self._pages(state, after):
-                yield row
+            async for purchase in self._pages(state, after):
+                yield purchase
 
-    async def _pages(self, state: State | None, after: int) -> AsyncIterator[Row]:
+    async def _pages(self, state: State | None, after: int) -> AsyncIterator[Purchase]:
         while page := await self._ask(partial(_page, state, after)):
-            for row in page:
-                yield row
-            after = page[-1].serial
+            for purchase in page:
+                yield purchase
+            after = entry_of(page[-1]).serial
 
     # --- The thread ---------------------------------------------------------------------------------------
 
@@ -249,11 +269,11 @@ def _open(path: Path, *, read_only: bool, without_wal: bool) -> tuple[Store, int
     return store, int(found)
 
 
-def _plan(wanted: Sequence[Wanted], store: Store) -> tuple[Row, ...]:
-    return store.plan(wanted)
+def _plan(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase]:
+    return store.plan(orders, offset)
 
 
-def _page(state: State | None, after: int, store: Store) -> list[Row]:
+def _page(state: State | None, after: int, store: Store) -> list[Purchase]:
     return store.page(state, after)
 
 

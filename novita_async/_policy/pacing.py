@@ -3,9 +3,9 @@
 The service limits images, not requests, per account, endpoint and minute. It does not say how it counts,
 and it counts when *it* sees a request: somewhere between the announcement here and the answer.
 
-**The window** (one an endpoint). A slot is held from the announcement until a minute after the answer.
+**The window** (one an endpoint). A slot is taken from the announcement until a minute after the answer.
 Whatever the network does to the times between, no minute of the server's ever sees more than the quota. A
-request heavier than the quota goes when nothing else is held. Nothing is reordered here: whoever asks keeps
+request heavier than the quota goes when nothing else counts. Nothing is reordered here: the caller keeps
 its own queue and offers the head of it.
 
 **What is learned.** The first burst is small (the documented quota where none is configured) and doubles with
@@ -24,9 +24,9 @@ When one is accepted that a sliding window of that size had no room for, the ser
 A guess that lasts a minute is confirmed and stays, but for a look every ten minutes whether there is more.
 A configured quota is never exceeded, whatever is learned; that there is less is learned like everything else.
 
-**The gate** (one an account). A 429 closes it: for as long as the service asked, or for a jittered pause that
-doubles. Then one probe goes. Its acceptance opens the gate step by step: the images under way grow with each
-answer up to half of what was under way at the closing, and by a few a round trip from there.
+**The breaker** (one an account, `breaker`). A 429 trips it for as long as the service asked, or for a
+jittered pause that doubles and that the window chooses, because the window knows when room comes back.
+Uncertain ends and servers that cannot be reached trip it too, and teach the window nothing.
 
 All times are seconds on one monotonic clock, which the caller reads. A call costs O(1), amortised.
 """
@@ -39,11 +39,13 @@ from typing import Final
 
 from attrs import Factory, define, field, frozen
 
+from novita_async._policy.breaker import CLOSED, OPEN, Breaker, BreakerState, Trip
+
 MINUTE: Final = 60.0
 """Seconds that a quota is for."""
 
-HOLD: Final = MINUTE + 0.01
-"""Seconds that a slot is held after the answer. The rest over a minute is for clocks that run at
+WINDOW: Final = MINUTE + 0.01
+"""Seconds for which a slot counts after the answer. The rest over a minute is for clocks that run at
 slightly different speeds (150 ppm) and for rounding."""
 
 DOCUMENTED: Final[Mapping[str, int]] = {
@@ -61,19 +63,16 @@ DOCUMENTED_ELSEWHERE: Final = 10
 _KNOWN_FIRST_SHARE: Final = 1 / 6
 """Share of a configured quota that goes in the first burst: enough to lose no time, too little to
 flood a server that takes no bursts."""
+# The search for a quota: so many images may be under way at most, since all of them may be refused, or a
+# share of what was accepted, where that is more. The width doubles every so many seconds, or a slow service
+# would never be used to its limit; but not in the first of them, in which a quick one is searched through.
 _WIDEST_SEARCH: Final = 32
-"""Images under way at most when the search for a quota begins, since all of them may be refused ..."""
-_WIDENS: Final = 15.0
-"""... twice as many every so many seconds, or a slow service would never be used to its limit; but for the
-first of them, in which a quick one is searched through ..."""
-_WIDENINGS: Final = 30.0
 _SEARCH_SHARE: Final = 1 / 20
-"""... or this share of what was accepted, where that is more."""
+_WIDENS: Final = 15.0
+_WIDENINGS: Final = 30.0
 _PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 8.0
 """A server with a fixed minute gives no sign when the next begins; this is how late it may be seen."""
-_PROBE_PATIENCE: Final = 10.0
-"""Seconds after which an unanswered probe no longer holds up the account."""
 _BELIEVED: Final = 1.0
 """Seconds: a shorter Retry-After is not taken at its word, because repeated it would be a busy loop."""
 _LOOK_AGAIN: Final = 600.0
@@ -90,19 +89,6 @@ _CATCH_UP: Final = 0.05
 """Seconds of lateness of a timer that are made good."""
 
 
-class GateState(Enum):
-    """Whether an account may send."""
-
-    OPEN = "open"
-    """As its windows allow."""
-    CLOSED = "closed"
-    """Not before a certain time, and then one probe."""
-    PROBING = "probing"
-    """Not before the probe is answered, or overdue."""
-    RAMPING = "ramping"
-    """Few at a time, then more."""
-
-
 class Phase(Enum):
     """What is known of an endpoint's quota."""
 
@@ -116,6 +102,10 @@ class Phase(Enum):
     """A rate: the server takes images at an even pace."""
 
 
+SEARCHING: Final = Phase.SEARCHING
+PACED: Final = Phase.PACED
+
+
 @frozen(kw_only=True)
 class WindowStatistics:
     """One endpoint's quota, as it looks from here."""
@@ -126,7 +116,7 @@ class WindowStatistics:
     """How much is known."""
     images_per_minute: int | None
     """The configured quota, or what was learned; None while nothing is known."""
-    held: int
+    taken: int
     """Images that count against the quota now."""
     unanswered: int
     """How many of them are still under way."""
@@ -138,10 +128,10 @@ class WindowStatistics:
 class PacerStatistics:
     """What an account may send, as it looks from here."""
 
-    gate: GateState
-    """Whether it may send at all."""
-    closed_until: float | None
-    """When the gate lets a probe through, while it is closed."""
+    breaker: BreakerState
+    """Whether the account may send at all."""
+    open_until: float | None
+    """When the breaker lets a probe through, while it is open."""
     rejections: int
     """How many submissions were answered with 429."""
     windows: tuple[WindowStatistics, ...]
@@ -162,12 +152,14 @@ class Slot:
     """Whether it looks for more than what the window is known to take."""
     gone_before: int
     """Images that the window had let go when this was announced."""
-    window_era: int
-    """How often the window had been refused."""
-    gate_era: int
-    """How often the gate had closed."""
+    window: "Window" = field(repr=False)
+    """Where it counts."""
+    window_generation: int
+    """How often a 429 had told the window something new."""
+    breaker_generation: int
+    """How often the breaker had opened."""
     settled: bool = False
-    """Whether its end was told."""
+    """Whether the attempt has ended."""
 
 
 @define(eq=False, kw_only=True)
@@ -178,15 +170,15 @@ class Window:
     """Images a minute as configured: never exceeded."""
     first_burst: int
     """Images that may be under way before anything is known."""
-    phase: Phase = Phase.SEARCHING
-    held: int = 0
+    phase: Phase = SEARCHING
+    taken: int = 0
     """Images announced and not let go."""
     unanswered: int = 0
-    """How many of them are under way."""
+    """Images under way, which count among them."""
     gone: int = 0
     """Images let go so far."""
     forgiven: int = 0
-    """How many of the oldest held images lie before the server's present minute."""
+    """Number of the oldest of these images, from before the server's present minute."""
     burst: float = Factory(lambda window: window.first_allowance(), takes_self=True)
     """Images that may be under way while searching."""
     limit: float = math.inf
@@ -200,23 +192,23 @@ class Window:
     look_at: float = -math.inf
     """When a single request may look beyond the limit."""
     looking: bool = False
-    """Whether one does."""
+    """Whether a request beyond the limit is under way."""
     origin: float = -math.inf
     """When the first of the images that count against the limit was announced."""
     restarted_at: float = -math.inf
     """After when the server's minute was last seen to begin anew."""
     minutes: int = 0
-    """How often it did so a whole minute after the last time: the server has fixed minutes."""
+    """How often the minute began anew a whole minute after the last time: the server has fixed minutes."""
     steady: bool = False
-    """Whether it was seen to do so twice in a minute: the server has no minutes."""
+    """Whether the minute began anew twice in a minute: the server has no minutes."""
     full_at: float = -math.inf
     """When the request was sent that last found the server full."""
     accepted: int = 0
     """Images accepted since then."""
-    era: int = 0
-    """How often a 429 told something new."""
+    generation: int = 0
+    """Number of 429s that changed the estimate; older slots teach nothing."""
     refusals: int = 0
-    """How many of them came without an acceptance between."""
+    """429s in a row, without an acceptance between."""
     rejections: int = 0
     _answered: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]])
     """When which number of images is let go, the earliest first."""
@@ -228,59 +220,65 @@ class Window:
     def start_at(self, images: int, now: float) -> float:
         """Earliest time for so many images; infinite while that depends on an answer."""
         self._let_go(now)
-        if self.phase is Phase.SEARCHING:
+        if self.phase is SEARCHING:
             if self.unanswered and self.unanswered + images > self.burst:
                 return math.inf
             return self._room_at(images, now)
-        if self.phase is Phase.PACED:
+        if self.phase is PACED:
             return max(self._room_at(images, now), self.next_at)
         return min(self._room_at(images, now), self._look_at(images, now))
 
     def announce(self, images: int, now: float) -> bool:
         """Take the images; tell whether they look beyond what is known to fit."""
-        if self.held == self.forgiven and self.phase is not Phase.GUESSED:
+        if self.taken == self.forgiven and self.phase is not Phase.GUESSED:
             self.origin = now
         beyond = self._over_limit(images) > 0
         self.looking = self.looking or beyond
-        self.held += images
+        self.taken += images
         self.unanswered += images
-        if self.phase is Phase.PACED:
+        if self.phase is PACED:
             self.next_at = max(self.next_at, now - _CATCH_UP) + images / self.rate
         return beyond
 
     def answered(self, slot: Slot, now: float) -> None:
-        """Hold the images for another minute, and learn from the acceptance."""
+        """Count the images for another minute, and learn from the acceptance."""
         self._let_go(now)
         self._settle(slot)
-        self._answered.append((now + HOLD, slot.images))
+        self._answered.append((now + WINDOW, slot.images))
         self.accepted += slot.images
-        if slot.window_era == self.era:
+        if slot.window_generation == self.generation:
             self.refusals = 0
-        if self.phase is Phase.SEARCHING:
+        if self.phase is SEARCHING:
             self._accepted_searching(slot, now)
-        elif self.phase is Phase.PACED:
+        elif self.phase is PACED:
             self._accepted_paced(slot)
         else:
             self._accepted_limited(slot, now)
 
+    def count_on(self, slot: Slot, now: float) -> None:
+        """Count the images for another minute, and learn nothing."""
+        self._let_go(now)
+        self._settle(slot)
+        self._answered.append((now + WINDOW, slot.images))
+
     def give_back(self, slot: Slot) -> None:
         """Let the images go at once: nothing was bought."""
         self._settle(slot)
-        self.held -= slot.images
+        self.taken -= slot.images
 
     def rejected(self, slot: Slot, now: float) -> None:
         """Let the images go, and learn from the refusal."""
         self._let_go(now)
-        seen = self.gone + self.held - self.forgiven - slot.gone_before
+        seen = self.gone + self.taken - self.forgiven - slot.gone_before
         self.ceiling = min(self.ceiling, max(1, seen - 1))
         self.give_back(slot)
         self.rejections += 1
-        if slot.window_era != self.era:
+        if slot.window_generation != self.generation:
             return
-        self.era += 1
-        if self.phase is Phase.SEARCHING:
+        self.generation += 1
+        if self.phase is SEARCHING:
             self._refused_searching()
-        elif self.phase is Phase.PACED:
+        elif self.phase is PACED:
             self._refused_paced(slot)
         else:
             self._refused_limited(slot, seen)
@@ -290,7 +288,7 @@ class Window:
 
     def pause(self, images: int, now: float, jitter: float) -> float:
         """How long to wait after a 429 that said nothing about it."""
-        first = images / self.rate if self.phase is Phase.PACED else _PAUSE
+        first = images / self.rate if self.phase is PACED else _PAUSE
         pause = first * 2.0 ** min(self.refusals - 1, 16)
         restart_at = self.restarted_at + MINUTE
         longest = restart_at - now if now < restart_at else _LONGEST_PAUSE
@@ -299,11 +297,11 @@ class Window:
         return min(pause, room_at - now) if now < room_at else pause
 
     def restore(self, slots: Iterable[tuple[float, float | None, int]], now: float) -> None:
-        """Hold what was sent before: rows of announced_at, answered_at or None, images."""
+        """Count what was sent before: rows of announced_at, answered_at or None, images."""
         rows = [(min(now if answered is None else answered, now), images) for _, answered, images in slots]
-        held = [*self._answered, *((at + HOLD, images) for at, images in rows)]
-        self._answered = deque(sorted(held))
-        self.held += sum(images for _, images in rows)
+        taken = [*self._answered, *((at + WINDOW, images) for at, images in rows)]
+        self._answered = deque(sorted(taken))
+        self.taken += sum(images for _, images in rows)
         self._let_go(now)
 
     def statistics(self, endpoint: str) -> WindowStatistics:
@@ -311,13 +309,13 @@ class Window:
             endpoint=endpoint,
             phase=self.phase,
             images_per_minute=self._images_per_minute(),
-            held=self.held,
+            taken=self.taken,
             unanswered=self.unanswered,
             rejections=self.rejections,
         )
 
     def _images_per_minute(self) -> int | None:
-        learned = self.rate * MINUTE if self.phase is Phase.PACED else self.limit
+        learned = self.rate * MINUTE if self.phase is PACED else self.limit
         most = min(learned, self.quota or math.inf)
         return None if math.isinf(most) else max(1, int(most))
 
@@ -329,13 +327,13 @@ class Window:
     def _let_go(self, now: float) -> None:
         while self._answered and self._answered[0][0] <= now:
             images = self._answered.popleft()[1]
-            self.held -= images
+            self.taken -= images
             self.gone += images
             self.forgiven = max(0, self.forgiven - images)
 
     def _over_limit(self, images: int) -> float:
         """By how many images this would exceed what is known to fit, the heaviest requests excepted."""
-        counted = self.held - self.forgiven
+        counted = self.taken - self.forgiven
         return min(counted, counted + images - self.limit)
 
     def _room_at(self, images: int, now: float) -> float:
@@ -343,7 +341,7 @@ class Window:
         over_limit = self._over_limit(images)
         excess = self.forgiven + over_limit if over_limit > 0 else 0
         if self.quota is not None:
-            excess = max(excess, min(self.held, self.held + images - self.quota))
+            excess = max(excess, min(self.taken, self.taken + images - self.quota))
         if excess <= 0:
             return now
         for at, count in self._answered:
@@ -354,9 +352,9 @@ class Window:
 
     def _look_at(self, images: int, now: float) -> float:
         """When these images may look beyond the limit."""
-        if self.looking or (self.quota is not None and self.held + images > self.quota):
+        if self.looking or (self.quota is not None and self.taken + images > self.quota):
             return math.inf
-        counted = self.held - self.forgiven + images
+        counted = self.taken - self.forgiven + images
         if self.phase is Phase.GUESSED or counted <= self.ceiling:
             return max(now, self.look_at)
         return max(now, self.look_at, self.full_at + _LOOK_AGAIN)
@@ -365,14 +363,14 @@ class Window:
         self.burst += slot.images
         if self.quota is None:
             widenings = min(max(0.0, (now - self.origin) / _WIDENS - 1), _WIDENINGS)
-            self.burst = min(self.burst, max(_WIDEST_SEARCH * 2.0**widenings, self.held * _SEARCH_SHARE))
+            self.burst = min(self.burst, max(_WIDEST_SEARCH * 2.0**widenings, self.taken * _SEARCH_SHARE))
 
     def _accepted_limited(self, slot: Slot, now: float) -> None:
-        fits = self.held - self.unanswered - self.forgiven
+        fits = self.taken - self.unanswered - self.forgiven
         if slot.beyond and now >= self.full_at + _LOOK_AGAIN:
             self.ceiling = math.inf
         if fits <= self.limit:
-            if slot.window_era == self.era and slot.announced_at >= self.origin + MINUTE:
+            if slot.window_generation == self.generation and slot.announced_at >= self.origin + MINUTE:
                 self.phase = Phase.CONFIRMED
         elif fits <= self.ceiling:
             self.limit = fits
@@ -386,31 +384,31 @@ class Window:
         self.restarted_at = self.full_at
         self.phase = Phase.GUESSED
         self.origin = slot.announced_at
-        self.forgiven = self.held - self.unanswered - slot.images
+        self.forgiven = self.taken - self.unanswered - slot.images
 
     def _accepted_paced(self, slot: Slot) -> None:
         fastest = math.inf if self.quota is None else self.quota / MINUTE
         self.rate = min(fastest, self.rate + _RATE_RISE * slot.images)
 
     def _refused_searching(self) -> None:
-        self._guess(self.held - self.unanswered)
+        self._guess(self.taken - self.unanswered)
         self.burst = self.first_burst
 
     def _refused_limited(self, slot: Slot, seen: int) -> None:
         restarted = slot.announced_at < self.restarted_at + MINUTE
-        if restarted and (self.steady or self.held - self.forgiven < self.limit / 2):
+        if restarted and (self.steady or self.taken - self.forgiven < self.limit / 2):
             self._pace(slot)
             return
         if restarted:
             self.look_at = self.restarted_at + MINUTE if self.minutes > 1 else -math.inf
         if seen <= self.limit:
-            self._guess(self.held - self.unanswered - self.forgiven)
+            self._guess(self.taken - self.unanswered - self.forgiven)
 
     def _refused_paced(self, slot: Slot) -> None:
         if self.accepted:
             self.rate = min(self.rate, max(self.rate * _RATE_FALL, self._measured(slot)))
         elif self.refusals >= _IN_VAIN:
-            self._guess(self.held - self.unanswered)
+            self._guess(self.taken - self.unanswered)
 
     def _guess(self, fits: int) -> None:
         """Take what was accepted for the limit, if there was anything."""
@@ -422,7 +420,7 @@ class Window:
     def _pace(self, slot: Slot) -> None:
         fastest = math.inf if self.quota is None else self.quota / MINUTE
         self.rate = min(_RATE_MARGIN * fastest, self._measured(slot))
-        self.phase = Phase.PACED
+        self.phase = PACED
         self.limit = self.ceiling = math.inf
         self.forgiven = 0
 
@@ -431,88 +429,18 @@ class Window:
         return _RATE_MARGIN * max(1, self.accepted) / max(1e-3, slot.announced_at - self.full_at)
 
 
-@define(eq=False, kw_only=True)
-class Gate:
-    """What a 429 closes, for the whole account."""
-
-    state: GateState = GateState.OPEN
-    until: float = -math.inf
-    """When a probe may go, while closed; when another may, while probing."""
-    era: int = 0
-    """How often it closed."""
-    under_way: int = 0
-    """Images announced since then and not answered."""
-    allowed: float = math.inf
-    """Images that may be under way, while ramping."""
-    target: float = 2.0
-    """Images under way at which the gate is open again."""
-
-    def opens_at(self, images: int, now: float) -> float:
-        """Earliest time for so many images; infinite while that depends on an answer."""
-        if self.state is GateState.OPEN:
-            return now
-        if self.state in {GateState.CLOSED, GateState.PROBING}:
-            return max(now, self.until)
-        full = self.under_way and self.under_way + images > self.allowed
-        return math.inf if full else now
-
-    def announce(self, images: int, now: float) -> None:
-        self.under_way += images
-        if self.state is GateState.CLOSED or self.state is GateState.PROBING:
-            self.state = GateState.PROBING
-            self.until = now + _PROBE_PATIENCE
-
-    def answered(self, slot: Slot) -> None:
-        if slot.gate_era != self.era:
-            return
-        self.under_way -= slot.images
-        if self.state is GateState.PROBING:
-            self.state = GateState.RAMPING
-            self.allowed = 1.0
-        if self.state is GateState.RAMPING:
-            quickly = self.allowed < self.target / 2
-            self.allowed += slot.images if quickly else 4 * slot.images / self.allowed
-            if self.allowed >= self.target:
-                self.state = GateState.OPEN
-                self.allowed = math.inf
-
-    def give_back(self, slot: Slot) -> None:
-        if slot.gate_era != self.era:
-            return
-        self.under_way -= slot.images
-        if self.state is GateState.PROBING and not self.under_way:
-            self.state = GateState.CLOSED
-            self.until = -math.inf
-
-    def close(self, slot: Slot, until: float) -> None:
-        """Close until a time. What was sent before it closed last tells nothing new."""
-        if slot.gate_era == self.era:
-            self._shrink()
-            self.state = GateState.CLOSED
-            self.until = until
-            self.era += 1
-            self.under_way = 0
-        elif self.state is GateState.CLOSED:
-            self.until = max(self.until, until)
-
-    def _shrink(self) -> None:
-        if self.state is GateState.OPEN:
-            self.target = max(2.0, self.under_way)
-        elif self.state is GateState.RAMPING:
-            self.target = max(2.0, self.target / 2)
-
-
 def _last_part(endpoint: str) -> str:
     return endpoint.rsplit("/", 1)[-1]
 
 
 @define(eq=False, repr=False, kw_only=True)
 class AccountPacer:
-    """When one account may send which purchase: a window for each endpoint and one gate."""
+    """When one account may send which purchase: a window for each endpoint and one breaker."""
 
     images_per_minute: int | None = None
     """The quota of each endpoint; None: found out from the server's answers."""
-    _gate: Gate = Factory(Gate)
+    breaker: Breaker = Factory(Breaker)
+    """Whether the account may send at all."""
     _windows: dict[str, Window] = field(factory=dict[str, Window])
 
     def start_at(self, endpoint: str, images: int, now: float) -> float:
@@ -527,8 +455,7 @@ class AccountPacer:
             `now`, or a later time at which to ask again, or infinity: ask again when another purchase of
             this account is answered.
         """
-        opens_at = self._gate.opens_at(images, now)
-        return max(opens_at, self._window(endpoint).start_at(images, now))
+        return self._start_at(self._window(endpoint), images, now)
 
     def announce(self, endpoint: str, images: int, now: float) -> Slot:
         """Take the slot of a purchase that is sent now.
@@ -543,51 +470,62 @@ class AccountPacer:
 
     def take(self, endpoint: str, images: int, now: float) -> Slot | float:
         """Take the slot of a purchase that is sent now, or tell when to ask again, as `start_at` does."""
-        start_at = self.start_at(endpoint, images, now)
+        window, breaker = self._window(endpoint), self.breaker
+        start_at = self._start_at(window, images, now)
         if start_at > now:
             return start_at
-        window = self._window(endpoint)
         slot = Slot(
             endpoint=endpoint,
             images=images,
             announced_at=now,
             gone_before=window.gone,
-            window_era=window.era,
-            gate_era=self._gate.era,
+            window=window,
+            window_generation=window.generation,
+            breaker_generation=breaker.generation,
             beyond=window.announce(images, now),
         )
-        self._gate.announce(images, now)
+        breaker.send(images, now)
         return slot
 
     def answered(self, slot: Slot, now: float) -> None:
-        """Tell of any answer but a 429, or that none will come: the images count as bought."""
-        self._settle(slot).answered(slot, now)
-        self._gate.answered(slot)
+        """Count the images as bought after any answer but a 429."""
+        _settle(slot).answered(slot, now)
+        self.breaker.answered(slot.breaker_generation, slot.images, now)
 
-    def released(self, slot: Slot) -> None:
-        """Tell that the purchase never reached the service: the slot is free at once."""
-        self._settle(slot).give_back(slot)
-        self._gate.give_back(slot)
+    def released(self, slot: Slot, now: float) -> None:
+        """Free the slot of a purchase that was never sent."""
+        _settle(slot).give_back(slot)
+        self.breaker.withdrawn(slot.breaker_generation, slot.images, now)
 
-    def rejected(self, slot: Slot, now: float, retry_after: float | None, jitter: float) -> None:
-        """Tell of a 429: the slot is given back and the gate closes.
+    def lost(self, slot: Slot, now: float, retry_after: float | None, jitter: float) -> None:
+        """Count the images as bought, because nobody knows, and trip the breaker.
 
         Args:
-            slot: What was refused.
+            slot: What it was.
             now: The time.
-            retry_after: Seconds that the service asked to wait, already capped; None where it did not say.
+            retry_after: Seconds that the server asked to wait, already capped; None where it did not say.
             jitter: A fresh random number in [0, 1).
         """
-        window = self._settle(slot)
+        _settle(slot).count_on(slot, now)
+        self._trip(slot, Trip.UNCERTAIN, now, retry_after, jitter)
+
+    def unreached(self, slot: Slot, now: float, retry_after: float | None, jitter: float) -> None:
+        """Free the slot of a server that was not reached, and trip the breaker. Arguments: as for `lost`."""
+        _settle(slot).give_back(slot)
+        self._trip(slot, Trip.UNREACHABLE, now, retry_after, jitter)
+
+    def rejected(self, slot: Slot, now: float, retry_after: float | None, jitter: float) -> None:
+        """Free the slot after a 429, learn from it, and trip the breaker. Arguments: as for `lost`."""
+        window = _settle(slot)
         window.rejected(slot, now)
         after = retry_after or 0.0
         if after < _BELIEVED:
             after = max(after, window.pause(slot.images, now, jitter))
         window.look_at = max(window.look_at, now + after)
-        self._gate.close(slot, now + after)
+        self.breaker.trip(slot.breaker_generation, Trip.RATE_LIMITED, now, after)
 
     def restore(self, endpoint: str, slots: Iterable[tuple[float, float | None, int]], now: float) -> None:
-        """Hold what earlier runs sent.
+        """Count what earlier runs sent.
 
         Args:
             endpoint: Path of the submissions.
@@ -598,22 +536,32 @@ class AccountPacer:
         self._window(endpoint).restore(slots, now)
 
     def statistics(self) -> PacerStatistics:
-        """What is known and held now."""
+        """Tell what is known and what counts now."""
         windows = tuple(window.statistics(endpoint) for endpoint, window in self._windows.items())
-        closed = self._gate.state is GateState.CLOSED
         return PacerStatistics(
-            gate=self._gate.state,
-            closed_until=self._gate.until if closed else None,
+            breaker=self.breaker.state,
+            open_until=self.breaker.until if self.breaker.state is OPEN else None,
             rejections=sum(window.rejections for window in windows),
             windows=windows,
         )
 
     def __repr__(self) -> str:
         windows = ", ".join(
-            f"{_last_part(w.endpoint)} {w.phase.value} {w.held}/{w.images_per_minute or '?'}"
+            f"{_last_part(w.endpoint)} {w.phase.value} {w.taken}/{w.images_per_minute or '?'}"
             for w in self.statistics().windows
         )
-        return f"<AccountPacer gate {self._gate.state.value}; {windows or 'unused'}>"
+        return f"<AccountPacer breaker {self.breaker.state.value}; {windows or 'unused'}>"
+
+    def _start_at(self, window: Window, images: int, now: float) -> float:
+        start_at = window.start_at(images, now)
+        breaker = self.breaker
+        return start_at if breaker.state is CLOSED else max(start_at, breaker.start_at(images, now))
+
+    def _trip(self, slot: Slot, cause: Trip, now: float, retry_after: float | None, jitter: float) -> None:
+        """Trip the breaker. A purchase from before its last trip only tells what the server asked for."""
+        is_news = slot.breaker_generation == self.breaker.generation
+        pause = self.breaker.backoff(cause, now, jitter) if is_news else 0.0
+        self.breaker.trip(slot.breaker_generation, cause, now, max(pause, retry_after or 0.0))
 
     def _window(self, endpoint: str) -> Window:
         window = self._windows.get(endpoint)
@@ -623,8 +571,9 @@ class AccountPacer:
             self._windows[endpoint] = window
         return window
 
-    def _settle(self, slot: Slot) -> Window:
-        if slot.settled:
-            raise ValueError(f"{slot!r} was settled before")
-        slot.settled = True
-        return self._window(slot.endpoint)
+
+def _settle(slot: Slot) -> Window:
+    if slot.settled:
+        raise ValueError(f"{slot!r} was settled before")
+    slot.settled = True
+    return slot.window

@@ -1,8 +1,9 @@
 """How much may be spent.
 
-A budget is reserved before a purchase is sent and settled when its end is known, so no concurrency can
-overspend it: what is reserved and what is spent never exceed the limit together. A purchase whose end nobody
-knows counts as spent.
+Money is reserved before a purchase is sent. When the purchase's end is known, the reservation is spent or
+refunded, so no concurrency can overspend the limit: reserved and spent money never exceed it together. A
+purchase with an uncertain end counts as spent. What is only reserved may come back: a request that finds no
+money but reserved money waits, and only spent money ends a stream.
 
 The API tells no prices; the caller does. Money is `Decimal`, in dollars or whatever the price is in.
 """
@@ -69,13 +70,13 @@ class SpendingStatistics:
     limit: Decimal
     """The most that may be spent."""
     spent: Decimal
-    """What is bought, or perhaps bought."""
+    """Money for purchases that are bought, or perhaps bought."""
     reserved: Decimal
-    """What is being bought."""
+    """Money for purchases under way, some of which may be refunded."""
 
     @property
     def left(self) -> Decimal:
-        """What may still be reserved."""
+        """Money that may still be reserved."""
         return self.limit - self.spent - self.reserved
 
 
@@ -93,25 +94,25 @@ class Spending:
         return f"<Spending {s.spent} of {s.limit}, {s.reserved} reserved>"
 
     def statistics(self) -> SpendingStatistics:
-        """How it is doing now."""
+        """Tell what is spent and reserved now."""
         return SpendingStatistics(limit=self.budget.limit, spent=self._spent, reserved=self._reserved)
 
-    def reserve(self, request: Request) -> Decimal:
-        """Set aside what a request costs, before it is sent.
+    def take(self, request: Request) -> Decimal | None:
+        """Reserve what a request costs. None: reserved money may come back; ask again when some is settled.
 
         Raises:
-            BudgetExhausted: that much is not left.
+            BudgetExhausted: that much is not left, whatever comes back.
         """
         cost = self.budget.price_of(request)
+        if self._spent + cost > self.budget.limit:
+            raise BudgetExhausted(limit=str(self.budget.limit), spent=str(self._spent), cost=str(cost))
         if self._spent + self._reserved + cost > self.budget.limit:
-            raise BudgetExhausted(
-                limit=str(self.budget.limit), spent=str(self._spent + self._reserved), cost=str(cost)
-            )
+            return None
         self._reserved += cost
         return cost
 
     def settle(self, cost: Decimal, *, bought: bool) -> None:
-        """Turn what was set aside into what is spent, or give it back."""
+        """Spend what was reserved, or refund it."""
         self._reserved -= cost
         if bought:
             self._spent += cost

@@ -6,19 +6,20 @@ from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
 from attrs import define, evolve, field
 from cyclopts import Parameter
 
-from novita_async._batch import IN_FLIGHT
 from novita_async._client import NovitaClient
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._ledger import Ledger, RowError
-from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, HOLD
+from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, WINDOW
 from novita_async._policy.spending import Budget
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import helps_to_buy_again
+from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import Report, follow
@@ -39,9 +40,10 @@ from novita_async.errors import (
     NovitaError,
     ResultError,
 )
-from novita_async.events import Event, Retrying, Submitted
+from novita_async.events import Bought, Event, Retrying, Transition
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Succeeded, Task
+from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
+from novita_async.tasks import Task
 
 T = TypeVar("T")
 
@@ -329,17 +331,17 @@ def quota_of(client: NovitaClient, configured: int | None, endpoint: str) -> int
 # --- What it would be ---------------------------------------------------------------------------------------
 
 
-async def _ledger_of(journal: Path) -> Ledger | None:
+async def _ledger_of(journal: Path) -> Summary | None:
     if not await anyio.Path(journal).exists():
         return None
     async with await SqliteJournal.open(journal, read_only=True) as opened:
         return await opened.summary()
 
 
-def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Ledger | None) -> None:
+def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
     images, price = sum(setup.images.values()), setup.price_each()
     quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
-    seconds = max(((each - 1) // quota * HOLD for each in setup.images.values()), default=0.0)
+    seconds = max(((each - 1) // quota * WINDOW for each in setup.images.values()), default=0.0)
     told = "your quota" if setup.images_per_minute else "the documented quota"
     output.line(f"requests: {setup.requests:,}")
     output.line(f"images: {images:,}")
@@ -393,8 +395,8 @@ class _BatchReport(Report):
         self.course(event)
         if isinstance(event, Retrying):
             self.display.waiting(f"trying again: {event.error.sentence()}")
-        if isinstance(event, Submitted):
-            self.output.record(event="submitted", task_id=event.task.task_id)
+        if isinstance(event, Transition) and isinstance(event.fact, Bought):
+            self.output.record(event="submitted", task_id=event.fact.task.task_id)
         self._show()
 
     def took(self, outcome: Outcome) -> None:
@@ -461,12 +463,16 @@ class _BatchReport(Report):
 
 def _duties(outcome: Outcome) -> Iterator[str]:
     """What an outcome asks of the next run."""
-    if isinstance(outcome, Failed):
-        error = outcome.error
-        if isinstance(error, ResultError):  # it is paid and done; only its files are missing
+    match outcome:
+        case Failed(error=ResultError()):  # it is paid and done; only its files are missing
             yield "left"
-        elif error.retryable if isinstance(error, FailedEarlier) else RowError.of(error).retryable:
-            yield "failed"
+        case Failed(error=error):
+            if helps_to_buy_again(error):
+                yield "failed"
+        case Succeeded() | Uncertain() | Unfinished():
+            pass
+        case _:
+            assert_never(outcome)
 
 
 def _images(outcome: Outcome) -> int:

@@ -17,10 +17,11 @@ from rich.text import Text
 from novita_async.cli._forecast import Lane, Pace, time_left
 from novita_async.cli._progress import Bar, Lines, Tally, Totals
 from novita_async.cli._report_timeline import elapsed
-from novita_async.events import Announced, Event, Finished, Paced, Polled, Retrying, Submitted
+from novita_async.events import Announced, Bought, Event, Finished, Paced, Polled, Retrying, Transition
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Outcome, Succeeded, Task
+from novita_async.models.results import Outcome, Succeeded
+from novita_async.tasks import Task
 
 LINES_EVERY: Final = 10.0
 """Seconds between two lines about how it goes."""
@@ -150,19 +151,26 @@ class Course(Tally):
         """Take in an event."""
         super().__call__(event)
         now = anyio.current_time()
-        if isinstance(event, Announced):
-            self._lane(event.endpoint).announced.append((now, event.image_num))
+        if isinstance(event, Transition):
+            self._moved(event, now)
         elif isinstance(event, Paced):
             self._lane(event.endpoint).not_before = now + event.delay
         elif isinstance(event, Retrying) and event.endpoint in self._lanes:
             self._forget_one(event.endpoint)
-        elif isinstance(event, Submitted):
-            self._lane(event.task.endpoint).answer(event.task.image_num, now)
-            self._runs(event.task)
         elif isinstance(event, Polled):
             self._runs(event.task)
         elif isinstance(event, Finished):
             self._ended(event.outcome, now)
+
+    def _moved(self, event: Transition, now: float) -> None:
+        match event.fact:
+            case Announced():
+                self._lane(event.endpoint).announced.append((now, event.images))
+            case Bought(task=task):
+                self._lane(task.endpoint).answer(task.image_num, now)
+                self._runs(task)
+            case _:
+                pass
 
     def took(self, outcome: Outcome) -> None:
         """Take in an outcome."""

@@ -11,9 +11,9 @@ import anyio.to_thread
 from attrs import define
 from cyclopts import Parameter
 
-from novita_async._batch import Outcomes
 from novita_async._client import NovitaClient
-from novita_async._index import NAME as INDEX
+from novita_async._files.index import NAME as INDEX
+from novita_async._stream.handle import Outcomes
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import Report, follow
 from novita_async.cli._output import Output

@@ -1,7 +1,7 @@
 """Exit codes, and what of a session makes which."""
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, assert_never
 
 from cyclopts import CycloptsError
 
@@ -39,12 +39,6 @@ EXPLAINED: Final = (
 )
 """What the help says. Of several that apply, the gravest counts: 130, 4, 3, 5, 1."""
 
-_BY_OUTCOME: Final = {
-    Succeeded: Exit.SUCCEEDED,
-    Failed: Exit.SOME_FAILED,
-    Uncertain: Exit.UNCERTAIN,
-    Unfinished: Exit.UNFINISHED,
-}
 _BY_ERROR: Final[tuple[tuple[type[Exception], Exit], ...]] = (
     (CycloptsError, Exit.BAD_INPUT),
     (ConfigurationError, Exit.BAD_INPUT),
@@ -65,7 +59,17 @@ _GRAVEST_FIRST: Final = (
 
 def of_outcome(outcome: Outcome) -> Exit:
     """What one outcome makes of the exit code."""
-    return _BY_OUTCOME[type(outcome)]
+    match outcome:
+        case Succeeded():
+            return Exit.SUCCEEDED
+        case Failed():
+            return Exit.SOME_FAILED
+        case Uncertain():
+            return Exit.UNCERTAIN
+        case Unfinished():
+            return Exit.UNFINISHED
+        case _:
+            assert_never(outcome)
 
 
 def of_error(error: Exception) -> Exit:

@@ -7,22 +7,22 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 import anyio
 from attrs import define, field
 
-from novita_async._batch import Outcomes
 from novita_async._client import DRAIN
+from novita_async._stream.handle import Outcomes
 from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
 from novita_async.cli._progress import Display, Tally, waited_for
 from novita_async.errors import NovitaError
-from novita_async.events import Event, Submitted
-from novita_async.models.requests import Img2Img, Request
-from novita_async.models.results import Outcome, Succeeded, Task
+from novita_async.events import Bought, Event, Transition
+from novita_async.models.requests import Request
+from novita_async.models.results import Outcome, Succeeded
+from novita_async.tasks import Task
 
 
 def name_of(request: Request | None) -> str | None:
     """What the user knows a request by: its picture's file name."""
-    if isinstance(request, Img2Img) and request.image.path is not None:
-        return str(request.image.path)
-    return None
+    path = request.images[0].path if request and request.images else None
+    return None if path is None else str(path)
 
 
 @define(eq=False)
@@ -42,8 +42,8 @@ class Report:
         waiting = waited_for(event)
         if waiting is not None:
             self.display.waiting(waiting)
-        if isinstance(event, Submitted):
-            self.output.record(event="submitted", task_id=event.task.task_id)
+        if isinstance(event, Transition) and isinstance(event.fact, Bought):
+            self.output.record(event="submitted", task_id=event.fact.task.task_id)
 
     def took(self, outcome: Outcome) -> None:
         """Tell one outcome."""

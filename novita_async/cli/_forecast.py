@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from novita_async._policy.pacing import HOLD
+from novita_async._policy.pacing import WINDOW
 
 
 @frozen(kw_only=True)
@@ -44,8 +44,8 @@ class Lane:
         width = self._width(self.quota)
         rounds, place = divmod(self.left - 1, width)
         free = self._free(place - width)
-        sent = max(now, self.not_before, now if free is None else free + HOLD)
-        return sent + rounds * (HOLD + self.latency) + self.latency
+        sent = max(now, self.not_before, now if free is None else free + WINDOW)
+        return sent + rounds * (WINDOW + self.latency) + self.latency
 
     def _width(self, quota: int) -> float:
         """Images that go in one minute: requests are not split, so some room may be left over.

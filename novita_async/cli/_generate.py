@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio.to_thread
 from cyclopts import Group, Parameter
 
-from novita_async._batch import IN_FLIGHT
 from novita_async._client import NovitaClient
+from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import Report, follow
 from novita_async.cli._inputs import Typed, requests_of
@@ -97,6 +97,6 @@ async def generate(
 def file_name(outcome: Succeeded) -> str:
     """Call a result after its picture and the seed that makes it again."""
     request, seed = outcome.request, outcome.result.seed
-    source = request.image.path if isinstance(request, Img2Img) else None
+    source = request.images[0].path if request and request.images else None
     stem = "image" if source is None else source.stem
     return stem if seed is None else f"{stem}-seed{seed}"

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from attrs import frozen
 
-from novita_async._codec import as_list, request_from_wire
+from novita_async._api.codec import as_list, request_from_wire
 from novita_async.cli._options import Option
 from novita_async.cli._options import Path as OptionPath
 from novita_async.errors import Fault, InvalidRequest

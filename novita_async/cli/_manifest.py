@@ -30,7 +30,7 @@ from typing import Any, Final, cast
 import attrs
 from attrs import field, frozen
 
-from novita_async._codec import Unreadable, as_list, parse, request_from_wire
+from novita_async._api.codec import Unreadable, as_list, parse, request_from_wire, wire_name
 from novita_async.cli._generate import EXTRA, REQUEST
 from novita_async.cli._inputs import (
     STAND_IN,
@@ -47,7 +47,7 @@ from novita_async.errors import Fault, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import AnyTask, Img2Img, Request, Txt2Img
+from novita_async.models.requests import AnyTask, Img2Img, Request, kinds
 
 _SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 _OWN_COUNTS: Final = ("image_num", "num_images")
@@ -309,7 +309,7 @@ class Recipe:
         elif endpoint.startswith("/"):
             yield _other(line, endpoint, axes)
         else:
-            yield from _Diffusion.of(line, endpoint, self).made(axes)
+            yield from _TypedLine.of(line, endpoint, self).made(axes)
 
 
 def _faulty(line: Line, *faults: Fault) -> Made:
@@ -317,22 +317,22 @@ def _faulty(line: Line, *faults: Fault) -> Made:
 
 
 @frozen(kw_only=True)
-class _Diffusion:
-    """A line that becomes `Img2Img` or `Txt2Img` requests."""
+class _TypedLine:
+    """A line that becomes requests of a kind that is known."""
 
     line: Line
     endpoint: str
     is_flat: bool
     """Whether the fields of the request stand right in the line."""
     document: Document
-    """The line in the API's form, filled, with its pictures."""
+    """The line in the form `{"extra": …, "request": …}`, filled, with its pictures."""
     names: Mapping[str, str]
     """Options that parts of the document came from."""
     faults: tuple[Fault, ...]
     """What is wrong with its pictures."""
 
     @classmethod
-    def of(cls, line: Line, endpoint: str, recipe: Recipe) -> "_Diffusion":
+    def of(cls, line: Line, endpoint: str, recipe: Recipe) -> "_TypedLine":
         own = {name: value for name, value in line.document.items() if name != "endpoint"}
         is_flat = "request" not in own
         wire = _wired(own) if is_flat else own
@@ -357,7 +357,8 @@ class _Diffusion:
             whole = {**whole, "request": {**whole["request"], **combination}}
         found = list(self.faults)
         try:
-            request = request_from_wire(whole, self.endpoint)
+            cls = kinds().get(self.endpoint, Request)
+            request = request_from_wire(_arranged(whole, cls), self.endpoint)
         except InvalidRequest as refusal:
             found += refusal.faults
         else:
@@ -367,7 +368,8 @@ class _Diffusion:
 
     def _told(self, fault: Fault) -> Fault:
         """Name the option that a fault came from; else the line."""
-        path = fault.path
+        wrapped = kinds().get(self.endpoint, Request).wrapped
+        path = fault.path if wrapped else f"{_WIRE}{fault.path}"
         parts = (part for part in self.names if path == part or path.startswith((f"{part}[", f"{part}.")))
         option = self.names.get(next(parts, ""))
         if option is not None:
@@ -379,6 +381,21 @@ class _Diffusion:
         return Fault(
             f"{self.line.place}: {path.removeprefix(_WIRE) if self.is_flat else path}", fault.message
         )
+
+
+def _arranged(whole: Document, cls: type[Request]) -> Document:
+    """A line in the form of its kind, whose picture may have a name of its own."""
+    if cls.wrapped:
+        return whole
+    fields = dict(part_of(whole, "request"))
+    if "image" in _fields_of(cls) and "image_base64" in fields:
+        picture = fields.pop("image_base64")
+        fields[wire_name(_fields_of(cls)["image"])] = picture
+    return cls.arranged(fields, part_of(whole, "extra"))
+
+
+def _fields_of(cls: type[Request]) -> Mapping[str, "attrs.Attribute[Any]"]:
+    return attrs.fields_dict(cast("Any", cls))
 
 
 def _combinations(axes: Sequence[tuple[str, Sequence[Any]]]) -> Iterator[dict[str, Any]]:
@@ -400,11 +417,13 @@ def _wired(flat: Document) -> Document:
 
 def _fitting(shared: Document, endpoint: str) -> Document:
     """Those of the options that this kind of request has."""
-    if endpoint != "txt2img":
+    cls = kinds().get(endpoint)
+    if cls is None:  # told with the line
         return shared
-    known = attrs.fields_dict(Txt2Img)
+    known = _fields_of(cls)
     request = {name: value for name, value in part_of(shared, "request").items() if name in known}
-    return {**shared, "request": request}
+    extra = {"extra": shared["extra"]} if cls.takes_extra and "extra" in shared else {}
+    return {"request": request, **extra}
 
 
 def _filled(line: Document, shared: Document, within: str = "") -> tuple[Document, set[str]]:

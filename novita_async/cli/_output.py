@@ -9,12 +9,13 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from attrs import frozen
 
 from novita_async.errors import InvalidRequest, NovitaError, NovitaWarning
-from novita_async.models.results import Artifact, Failed, ImageResult, Outcome, Succeeded, Task
+from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
+from novita_async.tasks import Task
 
 
 @frozen
@@ -60,20 +61,21 @@ def outcome_record(outcome: Outcome, name: str | None) -> dict[str, Any]:
     """An outcome as programs read it."""
     record: dict[str, Any] = {"event": "outcome", "outcome": type(outcome).__name__.lower()}
     record |= {"task_id": outcome.task_id} | ({} if name is None else {"input": name})
-    if isinstance(outcome, Succeeded):
-        return record | _result_record(outcome)
-    return record | error_record(outcome.error)
+    match outcome:
+        case Succeeded():
+            return record | _result_record(outcome)
+        case Failed() | Uncertain() | Unfinished():
+            return record | error_record(outcome.error)
+        case _:
+            assert_never(outcome)
 
 
 def _result_record(outcome: Succeeded) -> dict[str, Any]:
     result = outcome.result
     files = [str(path) for path in outcome.paths]
     where = {"files": files} if files else {"urls": [artifact.url for artifact in result.artifacts]}
-    return {"seed": result.seed, **where, "nsfw_confidence": _confidences(result)}
-
-
-def _confidences(result: ImageResult) -> list[float | None]:
-    return [image.nsfw.confidence if image.nsfw and image.nsfw.checked else None for image in result.images]
+    checks = [image.nsfw.confidence if image.nsfw and image.nsfw.checked else None for image in result.images]
+    return {"seed": result.seed, **where, "nsfw_confidence": checks}
 
 
 def error_record(error: Exception) -> dict[str, Any]:
@@ -89,14 +91,14 @@ def error_record(error: Exception) -> dict[str, Any]:
 
 def described(outcome: Outcome) -> str:
     """How a request ended, in a few words for people."""
-    if isinstance(outcome, Succeeded):
-        return _made(outcome.result.artifacts)
-    words = "failed" if isinstance(outcome, Failed) else type(outcome).__name__.lower()
-    return f"{words}: {outcome.error}"
-
-
-def _made(artifacts: tuple[Artifact, ...]) -> str:
-    return "done" if len(artifacts) == 1 else f"done, {len(artifacts)} files"
+    match outcome:
+        case Succeeded():
+            files = len(outcome.result.artifacts)
+            return "done" if files == 1 else f"done, {files} files"
+        case Failed() | Uncertain() | Unfinished():
+            return f"{type(outcome).__name__.lower()}: {outcome.error}"
+        case _:
+            assert_never(outcome)
 
 
 def watch_again(tasks: Iterable[Task], folder: str | None) -> str:

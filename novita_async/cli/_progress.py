@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, assert_never
 
 from attrs import asdict, define, field, frozen
 from rich.console import Console, RenderableType
@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from novita_async.events import Event, Paced, Polled, Retrying, Submitted
+from novita_async.events import Bought, Event, Paced, Polled, Retrying, Transition
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 
 _WORTH_TELLING: Final = 1.0
@@ -93,32 +93,45 @@ class Tally:
     _submitted: int = field(default=0, init=False)
     _polls: int = field(default=0, init=False)
     _images: int = field(default=0, init=False)
-    _outcomes: dict[type, int] = field(factory=dict, init=False)
+    _succeeded: int = field(default=0, init=False)
+    _failed: int = field(default=0, init=False)
+    _uncertain: int = field(default=0, init=False)
+    _unfinished: int = field(default=0, init=False)
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
-        self._submitted += isinstance(event, Submitted)
+        self._submitted += isinstance(event, Transition) and isinstance(event.fact, Bought)
         self._polls += isinstance(event, Polled)
 
     def took(self, outcome: Outcome) -> None:
         """Take in an outcome."""
-        self._outcomes[type(outcome)] = self._outcomes.get(type(outcome), 0) + 1
-        self._images += len(outcome.result.artifacts) if isinstance(outcome, Succeeded) else 0
+        match outcome:
+            case Succeeded():
+                self._succeeded += 1
+                self._images += len(outcome.result.artifacts)
+            case Failed():
+                self._failed += 1
+            case Uncertain():
+                self._uncertain += 1
+            case Unfinished():
+                self._unfinished += 1
+            case _:
+                assert_never(outcome)
 
     def left_behind(self, *, unfinished: int, uncertain: int) -> None:
         """Take in, at the end, what is not seen finished, and what is uncertain and was not told."""
-        self._outcomes[Unfinished] = unfinished
-        self._outcomes[Uncertain] = self._outcomes.get(Uncertain, 0) + uncertain
+        self._unfinished = unfinished
+        self._uncertain += uncertain
 
     def statistics(self) -> Totals:
         """Count."""
         return Totals(
             requests=self.requests,
             submitted=self._submitted,
-            succeeded=self._outcomes.get(Succeeded, 0),
-            failed=self._outcomes.get(Failed, 0),
-            uncertain=self._outcomes.get(Uncertain, 0),
-            unfinished=self._outcomes.get(Unfinished, 0),
+            succeeded=self._succeeded,
+            failed=self._failed,
+            uncertain=self._uncertain,
+            unfinished=self._unfinished,
             images=self._images,
             polls=self._polls,
             seconds=time.monotonic() - self._began_at,

@@ -26,7 +26,7 @@ from typing import Any, Final
 import attrs
 from attrs import field, frozen
 
-from novita_async._ledger import Row
+from novita_async._purchase.machine import Purchase
 from novita_async.cli import _report_summary as summary
 from novita_async.cli._report_files import Disk, Files
 from novita_async.cli._report_rows import Gathering
@@ -50,7 +50,7 @@ class About:
 
 
 def write_report(
-    rows: Iterable[Row],
+    rows: Iterable[Purchase],
     path: Path,
     *,
     title: str = TITLE,
@@ -92,7 +92,7 @@ def _replace(path: Path, pieces: Iterable[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def page(rows: Iterable[Row], found: Files, about: About) -> Iterator[str]:
+def page(rows: Iterable[Purchase], found: Files, about: About) -> Iterator[str]:
     """The report's text, piece by piece.
 
     Args:

@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 import attrs
 from attrs import Factory, define, field
 
-from novita_async._ledger import Attempt, Ledger, Row, RowError, State, fold
+from novita_async._journal.rows import entry_of
+from novita_async._purchase.journal import Summary, summed, tally_of
+from novita_async._purchase.machine import Attempt, Purchase, State, helps_to_buy_again
 from novita_async.cli._report_files import Files
 from novita_async.cli._report_timeline import Happenings
-from novita_async.errors import redacted
+from novita_async.errors import FailedEarlier, NovitaError, redacted
+from novita_async.models.results import Image
 
 _PICTURE: Final = "$picture"
 _WITHHELD: Final = "$withheld"
@@ -34,7 +37,7 @@ class Gathering:
 
     found: Files
     """Where files are looked for."""
-    ledger: Ledger = Factory(lambda: fold(()))
+    ledger: Summary = Factory(lambda: summed(()))
     """The sums."""
     happened: Happenings = field(factory=Happenings)
     """The times."""
@@ -43,13 +46,13 @@ class Gathering:
     _inputs: dict[tuple[str, str | None], int] = field(factory=dict[tuple[str, str | None], int])
     _pictures: int = 0
 
-    def take(self, row: Row) -> Iterator[Entry]:
+    def take(self, row: Purchase) -> Iterator[Entry]:
         """The entries that tell one row: its files where they are new, then itself."""
-        self.ledger = _sum(self.ledger, fold((row,)))
+        self.ledger = _sum(self.ledger, summed((tally_of(row),)))
         _note(row, self.happened)
         if row.state is State.FAILED and row.error:
-            self.failures[cause(row.error), row.error.retryable] += 1
-        wire = _readable(row.request)
+            self.failures[cause(row.error), helps_to_buy_again(row.error)] += 1
+        wire = _readable(entry_of(row).request)
         inputs: list[tuple[str, int]] = []
         outputs: list[int] = []
         for label, digest, path in _pictures_in(wire):
@@ -57,8 +60,8 @@ class Gathering:
                 yield _without_none(attrs.asdict(self.found.input(digest, path)))
                 self._inputs[digest, path] = self._numbered()
             inputs.append((label, self._inputs[digest, path]))
-        for path in row.paths:
-            yield _without_none(attrs.asdict(self.found.output(path)))
+        for file in row.paths:
+            yield _without_none(attrs.asdict(self.found.output(str(file))))
             outputs.append(self._numbered())
         yield _told(row, wire) | {"inputs": inputs, "outputs": outputs}
 
@@ -67,8 +70,8 @@ class Gathering:
         return self._pictures - 1
 
 
-def _sum(one: Ledger, other: Ledger) -> Ledger:
-    return Ledger(
+def _sum(one: Summary, other: Summary) -> Summary:
+    return Summary(
         rows={state: one.rows[state] + other.rows[state] for state in State},
         images={state: one.images[state] + other.images[state] for state in State},
         bought=one.bought + other.bought,
@@ -76,15 +79,19 @@ def _sum(one: Ledger, other: Ledger) -> Ledger:
     )
 
 
-def cause(error: RowError) -> str:
+def cause(error: NovitaError) -> str:
     """An error in a word or two."""
-    return f"{error.kind} {error.reason}" if error.reason else error.kind
+    kind = error.kind if isinstance(error, FailedEarlier) else type(error).__name__
+    return f"{kind} {error.reason}" if error.reason else kind
 
 
-def _note(row: Row, happened: Happenings) -> None:
+def _note(row: Purchase, happened: Happenings) -> None:
     """Note down when what happened to a row."""
-    happened.sent.extend((attempt.announced_time, row.image_num) for attempt in row.tries)
-    ended = row.finished_time or row.answered_time or row.announced_time
+    happened.sent.extend((attempt.announced_at, row.images) for attempt in row.attempts)
+    last = row.attempts[-1] if row.attempts else None
+    ended = row.finished_at
+    if ended is None and last is not None:
+        ended = last.answered_at or last.announced_at
     kinds = {
         State.SUCCEEDED: happened.finished,
         State.SAVED: happened.finished,
@@ -92,13 +99,13 @@ def _note(row: Row, happened: Happenings) -> None:
         State.UNCERTAIN: happened.uncertain,
     }
     if ended is not None and row.state in kinds:
-        kinds[row.state].append((ended, row.image_num))
+        kinds[row.state].append((ended, row.images))
 
 
 # --- One row ------------------------------------------------------------------------------------------------
 
 
-def _told(row: Row, wire: Entry) -> Entry:
+def _told(row: Purchase, wire: Entry) -> Entry:
     """All of a row but its files."""
     body = _body(wire)
     return _without_none(
@@ -109,17 +116,17 @@ def _told(row: Row, wire: Entry) -> Entry:
             "model": _word(body, "model_name", "model"),
             "prompt": _word(body, "prompt"),
             "request": _discreet(wire),
-            "images": row.image_num,
-            "seed": row.seed if row.seed is not None else body.get("seed"),
-            "task": row.task_id,
+            "images": row.images,
+            "seed": body.get("seed") if row.result is None or row.result.seed is None else row.result.seed,
+            "task": row.task and row.task.task_id,
             "account": row.account,
-            "attempts": row.attempts,
-            "tries": [_attempt(attempt) for attempt in row.tries] or None,
-            "sent": row.announced_time,
-            "finished": row.finished_time,
+            "attempts": row.attempt,
+            "tries": [_attempt(attempt) for attempt in row.attempts] or None,
+            "sent": row.attempts[-1].announced_at if row.attempts else None,
+            "finished": row.finished_at,
             "spans": spans(row) or None,
             "nsfw": _nsfw(row) or None,
-            "error": attrs.asdict(row.error) if row.error else None,
+            "error": _error(row.error) if row.error else None,
         }
     )
 
@@ -129,7 +136,25 @@ def _without_none(values: Mapping[str, Any]) -> Entry:
 
 
 def _attempt(attempt: Attempt) -> Entry:
-    return _without_none(attrs.asdict(attempt))
+    return _without_none(
+        {
+            "account": attempt.account,
+            "announced_time": attempt.announced_at,
+            "answered_time": attempt.answered_at,
+            "task_id": attempt.task_id,
+            "perhaps": attempt.perhaps or attempt.answered_at is None,
+        }
+    )
+
+
+def _error(error: NovitaError) -> Entry:
+    told = error if isinstance(error, FailedEarlier) else None
+    return {
+        "kind": told.kind if told else type(error).__name__,
+        "text": told.text if told else str(error),
+        "reason": error.reason,
+        "retryable": helps_to_buy_again(error),
+    }
 
 
 def _body(wire: Entry) -> Entry:
@@ -143,19 +168,21 @@ def _word(body: Entry, *names: str) -> str | None:
     return next((redacted(value) for value in found if isinstance(value, str)), None)
 
 
-def spans(row: Row) -> dict[str, float]:
+def spans(row: Purchase) -> dict[str, float]:
     """How long a row took, in seconds, as far as is known.
 
     Returns:
         `queued` and `worked` by the service's clock; by ours, `saved` from the end seen to whole files, and
         `whole` from being sent to the end of it all.
     """
-    times: Mapping[str, Any] = (row.result or {}).get("times") or {}
+    told = attrs.asdict(row.result.timings) if row.result else {}
+    times = {name: moment.timestamp() for name, moment in told.items() if moment is not None}
+    announced_at = row.attempts[-1].announced_at if row.attempts else None
     known = {
         "queued": (times.get("submit_time"), times.get("execute_time")),
         "worked": (times.get("execute_time"), times.get("complete_time")),
-        "saved": (row.finished_time, row.saved_time),
-        "whole": (row.announced_time, row.saved_time or row.finished_time),
+        "saved": (row.finished_at, row.saved_at),
+        "whole": (announced_at, row.saved_at or row.finished_at),
     }
     return {
         name: round(max(0.0, end - begin), 3)
@@ -164,9 +191,11 @@ def spans(row: Row) -> dict[str, float]:
     }
 
 
-def _nsfw(row: Row) -> list[float | None]:
+def _nsfw(row: Purchase) -> list[float | None]:
     """What the check of each file found. Empty: none was checked."""
-    found = [each.get("nsfw") for each in (row.result or {}).get("files") or ()]
+    artifacts = row.result.artifacts if row.result else ()
+    checks = [each.nsfw if isinstance(each, Image) else None for each in artifacts]
+    found = [check.confidence if check else None for check in checks]
     return found if any(each is not None for each in found) else []
 
 

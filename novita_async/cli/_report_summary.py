@@ -11,7 +11,8 @@ from typing import Final
 
 from attrs import frozen
 
-from novita_async._ledger import Ledger, State
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import State
 from novita_async.cli._report_timeline import Happenings, active, elapsed, timeline
 
 
@@ -79,7 +80,7 @@ def when(happened: Happenings) -> str:
 # --- Numbers ------------------------------------------------------------------------------------------------
 
 
-def totals(ledger: Ledger, happened: Happenings, price: Decimal | None) -> str:
+def totals(ledger: Summary, happened: Happenings, price: Decimal | None) -> str:
     """The numbers at the top."""
     rows = ledger.rows
     facts = {
@@ -101,21 +102,21 @@ def _total(name: str, value: str) -> str:
     return _TOTAL.substitute(kind=kind, name=name, value=value)
 
 
-def _still(ledger: Ledger) -> dict[str, str]:
+def _still(ledger: Summary) -> dict[str, str]:
     count = unfinished(ledger)
     return {"still to do": f"{count:,}"} if count else {}
 
 
-def unfinished(ledger: Ledger) -> int:
+def unfinished(ledger: Summary) -> int:
     """Requests whose end is not on record."""
     return sum(ledger.rows[state] for state in _UNFINISHED)
 
 
-def _perhaps(much: str, ledger: Ledger) -> str:
+def _perhaps(much: str, ledger: Summary) -> str:
     return f", <small>perhaps {much} more</small>" if ledger.perhaps else ""
 
 
-def _cost(ledger: Ledger, price: Decimal | None) -> dict[str, str]:
+def _cost(ledger: Summary, price: Decimal | None) -> dict[str, str]:
     if price is None:
         return {}
     more = _perhaps(money(price * ledger.perhaps), ledger)
@@ -138,20 +139,20 @@ def _rate(happened: Happenings) -> dict[str, str]:
 # --- What is left to do -------------------------------------------------------------------------------------
 
 
-def todo(ledger: Ledger, failures: Counter[tuple[str, bool]], commands: Commands) -> str:
+def todo(ledger: Summary, failures: Counter[tuple[str, bool]], commands: Commands) -> str:
     """What is left to do, and how; empty where nothing is."""
     parts = (_uncertain(ledger, commands), _failed(ledger, failures, commands), _open(ledger, commands))
     items = "".join(part for each in parts for part in each)
     return _TODO.substitute(items=items) if items else ""
 
 
-def _uncertain(ledger: Ledger, commands: Commands) -> Iterator[str]:
+def _uncertain(ledger: Summary, commands: Commands) -> Iterator[str]:
     if count := ledger.rows[State.UNCERTAIN]:
         show = _show(State.UNCERTAIN)
         yield _UNCERTAIN.substitute(count=_many(count), show=show, retry=_command(commands.uncertain))
 
 
-def _failed(ledger: Ledger, failures: Counter[tuple[str, bool]], commands: Commands) -> Iterator[str]:
+def _failed(ledger: Summary, failures: Counter[tuple[str, bool]], commands: Commands) -> Iterator[str]:
     if count := ledger.rows[State.FAILED]:
         causes = "".join(_cause(*each) for each in failures.most_common())
         hopeful = sum(number for (_, retryable), number in failures.items() if retryable)
@@ -170,7 +171,7 @@ def _cause(kind: tuple[str, bool], count: int) -> str:
     )
 
 
-def _open(ledger: Ledger, commands: Commands) -> Iterator[str]:
+def _open(ledger: Summary, commands: Commands) -> Iterator[str]:
     counts = {words: ledger.rows[state] for state, words in _UNFINISHED.items()}
     parts = ", ".join(f"{count:,} {words}" for words, count in counts.items() if count)
     if parts:

@@ -15,7 +15,7 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
-from novita_async._names import NameTemplate
+from novita_async._files.names import NameTemplate
 from novita_async._policy.spending import Budget
 from novita_async.cli._inputs import Document, Faults
 from novita_async.cli._manifest import Recipe, axes_of

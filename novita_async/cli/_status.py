@@ -8,10 +8,12 @@ from typing import Annotated, Any, Final
 import anyio.to_thread
 from cyclopts import Parameter
 
-from novita_async._journal import _file
-from novita_async._journal._store import Store
+from novita_async._journal import file as _file
+from novita_async._journal.rows import entry_of
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._ledger import Duty, Ledger, Row, State
+from novita_async._journal.store import Store
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import Action, Purchase, State, helps_to_buy_again
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output
 from novita_async.cli._report import write_report
@@ -43,7 +45,8 @@ async def status(folder: _Folder, /, *, json: _Flag = False) -> Exit:
     setup = await _setup_of(folder)
     async with await SqliteJournal.open(setup.journal_in(Path(folder)), read_only=True) as journal:
         ledger = await journal.summary()
-        retryable = [row async for row in journal.rows(State.FAILED) if row.error and row.error.retryable]
+        failed = [purchase async for purchase in journal.where(State.FAILED)]
+        retryable = [each for each in failed if each.error and helps_to_buy_again(each.error)]
     left = max(setup.requests - ledger.total, 0)
     steps = next_steps(_counts(ledger, left, len(retryable)), folder)
     _tell(Output(json), setup, ledger, left, steps)
@@ -88,14 +91,14 @@ async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
     return path
 
 
-def rows_in(journal: Path) -> Iterator[Row]:
+def rows_in(journal: Path) -> Iterator[Purchase]:
     """Read all rows, in this thread, as many at a time as a page holds."""
     store = Store(_file.open_to_read(journal))
     try:
         after = 0
         while page := store.page(None, after):
             yield from page
-            after = page[-1].serial
+            after = entry_of(page[-1]).serial
     finally:
         store.close()
 
@@ -110,12 +113,12 @@ async def _setup_of(folder: str) -> Setup:
     return await anyio.to_thread.run_sync(Setup.read, path)
 
 
-def _counts(ledger: Ledger, left: int, retryable: int) -> dict[str, int]:
-    to_do = sum(ledger.due(duty) for duty in (Duty.SEND, Duty.WATCH, Duty.SAVE))
+def _counts(ledger: Summary, left: int, retryable: int) -> dict[str, int]:
+    to_do = sum(ledger.due(action) for action in (Action.SEND, Action.WATCH, Action.SAVE))
     return {"left": left + to_do, "failed": retryable, "uncertain": ledger.rows[State.UNCERTAIN]}
 
 
-def _tell(output: Output, setup: Setup, ledger: Ledger, left: int, steps: list[tuple[str, str]]) -> None:
+def _tell(output: Output, setup: Setup, ledger: Summary, left: int, steps: list[tuple[str, str]]) -> None:
     output.line(f"requests: {ledger.total + left:,}")
     for state, words in _WORDS.items():
         count = ledger.rows[state] + (left if state is State.PLANNED else 0)
@@ -136,7 +139,7 @@ def _cost(setup: Setup, images: int) -> str:
     return "" if price is None else f" ({money(price * images)})"
 
 
-def _record(ledger: Ledger, left: int) -> dict[str, Any]:
+def _record(ledger: Summary, left: int) -> dict[str, Any]:
     states = {str(state): ledger.rows[state] for state in State}
     states[State.PLANNED] += left
     return {

@@ -1,13 +1,14 @@
 """Where the API lives. Routes come and go: every one can be set."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
-from novita_async.models.requests import AnyTask, Request
+from novita_async.models.requests import Img2Img, Request, Txt2Img
 
 DEFAULT_BASE_URL: Final = "https://api.novita.ai"
 
@@ -16,9 +17,9 @@ DEFAULT_BASE_URL: Final = "https://api.novita.ai"
 class Endpoints:
     """Paths below the base URL."""
 
-    img2img: str = "/v3/async/img2img"
+    img2img: str = Img2Img.endpoint
     """Takes `Img2Img` submissions."""
-    txt2img: str = "/v3/async/txt2img"
+    txt2img: str = Txt2Img.endpoint
     """Takes `Txt2Img` submissions."""
     task_result: str = "/v3/async/task-result"
     """Tells how a task is doing."""
@@ -26,9 +27,13 @@ class Endpoints:
     """Lists models."""
     balance: str = "/openapi/v1/billing/balance/detail"
     """Tells what is left to spend."""
+    others: Mapping[str, str] = field(factory=dict[str, str], converter=dict, hash=False)
+    """Takes submissions of other kinds of requests, by `kind`, where that is not the kind's own endpoint."""
 
     def __attrs_post_init__(self) -> None:
-        for name, path in attrs.asdict(self).items():
+        paths = attrs.asdict(self)
+        others = {f"others[{kind!r}]": path for kind, path in paths.pop("others").items()}
+        for name, path in {**paths, **others}.items():
             message = rules.path().explain(self, path)
             if message:
                 raise ConfigurationError(
@@ -37,4 +42,5 @@ class Endpoints:
 
     def path_of(self, request: Request) -> str:
         """Where a request is submitted."""
-        return request.path if isinstance(request, AnyTask) else str(getattr(self, request.kind))
+        kind = request.kind
+        return request.path or self.others.get(kind) or str(getattr(self, kind, request.endpoint))

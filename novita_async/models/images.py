@@ -4,18 +4,19 @@ import errno
 import hashlib
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, Protocol, cast
 
 import pybase64
 from attrs import field, frozen
 
-from novita_async.errors import Fault, InvalidRequest, NovitaWarning
+from novita_async.errors import ConfigurationError, Fault, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
-from novita_async.models._headers import Header, read_header
+from novita_async.models._headers import PICTURES, TAKEN, UPRIGHT, Header, read_header
 
 MAX_BYTES: Final = 10_485_760
 """No sensible reading of the documented "10 Mb" allows a larger file."""
@@ -28,9 +29,35 @@ _GLIMPSE: Final = 24
 """Characters of a payload that may be shown."""
 _LONGEST_PATH: Final = 500
 """Longer texts are taken for base64 when they name no file."""
-
-
 _IN_MEMORY: Final = "the picture"
+_NO_PICTURE: Final = {
+    "base64": "base64 text: give it as ImageSource.from_base64(…)",
+    "git-lfs": "a pointer of git-lfs: run `git lfs pull` first",
+    "html": "HTML, perhaps the page of an error",
+    "json": "JSON",
+    "text": "text",
+}
+_URL: Final = re.compile(r"([a-z][a-z0-9+.-]+):/+(?:[^/?#]*@)?([^?#]*)", re.IGNORECASE)
+_RECODED: Final = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBa": "RGBA", "PA": "RGBA"}
+"""Modes of Pillow that PNG has not, and those that hold the same colours."""
+_QUALITY: Final = 95
+"""Of a JPEG or a WebP that had to be encoded anew: above this, files grow and nobody sees more."""
+
+
+class Saveable(Protocol):
+    """A decoded picture that can encode itself, such as one of Pillow's."""
+
+    def save(self, file: BinaryIO, /, *, format: str) -> object: ...  # noqa: A002 - Pillow's name
+
+
+def objection(picture: "ImageSource") -> str | None:
+    """Tell a file that no field for a picture takes: another format, or no picture at all."""
+    if picture.format is None or picture.format in TAKEN:
+        return None
+    where = f"{picture.path} " if picture.path else ""
+    if picture.format in PICTURES:
+        return f"{where}is {picture.format.upper()}; the API takes PNG, JPEG and WebP: convert it first"
+    return f"{where}is no picture but {_NO_PICTURE.get(picture.format, picture.format.upper())}"
 
 
 def _refusal(where: str, message: str) -> InvalidRequest:
@@ -46,8 +73,11 @@ def why_refused(refusal: InvalidRequest) -> str:
 class ImageSource:
     """A picture on disk or in memory, whose bytes are read only while they are sent.
 
-    Make one with `from_path`, `from_bytes`, `from_file` or `from_base64`, or hand any of a path, bytes or a
-    binary file to the field that takes a picture.
+    Make one with `from_path`, `from_bytes`, `from_file` or `from_base64`, or hand any of a path, bytes, a
+    binary file or a picture of Pillow's to the field that takes a picture.
+
+    Photos often lie on their side, with a note in their EXIF that says how to turn them. Width and height
+    heed that note. Whether the service does is not known; `upright` turns the pixels themselves.
 
     Raises:
         InvalidRequest: missing, empty, above 10,485,760 bytes, or above 16,777,216 pixels where the header
@@ -63,11 +93,15 @@ class ImageSource:
     modified_ns: int | None = None
     """Modification time of the file when it was measured, in nanoseconds; a later change is an error."""
     format: str | None = None
-    """`png`, `jpeg` or `webp`, from the header; None: not recognised, the service decides."""
+    """`png`, `jpeg` or `webp`, from the header; another format or no picture, such as `heic` or `html`, which
+    requests refuse by that name; None: not recognised, the service decides."""
     width: int | None = None
-    """Pixels, from the header; None: not readable there."""
+    """Pixels of the picture as it is seen, from the header; None: not readable there."""
     height: int | None = None
-    """Pixels, from the header; None: not readable there."""
+    """Pixels of the picture as it is seen, from the header; None: not readable there."""
+    orientation: int = UPRIGHT
+    """EXIF's note of how the pixels are to be turned: 1 (upright) to 8; above 4, width and height change
+    places."""
 
     def __attrs_post_init__(self) -> None:
         where = str(self.path or "")
@@ -96,65 +130,97 @@ class ImageSource:
                 header = read_header(file)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise _unreadable(place, error) from None
-        return cls(
-            path=place,
-            size=facts.st_size,
-            modified_ns=facts.st_mtime_ns,
-            format=header.format,
-            width=header.width,
-            height=header.height,
-        )
+        return cls._measured(header, path=place, size=facts.st_size, modified_ns=facts.st_mtime_ns)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "ImageSource":
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> "ImageSource":
         """Take a picture that is already in memory."""
-        header = read_header(io.BytesIO(data)) if data else Header()
+        data = bytes(data)
+        return cls._measured(read_header(io.BytesIO(data)), data=data, size=len(data))
+
+    @classmethod
+    def _measured(cls, header: Header, **known: Any) -> "ImageSource":
         return cls(
-            data=bytes(data),
-            size=len(data),
             format=header.format,
             width=header.width,
             height=header.height,
+            orientation=header.orientation,
+            **known,
         )
 
     @classmethod
     def from_file(cls, file: BinaryIO) -> "ImageSource":
-        """Read an open binary file from where it stands; at most one byte over the limit is read. Blocks."""
-        data = bytearray()
+        """Read an open binary file from where it stands, and from its start where it stands at its end.
+
+        At most one byte over the limit is read. Blocks.
+        """
         try:
-            while len(data) <= MAX_BYTES and (piece := file.read(MAX_BYTES + 1 - len(data))):
-                data += piece
-        except TypeError as error:
-            raise _refusal("", "the file is open as text; open it with mode 'rb'") from error
+            data = _read(file)
+            if not data:  # it has just been written, say
+                _rewind(file)
+                data = _read(file)
+        except InvalidRequest:
+            raise
         except (OSError, ValueError) as error:  # ValueError: closed, or not open for reading
             raise _refusal("", f"cannot be read: {error}") from error
-        return cls.from_bytes(bytes(data))
+        return cls.from_bytes(data)
 
     @classmethod
-    def from_base64(cls, text: str) -> "ImageSource":
+    def from_base64(cls, text: str | bytes) -> "ImageSource":
         """Decode base64 or a data URL. Line breaks, the URL-safe alphabet and missing padding are fine."""
+        if isinstance(text, bytes):
+            if read_header(io.BytesIO(text)).format in PICTURES:
+                raise _refusal("", "is not base64 but a picture's bytes: use ImageSource.from_bytes(…)")
+            text = text.decode("latin-1")
         bare = text.partition(",")[2] if text[:5].lower() == "data:" else text
         joined = "".join(bare.split()).translate(_STANDARD).rstrip("=")
         try:
             data = pybase64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
         except ValueError as error:
-            raise _refusal(
-                "", f"{rules.shown(text[:_GLIMPSE])} ({len(text):,} characters) is not base64"
-            ) from error
+            address = _URL.match(text)
+            shown = (
+                _address(address) if address else f"{rules.shown(text[:_GLIMPSE])} ({len(text):,} characters)"
+            )
+            advice = "; the API takes pictures, not URLs: download it first" if address else ""
+            raise _refusal("", f"{shown} is not base64{advice}") from error
         return cls.from_bytes(data)
 
     @classmethod
-    def of(cls, value: "ImageSource | str | os.PathLike[str] | bytes | BinaryIO") -> "ImageSource":
-        """Turn anything that a picture can be given as into a source. A `str` is a path, never base64."""
+    def of(cls, value: "Picture") -> "ImageSource":
+        """Turn anything that a picture can be given as into a source. A `str` is a path, never base64.
+
+        What can save itself, as Pillow's pictures can, is taken as PNG, without loss.
+        """
         if isinstance(value, ImageSource):
             return value
         if isinstance(value, bytes | bytearray | memoryview):
-            return cls.from_bytes(bytes(value))
+            return cls.from_bytes(value)
         if isinstance(value, str | os.PathLike):
             return cls.from_path(value)
-        if hasattr(value, "read"):
-            return cls.from_file(value)
-        raise _refusal("", f"{rules.shown(value)} is neither a path, nor bytes, nor a binary file")
+        given = cast("object", value)
+        if hasattr(given, "read"):
+            return cls.from_file(cast("BinaryIO", given))
+        if hasattr(given, "save"):
+            return cls.from_bytes(_as_png(cast("Saveable", given)))
+        known = "a path, bytes, a binary file, a picture of Pillow's"
+        raise _refusal("", f"{rules.shown(given)} is none of these: {known}")
+
+    def upright(self) -> "ImageSource":
+        """Turn the pixels as the EXIF orientation says, so that nobody else needs to. Blocks.
+
+        PNG and lossless WebP lose nothing; JPEG and lossy WebP are encoded anew, at quality 95. The colour
+        profile stays, EXIF goes. A picture that is upright already is given back as it is.
+
+        Raises:
+            ConfigurationError: Pillow is not installed.
+            InvalidRequest: the picture cannot be decoded, or the turned one is too large.
+        """
+        if self.orientation == UPRIGHT:
+            return self
+        try:
+            return ImageSource.from_bytes(_turned(self.read(), str(self.format)))
+        except (OSError, SyntaxError) as error:  # Pillow's words for a broken PNG
+            raise _refusal(str(self.path or ""), f"cannot be decoded: {error}") from error
 
     @property
     def base64_length(self) -> int:
@@ -208,7 +274,64 @@ class ImageSource:
         return sha.hexdigest()
 
 
+Picture = ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Saveable
+"""Ways to give a picture. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
+
 _STANDARD: Final = str.maketrans("-_", "+/")
+
+
+def _read(file: BinaryIO) -> bytes:
+    """Read a file to its end, or a byte beyond the limit. Raises `OSError`, `ValueError`."""
+    data = bytearray()
+    while len(data) <= MAX_BYTES and (piece := file.read(MAX_BYTES + 1 - len(data))):
+        given = cast("object", piece)
+        if isinstance(given, str):
+            raise _refusal("", "the file is open as text; open it with mode 'rb'")
+        if hasattr(given, "__await__"):
+            getattr(given, "close", bool)()  # nobody will await it
+            raise _refusal("", "the file is asynchronous; give the bytes: await file.read()")
+        data += piece
+    return bytes(data)
+
+
+def _rewind(file: BinaryIO) -> None:
+    """Go back to the start of a file that stands at its end. Raises `OSError`, `ValueError`."""
+    if not getattr(file, "seekable", bool)():
+        raise _refusal("", "nothing is left to read: the file is empty, or was read before")
+    file.seek(0)
+
+
+def _as_png(picture: Saveable) -> bytes:
+    """Encode a decoded picture without loss."""
+    file = io.BytesIO()
+    mode = _RECODED.get(getattr(picture, "mode", ""))
+    try:
+        saveable = picture if mode is None else cast("Any", picture).convert(mode)
+        saveable.save(file, format="PNG")
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _refusal("", f"{rules.shown(picture)} cannot be saved as PNG: {error}") from error
+    return file.getvalue()
+
+
+def _turned(data: bytes, kind: str) -> bytes:
+    """Turn the pixels of a picture as its EXIF says. Raises `OSError`, `SyntaxError`."""
+    try:
+        from PIL import Image, ImageOps  # noqa: PLC0415 - optional, and takes 50 ms
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            problem="turning pictures needs Pillow", advice="pip install pillow"
+        ) from error
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as picture:
+        ImageOps.exif_transpose(picture).save(
+            file,
+            kind,
+            quality=_QUALITY,
+            lossless=b"VP8L" in data,
+            icc_profile=picture.info.get("icc_profile"),
+            exif=b"",
+        )
+    return file.getvalue()
 
 
 def _check_regular(path: Path) -> None:
@@ -223,8 +346,17 @@ def _unreadable(path: Path, error: OSError | ValueError) -> InvalidRequest:
     if text.startswith("data:") or len(text) > _LONGEST_PATH:
         words = f"{text[:_GLIMPSE]}… ({len(text):,} characters)"
         return _refusal(words, "no such file; give base64 and data URLs as ImageSource.from_base64(…)")
-    if text.startswith(("http:/", "https:/")):
-        words = text.partition("?")[0]
-        return _refusal(words, "no such file; the API takes pictures, not URLs: download it first")
+    address = _URL.match(text)
+    if address and address[1].lower() == "file":
+        return _refusal(_address(address), "no such file; give the path itself, not a URL")
+    if address:
+        return _refusal(
+            _address(address), "no such file; the API takes pictures, not URLs: download it first"
+        )
     words = getattr(error, "strerror", None) or str(error)
     return _refusal(text, words[:1].lower() + words[1:])
+
+
+def _address(url: "re.Match[str]") -> str:
+    """A URL as it may be shown: without name, password and query."""
+    return f"{url[1]}://{url[2]}"

@@ -1,15 +1,20 @@
 """What can be asked for. Each class mirrors the wire, name by name; only pictures are called `image` here.
 
+A kind of request is one class below `Request`, which says all that others need to know of it: the endpoint,
+the form of its body, what it takes of a quota, its pictures. A new kind is a new class, and a new name in the
+package's public list.
+
 Ranges marked (API) are documented by the service, (live) were seen on it, (ours) are this library's choice. A
 field that is None is left out, and the service's own default holds. Names of models, samplers and the like
 are never refused: the service's lists grow.
 """
 
-import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from itertools import product
-from typing import Any, BinaryIO, ClassVar, Final, Self, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Self, cast
 
 import attrs
 from attrs import field, frozen
@@ -24,15 +29,12 @@ from novita_async.models.choices import (
     Sampler,
     Upscaler,
 )
-from novita_async.models.images import ImageSource, why_refused
+from novita_async.models.images import ImageSource, Picture, objection, why_refused
 
 DEFAULT_LONGER_SIDE: Final = 1024
 _GRID: Final = 8
 _SMALLEST: Final = 128
 _LARGEST: Final = 2048
-
-Picture = ImageSource | str | os.PathLike[str] | bytes | BinaryIO
-"""What a picture can be given as. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
 
 
 @frozen
@@ -51,7 +53,7 @@ def _image(value: Picture) -> ImageSource:
 
 def _explain_image(_: Any, value: Any) -> str | None:
     if isinstance(value, ImageSource):
-        return None
+        return objection(value)
     return value.why if isinstance(value, _Refused) else f"{rules.shown(value)} is not a picture"
 
 
@@ -242,9 +244,97 @@ def _explain_axis(values: Any) -> str | None:
     return None
 
 
+Write = Callable[[Any], Any]
+"""Turns values (requests, their parts, mappings) into JSON objects, in which pictures stay what they are."""
+
+
+class Request:
+    """Everything that can be submitted. A subclass with a `kind` is known by it to manifests and journals.
+
+    The wire calls fields as they are called here, unless they say otherwise: `field(metadata={"wire": …})`.
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str]
+    """Name of this kind of request, such as `img2img`."""
+    endpoint: ClassVar[str] = ""
+    """Path that requests of this kind are submitted to, unless `Endpoints` says otherwise. Empty: each has a
+    path of its own."""
+    wrapped: ClassVar[bool] = True
+    """Form of the body: `{"extra": …, "request": {fields}}`. False: the fields, with `extra` beside them."""
+    takes_extra: ClassVar[bool] = False
+    """Whether the body has a place for `extra`, and so for a webhook."""
+
+    path: str = ""
+    """A path of its own. Empty: that of its kind."""
+    image_num: int = 1
+    """How many images of the endpoint's quota this takes."""
+    extra: Extra | None = None
+    """What concerns the answer rather than the picture."""
+    extra_fields: Mapping[str, Any] = MappingProxyType[str, Any]({})
+    """Fields that this library does not know yet, sent as they are."""
+
+    def __init_subclass__(cls) -> None:
+        """Note the kind. A class with slots is made twice; the second is the one that is used."""
+        super().__init_subclass__()
+        if "kind" in vars(cls):
+            _KINDS[cls.kind] = cls
+
+    @property
+    def route(self) -> str:
+        """What names the endpoint in manifests: the kind, or a path."""
+        return self.path or self.kind
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """Every picture that is sent."""
+        return ()
+
+    @property
+    def work(self) -> float | None:
+        """How much is asked for, in proportion to the time it takes. None: not known."""
+        return None
+
+    @property
+    def takes_callback(self) -> bool:
+        """Whether a callback URL can be added: there is a place for one, and none of the user's own there."""
+        return self.takes_extra and (self.extra is None or self.extra.webhook is None)
+
+    def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:
+        """The JSON object that is sent. A callback URL takes the place of the request's webhook."""
+        extra: dict[str, Any] = write(self.extra) if self.extra else {}
+        if callback_url is not None:
+            extra["webhook"] = {"url": callback_url}
+        fields: dict[str, Any] = write(self)
+        if self.extra_fields:
+            fields |= write(dict(self.extra_fields))
+        return self.arranged(fields, extra)
+
+    @classmethod
+    def arranged(cls, fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Put the parts of a body together, in the form of this kind."""
+        beside = {"extra": extra} if extra else {}
+        return {**beside, "request": fields} if cls.wrapped else {**fields, **beside}
+
+
+_KINDS: Final[dict[str, type[Request]]] = {}
+
+
+def kinds() -> Mapping[str, type[Request]]:
+    """All kinds with an endpoint, by name. Modules of the package's public list that are not loaded, are."""
+    package: Any = import_module(__name__.partition(".")[0])
+    for room in package.ROOMS:
+        if room.startswith("models."):
+            import_module(f"{package.__name__}.{room}")
+    return {name: cls for name, cls in _KINDS.items() if cls.endpoint}
+
+
 @frozen(kw_only=True)
-class _Diffusion:
+class _Diffusion(Request):
     """What requests to Stable Diffusion have in common."""
+
+    takes_extra: ClassVar[bool] = True
 
     model_name: str = field(validator=rules.text())
     """The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API)."""
@@ -351,7 +441,11 @@ def _explain_pixels(request: Any, value: Any) -> str | None:
         return _SIDE.explain(request, value)
     image: Any = request.image
     given = [side for side in (request.width, request.height) if side is not _FROM_IMAGE]
-    if not isinstance(image, ImageSource) or any(_SIDE.explain(request, side) for side in given):
+    if (
+        not isinstance(image, ImageSource)
+        or objection(image)
+        or any(_SIDE.explain(request, side) for side in given)
+    ):
         return None  # that fault is enough
     if _fitted(image, request.width, request.height):
         return None
@@ -382,7 +476,7 @@ class Img2Img(_Diffusion):
     """A picture and a prompt that become pictures: `POST /v3/async/img2img`."""
 
     kind: ClassVar[str] = "img2img"
-    """Name of the endpoint."""
+    endpoint: ClassVar[str] = "/v3/async/img2img"
 
     image: ImageSource = field(converter=_image, validator=_PICTURE)
     """The picture to start from: a path, bytes, a binary file or an `ImageSource`. At most 10 MiB and 16
@@ -490,7 +584,7 @@ class Txt2Img(_Diffusion):
     """A prompt that becomes pictures: `POST /v3/async/txt2img`."""
 
     kind: ClassVar[str] = "txt2img"
-    """Name of the endpoint."""
+    endpoint: ClassVar[str] = "/v3/async/txt2img"
 
     width: int = field(validator=_SIDE)
     """Pixels of the result. Range 128 to 2048 (API)."""
@@ -507,18 +601,12 @@ class Txt2Img(_Diffusion):
     restore_faces: bool | None = field(default=None, validator=rules.optional(rules.flag()))
     """Repair faces (API)."""
 
-    @property
-    def images(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent: none."""
-        return ()
-
 
 @frozen(kw_only=True)
-class AnyTask:
+class AnyTask(Request):
     """A request to any other endpoint that answers with a task id."""
 
     kind: ClassVar[str] = "task"
-    """Name of the endpoint; the path says which."""
 
     path: str = field(validator=rules.path())
     """Absolute path, such as `/v3/async/upscale`."""
@@ -528,10 +616,22 @@ class AnyTask:
     """How many images of the endpoint's quota this takes."""
 
     @property
-    def work(self) -> float | None:
-        """How much is asked for is not known of such a request."""
-        return None
+    def images(self) -> tuple[ImageSource, ...]:
+        """Every picture that is sent."""
+        return tuple(_pictures_in(self.body))
+
+    def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """The body as it is: there is no place in it for a callback."""
+        body: dict[str, Any] = write(dict(self.body))
+        return body
 
 
-Request = Img2Img | Txt2Img | AnyTask
-"""Everything that can be submitted."""
+def _pictures_in(value: Any) -> Iterator[ImageSource]:
+    if isinstance(value, ImageSource):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in cast("Mapping[str, Any]", value).values():
+            yield from _pictures_in(item)
+    elif isinstance(value, list | tuple):
+        for item in cast("Iterable[Any]", value):
+            yield from _pictures_in(item)

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import Request
+from novita_async.tasks import Task
 
 State = Literal["running", "succeeded", "failed"]
 
@@ -21,22 +22,6 @@ _STATES: Final[Mapping[str, State]] = {
     TaskStatus.FAILED.value: "failed",
 }
 _FAILED_ENDINGS: Final = ("CANCELED", "CANCELLED", "TIMEOUT", "EXPIRED")
-
-
-@frozen(kw_only=True)
-class Task:
-    """A job that the service has taken and that is paid for. With its id it can be watched from anywhere."""
-
-    task_id: str
-    """The service's id; opaque."""
-    account: str | None = None
-    """Label of the account that paid; only its key can ask for the result."""
-    endpoint: str | None = None
-    """Path it was submitted to. None: not known here, as for an id of yesterday."""
-    image_num: int = 1
-    """How many images were asked for."""
-    submitted_at: float | None = field(default=None, eq=False)
-    """When the service took it, in seconds on the event loop's clock; means nothing in another process."""
 
 
 def without_query(url: str) -> str:
@@ -137,7 +122,7 @@ class ImageResult:
             NoImages: success without a single one.
         """
         if not self.images:
-            raise NoImages(task_id=self.task.task_id, account=self.task.account)
+            raise NoImages(task_id=self.task.task_id, account=self.task.account, extra=self.extra)
         return self.images
 
 

@@ -39,10 +39,11 @@ from novita_async.testing.core import Simulator, SimulatorStatistics, Visit
 from novita_async.testing.faults import ExchangeKind, Fault, FaultKind, FaultPlan, FaultRule
 from novita_async.testing.ledger import Entry, Ledger
 from novita_async.testing.mailbox import WebhookCall
-from novita_async.testing.pictures import Painting, sample_picture
+from novita_async.testing.painting import Painting
+from novita_async.testing.pictures import sample_picture
 from novita_async.testing.server import SimulatorServer, run_server, serve
 from novita_async.testing.simulation import Simulation
-from novita_async.testing.transport import SimulatedTransport, TransportStatistics
+from novita_async.testing.transport import SimulatedTransport, SimulatedTransportStatistics
 from novita_async.testing.wire import Exchange, Reply
 
 __all__ = [
@@ -59,12 +60,12 @@ __all__ = [
     "Painting",
     "Reply",
     "SimulatedTransport",
+    "SimulatedTransportStatistics",
     "Simulation",
     "Simulator",
     "SimulatorConfig",
     "SimulatorServer",
     "SimulatorStatistics",
-    "TransportStatistics",
     "VirtualTimeLoop",
     "Visit",
     "WebhookCall",

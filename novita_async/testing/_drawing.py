@@ -9,7 +9,7 @@ from typing import Any, Final
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from novita_async.testing._dice import fraction, whole
-from novita_async.testing.pictures import Painting
+from novita_async.testing.painting import Painting
 
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "png": {"compress_level": 3},

@@ -10,6 +10,7 @@ is absent is not looked for; `null` is the same as absent.
 """
 
 import binascii
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final
@@ -17,7 +18,7 @@ from typing import Any, Final
 import pybase64
 from attrs import frozen
 
-from novita_async.testing._sniff import sniff
+from novita_async.models._headers import TAKEN, read_header
 from novita_async.testing.wire import JSONObject, Refused
 
 MAX_FILE_BYTES: Final = 10 * 1024 * 1024
@@ -301,8 +302,8 @@ def _picture(where: str, text: str) -> bytes:
     data = _decode(where, text)
     if len(data) > MAX_FILE_BYTES:
         raise Refused("IMAGE_FILE_EXCEEDS_MAX_SIZE", f"{where}: image file exceeds max size {MAX_FILE_BYTES}")
-    header = sniff(data)
-    if header is None:
+    header = read_header(io.BytesIO(data))
+    if header.format not in TAKEN or header.width is None or header.height is None:
         raise Refused("INVALID_IMAGE_FORMAT", f"{where}: the image format is not supported")
     if header.width * header.height > MAX_PIXELS:
         raise Refused("IMAGE_EXCEEDS_MAX_RESOLUTION", f"{where}: image exceeds max resolution {MAX_PIXELS}")

@@ -5,9 +5,8 @@ Drawing needs Pillow (extra `simulator`), which is imported when the first pictu
 
 from types import ModuleType
 
-from attrs import field, frozen
-
 from novita_async.errors import ConfigurationError
+from novita_async.testing.painting import Painting
 
 
 def _easel() -> ModuleType:
@@ -20,37 +19,10 @@ def _easel() -> ModuleType:
     return _drawing
 
 
-def _size(data: bytes | None) -> str:
-    return "None" if data is None else f"<{len(data)} bytes>"
-
-
-@frozen(kw_only=True)
-class Painting:
-    """The recipe of one result picture. Equal recipes give equal bytes."""
-
-    width: int
-    """Pixels."""
-    height: int
-    """Pixels."""
-    image_type: str
-    """`png`, `jpeg` or `webp`; anything else is made a PNG."""
-    prompt: str = ""
-    """Chooses the colours."""
-    seed: int = 0
-    """Places the shapes."""
-    index: int = 0
-    """Which picture of the task, from 0; places the shapes as well."""
-    strength: float = 1.0
-    """0: the source as it is, resized. 1: nothing of the source."""
-    plain: bool = False
-    """Whether it is of one colour."""
-    source: bytes | None = field(default=None, repr=_size)
-    """The input picture as a file."""
-
-    def render(self) -> bytes:
-        """Paint it. Takes some 10 ms for each megapixel; the service's threads do it, not its loop."""
-        painted: bytes = _easel().paint(self)
-        return painted
+def render(painting: Painting) -> bytes:
+    """Paint a recipe. Takes some 10 ms for each megapixel; the service's threads do it, not its loop."""
+    painted: bytes = _easel().paint(painting)
+    return painted
 
 
 def sample_picture(

@@ -31,6 +31,7 @@ from novita_async.testing.core import Simulator, Visit
 from novita_async.testing.faults import Fault, FaultKind, FaultPlan
 from novita_async.testing.ledger import Ledger
 from novita_async.testing.mailbox import WebhookCall
+from novita_async.testing.pictures import render
 from novita_async.testing.wire import Exchange, Reply, text_reply
 
 _LINGER_NOT: Final = struct.pack("ii", 1, 0)
@@ -270,7 +271,7 @@ class SimulatorServer:
     async def _content(self, reply: Reply) -> bytes:
         if reply.painting is None:
             return reply.body
-        return await anyio.to_thread.run_sync(reply.painting.render, limiter=self._painters)
+        return await anyio.to_thread.run_sync(render, reply.painting, limiter=self._painters)
 
     async def _deliver(self, call: WebhookCall) -> bool:
         assert self._http is not None  # noqa: S101 the server runs

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from novita_async.testing._dice import digest, fraction, normal, whole
 from novita_async.testing.config import SimulatorConfig
 from novita_async.testing.constraints import IMG2IMG, TXT2IMG, Pictures, Rule
-from novita_async.testing.pictures import Painting
+from novita_async.testing.painting import Painting
 from novita_async.testing.wire import JSONObject, Refused
 from novita_async.testing.workers import Span
 

@@ -5,7 +5,8 @@ acts when the request has arrived: a send that is cancelled before has bought no
 cancelled after may have.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -34,14 +35,12 @@ WebhookReceiver = Callable[[str, bytes], Awaitable[int]]
 """Takes the URL and the body of an event, answers with an HTTP status."""
 
 
-def _part(part: BodyPart) -> bytes:
-    if isinstance(part, bytes):
-        return part
-    return b"".join(pybase64.b64encode(piece) for piece in part.slices(_SLICE))
-
-
-def _body(request: HTTPRequest) -> bytes:
-    return b"".join(map(_part, request.body or ()))
+def _text_of(parts: tuple[BodyPart, ...]) -> Iterator[bytes]:
+    for part in parts:
+        if isinstance(part, bytes):
+            yield part
+        else:
+            yield from map(pybase64.b64encode, part.slices(_SLICE))
 
 
 def _breaks_off(fault: Fault, size: int) -> bool:
@@ -49,7 +48,15 @@ def _breaks_off(fault: Fault, size: int) -> bool:
     return not fault.whole_request and not (fault.kind is FaultKind.RESET_DURING and fault.at >= size)
 
 
-_NO_ANSWER: Final = frozenset({FaultKind.STALL, FaultKind.RESET_AFTER, FaultKind.RESET_DURING})
+async def _pass_time(seconds: float, due: float, delivery: Delivery) -> None:
+    """Let time pass, but no more than until a deadline. Raises `DeliveryFailed` there."""
+    left = due - anyio.current_time()
+    await anyio.sleep(max(0.0, min(seconds, left)))
+    if seconds > left:
+        raise DeliveryFailed(delivery, _CAUSES[FaultKind.STALL])
+
+
+_NO_ANSWER: Final = frozenset({FaultKind.RESET_AFTER, FaultKind.RESET_DURING})
 _CAUSES: Final[Mapping[FaultKind, str]] = {
     FaultKind.REFUSE: "connection refused",
     FaultKind.RESET_BEFORE: "connection reset before the body",
@@ -77,8 +84,8 @@ class _SimulatedDownload:
 
 
 @frozen(kw_only=True)
-class TransportStatistics:
-    """What a transport has carried."""
+class SimulatedTransportStatistics:
+    """What a simulated transport has carried."""
 
     exchanges: int
     """Requests and downloads that began."""
@@ -92,7 +99,8 @@ class SimulatedTransport:
 
     Args:
         simulator: the service. Several transports may share it.
-        timeout: seconds after which an answer that never comes is given up.
+        timeout: seconds after which an answer that never comes is given up, where the request has no earlier
+            deadline of its own.
     """
 
     simulator: Simulator
@@ -119,10 +127,11 @@ class SimulatedTransport:
             path=request.path,
             query=dict(request.query),
             headers={"authorization": f"Bearer {api_key.reveal()}", "accept": "application/json"},
-            body=_body(request),
+            body=b"".join(_text_of(request.body or ())),
             origin=self.origin,
         )
-        reply, cut = await self._carry(exchange, on_handover if request.method == "POST" else None)
+        timeout = self.timeout if request.timeout is None else min(request.timeout, self.timeout)
+        reply, cut = await self._carry(exchange, on_handover, timeout)
         content = reply.content()
         if cut is not None:
             raise DeliveryFailed(
@@ -141,44 +150,44 @@ class SimulatedTransport:
         exchange = Exchange(
             method="GET", path=unquote(parts.path), query=decode_query(parts.query), origin=self.origin
         )
-        reply, cut = await self._carry(exchange, None)
+        reply, cut = await self._carry(exchange, None, self.timeout)
         content = reply.content()
         headers = {**reply.all_headers(), "content-length": str(len(content))}
         yield _SimulatedDownload(status=reply.status, headers=headers, content=content, ends_at=cut)
 
     async def _carry(
-        self, exchange: Exchange, on_handover: Callable[[], None] | None
+        self, exchange: Exchange, on_handover: Callable[[], None] | None, seconds: float
     ) -> tuple[Reply, int | None]:
         """Bring a request there and the answer back; with the byte at which the answer is cut."""
+        due, buys = anyio.current_time() + seconds, exchange.method == "POST"
         visit = self.simulator.begin(exchange.method, exchange.path)
         self._exchanges += 1
         self._faults += visit.fault is not None
-        await anyio.sleep(self.simulator.latency("there", visit.kind.value, visit.number))
+        latency = self.simulator.latency("there", visit.kind.value, visit.number)
+        await _pass_time(latency, due, Delivery.NOT_SENT if buys else Delivery.UNKNOWN)
         if visit.fault is not None and _breaks_off(visit.fault, len(exchange.body)):
             self.simulator.broken(visit, exchange.path, self.now())
             raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES[visit.fault.kind])
-        if on_handover is not None:
-            on_handover()
+        if buys:
+            due = anyio.current_time() + seconds
+            if on_handover is not None:
+                on_handover()
         reply = self.simulator.receive(exchange, self.now(), visit)
-        return reply, await self._come_back(visit)
+        return reply, await self._come_back(visit, due)
 
-    async def _come_back(self, visit: Visit) -> int | None:
+    async def _come_back(self, visit: Visit, due: float) -> int | None:
         fault = visit.fault
-        await anyio.sleep(self.simulator.latency("back", visit.kind.value, visit.number))
+        latency = self.simulator.latency("back", visit.kind.value, visit.number)
+        await _pass_time(latency, due, Delivery.UNKNOWN)
         if fault is None:
             return None
         if fault.kind is FaultKind.STALL:
-            await anyio.sleep(self.timeout)
+            await _pass_time(math.inf, due, Delivery.UNKNOWN)
         if fault.kind in _NO_ANSWER:
             raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES[fault.kind])
         if fault.kind is FaultKind.SLOW:
-            await self._wait_slowly(fault.seconds)
+            await _pass_time(fault.seconds, due, Delivery.UNKNOWN)
         return fault.at if fault.kind is FaultKind.TRUNCATE else None
-
-    async def _wait_slowly(self, seconds: float) -> None:
-        await anyio.sleep(min(seconds, self.timeout))
-        if seconds >= self.timeout:
-            raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES[FaultKind.STALL])
 
     async def deliver_webhooks(self, receiver: WebhookReceiver) -> None:
         """Hand every event to a receiver as it becomes due, for ever: start this in a task group of yours.
@@ -196,8 +205,8 @@ class SimulatedTransport:
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    def statistics(self) -> TransportStatistics:
-        return TransportStatistics(exchanges=self._exchanges, faults=self._faults)
+    def statistics(self) -> SimulatedTransportStatistics:
+        return SimulatedTransportStatistics(exchanges=self._exchanges, faults=self._faults)
 
     def __repr__(self) -> str:
         return f"<SimulatedTransport {self._exchanges} exchanges, {self._faults} faults>"

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 import msgspec
 from attrs import field, frozen
 
-from novita_async.testing.pictures import Painting
+from novita_async.testing.painting import Painting
+from novita_async.testing.pictures import render
 
 JSONObject = dict[str, Any]
 """A decoded JSON object, whatever is in it."""
@@ -54,7 +55,7 @@ class Reply:
 
     def content(self) -> bytes:
         """The body, painted now where it has to be."""
-        return self.body if self.painting is None else self.painting.render()
+        return self.body if self.painting is None else render(self.painting)
 
     def all_headers(self) -> dict[str, str]:
         return {"content-type": self.content_type, **self.headers}

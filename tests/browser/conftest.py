@@ -5,11 +5,11 @@ import shutil
 import tempfile
 
 import pytest
-from report_rows import batch
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 from novita_async.cli._report import write_report
+from tests.helpers.report_rows import batch
 
 os.environ |= {"SE_OFFLINE": "true", "SE_AVOID_STATS": "true"}
 

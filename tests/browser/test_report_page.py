@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from conftest import resize
-from report_rows import WICKED
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from tests.browser.conftest import resize
+from tests.helpers.report_rows import WICKED
 
 COUNT = 5000
 

@@ -329,8 +329,8 @@ def _found(name: str) -> ModuleType | None:
         return None
 
 
-_FILE: Final = _found("novita_async._journal._file")
-_STORE: Final = _found("novita_async._journal._store")
+_FILE: Final = _found("novita_async._journal.file")
+_STORE: Final = _found("novita_async._journal.rows")
 
 
 def _journal(_: "World") -> Iterator[Change]:

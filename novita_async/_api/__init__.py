@@ -1,0 +1,1 @@
+"""The API without the network: JSON, and what its answers mean."""

@@ -1,0 +1,624 @@
+"""Values from and to JSON.
+
+Requests are read strictly: every fault is found, each with the path of the JSON that holds it, by asking the
+same rules that guard construction. Answers are read leniently: what looks like the service's own
+serialisation of 64-bit numbers as strings, of unset objects as null and of unset text as "" is taken as what
+it means, unknown fields are passed over, and an odd value becomes None rather than an error.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
+
+import attrs
+import msgspec
+import pybase64
+from attrs import Attribute, frozen
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, override
+
+from novita_async._http import BodyPart
+from novita_async.errors import Fault, InvalidRequest
+from novita_async.models import _rules as rules
+from novita_async.models.catalogue import ModelRecord
+from novita_async.models.choices import Sampler
+from novita_async.models.images import ImageSource, why_refused
+from novita_async.models.requests import AnyTask, Extra, Request, kinds
+from novita_async.models.results import Artifact, Image, NsfwDetection
+from novita_async.tasks import Task
+
+T = TypeVar("T")
+
+_WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
+_APART: Final = ("extra", "extra_fields")
+"""Fields of a request that stand elsewhere in its JSON."""
+
+
+class Unreadable(ValueError):
+    """Text that is not JSON. Internal: the protocol translates it."""
+
+
+def parse(text: bytes | str) -> Any:
+    """Read JSON. Raises `Unreadable`."""
+    try:
+        return _decode(text)
+    except _UNREADABLE as error:
+        raise Unreadable(str(error)) from error
+
+
+def parse_leniently(text: bytes) -> Any:
+    """Read the JSON of an answer, if not strictly, then leniently. Raises `Unreadable`.
+
+    Other parsers write and take NaN and infinite numbers, halves of surrogate pairs, control characters in
+    texts, bytes that are no UTF-8, and more after the end. A number that is none becomes None, and what is no
+    character becomes U+FFFD: such a value spoils nothing else.
+    """
+    try:
+        return _decode(text)
+    except _UNREADABLE:
+        pass
+    try:
+        value, _ = _lenient_json.raw_decode(text.decode(json.detect_encoding(text), "replace").lstrip())
+        return _whole_characters(value) if _HALVES.search(text) else value
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(str(error)) from error
+
+
+def _number_or_none(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _int_or_none(text: str) -> int | None:
+    return int(text) if len(text) <= _LONGEST_INT else None
+
+
+def _whole_characters(value: Any) -> Any:
+    """Put U+FFFD in the place of halves of surrogate pairs, which cannot be written anywhere."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, dict):
+        named = cast("dict[str, Any]", value)
+        return {_whole_characters(name): _whole_characters(item) for name, item in named.items()}
+    return value
+
+
+_decode: Final = msgspec.json.Decoder().decode
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+_LONGEST_INT: Final = 4000
+"""Digits of an integer; Python reads no more than 4,300."""
+_HALVES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_lenient_json: Final = json.JSONDecoder(
+    parse_constant=lambda _: None, parse_float=_number_or_none, parse_int=_int_or_none, strict=False
+)
+
+
+# --- Requests to JSON ---------------------------------------------------------------------------------------
+
+_MARK: Final = b"\x00"
+"""Stands for a picture's base64 in encoded JSON, where a real NUL is always escaped."""
+
+
+def _to_wire(value: Any) -> dict[str, Any]:
+    """One attrs value as a JSON object: unset fields left out, pictures left as they are."""
+    wire: dict[str, Any] = {}
+    for name, wire_name in _wire_names(value.__class__):
+        item = getattr(value, name)
+        if item.__class__ in _PLAIN:
+            wire[wire_name] = item
+        elif item is not None and item != ():
+            wire[wire_name] = _converter.unstructure(item)
+    return wire
+
+
+_PLAIN: Final = frozenset({str, int, float, bool, Sampler})
+"""What JSON takes as it is; fields have been checked."""
+
+
+@cache
+def _wire_names(cls: type) -> tuple[tuple[str, str], ...]:
+    attributes: Iterable[Attribute[Any]] = attrs.fields(cls)
+    return tuple((each.name, wire_name(each)) for each in attributes if each.name not in _APART)
+
+
+def wire_name(attribute: "Attribute[Any]") -> str:
+    """What the wire calls a field: as its metadata say under `wire`, or as it is called here."""
+    named = attribute.metadata.get("wire") or _WIRE_NAMES.get(attribute.name)
+    return str(named or attribute.name)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return value
+
+
+class _Hole:
+    """A picture in a JSON object. Not an attrs class, because msgspec would write that as an object."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+
+
+def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyPart, ...]:
+    """The body of a submission as JSON text with pictures between its pieces.
+
+    A callback URL takes the place of the request's webhook, where its body has a place for one.
+    """
+    pictures: list[ImageSource] = []
+
+    def leave_hole(value: Any) -> msgspec.Raw:
+        if not isinstance(value, _Hole):
+            raise NotImplementedError(f"{rules.shown(value)} cannot be written as JSON")
+        pictures.append(value.source)
+        return msgspec.Raw(b'"' + _MARK + b'"')
+
+    try:
+        document = request.document(_converter.unstructure, callback_url)
+        head, *tails = msgspec.json.encode(document, enc_hook=leave_hole).split(_MARK)
+    except (TypeError, NotImplementedError, ValueError, RecursionError) as error:
+        raise InvalidRequest(faults=(Fault(type(request).__name__, str(error)),)) from error
+    pieces = (part for pair in zip(pictures, tails, strict=True) for part in pair)
+    return (head, *pieces)
+
+
+def request_to_json(request: Request) -> str:
+    """Write a request as the JSON text that is sent, pictures included.
+
+    Blocks while pictures are read; sending does not come this way.
+    """
+    return b"".join(
+        pybase64.b64encode(part.read()) if isinstance(part, ImageSource) else part
+        for part in body_parts(request)
+    ).decode()
+
+
+# --- Requests from JSON -------------------------------------------------------------------------------------
+
+
+@frozen
+class _Field:
+    """How one field of a request is read."""
+
+    attribute: "Attribute[Any]"
+    wire_name: str
+    part: type | None
+    """The attrs class of a nested object, or of a list's items."""
+    many: bool
+
+
+@cache
+def _fields(cls: type) -> tuple[_Field, ...]:
+    attrs.resolve_types(cls)
+    return tuple(_field(attribute) for attribute in attrs.fields(cls) if attribute.name not in _APART)
+
+
+def _field(attribute: "Attribute[Any]") -> _Field:
+    kinds = (
+        attribute.type,
+        *get_args(attribute.type),
+    )  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
+    parts = [kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)]
+    return _Field(
+        attribute,
+        wire_name(attribute),
+        parts[0] if parts else None,
+        get_origin(attribute.type) is tuple,
+    )
+
+
+_FAULTY: Final = object()
+
+
+@frozen
+class _Reader:
+    """Reads one JSON document and gathers its faults."""
+
+    faults: list[Fault]
+    allow_unknown: bool
+
+    def blame(self, path: str, message: str) -> Any:
+        self.faults.append(Fault(path, message))
+        return _FAULTY
+
+    def document(self, raw: Any, cls: type[Request]) -> Any:
+        if not isinstance(raw, Mapping):
+            return self.blame("the document", f"{rules.shown(raw)} is not a JSON object")
+        document = dict(cast("Mapping[str, Any]", raw))
+        extra = document.pop("extra", None) if cls.takes_extra else None
+        given: dict[str, Any] = {} if extra is None else {"extra": self.object(extra, Extra, "extra")}
+        if not cls.wrapped:
+            return self.object(document, cls, "", given)
+        self.unknown(document, ("extra", "request"), "", allowed=False)
+        if "request" not in document:
+            return self.blame("request", "is missing: the fields of the request go inside it")
+        return self.object(document["request"], cls, "request", given)
+
+    def object(self, raw: Any, cls: type, path: str, given: Mapping[str, Any] = {}) -> Any:
+        """Read an attrs class; `given` are values of fields that stand elsewhere."""
+        if not isinstance(raw, Mapping):
+            return self.blame(path, f"{rules.shown(raw)} is not a JSON object")
+        source = cast("Mapping[str, Any]", raw)
+        before = len(self.faults)
+        names = [field.wire_name for field in _fields(cls)]
+        keeps_unknown = self.allow_unknown and "extra_fields" in attrs.fields_dict(cls)
+        within = f"{path}." if path else ""
+        unknown = self.unknown(source, names, within, allowed=keeps_unknown)
+        values = {**given, **self.values(source, cls, within)}
+        if unknown:
+            values["extra_fields"] = unknown
+        self.ask_rules(cls, values, within)
+        return cls(**values) if len(self.faults) == before and _FAULTY not in values.values() else _FAULTY
+
+    def values(self, source: Mapping[str, Any], cls: type, within: str) -> dict[str, Any]:
+        read: dict[str, Any] = {}
+        for field in _fields(cls):
+            place = f"{within}{field.wire_name}"
+            if source.get(field.wire_name) is not None:
+                read[field.attribute.name] = self.value(source[field.wire_name], field, place)
+            elif field.attribute.default is attrs.NOTHING:
+                self.blame(place, "is missing")
+        return read
+
+    def value(self, raw: Any, field: _Field, path: str) -> Any:
+        if field.part is None:
+            return raw
+        read = self.picture if field.part is ImageSource else self.object
+        if not field.many:
+            return read(raw, field.part, path)
+        if not isinstance(raw, list | tuple):
+            return self.blame(path, f"{rules.shown(raw)} is not a list")
+        listed = cast("Sequence[Any]", raw)
+        items = tuple(read(item, field.part, f"{path}[{i}]") for i, item in enumerate(listed))
+        if _FAULTY not in items:
+            return items
+        if message := rules.explain_count(field.attribute, items):
+            self.blame(path, message)
+        return _FAULTY
+
+    def picture(self, raw: Any, _: type, path: str) -> Any:
+        if isinstance(raw, ImageSource):
+            return raw
+        if not isinstance(raw, str):
+            return self.blame(path, f"{rules.shown(raw)} is not base64 text")
+        try:
+            return ImageSource.from_base64(raw)
+        except InvalidRequest as refusal:
+            return self.blame(path, why_refused(refusal))
+
+    def ask_rules(self, cls: type, values: Mapping[str, Any], within: str) -> None:
+        """Ask the rules of all fields, of those too that are not given: some follow from others."""
+        known = {
+            field.attribute.name: values.get(field.attribute.name, _default(field)) for field in _fields(cls)
+        }
+        instance = SimpleNamespace(**known)
+        for field in _fields(cls):
+            value = known[field.attribute.name]
+            if value is not _FAULTY and (message := rules.explain(field.attribute, instance, value)):
+                self.blame(f"{within}{field.wire_name}", message)
+
+    def unknown(
+        self, source: Mapping[str, Any], names: Sequence[str], path: str, *, allowed: bool
+    ) -> dict[str, Any]:
+        left = {str(name): value for name, value in source.items() if name not in names}
+        for name in () if allowed else left:
+            label = name if name.isidentifier() else rules.shown(name)
+            self.blame(f"{path}{label}", f"no such field{_suggestion(name, names)}")
+        return left
+
+
+def _default(field: _Field) -> Any:
+    """What a field is when it is not given; where it must be, that fault was reported."""
+    attribute = field.attribute
+    if attribute.default is attrs.NOTHING:
+        return _FAULTY
+    convert = cast("Callable[[Any], Any] | None", attribute.converter)
+    return convert(attribute.default) if convert else attribute.default
+
+
+def _suggestion(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown: bool = False) -> Request:
+    """Read a request from parsed JSON, in which pictures are base64 text or `ImageSource`s.
+
+    Raises:
+        InvalidRequest: names every fault by its path.
+    """
+    if endpoint.startswith("/"):
+        return AnyTask(path=endpoint, body=document)
+    known = kinds()
+    if endpoint not in known:
+        raise InvalidRequest(
+            faults=(Fault("endpoint", f"{endpoint!r} is none of {', '.join(known)}, nor a path"),)
+        )
+    reader = _Reader([], allow_unknown)
+    request = reader.document(document, known[endpoint])
+    if reader.faults:
+        raise InvalidRequest(faults=tuple(reader.faults))
+    return cast("Request", request)
+
+
+def request_from_json(
+    text: bytes | str, endpoint: str = "img2img", *, allow_unknown: bool = False
+) -> Request:
+    """Read a request from the JSON text that would be sent.
+
+    Args:
+        text: `{"extra": …, "request": …}`, pictures as base64.
+        endpoint: The kind, such as `img2img`, or a path, which makes an `AnyTask`.
+        allow_unknown: Put fields of `request` that this library does not know into `extra_fields`, instead of
+            refusing them. Unknown fields elsewhere have no place to be kept and are refused.
+
+    Raises:
+        InvalidRequest: names every fault by its path, such as `request.loras[0].strength`.
+    """
+    try:
+        document = parse(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+    except (Unreadable, UnicodeError) as error:
+        raise InvalidRequest(faults=(Fault("the document", f"is not JSON: {error}"),)) from error
+    return request_from_wire(document, endpoint, allow_unknown=allow_unknown)
+
+
+# --- Answers ------------------------------------------------------------------------------------------------
+#
+# The usual form of a value is looked for first, by its exact class: a finished task has a hundred values.
+# What the converter calls directly takes the kind that it asks for, which saves a call.
+
+
+_USUAL: Final = 1 << 63
+_DIGITS: Final = 19
+
+
+def as_int(value: Any, _kind: object = None) -> int | None:
+    """Take 3600, "3600" and 3600.0 as the same; anything else as None."""
+    if value.__class__ is int and -_USUAL < value < _USUAL:
+        return value
+    if value.__class__ is str and len(value) < _DIGITS and value.isdecimal():
+        return int(value)
+    number = as_float(value)
+    if number is None:
+        return None
+    exact = isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
+    return int(value if exact else number)  # a float rounds what is above 2**53
+
+
+def as_float(value: Any, _kind: object = None) -> float | None:
+    """Take numbers and numbers in strings; anything else as None."""
+    if value.__class__ is float and -math.inf < value < math.inf:
+        return value
+    if value.__class__ is int and -_USUAL < value < _USUAL:
+        return float(value)
+    if value is None or value == "":
+        return None
+    if value.__class__ is not str and (isinstance(value, bool) or not isinstance(value, int | float | str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_bool(value: Any) -> bool | None:
+    """Take booleans, 0 and 1, and "true" and "false"; anything else as None."""
+    if value is True or value is False:
+        return value
+    return _BOOLEANS.get(value.lower() if isinstance(value, str) else value) if _simple(value) else None
+
+
+_BOOLEANS: Final[Mapping[Any, bool]] = {
+    True: True,
+    False: False,
+    "true": True,
+    "false": False,
+    "1": True,
+    "0": False,
+}
+
+
+def as_text(value: Any, _kind: object = None) -> str:
+    """Take text, and numbers as they print; anything else as ""."""
+    if value.__class__ is str:
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def as_object(value: Any) -> Mapping[str, Any]:
+    """Take objects; anything else as empty."""
+    if value.__class__ is dict:
+        return cast("dict[str, Any]", value)
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Take lists; anything else as empty."""
+    return list(cast("Sequence[Any]", value)) if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(item for item in as_list(value) if isinstance(item, str))
+
+
+def _simple(value: Any) -> bool:
+    return isinstance(value, bool | int | str)
+
+
+_converter: Final = Converter(detailed_validation=False)
+"""The one converter."""
+
+
+Read = Callable[[Any], Any]
+
+
+def _lenient(kind: Any, read: Read) -> None:
+    _converter.register_structure_hook(kind, lambda value, _: read(value))
+
+
+def _lenient_class(cls: type, **names: str) -> None:
+    """Let a class be read leniently."""
+    overrides = cast("Any", {name: override(rename=wire) for name, wire in names.items()})
+    build = cast("Any", make_dict_structure_fn(cls, _converter, **overrides))
+    _lenient(cls, lambda value: build(as_object(value), cls))
+
+
+def _truth(value: Any, _: object = None) -> bool:
+    return value is True or (value is not False and bool(as_bool(value)))
+
+
+_converter.register_structure_hook(str, as_text)
+_converter.register_structure_hook(int | None, as_int)
+_converter.register_structure_hook(float | None, as_float)
+_converter.register_structure_hook(bool, _truth)
+_lenient(bool | None, as_bool)
+_converter.register_structure_hook_func(lambda cls: cls == tuple[str, ...], lambda value, _: _texts(value))
+
+
+# A finished task has eight pictures, so what reads them is written out: a generated reader takes half as long
+# again.
+
+
+def _read_nsfw(value: Any, _: object = None) -> NsfwDetection | None:
+    found = as_object(value)
+    if not found:
+        return None
+    return NsfwDetection(checked=_truth(found.get("valid")), confidence=as_float(found.get("confidence")))
+
+
+def _read_image(value: Any, _: object = None, *, task: Task | None = None) -> Image:
+    found = (value if value.__class__ is dict else as_object(value)).get
+    url: Any = found("image_url")
+    kind: Any = found("image_type")
+    nsfw: Any = found("nsfw_detection_result")
+    return Image(
+        url=url if url.__class__ is str else as_text(url),
+        url_ttl=as_int(found("image_url_ttl")),
+        type=(kind if kind.__class__ is str else as_text(kind)) or None,
+        nsfw=_read_nsfw(nsfw) if nsfw else None,
+        task=task,
+    )
+
+
+_converter.register_structure_hook(NsfwDetection | None, _read_nsfw)
+_converter.register_structure_hook(Image, _read_image)
+_lenient_class(ModelRecord, available="status")
+_converter.register_unstructure_hook_func(attrs.has, _to_wire)
+_converter.register_unstructure_hook_func(lambda cls: cls is ImageSource, _Hole)
+_converter.register_unstructure_hook(float, _finite)
+
+
+def structure(value: Any, cls: type[T]) -> T:
+    """Read one part of an answer."""
+    return _converter.structure(value, cls)
+
+
+def model_record(value: Mapping[str, Any]) -> ModelRecord:
+    """Read one record of the model listing, whose type is an object there."""
+    kind = value.get("type")
+    return structure({**value, "type": as_object(kind).get("name") or kind}, ModelRecord)
+
+
+def images(value: Any, task: Task | None = None) -> tuple[Image, ...]:
+    """Read the pictures of a task's result; those without a URL are passed over.
+
+    Where all are of the usual form, they are checked by msgspec, at half the price.
+    """
+    if value.__class__ is not list:
+        return ()
+    try:
+        usual = msgspec.convert(value, list[_UsualImage], strict=False)
+    except msgspec.ValidationError:
+        return tuple([image for item in value if (image := _read_image(item, task=task)).url])
+    return tuple([_usual_image(image, task) for image in usual if image.image_url])
+
+
+class _UsualNsfw(msgspec.Struct, gc=False):
+    valid: bool
+    confidence: float
+
+
+class _UsualImage(msgspec.Struct, gc=False):
+    image_url: str
+    image_url_ttl: int | None = None
+    image_type: str | None = None
+    nsfw_detection_result: _UsualNsfw | None = None
+
+
+def _usual_image(image: _UsualImage, task: Task | None) -> Image:
+    found = image.nsfw_detection_result
+    return Image(
+        url=image.image_url,
+        url_ttl=image.image_url_ttl,
+        type=image.image_type or None,
+        nsfw=NsfwDetection(checked=found.valid, confidence=found.confidence) if found else None,
+        task=task,
+    )
+
+
+def artifacts(value: Any, kind: str, task: Task | None = None) -> tuple[Artifact, ...]:
+    """Read the files of one kind (`video`, `audio`)."""
+    if not value:
+        return ()
+    read = (
+        Artifact(
+            url=as_text(item.get(f"{kind}_url")),
+            url_ttl=as_int(item.get(f"{kind}_url_ttl")),
+            type=as_text(item.get(f"{kind}_type")) or None,
+            task=task,
+        )
+        for item in map(as_object, as_list(value))
+    )
+    return tuple(artifact for artifact in read if artifact.url)
+
+
+class _PeekId(msgspec.Struct, gc=False):
+    task_id: str = ""
+
+
+_peek_id: Final = msgspec.json.Decoder(_PeekId)
+
+
+def peek_task_id(text: bytes) -> str:
+    """Read only the id of a new task. Empty where the answer is not of the usual form: read it whole."""
+    try:
+        return _peek_id.decode(text).task_id
+    except _UNREADABLE:
+        return ""
+
+
+class PeekTask(msgspec.Struct, gc=False):
+    """The part of a poll's answer that tells whether to read the rest."""
+
+    status: str = ""
+    progress_percent: float | None = None
+    eta: float | None = None
+    task_id: str | None = None
+
+
+class _Peek(msgspec.Struct, gc=False):
+    task: PeekTask
+
+
+_peek: Final = msgspec.json.Decoder(_Peek)
+
+
+def peek(text: bytes) -> PeekTask | None:
+    """Read only the task's status, progress and eta, which costs a quarter of a whole decode.
+
+    Returns None where the answer is not of the usual form, so that it has to be read whole.
+    """
+    try:
+        return _peek.decode(text).task
+    except _UNREADABLE:
+        return None

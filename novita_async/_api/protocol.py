@@ -1,0 +1,402 @@
+"""The API without the network: requests to HTTP, HTTP to tasks, snapshots and errors.
+
+`reasons` says what a refusal means. One question is answered for a submission alone, which is a purchase: a
+broken answer leaves open whether it was bought. An id that can be read is read, however odd the rest is.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, cast
+
+from attrs import frozen
+
+from novita_async._api import codec
+from novita_async._api.reasons import (
+    LEGACY_CODES,
+    REASONS,
+    TASK_FAILED,
+    Meaning,
+    meaning_for_task,
+    meaning_of,
+    unreached,
+)
+from novita_async._http import HTTPRequest, HTTPResponse
+from novita_async._policy.retrying import Failure
+from novita_async.errors import (
+    APIError,
+    BadRequest,
+    EndpointNotFound,
+    MalformedAnswer,
+    NotSent,
+    NovitaError,
+    RateLimited,
+    ServerError,
+    SubmissionUncertain,
+    TaskFailed,
+    redacted,
+)
+from novita_async.models.accounts import Balance
+from novita_async.models.catalogue import ModelRecord
+from novita_async.models.choices import TaskStatus
+from novita_async.models.endpoints import Endpoints
+from novita_async.models.requests import Request
+from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
+from novita_async.tasks import Task
+
+SUBMIT_TIMEOUT: Final = 120.0
+"""Seconds for the answer to a purchase: long, because giving up leaves it uncertain."""
+QUESTION_TIMEOUT: Final = 30.0
+"""Seconds for the answer to a question, which costs nothing to ask again."""
+_SHOWN: Final = 2048
+
+_ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerError, MalformedAnswer)
+"""Errors whose usual advice is about sending again, which is no advice where a task is paid."""
+
+
+# --- Submissions --------------------------------------------------------------------------------------------
+
+
+def submission(request: Request, endpoints: Endpoints, callback_url: str | None = None) -> HTTPRequest:
+    """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written as JSON."""
+    body = codec.body_parts(request, callback_url)
+    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body, timeout=SUBMIT_TIMEOUT)
+
+
+def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
+    """Read the new task's id.
+
+    Raises:
+        APIError: a definite no (a reason or a code that says so, or a 4xx): nothing was bought.
+        NotSent: the service was not reached, or answered before the request was whole: nothing was bought.
+        SubmissionUncertain: anything else.
+    """
+    good = _is_good(response)
+    usual = codec.peek_task_id(response.body) if good and not response.early else ""
+    if usual:
+        return usual
+    body = _object(response)
+    task_id = (_task_id(body) or _id_in_shards(response.body)) if good else ""
+    if task_id and not response.early:
+        return task_id
+    reason, code = _reason(body), codec.as_int(body.get("code"))
+    meaning = meaning_of(response.status, reason)
+    legacy = LEGACY_CODES.get(code or 0) if good else None
+    if unreached(response.status, response.body) and reason not in REASONS:
+        cause = f"the gateway answered {response.status}: the service could not be reached"
+        raise NotSent(cause=cause, status=response.status, reason=reason)
+    if not task_id and meaning.bought == "no":
+        raise refusal(response, endpoint=endpoint)
+    if not task_id and legacy:
+        raise _refused(legacy, response, body, reason=f"code {code}")
+    if response.early:  # half a request buys nothing; a redirect, which is not followed, would come again
+        seen = "an answer came before it was asked for" if task_id else _seen(response)
+        raise NotSent(cause=seen, status=response.status, retryable=not 300 <= response.status < 400)
+    raise SubmissionUncertain(
+        cause=_seen(response), endpoint=endpoint, images=images, status=response.status, reason=reason
+    )
+
+
+def failed_purchase(status: int, error: NovitaError, retry_after: float | None = None) -> Failure:
+    """Tell the retry policy what it needs to know of a refused, or uncertain, purchase."""
+    uncertain = isinstance(error, SubmissionUncertain)
+    passes = meaning_of(status, error.reason).passes if uncertain else error.retryable
+    return Failure(perhaps_bought=uncertain, passes=passes, retry_after=retry_after)
+
+
+def is_plain(status: int) -> bool:
+    """Whether a status says enough of what became of a purchase where the rest of its answer broke off."""
+    return 300 <= status < 500 or unreached(status, b"")
+
+
+def _task_id(body: Mapping[str, Any]) -> str:
+    enveloped = codec.as_object(body.get("data")).get("task_id")
+    return codec.as_text(body.get("task_id")) or codec.as_text(enveloped)
+
+
+def _id_in_shards(text: bytes) -> str:
+    """The id in what is no JSON even leniently, where that is whole: it is paid."""
+    found = _ID.search(text) if text.lstrip().startswith(b"{") and _object_of(text) is None else None
+    return found[1].decode() if found else ""
+
+
+_ID: Final = re.compile(rb'"task_id"\s*:\s*"([\w.:-]{1,256})"\s*[,}\]]')
+
+
+def _seen(response: HTTPResponse) -> str:
+    """An answer that is neither yes nor no, in words."""
+    location = response.headers.get("location")
+    if location:
+        place = location.partition("?")[0]
+        return f"answered {response.status}, a redirect to {place}; set base_url to where the API is"
+    return f"answered {response.status} with {_excerpt(response)!r}"
+
+
+# --- Polls --------------------------------------------------------------------------------------------------
+
+
+def poll(task_id: str, endpoints: Endpoints) -> HTTPRequest:
+    """Ask how a task is doing."""
+    query = (("task_id", task_id),)
+    return HTTPRequest(method="GET", path=endpoints.task_result, query=query, timeout=QUESTION_TIMEOUT)
+
+
+_SUCCESS: Final = TaskStatus.SUCCEED.encode()
+
+
+def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
+    """Read what a poll saw.
+
+    Raises:
+        TaskFailed: the service reports a failed task as an HTTP error.
+        APIError: the poll was refused.
+        MalformedAnswer: no status in it.
+    """
+    if _is_good(response) and _SUCCESS not in response.body:
+        seen = codec.peek(response.body)
+        if seen is not None and (status := seen.status) and state_of(status) == "running":
+            _check_task(seen.task_id, response, task)
+            return Snapshot(task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta)
+    return _snapshot(read_object(response, task=task), response, task)
+
+
+def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Snapshot:
+    about = codec.as_object(body.get("task"))
+    status = codec.as_text(about.get("status"))
+    _check_task(about.get("task_id"), response, task)
+    if not status:
+        raise _incomplete("the answer has no status", response, task)
+    return Snapshot(
+        task=task,
+        status=status,
+        progress_percent=codec.as_float(about.get("progress_percent")),
+        eta=codec.as_float(about.get("eta")),
+        explanation=codec.as_text(about.get("reason")),
+        result=result(body, task) if state_of(status) == "succeeded" else None,
+    )
+
+
+def _check_task(named: object, response: HTTPResponse, task: Task) -> None:
+    """Refuse an answer about another task: a connection or a cache has mixed answers up. That passes."""
+    if isinstance(named, str) and named and named != task.task_id:
+        raise _incomplete(f"the answer is about another task ({named})", response, task)
+
+
+def result(body: Mapping[str, Any], task: Task) -> ImageResult:
+    """Read what a finished task carries, from a poll or from a webhook's payload."""
+    extra = codec.as_object(body.get("extra"))
+    debug = codec.as_object(extra.get("debug_info"))
+    return ImageResult(
+        task=task,
+        images=codec.images(body.get("images"), task),
+        videos=codec.artifacts(body.get("videos"), "video", task),
+        audios=codec.artifacts(body.get("audios"), "audio", task),
+        seed=codec.as_int(extra.get("seed")),
+        task_type=codec.as_text(codec.as_object(body.get("task")).get("task_type")) or None,
+        timings=_timings(debug) if debug else _NO_TIMINGS,
+        request_info=codec.as_text(debug.get("request_info")) or None,
+        extra=extra,
+    )
+
+
+_NO_TIMINGS: Final = Timings()
+
+
+def _timings(debug: Mapping[str, Any]) -> Timings:
+    return Timings(
+        submit_time=_time(debug.get("submit_time_ms")),
+        execute_time=_time(debug.get("execute_time_ms")),
+        complete_time=_time(debug.get("complete_time_ms")),
+    )
+
+
+def _time(milliseconds: Any) -> datetime | None:
+    number = codec.as_float(milliseconds)  # "" and 0 mean: not yet
+    try:
+        return datetime.fromtimestamp(number / 1000, UTC) if number else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+# --- Events -------------------------------------------------------------------------------------------------
+
+_EVENT: Final = "ASYNC_TASK_RESULT"
+_LONGEST_ID: Final = 256
+
+
+def read_event(body: bytes) -> str | None:
+    """Read which task an event is about, whatever it says of it. None: it is about none."""
+    event = _object_of(body) or {}
+    if event.get("event_type", _EVENT) != _EVENT:
+        return None
+    task_id = codec.as_text(codec.as_object(codec.as_object(event.get("payload")).get("task")).get("task_id"))
+    return task_id if 0 < len(task_id) <= _LONGEST_ID else None
+
+
+# --- Listings -----------------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class ModelPage:
+    """One page of the model listing."""
+
+    records: tuple[ModelRecord, ...]
+    next_cursor: str | None
+
+
+def models(filters: Mapping[str, str], cursor: str | None, limit: int, endpoints: Endpoints) -> HTTPRequest:
+    """Ask for a page of the model listing; `cursor` is that of the page before."""
+    page = {"pagination.limit": str(limit)} | ({"pagination.cursor": cursor} if cursor else {})
+    query = {f"filter.{name}": value for name, value in filters.items()} | page
+    return HTTPRequest(
+        method="GET", path=endpoints.models, query=tuple(query.items()), timeout=QUESTION_TIMEOUT
+    )
+
+
+def read_models(response: HTTPResponse) -> ModelPage:
+    """Read a page of the model listing."""
+    body = read_object(response)
+    if "models" not in body and _reason(body):
+        raise _incomplete("the answer lists no models", response)
+    listed = [record for item in codec.as_list(body.get("models")) if (record := codec.as_object(item))]
+    cursor = codec.as_text(codec.as_object(body.get("pagination")).get("next_cursor"))
+    return ModelPage(records=tuple(map(codec.model_record, listed)), next_cursor=cursor or None)
+
+
+def balance(endpoints: Endpoints) -> HTTPRequest:
+    """Ask what is left to spend."""
+    return HTTPRequest(method="GET", path=endpoints.balance, timeout=QUESTION_TIMEOUT)
+
+
+def read_balance(response: HTTPResponse) -> Balance:
+    """Read what is left to spend."""
+    body = read_object(response)
+    available = _dollars(body.get("availableBalance"))
+    if available is None:
+        raise _incomplete("the answer has no balance", response)
+    return Balance(
+        available=available,
+        cash=_dollars(body.get("cashBalance")),
+        credit_limit=_dollars(body.get("creditLimit")),
+        pending_charges=_dollars(body.get("pendingCharges")),
+        outstanding_invoices=_dollars(body.get("outstandingInvoices")),
+    )
+
+
+def _dollars(value: Any) -> Decimal | None:
+    units = codec.as_int(value)
+    return None if units is None else Balance.dollars(units)
+
+
+# --- Refusals -----------------------------------------------------------------------------------------------
+
+
+def read_object(response: HTTPResponse, task: Task | None = None) -> Mapping[str, Any]:
+    """Read the JSON object of a good answer; raise what a bad one means."""
+    if not _is_good(response):
+        raise refusal(response, task=task)
+    body = _object_of(response.body)
+    if body is None:
+        raise _incomplete("the answer is not a JSON object", response, task)
+    return body
+
+
+def _incomplete(problem: str, response: HTTPResponse, task: Task | None = None) -> NovitaError:
+    """What a 2xx answer means that lacks what was asked for: often an error under a good status."""
+    if _reason(_object(response)) in REASONS:
+        return refusal(response, task=task)
+    error = MalformedAnswer(problem=problem, excerpt=_excerpt(response), status=response.status)
+    return _about(error, task)
+
+
+def refusal(response: HTTPResponse, *, endpoint: str = "", task: Task | None = None) -> NovitaError:
+    """What an answer that is not a good one means, by reason first and status second."""
+    body = _object_of(response.body)
+    found = body or {}
+    reason = _reason(found)
+    if task and reason == TASK_FAILED:
+        words = _words(found, response)
+        return TaskFailed(
+            task=task, account=task.account, explanation=words, status=response.status, reason=reason
+        )
+    if reason not in REASONS and response.status < 400:
+        return _about(MalformedAnswer(problem=_seen(response), status=response.status, reason=reason), task)
+    meaning = (
+        meaning_for_task(response.status, reason, in_json=body is not None)
+        if task
+        else meaning_of(response.status, reason)
+    )
+    error = _refused(meaning, response, found, reason)
+    if isinstance(error, EndpointNotFound):
+        error.endpoint = endpoint
+    return _about(error, task)
+
+
+def _refused(
+    meaning: Meaning, response: HTTPResponse, body: Mapping[str, Any], reason: str | None
+) -> APIError:
+    error = meaning.error(
+        scope=meaning.scope,
+        retryable=meaning.passes,
+        status=response.status,
+        reason=reason,
+        message=_words(body, response),
+        metadata=_metadata(body),
+    )
+    error.advice = meaning.advice or error.advice
+    return error
+
+
+def _about(error: NovitaError, task: Task | None) -> NovitaError:
+    """Tell an error which task it is about."""
+    if task:
+        error.task_id, error.account = task.task_id, task.account
+        if isinstance(error, _ABOUT_PURCHASES):
+            when = "ask again" if error.retryable else "once the cause is removed, ask again"
+            error.advice = f"the task is paid; {when}: novita-async watch {task.task_id}"
+    return error
+
+
+def _is_good(response: HTTPResponse) -> bool:
+    return 200 <= response.status < 300
+
+
+def _object(response: HTTPResponse) -> Mapping[str, Any]:
+    return _object_of(response.body) or {}
+
+
+def _object_of(text: bytes) -> Mapping[str, Any] | None:
+    """The JSON object that a text is, read as leniently as it takes."""
+    try:
+        body = codec.parse_leniently(text)
+    except codec.Unreadable:
+        return None
+    return cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else None
+
+
+def _reason(body: Mapping[str, Any]) -> str | None:
+    nested = codec.as_object(body.get("error"))
+    found = (body.get("reason"), nested.get("reason"), nested.get("code"))
+    return next((_shown(reason) for reason in found if isinstance(reason, str) and reason), None)
+
+
+def _words(body: Mapping[str, Any], response: HTTPResponse) -> str:
+    """The service's explanation, wherever it put it; else the beginning of the answer."""
+    nested = codec.as_object(body.get("error"))
+    found = (body.get("message"), nested.get("message"), body.get("msg"), body.get("error"))
+    return next((_shown(words) for words in found if isinstance(words, str) and words), _excerpt(response))
+
+
+def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
+    items = codec.as_object(body.get("metadata")).items()
+    return {_shown(name): _shown(codec.as_text(value)) for name, value in items}
+
+
+def _excerpt(response: HTTPResponse) -> str:
+    text = response.body[: 4 * _SHOWN].decode(errors="replace")
+    return _shown(" ".join(text.split()))
+
+
+def _shown(text: str) -> str:
+    return redacted(text)[:_SHOWN]

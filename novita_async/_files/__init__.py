@@ -1,0 +1,1 @@
+"""Result URLs to files."""

@@ -1,0 +1,51 @@
+"""A result file until it is whole: in memory, and what is too much for that in a `.part` file.
+
+Each step on the disk is a hop to a thread, which costs more than the step. So a usual picture takes one hop:
+it is written, checked and named when all of it has come.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+from attrs import define, field
+
+from novita_async._files.folders import make_folder
+
+HELD: Final = 1024 * 1024
+"""Bytes of one file that are held in memory before they are written."""
+
+
+@define(eq=False)
+class Part:
+    """What has come of one file."""
+
+    path: Path
+    """Where it is written before it has its name."""
+    _held: bytearray = field(factory=bytearray, init=False)
+    _is_begun: bool = field(default=False, init=False)
+
+    def restart(self) -> None:
+        """Forget what has come: the file is asked for again."""
+        self._held.clear()
+        self._is_begun = False
+
+    async def append(self, piece: bytes, /) -> None:
+        """Take in a piece. Raises `OSError`."""
+        self._held += piece
+        if len(self._held) >= HELD:
+            await anyio.to_thread.run_sync(self.write)
+
+    def write(self) -> None:
+        """Write what is held. Blocks. Raises `OSError`."""
+        if not self._is_begun:
+            make_folder(self.path.parent)
+            self.remove()  # what a dead process left may be a name of the whole file: never write to that
+        with self.path.open("ab" if self._is_begun else "xb") as file:
+            file.write(self._held)
+        self._is_begun = True
+        self._held.clear()
+
+    def remove(self) -> None:
+        """Take the file away, if it is there. Blocks. Raises `OSError`."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,377 @@
+"""Result URLs to files: whole, right, and never over another file.
+
+A file appears under its name only when it is whole and a picture (or whatever else the service states); until
+then it is a `.part` file, which is removed when anything goes wrong. It is paid, so it is fetched again while
+that is free, and kept in the end where it is of another kind than stated, or stays cut. An expired or refused
+URL is signed anew by asking for the task again, so a host that is down for longer than a URL lives costs time
+and no picture. No key goes to a result host.
+"""
+
+import filecmp
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+from attrs import define, evolve, field, frozen
+
+from novita_async._api.reasons import download_passes
+from novita_async._files.folders import FolderSync, scope_of
+from novita_async._files.kinds import BadFileError, CutFileError, FoundKind, kind_of
+from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe_name
+from novita_async._files.part import Part
+from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
+from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
+from novita_async._util.clock import wall_time
+from novita_async.errors import DownloadFailed, Scope
+from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
+from novita_async.models.results import Artifact, ImageResult, without_query
+from novita_async.tasks import Task
+
+Refresh = Callable[[Task], Awaitable[ImageResult | None]]
+"""Asks for a task again, so that its URLs are signed anew. None: it could not be had."""
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+MAX_FILE: Final = 512 * 1024 * 1024
+LONGEST: Final = 900.0
+"""Seconds that one attempt at one file may take."""
+CUT_FOR: Final = 60.0
+"""Seconds through which a file must come cut until it is kept as it is: a cache that holds half of it heals
+sooner, and a file that is half on its host never does."""
+_AT_ONCE: Final = 8
+_REFRESHES: Final = 2
+_GONE: Final = frozenset({400, 401, 403, 404, 410})
+"""Statuses of a URL that has expired or was refused; asking for the task again may give a good one."""
+_UNUSABLE: Final = 400
+"""Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
+_NAMES: Final = 10_000
+
+
+class _TooLongError(Exception):
+    """No file that is wanted is so long, and it will not be shorter the next time."""
+
+
+class _Arriving(Protocol):
+    """Where the bytes of a file go as they come."""
+
+    def restart(self) -> None: ...
+    async def append(self, piece: bytes, /) -> None: ...
+
+
+@define(eq=False)
+class _InMemory:
+    """A file that is fetched into memory."""
+
+    data: bytearray = field(factory=bytearray)
+
+    def restart(self) -> None:
+        self.data.clear()
+
+    async def append(self, piece: bytes, /) -> None:
+        self.data += piece
+
+
+@frozen(kw_only=True)
+class _Target:
+    """One file of a result, or a file that belongs to no known task."""
+
+    artifact: Artifact
+    result: ImageResult | None = None
+    place: int = 0
+    owned: bool = False
+    """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
+
+    @property
+    def task(self) -> Task | None:
+        """The task that made it."""
+        return self.result.task if self.result else self.artifact.task
+
+    def of(self, result: ImageResult | None) -> "_Target | None":
+        """The same file in the same task's result, asked for again."""
+        files = result.artifacts if result else ()
+        if self.result is None:  # its place is not known, but a new URL has the same path
+            path = without_query(self.artifact.url)
+            same = [file for file in files if without_query(file.url) == path]
+        else:
+            same = list(files[self.place : self.place + 1])
+        return evolve(self, artifact=same[0], result=self.result and result) if same else None
+
+    def part_of(self, folder: Path) -> Path:
+        """Where to write it until it is whole. What a dead process left of an owned file is found again,
+        whatever the file is to be called now.
+        """
+        if self.owned and self.result is not None:
+            tag = hashlib.sha256(self.result.task.task_id.encode()).hexdigest()
+        else:
+            tag = uuid.uuid4().hex
+        return folder / f".{tag[:16]}-{self.place + 1}.part"
+
+    def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
+        return DownloadFailed(
+            scope=dooms,
+            url=without_query(self.artifact.url),
+            cause=cause,
+            task_id=self.task.task_id if self.task else None,
+            account=self.task.account if self.task else None,
+        )
+
+
+@frozen(kw_only=True)
+class _Settled:
+    """A file under its name."""
+
+    path: Path
+    size: int
+    kind: FoundKind
+
+
+@frozen(kw_only=True)
+class SaverStatistics:
+    """How downloads are doing."""
+
+    saved: int
+    """Files on disk, whole."""
+    refreshed: int
+    """URLs that had expired and were signed anew."""
+    failed: int
+    """Attempts that did not bring a file."""
+
+
+@define(eq=False, repr=False, kw_only=True)
+class Saver:
+    """Fetches result files for one client, a few at a time."""
+
+    _downloader: Downloader = field(alias="downloader")
+    _retry: RetryPolicy = field(alias="retry")
+    _refresh: Refresh = field(alias="refresh")
+    _emit: Callable[[Event], None] = field(alias="emit")
+    _jitter: Callable[[], float] = field(alias="jitter")
+    _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
+    _folders: FolderSync = field(factory=FolderSync, init=False)
+    _saved: int = field(default=0, init=False)
+    _refreshed: int = field(default=0, init=False)
+    _failed: int = field(default=0, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Saver {self._saved} files saved, {self._refreshed} URLs refreshed>"
+
+    def statistics(self) -> SaverStatistics:
+        """How it is doing now."""
+        return SaverStatistics(saved=self._saved, refreshed=self._refreshed, failed=self._failed)
+
+    async def save(
+        self,
+        result: ImageResult,
+        folder: Path,
+        name: str | Naming | None = None,
+        *,
+        patience: float = 0.0,
+        owned: bool = False,
+    ) -> tuple[Path, ...]:
+        """Save every file of a result as `NAME-1.png` and so on, in the folder, which is made.
+
+        Args:
+            result: What a task has made.
+            folder: Where to.
+            name: Beginning of the file names, or what makes them. None: the task's id.
+            patience: Seconds to go on with one file that cannot be had, where that is longer than the retry
+                policy's `max_elapsed`.
+            owned: Nobody else saves this task here, so what an earlier process has left of it is taken over;
+                and a journal will say that it is saved, so files and names are durable on return.
+
+        Raises:
+            DownloadFailed: one of them could not be had; those before it are on disk.
+        """
+        naming = name if callable(name) else beginning_with(name or result.task.task_id)
+        retry = evolve(self._retry, max_elapsed=max(patience, self._retry.max_elapsed))
+        paths: list[Path] = []
+        for place, artifact in enumerate(result.artifacts):
+            target = _Target(artifact=artifact, result=result, place=place, owned=owned)
+            try:
+                paths.append(await self._save(target, folder, naming, retry))
+                if owned and place == len(result.artifacts) - 1:
+                    await self._folders.sync(folder)
+            except OSError as error:
+                scope = await anyio.to_thread.run_sync(scope_of, error, folder)
+                cause = f"it cannot be written to {folder}: {error.strerror or error}"
+                raise target.failed(cause, dooms=scope) from error
+        return tuple(paths)
+
+    async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
+        part = Part(target.part_of(folder))
+
+        async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
+            settling = partial(_settle, part, folder, naming, target, takes_cut=takes_cut)
+            return await anyio.to_thread.run_sync(settling)
+
+        try:
+            settled = await self._fetch(target, part, finish, retry)
+        except BaseException:
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await anyio.to_thread.run_sync(part.remove)
+            raise
+        self._saved += 1
+        self._tell(target, settled.kind, settled.path)
+        if target.task is not None:
+            self._emit(FileSaved(task=target.task, path=settled.path, size=settled.size))
+        return settled.path
+
+    async def fetch(self, artifact: Artifact) -> bytes:
+        """Fetch one file into memory."""
+        memory = _InMemory()
+
+        async def finish(target: _Target, *, takes_cut: bool) -> FoundKind:
+            file = io.BytesIO(memory.data)
+            telling = partial(kind_of, file, target.artifact.type, takes_cut=takes_cut)
+            return await anyio.to_thread.run_sync(telling)
+
+        target = _Target(artifact=artifact)
+        self._tell(target, await self._fetch(target, memory, finish, self._retry))
+        return bytes(memory.data)
+
+    def _tell(self, target: _Target, kind: FoundKind, path: Path | None = None) -> None:
+        if target.task is None:
+            return
+        if kind.stated is not None:
+            self._emit(KindDiffers(task=target.task, stated=kind.stated, found=kind.suffix, path=path))
+        if kind.is_cut:
+            self._emit(CutFileKept(task=target.task, path=path))
+
+    async def _fetch(
+        self, target: _Target, arriving: _Arriving, finish: "_Finish[T]", retry: RetryPolicy
+    ) -> T:
+        """Take a file until it is whole and right, signing its URL anew and riding out what passes."""
+        number, refreshes, began_at, cut_since = 1, 0, anyio.current_time(), None
+        while True:
+            try:
+                async with self._downloads:
+                    await _in_time(self._receive(target.artifact.url, arriving))
+                return await finish(target, takes_cut=False)
+            except _TooLongError as long:
+                raise target.failed(str(long)) from None
+            except (BadFileError, DeliveryFailed) as error:
+                trouble, failure = error, _failure_of(error)
+            self._failed += 1
+            if _status_of(trouble) not in _GONE:
+                refreshes = 0  # the URL worked, or was not even asked
+            fresh = await self._fresh(target, _status_of(trouble)) if refreshes < _REFRESHES else None
+            if fresh is not None:
+                target, refreshes = fresh, refreshes + 1
+                continue
+            now = anyio.current_time()
+            decision = decide(retry, failure, attempt=number, elapsed=now - began_at, jitter=self._jitter())
+            if isinstance(trouble, CutFileError):
+                cut_since = now if cut_since is None else cut_since
+                if not isinstance(decision, Retry) or now - cut_since >= CUT_FOR:
+                    return await finish(target, takes_cut=True)
+            if not isinstance(decision, Retry):
+                raise target.failed(trouble.cause)
+            await anyio.sleep(decision.after)
+            number += 1
+
+    async def _fresh(self, target: _Target, status: int | None) -> _Target | None:
+        """The same file behind a new URL, where the old one was refused."""
+        if target.task is None or status not in _GONE:
+            return None
+        fresh = target.of(await self._refresh(target.task))
+        self._refreshed += fresh is not None
+        return fresh
+
+    async def _receive(self, url: str, arriving: _Arriving) -> None:
+        arriving.restart()
+        async with self._downloader.open(url) as download:
+            if download.status != 200:  # noqa: PLR2004 - the one status that brings the whole file
+                now = datetime.fromtimestamp(wall_time(), UTC)
+                raise BadFileError(
+                    f"the host answered {download.status}",
+                    status=download.status,
+                    retry_after=parse_retry_after(download.headers.get("retry-after"), now),
+                )
+            stated = _stated_length(download)
+            _refuse_longer(stated or 0)
+            size = 0
+            async for piece in download.chunks():
+                size += len(piece)
+                _refuse_longer(size)
+                await arriving.append(piece)
+            if stated not in (None, size):
+                raise DeliveryFailed(Delivery.UNKNOWN, f"{size} of {stated} bytes came")
+
+
+class _Finish(Protocol[T_co]):
+    """Makes a result of what has come."""
+
+    async def __call__(self, target: _Target, *, takes_cut: bool) -> T_co: ...
+
+
+def _status_of(error: BadFileError | DeliveryFailed) -> int | None:
+    """The host's status, or the one that stands for an address that cannot be used."""
+    if isinstance(error, BadFileError):
+        return error.status
+    return _UNUSABLE if isinstance(error, NotAURLError) else None
+
+
+def _failure_of(error: BadFileError | DeliveryFailed) -> Failure:
+    """An attempt that did not bring the file, as far as it matters for the next one."""
+    hint = error.retry_after if isinstance(error, BadFileError) else None
+    return Failure(passes=download_passes(_status_of(error)), retry_after=hint)
+
+
+async def _in_time(taking: Awaitable[None]) -> None:
+    """Take a file, but not for ever: a host that sends a byte a minute must not keep others waiting."""
+    with anyio.move_on_after(LONGEST):
+        return await taking
+    raise DeliveryFailed(Delivery.UNKNOWN, f"it was not whole after {LONGEST:.0f} s")
+
+
+def _stated_length(download: Download) -> int | None:
+    stated = download.headers.get("content-length", "")
+    return int(stated) if stated.isdigit() and "content-encoding" not in download.headers else None
+
+
+def _refuse_longer(size: int) -> None:
+    if size > MAX_FILE:
+        raise _TooLongError(f"the file is longer than {MAX_FILE:,} bytes")
+
+
+def _settle(part: Part, folder: Path, naming: Naming, target: _Target, *, takes_cut: bool) -> _Settled:
+    """Give a whole file its name, or the next one that is free; no other file can be lost in between.
+
+    The bytes of an owned file are on the disk before it has its name.
+    """
+    part.write()
+    with part.path.open("rb+") as file:
+        kind = kind_of(file, target.artifact.type, takes_cut=takes_cut)
+        if target.owned:
+            os.fsync(file.fileno())
+    stem = safe_name(naming(target.place + 1, kind.suffix).removesuffix(f".{kind.suffix}"), LONGEST_NAME)
+    for number in range(1, _NAMES):
+        path = folder / (f"{stem}.{kind.suffix}" if number == 1 else f"{stem}.{number}.{kind.suffix}")
+        try:
+            _claim(part.path, path)
+        except FileExistsError:
+            if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
+                continue
+        part.remove()
+        return _Settled(path=path, size=path.stat().st_size, kind=kind)
+    raise target.failed(f"{folder / stem} exists {_NAMES} times")
+
+
+def _claim(part: Path, path: Path) -> None:
+    """Make `path` the whole file at once, or raise `FileExistsError`."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links there: the empty file keeps the name until the whole one replaces it
+        path.open("xb").close()
+        part.replace(path)

@@ -1,0 +1,222 @@
+"""What a request is known by, and how it is kept: the content, with pictures as their digests.
+
+**Identity.** A request is known by its content: the fields that are sent, with each picture replaced by the
+SHA-256 of its bytes. The address of its callback is left out, because a new address asks for no other
+picture; so is what signs a presigned URL, because that changes by the hour. Equal requests are told apart by
+an occurrence number, in the order in which one run asks for them. Inserting, removing and reordering lines of
+the input therefore never makes a bought request look like a new one.
+
+**Secrets.** An order never holds a key, a picture's bytes or a presigned query. What had to be left out of a
+request cannot be made again from the order alone (`request_of` says so); the caller's own input still has it.
+
+Nothing here waits or reads a clock. Digests are read by a function that the caller gives.
+"""
+
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, NoReturn, cast
+
+from attrs import define, field
+
+from novita_async._api.codec import body_parts, request_from_wire
+from novita_async._purchase.machine import Order
+from novita_async.errors import Fault, InvalidRequest
+from novita_async.models.images import ImageSource
+from novita_async.models.requests import AnyTask, Request
+
+_PICTURE: Final = "$picture"
+_WITHHELD: Final = "$withheld"
+_RESERVED: Final = tuple(f'"{name}":'.encode() for name in (_PICTURE, _WITHHELD))
+_LONG: Final = 200
+"""Characters from which a text without spaces may be a picture in base64."""
+_BASE64: Final = re.compile(r"(?:data:[^,]{0,100},)?[A-Za-z0-9+/_\r\n-]{100,}={0,2}")
+_PRESIGNED: Final = re.compile(
+    r"(https?://[^?]*)\?(?:.*&)?(?:x-(?:amz|goog)-signature|signature|sig)=.*", re.IGNORECASE
+)
+
+
+def order_of(
+    request: Request, *, endpoint: str, position: int, digest: Callable[[ImageSource], str]
+) -> Order:
+    """Describe a request for the journal.
+
+    Args:
+        request: What is asked for.
+        endpoint: Path that it is submitted to.
+        position: Its place in the input, from 0.
+        digest: Gives the SHA-256 of a picture, in hex. It may read a file, so call this off the event loop.
+
+    Raises:
+        InvalidRequest: it cannot be written as JSON, or a picture cannot be read.
+    """
+    wire = _tidy(json.loads(_referring(request, digest)))
+    return Order(
+        key=_key(request, wire),
+        position=position,
+        kind=request.kind,
+        endpoint=endpoint,
+        images=request.image_num,
+        request=_text(wire),
+    )
+
+
+def _referring(request: Request, digest: Callable[[ImageSource], str]) -> bytes:
+    """The body with a reference in the place of each picture, whose quotes stand in the text around it."""
+    parts = body_parts(request)
+    texts = [part for part in parts if isinstance(part, bytes)]
+    if any(name in text for text in texts for name in _RESERVED):
+        raise InvalidRequest(
+            faults=(Fault("body", f"{_PICTURE} and {_WITHHELD} are names that a journal uses"),)
+        )
+    references = (_reference(part, digest) for part in parts if not isinstance(part, bytes))
+    body = texts[0]
+    for reference, text in zip(references, texts[1:], strict=True):
+        body = body[:-1] + reference + text[1:]
+    return body
+
+
+def _reference(picture: ImageSource, digest: Callable[[ImageSource], str]) -> bytes:
+    place = {"path": str(picture.path)} if picture.path else {}
+    return json.dumps({_PICTURE: digest(picture), **place}).encode()
+
+
+def _tidy(value: Any) -> Any:
+    """JSON in which equal numbers look equal, and what must not be kept is withheld."""
+    if isinstance(value, dict):
+        return {name: _tidy(item) for name, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_tidy(item) for item in cast("Iterable[Any]", value)]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return _discreet(value) if isinstance(value, str) else value
+
+
+def _discreet(text: str) -> Any:
+    if len(text) >= _LONG and _BASE64.fullmatch(text):
+        return {_WITHHELD: hashlib.sha256(text.encode()).hexdigest()}
+    if "?" in text and (presigned := _PRESIGNED.fullmatch(text)):
+        return {_WITHHELD: presigned[1]}
+    return text
+
+
+def _key(request: Request, wire: dict[str, Any]) -> str:
+    """The identity: 128 bits of a hash over what is bought, and where."""
+    content = _text([request.route, _without_callback(_bare(wire))])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _bare(value: Any) -> Any:
+    """References without paths: a picture is the same wherever it lies."""
+    if isinstance(value, dict):
+        named = cast("dict[str, Any]", value)
+        if _PICTURE in named:
+            return {_PICTURE: named[_PICTURE]}
+        return {name: _bare(item) for name, item in named.items()}
+    return [_bare(item) for item in cast("Iterable[Any]", value)] if isinstance(value, list) else value
+
+
+def _without_callback(wire: dict[str, Any]) -> dict[str, Any]:
+    """Without the address of a webhook. Its test mode stays, because with it nothing is made."""
+    extra = wire.get("extra")
+    if not isinstance(extra, dict) or "webhook" not in extra:
+        return wire
+    extra = dict(cast("dict[str, Any]", extra))
+    webhook = extra.pop("webhook")
+    if isinstance(webhook, dict) and "test_mode" in webhook:
+        extra["webhook"] = webhook["test_mode"]
+    return {name: item for name, item in {**wire, "extra": extra}.items() if item != {}}
+
+
+def _text(value: Any) -> str:
+    text = _encode(value)
+    return text if text.isascii() or _is_utf8(text) else json.dumps(value, sort_keys=True)
+
+
+_encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text has no lone surrogates, which the name of a file can have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_withheld(what: str) -> NoReturn:
+    message = f"a part of it is not kept in a journal ({what}); give the original input"
+    raise InvalidRequest(faults=(Fault("request", message),))
+
+
+def request_of(
+    order: Order,
+    picture: Callable[[str, Path | None], ImageSource],
+    withheld: Callable[[str], Any] = _refuse_withheld,
+) -> Request:
+    """Make the request of an order again.
+
+    Args:
+        order: The order, as a journal has it.
+        picture: Gives the picture with this SHA-256, which was at this path (None: in memory).
+        withheld: Gives a stand-in for what the journal was not allowed to keep, where that will do.
+
+    Raises:
+        InvalidRequest: it will not do.
+    """
+    wire = with_pictures(json.loads(order.request), picture, withheld)
+    if order.kind == "task":
+        return AnyTask(path=order.endpoint, body=wire, image_num=order.images)
+    return request_from_wire(wire, order.kind, allow_unknown=True)
+
+
+def with_pictures(
+    value: Any,
+    picture: Callable[[str, Path | None], Any],
+    withheld: Callable[[str], Any] = _refuse_withheld,
+) -> Any:
+    """Put pictures, or what is to stand for them, into the text of an order's request; see `request_of`."""
+    if isinstance(value, list):
+        return [with_pictures(item, picture, withheld) for item in cast("Iterable[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    named = cast("dict[str, Any]", value)
+    if _PICTURE in named:
+        return picture(named[_PICTURE], Path(named["path"]) if "path" in named else None)
+    if _WITHHELD in named:
+        return withheld(named[_WITHHELD])
+    return {name: with_pictures(item, picture, withheld) for name, item in named.items()}
+
+
+@define(eq=False, repr=False)
+class DigestCache:
+    """SHA-256 of pictures, read once each. It reads files: call it off the loop, in one thread at a time."""
+
+    files: int = 4096
+    """How many files are remembered, the latest."""
+    pictures: int = 8
+    """How many pictures in memory are remembered, which are kept alive by that."""
+    _files: OrderedDict[object, str] = field(factory=OrderedDict[object, str], init=False)
+    _pictures: OrderedDict[object, str] = field(factory=OrderedDict[object, str], init=False)
+
+    def __call__(self, picture: ImageSource) -> str:
+        if picture.path is None:
+            return _remembered(self._pictures, self.pictures, picture, picture)
+        identity = (picture.path, picture.size, picture.modified_ns)
+        return _remembered(self._files, self.files, identity, picture)
+
+    def __repr__(self) -> str:
+        return f"<DigestCache of {len(self._files)} files and {len(self._pictures)} pictures>"
+
+
+def _remembered(known: OrderedDict[object, str], most: int, identity: object, picture: ImageSource) -> str:
+    if identity not in known:
+        known[identity] = picture.digest()
+    known.move_to_end(identity)
+    while len(known) > most:
+        known.popitem(last=False)
+    return known[identity]

@@ -1,0 +1,439 @@
+"""Purchases as records of a table, and back: the one place that knows the columns.
+
+Of the attempts of a purchase, the present one has columns of its own; the others stand, as JSON, in
+`earlier`. Times are unix seconds. An error is kept as its class, its text, its reason and whether buying
+again can help; a result as its files (URLs without their query), its times and its type.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from copy import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from attrs import asdict, define
+
+from novita_async._purchase.journal import LEFT_BEHIND
+from novita_async._purchase.machine import (
+    ANNOUNCED,
+    FAILED,
+    PLANNED,
+    UNCERTAIN,
+    Attempt,
+    JournalEntry,
+    Lost,
+    Order,
+    Purchase,
+    State,
+    helps_to_buy_again,
+)
+from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, redacted
+from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection, Timings, without_query
+from novita_async.tasks import Task
+
+KEPT: Final = (
+    "key", "occurrence", "run", "position", "kind", "endpoint", "image_num", "request", "state", "account",
+    "task_id", "attempts", "announced_time", "answered_time", "finished_time", "saved_time", "seed", "error",
+    "paths", "result", "earlier", "token", "tag",
+)  # fmt: skip
+"""Columns that the checksum is over. New ones come last; while they are NULL, the checksum is the old one."""
+COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
+FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "bought", "perhaps", "checksum")
+"""Columns of a purchase to which nothing has happened; the others are NULL."""
+
+_REQUEST: Final = KEPT.index("request")
+_ERROR: Final = KEPT.index("error")
+_RESULT: Final = KEPT.index("result")
+_WINDOW_SECONDS: Final = 60.01
+"""For so long after its answer an attempt holds a slot of its account's window."""
+_PICTURES: Final = frozenset({"png", "jpeg", "jpg", "webp"})
+
+Record = tuple[Any, ...]
+"""The values of `COLUMNS`."""
+
+
+@define(eq=False)
+class Known:
+    """A purchase as the file has it, with the record and what was read from it."""
+
+    purchase: Purchase
+    record: Record
+    request: str
+    """The text that is packed in the record."""
+    error: NovitaError | None = None
+    """The error that the record's text stands for."""
+    result: ImageResult | None = None
+    """The result that the record's JSON stands for."""
+
+    @classmethod
+    def of(cls, purchase: Purchase, record: Record) -> "Known":
+        """Take note that this record is what the file has of this purchase now."""
+        return cls(purchase, record, entry_of(purchase).request, purchase.error, purchase.result)
+
+
+def entry_of(purchase: Purchase) -> JournalEntry:
+    """The place of a purchase that a journal keeps."""
+    if purchase.entry is None:
+        raise ValueError(f"{purchase!r} is in no journal")
+    return purchase.entry
+
+
+# --- Requests, packed ---------------------------------------------------------------------------------------
+
+_USUAL: Final = (
+    b'{"extra":{"enable_nsfw_detection":true,"nsfw_detection_level":0,"response_image_type":"webp","jpeg"},'
+    b'"request":{"clip_skip":2,"controlnet":{"units":[{"guidance_end":1,"guidance_start":0,"image_base64":'
+    b'{"$picture":"","path":"/home/"},"model_name":"control_v11p_sd15_canny","preprocessor":"canny",'
+    b'"strength":1}]},"embeddings":[{"model_name":""}],"guidance_scale":7.5,"height":512,"image_base64":'
+    b'{"$picture":"0123456789abcdef","path":"images/input/.jpg.png"},"image_num":1,"ip_adapters":['
+    b'{"image_base64":{"$picture":""},"model_name":"ip-adapter_sdxl.bin","strength":1}],"loras":['
+    b'{"model_name":"","strength":0.7}],"model_name":"sd_xl_base_1.0.safetensors","negative_prompt":'
+    b'"blurry, low quality","prompt":"a photo of the, detailed","sampler_name":"DPM++ 2M Karras","sd_vae":"",'
+    b'"seed":-1,"steps":20,"strength":0.5,"width":1024}}"sampler_name":"Euler a","seed":1'
+)
+"""Common parts of requests, most usual last. Journals are packed with this text, so it must never change."""
+_WINDOW_BITS: Final = -12
+_SQUEEZE: Final = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS, 3, zlib.Z_DEFAULT_STRATEGY, _USUAL)
+"""With small tables, because setting them up is most of the work."""
+
+
+def packed(text: str) -> bytes:
+    """Pack a request's text into well under half the room."""
+    squeeze = _SQUEEZE.copy()
+    return squeeze.compress(text.encode()) + squeeze.flush()
+
+
+def unpacked(data: bytes) -> str:
+    """Unpack a request's text."""
+    return zlib.decompressobj(_WINDOW_BITS, _USUAL).decompress(data).decode()
+
+
+# --- To records ---------------------------------------------------------------------------------------------
+
+
+def record_of(purchase: Purchase, before: Known, now: float) -> Record:
+    """Make the record of a purchase; what has not changed since `before` is taken over as it is."""
+    entry, old = entry_of(purchase), before.record
+    same_error, same_result = purchase.error is before.error, purchase.result is before.result
+    present = _present(purchase)
+    earlier = [_earlier(each) for each in purchase.attempts if each is not present and _counts(each, now)]
+    kept = (
+        bytes.fromhex(entry.key),
+        entry.occurrence,
+        entry.run,
+        entry.position,
+        _text(entry.kind),
+        _text(purchase.endpoint),
+        purchase.images,
+        old[_REQUEST] if entry.request == before.request else packed(entry.request),
+        purchase.state.value,
+        _text(purchase.account if present is None else present.account),
+        _text(purchase.task.task_id if purchase.task else None),
+        purchase.attempt,
+        None if present is None else float(present.announced_at),
+        None if present is None else _real(present.answered_at),
+        _real(purchase.finished_at),
+        _real(purchase.saved_at),
+        _seed(purchase.result),
+        old[_ERROR] if same_error else _error(purchase.error),
+        _json([str(path) for path in purchase.paths]) if purchase.paths else None,
+        old[_RESULT] if same_result else _result(purchase.result),
+        _json(earlier) if earlier else None,
+        _text(purchase.token),
+        _text(entry.tag),
+    )
+    return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), checksum(kept))
+
+
+def fresh_record(entry: JournalEntry) -> Record:
+    """Make the values of `FRESH`: the same as a whole record, at half the cost."""
+    told = (
+        bytes.fromhex(entry.key),
+        entry.occurrence,
+        entry.run,
+        entry.position,
+        _text(entry.kind),
+        _text(entry.endpoint),
+        entry.images,
+        packed(entry.request),
+        PLANNED.value,
+    )
+    tag = _text(entry.tag)
+    kept = (*told, None, None, 0) if tag is None else (*told, None, None, 0, *[None] * 10, tag)
+    return (entry.serial, *told, 0, tag, 0, 0, checksum(kept))
+
+
+def checksum(kept: Record) -> int:
+    """Sum over all that is read back, up to the last column that is not NULL."""
+    last = len(kept)
+    while kept[last - 1] is None:
+        last -= 1
+    rest = repr((kept[:_REQUEST], kept[_REQUEST + 1 : last]))
+    return zlib.crc32(kept[_REQUEST], zlib.crc32(rest.encode("ascii", "backslashreplace")))
+
+
+def _present(purchase: Purchase) -> Attempt | None:
+    """The attempt that has columns of its own: the one that stands for the state."""
+    wanted = purchase.task.task_id if purchase.task else None
+    for attempt in reversed(purchase.attempts):
+        if wanted is not None:
+            stands = attempt.task_id == wanted
+        elif purchase.state is UNCERTAIN:
+            stands = attempt.perhaps
+        else:
+            stands = attempt.answered_at is None or attempt.at_once
+        if stands:
+            return attempt
+    return None
+
+
+def _counts(attempt: Attempt, now: float) -> bool:
+    """Whether an attempt still matters: in a window, or as money."""
+    if attempt.bought or attempt.perhaps or attempt.answered_at is None:
+        return True
+    return attempt.answered_at + _WINDOW_SECONDS > now
+
+
+def slot_time(purchase: Purchase) -> float | None:
+    """When the service may have seen an attempt last; no slot is held a minute later."""
+    times = [
+        each.announced_at if each.answered_at is None else each.answered_at for each in purchase.attempts
+    ]
+    return max(times, default=None)
+
+
+def _earlier(attempt: Attempt) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "account": attempt.account,
+        "announced_time": attempt.announced_at,
+        "answered_time": attempt.answered_at,
+        "task_id": attempt.task_id,
+        "perhaps": attempt.perhaps,
+    }
+    if attempt.at_once:
+        told["at_once"] = True
+    if attempt.number:
+        told["number"] = attempt.number
+    return told
+
+
+_json: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _text(value: str | None) -> str | None:
+    """The text itself, of which an enum's member is more."""
+    return value if value is None else str.__str__(value)
+
+
+def _real(value: float | None) -> float | None:
+    return value if value is None else float(value)
+
+
+def _seed(result: ImageResult | None) -> int | str | None:
+    seed = None if result is None else result.seed
+    return seed if seed is None or abs(seed) < 1 << 63 else str(seed)
+
+
+def _error(error: NovitaError | None) -> str | None:
+    if error is None:
+        return None
+    if isinstance(error, FailedEarlier):
+        kind, text = error.kind, error.text
+    else:
+        kind, text = type(error).__name__, redacted(str(error)).encode("utf-8", "replace").decode()
+    again = helps_to_buy_again(error)
+    return _json({"kind": kind, "text": text, "reason": error.reason, "retryable": again})
+
+
+def _result(result: ImageResult | None) -> str | None:
+    if result is None:
+        return None
+    told = {"files": [_file(artifact) for artifact in result.artifacts], "times": _times(result.timings)}
+    return _json(told | ({"task_type": result.task_type} if result.task_type else {}))
+
+
+def _file(artifact: Artifact) -> dict[str, Any]:
+    nsfw = artifact.nsfw if isinstance(artifact, Image) else None
+    checked = {"nsfw": nsfw.confidence} if nsfw and nsfw.checked else {}
+    return {"url": without_query(artifact.url), "type": artifact.type, "ttl": artifact.url_ttl, **checked}
+
+
+def _times(timings: Timings) -> dict[str, float]:
+    """Unix seconds by the service's clock, where it said so."""
+    told = asdict(timings)
+    return {name: told[name].timestamp() for name in told if told[name] is not None}
+
+
+# --- From records -------------------------------------------------------------------------------------------
+
+
+def known_of(serial: int, record: Record) -> Known:
+    """Read a purchase back."""
+    (
+        key, occurrence, run, position, kind, endpoint, images, request, state, account, task_id, attempt,
+        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, *_,
+    ) = record  # fmt: skip
+    entry = JournalEntry(
+        key=key.hex(),
+        position=position,
+        kind=kind,
+        endpoint=endpoint,
+        images=images,
+        request=unpacked(request),
+        tag=tag,
+        occurrence=occurrence,
+        serial=serial,
+        run=run,
+    )
+    task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images)
+    purchase = Purchase(
+        None,
+        endpoint,
+        images,
+        position,
+        tag,
+        entry=entry,
+        token=token,
+        state=State(state),
+        account=account,
+        task=task or None,
+        attempt=attempt,
+        paths=tuple(map(Path, json.loads(paths))) if paths else (),
+        finished_at=finished,
+        saved_at=saved,
+    )
+    purchase.attempts = tuple(_read_attempt(each) for each in json.loads(earlier)) if earlier else ()
+    if announced is not None:
+        purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
+    if error:
+        purchase.error = _read_error(json.loads(error), purchase)
+    if result or seed is not None:
+        facts = json.loads(result) if result else {}
+        purchase.result = _read_result(facts, None if seed is None else int(seed), purchase.task)
+    if task is None and any(each.perhaps for each in purchase.attempts):
+        purchase.doubt = _doubt(purchase)
+    return Known.of(purchase, record)
+
+
+def _read_present(purchase: Purchase, account: str, announced: float, answered: float | None) -> Attempt:
+    state = purchase.state
+    open_end = purchase.task is None and state not in (ANNOUNCED, UNCERTAIN, FAILED)
+    return Attempt(
+        account,
+        announced,
+        announced if answered is None and state is not ANNOUNCED else answered,
+        task_id=purchase.task.task_id if purchase.task else None,
+        perhaps=state is UNCERTAIN,
+        at_once=open_end,
+        number=purchase.attempt if state is ANNOUNCED else 0,
+    )
+
+
+def _read_attempt(told: Mapping[str, Any]) -> Attempt:
+    return Attempt(
+        told["account"],
+        told["announced_time"],
+        told["answered_time"],
+        told["task_id"],
+        told["perhaps"],
+        told.get("at_once", False),
+        told.get("number", 0),
+    )
+
+
+def _read_error(told: Mapping[str, Any], purchase: Purchase) -> FailedEarlier:
+    return FailedEarlier(
+        kind=told["kind"],
+        text=told["text"],
+        reason=told["reason"],
+        retryable=told["retryable"],
+        task_id=purchase.task.task_id if purchase.task else None,
+        account=purchase.account,
+    )
+
+
+def _doubt(purchase: Purchase) -> SubmissionUncertain:
+    cause = purchase.error.text if isinstance(purchase.error, FailedEarlier) else ""
+    return SubmissionUncertain(
+        cause=cause, endpoint=purchase.endpoint, images=purchase.images, account=purchase.account
+    )
+
+
+def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -> ImageResult:
+    """What a journal still knows of a result: its URLs have no signatures."""
+    files = [_read_file(facts, task) for facts in told.get("files", ())]
+    return ImageResult(
+        task=task or Task(task_id=""),
+        images=tuple(file for file in files if isinstance(file, Image)),
+        videos=tuple(file for file in files if not isinstance(file, Image)),
+        seed=seed,
+        task_type=told.get("task_type"),
+        timings=Timings(**_read_times(told.get("times", {}).items())),
+    )
+
+
+def _read_file(told: Mapping[str, Any], task: Task | None) -> Artifact:
+    facts: dict[str, Any] = {
+        "url": told.get("url") or "",
+        "url_ttl": told.get("ttl"),
+        "type": told.get("type"),
+        "task": task,
+    }
+    if told.get("type") not in _PICTURES:
+        return Artifact(**facts)
+    nsfw = NsfwDetection(checked=True, confidence=told["nsfw"]) if "nsfw" in told else None
+    return Image(**facts, nsfw=nsfw)
+
+
+def _read_times(told: Iterable[tuple[str, float]]) -> dict[str, datetime]:
+    return {name: datetime.fromtimestamp(seconds, UTC) for name, seconds in told}
+
+
+# --- Between runs -------------------------------------------------------------------------------------------
+
+
+def fresh(order: Order, occurrence: int, serial: int, run: int) -> Purchase:
+    """Make the purchase of an order that a journal does not have."""
+    entry = JournalEntry(
+        **{name.name: getattr(order, name.name) for name in attrs.fields(Order)},
+        occurrence=occurrence,
+        serial=serial,
+        run=run,
+    )
+    return Purchase(None, order.endpoint, order.images, order.position, order.tag, entry=entry)
+
+
+def copy_of(purchase: Purchase, offset: float = 0.0) -> Purchase:
+    """A copy that moves on its own, its times shifted by so many seconds."""
+    copied = copy(purchase)
+    copied.attempts = tuple(_shifted(each, offset) for each in purchase.attempts)
+    copied.finished_at = None if purchase.finished_at is None else purchase.finished_at + offset
+    copied.saved_at = None if purchase.saved_at is None else purchase.saved_at + offset
+    return copied
+
+
+def _shifted(attempt: Attempt, offset: float) -> Attempt:
+    answered = None if attempt.answered_at is None else attempt.answered_at + offset
+    return attrs.evolve(attempt, announced_at=attempt.announced_at + offset, answered_at=answered)
+
+
+def asked_again(purchase: Purchase, order: Order, run: int) -> None:
+    """Let another run ask for the same content; where it was sent before, endpoint and images stay."""
+    entry = entry_of(purchase)
+    if not purchase.attempts:
+        purchase.endpoint, purchase.images = order.endpoint, order.images
+        entry = attrs.evolve(entry, endpoint=order.endpoint, images=order.images)
+    purchase.position, purchase.tag = order.position, order.tag
+    purchase.entry = attrs.evolve(
+        entry, run=run, position=order.position, request=order.request, tag=order.tag
+    )
+
+
+def left_behind(purchase: Purchase, now: float) -> Lost:
+    """What an announced purchase means to a process that has just opened the journal."""
+    return Lost(
+        now, SubmissionUncertain(cause=LEFT_BEHIND, endpoint=purchase.endpoint, images=purchase.images)
+    )

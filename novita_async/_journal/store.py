@@ -1,0 +1,301 @@
+"""Purchases in a SQLite file: read, planned, recorded. Synchronous; one thread at a time.
+
+What may happen to a purchase is decided by its machine; here it is only kept. Every record has a checksum
+over all that is read back, which is compared whenever it is. Times are unix seconds.
+"""
+
+import os
+import sqlite3
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import copy
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from attrs import define, field
+
+from novita_async._journal import file as _file
+from novita_async._journal import rows
+from novita_async._journal.rows import COLUMNS, FRESH, KEPT, Known, Record
+from novita_async._purchase.journal import Summary, Tally, summed
+from novita_async._purchase.machine import ANNOUNCED, Fact, Order, Purchase, State, advance, told_before
+from novita_async.errors import JournalError, NovitaError
+
+T = TypeVar("T")
+
+PAGE: Final = 500
+"""Rows that are read in one go: a few milliseconds."""
+PIECE: Final = 1000
+"""Rows that are planned in one go."""
+_REMEMBERED: Final = 1024
+
+_SELECT: Final = f"SELECT serial, {', '.join(COLUMNS)} FROM requests"  # noqa: S608 names of columns
+_INSERT: Final = f"INSERT INTO requests ({', '.join(FRESH)}) VALUES ({', '.join('?' * len(FRESH))})"  # noqa: S608
+BY_KEY: Final = f"{_SELECT} WHERE key = ? AND occurrence = ?"
+BY_TOKEN: Final = f"{_SELECT} WHERE token = ?"
+BY_SLOT: Final = f"{_SELECT} WHERE slot_time > ? ORDER BY slot_time"
+PAGE_OF_STATE: Final = f"{_SELECT} WHERE state = ? AND serial > ? ORDER BY serial LIMIT ?"
+PAGE_OF_ALL: Final = f"{_SELECT} WHERE serial > ? ORDER BY serial LIMIT ?"
+CLAIMED: Final = "SELECT run FROM requests WHERE key = ? AND occurrence = ?"
+TALLIES: Final = (
+    "SELECT state, count(*), sum(image_num), sum(bought), sum(perhaps) FROM requests GROUP BY state"
+)
+
+
+def known_keys(count: int) -> str:
+    """The question which of so many keys the journal has."""
+    return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
+
+
+@cache
+def updating(columns: tuple[str, ...]) -> str:
+    """The order to change these columns of a row. What is not named costs nothing, indexes included."""
+    changes = ", ".join(f"{column} = ?" for column in columns)
+    return f"UPDATE requests SET {changes} WHERE serial = ?"  # noqa: S608 names of columns
+
+
+# --- The store --------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Work:
+    """Something to be done with a store."""
+
+    do: "Callable[[Store], Any]"
+    writes: bool = True
+    begins: bool = False
+    """Whether more will come of it, for which there must be room."""
+
+
+@define(eq=False, repr=False)
+class Store:
+    """The rows of one open file."""
+
+    file: _file.OpenFile
+    run: int = field(init=False)
+    commits: int = field(default=0, init=False)
+    _closing: "weakref.finalize[[_file.OpenFile, int], Store]" = field(init=False)
+    """Closes the file also where nobody else does and the process just ends."""
+    _full: Exception | None = field(default=None, init=False)
+    """Why nothing new is begun: the disk is full, and the room that was kept is for what is under way."""
+    _fresh: dict[tuple[str, int], Known] = field(factory=dict, init=False)
+    """Rows that were written last, as they stand in the file: most of them are changed again soon."""
+
+    def __attrs_post_init__(self) -> None:
+        self.run = self.file.run
+        self._closing = weakref.finalize(self, _close, self.file, os.getpid())
+
+    def __repr__(self) -> str:
+        return f"<Store {self.file.path}, run {self.run}, {self.commits} commits>"
+
+    # --- Groups of work -----------------------------------------------------------------------------------
+
+    def carry_out(self, works: Sequence[Work]) -> list[Any]:
+        """Do all of it, with one commit for what writes; give each result, or the error in its place.
+
+        What one piece of work refuses by itself concerns no other. What the file refuses concerns all that
+        writes: none of it was done.
+        """
+        if self._full is not None and any(work.begins for work in works):
+            with suppress(OSError):
+                self.file.keep_room()
+                self._full = None
+        done = self._write([work for work in works if work.writes])
+        return [done[id(work)] if work.writes else self._attempt(work) for work in works]
+
+    def _write(self, works: Sequence[Work]) -> dict[int, Any]:
+        """Do all that there is room for; give each result by the work's identity."""
+        able = [work for work in works if self._full is None or not work.begins]
+        done = dict(zip(map(id, able), self._transact(able) if able else (), strict=True))
+        full = next(filter(_is_full, done.values()), None)
+        if full is not None and self.file.give_room():
+            self._full = full
+            return self._write(works)
+        return {id(work): _copy(self._full) for work in works if self._full is not None} | done
+
+    def _transact(self, works: Sequence[Work]) -> list[Any]:
+        run = self.run
+        try:
+            with _file.translated(self.file.path), _file.transaction(self._connection):
+                outcomes = [self._refusing(work) for work in works]
+            self.commits += 1
+        except Exception as error:  # noqa: BLE001 - told to each who waits
+            self.run = run
+            self._fresh.clear()
+            return [_copy(error) for _ in works]
+        return outcomes
+
+    def _refusing(self, work: Work) -> Any:
+        """Do one piece of work, which refuses before it has written anything."""
+        try:
+            return work.do(self)
+        except NovitaError as refusal:
+            return refusal
+
+    def _attempt(self, work: Work) -> Any:
+        try:
+            with _file.translated(self.file.path):
+                return work.do(self)
+        except Exception as error:  # noqa: BLE001 - told to who waits
+            return error
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        return self.file.connection
+
+    # --- Reading ------------------------------------------------------------------------------------------
+
+    def _select(self, sql: str, *values: Any) -> list[Purchase]:
+        return [self._known(found).purchase for found in self._connection.execute(sql, values)]
+
+    def _known(self, found: Record) -> Known:
+        serial, record = found[0], found[1:]
+        if rows.checksum(record[: len(KEPT)]) != record[-1]:
+            raise _file.damaged(self.file.path, f"row {serial} is not as it was written")
+        return rows.known_of(serial, record)
+
+    def _found(self, key: str, occurrence: int) -> Known | None:
+        """A purchase as it stands in the file."""
+        found = self._connection.execute(BY_KEY, (bytes.fromhex(key), occurrence)).fetchone()
+        return None if found is None else self._known(found)
+
+    def by_token(self, token: str) -> Purchase | None:
+        return next(iter(self._select(BY_TOKEN, token)), None)
+
+    def page(self, state: State | None, after: int) -> list[Purchase]:
+        if state is None:
+            return self._select(PAGE_OF_ALL, after, PAGE)
+        return self._select(PAGE_OF_STATE, state.value, after, PAGE)
+
+    def seen_since(self, time: float) -> list[Purchase]:
+        return self._select(BY_SLOT, time)
+
+    def summary(self) -> Summary:
+        return summed(
+            Tally(state=State(state), rows=count, images=images, bought=bought, perhaps=perhaps)
+            for state, count, images, bought, perhaps in self._connection.execute(TALLIES)
+        )
+
+    # --- Writing ------------------------------------------------------------------------------------------
+
+    def new_run(self) -> int:
+        self.run += 1
+        _file.set_meta(self._connection, "run", self.run)
+        return self.run
+
+    def recover(self, now: float) -> int:
+        """Take note of what a process that died left under way; tell how many purchases that were."""
+        found = 0
+        while page := self.page(ANNOUNCED, 0):
+            found += len(page)
+            for purchase in page:
+                entry = rows.entry_of(purchase)
+                self.record(entry.key, entry.occurrence, (rows.left_behind(purchase, now),))
+        return found
+
+    def record(self, key: str, occurrence: int, facts: Sequence[Fact]) -> None:
+        """Let facts happen to a purchase, and write what has become of it."""
+        now = facts[-1].at if facts else 0.0
+        known = self._change(key, occurrence, lambda purchase: _let_happen(purchase, facts), now)
+        if known is None:
+            problem = f"journal {self.file.path}: request {key}/{occurrence} was never planned"
+            raise JournalError(scope="request", problem=problem)
+
+    def _change(
+        self, key: str, occurrence: int, change: Callable[[Purchase], object], now: float = 0.0
+    ) -> Known | None:
+        """Read a purchase, and write what the change makes of it."""
+        known = self._fresh.pop((key, occurrence), None) or self._found(key, occurrence)
+        if known is None:
+            return None
+        change(known.purchase)
+        after = rows.record_of(known.purchase, known, now)
+        self._rewrite(rows.entry_of(known.purchase).serial, known.record, after)
+        self._fresh[key, occurrence] = fresh = Known.of(known.purchase, after)
+        if len(self._fresh) > _REMEMBERED:
+            del self._fresh[next(iter(self._fresh))]
+        return fresh
+
+    def _rewrite(self, serial: int, before: Record, after: Record) -> None:
+        new = {name: value for name, old, value in zip(COLUMNS, before, after, strict=True) if value != old}
+        if new:
+            self._connection.execute(updating(tuple(new)), (*new.values(), serial))
+
+    def plan(self, orders: Sequence[Order], offset: float) -> list[Purchase]:
+        """Find each purchase, or make it; give copies, whose times have this offset to unix time."""
+        firsts = self._first_unclaimed(orders)
+        seen: Counter[str] = Counter()
+        found: list[Purchase] = []
+        new: list[Purchase] = []
+        serial = self._last_serial()
+        for order in orders:
+            occurrence = firsts.get(order.key, 0) + seen[order.key]
+            seen[order.key] += 1
+            purchase = self._claim(order, occurrence, offset) if order.key in firsts else None
+            if purchase is None:
+                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, self.run)
+                new.append(purchase)
+            found.append(purchase)
+        self._connection.executemany(_INSERT, (rows.fresh_record(rows.entry_of(each)) for each in new))
+        return found
+
+    def _last_serial(self) -> int:
+        return int(self._connection.execute("SELECT coalesce(max(serial), 0) FROM requests").fetchone()[0])
+
+    def _claim(self, order: Order, occurrence: int, offset: float) -> Purchase | None:
+        """Let this run ask for a purchase that is there."""
+        known = self._change(order.key, occurrence, lambda each: rows.asked_again(each, order, self.run))
+        return None if known is None else rows.copy_of(known.purchase, offset)
+
+    def _first_unclaimed(self, orders: Sequence[Order]) -> dict[str, int]:
+        """For each key that the journal has: the first of its rows that this run has not asked for."""
+        keys = list({bytes.fromhex(order.key) for order in orders})
+        known = self._connection.execute(known_keys(len(keys)), keys).fetchall()
+        return {key.hex(): self._count_claimed(key) for (key,) in known}
+
+    def _count_claimed(self, key: bytes) -> int:
+        """How many rows of a key this run has asked for: the first ones, so that halving finds the last."""
+        beyond = 1
+        while self._is_claimed(key, beyond - 1):
+            beyond *= 2
+        low, high = beyond // 2, beyond - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._is_claimed(key, middle) else (low, middle)
+        return low
+
+    def _is_claimed(self, key: bytes, occurrence: int) -> bool:
+        return bool(self._connection.execute(CLAIMED, (key, occurrence)).fetchone() == (self.run,))
+
+    def close(self) -> None:
+        self._closing()
+
+
+def _close(file: _file.OpenFile, owner: int) -> None:
+    """Close a file, in the process that has opened it.
+
+    Left to itself, SQLite merges the `-wal` at the end of the process and takes it away, and the journal,
+    which still says that it is open, looks like one whose `-wal` was lost.
+    """
+    if os.getpid() == owner:
+        with suppress(JournalError), _file.translated(file.path):
+            file.close()
+
+
+def _copy(error: Exception) -> Exception:
+    """An error of each one's own, because where it is raised is added to it."""
+    again = copy(error)
+    again.__cause__ = error.__cause__ or error
+    return again
+
+
+def _is_full(result: object) -> bool:
+    return isinstance(result, JournalError) and _file.is_full(result)
+
+
+def _let_happen(purchase: Purchase, facts: Iterable[Fact]) -> None:
+    for fact in facts:
+        if not told_before(purchase, fact):
+            advance(purchase, fact)

@@ -1,0 +1,1 @@
+"""Decides when to poll: what is learned of durations and of the server, and the schedule made of it."""

@@ -1,0 +1,655 @@
+"""What can happen to a purchase, and what each fact means for its slot, its money and the account's breaker.
+
+Every request is one `Purchase`, from the input to its outcome, with or without a journal. A purchase moves
+only by `advance(purchase, fact)`; `next_action(purchase)` says how to go on. What `TRANSITIONS` lacks cannot
+happen.
+
+| state     | what is known                          | next action                                |
+|-----------|----------------------------------------|--------------------------------------------|
+| planned   | nothing is bought by this attempt      | SEND                                       |
+| announced | about to be sent, or on the way        | AWAIT the answer; after a crash: uncertain |
+| uncertain | perhaps bought, task id unknown        | LIST; buy again only when asked            |
+| submitted | bought, task id known                  | WATCH the task                             |
+| succeeded | done                                   | SAVE the files, where they are wanted      |
+| failed    | refused, or the task failed            | LIST                                       |
+| saved     | the files are on disk                  | NOTHING                                    |
+
+| fact               | from                        | to        | window slot     | budget    | breaker |
+|--------------------|-----------------------------|-----------|-----------------|-----------|---------|
+| Announced          | planned                     | announced | taken           | reserved  |         |
+| Bought             | announced                   | submitted | held a minute   | spent     | success |
+| Bought (an event)  | uncertain, planned in doubt | submitted | as it was       | as it was |         |
+| Bought (told again)| submitted and later         | unchanged | as it was       | as it was |         |
+| Bought (another id)| submitted and later         | unchanged | held a minute   | spent     |         |
+| Completed at once  | announced, uncertain        | succeeded | held a minute   | spent     | success |
+| NotBought, seen    | announced                   | planned   | held a minute   | refunded  |         |
+| NotBought, limited | announced                   | planned   | back            | refunded  | trips   |
+| NotBought, unseen  | announced                   | planned   | back            | refunded  |         |
+| NotBought, unreached | announced                 | planned   | back            | refunded  | trips   |
+| Lost               | announced                   | uncertain | held a minute   | spent     | trips   |
+| Lost               | planned, with a doubt       | uncertain |                 |           |         |
+| NotBought, Lost    | submitted and later         | unchanged | as above        | as above  | as above|
+| Reopened (asked)   | uncertain, failed           | planned   | as it was       | as it was |         |
+| Rewatched          | failed, with a task         | submitted |                 |           |         |
+| FailedForGood      | planned without a doubt, submitted | failed |             |           |         |
+| Completed          | submitted, succeeded        | succeeded |                 |           |         |
+| Saved              | succeeded                   | saved     |                 |           |         |
+| NotSaved           | succeeded, saved            | succeeded |                 |           |         |
+
+`Announced` is a promise: durable, or nothing is sent. Every other fact *happened*, whether or not a journal
+can write it. "Submitted and later": an event told the task of an earlier attempt while another was under way;
+its answer then settles that attempt alone, and a second task id is kept beside the first.
+
+Times are seconds on the loop's clock; a durable journal adds the offset to unix time at its border. Nothing
+here waits or reads a clock.
+"""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from enum import Enum, StrEnum
+from itertools import count
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, Protocol
+
+from attrs import define, field, frozen
+
+from novita_async.errors import (
+    FailedEarlier,
+    JournalError,
+    NovitaError,
+    RateLimited,
+    SubmissionUncertain,
+    TaskFailed,
+)
+from novita_async.models.requests import Request
+from novita_async.models.results import ImageResult
+from novita_async.tasks import Task
+
+
+class State(StrEnum):
+    """How far a purchase has come."""
+
+    PLANNED = "planned"
+    """To be sent."""
+    ANNOUNCED = "announced"
+    """About to be sent, or on the way."""
+    SUBMITTED = "submitted"
+    """Bought: the task id is known."""
+    SUCCEEDED = "succeeded"
+    """Done, and not saved (yet)."""
+    FAILED = "failed"
+    """Refused, or the task failed."""
+    UNCERTAIN = "uncertain"
+    """Perhaps bought, task id unknown."""
+    SAVED = "saved"
+    """The files are on disk."""
+
+
+class Action(StrEnum):
+    """What a purchase asks for next."""
+
+    SEND = "send"
+    """Buy it."""
+    AWAIT = "await"
+    """An attempt is under way."""
+    WATCH = "watch"
+    """Paid: poll the task until its end is seen. Never buy it again."""
+    SAVE = "save"
+    """Paid and done: save the files, with fresh URLs where the old ones are gone."""
+    LIST = "list"
+    """Show it; buy it again only when asked."""
+    NOTHING = "nothing"
+    """Complete."""
+
+
+PLANNED, ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, UNCERTAIN, SAVED = State
+SEND, AWAIT, WATCH, SAVE, LIST, NOTHING = Action
+
+
+# --- The record ---------------------------------------------------------------------------------------------
+
+
+@define
+class Attempt:
+    """One exchange that the service saw, or may have seen: a slot in a window, and perhaps money."""
+
+    account: str
+    """Label of the account that pays."""
+    announced_at: float
+    """When the promise to send was made."""
+    answered_at: float | None = None
+    """When its end was known. None: under way."""
+    task_id: str | None = None
+    """The task that was bought."""
+    perhaps: bool = False
+    """Whether a task may have been bought whose id nobody knows."""
+    at_once: bool = False
+    """Whether pictures were bought without a task: they came in the answer."""
+    number: int = 0
+    """Of this purchase, from 1. 0: made by an earlier process."""
+
+    @property
+    def bought(self) -> bool:
+        """Whether this attempt certainly bought something."""
+        return self.task_id is not None or self.at_once
+
+
+@frozen(kw_only=True)
+class Order:
+    """What one place of the input asks for, as a journal describes it."""
+
+    key: str
+    """Identity of the content: 32 hex digits."""
+    position: int
+    """Place in the input, from 0."""
+    kind: str
+    """`img2img`, `txt2img`, or `task` for any other endpoint."""
+    endpoint: str
+    """Path of the submission."""
+    images: int
+    """Number of images asked for."""
+    request: str
+    """JSON text to make the request again with; pictures as their digest and path."""
+    tag: str | None = None
+    """The user's own id."""
+
+
+@frozen(kw_only=True)
+class JournalEntry(Order):
+    """Where a journal keeps a purchase."""
+
+    occurrence: int
+    """Number among requests of equal content, from 0."""
+    serial: int
+    """Number in the journal, from 1, in the order of planning; pages go by it."""
+    run: int
+    """The latest run that asked for this request, from 1."""
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """What tells the purchases of one journal apart."""
+        return self.key, self.occurrence
+
+
+class Keeper(Protocol):
+    """Keeps purchases beyond this process. `novita_async.journal.Journal` says what else a store can do."""
+
+    async def admit(self, purchase: "Purchase", announced: "Announced", cost: Decimal | None) -> None: ...
+    async def settle(self, purchase: "Purchase", fact: "Fact") -> None: ...
+    async def record(self, purchase: "Purchase", *facts: "Fact") -> None: ...
+
+
+@define(eq=False)
+class Purchase:
+    """One request and its money. All who deal with a purchase hold this one object: there is one truth.
+
+    Times (`…_at`, here and in attempts) are seconds on the loop's clock. In purchases that were only read
+    from a journal (`Journal.where`) they are unix seconds.
+    """
+
+    request: Request | None
+    """What is asked for. None where only the task is known, or where the request is no longer needed."""
+    endpoint: str = ""
+    """Path of the submission."""
+    images: int = 1
+    """Number of images asked for."""
+    position: int = 0
+    """Place in the input, from 0."""
+    tag: str | None = None
+    """The user's own id."""
+    wants_files: bool = False
+    """Whether success is not the end: files are to be saved."""
+    id: int = field(factory=count(1).__next__)
+    """Unique in this process; every event carries it."""
+    journal: Keeper | None = None
+    """The store that keeps this purchase. None: memory alone."""
+    entry: JournalEntry | None = None
+    """The place in that store."""
+    token: str | None = None
+    """What the callback of the latest attempt is known by."""
+    state: State = PLANNED
+    """How far the purchase has come."""
+    account: str | None = None
+    """Label of the account that the latest attempt was sent with."""
+    task: Task | None = None
+    """What was bought. None also where pictures came in the answer itself."""
+    attempt: int = 0
+    """Number of the latest attempt, from 1."""
+    attempts: tuple[Attempt, ...] = ()
+    """Attempts that may count: in a window, or as money. Those that the service never saw are left out."""
+    doubt: SubmissionUncertain | None = None
+    """Why some attempt may have been bought under an id that nobody knows."""
+    reported: bool = False
+    """Whether the caller knows of the doubt."""
+    error: NovitaError | None = None
+    """What went wrong last."""
+    result: ImageResult | None = None
+    """What the task has made."""
+    paths: tuple[Path, ...] = ()
+    """The saved files, in the result's order."""
+    finished_at: float | None = None
+    """When the end was seen."""
+    saved_at: float | None = None
+    """When the files were whole."""
+
+    @property
+    def wish(self) -> Request:
+        """The request, which must be there."""
+        if self.request is None:
+            raise ValueError(f"{self!r} has no request")
+        return self.request
+
+    @property
+    def paid_task(self) -> Task:
+        """The task, which must be there."""
+        if self.task is None:
+            raise ValueError(f"{self!r} has no task")
+        return self.task
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the purchase may have been bought under an id that nobody knows."""
+        return self.doubt is not None and self.task is None
+
+    @property
+    def bought(self) -> int:
+        """Images that were certainly bought, by all attempts."""
+        return self.images * sum(attempt.bought for attempt in self.attempts)
+
+    @property
+    def perhaps(self) -> int:
+        """Images that were perhaps bought, by all attempts, one under way included."""
+        return self.images * sum(attempt.perhaps or attempt.answered_at is None for attempt in self.attempts)
+
+    def __repr__(self) -> str:
+        task = f", task {self.task.task_id}" if self.task else ""
+        return f"<Purchase {self.id} {self.state}{task}>"
+
+
+# --- Facts --------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Announced:
+    """About to be sent; this account will pay."""
+
+    at: float
+    """When."""
+    account: str
+    """Label of the account."""
+    token: str | None = None
+    """What the callback of this attempt is known by."""
+
+
+@frozen
+class Bought:
+    """The service took the request: paid."""
+
+    at: float
+    """When that was known."""
+    task: Task
+    """The new task."""
+    attempt: int | None = None
+    """Which attempt bought it. None: the one under way, else the latest in doubt."""
+
+
+@frozen
+class NotBought:
+    """This attempt certainly bought nothing."""
+
+    at: float
+    """When that was known."""
+    error: NovitaError
+    """Why."""
+    seen: bool = True
+    """Whether the service saw the request, and may have counted it."""
+    reached: bool = True
+    """Whether the service could be reached at all."""
+
+
+@frozen
+class Lost:
+    """Nobody knows whether this attempt bought something."""
+
+    at: float
+    """When it was given up."""
+    error: SubmissionUncertain
+    """Why."""
+
+
+@frozen
+class Reopened:
+    """The caller wants it bought again, knowing that this may pay twice."""
+
+    at: float
+    """When."""
+
+
+@frozen
+class Rewatched:
+    """The task of a failed purchase is watched again: its end may have been told wrongly."""
+
+    at: float
+    """When."""
+
+
+@frozen
+class FailedForGood:
+    """There will be no result."""
+
+    at: float
+    """When that was known."""
+    error: NovitaError
+    """Why."""
+
+
+@frozen
+class Completed:
+    """The task has succeeded, or the pictures came at once."""
+
+    at: float
+    """When that was seen."""
+    result: ImageResult
+    """What was made."""
+
+
+@frozen
+class Saved:
+    """The files are whole, on disk."""
+
+    at: float
+    """When."""
+    paths: tuple[Path, ...]
+    """Where, in the result's order."""
+
+
+@frozen
+class NotSaved:
+    """The files could not be had this time, or are gone."""
+
+    at: float
+    """When that was seen."""
+    error: NovitaError
+    """Why."""
+
+
+Verdict = Bought | NotBought | Lost | Completed
+"""How an attempt ended."""
+Fact = Verdict | Announced | Reopened | Rewatched | FailedForGood | Saved | NotSaved
+
+
+# --- Transitions --------------------------------------------------------------------------------------------
+
+
+class IllegalTransition(JournalError):
+    """A transition that cannot be: a fault of the program. Nothing has changed."""
+
+
+def _illegal(purchase: Purchase, fact: Fact, why: str = "there is no such transition") -> NoReturn:
+    raise IllegalTransition(
+        scope="request",
+        problem=f"{purchase!r} cannot take {type(fact).__name__}: {why}",
+        task_id=purchase.task.task_id if purchase.task else None,
+    )
+
+
+def _announce(purchase: Purchase, fact: Announced) -> None:
+    purchase.account, purchase.token = fact.account, fact.token
+    purchase.attempt += 1
+    mine = Attempt(fact.account, fact.at, number=purchase.attempt)
+    purchase.attempts = (*purchase.attempts, mine) if purchase.attempts else (mine,)
+    purchase.error = None
+
+
+def _buy(purchase: Purchase, fact: Bought) -> None:
+    mine = _attempt_of(purchase, fact)
+    if mine is not None:
+        mine.task_id, mine.perhaps = fact.task.task_id, False
+        if mine.answered_at is None:
+            mine.answered_at = fact.at
+    purchase.task = fact.task
+    purchase.error = purchase.doubt = None
+
+
+def _attempt_of(purchase: Purchase, fact: Bought) -> Attempt | None:
+    """The attempt that bought a task. None: this purchase was never announced."""
+    if fact.attempt is not None:
+        for each in purchase.attempts:
+            if each.number == fact.attempt:
+                return each
+    return _open_attempt(purchase)
+
+
+def _open_attempt(purchase: Purchase) -> Attempt | None:
+    """The attempt under way, else the latest in doubt."""
+    doubtful = (each for each in reversed(purchase.attempts) if each.perhaps)
+    return under_way_in(purchase) or next(doubtful, None)
+
+
+def _buy_in_doubt(purchase: Purchase, fact: Bought) -> None:
+    if purchase.doubt is None:
+        _illegal(purchase, fact, "nothing of it was sent")
+    _buy(purchase, fact)
+
+
+def _buy_more(purchase: Purchase, fact: Bought) -> None:
+    """Told again; or bought twice, and then both ids are kept."""
+    under_way = under_way_in(purchase)
+    known = any(each.task_id == fact.task.task_id for each in purchase.attempts)
+    if known or (purchase.task is not None and purchase.task.task_id == fact.task.task_id):
+        if under_way is not None and fact.attempt == under_way.number:
+            purchase.attempts = _without(purchase, under_way)
+        return
+    mine = _attempt_of(purchase, fact)
+    if mine is None or mine.bought:
+        mine = Attempt(fact.task.account or "", fact.at, number=fact.attempt or 0)
+        purchase.attempts = (*purchase.attempts, mine)
+    mine.task_id, mine.perhaps = fact.task.task_id, False
+    mine.answered_at = fact.at if mine.answered_at is None else mine.answered_at
+
+
+def _come_back(purchase: Purchase, fact: NotBought) -> None:
+    purchase.error = fact.error
+    _end_attempt(purchase, fact)
+
+
+def _end_attempt(purchase: Purchase, fact: NotBought) -> None:
+    mine = under_way_in(purchase)
+    if mine is None:
+        return
+    if fact.seen and not isinstance(fact.error, RateLimited):
+        mine.answered_at = fact.at
+    else:
+        purchase.attempts = _without(purchase, mine)
+
+
+def _lose(purchase: Purchase, fact: Lost) -> None:
+    purchase.error = purchase.doubt = fact.error
+    _lose_attempt(purchase, fact)
+
+
+def _lose_attempt(purchase: Purchase, fact: Lost) -> None:
+    mine = under_way_in(purchase)
+    if mine is not None:
+        mine.answered_at, mine.perhaps = fact.at, True
+
+
+def _keep_doubt(purchase: Purchase, fact: Lost) -> None:
+    if purchase.doubt is None:
+        _illegal(purchase, fact, "nothing of it was sent")
+    purchase.error = fact.error
+
+
+def _reopen(purchase: Purchase, _: Reopened) -> None:
+    purchase.task = purchase.result = purchase.finished_at = None
+
+
+def _rewatch(purchase: Purchase, fact: Rewatched) -> None:
+    if purchase.task is None:
+        _illegal(purchase, fact, "it has no task")
+    purchase.error = purchase.finished_at = None
+
+
+def _refuse(purchase: Purchase, fact: FailedForGood) -> None:
+    if purchase.doubt is not None:
+        _illegal(purchase, fact, "an earlier attempt may have been bought")
+    _fail(purchase, fact)
+
+
+def _fail(purchase: Purchase, fact: FailedForGood) -> None:
+    purchase.error, purchase.finished_at = fact.error, fact.at
+
+
+def _complete(purchase: Purchase, fact: Completed) -> None:
+    purchase.result, purchase.error = fact.result, None
+    purchase.task = fact.result.task
+    if purchase.finished_at is None:
+        purchase.finished_at = fact.at
+
+
+def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
+    mine = _open_attempt(purchase)
+    if mine is None:
+        _illegal(purchase, fact, "nothing of it was sent")
+    mine.at_once, mine.perhaps = True, False
+    mine.answered_at = fact.at if mine.answered_at is None else mine.answered_at
+    purchase.result, purchase.error, purchase.doubt = fact.result, None, None
+    purchase.finished_at = fact.at
+
+
+def _save(purchase: Purchase, fact: Saved) -> None:
+    purchase.paths, purchase.error, purchase.saved_at = fact.paths, None, fact.at
+
+
+def _miss(purchase: Purchase, fact: NotSaved) -> None:
+    purchase.paths, purchase.error, purchase.saved_at = (), fact.error, None
+
+
+def under_way_in(purchase: Purchase) -> Attempt | None:
+    """The attempt whose end is not known yet."""
+    for attempt in reversed(purchase.attempts):
+        if attempt.answered_at is None:
+            return attempt
+    return None
+
+
+def _without(purchase: Purchase, attempt: Attempt) -> tuple[Attempt, ...]:
+    return tuple(each for each in purchase.attempts if each is not attempt)
+
+
+Change = Callable[[Purchase, Any], None]
+
+TRANSITIONS: Final[Mapping[tuple[State, type], tuple[State, Change]]] = MappingProxyType(
+    {
+        (PLANNED, Announced): (ANNOUNCED, _announce),
+        (PLANNED, Bought): (SUBMITTED, _buy_in_doubt),
+        (PLANNED, FailedForGood): (FAILED, _refuse),
+        (PLANNED, Lost): (UNCERTAIN, _keep_doubt),
+        (ANNOUNCED, Bought): (SUBMITTED, _buy),
+        (ANNOUNCED, Completed): (SUCCEEDED, _complete_at_once),
+        (ANNOUNCED, NotBought): (PLANNED, _come_back),
+        (ANNOUNCED, Lost): (UNCERTAIN, _lose),
+        (UNCERTAIN, Bought): (SUBMITTED, _buy),
+        (UNCERTAIN, Completed): (SUCCEEDED, _complete_at_once),
+        (UNCERTAIN, Reopened): (PLANNED, _reopen),
+        (FAILED, Reopened): (PLANNED, _reopen),
+        (FAILED, Rewatched): (SUBMITTED, _rewatch),
+        (SUBMITTED, Completed): (SUCCEEDED, _complete),
+        (SUBMITTED, FailedForGood): (FAILED, _fail),
+        (SUCCEEDED, Completed): (SUCCEEDED, _complete),
+        (SUCCEEDED, Saved): (SAVED, _save),
+        (SUCCEEDED, NotSaved): (SUCCEEDED, _miss),
+        (SAVED, NotSaved): (SUCCEEDED, _miss),
+        **{(state, Bought): (state, _buy_more) for state in (SUBMITTED, SUCCEEDED, FAILED, SAVED)},
+        **{(state, NotBought): (state, _end_attempt) for state in (SUBMITTED, SUCCEEDED, FAILED, SAVED)},
+        **{(state, Lost): (state, _lose_attempt) for state in (SUBMITTED, SUCCEEDED, FAILED, SAVED)},
+    }
+)
+"""Everything that can happen."""
+
+_BY_FACT: Final[Mapping[type, tuple[tuple[State, State, Change], ...]]] = {
+    kind: tuple((source, *step) for (source, other), step in TRANSITIONS.items() if other is kind)
+    for _, kind in TRANSITIONS
+}
+"""The same by fact: comparing a few states is cheaper than the hash of an enum's member."""
+
+
+def advance(purchase: Purchase, fact: Fact) -> None:
+    """Let a fact happen to a purchase.
+
+    Raises:
+        IllegalTransition: the fact cannot happen to this purchase, which stays as it was.
+    """
+    state = purchase.state
+    for source, to, change in _BY_FACT[type(fact)]:
+        if source is state:
+            change(purchase, fact)
+            purchase.state = to
+            return
+    _illegal(purchase, fact)
+
+
+def told_before(purchase: Purchase, fact: Fact) -> bool:
+    """Whether exactly this has happened already: a store that is told twice writes once."""
+    if type(fact) is Announced:
+        last = under_way_in(purchase)
+        return last is not None and (last.account, last.announced_at) == (fact.account, fact.at)
+    if type(fact) is Saved:
+        return purchase.state is SAVED and purchase.paths == fact.paths
+    if type(fact) is Lost:
+        return purchase.state is UNCERTAIN and purchase.error is fact.error
+    return False
+
+
+def next_action(purchase: Purchase) -> Action:
+    """What to do with a purchase now."""
+    state = purchase.state
+    if state is PLANNED:
+        return SEND
+    if state is SUBMITTED:
+        return WATCH
+    if state is SUCCEEDED:
+        return SAVE if purchase.wants_files else NOTHING
+    if state is ANNOUNCED:
+        return AWAIT
+    return NOTHING if state is SAVED else LIST
+
+
+def helps_to_buy_again(error: NovitaError) -> bool:
+    """Whether buying the same again can help, once something was done about the error.
+
+    That is so where the cause passes by itself, lies with the account or the endpoint, or was an accident of
+    the task's. What the service will never accept is not worth another attempt.
+    """
+    if isinstance(error, FailedEarlier):
+        return error.retryable
+    return error.retryable or error.scope != "request" or isinstance(error, TaskFailed)
+
+
+# --- Slot, money, breaker -----------------------------------------------------------------------------------
+
+
+class Settlement(Enum):
+    """What becomes of the slot and the money that an attempt was given."""
+
+    SPENT = "bought: the money is spent, the slot is held for a minute"
+    LOST = "perhaps bought: as if it were, and the account's breaker trips"
+    SEEN = "refused: the money is refunded, the slot is held for a minute"
+    REJECTED = "too much at once: both come back, and the account's breaker trips"
+    UNSEEN = "never sent: both come back"
+    UNREACHED = "could not be sent: both come back, and the account's breaker trips"
+
+
+SPENT, LOST, SEEN, REJECTED, UNSEEN, UNREACHED = Settlement
+
+
+def settlement(fact: Fact) -> Settlement:
+    """What a fact about an attempt means for its slot, its money and the breaker."""
+    if type(fact) is not NotBought:
+        return LOST if type(fact) is Lost else SPENT
+    if isinstance(fact.error, RateLimited):
+        return REJECTED
+    if not fact.reached:
+        return UNREACHED
+    return SEEN if fact.seen else UNSEEN

@@ -1,0 +1,228 @@
+"""The way of one purchase: from where it stands to its outcome.
+
+SEND buy · WATCH poll · SAVE save · else: the outcome
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, assert_never, cast
+
+from attrs import define, evolve, field
+
+from novita_async._purchase.machine import (
+    FAILED,
+    SUCCEEDED,
+    UNCERTAIN,
+    Action,
+    Completed,
+    Fact,
+    FailedForGood,
+    NotSaved,
+    Purchase,
+    Saved,
+    next_action,
+)
+from novita_async._stream.saving import Folder
+from novita_async._submit.buyer import Buyer
+from novita_async._util.clock import loop_time
+from novita_async._util.scopes import resolve
+from novita_async._watch.watcher import Watcher
+from novita_async.errors import (
+    DownloadFailed,
+    EndpointNotFound,
+    JournalError,
+    NovitaError,
+    SubmissionUncertain,
+    TaskFailed,
+    TaskNotFound,
+)
+from novita_async.events import Finished
+from novita_async.models.requests import Request
+from novita_async.models.results import Failed, ImageResult, Outcome, Succeeded, Uncertain, Unfinished
+from novita_async.tasks import Task
+
+_ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
+
+
+@define
+class Counts:
+    """How far a stream has come."""
+
+    taken_in: int = 0
+    """Requests taken from the input."""
+    submitted: int = 0
+    """Requests that became tasks."""
+    delivered: int = 0
+    """Outcomes that the consumer has taken."""
+    unsent: int = 0
+    """Requests that were taken in and can no longer be sent."""
+
+
+@define(eq=False, repr=False)
+class Way:
+    """Brings the purchases of one stream to their outcomes."""
+
+    _buyer: Buyer
+    _watcher: Watcher
+    _folder: Folder | None
+    _interactive: bool
+    _counts: Counts
+    _stop: Callable[[NovitaError], object]
+    """Send nothing more, because of this error."""
+    _waiting: dict[str, list[Callable[[Outcome], object]]] = field(factory=dict, init=False)
+    """Who waits for the end of which task. More than one where the service gave an id twice."""
+    _endpoints: dict[str, bool] = field(factory=dict, init=False)
+    """Endpoints that this stream sends to, and whether they are served."""
+
+    def goes_to(self, endpoint: str) -> None:
+        """Know an endpoint of this stream: as long as one of them is served, the stream goes on."""
+        self._endpoints.setdefault(endpoint, True)
+
+    async def outcome_of(self, purchase: Purchase) -> Outcome | None:
+        """Do what the purchase asks for, until nothing more is to be done. None: it cannot be sent."""
+        purchase.wants_files = self._folder is not None
+        outcome: Outcome | None = None
+        while outcome is None:
+            if purchase.state is SUCCEEDED and purchase.result is None:  # an earlier run's URLs
+                outcome = await self.note_end(purchase, await self._end_of(purchase))
+                continue
+            match next_action(purchase):
+                case Action.SEND:
+                    if not await self._buy(purchase):
+                        return None
+                case Action.WATCH:
+                    outcome = await self.note_end(purchase, await self._end_of(purchase))
+                case Action.SAVE:
+                    outcome = await self._save(purchase)
+                case Action.LIST | Action.NOTHING | Action.AWAIT:
+                    outcome = outcome_of(purchase)
+                case never:
+                    assert_never(never)
+        return outcome
+
+    async def _buy(self, purchase: Purchase) -> bool:
+        """Buy. Returns whether there is something to go on with."""
+        try:
+            await self._buyer.buy(
+                purchase,
+                interactive=self._interactive,
+                patient=True,
+                recovery_timeout=self._buyer.callbacks.hold,
+            )
+        except SubmissionUncertain:
+            self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+        except JournalError as error:
+            self._counts.unsent += purchase.task is None
+            self._stop(error)
+            return purchase.task is not None  # paid, and not recorded: at least see its end
+        except NovitaError as error:
+            if self._dooms_the_rest(error):
+                self._counts.unsent += 1
+                self._stop(error)
+                return False
+            await self._record(purchase, FailedForGood(loop_time(), error))
+            self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+        else:
+            self._endpoints[purchase.endpoint] = True
+        finally:
+            self._counts.submitted += purchase.task is not None
+        return True
+
+    async def note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
+        """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
+        now = loop_time()
+        if isinstance(outcome, Succeeded):
+            await self._record(purchase, Completed(now, outcome.result))
+            return None
+        if isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
+            await self._record(purchase, NotSaved(now, outcome.error))
+        elif isinstance(outcome, Failed) and _is_final(purchase, outcome.error):
+            await self._record(purchase, FailedForGood(now, outcome.error))
+            return None
+        return outcome
+
+    async def _save(self, purchase: Purchase) -> Outcome | None:
+        """Save the files. Returns an outcome where they are not to be saved, or cannot be."""
+        folder = cast("Folder", self._folder)
+        done = cast("Succeeded", outcome_of(purchase))
+        if purchase.request is None and purchase.entry is not None and folder.needs_request:
+            return done  # its line of the input may still come
+        try:
+            paths = await folder.save(done, purchase.position, owned=purchase.journal is not None)
+        except NovitaError as error:
+            if error.scope == "account":  # a full disk: what is bought now could not be saved either
+                self._stop(error)
+            await self._record(purchase, NotSaved(loop_time(), error))
+            return Failed(request=purchase.request, task=purchase.task, error=error)
+        await self._record(purchase, Saved(loop_time(), paths))
+        return None
+
+    async def _record(self, purchase: Purchase, fact: Fact) -> None:
+        """Record an end. Where that fails the outcome still comes out, but nothing more is bought."""
+        try:
+            await self._buyer.purchases.record(purchase, fact)
+        except JournalError as error:
+            self._stop(error)
+
+    def _dooms_the_rest(self, error: NovitaError) -> bool:
+        """Whether nothing more can be sent: no account is left, or no endpoint that this stream uses."""
+        if error.scope == "endpoint":
+            self._endpoints[error.endpoint if isinstance(error, EndpointNotFound) else ""] = False
+            return not any(self._endpoints.values())
+        return error.scope == "account"
+
+    async def _end_of(self, purchase: Purchase) -> Outcome:
+        """Wait until the end of a task is seen, or given up."""
+        end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        task = purchase.paid_task
+        if self.watch_task(task, purchase.request, lambda outcome: resolve(end, outcome)):
+            return await end
+        outcome = evolve(await end, request=purchase.request)
+        self._buyer.emit(Finished(outcome=outcome))
+        return outcome
+
+    def watch_task(self, task: Task, request: Request | None, ended: Callable[[Outcome], object]) -> bool:
+        """Have the end of a task told. Returns whether this is the first to wait for it."""
+        waiting = self._waiting.setdefault(task.task_id, [])
+        waiting.append(ended)
+        if len(waiting) == 1:
+            self._watcher.add(task, request)
+        return len(waiting) == 1
+
+    async def ended(self, outcome: Outcome) -> None:
+        for ended in self._waiting.pop(outcome.task_id or "", ()):
+            ended(outcome)
+
+
+def outcome_of(purchase: Purchase) -> Outcome:
+    """What became of a purchase to which nothing more will happen."""
+    if purchase.state is UNCERTAIN:
+        return Uncertain(request=purchase.request, error=cast("SubmissionUncertain", purchase.doubt))
+    if purchase.state is FAILED:
+        return Failed(request=purchase.request, task=purchase.task, error=cast("NovitaError", purchase.error))
+    result = cast("ImageResult", purchase.result)
+    return Succeeded(result=result, request=purchase.request, paths=purchase.paths)
+
+
+def _is_final(purchase: Purchase, error: NovitaError) -> bool:
+    """Whether nothing more can come of a task.
+
+    A paid task that could not be polled (a wrong key, a key of another account, a route that is gone) may be
+    well: the next run asks again.
+    """
+    if isinstance(error, TaskFailed):
+        return True
+    return isinstance(error, TaskNotFound) and error.account == purchase.account
+
+
+def end_was_seen(outcome: Outcome) -> bool:
+    """Whether nothing more can come of a task. One that could not be polled may be well, and is paid."""
+    match outcome:
+        case Unfinished():
+            return False
+        case Failed():
+            return outcome.task is None or isinstance(outcome.error, _ENDS)
+        case Succeeded() | Uncertain():
+            return True
+        case _:
+            assert_never(outcome)

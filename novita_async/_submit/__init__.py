@@ -1,0 +1,1 @@
+"""Purchases: accounts and quotas, the one loop that sends, lost ones found again."""

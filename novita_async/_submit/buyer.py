@@ -1,0 +1,461 @@
+"""The one loop that buys.
+
+    while the next action is SEND:
+        permit  = money of the budget, a slot in a window, a callback     wait for them
+        admit     Announced                                               durable, or nothing is sent
+        fact    = the exchange                                            Bought, NotBought or Lost
+        settle    slot, money, breaker and record                         follow from the fact alone
+        pause, another account, reopen, or give up                        as the retry policy says
+
+A submission is a purchase. Once its last byte may have been handed over, a cancellation waits until the
+answer is in, or `drain` seconds have passed. Where a journal must be written afterwards, or the transport
+cannot detach an exchange, the attempt runs in a task of its own; else that task is made only when a
+cancellation comes: few do, and tasks cost. A cancellation that comes before the exchange sends nothing.
+"""
+
+import asyncio
+import math
+import secrets
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from functools import partial
+from typing import Final, cast
+
+import anyio
+from attrs import define, evolve, field
+
+from novita_async._api import protocol
+from novita_async._http import (
+    Delivery,
+    DeliveryFailed,
+    DetachableTransport,
+    Detached,
+    HTTPRequest,
+    HTTPResponse,
+)
+from novita_async._policy.retrying import Failure, Retry, decide
+from novita_async._policy.spending import Spending
+from novita_async._purchase.journal import Deferred
+from novita_async._purchase.machine import (
+    LOST,
+    PLANNED,
+    REJECTED,
+    SEND,
+    SPENT,
+    UNCERTAIN,
+    UNREACHED,
+    UNSEEN,
+    Announced,
+    Bought,
+    IllegalTransition,
+    Lost,
+    NotBought,
+    Purchase,
+    Reopened,
+    Settlement,
+    Verdict,
+    next_action,
+    settlement,
+)
+from novita_async._submit.asker import Asker, without_key
+from novita_async._submit.callbacks import Callback
+from novita_async._submit.pool import Grant
+from novita_async._submit.purchases import Purchases
+from novita_async._util.clock import loop_time
+from novita_async._util.scopes import finish_detached, run_shielded
+from novita_async.errors import (
+    APIError,
+    JournalError,
+    NotSent,
+    NovitaError,
+    RateLimited,
+    SubmissionUncertain,
+)
+from novita_async.events import AccountDisabled, Paced, Retrying
+from novita_async.tasks import Task
+
+_TOKEN_BYTES: Final = 16
+
+
+@define(eq=False)
+class Permit:
+    """What one attempt may use. Settled once, by the fact that the attempt ends in."""
+
+    lease: Grant
+    """The slot in a window."""
+    http: HTTPRequest
+    """What is sent."""
+    cost: Decimal | None
+    """Reserved money. None: there is no budget."""
+    token: str | None = None
+    """What the callback is known by. None: there is none."""
+    callback: Callback | None = None
+    """Where the event of this attempt will be told, once the attempt is announced."""
+    handed_over: bool = False
+    """Whether the last byte may be on the wire."""
+    failure: Failure | None = None
+    """What the retry policy decides by; None where the policy is not asked."""
+    retry_after: float | None = None
+    """Seconds that the service asked to wait."""
+    cancellation: asyncio.CancelledError | None = None
+    """What broke the exchange off."""
+    tripped: bool = False
+    """Whether the account's breaker decides when the next attempt goes, for all."""
+
+    @property
+    def label(self) -> str:
+        return self.lease.account.label
+
+    def hand_over(self) -> None:
+        self.handed_over = True
+
+
+@define(eq=False)
+class _Effort:
+    """One call of `buy`: what all its attempts have in common."""
+
+    interactive: bool
+    patient: bool
+    recovery_timeout: float
+    number: int = 1
+    """The attempt that the retry policy is asked about, from 1."""
+    began_at: float | None = None
+    """When the first attempt was announced."""
+    spent: float = 0.0
+    """Seconds that count against the retry policy: attempts, pauses, outages; not the wait for the quota."""
+    again: bool = False
+    """Whether an attempt was sent back, so that the next one stands first in line."""
+    recovered: anyio.Event | None = None
+    """Set once an event has told the task of a lost attempt. None: no lost attempt has a callback."""
+
+
+@define(eq=False, repr=False, kw_only=True)
+class Buyer(Asker):
+    """Buys for one client."""
+
+    purchases: Purchases
+    drain: float
+    """Seconds for which a cancelled purchase that was handed over is still waited for."""
+    spending: Spending | None = None
+    """What may be spent. None: as much as the accounts have."""
+    _refunded: anyio.Event = field(factory=anyio.Event, init=False)
+    """Set when reserved money was spent or given back."""
+    _detaching: DetachableTransport | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        detachable = isinstance(self.transport, DetachableTransport) and self.drain > 0
+        self._detaching = cast("DetachableTransport", self.transport) if detachable else None
+
+    def __repr__(self) -> str:
+        return f"<Buyer {self.pool!r}, {self.purchases!r}>"
+
+    # --- The loop -------------------------------------------------------------------------------------------
+
+    async def buy(
+        self,
+        purchase: Purchase,
+        *,
+        interactive: bool = False,
+        patient: bool = False,
+        recovery_timeout: float = 0.0,
+    ) -> Task:
+        """Send a purchase until it is bought.
+
+        Args:
+            purchase: What to buy. The record says how this ended.
+            interactive: Go before purchases that are not.
+            patient: Wait out an outage of any length, rather than `RetryPolicy.max_elapsed`.
+            recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
+                a callback.
+
+        Raises:
+            SubmissionUncertain: perhaps bought.
+            NovitaError: certainly not bought.
+        """
+        self.at_home()
+        http = protocol.submission(purchase.wish, self.endpoints)
+        purchase.endpoint = http.path
+        effort = _Effort(interactive, patient, recovery_timeout)
+        while next_action(purchase) is SEND:
+            try:
+                permit = await self._permit(purchase, http, effort)
+                if next_action(purchase) is not SEND:  # an event has told the task meanwhile
+                    self._settle(permit, UNSEEN, loop_time())
+                    break
+                await self._attempt(purchase, permit)
+                if next_action(purchase) is SEND or purchase.state is UNCERTAIN:
+                    await self._go_on(purchase, permit, effort)
+            except Deferred as deferred:
+                await anyio.sleep_until(deferred.until)
+            except IllegalTransition:
+                if next_action(purchase) is SEND:
+                    raise
+            except JournalError:
+                raise
+            except NovitaError as error:
+                return await self._give_up(purchase, error, effort)
+        return purchase.paid_task
+
+    async def _permit(self, purchase: Purchase, http: HTTPRequest, effort: _Effort) -> Permit:
+        """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
+        cost = await self._reserve(purchase, self.spending) if self.spending else None
+        try:
+            lease = await self.pool.acquire(
+                http.path,
+                purchase.images,
+                interactive=effort.interactive,
+                again=effort.again,
+                max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
+                on_wait=partial(self._tell_paced, purchase),
+            )
+        except BaseException as error:
+            if cost is not None:
+                self._settle_cost(cost, bought=False)
+            if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
+                raise purchase.error from None  # the attempt's own tells more than the outage of all
+            raise
+        permit = Permit(lease, http, cost)
+        if self.callbacks.base is not None and purchase.wish.takes_callback:
+            permit.token = secrets.token_hex(_TOKEN_BYTES)
+            url = self.callbacks.url_of(permit.token)
+            permit.http = protocol.submission(purchase.wish, self.endpoints, url)
+        return permit
+
+    def _tell_paced(self, purchase: Purchase, paced: Paced) -> None:
+        self.emit(evolve(paced, purchase=purchase.id))
+
+    async def _go_on(self, purchase: Purchase, permit: Permit, effort: _Effort) -> None:
+        """Pause before the next attempt. Raises `NovitaError`: there is none."""
+        effort.again = True
+        if purchase.state is UNCERTAIN and permit.callback is not None:
+            effort.recovered = permit.callback.recovered = effort.recovered or anyio.Event()
+        now, announced_at = loop_time(), permit.lease.slot.announced_at
+        effort.began_at = announced_at if effort.began_at is None else effort.began_at
+        effort.spent += now - announced_at
+        limited = isinstance(purchase.error, RateLimited)
+        if permit.tripped and not limited:  # all of the outage counts
+            effort.spent = max(effort.spent, now - effort.began_at)
+        spent = 0.0 if effort.patient and permit.tripped else effort.spent
+        pause = self._next_pause(purchase, permit, effort.number, spent)
+        if purchase.state is UNCERTAIN:  # the retry policy risks paying twice
+            await self.purchases.record(purchase, Reopened(loop_time()))
+        if pause is not None:
+            effort.number += 1
+            if limited or not permit.tripped:
+                effort.spent += pause
+            if not permit.tripped:
+                await anyio.sleep(pause)
+
+    async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
+        """Wait for money: what others have reserved may come back. Raises `BudgetExhausted`."""
+        while (cost := spending.take(purchase.wish)) is None:
+            if self._refunded.is_set():
+                self._refunded = anyio.Event()
+            await self._refunded.wait()
+        return cost
+
+    def _settle_cost(self, cost: Decimal, *, bought: bool) -> None:
+        cast("Spending", self.spending).settle(cost, bought=bought)
+        self._refunded.set()
+
+    async def _attempt(self, purchase: Purchase, permit: Permit) -> None:
+        """Send once, in a way that outlives a cancellation if it must. Raises `Deferred`: not sent."""
+        account, detachable = permit.lease.account, None
+        announced = Announced(permit.lease.slot.announced_at, account.label, permit.token)
+        key = account.api_key
+        if purchase.journal is None:
+            self.purchases.happen(purchase, announced)
+            self._expect_event(purchase, permit)
+            if self._detaching is not None:
+                detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
+        else:
+            await self._admit(purchase, permit, announced)
+        if detachable is None:
+            send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
+            await run_shielded(
+                self._carry(purchase, permit, send), lambda: self.drain if permit.handed_over else 0.0
+            )
+            return
+        try:
+            await self._carry(purchase, permit, detachable)
+        except Detached as detached:
+            await finish_detached(self._carry(purchase, permit, detached.rest), self.drain)
+            permit.cancellation = cast("asyncio.CancelledError", detached.cancellation)
+        if permit.cancellation is not None:
+            raise permit.cancellation
+
+    async def _admit(self, purchase: Purchase, permit: Permit, announced: Announced) -> None:
+        """Promise an attempt durably. Where a cancellation comes meanwhile, nothing is sent."""
+        cancelling = _cancelling()
+        try:
+            await asyncio.sleep(0)  # a cancellation that the journal has put off comes here
+            await self.purchases.admit(purchase, announced, permit.cost)
+        except BaseException:
+            self._settle(permit, UNSEEN, announced.at)
+            raise
+        self._expect_event(purchase, permit)
+        if _cancelling() > cancelling:
+            await run_shielded(self._carry(purchase, permit, _never), lambda: self.drain)
+
+    def _expect_event(self, purchase: Purchase, permit: Permit) -> None:
+        if permit.token is not None:
+            permit.callback = self.callbacks.expect(permit.token, purchase, purchase.attempts[-1])
+
+    async def _carry(
+        self, purchase: Purchase, permit: Permit, send: Callable[[], Awaitable[HTTPResponse]]
+    ) -> None:
+        """Exchange, read, settle, record. An exchange ends in a fact, never in an exception."""
+        try:
+            response = await send()
+        except DeliveryFailed as failed:
+            fact = self._failed(purchase, permit, failed)
+        except NovitaError as error:  # the body could not be made: a picture changed under our hands
+            fact = NotBought(loop_time(), error, seen=False)
+        except asyncio.CancelledError as cancellation:
+            permit.cancellation = cancellation
+            reach = Delivery.UNKNOWN if permit.handed_over else Delivery.NOT_SENT
+            fact = self._failed(purchase, permit, DeliveryFailed(reach, "cancelled before the answer came"))
+        else:
+            fact = self._answered(purchase, permit, without_key(response, permit.lease.account.api_key))
+        self._settle(permit, settlement(fact), fact.at)
+        if purchase.journal is None:
+            self.purchases.happen(purchase, fact)
+            if permit.callback is not None:
+                self.callbacks.settle(permit.callback, fact.at)
+            return
+        try:
+            await self.purchases.settle(purchase, fact)
+        finally:
+            if permit.callback is not None:
+                self.callbacks.settle(permit.callback, fact.at)
+
+    # --- What became of it ----------------------------------------------------------------------------------
+
+    def _answered(self, purchase: Purchase, permit: Permit, response: HTTPResponse) -> Verdict:
+        try:
+            task_id = protocol.read_submission(response, permit.http.path, purchase.images)
+        except NovitaError as error:
+            return self._refused(permit, response, error)
+        now = loop_time()
+        task = Task(
+            task_id=task_id,
+            account=permit.lease.account.label,
+            endpoint=permit.http.path,
+            image_num=purchase.images,
+            submitted_at=now,
+        )
+        self.pool.enable(permit.lease)
+        return Bought(now, task, purchase.attempt)
+
+    def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Verdict:
+        permit.retry_after = self._retry_after(response)
+        error.account = permit.label
+        if isinstance(error, APIError):
+            error.retry_after = permit.retry_after
+        if error.scope == "account":
+            self._disable(permit, error)
+        permit.failure = protocol.failed_purchase(response.status, error, permit.retry_after)
+        if isinstance(error, SubmissionUncertain):
+            return Lost(loop_time(), error)
+        reached = response.early or not isinstance(error, NotSent)
+        return NotBought(loop_time(), error, seen=reached and not response.early, reached=reached)
+
+    def _disable(self, permit: Permit, error: NovitaError) -> None:
+        if self.pool.disable(permit.label, error):
+            self.emit(AccountDisabled(account=permit.label, error=error))
+
+    def _failed(self, purchase: Purchase, permit: Permit, failed: DeliveryFailed) -> Verdict:
+        if failed.status is not None and protocol.is_plain(failed.status):
+            # A refusal whose explanation broke off is a refusal.
+            early = failed.delivery is Delivery.NOT_SENT
+            return self._answered(purchase, permit, HTTPResponse(status=failed.status, early=early))
+        permit.failure = Failure(
+            perhaps_bought=failed.delivery is not Delivery.NOT_SENT, passes=failed.passes
+        )
+        if failed.delivery is Delivery.NOT_SENT:
+            error = NotSent(
+                cause=failed.cause,
+                attempts=purchase.attempt,
+                account=permit.label,
+                retryable=failed.passes,
+            )
+            if not failed.passes:  # told at once, and not by each request of a stream
+                error.scope = "account"
+                self._disable(permit, error)
+            reached = permit.cancellation is not None or not failed.passes  # no outage: nothing trips
+            return NotBought(loop_time(), error, seen=False, reached=reached)
+        return Lost(
+            loop_time(),
+            SubmissionUncertain(
+                cause=failed.cause,
+                endpoint=permit.http.path,
+                images=purchase.images,
+                status=failed.status,
+                account=permit.label,
+            ),
+        )
+
+    def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
+        """Give back, hold or take what the attempt was given."""
+        notice = self.pool.settle(
+            permit.lease, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
+        )
+        if notice is not None:
+            self.emit(notice)
+        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
+        if permit.cost is not None:
+            self._settle_cost(permit.cost, bought=settled is SPENT or settled is LOST)
+
+    def _next_pause(self, purchase: Purchase, permit: Permit, number: int, spent: float) -> float | None:
+        """Seconds until the next attempt. None: at once, by another account. Raises where there is none."""
+        error = cast("NovitaError", purchase.error)
+        if error.scope == "endpoint":
+            self.pool.retire(permit.http.path, error)
+        elif error.scope == "account":
+            return None
+        if permit.failure is None:
+            raise error
+        decision = decide(self.retry, permit.failure, attempt=number, elapsed=spent, jitter=self.jitter())
+        if not isinstance(decision, Retry):
+            raise error
+        self.emit(
+            Retrying(
+                purchase=purchase.id,
+                account=permit.label,
+                endpoint=permit.http.path,
+                attempt=purchase.attempt,
+                after=decision.after,
+                error=error,
+            )
+        )
+        return decision.after
+
+    async def _give_up(self, purchase: Purchase, last: NovitaError, effort: _Effort) -> Task:
+        """End in doubt where any attempt may have been bought, unless an event tells its task in time.
+
+        Raises:
+            NovitaError: no event does. A later refusal does not undo a lost attempt.
+        """
+        doubt = purchase.doubt
+        if doubt is None:
+            raise last
+        if purchase.state is PLANNED:
+            await self.purchases.record(purchase, Lost(loop_time(), doubt))
+        if effort.recovered is not None:
+            with anyio.move_on_after(effort.recovery_timeout):
+                await effort.recovered.wait()
+        if purchase.task is not None:
+            return purchase.task
+        if doubt is last:
+            raise last
+        raise doubt from last
+
+
+async def _never() -> HTTPResponse:
+    raise DeliveryFailed(Delivery.NOT_SENT, "cancelled before it was sent")
+
+
+def _cancelling() -> int:
+    """How often this task is being cancelled."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0

@@ -1,0 +1,487 @@
+"""Accounts, their quotas and their health: which account sends next, and when.
+
+Submissions to one endpoint stand in one line (`interactive` ones before the others) and only its head asks
+the accounts, so a request of eight images is not overtaken by eight of one. The account that can send soonest
+sends next: where the breaker of one is open, another whose breaker is closed. Everything is decided in plain
+functions; `acquire` and `poll_turn` only wait for what they say.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from copy import copy
+from typing import Final
+
+import anyio
+from attrs import define, field, frozen
+
+from novita_async._policy.breaker import CLOSED, Breaker
+from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
+from novita_async._purchase.machine import LOST, REJECTED, UNREACHED, UNSEEN, Settlement
+from novita_async._util.clock import loop_time
+from novita_async.errors import APIError, ConfigurationError, NoAnswer, NotSent, NovitaError
+from novita_async.events import BreakerClosed, BreakerOpened, Paced
+from novita_async.models.accounts import Account, ApiKey
+
+AHEAD: Final = 0.002
+"""Seconds before its turn at which a poll may be chosen: timers are no finer."""
+REVIVAL: Final = 60.0
+"""Seconds after which an account that was taken out is tried again with one request, because balances are
+topped up and keys mended."""
+
+
+@define(eq=False)
+class _Member:
+    """One account, and how it is doing."""
+
+    account: Account
+    pacer: AccountPacer
+    next_poll_at: float = 0.0
+    polls_pause_until: float = 0.0
+    error: NovitaError | None = None
+    """Why it was taken out. It stays until the account is served again."""
+    out_until: float = 0.0
+    on_trial: bool = False
+    """Whether one request is finding out if the account is well again."""
+
+    @property
+    def breaker(self) -> Breaker:
+        return self.pacer.breaker
+
+    def is_out(self, now: float) -> bool:
+        return self.error is not None and now < self.out_until
+
+    def poll_at(self, now: float) -> float:
+        """When the next poll may be chosen, or when to ask again."""
+        return max(now, self.next_poll_at, self.breaker.poll_at(now))
+
+
+@define(eq=False)
+class _Waiter:
+    """One submission in line."""
+
+    images: int
+    interactive: bool
+    joined_at: float
+    max_outage: float
+    """Seconds of one outage after which the submission gives up."""
+    event: anyio.Event | None = None
+    """There while the submission sleeps."""
+
+    async def sleep(self, delay: float) -> None:
+        """Sleep until woken, or for so many seconds."""
+        self.event = anyio.Event()
+        with anyio.move_on_after(delay):
+            await self.event.wait()
+        self.event = None
+
+    def wake(self) -> None:
+        if self.event is not None:
+            self.event.set()
+
+
+@define(eq=False)
+class _Line:
+    """Who waits to submit to one endpoint."""
+
+    _interactive: deque[_Waiter] = field(factory=deque)
+    _batch: deque[_Waiter] = field(factory=deque)
+
+    def __len__(self) -> int:
+        return len(self._interactive) + len(self._batch)
+
+    def _of(self, waiter: _Waiter) -> deque[_Waiter]:
+        return self._interactive if waiter.interactive else self._batch
+
+    def join(self, waiter: _Waiter, *, first: bool) -> None:
+        """Stand at the end, or, where it had its turn before, at the beginning."""
+        (self._of(waiter).appendleft if first else self._of(waiter).append)(waiter)
+
+    def leave(self, waiter: _Waiter) -> None:
+        self._of(waiter).remove(waiter)
+        self.wake_head()
+
+    def head(self) -> _Waiter | None:
+        return next(iter(self._interactive or self._batch), None)
+
+    def wake_head(self) -> None:
+        head = self.head()
+        if head is not None:
+            head.wake()
+
+    def wake_impatient(self) -> None:
+        for waiter in (*self._interactive, *self._batch):
+            if waiter.max_outage < math.inf:
+                waiter.wake()
+
+    def wake_all(self) -> None:
+        for waiter in (*self._interactive, *self._batch):
+            waiter.wake()
+
+
+@define(eq=False)
+class Grant:
+    """The right to send one submission now. Must be settled exactly once."""
+
+    account: Account
+    """Who pays."""
+    endpoint: str
+    """Path of the submission."""
+    slot: Slot
+    """Place in the account's window, since `slot.announced_at`."""
+
+
+@frozen(kw_only=True)
+class AccountStatistics:
+    """How one account is doing."""
+
+    label: str
+    """Name of the account."""
+    error: NovitaError | None
+    """Why it cannot send. None: it can."""
+    pacing: PacerStatistics
+    """Its quota, as given or learned, and its circuit breaker."""
+
+
+@frozen(kw_only=True)
+class PoolStatistics:
+    """How the pool is doing."""
+
+    waiting: int
+    """Submissions in line."""
+    sending: int
+    """Submissions under way."""
+    accounts: tuple[AccountStatistics, ...]
+    """Each account."""
+    retired: tuple[str, ...]
+    """Endpoints that the service said it does not have."""
+
+
+@define(eq=False, repr=False)
+class SessionPool:
+    """The accounts of one client."""
+
+    _members: dict[str, _Member]
+    _polls_per_second: float
+    _lines: dict[str, _Line] = field(factory=dict)
+    _retired: dict[str, tuple[NovitaError, float]] = field(factory=dict)
+    _sending: int = 0
+
+    @classmethod
+    def of(cls, accounts: Iterable[Account], polls_per_second: float) -> "SessionPool":
+        """Make a pool of accounts, each of which must have a label and a key of its own."""
+        members: dict[str, _Member] = {}
+        keys: set[ApiKey] = set()
+        for account in accounts:
+            if account.label in members:
+                raise ConfigurationError(
+                    problem=f"two accounts are called {account.label!r}", advice="give each key once"
+                )
+            if account.api_key in keys:  # it would be taken for two quotas, and has one
+                raise ConfigurationError(
+                    problem=f"the key of {account.label!r} was given before", advice="give each key once"
+                )
+            keys.add(account.api_key)
+            members[account.label] = _Member(
+                account, AccountPacer(images_per_minute=account.images_per_minute)
+            )
+        if not members:
+            raise ConfigurationError(problem="no account", advice="pass api_key= or accounts=[…]")
+        return cls(members, polls_per_second)
+
+    def __repr__(self) -> str:
+        out = sum(member.error is not None for member in self._members.values())
+        waiting = sum(map(len, self._lines.values()))
+        accounts = f"{len(self._members)} accounts, {out} out"
+        return f"<SessionPool {accounts}, {waiting} waiting, {self._sending} sending>"
+
+    def statistics(self) -> PoolStatistics:
+        """How the pool is doing now."""
+        return PoolStatistics(
+            waiting=sum(map(len, self._lines.values())),
+            sending=self._sending,
+            accounts=tuple(
+                AccountStatistics(label=label, error=member.error, pacing=member.pacer.statistics())
+                for label, member in self._members.items()
+            ),
+            retired=tuple(self._retired),
+        )
+
+    # --- Who may send ---------------------------------------------------------------------------------------
+
+    async def acquire(
+        self,
+        endpoint: str,
+        images: int,
+        *,
+        interactive: bool = False,
+        again: bool = False,
+        max_outage: float = math.inf,
+        on_wait: Callable[[Paced], object] = lambda _: None,
+    ) -> Grant:
+        """Wait for a place in some account's window.
+
+        Args:
+            endpoint: Path of the submission.
+            images: How many of the quota it takes.
+            interactive: Stand before those that are not.
+            again: Stand first: the submission had its turn and was sent back.
+            max_outage: Seconds of waiting after which an outage of all accounts is not waited for any longer.
+            on_wait: Called with each wait for the quota or for the breaker.
+
+        Raises:
+            NotSent: the outage has lasted for `max_outage`.
+            NovitaError: why nothing can be sent any more.
+        """
+        line = self._lines.get(endpoint)
+        if line is None:
+            line = self._lines[endpoint] = _Line()
+        now = loop_time()
+        granted = None if line else self._grant(endpoint, images, now)
+        if isinstance(granted, Grant):
+            return granted
+        waiter = _Waiter(images, interactive, now, max_outage)
+        line.join(waiter, first=again)
+        try:
+            while True:
+                now = loop_time()
+                granted = self._grant_in_line(endpoint, line, waiter, now)
+                if isinstance(granted, Grant):
+                    return granted
+                patience = self._patience(waiter, now)
+                if granted is not None and granted.delay < math.inf:
+                    on_wait(granted)
+                await waiter.sleep(min(granted.delay, patience) if granted else patience)
+        finally:
+            line.leave(waiter)
+
+    def _patience(self, waiter: _Waiter, now: float) -> float:
+        """Seconds for which a waiter goes on waiting for an outage of all accounts. Raises `NotSent`."""
+        if waiter.max_outage == math.inf or not all(m.breaker.in_outage() for m in self._members.values()):
+            return math.inf
+        member = max(self._members.values(), key=lambda each: each.breaker.opened_at)
+        waited = now - max(waiter.joined_at, member.breaker.opened_at)
+        if waited < waiter.max_outage:
+            return waiter.max_outage - waited
+        cause = f"the service has been {member.breaker.cause} for {now - member.breaker.opened_at:.0f} s"
+        raise NotSent(cause=cause, attempts=0, account=member.account.label)
+
+    def _grant_in_line(self, endpoint: str, line: _Line, waiter: _Waiter, now: float) -> Grant | Paced | None:
+        """Let a waiter send, or say for what it waits. None: for its turn in line."""
+        if line.head() is not waiter:
+            self._check_doom(endpoint, now)
+            return None
+        return self._grant(endpoint, waiter.images, now)
+
+    def _grant(self, endpoint: str, images: int, now: float) -> Grant | Paced:
+        """Let whoever is first send, or say how long it waits for the quota."""
+        self._check_doom(endpoint, now)
+        member = self._soonest(endpoint, images, now)
+        slot = math.inf if member.on_trial else member.pacer.take(endpoint, images, now)
+        if not isinstance(slot, Slot):
+            return Paced(account=member.account.label, endpoint=endpoint, delay=slot - now)
+        self._sending += 1
+        member.on_trial = member.error is not None
+        return Grant(member.account, endpoint, slot)
+
+    def _check_doom(self, endpoint: str, now: float) -> None:
+        doom = self.doom(endpoint, now)
+        if doom is not None:
+            raise copy(doom)  # each request raises its own: tracebacks and notes are not shared
+
+    def _soonest(self, endpoint: str, images: int, now: float) -> _Member:
+        """The account that can send first."""
+        able = [member for member in self._members.values() if not member.is_out(now)]
+        if len(able) == 1:
+            return able[0]
+        return min(
+            able, key=lambda one: math.inf if one.on_trial else one.pacer.start_at(endpoint, images, now)
+        )
+
+    def restore(self, label: str, endpoint: str, slots: Iterable[tuple[float, float | None, int]]) -> None:
+        """Count what an earlier run sent: announced at, answered at or None, images; on the loop's clock."""
+        self._members[label].pacer.restore(endpoint, slots, loop_time())
+
+    # --- What became of it ----------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        permit: Grant,
+        settlement: Settlement,
+        now: float,
+        *,
+        retry_after: float | None = None,
+        jitter: float = 0.0,
+    ) -> BreakerOpened | BreakerClosed | None:
+        """Take what an attempt ended in: its slot and the account's breaker follow from that alone.
+
+        Args:
+            permit: What the attempt was given.
+            settlement: What its fact means.
+            now: The time.
+            retry_after: Seconds that the server asked to wait, already capped; None where it did not say.
+            jitter: A fresh random number in [0, 1).
+
+        Returns:
+            What happened to the breaker, to be emitted.
+        """
+        member = self._members[permit.account.label]
+        pacer, slot, breaker = member.pacer, permit.slot, member.breaker
+        generation, was_closed = breaker.generation, breaker.state is CLOSED
+        if settlement is LOST:
+            pacer.lost(slot, now, retry_after, jitter)
+        elif settlement is REJECTED:
+            pacer.rejected(slot, now, retry_after, jitter)
+        elif settlement is UNREACHED:
+            pacer.unreached(slot, now, retry_after, jitter)
+        elif settlement is UNSEEN:
+            pacer.released(slot, now)
+        else:
+            pacer.answered(slot, now)
+        self._sending -= 1
+        member.on_trial = False
+        self._wake_heads()
+        if breaker.generation != generation:
+            return self._opened(member, permit.endpoint)
+        if breaker.state is CLOSED and not was_closed:
+            return BreakerClosed(account=member.account.label, after=now - breaker.opened_at)
+        return None
+
+    def _opened(self, member: _Member, endpoint: str | None) -> BreakerOpened:
+        """Let those in line who do not wait for ever count from now."""
+        for line in self._lines.values():
+            line.wake_impatient()
+        breaker = member.breaker
+        return BreakerOpened(
+            account=member.account.label,
+            endpoint=endpoint,
+            cause=breaker.cause.value,
+            after=breaker.pause,
+            trips=breaker.trips,
+        )
+
+    # --- Health ---------------------------------------------------------------------------------------------
+
+    def disable(self, label: str, error: NovitaError) -> bool:
+        """Take an account out. Returns whether that is news: a trial that fails is none."""
+        member = self._members[label]
+        news = member.error is None
+        member.error, member.out_until = error, loop_time() + REVIVAL
+        self._wake_all()
+        return news
+
+    def enable(self, permit: Grant) -> None:
+        """Bring back an account that was served, unless with what was sent before it was taken out."""
+        member = self._members[permit.account.label]
+        if permit.slot.announced_at >= member.out_until:
+            member.error = None
+
+    def retire(self, endpoint: str, error: NovitaError) -> None:
+        """Stop sending to an endpoint that the service does not have."""
+        self._retired[endpoint] = error, loop_time() + REVIVAL
+        self._wake_all()
+
+    def doom(self, endpoint: str, now: float) -> NovitaError | None:
+        """Why nothing can be sent to this endpoint any more. None: something can."""
+        retired = self._retired.get(endpoint) if self._retired else None
+        if retired is not None and now < retired[1]:
+            return retired[0]
+        error = None
+        for member in self._members.values():
+            if not member.is_out(now):
+                return None
+            error = error or member.error
+        return error
+
+    # --- Reading --------------------------------------------------------------------------------------------
+
+    def accounts(self, label: str | None) -> tuple[Account, ...]:
+        """Whom to ask about a task: the account that paid, or, where that is not known, each."""
+        if label is not None and label in self._members:
+            return (self._members[label].account,)
+        return tuple(member.account for member in self._members.values())
+
+    def may_choose_poll_at(self, label: str | None, now: float) -> float:
+        """When the next poll may be chosen of a task that this account paid for, or when to ask again."""
+        return max(member.poll_at(now) for member in self._asked(label)) - AHEAD
+
+    def polls_free(self, label: str | None, now: float) -> int:
+        """How many polls may be chosen now: what is chosen should not stand in line, but be sent."""
+        since = now - self.may_choose_poll_at(label, now)
+        return 1 + int(since * self._polls_per_second) if since >= 0 else 0
+
+    async def poll_turn(self, account: Account) -> int:
+        """Wait until this account may poll once more. Returns the generation of its breaker."""
+        member = self._members[account.label]
+        while True:
+            now = loop_time()
+            open_at = member.breaker.poll_at(now)
+            if open_at > now:
+                await anyio.sleep_until(open_at)
+                continue
+            at = max(now, member.next_poll_at)
+            member.next_poll_at = at + 1 / self._polls_per_second
+            if at > now:
+                await anyio.sleep_until(at)
+                now = loop_time()
+            # the server may ask for a pause, or be lost, while polls wait for their turn
+            if at >= member.polls_pause_until and member.breaker.poll_at(now) <= now:
+                return member.breaker.poll(now)
+
+    def poll_ended(
+        self, account: Account, generation: int, error: BaseException | None, jitter: float
+    ) -> BreakerOpened | None:
+        """Take how a poll ended: polls in an outage are probes, and a few in a row without an answer are one.
+
+        Args:
+            account: Who was asked.
+            generation: What `poll_turn` returned.
+            error: What the poll raised; None where a task was seen.
+            jitter: A fresh random number in [0, 1).
+
+        Returns:
+            What happened to the breaker, to be emitted.
+        """
+        member, now = self._members[account.label], loop_time()
+        breaker = member.breaker
+        before = breaker.generation
+        if error is None:
+            breaker.poll_answered(generation, now)
+        elif not isinstance(error, NovitaError) or (isinstance(error, NoAnswer) and not error.retryable):
+            breaker.poll_withdrawn(generation, now)
+        elif _is_silence(error):
+            breaker.poll_unanswered(generation, now, jitter)
+        else:
+            breaker.poll_answered(generation, now)
+        if breaker.state is not CLOSED:
+            self._wake_heads()
+        return self._opened(member, None) if breaker.generation != before else None
+
+    def doubts_count_from(self, label: str | None, now: float) -> float:
+        """When failed polls begin to say something about their task: not before an outage is over."""
+        return max(member.breaker.doubts_count_from(now) for member in self._asked(label))
+
+    def _asked(self, label: str | None) -> Iterable[_Member]:
+        member = self._members.get(label) if label is not None else None
+        return self._members.values() if member is None else (member,)
+
+    def pause_polls(self, account: Account, seconds: float) -> None:
+        """Let this account not poll for a while, because the server asked for it."""
+        member = self._members[account.label]
+        member.polls_pause_until = max(member.polls_pause_until, loop_time() + seconds)
+        member.next_poll_at = max(member.next_poll_at, member.polls_pause_until)
+
+    def _wake_heads(self) -> None:
+        for line in self._lines.values():
+            line.wake_head()
+
+    def _wake_all(self) -> None:
+        for line in self._lines.values():
+            line.wake_all()
+
+
+def _is_silence(error: NovitaError) -> bool:
+    """Whether a poll was not answered by the service: by nobody, or by a gateway."""
+    if isinstance(error, NoAnswer):
+        return True
+    return isinstance(error, APIError) and error.reason is None and (error.status or 0) >= 500  # noqa: PLR2004

@@ -1,0 +1,162 @@
+"""The open purchases of a client, and the one place where something happens to a purchase.
+
+A fact goes to the store, in one commit; then to memory; then to observers. `happen` is the same without a
+store and never suspends, so that no cancellation can come between.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import cast
+
+from attrs import define, field
+
+from novita_async._purchase.machine import (
+    SUBMITTED,
+    Announced,
+    Bought,
+    Fact,
+    Lost,
+    Purchase,
+    Reopened,
+    State,
+    Verdict,
+    advance,
+)
+from novita_async.errors import SubmissionUncertain
+from novita_async.tasks import Task
+
+Tell = Callable[[Purchase, State, Fact], None]
+"""Told of each transition: the purchase as it is now, its state before, the fact."""
+
+
+@define(eq=False, repr=False)
+class Purchases:
+    """Purchases that have cost money, or may have, and whose end was not handed over yet."""
+
+    tell: Tell | None = None
+    """Turns facts into events. None: no observer listens."""
+    _open: dict[int, Purchase] = field(factory=dict[int, Purchase], init=False)
+    """By the id of the purchase."""
+    _by_task: dict[str, dict[int, Purchase]] = field(factory=dict[str, dict[int, Purchase]], init=False)
+    """Open purchases by the id of their task; more than one where the service gave an id twice."""
+    _journals: set[str] = field(factory=set[str], init=False)
+    """Names of the journals whose windows this client knows already."""
+
+    def __repr__(self) -> str:
+        return f"<Purchases: {len(self._open)} open>"
+
+    # --- What happens ---------------------------------------------------------------------------------------
+
+    async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:
+        """Promise an attempt.
+
+        Raises:
+            Deferred: a shared store has no place or no money yet.
+            JournalError: the promise is not durable, so nothing may be sent.
+        """
+        if purchase.journal is not None:
+            await purchase.journal.admit(purchase, announced, cost)
+        self.happen(purchase, announced)
+
+    async def settle(self, purchase: Purchase, verdict: Verdict) -> None:
+        """Record how an attempt ended.
+
+        Raises:
+            JournalError: the verdict is not durable. Memory knows it all the same.
+        """
+        if purchase.journal is not None:
+            try:
+                await purchase.journal.settle(purchase, verdict)
+            finally:
+                self.happen(purchase, verdict)
+        else:
+            self.happen(purchase, verdict)
+
+    async def record(self, purchase: Purchase, *facts: Fact) -> None:
+        """Record what has happened, in one commit.
+
+        Raises:
+            JournalError: the facts are not durable. Memory knows them all the same.
+        """
+        try:
+            if purchase.journal is not None:
+                await purchase.journal.record(purchase, *facts)
+        finally:
+            for fact in facts:
+                self.happen(purchase, fact)
+
+    def happen(self, purchase: Purchase, fact: Fact) -> None:
+        """Let a fact happen in memory, and tell of it. Never suspends."""
+        before, task = purchase.state, purchase.task
+        advance(purchase, fact)
+        kind = type(fact)
+        if kind is Bought or kind is Lost:
+            self._file(purchase, task)
+            if type(fact) is Bought and (purchase.task is None or purchase.task.task_id != fact.task.task_id):
+                self._file(_second(purchase, fact.task), None)  # paid twice: both tasks are unfinished
+        elif kind is Reopened and task is not None:
+            self._forget_task(purchase, task)
+        if self.tell is not None:
+            self.tell(purchase, before, fact)
+
+    def meets(self, journal: str) -> bool:
+        """Whether a journal is new to this client: its window must be counted once."""
+        news = journal not in self._journals
+        self._journals.add(journal)
+        return news
+
+    # --- What is open ---------------------------------------------------------------------------------------
+
+    def add(self, purchase: Purchase) -> None:
+        """Know a purchase of an earlier run, or of another process, that is paid or in doubt."""
+        self._file(purchase, None)
+
+    def _file(self, purchase: Purchase, task_before: Task | None) -> None:
+        self._open[purchase.id] = purchase
+        task = purchase.task
+        if task is not None and task is not task_before:
+            self._by_task.setdefault(task.task_id, {})[purchase.id] = purchase
+
+    def close(self, purchase: Purchase) -> None:
+        """Forget a purchase: the caller has its outcome."""
+        self._open.pop(purchase.id, None)
+        if purchase.task is not None:
+            self._forget_task(purchase, purchase.task)
+
+    def _forget_task(self, purchase: Purchase, task: Task) -> None:
+        filed = self._by_task.get(task.task_id)
+        if filed is not None:
+            filed.pop(purchase.id, None)
+            if not filed:
+                del self._by_task[task.task_id]
+
+    def report_doubt(self, purchase: Purchase) -> None:
+        """Note that the caller knows of the doubt. An event may still tell the task."""
+        purchase.reported, purchase.request = True, None
+        self._open.pop(purchase.id, None)
+
+    def ended(self, task_id: str) -> None:
+        """Forget the purchases of a task whose end was seen by the caller."""
+        for number in self._by_task.pop(task_id, {}):
+            self._open.pop(number, None)
+
+    @property
+    def unfinished(self) -> tuple[Task, ...]:
+        """Paid tasks whose end was not handed over, each once."""
+        return tuple(cast("Task", next(iter(filed.values())).task) for filed in self._by_task.values())
+
+    @property
+    def uncertain(self) -> tuple[SubmissionUncertain, ...]:
+        """Doubts that no caller knows of."""
+        return tuple(
+            purchase.doubt
+            for purchase in self._open.values()
+            if purchase.doubt is not None and purchase.in_doubt and not purchase.reported
+        )
+
+
+def _second(purchase: Purchase, task: Task) -> Purchase:
+    """A task that was bought besides the one of its purchase."""
+    second = Purchase(None, purchase.endpoint, purchase.images, purchase.position, purchase.tag)
+    second.state, second.account, second.task = SUBMITTED, task.account, task
+    return second

@@ -1,0 +1,86 @@
+"""Finds lost purchases again: an event names a task, and the service is asked whether that task is real.
+
+An attempt whose answer was lost has no task id. The token in its callback URL tells the id when the task
+ends. That id is only a claim until the service, asked with the key that paid, knows such a task.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from attrs import define, field
+
+from novita_async._purchase.machine import Bought
+from novita_async._submit.buyer import Buyer
+from novita_async._submit.callbacks import Callback
+from novita_async._util.clock import loop_time
+from novita_async.errors import NovitaError, TaskFailed
+from novita_async.tasks import Task
+
+_log: Final = logging.getLogger("novita_async")
+
+
+@define(eq=False, repr=False)
+class Recovery:
+    """Tries the claims of events about lost purchases, in the background."""
+
+    _buyer: Buyer
+    _searches: "set[asyncio.Task[None]]" = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._buyer.callbacks.search = self.search
+
+    def __repr__(self) -> str:
+        return f"<Recovery: {len(self._searches)} searches under way>"
+
+    async def aclose(self) -> None:
+        """Search no longer."""
+        searches = tuple(self._searches)
+        for search in searches:
+            search.cancel()
+        await asyncio.gather(*searches, return_exceptions=True)
+
+    def search(self, callback: Callback) -> None:
+        """Start to try the claims about a lost attempt, unless that is under way."""
+        if callback.searching:
+            return
+        callback.searching = True
+        search = asyncio.get_running_loop().create_task(self._try_claims(callback))
+        self._searches.add(search)
+        search.add_done_callback(self._searches.discard)
+
+    async def _try_claims(self, callback: Callback) -> None:
+        while callback.claims and callback.task_id is None:
+            callback.tries += 1
+            attempt, purchase = callback.attempt, callback.purchase
+            task = Task(
+                task_id=callback.claims.pop(0),
+                account=attempt.account,
+                endpoint=purchase.endpoint,
+                image_num=purchase.images,
+                submitted_at=attempt.announced_at,
+            )
+            if await self._knows(task):
+                await self._found(callback, task)
+        callback.searching = False
+
+    async def _knows(self, task: Task) -> bool:
+        """Whether the service knows a task that was claimed to be this account's."""
+        try:
+            await self._buyer.look_patiently(task)
+        except TaskFailed:
+            return True
+        except NovitaError as error:
+            _log.info("an event names task %s, which cannot be had: %s", task.task_id, error)
+            return False
+        return True
+
+    async def _found(self, callback: Callback, task: Task) -> None:
+        self._buyer.callbacks.found(callback, task.task_id, loop_time())
+        bought = Bought(loop_time(), task, callback.attempt.number or None)
+        try:
+            await self._buyer.purchases.record(callback.purchase, bought)
+        except Exception:  # noqa: BLE001 - the caller that waits for the task must still be told
+            _log.exception("task %s was found again, but could not be recorded", task.task_id)
+        if callback.recovered is not None:
+            callback.recovered.set()

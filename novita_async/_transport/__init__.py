@@ -1,0 +1,1 @@
+"""aiohttp, and only here: sessions, exchanges, bodies, downloads."""

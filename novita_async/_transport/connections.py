@@ -1,0 +1,227 @@
+"""Connections to a host: sessions, proxies, whether a connection still lives, and why one does not.
+
+* A kept-alive connection on which something has arrived before anything was asked is being closed by its
+  server, or carries the answer to something else. No request goes out on such a connection, nor a submission
+  on one that idled for long: another one is taken, at once.
+* aiohttp's exceptions, and the frames in their tracebacks, hold the Authorization header. They are turned
+  into a few words and dropped, never chained.
+"""
+
+import asyncio
+import os
+import re
+import select
+import ssl
+import sys
+from collections.abc import Mapping
+from typing import Final, TypedDict
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+from attrs import field, frozen
+from yarl import URL
+
+from novita_async._http import Delivery, DeliveryFailed
+from novita_async._version import __version__
+from novita_async.errors import ConfigurationError
+
+USER_AGENT: Final = f"novita-async/{__version__}"
+KEEPALIVE: Final = 4.0
+"""Seconds that a connection may idle and still be used. Common servers close after 5 s or more."""
+LAST_USED: Final[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
+"""When the protocols of connections carried their last answer. A session of the user's keeps idle connections
+for a time of its own, or for ever."""
+
+
+class HeadLimits(TypedDict):
+    """How much head an answer may have, as aiohttp's arguments."""
+
+    max_line_size: int
+    max_field_size: int
+    max_headers: int
+
+
+HEAD_LIMITS: Final = HeadLimits(max_line_size=128 * 1024, max_field_size=128 * 1024, max_headers=2000)
+"""aiohttp's own 8,190 bytes are too few for a long Content-Security-Policy, and a head that is not read
+leaves a purchase uncertain."""
+_TURNS_TO_READ: Final = 4
+"""Turns of the loop from bytes in the socket to the task that waits for the answer."""
+
+
+# --- What went wrong ----------------------------------------------------------------------------------------
+
+_CAUSES: Final[tuple[tuple[type[Exception], Delivery, str, bool | None], ...]] = (
+    (aiohttp.ClientProxyConnectionError, Delivery.NOT_SENT, "the proxy cannot be reached", True),
+    (aiohttp.ClientHttpProxyError, Delivery.NOT_SENT, "the proxy refused to connect", True),
+    (aiohttp.ClientConnectorDNSError, Delivery.NOT_SENT, "the host name cannot be resolved", None),
+    (
+        aiohttp.ClientConnectorCertificateError,
+        Delivery.NOT_SENT,
+        "the server's certificate is not valid",
+        False,
+    ),
+    (aiohttp.ServerFingerprintMismatch, Delivery.NOT_SENT, "the server's certificate is another one", False),
+    (aiohttp.ClientConnectorSSLError, Delivery.NOT_SENT, "TLS failed", None),
+    (aiohttp.ClientConnectorError, Delivery.NOT_SENT, "the server cannot be reached", True),
+    (aiohttp.ConnectionTimeoutError, Delivery.NOT_SENT, "no connection in time", True),
+    (aiohttp.InvalidURL, Delivery.NOT_SENT, "not a URL", False),
+    (aiohttp.SocketTimeoutError, Delivery.UNKNOWN, "no answer in time", True),
+    (aiohttp.ServerDisconnectedError, Delivery.UNKNOWN, "the server closed the connection", True),
+    (aiohttp.ClientPayloadError, Delivery.UNKNOWN, "the answer broke off or cannot be decompressed", True),
+    (aiohttp.ClientResponseError, Delivery.UNKNOWN, "the answer is not HTTP", True),
+    (HttpProcessingError, Delivery.UNKNOWN, "the answer is not HTTP", True),
+    (aiohttp.ClientConnectionResetError, Delivery.UNKNOWN, "the connection broke", True),
+    (aiohttp.ClientOSError, Delivery.UNKNOWN, "the connection broke", True),
+    (aiohttp.ClientConnectionError, Delivery.UNKNOWN, "the connection broke", True),
+    (TimeoutError, Delivery.UNKNOWN, "no answer in time", True),
+    (OSError, Delivery.UNKNOWN, "the connection broke", True),
+)
+"""The first that fits, in words that can hold no secret; its delivery, which counts where no body tells more;
+and whether it passes by itself. None: as an outage does where the host was reached before, else never."""
+
+_BROKE_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""TLS errors that are a connection's end, as of a server that restarts."""
+_OPENSSL: Final = re.compile(
+    r"\[(?:SSL|X509)\b.*?\] (?:certificate verify failed: )?(.*?)\.?(?: \(_ssl\.c:\d+\))?$"
+)
+"""OpenSSL's own words in the text of an error, between the names of functions and files."""
+_HINTS: Final = {"wrong version number": "is it http?", "http request": "is it http?"}
+
+
+@frozen
+class Cause:
+    """Why an exchange without a body failed."""
+
+    delivery: Delivery
+    """How far it got."""
+    words: str
+    """In words that hold no secret."""
+    passes: bool = True
+    """Whether waiting can help."""
+
+
+def explain(error: BaseException, *, reached: bool = False) -> Cause:
+    """Say how far an exchange without a body got, and why not further.
+
+    Args:
+        error: What aiohttp or the system has raised.
+        reached: Whether the host was reached before, so that it exists and speaks TLS.
+    """
+    if isinstance(error, DeliveryFailed):
+        return Cause(error.delivery, error.cause, error.passes)
+    for kind, delivery, words, passes in _CAUSES:
+        if isinstance(error, kind):
+            broke_off = isinstance(getattr(error, "os_error", None), _BROKE_OFF)
+            return Cause(
+                delivery, words + _system_words(error), reached or broke_off if passes is None else passes
+            )
+    return Cause(Delivery.UNKNOWN, type(error).__name__)
+
+
+def _system_words(error: BaseException) -> str:
+    """What the system says about an error. OpenSSL's errors carry a number too, which is no errno."""
+    if not isinstance(error, OSError) or not error.errno:
+        return ""
+    openssl = _OPENSSL.search(error.strerror or "")
+    if openssl:
+        words = openssl[1][:1].lower() + openssl[1][1:] if openssl[1][1:2].islower() else openssl[1]
+        return f": {words}" + "".join(f": {hint}" for sign, hint in _HINTS.items() if sign in words)
+    return f" ({os.strerror(error.errno)})" if error.errno > 0 else ""
+
+
+# --- Sessions -----------------------------------------------------------------------------------------------
+
+
+def check_base_url(text: str) -> URL:
+    """Read a base URL.
+
+    Raises:
+        ConfigurationError: it is no absolute http or https URL, or holds credentials, which are not quoted.
+    """
+    try:
+        url = URL(text)
+    except (TypeError, ValueError):
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host or url.raw_query_string or url.raw_fragment:
+        raise ConfigurationError(
+            problem="the base URL is not an absolute http or https URL",
+            advice="it looks like https://api.novita.ai, without query or fragment",
+        )
+    if url.raw_user or url.raw_password:
+        raise ConfigurationError(
+            problem="the base URL holds credentials", advice="leave them out; the key goes into api_key="
+        )
+    return url
+
+
+@frozen
+class Proxies:
+    """The proxies of the environment, read once: `trust_env` asks two threads for every request.
+
+    Unlike `trust_env` this leaves `~/.netrc` alone: its logins collide with the key, and reach result hosts.
+    """
+
+    urls: Mapping[str, str] = field(factory=getproxies, repr=False)
+    """Scheme to proxy."""
+
+    def for_url(self, url: URL) -> URL | None:
+        """Which proxy to use, if any.
+
+        Raises:
+            ConfigurationError: it is of a kind that cannot be used.
+        """
+        text = self.urls.get(url.scheme)
+        if text is None or (url.host and proxy_bypass(url.host)):
+            return None
+        proxy = URL(text if "://" in text else f"http://{text}")
+        if proxy.scheme not in ("http", "https"):
+            raise ConfigurationError(
+                problem=f"the environment names a {proxy.scheme} proxy for {url.scheme}",
+                advice="use an HTTP proxy, or set NO_PROXY",
+            )
+        return proxy
+
+
+def has_news(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether a socket has data, an end or an error that the loop has not seen yet."""
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is None or sock.fileno() < 0:
+        return False
+    if sys.platform == "win32":
+        return bool(select.select([sock.fileno()], [], [], 0)[0])
+    poll = select.poll()  # unlike `select` it takes any file descriptor
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def in_lower_case(headers: Mapping[str, str]) -> dict[str, str]:
+    """Header names of an answer as `HTTPResponse` has them."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+async def turn_to_read() -> None:
+    """Let the loop read what has come, and hand it on."""
+    for _ in range(_TURNS_TO_READ):
+        await asyncio.sleep(0)
+
+
+def new_session(
+    connector: aiohttp.BaseConnector,
+    headers: Mapping[str, str],
+    timeout: aiohttp.ClientTimeout,
+    proxy: URL | None = None,
+) -> aiohttp.ClientSession:
+    """Make a session without cookies.
+
+    With a proxy no header may be secret: aiohttp sends a session's headers to its proxy too.
+    """
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        timeout=timeout,
+        proxy=proxy,
+        **HEAD_LIMITS,
+    )

@@ -1,0 +1,266 @@
+"""The fast path of small requests, past aiohttp's session.
+
+What `ClientSession.request` does for one request (cookies, redirects, middlewares, a task that writes) costs
+three times as much as the exchange itself. None of it is used here: a request is written to a connection of
+the session's connector, in the turn of the loop in which the connection was looked at, and the answer is read
+from the connection's own parser.
+
+This relies on parts of aiohttp that are not documented, and on no others:
+
+* `ClientRequest(method, url, headers=, loop=)`: where to connect, and the `headers` that all requests share;
+* `BaseConnector.connect(request, traces, timeout)`, a coroutine that gives a `Connection`;
+* `Connection.transport`, `.protocol`, `.release()`, `.close()`;
+* `ResponseHandler.set_response_params(read_until_eof=, max_line_size=, max_field_size=, max_headers=)`,
+  `.read()`, which gives a message with `.code` and `.headers`, and a `StreamReader`; `.should_close`,
+  `.force_close()`.
+
+`is_usable` tries them all, on an answer in memory, when the first client of a process is made. Where one is
+not as expected (in aiohttp's master of August 2026 a `ClientRequest` needs 18 arguments more) there is one
+warning, and every request takes the slow path, which needs none of them: nothing is lost but speed. So
+another aiohttp cannot break this library here, and `aiohttp<4` in its requirements means only that 4, which
+also changes what is documented, is not released and not tested.
+"""
+
+import asyncio
+import inspect
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Final, cast
+from weakref import WeakSet
+
+import aiohttp
+from attrs import define, field
+from yarl import URL
+
+from novita_async._http import HTTPResponse
+from novita_async._transport.body import whole
+from novita_async._transport.connections import (
+    HEAD_LIMITS,
+    KEEPALIVE,
+    LAST_USED,
+    has_news,
+    in_lower_case,
+    turn_to_read,
+)
+from novita_async._transport.exchange import AiohttpExchange
+from novita_async.errors import InvalidRequest, NovitaWarning
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.tracing import Trace
+
+_SAMPLE: Final = b"HTTP/1.1 200 OK\r\nX-Sample: yes\r\nContent-Length: 2\r\n\r\n"
+
+
+@cache
+def is_usable() -> bool:
+    """Whether aiohttp is as the fast path needs it. Warns once where it is not."""
+    loop = asyncio.new_event_loop()
+    try:
+        _try_all(loop)
+    except Exception as error:  # noqa: BLE001 - whatever another aiohttp raises
+        text = (
+            f"aiohttp {aiohttp.__version__} is not as its undocumented parts were ({error}): requests go "
+            "through its sessions instead, which is slower and otherwise the same"
+        )
+        warnings.warn(text, NovitaWarning, stacklevel=2)
+        return False
+    finally:
+        loop.close()
+    return True
+
+
+def _try_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Use every part that is relied on. Raises something where one is not as expected."""
+    from aiohttp.client_proto import ResponseHandler  # noqa: PLC0415 - another aiohttp may not have it
+    from aiohttp.connector import Connection  # noqa: PLC0415
+
+    asking = aiohttp.ClientRequest("GET", URL("http://localhost/"), headers={"X-Sample": "yes"}, loop=loop)
+    connect = aiohttp.TCPConnector.connect
+    inspect.signature(connect).bind(None, asking, [], timeout=aiohttp.ClientTimeout())
+    parts: list[object] = [Connection.transport, Connection.protocol, Connection.release, Connection.close]
+    handler = ResponseHandler(loop)
+    handler.set_response_params(read_until_eof=True, **HEAD_LIMITS)
+    handler.data_received(_SAMPLE + b"{}" + _SAMPLE)
+    try:
+        handler.read().send(None)
+    except StopIteration as end:
+        message, payload = end.value
+        parts += [message.code == 200, message.headers["x-sample"], payload.is_eof()]  # noqa: PLR2004
+        parts += [payload.read_nowait() == b"{}", handler.should_close, handler.force_close]
+        parts += [asking.headers["X-Sample"], inspect.iscoroutinefunction(connect)]
+    if len(parts) != 12 or not all(parts):  # noqa: PLR2004 - all of the above
+        raise TypeError("an answer is read in another way")
+
+
+def connector() -> aiohttp.TCPConnector:
+    """Make a connector without a bound of its own: requests in flight are bounded elsewhere."""
+    kind = LiveConnector if is_usable() else aiohttp.TCPConnector
+    return kind(limit=0, keepalive_timeout=KEEPALIVE)
+
+
+class LiveConnector(aiohttp.TCPConnector):
+    """Hands out no connection that its server has begun to close, or on which something has come unasked."""
+
+    _used: Final[WeakSet[object]] = WeakSet()
+    """Protocols of the connections that were handed out, in all connectors."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list["Trace"],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> "Connection":
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            is_new = connection.protocol not in self._used
+            if _is_usable(connection):
+                usable = True
+            else:
+                try:
+                    await turn_to_read()
+                except BaseException:
+                    connection.close()
+                    raise
+                usable = _is_usable(connection)
+            if usable:
+                if is_new:
+                    self._used.add(connection.protocol)
+                return connection
+            connection.close()
+            if is_new:
+                raise aiohttp.ServerDisconnectedError
+
+
+def _is_usable(connection: "Connection") -> bool:
+    transport, protocol = connection.transport, connection.protocol
+    if transport is None or protocol is None or transport.is_closing():
+        return False
+    return not protocol.should_close and not has_news(transport)
+
+
+@define(eq=False, repr=False)
+class FastPath:
+    """Small requests to one host, written straight to the connections of one session."""
+
+    _connector: aiohttp.BaseConnector
+    _asking: aiohttp.ClientRequest
+    """Tells the connector where to, and has the headers that all requests share."""
+    _timeout: aiohttp.ClientTimeout
+    _lines: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        lines = [f"{name}: {value}\r\n" for name, value in self._asking.headers.items()]
+        self._lines = "".join(lines).encode()
+
+    @classmethod
+    def of(
+        cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout
+    ) -> "FastPath | None":
+        """Make the fast path of a session to a host. None: this aiohttp has none."""
+        if not is_usable():
+            return None
+        loop = asyncio.get_running_loop()
+        asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
+        return cls(cast("aiohttp.BaseConnector", session.connector), asking, timeout)
+
+    async def connect(self) -> "Connection":
+        """Take a connection that its server has not begun to close."""
+        try:
+            return await self._connector.connect(self._asking, [], self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+
+    def head(self, method: str, target: str, length: int) -> bytes:
+        """Everything before the body."""
+        start = f"{method} {target} HTTP/1.1\r\n".encode()
+        if method == "GET":
+            return b"".join((start, self._lines, b"\r\n"))
+        what = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
+        return b"".join((start, self._lines, what))
+
+
+@define(eq=False, repr=False, kw_only=True)
+class FastExchange(AiohttpExchange):
+    """A small request on the fast path."""
+
+    path: FastPath
+    target: str
+    """What stands in the first line of the request."""
+    detachable: bool = False
+    """Whether another task may read the answer."""
+    cancellation: asyncio.CancelledError | None = None
+    """What made the task leave the answer to another."""
+    _left: "Connection | None" = field(init=False, default=None)
+    """Where that answer comes."""
+    _answer: "tuple[RawResponseMessage, aiohttp.StreamReader] | None" = field(init=False, default=None)
+    """The head of the answer and where its body comes."""
+
+    async def run(self) -> HTTPResponse:
+        """Write the request at once and read the answer."""
+        self.expect_within(self.answer_timeout)
+        request = self.request
+        try:
+            text = whole(request, self.length, self.path.head(request.method, self.target, self.length))
+        except InvalidRequest as error:
+            self.refusal = error
+            raise
+        try:
+            return await self._run_on(await self.path.connect(), text)
+        except aiohttp.ClientConnectionError:
+            if request.method == "POST" or self.status is not None:
+                raise
+        return await self._run_on(await self.path.connect(), text)  # a question may be asked again
+
+    async def _run_on(self, connection: "Connection", text: bytes) -> HTTPResponse:
+        # Nothing comes between the look at the connection and this.
+        transport, protocol = connection.transport, connection.protocol
+        if transport is None or protocol is None:
+            raise aiohttp.ClientConnectionResetError
+        try:
+            protocol.set_response_params(read_until_eof=True, **HEAD_LIMITS)
+            if self.request.method == "POST":
+                self.hand_over()
+                self.expect_within(self.answer_timeout)
+            transport.write(text)
+            return await self._answer_on(connection)
+        except BaseException as error:
+            if not self._detach(connection, error):
+                connection.close()
+            raise
+
+    async def _answer_on(self, connection: "Connection") -> HTTPResponse:
+        protocol = cast("ResponseHandler", connection.protocol)
+        while self._answer is None:
+            message, payload = await protocol.read()
+            if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another one follows
+                self._answer, self.status = (message, payload), message.code
+        message, payload = self._answer
+        body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
+        LAST_USED[protocol] = asyncio.get_running_loop().time()
+        connection.release()
+        return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
+
+    def _detach(self, connection: "Connection", error: BaseException) -> bool:
+        """Leave the rest to another task, where that was agreed on and this one is being cancelled."""
+        if not isinstance(error, asyncio.CancelledError) or self.overdue:
+            return False
+        if not (self.detachable and self.handed_over):
+            return False
+        cast("ResponseHandler", connection.protocol).force_close()
+        self._left, self.cancellation, self.is_detached = connection, error, True
+        return True
+
+    async def finish(self) -> HTTPResponse:
+        """Read what the task that was cancelled had not read, in another task."""
+        self.task = cast("asyncio.Task[object]", asyncio.current_task())
+        self.cancelling = self.task.cancelling()
+        connection = cast("Connection", self._left)
+        self.detachable, self.is_detached, self._left, self.cancellation = False, False, None, None
+        try:
+            return await self._answer_on(connection)
+        except BaseException:
+            connection.close()
+            raise

@@ -1,0 +1,218 @@
+"""The slow path, through aiohttp's session: large bodies, proxies, sessions of the user's, any aiohttp.
+
+* asyncio drops what a socket has received once a write to it fails. So before each write the socket is looked
+  at, and the loop may read first: a 413 or 429 that comes while the body still goes out is an answer, and
+  after an answer nothing more is written.
+* A session of the user's may hand out a kept-alive connection on which something came unasked: a late 408, an
+  answer too many. An answer that is there before anything was written, or before the loop has turned once, is
+  nobody's: its connection is dropped and another one taken.
+* aiohttp writes in a task of its own. What cancels every task, as `asyncio.run` does in the end, cancels that
+  one too; a body that was handed over is then in the socket's buffer, and goes out all the same.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from attrs import define
+from multidict import CIMultiDict
+from yarl import URL
+
+from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._transport.body import SMALL, WriteScheduler, pieces, whole
+from novita_async._transport.connections import (
+    HEAD_LIMITS,
+    KEEPALIVE,
+    LAST_USED,
+    has_news,
+    in_lower_case,
+    turn_to_read,
+)
+from novita_async._transport.exchange import AiohttpExchange
+from novita_async.errors import InvalidRequest
+
+_MOST_UNASKED: Final = 20
+"""Connections on which an answer came unasked before the exchange is given up."""
+
+
+@define(eq=False, repr=False, kw_only=True)
+class SlowExchange(AiohttpExchange):
+    """A request through aiohttp's session, as the writer of its body and the reader of its answer see it."""
+
+    session: aiohttp.ClientSession
+    url: URL
+    headers: Mapping[str, str] | None
+    """Sent besides the session's own."""
+    timeout: aiohttp.ClientTimeout
+    scheduler: WriteScheduler
+    stall_timeout: float
+    """Seconds in which a piece of a body must go out."""
+    is_given: bool
+    """Whether the session is the user's, who may bound it: waiting for a connection has no deadline then."""
+    begun: bool = False
+    """Whether something of the request was written."""
+    reused: bool = False
+    """Whether the connection had been used before, and nothing of this request was written to it."""
+    _unasked: int = 0
+    """Answers that were there before anything was asked."""
+
+    async def run(self) -> HTTPResponse:
+        """Send the request and read the answer, on another connection where the first has gone stale."""
+        if self.request.method == "GET":
+            self.expect_within(self.answer_timeout)
+        elif not self.is_given:
+            self.expect_within(self.stall_timeout)
+        if self.request.method == "POST" and not self.length:
+            self.hand_over()  # an empty body may never be asked for
+        while True:
+            self.begun = False
+            turn = asyncio.get_running_loop().call_soon(self._note_turn) if not self.length else None
+            try:
+                response = await self.session.request(
+                    self.request.method,
+                    self.url,
+                    data=_Payload(self) if self.length else None,
+                    headers=self.headers,
+                    timeout=self.timeout,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    **HEAD_LIMITS,
+                )
+            except aiohttp.ClientConnectionError:
+                if not self._may_take_another:
+                    raise
+                self.reused = False
+                continue
+            finally:
+                if turn is not None:
+                    turn.cancel()
+            if self.begun:
+                return await self._read_answer(response)
+            response.close()
+            self._unasked += 1
+            if self._unasked == _MOST_UNASKED:
+                words = f"answered {response.status} before anything was asked"
+                raise DeliveryFailed(Delivery.NOT_SENT, words, status=response.status)
+
+    def _note_turn(self) -> None:
+        self.begun = True
+
+    @property
+    def _may_take_another(self) -> bool:
+        """Whether the connection had gone stale before anything of the request was written to it."""
+        return self.reused and not self.handed_over and self.status is None and self.refusal is None
+
+    # The writer.
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        transport = (
+            writer.transport
+        )  # aiohttp forgets it when it closes, which waits for what is still buffered
+        try:
+            self._refuse_stale(writer)
+            if self.length <= SMALL:
+                await self._write_last(writer, whole(self.request, self.length))
+            else:
+                await self._write_pieces(writer)
+        except BaseException as error:
+            if isinstance(error, InvalidRequest):
+                self.refusal = error
+            if not self.handed_over and transport is not None:
+                transport.abort()
+            raise
+
+    def _refuse_stale(self, writer: AbstractStreamWriter) -> None:
+        """Drop a connection that idled for long, or whose unasked words would be taken for the answer."""
+        protocol = getattr(writer, "protocol", None)
+        used_at = None if protocol is None else LAST_USED.get(protocol)
+        unasked = getattr(protocol, "should_close", False)
+        self.reused = used_at is not None or unasked
+        idle = asyncio.get_running_loop().time() - used_at if used_at is not None else 0.0
+        if idle > KEEPALIVE or unasked:
+            raise aiohttp.ClientConnectionResetError
+
+    async def _write_pieces(self, writer: AbstractStreamWriter) -> None:
+        left = self.length
+        for piece in pieces(self.request, self.length):
+            left -= len(piece)
+            if not left:
+                await self._write_last(writer, piece)
+                break
+            self.expect_within(self.stall_timeout)
+            await self._read_first(writer)
+            self.begun, self.reused = True, False
+            await writer.write(piece)
+            await self.scheduler.later(len(piece))
+
+    async def _write_last(self, writer: AbstractStreamWriter, piece: bytes | memoryview) -> None:
+        await self._read_first(writer)
+        if writer.transport is None or writer.transport.is_closing():
+            raise aiohttp.ClientConnectionResetError
+        self.hand_over()
+        self.begun = True
+        self.expect_within(self.answer_timeout)
+        try:
+            await writer.write(piece)
+        except asyncio.CancelledError:
+            if self.status is not None:
+                raise
+
+    async def _read_first(self, writer: AbstractStreamWriter) -> None:
+        if self.status is None and has_news(writer.transport):
+            await turn_to_read()
+        if self.status is not None:
+            await asyncio.Event().wait()  # aiohttp cancels the writer when the answer has been read
+
+    # The reader.
+
+    async def _read_answer(self, response: aiohttp.ClientResponse) -> HTTPResponse:
+        self.status = response.status
+        early = self.request.method == "POST" and not self.handed_over
+        if early:
+            self.expect_within(self.answer_timeout)
+        content = response.content
+        try:
+            body = content.read_nowait() if content.is_eof() else await self.read_all(content)
+        except BaseException:
+            response.close()
+            raise
+        finally:
+            protocol = getattr(response, "_protocol", None)
+            if protocol is not None:
+                LAST_USED[protocol] = asyncio.get_running_loop().time()
+        if early:
+            await response.wait_for_close()
+        headers = in_lower_case(response.headers)
+        return HTTPResponse(status=response.status, headers=headers, body=body, early=early)
+
+    def lateness(self) -> str:
+        if self.begun and not self.handed_over and self.status is None:
+            return f"the upload made no progress for {self.stall_timeout:g} s"
+        return super().lateness()
+
+
+class _Payload(aiohttp.Payload):
+    """A body as aiohttp wants it."""
+
+    def __init__(self, exchange: SlowExchange) -> None:
+        # The base class would make a mapping of headers for each.
+        self.exchange = exchange
+
+    @property
+    def size(self) -> int:
+        return self.exchange.length
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        return _HEADERS
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise NotImplementedError("the body is never whole in memory")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.exchange.write(writer)
+
+
+_HEADERS: Final = CIMultiDict({"Content-Type": "application/json"})

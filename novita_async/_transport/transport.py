@@ -1,0 +1,269 @@
+"""Carries requests with aiohttp: a session for each key, or the one that the user gave.
+
+Which path a request takes is decided here; the paths are in `fast_path` and `slow_path`, what they share in
+`exchange`; connections are in `connections`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from functools import lru_cache, partial
+from typing import Any, Final, cast
+
+import aiohttp
+from attrs import define, field, frozen, setters
+from yarl import URL
+
+from novita_async._http import Delivery, DeliveryFailed, Detached, HTTPRequest, HTTPResponse
+from novita_async._transport.body import SMALL, TEXT_SLICE, WriteScheduler
+from novita_async._transport.connections import USER_AGENT, Proxies, check_base_url, new_session
+from novita_async._transport.exchange import AiohttpExchange, Watchdog
+from novita_async._transport.fast_path import FastExchange, FastPath, connector, is_usable
+from novita_async._transport.slow_path import SlowExchange
+from novita_async.errors import ConfigurationError
+from novita_async.models.accounts import ApiKey
+
+_START_COST: Final = 6 * 1024
+"""What starting a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3 ms."""
+
+
+@frozen(kw_only=True)
+class _KeyedSession:
+    """A session as the requests of one key use it."""
+
+    session: aiohttp.ClientSession
+    headers: Mapping[str, str] | None = field(repr=False)
+    """Sent with each request, where they cannot be the session's."""
+    fast_path: FastPath | None = None
+    """For small requests; where the session is ours and goes through no proxy."""
+
+
+@lru_cache(maxsize=256)
+def _joined(base_url: URL, path: str) -> URL:
+    return base_url.joinpath(path.lstrip("/"))
+
+
+@lru_cache(maxsize=4096)
+def _target(base_url: URL, path: str, query: tuple[tuple[str, str], ...]) -> str:
+    """What stands in the first line of a request. Kept, because making it costs half of a small exchange."""
+    url = _joined(base_url, path)
+    return (url.with_query(query) if query else url).raw_path_qs
+
+
+@frozen(kw_only=True)
+class TransportStatistics:
+    """What a transport has done so far."""
+
+    in_flight: int
+    """Exchanges that have begun and not ended."""
+    answered: int
+    """Exchanges that ended with a whole answer, whatever it said."""
+    not_sent: int
+    """Exchanges that failed before there was a whole request."""
+    unknown: int
+    """Exchanges that failed afterwards."""
+    keys: int
+    """Keys that were used; each has an aiohttp session of its own, unless the user gave one."""
+
+
+@define(eq=False, repr=False, on_setattr=setters.NO_OP)
+class AiohttpTransport:
+    """Carries requests to one base URL: one aiohttp session for each key, or one that the user gave."""
+
+    base_url: URL = field(converter=check_base_url)
+    """Where the API is; a path in it is kept in front of every request's path."""
+    session: aiohttp.ClientSession | None = field(default=None, kw_only=True)
+    """The user's own: used as it is, never closed."""
+    connect_timeout: float = field(default=30.0, kw_only=True)
+    """Seconds for name, connection, TLS and proxy together."""
+    stall_timeout: float = field(default=60.0, kw_only=True)
+    """Seconds in which a piece of a body must go out."""
+    answer_timeout: float = field(default=120.0, kw_only=True)
+    """Seconds for the answer to a request that has no deadline of its own."""
+    drain: float = field(default=5.0, kw_only=True)
+    """Seconds for which `aclose` waits for answers to purchases that were handed over."""
+    _scheduler: WriteScheduler = field(init=False, factory=WriteScheduler)
+    _sessions: dict[ApiKey, _KeyedSession] = field(init=False, factory=dict)
+    _timeouts: Mapping[str, aiohttp.ClientTimeout] = field(init=False)
+    _watchdog: Watchdog = field(init=False)
+    _reached: bool = field(init=False, default=False)
+    """Whether there was ever a connection to the host."""
+    _answered: int = field(init=False, default=0)
+    _not_sent: int = field(init=False, default=0)
+    _unknown: int = field(init=False, default=0)
+    _closed: bool = field(init=False, default=False)
+    _ended: asyncio.Event = field(init=False, factory=asyncio.Event)
+    """Set when an exchange ends after `aclose` was called."""
+
+    def __attrs_post_init__(self) -> None:
+        # With a connector without limits `connect` covers no wait for a slot.
+        connect = None if self.session else self.connect_timeout
+        post = aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=self.connect_timeout)
+        get = aiohttp.ClientTimeout(
+            total=None, connect=connect, sock_connect=self.connect_timeout, sock_read=self.answer_timeout
+        )
+        self._timeouts = {"GET": get, "POST": post}
+        self._watchdog = Watchdog(tick=min(self.stall_timeout, self.answer_timeout) / 10)
+        is_usable()  # what is to be said about aiohttp is said before anything is bought
+
+    def __repr__(self) -> str:
+        return (
+            f"<AiohttpTransport to {self.base_url}, {len(self._watchdog.watched)} in flight, "
+            f"{self._answered} answered>"
+        )
+
+    def statistics(self) -> TransportStatistics:
+        """What it has done so far."""
+        return TransportStatistics(
+            in_flight=len(self._watchdog.watched),
+            answered=self._answered,
+            not_sent=self._not_sent,
+            unknown=self._unknown,
+            keys=len(self._sessions),
+        )
+
+    # --- Exchanges ------------------------------------------------------------------------------------------
+
+    async def send(
+        self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None] | None = None
+    ) -> HTTPResponse:
+        """Exchange one request, as `Transport` says."""
+        keyed = self._session_of(api_key)
+        length = request.content_length
+        if keyed.fast_path is not None and length <= SMALL:
+            return await self._run(self._fast(request, length, on_handover, keyed.fast_path), _START_COST)
+        timeout = request.timeout
+        exchange = SlowExchange(
+            request=request,
+            length=length,
+            answer_timeout=self.answer_timeout if timeout is None else timeout,
+            on_handover=on_handover,
+            task=_this_task(),
+            cancelling=_this_task().cancelling(),
+            session=keyed.session,
+            url=_joined(self.base_url, request.path).with_query(request.query or None),
+            headers=keyed.headers,
+            timeout=self._timeouts[request.method],
+            scheduler=self._scheduler,
+            stall_timeout=self.stall_timeout if timeout is None else min(timeout, self.stall_timeout),
+            is_given=self.session is not None,
+        )
+        return await self._run(exchange, _START_COST if length <= SMALL else TEXT_SLICE)
+
+    def detachable(
+        self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
+    ) -> Callable[[], Coroutine[Any, Any, HTTPResponse]] | None:
+        """Give what exchanges one POST, as `DetachableTransport` says: where it takes the fast path."""
+        try:
+            path = self._session_of(api_key).fast_path
+        except ConfigurationError:  # which `send` raises
+            return None
+        length = request.content_length
+        if path is None or length > SMALL:
+            return None
+        return partial(self._send_detachable, request, length, on_handover, path)
+
+    async def _send_detachable(
+        self, request: HTTPRequest, length: int, on_handover: Callable[[], None], path: FastPath
+    ) -> HTTPResponse:
+        exchange = self._fast(request, length, on_handover, path)
+        exchange.detachable = True
+        try:
+            return await self._run(exchange, _START_COST)
+        except asyncio.CancelledError:
+            if exchange.cancellation is None:
+                raise
+        raise Detached(exchange.cancellation, lambda: self._carry(exchange, exchange.finish()))
+
+    def _fast(
+        self, request: HTTPRequest, length: int, on_handover: Callable[[], None] | None, path: FastPath
+    ) -> FastExchange:
+        task = _this_task()
+        return FastExchange(
+            request=request,
+            length=length,
+            answer_timeout=self.answer_timeout if request.timeout is None else request.timeout,
+            on_handover=on_handover,
+            task=task,
+            cancelling=task.cancelling(),
+            path=path,
+            target=_target(self.base_url, request.path, request.query),
+        )
+
+    async def _run(self, exchange: FastExchange | SlowExchange, cost: int) -> HTTPResponse:
+        if not self._scheduler.enter(cost):
+            await self._scheduler.later(cost)
+        return await self._carry(exchange, exchange.run())
+
+    async def _carry(self, exchange: AiohttpExchange, course: Awaitable[HTTPResponse]) -> HTTPResponse:
+        """Watch over an exchange, count what becomes of it, and translate it."""
+        self._watchdog.watch(exchange)
+        try:
+            answer = await course
+        except BaseException as error:  # noqa: BLE001 - it is raised again, or counted
+            if exchange.is_cancelled_by(error):
+                raise error.with_traceback(None) from None  # aiohttp's frames hold the key
+            self._reached |= exchange.handed_over or exchange.status is not None
+            failure = exchange.failure(error, reached=self._reached)
+        else:
+            self._answered += 1
+            self._reached = True
+            return answer
+        finally:
+            if not exchange.is_detached:
+                self._watchdog.forget(exchange)
+                if self._closed:
+                    self._ended.set()
+        if isinstance(failure, DeliveryFailed) and failure.delivery is Delivery.UNKNOWN:
+            self._unknown += 1
+        else:
+            self._not_sent += 1
+        raise failure
+
+    # --- Sessions -------------------------------------------------------------------------------------------
+
+    def _session_of(self, api_key: ApiKey) -> _KeyedSession:
+        keyed = self._sessions.get(api_key)
+        if self._closed or keyed is None or keyed.session.closed:
+            if self._closed or (self.session is not None and self.session.closed):
+                raise ConfigurationError(problem="the session is closed", advice="make a new client")
+            keyed = self._sessions[api_key] = self._new_session(api_key)
+        return keyed
+
+    def _new_session(self, api_key: ApiKey) -> _KeyedSession:
+        given = self.session
+        if getattr(given, "auth", None) is not None:  # aiohttp refuses to send both; no key would arrive
+            raise ConfigurationError(
+                problem="the session has a login of its own, which collides with the key",
+                advice="leave auth= out of it",
+            )
+        proxy = None if given else Proxies().for_url(self.base_url)
+        open_headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+        secret_headers = {"Authorization": f"Bearer {api_key.reveal()}"}  # from here on nothing may fail
+        if given is not None:
+            return _KeyedSession(session=given, headers=open_headers | secret_headers)
+        if proxy is not None:
+            session = new_session(connector(), open_headers, self._timeouts["GET"], proxy)
+            return _KeyedSession(session=session, headers=secret_headers)
+        session = new_session(connector(), open_headers | secret_headers, self._timeouts["GET"])
+        path = FastPath.of(session, self.base_url, self._timeouts["POST"])
+        return _KeyedSession(session=session, headers=None, fast_path=path)
+
+    async def aclose(self) -> None:
+        """Wait for answers to purchases that were handed over, then close the sessions opened here."""
+        self._closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.drain):
+                while any(exchange.handed_over for exchange in self._watchdog.watched):
+                    self._ended.clear()
+                    await self._ended.wait()
+        if not self._watchdog.watched:
+            self._watchdog.stop()
+        sessions, self._sessions = self._sessions, {}
+        for keyed in sessions.values():
+            if keyed.session is not self.session:
+                await keyed.session.close()
+
+
+def _this_task() -> "asyncio.Task[object]":
+    return cast("asyncio.Task[object]", asyncio.current_task())

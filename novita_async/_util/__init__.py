@@ -1,0 +1,1 @@
+"""How tasks end, and what time it is."""

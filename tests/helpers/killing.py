@@ -1,0 +1,250 @@
+"""A batch in a process of its own, killed again and again with SIGKILL until it is complete.
+
+The service lives in the process that does the killing, and goes on when the batch dies; what it has accepted
+is compared with what the journal says, after each kill and at the end.
+"""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from attrs import define, field
+
+from novita_async._journal.rows import entry_of
+from novita_async._journal.sqlite import SqliteJournal
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import Purchase, State
+from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_picture
+from novita_async.testing import quota as service_quota
+from tests.helpers.campaigns import Figures, check_pictures, rows_of, seeds_accepted
+from tests.helpers.programs import Program
+from tests.helpers.served import check_servers, served
+
+SIDE: Final = 192
+BATCH: Final = """
+import json, sys
+import anyio
+from novita_async import Img2Img, NovitaClient, Polling
+from novita_async._journal import rows
+from novita_async._policy import pacing
+from novita_async._stream import resume
+
+told = json.loads(sys.argv[1])
+pacing.MINUTE = told["minute"]
+for module in (pacing, resume):
+    module.WINDOW = told["minute"] + 0.01
+rows._WINDOW_SECONDS = told["minute"] + 0.01
+
+async def main():
+    request = Img2Img(
+        model_name="m", image=told["picture"], prompt="a dog", width=told["side"], height=told["side"]
+    )
+    polling = Polling(polls_per_second=200.0)
+    async with NovitaClient(polling=polling, **told["client"]) as client:
+        print("begins", flush=True)
+        async with client.batch(request.sweep(seed=range(told["count"])), **told["batch"]) as outcomes:
+            async for outcome in outcomes:
+                print(json.dumps([outcome.request.seed, type(outcome).__name__, outcome.task_id]), flush=True)
+
+anyio.run(main)
+"""
+
+
+@contextmanager
+def minute_of(seconds: float) -> Iterator[None]:
+    """Let the service count images in minutes of so many seconds; the batch is told to do the same."""
+    usual = service_quota.WINDOW
+    service_quota.WINDOW = seconds  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        service_quota.WINDOW = usual  # type: ignore[misc]
+
+
+@define(eq=False)
+class Victim:
+    """A batch that is killed, and what was found each time."""
+
+    folder: Path
+    server: SimulatorServer
+    count: int
+    images_per_minute: int
+    minute: float
+    in_flight: int
+    dice: random.Random
+    under_way: set[int] = field(factory=set)
+    """Rows whose purchase was under way at a kill."""
+    most_under_way: int = 0
+    """At one kill."""
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "run.db"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def start(self, **batch: Any) -> Program:
+        told = {
+            "minute": self.minute,
+            "picture": str(self.folder / "dog.png"),
+            "side": SIDE,
+            "count": self.count,
+            "client": {
+                "api_key": DEFAULT_API_KEY,
+                "base_url": self.server.url,
+                "images_per_minute": self.images_per_minute,
+            },
+            "batch": {
+                "journal": str(self.journal),
+                "save_to": str(self.out),
+                "in_flight": self.in_flight,
+                **batch,
+            },
+        }
+        with self.said.open("wb") as said:
+            command = [sys.executable, "-W", "error", "-c", BATCH, json.dumps(told)]
+            return Program.start(command, stdout=said)
+
+    @property
+    def said(self) -> Path:
+        return self.folder / "said.txt"
+
+    def kill_once(self) -> bool:
+        """Start it, let it run to a random moment, and kill it. False: it was complete before that."""
+        process = self.start()
+        try:
+            self._await_the_moment(process)
+        finally:
+            code = process.kill()
+        assert code in (0, -9), process.finish().stderr
+        found = {entry_of(row).serial for row in self.rows() if row.state is State.ANNOUNCED}
+        self.most_under_way = max(self.most_under_way, len(found))
+        self.under_way |= found
+        return code != 0
+
+    def _await_the_moment(self, process: Program) -> None:
+        """As soon as it is at work: at any time, or shortly after the service has seen some more of it."""
+        _until(process, lambda: self.said.stat().st_size > 0, 60)
+        if self.dice.random() < 0.5:
+            goal = len(self.server.ledger.entries) + self.dice.randint(1, self.in_flight)
+            _until(process, lambda: len(self.server.ledger.entries) >= goal, 2 * self.minute / 60 + 0.5)
+            span = 0.1
+        else:
+            span = 0.7
+        _until(process, lambda: False, self.dice.random() * span)
+
+    def finish(self, **batch: Any) -> dict[int, tuple[str, str | None]]:
+        """Let it run to its end; give what it says of each request."""
+        process = self.start(**batch)
+        try:
+            self._await_the_end(process)
+        finally:
+            process.kill()
+        said = [json.loads(line) for line in self.said.read_text().splitlines()[1:]]
+        assert len(said) == self.count
+        return {seed: (kind, task_id) for seed, kind, task_id in said}
+
+    def _await_the_end(self, process: Program) -> None:
+        """As long as it gets on: the service hears of it, or it says something, once in its minutes."""
+        most, heard, since = self.minute + 30, -1, time.monotonic()
+        while not process.ended:
+            check_servers()
+            now_heard = self.server.statistics().requests + self.said.stat().st_size
+            if now_heard != heard:
+                heard, since = now_heard, time.monotonic()
+            if time.monotonic() > since + most:
+                break
+            time.sleep(0.05)
+        done = process.finish(seconds=0)
+        assert done.returncode == 0, done.stderr
+
+    def rows(self) -> list[Purchase]:
+        """What the journal says, without changing it."""
+        if not self.journal.exists() or not self.journal.stat().st_size:
+            return []
+        return anyio.run(rows_of, self.journal)
+
+
+def _until(process: Program, condition: Any, seconds: float) -> None:
+    """Wait for something, for the end of the process, or for so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition() and not process.ended and time.monotonic() < end:
+        check_servers()
+        time.sleep(0.002)
+
+
+async def summary_of(journal: Path) -> Summary:
+    async with await SqliteJournal.open(journal, read_only=True) as store:
+        return await store.summary()
+
+
+def killed_batch(
+    folder: Path,
+    *,
+    count: int,
+    kills: int,
+    images_per_minute: int,
+    minute: float = 60.0,
+    in_flight: int = 16,
+    seed: int = 0,
+) -> Figures:
+    """Kill a batch so often, let it end, and compare the books."""
+    (folder / "dog.png").write_bytes(sample_picture("dog", (64, 64)))
+    config = {"images_per_minute": images_per_minute, "latency": 0.02, "plain_pictures": False}
+    with minute_of(minute), served(**config) as server:
+        victim = Victim(folder, server, count, images_per_minute, minute, in_flight, random.Random(seed))
+        killed = sum(victim.kill_once() for _ in range(kills))
+        told = victim.finish()
+        figures = check_books(victim, told)
+        check_second_purchases(victim, victim.finish(resubmit_uncertain=True))
+        return {"killed": killed, **figures, "most under way": victim.most_under_way}
+
+
+def check_books(victim: Victim, told: dict[int, tuple[str, str | None]]) -> Figures:
+    """Compare outcomes, journal and the service's ledger: nothing is lost, nothing was bought twice."""
+    ledger, rows = victim.server.ledger, victim.rows()
+    by_seed = {json.loads(entry_of(row).request)["request"]["seed"]: row for row in rows}
+    assert len(rows) == len(by_seed) == victim.count == len(told)
+    assert {row.state for row in rows} <= {State.SAVED, State.UNCERTAIN}
+    saved = {seed: row for seed, row in by_seed.items() if row.state is State.SAVED}
+    uncertain = by_seed.keys() - saved.keys()
+    assert told == {
+        seed: ("Succeeded", row.paid_task.task_id) if seed in saved else ("Uncertain", None)
+        for seed, row in by_seed.items()
+    }
+    assert {entry_of(by_seed[seed]).serial for seed in uncertain} == victim.under_way
+    assert victim.most_under_way <= victim.in_flight
+    accepted = {entry.task_id: entry.request["request"]["seed"] for entry in ledger.accepted}
+    assert max(seeds_accepted(victim.server).values()) == 1
+    assert all(accepted[row.paid_task.task_id] == seed for seed, row in saved.items())
+    unseen = accepted.keys() - {row.paid_task.task_id for row in saved.values()}
+    assert {accepted[task_id] for task_id in unseen} <= uncertain
+    books = anyio.run(summary_of, victim.journal)
+    assert (books.bought, books.perhaps) == (len(saved), len(uncertain))
+    assert books.bought + len(unseen) == ledger.images
+    assert ledger.refused == []
+    assert ledger.most_images_in(victim.minute) <= victim.images_per_minute
+    for row in saved.values():
+        assert row.paths
+        assert all(path.suffix == ".png" and path.exists() for path in row.paths)
+    assert check_pictures(victim.out, SIDE) == len(saved)
+    assert not [path for path in victim.out.iterdir() if path.name.endswith(".part")]
+    return {"saved": len(saved), "uncertain": len(uncertain), "bought unseen": len(unseen)}
+
+
+def check_second_purchases(victim: Victim, told: dict[int, tuple[str, str | None]]) -> None:
+    """Once asked, what was uncertain is bought again, and nothing else is."""
+    assert {kind for kind, _ in told.values()} == {"Succeeded"}
+    twice = {seed for seed, times in seeds_accepted(victim.server).items() if times > 1}
+    books = anyio.run(summary_of, victim.journal)
+    assert len(twice) <= len(victim.under_way) == books.perhaps
+    assert books.bought == victim.count
+    assert books.bought + len(twice) == victim.server.ledger.images

@@ -1,0 +1,1108 @@
+"""What the journal has acknowledged is there, whatever ends the process; nothing is ever misread."""
+
+import asyncio
+import errno
+import itertools
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import attrs
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from novita_async._journal.ledger import Attempt, IllegalTransition, Row, State, fold
+
+from novita_async import JournalError, SqliteJournal
+from novita_async._journal import DigestCache, _file, _store
+from novita_async._journal import sqlite as sqlite_journal
+from novita_async.models.images import ImageSource
+from tests.helpers.journal_processes import ROOT, kill_after, process
+from tests.helpers.journals import (
+    FACTS,
+    WAY,
+    Model,
+    Witness,
+    asked,
+    copied,
+    do,
+    look,
+    note,
+    open_store,
+)
+from tests.helpers.programs import python, run
+from tests.helpers.service import picture
+
+pytestmark = pytest.mark.anyio
+
+
+def read(path: Path) -> dict[tuple[str, int], Row]:
+    store = open_store(path)
+    try:
+        return look(store)
+    finally:
+        store.close()
+
+
+def failing(path: Path, **options) -> str:
+    """What opening and reading says."""
+    with pytest.raises(JournalError) as caught:
+        store = open_store(path, **options)
+        try:
+            look(store)
+        finally:
+            store.close()
+    assert caught.value.advice
+    return str(caught.value)
+
+
+async def brought(journal: SqliteJournal, row: Row, *states: State) -> Row:
+    for state in states:
+        row = await journal.move(row.key, row.occurrence, state, at=1.0, **FACTS[state])
+    return row
+
+
+# --- The store against a dict -----------------------------------------------------------------------------
+
+names = st.integers(0, 3)
+
+
+@settings(
+    max_examples=25,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+class StoreAndModel(RuleBasedStateMachine):
+    """Whatever is planned, moved, closed and killed: the file has what the dict has."""
+
+    @initialize()
+    def begin(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.path = self.folder / "run.db"
+        self.store = open_store(self.path)
+        self.model = Model()
+        self.now = 0.0
+
+    def teardown(self):
+        if hasattr(self, "store"):
+            self.store.close()
+            shutil.rmtree(self.folder)
+
+    @rule(wanted=st.lists(names, max_size=6), position=st.integers(0, 99))
+    def plan(self, wanted, position):
+        requests = [asked(name, position + n) for n, name in enumerate(wanted)]
+        assert do(self.store, lambda store: store.plan(requests)) == self.model.plan(requests)
+
+    @rule()
+    def begin_a_run(self):
+        self.model.run += 1
+        assert do(self.store, _store.Store.new_run) == self.model.run
+
+    @precondition(lambda self: self.model.rows)
+    @rule(choice=st.integers(0, 99), to=st.sampled_from(State), task=st.integers(0, 9))
+    def move(self, choice, to, task):
+        name = list(self.model.rows)[choice % len(self.model.rows)]
+        self.now += 7
+        before = self.model.rows[name].state
+        again = to is State.PLANNED and before in (State.FAILED, State.UNCERTAIN)
+        facts = {"asked": True} if again else FACTS[to]
+        facts = facts | ({"task_id": f"t{task}"} if to is State.SUBMITTED else {})
+        if before is to is State.SUCCEEDED:
+            facts = {"error": note("gone")}
+        try:
+            expected = self.model.move(name, to, at=self.now, **facts)
+        except IllegalTransition as refusal:
+            with pytest.raises(IllegalTransition) as caught:
+                do(self.store, lambda store: store.move(*name, to, at=self.now, **facts))
+            assert str(caught.value) == str(refusal)
+        else:
+            assert do(self.store, lambda store: store.move(*name, to, at=self.now, **facts)) == expected
+
+    @rule(killed=st.booleans())
+    def open_anew(self, killed):
+        if killed:
+            before, self.path = self.path, self.path.with_name(self.path.name + "x")
+            copied(before, self.path)
+        self.store.close()
+        self.now += 100
+        self.store = open_store(self.path, self.now)
+        self.model.run += 1
+        for name, row in self.model.rows.items():
+            if row.state is State.ANNOUNCED:
+                self.model.rows[name] = _store.found_at_opening(row, self.now)
+
+    @invariant()
+    def the_file_has_what_the_dict_has(self):
+        if hasattr(self, "store"):
+            assert look(self.store) == self.model.rows
+            assert self.store.summary() == fold(self.model.rows.values())
+            recent = {row.serial for row in self.store.seen_since(self.now - 60)}
+            times = {row.serial: row.slot_time for row in self.model.rows.values()}
+            assert recent == {n for n, time in times.items() if time is not None and time > self.now - 60}
+            for row in self.model.rows.values():
+                if row.task_id:
+                    found = self.store.find(row.task_id)
+                    assert found
+                    assert found.task_id == row.task_id
+
+
+TestStoreAndModel = StoreAndModel.TestCase
+
+
+def test_equal_requests_are_counted_in_pieces_as_in_one(tmp_path):
+    store = open_store(tmp_path / "run.db")
+    for _ in range(3):
+        counted = []
+        for size in (1, 1, 2, 5, 1, 17, 3):
+            rows = do(store, lambda store, size=size: store.plan([asked(0)] * size + [asked(1)]))
+            counted += [row.occurrence for row in rows if row.key == asked(0).key]
+        assert counted == list(range(30))
+        do(store, _store.Store.new_run)
+    assert store.summary().total == 37
+    store.close()
+
+
+def test_inserting_removing_and_reordering_lines_finds_every_row_again(tmp_path):
+    store = open_store(tmp_path / "run.db")
+    first = do(store, lambda store: store.plan([asked(n, n) for n in (1, 2, 2, 3)]))
+    do(store, _store.Store.new_run)
+    again = do(store, lambda store: store.plan([asked(n, i) for i, n in enumerate((9, 2, 3, 2))]))
+    assert [row.serial for row in again] == [5, first[1].serial, first[3].serial, first[2].serial]
+    assert [row.position for row in again] == [0, 1, 2, 3]
+    left = [row for row in store.page(None, 0) if row.run < store.run]
+    assert [row.serial for row in left] == [first[0].serial]
+    store.close()
+
+
+def test_counting_many_equal_requests_takes_few_questions(tmp_path):
+    store = open_store(tmp_path / "run.db")
+    do(store, lambda store: store.plan([asked(0)] * 1000))
+    questions: list[str] = []
+    store.file.connection.set_trace_callback(questions.append)
+    (row,) = do(store, lambda store: store.plan([asked(0)]))
+    assert row.occurrence == 1000
+    assert len(questions) < 35
+    store.close()
+
+
+class Place(StrEnum):
+    HERE = "/here"
+
+
+def test_odd_values_come_back_as_they_were(tmp_path):
+    store = open_store(tmp_path / "run.db")
+    wanted = attrs.evolve(asked(1), endpoint=Place.HERE, request='{"prompt":"\\u0000 süß 🐕"}')
+    do(store, lambda store: store.plan([wanted]))
+    for to in WAY:
+        facts = FACTS[to] | ({"task_id": "7f' \x00 --"} if to is State.SUBMITTED else {})
+        do(store, lambda store, to=to, facts=facts: store.move(wanted.key, 0, to, at=5, **facts))
+    expected = store.row(wanted.key, 0)
+    store.close()
+    assert read(tmp_path / "run.db")[wanted.key, 0] == expected
+    assert expected
+    assert (expected.seed, expected.task_id, expected.endpoint) == (1 << 70, "7f' \x00 --", "/here")
+    assert (expected.request, expected.paths) == (wanted.request, ("out/ä.png",))
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, 500, 20_000])
+def test_requests_of_any_length_are_packed_and_unpacked(length):
+    text = "".join(chr(32 + n * 7919 % 5000) for n in range(length))
+    assert _store.unpacked(_store.packed(text)) == text
+
+
+def test_a_new_row_is_written_as_any_other():
+    row = Row(**attrs.asdict(asked(5)), occurrence=2, run=3, serial=9)
+    whole = dict(zip(_store._COLUMNS, _store._record(row, _store.packed(row.request)), strict=True))
+    fresh = dict(zip(_store._FRESH, _store._fresh_record(row), strict=True))
+    assert fresh.pop("serial") == 9
+    assert whole == dict.fromkeys(whole) | fresh
+
+
+# --- Telling it from a loop -------------------------------------------------------------------------------
+
+
+async def test_what_is_told_together_is_written_together_and_visible_when_it_returns(tmp_path):
+    path = tmp_path / "run.db"
+    async with await SqliteJournal.open(path) as journal:
+        rows = await journal.plan([asked(n, n) for n in range(64)])
+        before = journal.statistics().commits
+        seen: list[int] = []
+        async with await SqliteJournal.open(path, read_only=True) as reader:
+
+            async def announce(row: Row) -> None:
+                await brought(journal, row, State.ANNOUNCED)
+                there = await reader.row(row.key, 0)
+                seen.append(there is not None and there.state is State.ANNOUNCED)
+
+            async with anyio.create_task_group() as group:
+                for row in rows:
+                    group.start_soon(announce, row)
+        assert seen == [True] * 64
+        numbers = journal.statistics()
+        assert numbers.commits - before <= 3
+        assert numbers.largest_group >= 32
+        assert (numbers.told, numbers.waiting) == (65, 0)
+        assert (
+            repr(journal) == f"<SqliteJournal run.db, run 1: 65 told, 0 waiting, {numbers.commits} commits>"
+        )
+    assert "closed" in repr(journal)
+
+
+async def test_virtual_time_stands_still_while_the_journal_works(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        for n in range(50):
+            (row,) = await journal.plan([asked(n)])
+            await brought(journal, row, *WAY)
+            assert anyio.current_time() == 0
+
+
+async def test_one_illegal_transition_among_many_stops_no_other(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        rows = await journal.plan([asked(n) for n in range(6)])
+        ends: list[str] = []
+
+        async def attempt(row: Row) -> None:
+            try:
+                await brought(journal, row, State.SAVED if row.serial % 2 else State.ANNOUNCED)
+                ends.append("done")
+            except IllegalTransition:
+                ends.append("refused")
+
+        async with anyio.create_task_group() as group:
+            for row in rows:
+                group.start_soon(attempt, row)
+        assert sorted(ends) == ["done"] * 3 + ["refused"] * 3
+        assert (await journal.summary()).rows[State.ANNOUNCED] == 3
+
+
+async def test_what_was_never_planned_cannot_be_moved(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        with pytest.raises(JournalError, match="was never planned") as caught:
+            await journal.move("ab" * 16, 0, State.SUBMITTED, at=1.0, task_id="t")
+        assert (caught.value.scope, caught.value.task_id) == ("request", "t")
+        assert await journal.row("ab" * 16, 0) is None
+        assert await journal.find("t") is None
+        assert await journal.plan([]) == ()
+
+
+async def test_rows_are_read_in_pages_by_state_and_from_a_serial_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "PAGE", 7)
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        rows = await journal.plan([asked(n, n) for n in range(40)])
+        for row in rows[::3]:
+            await brought(journal, row, State.ANNOUNCED)
+        everything = [row.serial async for row in journal.rows()]
+        announced = [row.serial async for row in journal.rows(State.ANNOUNCED)]
+        both = [row.serial async for row in journal.rows(State.PLANNED, State.ANNOUNCED, after=20)]
+    assert everything == list(range(1, 41))
+    assert announced == list(range(1, 41, 3))
+    assert both == [n for n in range(21, 41) if n % 3 != 1] + [n for n in range(21, 41) if n % 3 == 1]
+
+
+async def test_a_task_is_found_by_its_id(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (row,) = await journal.plan([asked(1)])
+        row = await brought(journal, row, State.ANNOUNCED, State.SUBMITTED)
+        assert await journal.find("t") == row
+        assert [each.serial for each in await journal.seen_since(0.5)] == [1]
+        assert await journal.seen_since(1.0) == ()
+
+
+async def test_a_cancelled_scope_comes_after_what_was_told_is_recorded(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (row,) = await journal.plan([asked(1)])
+        recorded = None
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            recorded = await brought(journal, row, State.ANNOUNCED)
+            await anyio.lowlevel.checkpoint()
+            pytest.fail("the cancellation was lost")
+        assert scope.cancelled_caught
+        assert recorded
+        assert await journal.row(row.key, 0) == recorded
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_task_ends_after_what_it_told_is_recorded(tmp_path, times):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (row,) = await journal.plan([asked(1)])
+        recorded: list[Row] = []
+
+        async def announce() -> None:
+            recorded.append(await brought(journal, row, State.ANNOUNCED))
+            await asyncio.sleep(0)
+            pytest.fail("the cancellation was lost")
+
+        task = asyncio.create_task(announce())
+        for _ in range(times):
+            await asyncio.sleep(0)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await journal.row(row.key, 0) == recorded[0]
+
+
+async def test_a_timeout_of_asyncio_is_still_one_after_the_journal_has_answered(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (row,) = await journal.plan([asked(1)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await brought(journal, row, State.ANNOUNCED)
+                await asyncio.sleep(0)
+        current = asyncio.current_task()
+        assert current
+        assert current.cancelling() == 0
+        assert (await journal.summary()).rows[State.ANNOUNCED] == 1
+
+
+async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost():
+    job = sqlite_journal._Job(_store.Work(len), asyncio.get_running_loop().create_future())
+    answers: list[object] = []
+
+    async def wait() -> None:
+        answers.append(await sqlite_journal._outlasting(job))
+        await asyncio.sleep(0)
+        pytest.fail("the cancellation was lost")
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    job.result, job.done = "recorded", True
+    job.give()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert answers == ["recorded"]
+
+
+async def test_a_refusal_reaches_who_was_cancelled_meanwhile(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (row,) = await journal.plan([asked(1)])
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            with pytest.raises(IllegalTransition):
+                await brought(journal, row, State.SAVED)
+
+
+async def test_reading_can_be_given_up(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        await journal.plan([asked(1)])
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await journal.summary()
+            pytest.fail("was not given up")
+        assert (await journal.summary()).total == 1
+
+
+async def test_an_opening_that_nobody_waits_for_any_more_is_closed_again(tmp_path):
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await SqliteJournal.open(tmp_path / "run.db")
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await SqliteJournal.open(tmp_path / "nowhere" / "run.db")
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        assert journal.run >= 1
+
+
+async def test_a_closed_journal_says_so_and_closing_twice_does_nothing(tmp_path):
+    journal = await SqliteJournal.open(tmp_path / "run.db")
+    (row,) = await journal.plan([asked(1)])
+    async with anyio.create_task_group() as group:
+        group.start_soon(brought, journal, row, State.ANNOUNCED)
+        await anyio.lowlevel.checkpoint()
+        await journal.aclose()
+    await journal.aclose()
+    with pytest.raises(JournalError, match="it is closed"):
+        await journal.summary()
+    assert (await anyio.to_thread.run_sync(read, tmp_path / "run.db"))[row.key, 0].state is State.ANNOUNCED
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
+
+
+async def test_a_new_run_counts_equal_requests_from_the_first_again(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        first = await journal.plan([asked(1), asked(1)])
+        assert await journal.new_run() == journal.run == 2
+        again = await journal.plan([asked(1), asked(1)])
+    assert [row.serial for row in again] == [row.serial for row in first]
+    assert {row.run for row in again} == {2}
+
+
+async def test_what_was_under_way_in_a_killed_process_is_uncertain_and_told(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        rows = await journal.plan([asked(n) for n in range(3)])
+        await brought(journal, rows[0], State.ANNOUNCED)
+        await brought(journal, rows[1], State.ANNOUNCED, State.SUBMITTED)
+        copied(tmp_path / "run.db", tmp_path / "killed.db")
+    async with await SqliteJournal.open(tmp_path / "killed.db") as journal:
+        assert journal.uncertain_at_opening == 1
+        assert [row.serial async for row in journal.rows(State.UNCERTAIN)] == [1]
+        assert [row.serial async for row in journal.rows(State.SUBMITTED)] == [2]
+        held = await journal.seen_since(2.0)
+        assert [row.serial for row in held] == [1]  # it may have been seen as late as now
+
+
+def test_many_more_than_a_page_are_recovered(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "PAGE", 3)
+    store = open_store(tmp_path / "run.db")
+    do(store, lambda store: store.plan([asked(n) for n in range(10)]))
+    for n in range(10):
+        do(store, lambda store, n=n: store.move(asked(n).key, 0, State.ANNOUNCED, at=1.0, account="a"))
+    assert do(store, lambda store: store.recover(2.0)) == 10
+    assert store.summary().rows[State.UNCERTAIN] == 10
+    store.close()
+
+
+# --- One process ------------------------------------------------------------------------------------------
+
+
+async def test_a_second_journal_in_the_same_process_is_refused(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db"):
+        with pytest.raises(JournalError, match="another process, or another journal") as caught:
+            await SqliteJournal.open(tmp_path / "." / "run.db")
+        assert caught.value.scope == "account"
+        (tmp_path / "other name.db").symlink_to(tmp_path / "run.db")
+        with pytest.raises(JournalError, match="has it open"):
+            await SqliteJournal.open(tmp_path / "other name.db")
+        (tmp_path / "run.db").read_bytes()  # reading the file elsewhere does not lose the lock
+        with pytest.raises(JournalError, match="has it open"):
+            await SqliteJournal.open(tmp_path / "run.db")
+    async with await SqliteJournal.open(tmp_path / "other name.db") as journal:
+        assert journal.run == 2
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path):
+    path = tmp_path / "run.db"
+    first = process(path, requests=20_000, seed=1)
+    try:
+        assert first.line().startswith("run 1")
+        assert "has it open" in failing(path)
+        reader = _store.Store(_file.open_to_read(path))
+        assert reader.summary().total == 20_000
+        reader.close()
+        assert "has it open" in failing(path)
+    finally:
+        first.kill()
+    store = open_store(path)
+    assert store.run == 2
+    store.close()
+
+
+async def test_a_reader_sees_what_is_written_and_changes_nothing(tmp_path):
+    path = tmp_path / "run.db"
+    with pytest.raises(JournalError, match="No such file"):
+        await SqliteJournal.open(path, read_only=True)
+    async with await SqliteJournal.open(path) as journal:
+        (row,) = await journal.plan([asked(1)])
+        await brought(journal, row, State.ANNOUNCED)
+        async with await SqliteJournal.open(path, read_only=True) as reader:
+            assert (await reader.summary()).rows[State.ANNOUNCED] == 1
+            await brought(journal, row, State.SUBMITTED)
+            assert (await reader.summary()).rows[State.SUBMITTED] == 1
+            with pytest.raises(JournalError, match="it can only be read"):
+                await reader.plan([asked(2)])
+            copied(path, tmp_path / "killed.db")
+    async with await SqliteJournal.open(tmp_path / "killed.db", read_only=True) as reader:
+        assert (await reader.summary()).rows[State.SUBMITTED] == 1
+    assert (await anyio.to_thread.run_sync(read, tmp_path / "killed.db"))[row.key, 0].state is State.SUBMITTED
+
+
+def test_acknowledged_transitions_survive_kills(tmp_path):
+    """Twenty processes in a row on one journal; `python -m benchmarks.soak_journal` kills many more."""
+    path = tmp_path / "run.db"
+    witness = Witness()
+    for seed in range(20):
+        said = kill_after(path, 5 + seed * 13 % 60, requests=60, seed=seed)
+        witness.hear(said)
+        store = open_store(path, 99.0)
+        witness.compare(look(store))
+        store.close()
+    assert store.run >= 20
+    states = {row.state for row in read(path).values()}
+    assert State.UNCERTAIN in states or State.SAVED in states
+
+
+# --- Damage -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    """A small journal, closed, with rows of every state."""
+    path = tmp_path / "saved.db"
+    store = open_store(path)
+    do(store, lambda store: store.plan([asked(n, n) for n in range(12)]))
+    for n in range(10):
+        for to in WAY[: n % 5]:
+            do(store, lambda store, n=n, to=to: store.move(asked(n).key, 0, to, at=float(n), **FACTS[to]))
+    store.close()
+    return path
+
+
+def boundaries(size: int, unit: int, head: int = 0) -> list[int]:
+    """Lengths around the ends of pages, and some between."""
+    ends = range(head, size, unit)
+    near = {end + n for end in ends for n in (-1, 0, 1, 24, 100, unit // 2)}
+    return sorted(n for n in near | {0, 1, 15, 16, 17, 99, 100} if 0 <= n < size)
+
+
+def test_a_closed_journal_that_is_cut_anywhere_is_refused(saved, tmp_path):
+    size = saved.stat().st_size
+    for length in boundaries(size, 4096):
+        failing(copied(saved, tmp_path / "cut.db", main=length))
+    assert len(read(copied(saved, tmp_path / "cut.db", main=size))) == 12
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory) -> tuple[Path, list[dict]]:
+    """A journal as a killed process leaves it, and what it had after each commit."""
+    folder = tmp_path_factory.mktemp("history")
+    store = open_store(folder / "run.db")
+    snapshots = [look(store)]
+    do(store, lambda store: store.plan([asked(n, n) for n in range(4)]))
+    snapshots.append(look(store))
+    for n, to in itertools.product(range(3), WAY):
+        do(store, lambda store, n=n, to=to: store.move(asked(n).key, 0, to, at=float(n), **FACTS[to]))
+        snapshots.append(look(store))
+    copied(folder / "run.db", folder / "killed.db")
+    store.close()
+    return folder / "killed.db", snapshots
+
+
+def test_a_cut_log_gives_what_was_there_after_one_of_the_commits(history, tmp_path):
+    path, snapshots = history
+    size = Path(f"{path}-wal").stat().st_size
+    last = 0
+    for length in boundaries(size, 4120, head=32):
+        cut = copied(path, tmp_path / "cut.db", wal=length)
+        if length < 32:
+            assert "what was written last is missing" in failing(cut)
+            continue
+        index = snapshots.index(read(cut))
+        assert index >= last
+        last = index
+    assert read(copied(path, tmp_path / "cut.db")) == snapshots[-1]
+    assert last >= len(snapshots) - 2
+
+
+def test_a_cut_file_with_a_whole_log_is_refused_or_whole(history, tmp_path):
+    path, snapshots = history
+    for length in boundaries(path.stat().st_size, 4096):
+        cut = copied(path, tmp_path / "cut.db", main=length)
+        try:
+            rows = read(cut)
+        except JournalError:
+            continue
+        assert rows == snapshots[-1]
+
+
+@pytest.mark.parametrize("where", range(0, 40_960, 1733))
+def test_a_changed_byte_is_never_misread(saved, tmp_path, where):
+    """Free room in a page may change and say nothing; whatever is read is as it was written."""
+    data = bytearray(saved.read_bytes())
+    where %= len(data)
+    data[where] ^= 0x5A
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(data)
+    expected = read(saved)
+    try:
+        rows = read(broken)
+    except JournalError:
+        return
+    assert {name: attrs.evolve(row, run=1) for name, row in rows.items()} == expected
+
+
+def test_a_changed_row_is_noticed(saved, tmp_path):
+    with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
+        connection.execute("UPDATE requests SET task_id = 'other' WHERE serial = 3")
+    assert "row 3 is not as it was written" in failing(saved)
+
+
+async def test_damage_that_is_met_while_reading_is_told(saved):
+    async with await SqliteJournal.open(saved) as journal:
+        journal._store.file.connection.execute("UPDATE requests SET attempts = 7 WHERE serial = 3")
+        with pytest.raises(JournalError, match="row 3 is not as it was written"):
+            await journal.row(asked(2).key, 0)
+        with pytest.raises(JournalError, match="row 3 is not as it was written"):
+            [row async for row in journal.rows()]
+        with pytest.raises(JournalError, match="row 3 is not as it was written"):
+            await journal.plan([asked(2)])
+        assert await journal.row(asked(1).key, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "it is empty, as no journal ever is"),
+        (b"SQLite", "it is damaged (cut short)"),
+        (b'{"model": "m"}\n' * 50, "it is no journal"),
+        (b"SQLite format 3\x00" + b"\xff" * 4080, "it is damaged"),
+        (os.urandom(8192), "it is no journal"),
+    ],
+)
+def test_what_is_no_journal_is_refused_and_stays_as_it_is(tmp_path, content, says):
+    path = tmp_path / "run.db"
+    path.write_bytes(content)
+    assert says in failing(path)
+    assert path.read_bytes() == content
+
+
+def test_another_sqlite_file_is_refused_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE meta (name, value)")
+        connection.commit()
+    before = path.read_bytes()
+    assert "it is no journal (some other SQLite file)" in failing(path)
+    assert path.read_bytes() == before
+
+
+def test_a_journal_of_a_newer_release_is_refused_and_stays_as_it_is(saved):
+    with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
+        connection.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
+    before = saved.read_bytes()
+    assert "a newer release wrote it (its version 99, here 1): update novita-async" in failing(saved)
+    with pytest.raises(JournalError, match="a newer release"):
+        _file.open_to_read(saved)
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["version", "open", "run"])
+def test_a_journal_that_knows_nothing_of_itself_is_damaged(saved, name):
+    with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+    assert "it is damaged" in failing(saved)
+
+
+def test_a_journal_that_was_moved_without_its_log_is_refused_unless_told(history, tmp_path):
+    path, snapshots = history
+    moved = tmp_path / "moved.db"
+    shutil.copyfile(path, moved)
+    for _ in range(2):
+        assert "moved.db-wal, which lay beside it: bring that file along" in failing(moved)
+    assert read_with(moved, without_wal=True) == snapshots[0]
+    assert read(moved) == snapshots[0]
+
+
+def read_with(path: Path, **options) -> dict:
+    store = open_store(path, **options)
+    rows = look(store)
+    store.close()
+    return rows
+
+
+def test_a_log_without_its_journal_is_not_taken_for_a_new_one(history, tmp_path):
+    path, _ = history
+    shutil.copyfile(f"{path}-wal", tmp_path / "run.db-wal")
+    assert "it is gone, but run.db-wal, which belongs to it, is there" in failing(tmp_path / "run.db")
+    assert not (tmp_path / "run.db").exists()
+
+
+def test_a_creation_that_was_broken_off_is_begun_anew(tmp_path):
+    (tmp_path / "run.db-new").write_bytes(b"half of it")
+    assert read(tmp_path / "run.db") == {}
+    assert not (tmp_path / "run.db-new").exists()
+
+
+@pytest.mark.parametrize("name", ["no such folder/run.db", "."])
+def test_a_place_that_cannot_be_is_told(tmp_path, name):
+    assert "it cannot be opened" in failing(tmp_path / name)
+
+
+def test_a_broken_page_of_a_journal_that_was_not_closed_is_found_at_once(history, tmp_path):
+    path, _ = history
+    killed = copied(path, tmp_path / "killed.db")
+    with closing(sqlite3.connect(killed, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_schema SET rootpage = 2 WHERE name = 'requests_by_task'")
+        copied(killed, tmp_path / "broken.db")
+    with pytest.raises(JournalError, match="it is damaged"):
+        _file.open_to_write(tmp_path / "broken.db")
+
+
+# --- Writes that fail -------------------------------------------------------------------------------------
+
+
+class Failing(sqlite3.Connection):
+    """Fails at one statement that writes."""
+
+    countdown = 0
+    code = sqlite3.SQLITE_IOERR
+    forever = False
+
+    def _count(self, sql: str) -> None:
+        if sql.lstrip().upper().startswith(("SELECT", "PRAGMA", "ROLLBACK")):
+            return
+        cls = type(self)
+        cls.countdown -= 1
+        if cls.countdown == 0 or (cls.forever and cls.countdown < 0):
+            error = sqlite3.OperationalError("made to fail")
+            error.sqlite_errorcode = cls.code
+            raise error
+
+    def execute(self, sql, *values):
+        self._count(sql)
+        return super().execute(sql, *values)
+
+    def executemany(self, sql, values):
+        self._count(sql)
+        return super().executemany(sql, values)
+
+
+def connect_failing(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=Failing)
+
+
+def script(path: Path, model: Model) -> None:
+    """A whole small batch, whatever fails; the model does what was acknowledged."""
+    try:
+        store = open_store(path, connect=connect_failing)
+    except JournalError:
+        return
+    wanted = [asked(n // 2, n) for n in range(4)]
+    for piece in (wanted[:2], wanted[2:]):
+        try:
+            rows = do(store, lambda store, piece=piece: store.plan(piece))
+        except JournalError:
+            continue
+        assert rows == model.plan(piece)
+    for name, to in itertools.product(list(model.rows), WAY):
+        if model.rows[name].state is before(to):
+            try:
+                row = do(store, lambda store, name=name, to=to: store.move(*name, to, at=1.0, **FACTS[to]))
+            except JournalError as error:
+                assert error.scope == "account"
+                continue
+            assert row == model.move(name, to, at=1.0, **FACTS[to])
+    assert look(store) == model.rows
+    store.close()
+
+
+def before(to: State) -> State:
+    return (State.PLANNED, *WAY)[WAY.index(to)]
+
+
+@pytest.mark.parametrize("forever", [False, True])
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL])
+def test_every_write_that_fails_is_told_and_loses_nothing_else(tmp_path, code, forever):
+    for count in itertools.count(1):
+        path = tmp_path / f"{count}.db"
+        Failing.countdown, Failing.code, Failing.forever = count, code, forever
+        model = Model()
+        script(path, model)
+        if Failing.countdown > 0:
+            break
+        if path.exists():
+            assert {name: attrs.evolve(row, run=1) for name, row in read(path).items()} == model.rows
+        else:
+            assert not model.rows
+    assert count > 40
+    assert model.rows[asked(0).key, 0].state is State.SAVED
+
+
+async def test_a_full_disk_is_told_to_each_and_what_comes_after_it_is_recorded(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (first,) = await journal.plan([asked(0)])
+        connection = journal._store.file.connection
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count={pages + 1}").fetchall()
+        errors: list[JournalError] = []
+
+        async def plan(n: int) -> None:
+            try:
+                await journal.plan([asked(n * 100 + m) for m in range(30)])
+            except JournalError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            for n in range(1, 4):
+                group.start_soon(plan, n)
+        assert len({id(error) for error in errors}) == 3
+        assert {"the disk is full" in str(error) for error in errors} == {True}
+        assert (await journal.summary()).total == 1
+        connection.execute("PRAGMA max_page_count=100000").fetchall()
+        await brought(journal, first, *WAY)
+        await plan(1)
+    assert len(await anyio.to_thread.run_sync(read, tmp_path / "run.db")) == 31
+
+
+def test_a_file_that_cannot_grow_refuses_what_it_cannot_hold(tmp_path):
+    """The operating system itself fails the writes: a limit on the size of files."""
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from novita_async import JournalError
+from tests.helpers.journals import *
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = open_store(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+done = 0
+for n in range(0, 4000, 20):
+    try:
+        do(store, lambda store: store.plan([asked(m) for m in range(n, n + 20)]))
+    except JournalError as error:
+        print(done, error)
+        break
+    done += 20
+store.close()
+"""
+    path = tmp_path / "run.db"
+    done = run(python("-c", code, path, flags=()), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    count, _, error = done.stdout.partition(" ")
+    assert "the disk" in error
+    assert len(read(path)) == int(count) > 100
+
+
+def test_what_could_not_be_recorded_can_be_recorded_later(tmp_path):
+    Failing.countdown, Failing.code, Failing.forever = 0, sqlite3.SQLITE_IOERR, False
+    store = open_store(tmp_path / "run.db", connect=connect_failing)
+    do(store, lambda store: store.plan([asked(1)]))
+    name = (asked(1).key, 0)
+    do(store, lambda store: store.move(*name, State.ANNOUNCED, at=1.0, account="a"))
+    Failing.countdown = 3  # BEGIN, UPDATE, COMMIT
+    with pytest.raises(JournalError, match="made to fail"):
+        do(store, lambda store: store.move(*name, State.SUBMITTED, at=2.0, task_id="lost"))
+    bought = do(store, lambda store: store.move(*name, State.SUBMITTED, at=3.0, task_id="kept"))
+    Failing.countdown = 3
+    with pytest.raises(JournalError, match="made to fail"):
+        do(store, _store.Store.new_run)
+    assert store.run == 1
+    assert do(store, _store.Store.new_run) == 2
+    store.close()
+    assert read(tmp_path / "run.db") == {name: bought}
+
+
+class Cramped(sqlite3.Connection):
+    """Finds no room while some is kept."""
+
+    spare: Path | None = None
+
+    def execute(self, sql, *values):
+        if self.spare and self.spare.exists() and sql.startswith(("INSERT", "UPDATE")):
+            error = sqlite3.OperationalError("no room")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(sql, *values)
+
+    executemany = execute
+
+
+async def test_on_a_full_disk_what_is_paid_is_recorded_and_nothing_is_begun(tmp_path, monkeypatch):
+    path = tmp_path / "run.db"
+    async with await SqliteJournal.open(path) as journal:
+        paid, planned = await journal.plan([asked(1), asked(2)])
+        await brought(journal, paid, State.ANNOUNCED)
+        monkeypatch.setattr(Cramped, "spare", tmp_path / "run.db-spare")
+        room = Cramped(path, isolation_level=None, check_same_thread=False)
+        monkeypatch.setattr(type(journal._store), "_connection", room)
+        await brought(journal, paid, *WAY)
+        for _ in range(2):
+            with pytest.raises(JournalError, match="the disk is full"):
+                await brought(journal, planned, State.ANNOUNCED)
+            with pytest.raises(JournalError, match="the disk is full"):
+                await journal.plan([asked(3)])
+        monkeypatch.setattr(Cramped, "spare", None)
+        await brought(journal, planned, *WAY)
+        room.close()
+    monkeypatch.undo()
+    rows = await anyio.to_thread.run_sync(read, path)
+    assert [row.state for row in rows.values()] == [State.SAVED] * 2
+    assert not (tmp_path / "run.db-spare").exists()
+
+
+def test_a_closed_journal_is_read_where_nothing_can_be_written(saved):
+    """On a read-only medium, or in a folder of somebody else."""
+
+    def sealed(path, mode):
+        if mode == "ro":
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_DIRECTORY
+            raise error
+        return _file.connect(path, mode)
+
+    store = _store.Store(_file.open_to_read(saved, connect=sealed))
+    assert look(store) == read(saved)
+    store.close()
+
+
+async def test_a_journal_on_a_disk_without_room_is_not_opened(saved, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(_file.OpenFile, "keep_room", raising(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(JournalError, match="the disk is full"):
+            await SqliteJournal.open(saved)
+    async with await SqliteJournal.open(saved) as journal:
+        assert journal.run > 1
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def test_room_that_cannot_be_had_is_not_kept_in_part(saved, monkeypatch):
+    store = open_store(saved)
+    store.file.give_room()
+    monkeypatch.setattr(_file, "bytes", raising(OSError(errno.ENOSPC, "full")), raising=False)
+    with pytest.raises(OSError, match="full"):
+        store.file.keep_room()
+    assert not store.file.give_room()
+    store.close()
+
+
+def test_a_process_that_just_ends_leaves_a_journal_that_can_be_opened(tmp_path):
+    """SQLite merges and removes the `-wal` then, as if it had been lost."""
+    code = """
+import asyncio, sys
+from novita_async import SqliteJournal
+from tests.helpers.journals import *
+
+async def main():
+    kept.append(await SqliteJournal.open(sys.argv[1]))
+    await kept[0].plan([asked(1)])
+
+kept = []
+asyncio.run(main())
+if os.fork() == 0:
+    sys.exit()  # a child closes nothing that is its parent's
+os.wait()
+"""
+    path = tmp_path / "run.db"
+    done = run(python("-c", code, path, flags=()), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert len(read(path)) == 1
+
+
+async def test_a_fault_of_the_program_is_told_and_nothing_is_written(tmp_path, monkeypatch):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (row,) = await journal.plan([asked(1)])
+        monkeypatch.setattr(_store, "_record", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await brought(journal, row, State.ANNOUNCED)
+        assert await journal.row(row.key, 0) == row
+
+
+async def test_a_journal_that_cannot_be_recovered_is_not_opened(saved, monkeypatch):
+    monkeypatch.setattr(_store, "found_at_opening", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await SqliteJournal.open(saved)
+    monkeypatch.undo()
+    async with await SqliteJournal.open(saved) as journal:
+        assert journal.uncertain_at_opening == 2
+
+
+# --- Form and speed ---------------------------------------------------------------------------------------
+
+
+def test_a_journal_of_version_0_is_brought_up_to_date(tmp_path):
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript((ROOT / "tests/data/journal_version_0.sql").read_text())
+    with pytest.raises(JournalError, match="an older release wrote it"):
+        _file.open_to_read(path)
+    store = open_store(path)
+    rows = list(look(store).values())
+    assert [row.state for row in rows] == [State.PLANNED, State.SUBMITTED, State.SAVED]
+    assert rows[2].paths == ("out/00002.png",)
+    assert rows[1].task_id == "73fab7c0"
+    assert store.summary() == fold(rows)
+    do(store, lambda store: store.move(rows[0].key, 0, State.ANNOUNCED, at=1.0, account="a"))
+    back = do(store, lambda store: store.move(rows[0].key, 0, State.PLANNED, at=2.0, error=note()))
+    assert back.earlier == (Attempt(account="a", announced_time=1, answered_time=2),)
+    assert _file.meta(store.file.connection, "version") == _file.VERSION == 1
+    store.close()
+    assert read(path)[rows[0].key, 0].earlier == back.earlier
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript((ROOT / "tests/data/journal_version_0.sql").read_text())
+    monkeypatch.setattr(_file, "MIGRATIONS", ((*_file.MIGRATIONS[0], "no SQL at all"),))
+    with pytest.raises(JournalError):
+        _file.open_to_write(path)
+    monkeypatch.undo()
+    assert len(read(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "plan"),
+    [
+        (_store.BY_KEY, (b"", 0), "SEARCH requests USING INDEX requests_by_key (key=? AND occurrence=?)"),
+        (_store.CLAIMED, (b"", 0), "SEARCH requests USING INDEX requests_by_key (key=? AND occurrence=?)"),
+        (_store.known_keys(2), (b"", b"a"), "SEARCH requests USING COVERING INDEX requests_by_key (key=?)"),
+        (_store.BY_TASK, ("t",), "SEARCH requests USING INDEX requests_by_task (task_id=?)"),
+        (_store.BY_SLOT, (1.0,), "SEARCH requests USING INDEX requests_by_slot (slot_time>?)"),
+        (
+            _store.PAGE_OF_STATE,
+            ("planned", 0, 9),
+            "SEARCH requests USING INDEX requests_by_state (state=? AND serial>?)",
+        ),
+        (_store.PAGE_OF_ALL, (0, 9), "SEARCH requests USING INTEGER PRIMARY KEY (rowid>?)"),
+        (_store.TALLIES, (), "SCAN requests USING COVERING INDEX requests_by_state"),
+        (_store.updating(("state",)), ("saved", 1), "SEARCH requests USING INTEGER PRIMARY KEY (rowid=?)"),
+    ],
+)
+def test_every_question_uses_its_index_and_sorts_nothing(saved, sql, values, plan):
+    with closing(sqlite3.connect(saved)) as connection:
+        steps = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    assert steps == [plan]
+
+
+def test_a_commit_is_on_the_disk_when_it_is_done(tmp_path):
+    store = open_store(tmp_path / "run.db")
+    settings_of = [
+        store.file.connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "fullfsync")
+    ]
+    assert settings_of == ["wal", 2, 1]
+    store.close()
+
+
+def test_the_memory_of_rows_that_were_written_last_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "_REMEMBERED", 3)
+    store = open_store(tmp_path / "run.db")
+    do(store, lambda store: store.plan([asked(n) for n in range(9)]))
+    for n in (*range(9), *range(9)):
+        to = State.SUBMITTED if store.row(asked(n).key, 0).state is State.ANNOUNCED else State.ANNOUNCED
+        do(store, lambda store, n=n, to=to: store.move(asked(n).key, 0, to, at=1.0, **FACTS[to]))
+        assert len(store._fresh) <= 3
+    assert store.summary().rows[State.SUBMITTED] == 9
+    assert repr(store).startswith("<Store ")
+    store.close()
+
+
+# --- Digests ----------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_read_once_for_many_requests(tmp_path, monkeypatch):
+    file = tmp_path / "dog.png"
+    file.write_bytes(picture())
+    reads: list[ImageSource] = []
+    honest = ImageSource.digest
+    monkeypatch.setattr(ImageSource, "digest", lambda source: reads.append(source) or honest(source))
+    digests = DigestCache()
+    sources = [ImageSource.from_path(file), ImageSource.from_path(file), ImageSource.from_bytes(picture())]
+    assert len({digests(source) for source in sources * 3}) == 1
+    assert len(reads) == 2
+    file.write_bytes(picture(2))
+    assert digests(ImageSource.from_path(file)) != digests(sources[2])
+    assert repr(digests) == "<DigestCache of 2 files and 1 pictures>"
+
+
+def test_the_memory_of_digests_is_bounded_and_keeps_the_latest():
+    digests = DigestCache(pictures=2)
+    sources = [ImageSource.from_bytes(picture(n)) for n in (1, 2, 3)]
+    for n in (0, 1, 0, 2):
+        digests(sources[n])
+    assert list(digests._pictures) == [sources[0], sources[2]]

@@ -1,0 +1,263 @@
+"""A service that is away: what an outage costs, how it is waited out, and who is told."""
+
+from collections import Counter
+
+import anyio
+import pytest
+
+from novita_async import (
+    Account,
+    NoAnswer,
+    NotSent,
+    Polling,
+    RetryPolicy,
+    events,
+)
+from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._policy.breaker import BreakerState
+from tests.helpers.outages import REFUSED, RESET, client_in
+from tests.helpers.service import client_of, facts_of, of_kind, request, requests, service
+
+pytestmark = pytest.mark.anyio
+
+NEVER = 1e9
+USUAL: list[float] = []
+"""Seconds that the two thousand take without an outage, once that was run."""
+
+
+async def ends_of(client, many, **options):
+    """How many outcomes of each kind came out."""
+    async with client.stream(many, **options) as outcomes:
+        return Counter([type(outcome).__name__ async for outcome in outcomes])
+
+
+async def makespan(begins, ends, **outage):
+    """Two thousand requests of a service that is away from then to then."""
+    began_at = anyio.current_time()
+    simulation = service(workers=64, plain_pictures=True)
+    polling = Polling(polls_per_second=200.0)
+    async with client_in(simulation, began_at + begins, began_at + ends, outage=outage, polling=polling) as (
+        client,
+        transport,
+        _,
+    ):
+        ends = await ends_of(client, requests(2000), in_flight=64)
+    assert len(simulation.ledger.accepted) == ends["Succeeded"]
+    return anyio.current_time() - began_at, ends, transport
+
+
+async def without_an_outage():
+    if not USUAL:
+        taken, ends, _ = await makespan(NEVER, NEVER)
+        assert ends == {"Succeeded": 2000}
+        USUAL.append(taken)
+    return USUAL[0]
+
+
+@pytest.mark.parametrize("methods", [("POST", "GET"), ("POST",)], ids=["all", "submissions"])
+async def test_a_minute_of_a_gateway_s_pages_costs_a_handful(methods):
+    """What was under way when it began and twelve, and hardly more time than the minute."""
+    usual = await without_an_outage()
+    taken, ends, transport = await makespan(usual / 3, usual / 3 + 60, methods=methods)
+    assert set(ends) == {"Succeeded", "Uncertain"}
+    assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 12
+    assert taken <= 1.15 * (usual + 60)
+
+
+@pytest.mark.parametrize("begins", [0.0, 5.0])
+@pytest.mark.parametrize("with_journal", [False, True], ids=["stream", "batch"])
+async def test_half_an_hour_without_a_network_fails_nothing(begins, with_journal, tmp_path):
+    """One probe a minute; paid tasks are watched again when it is over."""
+    simulation = service(workers=16, plain_pictures=True)
+    outage = {"answer": REFUSED}
+    async with client_in(simulation, begins, begins + 1800, outage=outage) as (client, transport, seen):
+        if with_journal:
+            async with client.batch(requests(300), journal=tmp_path / "run.db") as outcomes:
+                ends = Counter([type(outcome).__name__ async for outcome in outcomes])
+        else:
+            ends = await ends_of(client, requests(300))
+    assert ends == {"Succeeded": 300}
+    assert len(simulation.ledger.accepted) == 300
+    assert transport.met.total() <= 100
+    assert anyio.current_time() <= begins + 1800 + 120
+    opened = of_kind(seen, events.BreakerOpened)
+    assert {event.cause for event in opened} == {"unreachable"}
+    assert [event.trips for event in opened] == list(range(1, len(opened) + 1))
+    (closed,) = of_kind(seen, events.BreakerClosed)
+    assert 1700 < closed.after < 2000
+
+
+async def test_an_hour_that_begins_while_tasks_are_watched_costs_what_was_under_way():
+    """A poll is the probe, so no purchase is risked before the service answers again."""
+    simulation = service(workers=64, plain_pictures=True)
+    polling = Polling(deadline=9000)
+    async with client_in(simulation, 5.0, 3605.0, polling=polling) as (client, transport, _):
+        ends = await ends_of(client, requests(300))
+    assert ends["Succeeded"] + ends["Uncertain"] == 300
+    assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 2
+    assert transport.met.total() <= 150
+
+
+@pytest.mark.parametrize("answer", [RESET, REFUSED, None], ids=["reset", "refused", "page"])
+async def test_an_outage_is_noticed_by_polls_alone_and_costs_no_task_its_outcome(answer):
+    """All requests are paid, and no poll is answered for longer than polls of one task may fail."""
+    simulation = service(workers=64, speed=0.05, plain_pictures=True)
+    polling = Polling.exponential(patience=60)
+    outage = {"answer": answer} if answer else {}
+    async with client_in(simulation, 10.0, 1810.0, outage=outage, polling=polling) as (
+        client,
+        transport,
+        seen,
+    ):
+        ends = await ends_of(client, requests(20))
+    assert ends == {"Succeeded": 20}
+    assert transport.met["GET"] <= 120
+    assert {event.endpoint for event in of_kind(seen, events.BreakerOpened)} == {None}
+
+
+async def test_polls_go_on_while_only_submissions_are_away():
+    """After one poll was answered they do not wait for the purchases."""
+    simulation = service(workers=64, speed=0.05, plain_pictures=True)
+    async with client_in(simulation, 1.0, 300.0, outage={"methods": ("POST",)}) as (client, _, seen):
+        ends = await ends_of(client, requests(40), in_flight=30)
+    assert ends.total() == 40
+    in_time = [entry for entry in simulation.ledger.accepted if entry.at < 1.0]
+    polled_at = [at for polls in simulation.ledger.polls.values() for at in polls if 10 < at < 60]
+    assert len(polled_at) > len(in_time) > 0
+    assert not any(event.error for event in of_kind(seen, events.Polled))
+
+
+async def test_what_retry_after_asks_for_is_kept_by_all():
+    """A gateway's 503 may say when to come back."""
+    page = HTTPResponse(status=503, headers={"retry-after": "25"}, body=b"<html>")
+    simulation = service(plain_pictures=True)
+    async with client_in(simulation, 0.0, 1.0, outage={"answer": page}) as (client, _, seen):
+        ends = await ends_of(client, requests(30))
+    assert ends["Uncertain"] <= 10
+    assert [event.after for event in of_kind(seen, events.BreakerOpened)] == [25.0]
+    assert min(entry.at for entry in simulation.ledger.accepted) >= 25.0
+
+
+# --- accounts
+
+
+async def test_requests_go_to_the_account_whose_breaker_is_closed():
+    """One account's server is away; the other sends nearly everything meanwhile."""
+    simulation = service(api_keys=("one", "two"), workers=64, plain_pictures=True)
+    accounts = [Account(api_key=key, label=key) for key in ("one", "two")]
+    outage = {"answer": REFUSED, "keys": frozenset({"one"})}
+    async with client_in(simulation, 0.0, 600.0, outage=outage, accounts=accounts) as (
+        client,
+        transport,
+        seen,
+    ):
+        ends = await ends_of(client, requests(200))
+    assert ends == {"Succeeded": 200}
+    assert anyio.current_time() < 60
+    assert {event.account for event in of_kind(seen, events.BreakerOpened)} == {"one"}
+    assert {fact.task.account for fact in facts_of(seen, events.Bought)} == {"two"}
+    assert transport.met["POST"] <= 25
+
+
+# --- who does not wait
+
+
+@pytest.mark.parametrize("how", ["run", "submit"])
+async def test_a_single_call_gives_up_after_max_elapsed(how):
+    """Nothing was bought, and the error says how often it was tried."""
+    simulation = service()
+    retry = RetryPolicy(max_elapsed=30)
+    async with client_in(simulation, 0.0, NEVER, outage={"answer": REFUSED}, retry=retry) as (
+        client,
+        transport,
+        _,
+    ):
+        with pytest.raises(NotSent) as caught:
+            await getattr(client, how)(request())
+    assert anyio.current_time() == pytest.approx(30, abs=1)
+    assert caught.value.attempts == transport.met["POST"] > 3
+
+
+async def test_a_single_call_behind_others_gives_up_as_well():
+    """Also where it joins later, and never had its turn."""
+    retry = RetryPolicy(max_elapsed=30)
+    gave_up = []
+
+    async def submit(client, seed):
+        with pytest.raises(NotSent, match="not sent") as caught:
+            await client.submit(request(seed=seed), priority="batch")
+        gave_up.append((anyio.current_time(), caught.value.attempts))
+
+    async with client_in(service(), 0.0, NEVER, outage={"answer": REFUSED}, retry=retry) as (client, *_):
+        async with client.stream(requests(3)), anyio.create_task_group() as tasks:
+            for seed in range(30):
+                tasks.start_soon(submit, client, seed)
+            await anyio.sleep(100)
+            tasks.start_soon(submit, client, 99)
+    assert len(gave_up) == 31
+    assert all(25 <= at <= 41 for at, _ in gave_up[:-1])
+    assert 125 <= gave_up[-1][0] <= 141
+    assert min(attempts for _, attempts in gave_up) == 0
+
+
+async def test_a_call_that_waits_for_the_quota_does_not_give_up():
+    """An open breaker is no outage where a 429 opened it."""
+    simulation = service(images_per_minute=10)
+    async with client_of(simulation, images_per_minute=10, retry=RetryPolicy(max_elapsed=5)) as (client, _):
+        for seed in range(12):
+            await client.submit(request(seed=seed))
+    assert anyio.current_time() > 60
+
+
+async def test_lasting_trouble_is_told_at_once():
+    """No waiting mends a certificate; which trouble lasts is for the transport to say."""
+    cause = "the server's certificate is not valid"
+    lasting = DeliveryFailed(Delivery.NOT_SENT, cause, passes=False)
+    async with client_in(service(), 0.0, NEVER, outage={"answer": lasting}) as (client, transport, _):
+        with pytest.raises(NotSent, match=cause) as caught:
+            await ends_of(client, requests(200))
+        assert caught.value.unsent > 0
+        assert not caught.value.retryable
+        with pytest.raises(NotSent, match=cause):
+            await client.submit(request())
+    assert transport.met["POST"] <= 10
+    assert anyio.current_time() < 1
+    simulation = service(plain_pictures=True)
+    begins = anyio.current_time() + 1
+    async with client_in(simulation, begins, begins + 900, outage={"answer": lasting}) as (client, *_):
+        with pytest.raises(NotSent, match=cause):
+            await ends_of(client, requests(200))
+
+
+# --- what is told
+
+
+async def test_the_state_of_the_breaker_stands_in_the_statistics():
+    """Open with a time, half-open, closed again."""
+    simulation = service(latency=1.0, latency_jitter=0)
+    async with client_in(simulation, 0.0, 1.0, outage={"answer": REFUSED}) as (client, *_):
+
+        def state():
+            (account,) = client.statistics().pool.accounts
+            return account.pacing.breaker, account.pacing.open_until
+
+        assert state() == (BreakerState.CLOSED, None)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.submit, request())
+            await anyio.sleep(0.1)
+            assert state()[0] is BreakerState.OPEN
+            assert 0.1 < state()[1] < 1
+            await anyio.sleep(2)
+            assert state() == (BreakerState.HALF_OPEN, None)
+        assert state() == (BreakerState.CLOSED, None)
+
+
+async def test_questions_are_told_of_lasting_trouble_at_once():
+    """A poll, a watch and a balance do not wait for a certificate to become valid."""
+    lasting = DeliveryFailed(Delivery.NOT_SENT, "the server's certificate is not valid", passes=False)
+    async with client_in(service(), 0.0, NEVER, outage={"answer": lasting}) as (client, *_):
+        for ask in (lambda: client.wait("a-task"), lambda: client.poll("a-task"), client.balance):
+            with pytest.raises(NoAnswer, match="certificate"):
+                await ask()
+        assert client.statistics().pool.accounts[0].pacing.breaker is BreakerState.CLOSED
+    assert anyio.current_time() < 2

@@ -1,0 +1,155 @@
+"""Faults that worlds have found, each as the smallest world that has it.
+
+An example that is not mended yet is an expected failure that names its fault: once it is mended, the mark
+goes and the example stays.
+"""
+
+import pytest
+
+from novita_async.testing.worlds import (
+    ClientPlan,
+    Moment,
+    Plan,
+    ProcessPlan,
+    ServicePlan,
+    Trouble,
+    UserPlan,
+    run,
+)
+
+
+def world(*users, entrance="transport", service=None, client=None, troubles=(), seed=1, **process):
+    return Plan(
+        seed=seed,
+        entrance=entrance,
+        service=service or ServicePlan(),
+        client=client or ClientPlan(),
+        processes=(ProcessPlan(users=users, **process),),
+        troubles=troubles,
+    )
+
+
+def user(kind, requests=3, name="u1", **moods):
+    return UserPlan(kind=kind, name=name, requests=requests, **moods)
+
+
+def trouble(kind, rate=0.6, **times):
+    return (Trouble(kind=kind, rate=0.0 if times else rate, **times),)
+
+
+EXAMPLES = {
+    "a minute of gateway pages makes the rest of a batch uncertain": (
+        "few doubts",
+        world(user("stream", 24), troubles=trouble("outage of pages", length=60.0)),
+    ),
+    "a cancelled anext loses an outcome": (
+        "one outcome",
+        world(user("stream", 6, impatient="task")),
+    ),
+    "another request's answer is believed": (
+        "own tasks",
+        world(
+            user("submit", 6, in_flight=1, timeout=0.0, pause=0.25),
+            entrance="bytes",
+            client=ClientPlan(session=True),
+            troubles=trouble("another's answer late"),
+        ),
+    ),
+    "another task's result is believed": (
+        "true successes",
+        world(user("stream", 4), troubles=trouble("answer of another")),
+    ),
+    "SIGTERM in a group never ends": (
+        "ends",
+        world(user("batch", 2), together="group", ending="sigterm", ends=Moment("poll", 1)),
+    ),
+    "one page of a gateway ends a paid task": (
+        "true failures",
+        world(user("run"), troubles=trouble("poll 403")),
+    ),
+    "one no such task ends a paid task": (
+        "true failures",
+        world(user("run"), service=ServicePlan(seconds=16.0), troubles=trouble("no such task")),
+    ),
+    "a long name in another script stops a batch for ever": (
+        "ends for a reason",
+        world(user("batch", 6, save=True, names="long")),
+    ),
+    "buying again with a journal is an illegal transition": (
+        "ends for a reason",
+        world(user("batch"), client=ClientPlan(resubmits=True), troubles=trouble("reset unacted")),
+    ),
+    "purchases after a cancellation": (
+        "nothing sent late",
+        world(user("batch", 4, in_flight=4, stopped=Moment("commit", 6)), service=ServicePlan(latency=0.0)),
+    ),
+    "no drain when the loop ends": (
+        "drained",
+        world(user("batch"), together="left", leaves=Moment("handover", 2)),
+    ),
+    "a success without pictures is believed": (
+        "true successes",
+        world(user("run"), troubles=trouble("no pictures yet")),
+    ),
+    "money that is only reserved is called spent": (
+        "budget used",
+        world(user("stream", 6, in_flight=4, raises="body"), client=ClientPlan(budget=3)),
+    ),
+    "watch() in a stream breaks the bound": (
+        "bound kept",
+        world(user("stream", 6, in_flight=1, watches=4, pause=10.0)),
+    ),
+    "save_as that raises takes the others along": (
+        "paid comes out",
+        world(user("batch", 6, in_flight=4, save=True, names="raises")),
+    ),
+    "one client in two loops loses what the second has bought": (
+        "drained",
+        world(user("run"), user("run", name="u2"), entrance="bytes", together="loops"),
+    ),
+    "an id in an odd answer is not read": (
+        "ids kept",
+        world(user("run", 6), troubles=trouble("odd yes")),
+    ),
+    "a page of a gateway is taken for a refusal": (
+        "pages not believed",
+        world(user("run"), troubles=trouble("page 404")),
+    ),
+    "paid rows do not come out once the budget is used up": (
+        "paid comes out",
+        Plan(
+            seed=1,
+            service=ServicePlan(seconds=8.0),
+            client=ClientPlan(budget=2),
+            processes=(
+                ProcessPlan(users=(user("batch", 3),), ending="crash", ends=Moment("poll", 2)),
+                ProcessPlan(users=(user("batch", 3, in_flight=1, backwards=True),)),
+            ),
+        ),
+    ),
+}
+"""What goes wrong, the invariant that tells it, and the world."""
+NOT_MENDED = {
+    "a page of a gateway is taken for a refusal",
+    "paid rows do not come out once the budget is used up",
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop():
+    """Let files be touched: what a thread would do is done between the turns of a world's loops."""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=pytest.mark.xfail(strict=True, reason=fault))
+        if fault in NOT_MENDED
+        else fault
+        for fault in EXAMPLES
+    ],
+)
+def test_this_does_not_happen(fault):
+    invariant, plan = EXAMPLES[fault]
+    report = run(plan)
+    assert invariant not in report.invariants, report.trace

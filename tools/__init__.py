@@ -1,0 +1,1 @@
+"""Commands for work on the project that are longer than a line of the Makefile."""
