@@ -676,7 +676,7 @@ class World:
 
     def _drop(self, loop: WorldLoop) -> None:
         for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio itself does
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine: Any = task.get_coro()
             with contextlib.suppress(BaseException):
                 coroutine.close()
