@@ -206,8 +206,9 @@ class FastExchange(AiohttpExchange):
 
     async def run(self) -> HTTPResponse:
         """Write the request at once and read the answer."""
-        self.expect_within(self.answer_timeout)
         request = self.request
+        if request.method == "GET" or request.timeout is not None:
+            self.expect_within(self.answer_timeout)
         try:
             text = whole(request, self.length, self.path.head(request.method, self.target, self.length))
         except InvalidRequest as error:
