@@ -62,7 +62,7 @@ from novita_async.models.results import Artifact, Image, NsfwDetection, TaskResu
 from novita_async.tasks import Task
 
 
-class Store(Protocol):
+class StoreUnderTest(Protocol):
     """A store that begins empty, and how to come to it."""
 
     async def open(self) -> Journal:
@@ -74,7 +74,7 @@ class Store(Protocol):
         ...
 
 
-Check = Callable[[Store], Awaitable[None]]
+Check = Callable[[StoreUnderTest], Awaitable[None]]
 
 _ENDPOINT: Final = "/v3/async/img2img"
 _WAY: Final = (State.ANNOUNCED, State.SUBMITTED, State.SUCCEEDED, State.SAVED)
@@ -256,7 +256,7 @@ async def _expect(journal: Journal, purchases: Sequence[Purchase], promise: str)
 
 
 @asynccontextmanager
-async def _opened(store: Store) -> AsyncGenerator[Journal]:
+async def _opened(store: StoreUnderTest) -> AsyncGenerator[Journal]:
     journal = await store.open()
     try:
         yield journal
@@ -267,7 +267,7 @@ async def _opened(store: Store) -> AsyncGenerator[Journal]:
 # --- Planning -----------------------------------------------------------------------------------------------
 
 
-async def orders_are_planned_as_purchases(store: Store) -> None:
+async def orders_are_planned_as_purchases(store: StoreUnderTest) -> None:
     """`plan` gives a planned purchase for each order, in their order, to which nothing has happened."""
     async with _opened(store) as journal:
         orders = [_order(1, 0, tag="süß"), _order(2, 1), _order(3, 2, kind="task", endpoint="/v3/any")]
@@ -283,7 +283,7 @@ async def orders_are_planned_as_purchases(store: Store) -> None:
         await _expect(journal, purchases, "what was planned is there")
 
 
-async def equal_orders_are_told_apart_by_counting(store: Store) -> None:
+async def equal_orders_are_told_apart_by_counting(store: StoreUnderTest) -> None:
     """Equal orders are numbered in the order of the input, however it is cut into pieces."""
     async with _opened(store) as journal:
         counted: list[int] = []
@@ -294,7 +294,7 @@ async def equal_orders_are_told_apart_by_counting(store: Store) -> None:
         _same((await journal.summary()).total, 13, "each is a purchase of its own")
 
 
-async def another_run_finds_its_purchases_wherever_their_lines_stand(store: Store) -> None:
+async def another_run_finds_its_purchases_wherever_their_lines_stand(store: StoreUnderTest) -> None:
     """Lines may be added, removed and moved: purchases are found by content, and take place and tag anew."""
     async with _opened(store) as journal:
         first = _serials(await journal.plan([_order(name, place) for place, name in enumerate((1, 2, 2, 3))]))
@@ -313,7 +313,7 @@ async def another_run_finds_its_purchases_wherever_their_lines_stand(store: Stor
         _same(old, [first[0]], "what this run did not ask for shows it by its run")
 
 
-async def a_run_may_begin_anew_in_an_open_journal(store: Store) -> None:
+async def a_run_may_begin_anew_in_an_open_journal(store: StoreUnderTest) -> None:
     """`new_run` counts equal orders from the first again, and takes what is announced for lost."""
     async with _opened(store) as journal:
         first = await journal.plan([_order(1), _order(1)])
@@ -327,7 +327,7 @@ async def a_run_may_begin_anew_in_an_open_journal(store: Store) -> None:
         )
 
 
-async def where_a_purchase_was_sent_stays(store: Store) -> None:
+async def where_a_purchase_was_sent_stays(store: StoreUnderTest) -> None:
     """What was never sent takes endpoint and images anew; what was sent keeps those it was sent with."""
     async with _opened(store) as journal:
         _, sent = await journal.plan([_order(1), _order(2)])
@@ -341,7 +341,7 @@ async def where_a_purchase_was_sent_stays(store: Store) -> None:
         _same([_entry(each).request for each in (unsent, sent)], ["{}", "{}"], "the request is the new one")
 
 
-async def odd_values_come_back_as_they_were(store: Store) -> None:
+async def odd_values_come_back_as_they_were(store: StoreUnderTest) -> None:
     """Any text, any seed."""
     odd = "' \x00 -- \" süß 🐕 %s {} \\"
     order = _order(1, tag=odd, request='{"prompt":"' + "a cute dog, " * 2000 + '\\u0000 🐕"}')
@@ -363,7 +363,7 @@ async def odd_values_come_back_as_they_were(store: Store) -> None:
 # --- Recording ----------------------------------------------------------------------------------------------
 
 
-async def what_is_recorded_is_there(store: Store) -> None:
+async def what_is_recorded_is_there(store: StoreUnderTest) -> None:
     """Every state comes back as it was: at once, in the next run, and after a crash."""
     clock = _Clock()
     async with _opened(store) as journal:
@@ -391,7 +391,7 @@ async def what_is_recorded_is_there(store: Store) -> None:
     await journal.aclose()
 
 
-async def facts_told_together_are_recorded_all_or_none(store: Store) -> None:
+async def facts_told_together_are_recorded_all_or_none(store: StoreUnderTest) -> None:
     """Where one of several facts cannot happen, none is recorded, and `IllegalTransition` is raised."""
     clock = _Clock()
     async with _opened(store) as journal:
@@ -406,7 +406,7 @@ async def facts_told_together_are_recorded_all_or_none(store: Store) -> None:
         await _expect(journal, [purchase, other], "what was refused changes nothing")
 
 
-async def what_was_never_planned_is_refused(store: Store) -> None:
+async def what_was_never_planned_is_refused(store: StoreUnderTest) -> None:
     """A purchase of another journal is a `JournalError` about this request alone, with its task's id."""
     async with _opened(store) as journal:
         (known,) = await journal.plan([_order(1)])
@@ -420,7 +420,7 @@ async def what_was_never_planned_is_refused(store: Store) -> None:
                 raise AssertionError("a purchase that was never planned must be refused")
 
 
-async def what_was_told_twice_counts_once(store: Store) -> None:
+async def what_was_told_twice_counts_once(store: StoreUnderTest) -> None:
     """So a writer who does not know whether something was written may write it again."""
     clock = _Clock()
     async with _opened(store) as journal:
@@ -439,7 +439,7 @@ async def what_was_told_twice_counts_once(store: Store) -> None:
         )
 
 
-async def promises_and_verdicts_are_recorded(store: Store) -> None:
+async def promises_and_verdicts_are_recorded(store: StoreUnderTest) -> None:
     """`admit` records a promise, `settle` the verdict, whichever way it goes."""
     clock = _Clock()
     verdicts = (Bought, NotBought, Lost, Completed)
@@ -456,7 +456,7 @@ async def promises_and_verdicts_are_recorded(store: Store) -> None:
         await _expect(journal, purchases, "a verdict is there when `settle` returns")
 
 
-async def money_is_never_forgotten(store: Store) -> None:
+async def money_is_never_forgotten(store: StoreUnderTest) -> None:
     """What was bought, or perhaps, counts through doubts, failures and buying again, in every later run."""
     clock = _Clock()
     ways: tuple[tuple[type, ...], ...] = (
@@ -480,7 +480,7 @@ async def money_is_never_forgotten(store: Store) -> None:
         await _expect(journal, purchases, "attempts come back")
 
 
-async def an_event_settles_its_own_attempt(store: Store) -> None:
+async def an_event_settles_its_own_attempt(store: StoreUnderTest) -> None:
     """An event tells the task of an earlier attempt; the one under way stays open, and is lost by a crash."""
     clock = _Clock()
     journal = await store.open()
@@ -503,7 +503,7 @@ async def an_event_settles_its_own_attempt(store: Store) -> None:
         )
 
 
-async def any_way_that_facts_may_go_is_kept(store: Store) -> None:
+async def any_way_that_facts_may_go_is_kept(store: StoreUnderTest) -> None:
     """A few hundred facts at random, with runs and crashes between: store and memory always say the same."""
     clock, dice = _Clock(), random.Random(11)
     orders = [_order(number, number) for number in range(4)]
@@ -560,7 +560,7 @@ def _undated(purchases: Sequence[Purchase]) -> list[dict[str, Any]]:
 # --- Reading ------------------------------------------------------------------------------------------------
 
 
-async def purchases_are_read_by_state_and_from_a_serial_on(store: Store) -> None:
+async def purchases_are_read_by_state_and_from_a_serial_on(store: StoreUnderTest) -> None:
     """`where` gives them state by state, in the order of planning, with unix times."""
     clock, after = _Clock(), 10
     async with _opened(store) as journal:
@@ -578,7 +578,7 @@ async def purchases_are_read_by_state_and_from_a_serial_on(store: Store) -> None
         _same(_told(latest), _told(purchases[27], wall_offset()), "their times are unix seconds")
 
 
-async def what_was_read_is_the_readers_own(store: Store) -> None:
+async def what_was_read_is_the_readers_own(store: StoreUnderTest) -> None:
     """Nothing that happens to a purchase that was read reaches the store."""
     clock = _Clock()
     async with _opened(store) as journal:
@@ -590,7 +590,7 @@ async def what_was_read_is_the_readers_own(store: Store) -> None:
             await _expect(journal, [purchase], "a purchase that was read is a copy")
 
 
-async def a_token_tells_its_purchase(store: Store) -> None:
+async def a_token_tells_its_purchase(store: StoreUnderTest) -> None:
     """`by_token` finds the purchase whose latest attempt has a token, in later runs too."""
     clock = _Clock()
     async with _opened(store) as journal:
@@ -608,7 +608,7 @@ async def a_token_tells_its_purchase(store: Store) -> None:
         _require(found is not None and found.state is State.UNCERTAIN, "a doubt is found by its token", found)
 
 
-async def what_the_service_may_have_seen_is_known(store: Store) -> None:
+async def what_the_service_may_have_seen_is_known(store: StoreUnderTest) -> None:
     """`seen_since` gives what has a slot in a window, with times of the loop."""
     now = loop_time()
     async with _opened(store) as journal:
@@ -629,7 +629,7 @@ _AGES: Final = 1e6
 # --- Many at once, cancellations, the end -------------------------------------------------------------------
 
 
-async def many_may_write_at_once(store: Store) -> None:
+async def many_may_write_at_once(store: StoreUnderTest) -> None:
     """What many tasks record at the same time is all there, and what one is refused stops no other."""
     clock = _Clock()
     async with _opened(store) as journal:
@@ -646,7 +646,7 @@ async def many_may_write_at_once(store: Store) -> None:
         await _expect(journal, purchases, "what many have recorded is there")
 
 
-async def a_cancellation_waits_until_it_is_known(store: Store) -> None:
+async def a_cancellation_waits_until_it_is_known(store: StoreUnderTest) -> None:
     """A cancelled `record` returns, or raises, as any other; the cancellation comes at the next await."""
     clock = _Clock()
     async with _opened(store) as journal:
@@ -665,7 +665,7 @@ async def a_cancellation_waits_until_it_is_known(store: Store) -> None:
             await _expect_refusal(journal, purchase, _fact(Saved, clock()))
 
 
-async def a_closed_journal_refuses_and_may_be_closed_again(store: Store) -> None:
+async def a_closed_journal_refuses_and_may_be_closed_again(store: StoreUnderTest) -> None:
     """Two journals of one store have one name; a closed one raises `JournalError`."""
     journal = await store.open()
     (purchase,) = await journal.plan([_order(1)])

@@ -20,7 +20,7 @@ from novita_async import (
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams
 from novita_async.testing.worlds.plan import UserPlan
-from novita_async.testing.worlds.record import Came, Post, Stopped, Visit, listed, shown
+from novita_async.testing.worlds.record import Came, Post, Stopped, UserVisit, listed, shown
 from novita_async.testing.worlds.service import key_of
 from novita_async.testing.worlds.users import UserError
 from novita_async.testing.worlds.wire import picture
@@ -298,7 +298,7 @@ def few_doubts(world: "World") -> Iterable[Found]:
             yield visit.user, f"{count} of {len(visit.asked)} are uncertain after an outage"
 
 
-def _most_doubts(visit: Visit, world: "World") -> int:
+def _most_doubts(visit: UserVisit, world: "World") -> int:
     length = sum(t.length for t in world.plan.troubles if t.kind.startswith("outage"))
     probes = max(1, int(length)).bit_length()
     return (2 * visit.in_flight + probes) * world.plan.client.accounts + 2
@@ -363,7 +363,7 @@ def paid_comes_out(world: "World") -> Iterable[Found]:
             yield visit.user, f"raised {type(error).__name__}, and {len(paid)} paid requests did not come out"
 
 
-def _paid_before_the_end(world: "World", visit: Visit) -> list[int]:
+def _paid_before_the_end(world: "World", visit: UserVisit) -> list[int]:
     accepted = world.service.accepted()
     wanted = set(visit.asked)
     if visit.kind == "batch":

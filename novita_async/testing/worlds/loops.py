@@ -44,7 +44,7 @@ class WorldTask(asyncio.Task[T]):
 
 
 @define(eq=False)
-class Clock:
+class WorldClock:
     """The time of a world."""
 
     now: float = 0.0
@@ -62,7 +62,7 @@ class WorldLoop(asyncio.BaseEventLoop):
     _stopping: bool
     _selector: _Nothing
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: WorldClock) -> None:
         super().__init__()
         self._clock = clock
         self._selector = _Nothing()
