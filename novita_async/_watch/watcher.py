@@ -149,7 +149,7 @@ class Watcher:
         asker: Asker,
         polling: Polling,
         memory: PollMemory,
-        deliver: Deliver,
+        deliver: Deliver = lambda _: None,
         show: Show = lambda _: None,
     ) -> "Watcher":
         """Make a watcher with schedules of its own and a memory that may be shared."""
