@@ -339,7 +339,7 @@ def known_of(serial: int, record: Record) -> Known:
     if noted:
         purchase.error = _read_error(noted, purchase)
     if result or seed is not None:
-        facts = json.loads(result) if result else {}
+        facts: dict[str, Any] = json.loads(result) if result else {}
         purchase.result = _read_result(facts, None if seed is None else int(seed), purchase.task)
     if any(each.perhaps for each in purchase.attempts):
         purchase.doubt = _doubt(purchase, noted or {})
