@@ -21,7 +21,7 @@ import anyio
 
 from benchmarks._rounds import in_process
 from benchmarks._tables import Bar, Figure, Headline, Table
-from novita_async import Image, ImageResult, Img2Img, SqliteJournal, Task
+from novita_async import Image, Img2Img, SqliteJournal, Task, TaskResult
 from novita_async._journal.identity import DigestCache, order_of
 from novita_async._purchase.machine import Announced, Bought, Completed, Order, Purchase, Saved
 from novita_async._util.clock import loop_time
@@ -53,7 +53,7 @@ async def live(journal: SqliteJournal, purchase: Purchase) -> None:
     image = Image(url=f"https://host/prod/{number}/picture.png", type="png", url_ttl=3600, task=task)
     await journal.record(purchase, Announced(now, "key-12345678"))
     await journal.record(purchase, Bought(now, task))
-    await journal.record(purchase, Completed(now, ImageResult(task=task, images=(image,), seed=number)))
+    await journal.record(purchase, Completed(now, TaskResult(task=task, images=(image,), seed=number)))
     await journal.record(purchase, Saved(now, (Path(f"out/{number:05}-{number}-0.png"),)))
 
 

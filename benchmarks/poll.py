@@ -131,7 +131,7 @@ def decoding(rounds: Rounds) -> Table:
     return Table(
         title="Poll: decoding an answer",
         how=f"Microseconds, from bytes to what the client's user gets; {len(rounds.of[ORJSON])} interleaved rounds. "
-        "The official client gives its classes, this one a `Snapshot`, with its `ImageResult` where the task is done.",
+        "The official client gives its classes, this one a `Snapshot`, with its `TaskResult` where the task is done.",
         header=("decoder", *ANSWERS),
         rows=[
             (name, *(Figure(rounds.values(name, what), "{:.1f}") for what in ANSWERS)) for name in DECODERS

@@ -47,7 +47,7 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, ImageResult, Snapshot
+from novita_async.models.results import Artifact, Image, Snapshot, TaskResult
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
 
@@ -224,7 +224,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
         priority: Priority = "interactive",
-    ) -> ImageResult:
+    ) -> TaskResult:
         """Buy a request and wait for its result.
 
         Args:
@@ -273,7 +273,7 @@ class NovitaClient:
         task: Task | str,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
-    ) -> ImageResult:
+    ) -> TaskResult:
         """Wait for the result of one paid task: of this client, of yesterday, after a `TaskTimeout`.
 
         Args:
@@ -292,7 +292,7 @@ class NovitaClient:
         task: Task,
         request: Request | None,
         timeout: float | None,  # noqa: ASYNC109 - as above
-    ) -> ImageResult:
+    ) -> TaskResult:
         async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
             outcome = await anext(outcomes)
         if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
@@ -307,7 +307,7 @@ class NovitaClient:
         """
         known = _task(task)
         snapshot = await self._sender.poll_patiently(known, self._polling.not_found_grace)
-        if snapshot.state != "running":
+        if snapshot.state == "failed" or (snapshot.result is not None and snapshot.result.artifacts):
             self._purchases.ended(known.task_id)
             self._sender.callbacks.ended(known.task_id, anyio.current_time())
         return snapshot
@@ -471,7 +471,7 @@ class NovitaClient:
     # --- Files ----------------------------------------------------------------------------------------------
 
     async def save(
-        self, result: ImageResult, folder: str | os.PathLike[str], *, name: str | None = None
+        self, result: TaskResult, folder: str | os.PathLike[str], *, name: str | None = None
     ) -> tuple[Path, ...]:
         """Save every file of a result as `NAME-1.png` and so on; never over another file.
 
@@ -493,7 +493,7 @@ class NovitaClient:
         """
         return await self._saver.fetch(image)
 
-    async def _refreshed(self, task: Task) -> ImageResult | None:
+    async def _refreshed(self, task: Task) -> TaskResult | None:
         try:
             snapshot = await self._sender.poll_patiently(task)
         except NovitaError:

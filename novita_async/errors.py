@@ -116,7 +116,7 @@ class ConfigurationError(NovitaError):
 
 
 @frozen
-class Fault:
+class Flaw:
     """One wrong value."""
 
     path: str
@@ -132,7 +132,7 @@ class Fault:
 class InvalidRequest(NovitaError, ValueError):
     """A request that is refused before anything is sent. Nothing was bought; its faults say what is right."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Flaw, ...]
     """Every fault that was found, not only the first."""
 
     def sentence(self) -> str:

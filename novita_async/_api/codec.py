@@ -24,13 +24,13 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
 from novita_async._http import BodyPart
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import ImageSource, why_refused
 from novita_async.models.requests import AnyTask, Extra, Request, kinds
-from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection, Snapshot, Timings
+from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
 from novita_async.tasks import Task
 
 _WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
@@ -164,7 +164,7 @@ def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyP
         document = request.document(_converter.unstructure, callback_url)
         head, *tails = msgspec.json.encode(document, enc_hook=leave_hole).split(_MARK)
     except (TypeError, NotImplementedError, ValueError, RecursionError) as error:
-        raise InvalidRequest(faults=(Fault(type(request).__name__, str(error)),)) from error
+        raise InvalidRequest(faults=(Flaw(type(request).__name__, str(error)),)) from error
     pieces = (part for pair in zip(pictures, tails, strict=True) for part in pair)
     return (head, *pieces)
 
@@ -221,11 +221,11 @@ _FAULTY: Final = object()
 class _Reader:
     """Reads one JSON document and gathers its faults."""
 
-    faults: list[Fault]
+    faults: list[Flaw]
     allow_unknown: bool
 
     def blame(self, path: str, message: str) -> Any:
-        self.faults.append(Fault(path, message))
+        self.faults.append(Flaw(path, message))
         return _FAULTY
 
     def document(self, raw: Any, cls: type[Request]) -> Any:
@@ -336,7 +336,7 @@ def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown
     known = kinds()
     if endpoint not in known:
         raise InvalidRequest(
-            faults=(Fault("endpoint", f"{endpoint!r} is none of {', '.join(known)}, nor a path"),)
+            faults=(Flaw("endpoint", f"{endpoint!r} is none of {', '.join(known)}, nor a path"),)
         )
     reader = _Reader([], allow_unknown)
     request = reader.document(document, known[endpoint])
@@ -362,7 +362,7 @@ def request_from_json(
     try:
         document = parse(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (Unreadable, UnicodeError) as error:
-        raise InvalidRequest(faults=(Fault("the document", f"is not JSON: {error}"),)) from error
+        raise InvalidRequest(faults=(Flaw("the document", f"is not JSON: {error}"),)) from error
     return request_from_wire(document, endpoint, allow_unknown=allow_unknown)
 
 
@@ -513,7 +513,7 @@ _lenient_class(
     execute_time="execute_time_ms",
     complete_time="complete_time_ms",
 )
-_lenient_class(ImageResult)
+_lenient_class(TaskResult)
 _converter.register_unstructure_hook_func(attrs.has, _to_wire)
 _converter.register_unstructure_hook_func(lambda cls: cls is ImageSource, _Hole)
 _converter.register_unstructure_hook(float, _finite)
@@ -530,7 +530,7 @@ def model_record(value: Mapping[str, Any]) -> ModelRecord:
 # A finished task of the usual form is read by msgspec, straight from the text; any other by the converter.
 
 
-def result(body: Mapping[str, Any], task: Task) -> ImageResult:
+def result(body: Mapping[str, Any], task: Task) -> TaskResult:
     """Read what a finished task carries, leniently, from a poll's answer or a webhook's payload."""
     extra = as_object(body.get("extra"))
     debug = as_object(extra.get("debug_info"))
@@ -546,7 +546,7 @@ def result(body: Mapping[str, Any], task: Task) -> ImageResult:
             "request_info": debug.get("request_info"),
             "extra": extra,
         },
-        ImageResult,
+        TaskResult,
     )
 
 
@@ -609,7 +609,7 @@ def usual_success(text: bytes, task: Task) -> Snapshot | None:
         return None
     if answer.task.task_id and answer.task.task_id != task.task_id:
         return None
-    result = ImageResult(
+    result = TaskResult(
         task=task,
         images=tuple([_usual_image(image, task) for image in answer.images if image.image_url]),
         seed=as_int(extra.get("seed")),

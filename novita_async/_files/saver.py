@@ -33,10 +33,10 @@ from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, p
 from novita_async._util.clock import wall_time
 from novita_async.errors import DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
-from novita_async.models.results import Artifact, ImageResult
+from novita_async.models.results import Artifact, TaskResult
 from novita_async.tasks import Task
 
-Refresh = Callable[[Task], Awaitable[ImageResult | None]]
+Refresh = Callable[[Task], Awaitable[TaskResult | None]]
 """Asks for a task again, so that its URLs are signed anew. None: it could not be had."""
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -85,7 +85,7 @@ class _Target:
     """One file of a result, or a file that belongs to no known task."""
 
     artifact: Artifact
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     place: int = 0
     owned: bool = False
     """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
@@ -95,7 +95,7 @@ class _Target:
         """The task that made it."""
         return self.result.task if self.result else self.artifact.task
 
-    def of(self, result: ImageResult | None) -> "_Target | None":
+    def of(self, result: TaskResult | None) -> "_Target | None":
         """The same file in the same task's result, asked for again."""
         files = result.artifacts if result else ()
         if self.result is None:  # its place is not known, but a new URL has the same path
@@ -170,7 +170,7 @@ class Saver:
 
     async def save(
         self,
-        result: ImageResult,
+        result: TaskResult,
         folder: Path,
         name: str | Naming | None = None,
         *,

@@ -35,7 +35,7 @@ from novita_async._purchase.machine import (
     under_way_in,
 )
 from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, redacted, without_query
-from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection, Timings
+from novita_async.models.results import Artifact, Image, NsfwDetection, TaskResult, Timings
 from novita_async.tasks import Task
 
 KEPT: Final = (
@@ -70,7 +70,7 @@ class Known:
     """The text that is packed in the record."""
     error: NovitaError | None = None
     """The error that the record's text stands for."""
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     """The result that the record's JSON stands for."""
 
     @classmethod
@@ -238,7 +238,7 @@ def _real(value: float | None) -> float | None:
     return value if value is None else float(value)
 
 
-def _seed(result: ImageResult | None) -> int | str | None:
+def _seed(result: TaskResult | None) -> int | str | None:
     seed = None if result is None else result.seed
     return seed if seed is None or abs(seed) < 1 << 63 else str(seed)
 
@@ -256,7 +256,7 @@ def _error(error: NovitaError | None) -> str | None:
     return _json(told)
 
 
-def _result(result: ImageResult | None) -> str | None:
+def _result(result: TaskResult | None) -> str | None:
     if result is None:
         return None
     kinds = {"images": result.images, "videos": result.videos, "audios": result.audios}
@@ -390,13 +390,13 @@ def _doubt(purchase: Purchase, noted: Mapping[str, Any]) -> SubmissionUncertain:
     )
 
 
-def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -> ImageResult:
+def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -> TaskResult:
     """What a journal still knows of a result: its URLs have no signatures."""
     files: dict[str, list[Any]] = {"images": [], "videos": [], "audios": []}
     for facts in told.get("files", ()):
         kind = facts.get("kind") or _usual_kind(facts.get("type"))
         files[kind].append(_read_file(facts, kind, task))
-    return ImageResult(
+    return TaskResult(
         task=task or Task(task_id=""),
         images=tuple(files["images"]),
         videos=tuple(files["videos"]),

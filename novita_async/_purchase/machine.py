@@ -63,7 +63,7 @@ from novita_async.errors import (
     TaskFailed,
 )
 from novita_async.models.requests import Request
-from novita_async.models.results import ImageResult
+from novita_async.models.results import TaskResult
 from novita_async.tasks import Task
 
 
@@ -224,7 +224,7 @@ class Purchase:
     """Whether the caller knows of the doubt."""
     error: NovitaError | None = None
     """What went wrong last."""
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     """What the task has made."""
     paths: tuple[Path, ...] = ()
     """The saved files, in the result's order."""
@@ -350,7 +350,7 @@ class Completed:
 
     at: float
     """When that was seen."""
-    result: ImageResult
+    result: TaskResult
     """What was made."""
 
 

@@ -40,7 +40,7 @@ from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
     ConfigurationError,
     DownloadFailed,
-    Fault,
+    Flaw,
     InvalidRequest,
     JournalError,
     NovitaError,
@@ -231,7 +231,7 @@ class Stream:
 
     def _checked(self, request: object) -> str:
         if not isinstance(request, Request):
-            raise InvalidRequest(faults=(Fault("the input", f"{rules.shown(request)} is not a request"),))
+            raise InvalidRequest(faults=(Flaw("the input", f"{rules.shown(request)} is not a request"),))
         endpoint = self._buyer.endpoints.path_of(request)
         self._way.goes_to(endpoint)
         return endpoint

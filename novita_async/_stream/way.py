@@ -38,7 +38,7 @@ from novita_async.errors import (
 )
 from novita_async.events import Finished
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, ImageResult, Outcome, Succeeded, Uncertain, Unfinished
+from novita_async.models.results import Failed, Outcome, Succeeded, TaskResult, Uncertain, Unfinished
 from novita_async.tasks import Task
 
 _ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
@@ -86,7 +86,8 @@ class Way:
             if purchase.state is SUCCEEDED and purchase.result is None:  # an earlier run's URLs
                 outcome = await self.note_end(purchase, await self._end_of(purchase))
                 continue
-            match next_action(purchase):
+            action = next_action(purchase)
+            match action:
                 case Action.SEND:
                     if not await self._buy(purchase):
                         return None
@@ -96,8 +97,8 @@ class Way:
                     outcome = await self._save(purchase)
                 case Action.LIST | Action.NOTHING | Action.AWAIT:
                     outcome = outcome_of(purchase)
-                case never:
-                    assert_never(never)
+                case _:
+                    assert_never(action)
         return outcome
 
     async def _buy(self, purchase: Purchase) -> bool:
@@ -200,7 +201,7 @@ def outcome_of(purchase: Purchase) -> Outcome:
         return Uncertain(request=purchase.request, error=cast("SubmissionUncertain", purchase.doubt))
     if purchase.state is FAILED:
         return Failed(request=purchase.request, task=purchase.task, error=cast("NovitaError", purchase.error))
-    result = cast("ImageResult", purchase.result)
+    result = cast("TaskResult", purchase.result)
     return Succeeded(result=result, request=purchase.request, paths=purchase.paths)
 
 

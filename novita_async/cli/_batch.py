@@ -35,7 +35,7 @@ from novita_async.cli._status import report_of
 from novita_async.errors import (
     BudgetExhausted,
     FailedEarlier,
-    Fault,
+    Flaw,
     InvalidRequest,
     NovitaError,
     ResultError,
@@ -293,7 +293,7 @@ class _Session:
             self.output.record(event="report", file=str(path))
 
 
-async def _count(recipe: Recipe, told: dict[Fault, None]) -> tuple[int, dict[str, int]]:
+async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str, int]]:
     """Check every line, and count requests, and images by endpoint."""
     requests, images = 0, Counter[str]()
     async with aclosing(_in_pieces(recipe.check())) as lines:
@@ -309,7 +309,7 @@ def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
     """What the batch is made of, which must not be what it makes."""
     recipe = setup.recipe(folder, faults)
     if any(path.is_dir() and path.resolve() == folder.resolve() for path in recipe.inputs):
-        faults.append(Fault("--out", f"{folder} is input as well: what is made would be input the next time"))
+        faults.append(Flaw("--out", f"{folder} is input as well: what is made would be input the next time"))
     return recipe
 
 

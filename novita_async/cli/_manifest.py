@@ -43,7 +43,7 @@ from novita_async.cli._inputs import (
     put,
     split_strength,
 )
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.images import ImageSource
@@ -190,7 +190,7 @@ def axes_of(texts: Sequence[str], faults: Faults) -> dict[str, Sequence[Any]]:
             axes[field_name] = found = _values(values.strip(), field_name)
             message = _wrong_value(field_name, found)
         if message is not None:
-            faults.append(Fault(f"--sweep {text}", message))
+            faults.append(Flaw(f"--sweep {text}", message))
     return axes
 
 
@@ -251,7 +251,7 @@ class Checked:
     """How many pictures they ask for."""
     endpoint: str = ""
     """Where they are sent."""
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Flaw, ...] = ()
     """What is wrong with it."""
 
 
@@ -263,7 +263,7 @@ class Made:
     """What to call it."""
     request: Request | None = None
     """None: there is something wrong with it."""
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Flaw, ...] = ()
     """What that is."""
 
 
@@ -301,18 +301,18 @@ class Recipe:
 
     def _made(self, line: Line, axes: Axes) -> Iterator[Made]:
         if line.trouble is not None:
-            yield _faulty(line, Fault(line.place, line.trouble))
+            yield _faulty(line, Flaw(line.place, line.trouble))
             return
         endpoint = line.document.get("endpoint") or "img2img"
         if not isinstance(endpoint, str):
-            yield _faulty(line, Fault(f"{line.place}: endpoint", f"{rules.shown(endpoint)} is not text"))
+            yield _faulty(line, Flaw(f"{line.place}: endpoint", f"{rules.shown(endpoint)} is not text"))
         elif endpoint.startswith("/"):
             yield _other(line, endpoint, axes)
         else:
             yield from _TypedLine.of(line, endpoint, self).made(axes)
 
 
-def _faulty(line: Line, *faults: Fault) -> Made:
+def _faulty(line: Line, *faults: Flaw) -> Made:
     return Made(place=line.place, faults=faults)
 
 
@@ -328,7 +328,7 @@ class _TypedLine:
     """The line in the form `{"extra": …, "request": …}`, filled, with its pictures."""
     names: Mapping[str, str]
     """Options that parts of the document came from."""
-    faults: tuple[Fault, ...]
+    faults: tuple[Flaw, ...]
     """What is wrong with its pictures."""
 
     @classmethod
@@ -366,21 +366,19 @@ class _TypedLine:
                 return Made(place=place, request=request)
         return Made(place=place, faults=tuple(map(self._told, found)))
 
-    def _told(self, fault: Fault) -> Fault:
+    def _told(self, fault: Flaw) -> Flaw:
         """Name the option that a fault came from; else the line."""
         wrapped = kinds().get(self.endpoint, Request).wrapped
         path = fault.path if wrapped else f"{_WIRE}{fault.path}"
         parts = (part for part in self.names if path == part or path.startswith((f"{part}[", f"{part}.")))
         option = self.names.get(next(parts, ""))
         if option is not None:
-            return Fault(option, fault.message)
+            return Flaw(option, fault.message)
         if path == f"{_WIRE}image" and self.line.is_picture:
-            return Fault(self.line.place, fault.message.partition(": ")[2])
+            return Flaw(self.line.place, fault.message.partition(": ")[2])
         if path == f"{_WIRE}image_base64" and fault.message == "is missing":
             path = f"{_WIRE}image"
-        return Fault(
-            f"{self.line.place}: {path.removeprefix(_WIRE) if self.is_flat else path}", fault.message
-        )
+        return Flaw(f"{self.line.place}: {path.removeprefix(_WIRE) if self.is_flat else path}", fault.message)
 
 
 def _arranged(whole: Document, cls: type[Request]) -> Document:
@@ -501,7 +499,7 @@ def _with_picture(part: Document, path: str, folder: Path, faults: Faults) -> Do
     if place is None:
         return _decoded(rest)
     if "image_base64" in rest:
-        faults.append(Fault(f"{path}image", "is given as well as image_base64"))
+        faults.append(Flaw(f"{path}image", "is given as well as image_base64"))
     return {**rest, "image_base64": _located(place, f"{path}image", folder, faults)}
 
 
@@ -516,12 +514,12 @@ def _decoded(part: Document) -> Document:
 
 def _located(place: Any, path: str, folder: Path, faults: Faults) -> ImageSource:
     if not isinstance(place, str):
-        faults.append(Fault(path, f"{rules.shown(place)} is not a path"))
+        faults.append(Flaw(path, f"{rules.shown(place)} is not a path"))
         return STAND_IN
     found: Faults = []
     foreign = place.startswith(("http:", "https:", "data:")) or len(place) > _LONGEST_PATH
     picture = picture_of(place if foreign else str(folder / place), "", found)
-    faults += (Fault(path, f"{fault.path}: {fault.message}") for fault in found)
+    faults += (Flaw(path, f"{fault.path}: {fault.message}") for fault in found)
     return picture
 
 
@@ -532,7 +530,7 @@ def _other(line: Line, endpoint: str, axes: Axes) -> Made:
     """A request to an endpoint of which nothing is known but its path."""
     if axes:
         message = "only img2img and txt2img requests can be swept"
-        return _faulty(line, Fault(f"{line.place}: --sweep", message))
+        return _faulty(line, Flaw(f"{line.place}: --sweep", message))
     faults: Faults = []
     body = {name: value for name, value in line.document.items() if name != "endpoint"}
     try:
@@ -543,7 +541,7 @@ def _other(line: Line, endpoint: str, axes: Axes) -> Made:
     else:
         if not faults:
             return Made(place=line.place, request=request)
-    return _faulty(line, *(Fault(f"{line.place}: {fault.path}", fault.message) for fault in faults))
+    return _faulty(line, *(Flaw(f"{line.place}: {fault.path}", fault.message) for fault in faults))
 
 
 def _with_files(value: Any, path: str, folder: Path, faults: Faults) -> Any:

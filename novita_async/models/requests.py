@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, Self, cast
 import attrs
 from attrs import field, frozen
 
-from novita_async.errors import Fault, InvalidRequest, NovitaWarning
+from novita_async.errors import Flaw, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
 from novita_async.models.choices import (
     ControlNetModel,
@@ -403,7 +403,7 @@ class _Diffusion(Request):
         """
         names = attrs.fields_dict(type(self))
         faults = tuple(
-            Fault(f"{type(self).__name__}.{name}", message)
+            Flaw(f"{type(self).__name__}.{name}", message)
             for name, values in axes.items()
             if (message := _explain_axis(values) if name in names else "no such field")
         )

@@ -84,7 +84,7 @@ class Timings:
 
 
 @frozen(kw_only=True, slots=False)
-class ImageResult:
+class TaskResult:
     """Everything that a finished task carries."""
 
     task: Task
@@ -141,7 +141,7 @@ class Snapshot:
     """Seconds to go, as the service guesses; 0 is normal."""
     explanation: str = ""
     """The service's free text on a failed task."""
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     """The result, once the task has succeeded."""
 
     @property
@@ -202,7 +202,7 @@ def update_of(snapshot: Snapshot) -> Update:
 class Succeeded:
     """Paid, done, and here."""
 
-    result: ImageResult
+    result: TaskResult
     """What was made."""
     request: Request | None = None
     """What was asked for. None where only a task id was watched."""
@@ -220,7 +220,7 @@ class Succeeded:
         """The task's id."""
         return self.result.task.task_id
 
-    def unwrap(self) -> ImageResult:
+    def unwrap(self) -> TaskResult:
         """The result."""
         return self.result
 

@@ -58,7 +58,7 @@ from novita_async._purchase.machine import (
 from novita_async._util.clock import loop_time, wall_offset
 from novita_async.errors import FailedEarlier, JournalError, NovitaError, ServerError, SubmissionUncertain
 from novita_async.journal import Journal, copy_of, left_behind, summed, tally_of
-from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection
+from novita_async.models.results import Artifact, Image, NsfwDetection, TaskResult
 from novita_async.tasks import Task
 
 
@@ -99,9 +99,9 @@ def _task(name: str) -> Task:
     return Task(task_id=name, account="a", endpoint=_ENDPOINT)
 
 
-def _result(name: str = "") -> ImageResult:
+def _result(name: str = "") -> TaskResult:
     checked = NsfwDetection(checked=True, confidence=12.5)
-    return ImageResult(
+    return TaskResult(
         task=_task(name),
         images=(Image(url="https://host.example/a.png", type="png", url_ttl=3600, nsfw=checked),),
         videos=(Artifact(url="https://host.example/b.mp4", type="mp4"),),
@@ -236,7 +236,7 @@ def _told_of_error(error: NovitaError) -> tuple[object, ...]:
     return kind, text, error.reason, helps_to_buy_again(error)
 
 
-def _told_of_result(result: ImageResult) -> tuple[object, ...]:
+def _told_of_result(result: TaskResult) -> tuple[object, ...]:
     files = [
         (each.url, each.type, each.url_ttl, each.nsfw if isinstance(each, Image) else None)
         for each in result.artifacts

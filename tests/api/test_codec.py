@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from novita_async._api import codec
 from novita_async._http import HTTPRequest
-from novita_async.errors import Fault, InvalidRequest, NovitaError
+from novita_async.errors import Flaw, InvalidRequest, NovitaError
 from novita_async.models.choices import Sampler
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import (
@@ -31,7 +31,7 @@ from novita_async.models.requests import (
     Txt2Img,
     Webhook,
 )
-from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection, Snapshot
+from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult
 from novita_async.tasks import Task
 from tests.helpers.payloads import filled, load, named, picture
 
@@ -482,7 +482,7 @@ def test_a_request_with_one_odd_value_is_read_or_refused(place, junk):
     try:
         request = codec.request_from_wire(changed)
     except InvalidRequest as refusal:
-        assert all(isinstance(fault, Fault) and fault.path and fault.message for fault in refusal.faults)
+        assert all(isinstance(fault, Flaw) and fault.path and fault.message for fault in refusal.faults)
     else:
         assert written(codec.request_from_wire(written(request))) == written(request)
 
@@ -579,7 +579,7 @@ def test_videos_and_audios_are_read_leniently():
 
 
 def test_what_is_no_list_and_no_object_is_nothing():
-    assert result(images="x", videos=5, extra=[]) == ImageResult(task=TASK)
+    assert result(images="x", videos=5, extra=[]) == TaskResult(task=TASK)
 
 
 def test_model_records_are_read():

@@ -293,7 +293,7 @@ def test_every_fault_is_told_with_its_line_and_nothing_is_bought(call, folder, s
         "shots.jsonl line 8: image: is given as well as image_base64",
         "shots.jsonl line 9: image: is missing",
         "shots.jsonl line 10: image: 5 is not a path",
-        "shots.jsonl line 11: image: https:/example.com/x.png: no such file",
+        "shots.jsonl line 11: image: https://example.com/x.png: no such file; the API takes pictures",
         "shots.jsonl line 12: endpoint: 'img3img' is none of",
         "shots.jsonl line 13: endpoint: 5 is not text",
         f"shots.jsonl line 14: controlnet.units[0].image: {folder}/lost.png: no such file",

@@ -9,11 +9,11 @@ from novita_async import (
     Artifact,
     FailedEarlier,
     Image,
-    ImageResult,
     NsfwDetection,
     ServerError,
     SubmissionUncertain,
     Task,
+    TaskResult,
     Timings,
 )
 from novita_async._purchase.machine import (
@@ -52,7 +52,7 @@ def task(name: str = "t") -> Task:
     return Task(task_id=name, account="a", endpoint=ENDPOINT, image_num=2)
 
 
-def result(name: str = "t", **changes: Any) -> ImageResult:
+def result(name: str = "t", **changes: Any) -> TaskResult:
     """A result with all that a journal can keep. Without a task's name: pictures that came at once."""
     made_by = task(name)
     told = {
@@ -71,7 +71,7 @@ def result(name: str = "t", **changes: Any) -> ImageResult:
         "task_type": "IMG_TO_IMG",
         "timings": Timings(submit_time=TIME, complete_time=TIME),
     }
-    return ImageResult(task=made_by, **(told | changes))
+    return TaskResult(task=made_by, **(told | changes))
 
 
 def fact(kind: type, at: float = 1.0, **told: Any) -> Any:
@@ -193,7 +193,7 @@ def told_of_error(error: Any) -> tuple[Any, ...]:
     return kind, text, error.reason, helps_to_buy_again(error)
 
 
-def told_of_result(found: ImageResult) -> dict[str, Any]:
+def told_of_result(found: TaskResult) -> dict[str, Any]:
     """What a store keeps of a result."""
     return {
         "task": found.task.task_id,

@@ -12,13 +12,13 @@ from novita_async import (
     Artifact,
     FailedEarlier,
     Image,
-    ImageResult,
     NovitaError,
     RateLimited,
     ServerError,
     SubmissionUncertain,
     Task,
     TaskFailed,
+    TaskResult,
     Timings,
 )
 from novita_async._journal import rows
@@ -232,7 +232,7 @@ def test_a_doubt_is_not_told_by_the_error_of_a_later_attempt():
     assert known.purchase.doubt.cause == "the answer to an earlier attempt was lost"
 
 
-def completed(found: ImageResult) -> ImageResult:
+def completed(found: TaskResult) -> TaskResult:
     known = read(written(planned(), fact(Announced), fact(Bought), fact(Completed, result=found))[1])
     assert known.purchase.result
     return known.purchase.result
@@ -265,7 +265,7 @@ def test_any_seed_comes_back(seed):
 
 
 def test_a_result_that_says_nothing_comes_back():
-    assert told_of_result(completed(ImageResult(task=task()))) == told_of_result(ImageResult(task=task()))
+    assert told_of_result(completed(TaskResult(task=task()))) == told_of_result(TaskResult(task=task()))
 
 
 def test_pictures_that_came_at_once_have_no_task():

@@ -22,17 +22,16 @@ from tests.helpers.programs import python, run
 PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
-    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed BadRequest Balance
+    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed Backoff BadRequest Balance
     BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected ControlNet
     ControlNetModel ControlNetUnit CustomStorage DownloadFailed Embedding EndpointNotFound Endpoints
-    EnterprisePlan Extra Failed FailedEarlier Fault HiresFix IPAdapter IPAdapterModel Image
-    ImageRejected ImageResult ImageSource ImageType Img2Img InvalidRequest JournalError Lora
-    MalformedAnswer ModelRecord ModelType NoAnswer NoImages NotSent NovitaClient NovitaError
-    NovitaWarning NsfwDetection Outcome Outcomes PermissionDenied Polling Preprocessor Processing Queued
-    RateLimited Refiner Request ResultError RetryPolicy Sampler ServerError Snapshot SqliteJournal
-    StorageRejected SubmissionUncertain Succeeded Task TaskFailed TaskNotFound TaskStatus TaskTimeout
-    TestMode Timings Txt2Img Uncertain Unfinished Update Updates Upscaler Webhook __version__
-    request_from_json request_to_json
+    EnterprisePlan Extra Failed FailedEarlier Flaw HiresFix IPAdapter IPAdapterModel Image ImageRejected
+    ImageSource ImageType Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType
+    NoAnswer NoImages NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome Outcomes
+    PermissionDenied Polling Preprocessor Processing Queued RateLimited Refiner Request ResultError
+    RetryPolicy Sampler ServerError Snapshot SqliteJournal StorageRejected SubmissionUncertain Succeeded
+    Task TaskFailed TaskNotFound TaskResult TaskStatus TaskTimeout TestMode Timings Txt2Img Uncertain
+    Unfinished Update Updates Upscaler Webhook __version__ request_from_json request_to_json
 """.split()  # noqa: SIM905 - a list to be read
 """A new name is a promise: it is added here on purpose."""
 
@@ -147,7 +146,7 @@ def test_fields_are_keyword_only_and_values_are_frozen(cls):
     is_value = cls.__module__.startswith(
         ("novita_async.models.", "novita_async.events", "novita_async.errors")
     )
-    if not is_value or not attrs.has(cls) or cls is novita_async.Fault:
+    if not is_value or not attrs.has(cls) or cls is novita_async.Flaw:
         return
     assert all(field.kw_only for field in attrs.fields(cls) if field.init)
     if not issubclass(cls, Exception):

@@ -126,7 +126,7 @@ async def test_what_waiting_cannot_help_is_told_at_once():
             with pytest.raises(NotSent, match="self-signed certificate: nothing was bought") as caught:
                 await client.submit(SMALL)
             (account,) = client.statistics().pool.accounts
-            assert account.pacing.windows[0].held == 0
+            assert account.pacing.windows[0].taken == 0
     assert not caught.value.retryable
     assert not any(isinstance(event, events.Retrying) for event in seen)
 

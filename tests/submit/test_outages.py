@@ -102,7 +102,7 @@ async def test_an_hour_that_begins_while_tasks_are_watched_costs_a_dozen():
 async def test_an_outage_is_noticed_by_polls_alone_and_costs_no_task_its_outcome(answer):
     """All requests are paid, and no poll is answered for longer than polls of one task may fail."""
     simulation = service(workers=64, speed=0.05, plain_pictures=True)
-    polling = Polling.exponential(patience=60)
+    polling = Polling.exponential(error_timeout=60)
     outage = {"answer": answer} if answer else {}
     async with client_in(simulation, 10.0, 1810.0, outage=outage, polling=polling) as (
         client,

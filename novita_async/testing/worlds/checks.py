@@ -1,5 +1,6 @@
 """What must always hold, checked against the service's books when a world has ended."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -390,7 +391,7 @@ def _is_reason(world: "World", error: BaseException) -> bool:
         (BalanceExhausted, service.balance is not None),
         (EndpointNotFound, service.retired_at is not None or _has_pages(world)),
         (DownloadFailed, _has(world, *_DISK)),
-        (ConfigurationError, _has(world, *_DISK) or _has_loops(world)),
+        (ConfigurationError, _has(world, *_DISK) or _has_two_loops(world)),
         (AuthenticationFailed, False),
         (PermissionDenied, False),
     )
@@ -401,8 +402,7 @@ def _has_pages(world: "World") -> bool:
     return any("page" in trouble.kind for trouble in world.plan.troubles)
 
 
-def _has_loops(world: "World") -> bool:
-    """Whether one client is used in several loops: all but the first are refused."""
+def _has_two_loops(world: "World") -> bool:
     return any(process.together in ("loops", "threads") for process in world.plan.processes)
 
 
@@ -538,8 +538,7 @@ def _has_power_cut(world: "World") -> bool:
 
 
 def _paths_of(row: dict[str, Any]) -> list[str]:
-    text = row["paths"]
-    return [part.strip('" ') for part in text.strip("[]").split('","')] if text else []
+    return json.loads(row["paths"]) if row["paths"] else []
 
 
 def tidy_folders(world: "World") -> Iterable[Found]:

@@ -171,8 +171,7 @@ class User:
                 raise UserError("in the input")
             request = self.request(index)
             visit.asked.append(self.first + index)
-            on_its_way = self.plan.impatient == "task"  # taken by a task, and not seen by its user yet
-            visit.most_open = max(visit.most_open, len(visit.asked) - visit.taken - on_its_way)
+            visit.most_open = max(visit.most_open, len(visit.asked) - visit.taken - self._in_hand())
             yield request
 
     # --- Single calls ---------------------------------------------------------------------------------------
@@ -407,7 +406,13 @@ class User:
                 self._took(self._visit, ask.result())
             ask.cancel()
             raise
+        self._ask = None
         return None if ask.cancelled() else ask.result()
+
+    def _in_hand(self) -> int:
+        """Count the outcome that a task of this user has taken, and the user has not seen yet."""
+        ask = self._ask
+        return int(ask is not None and ask.done() and not ask.cancelled())
 
     def heard_of_an_end(self) -> None:
         """Break off the present `anext`, a few turns after a task was found to have ended."""
