@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import typing
 from importlib import import_module
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_every_error_is_public():
 
 def undocumented(cls: type) -> list[str]:
     """Fields in the source of a class that have no docstring under them and none in a base."""
-    (definition,) = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     inherited = {field.name for base in cls.__bases__ if attrs.has(base) for field in attrs.fields(base)}
     fields = {field.name for field in attrs.fields(cls)} if attrs.has(cls) else set()
