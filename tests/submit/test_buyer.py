@@ -17,8 +17,10 @@ from novita_async._purchase.machine import (
     Reopened,
     State,
 )
+from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
 from novita_async.journal import Deferred, MemoryJournal
+from novita_async.tasks import Task
 from tests.helpers.purchases import doubt, task
 from tests.helpers.service import client_of, facts_of, request, requests, service
 
@@ -162,3 +164,13 @@ async def test_what_could_not_be_recorded_is_in_doubt_in_the_next_run():
         (outcome,) = await run(client, [request()], store)
     assert isinstance(outcome, Uncertain)
     assert len(simulation.ledger.entries) == 1
+
+
+def test_a_purchase_can_be_closed_again_and_again():
+    purchases = Purchases()
+    purchase = Purchase(None, state=State.SUBMITTED, task=Task(task_id="t"))
+    purchases.add(purchase)
+    assert [task.task_id for task in purchases.unfinished] == ["t"]
+    purchases.close(purchase)
+    purchases.close(purchase)
+    assert purchases.unfinished == ()

@@ -1269,3 +1269,16 @@ async def receiving(waker):
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             await runner.cleanup()
+
+
+async def test_an_event_that_comes_while_the_next_attempt_waits_for_its_slot_ends_the_buying():
+    """The slot and the money of the attempt that is not made go back."""
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}), images_per_minute=1)
+    retry = RetryPolicy(resubmit_uncertain=True)
+    budget = Budget(limit=5, price=1)
+    async with hooked(simulation, retry=retry, images_per_minute=1, budget=budget) as (client, _, _):
+        got, _ = await gathered(client, [request()])
+        assert client.statistics().spending.spent == 1
+        assert client.statistics().spending.reserved == 0
+    (entry,) = simulation.ledger.accepted
+    assert [outcome.task_id for outcome, _ in got] == [entry.task_id]
