@@ -107,15 +107,15 @@ async def test_an_event_that_comes_while_the_store_is_asked_spares_the_purchase(
 
     class Knowing(MemoryJournal):
         async def admit(self, purchase, *_):
-            client._sender.purchases.happen(purchase, Bought(loop_time(), task("found")))
+            client._buyer.purchases.happen(purchase, Bought(loop_time(), task("found")))
             raise IllegalTransition(scope="request", problem="it is bought")
 
     simulation = service()
     async with client_of(simulation) as (client, _):
         purchase = Purchase(request(), journal=Knowing())
         for fact in (Announced(0.0, "a"), Lost(1.0, doubt()), Reopened(2.0)):
-            client._sender.purchases.happen(purchase, fact)
-        found = await client._sender.buy(purchase)
+            client._buyer.purchases.happen(purchase, fact)
+        found = await client._buyer.buy(purchase)
     assert found.task_id == "found"
     assert simulation.ledger.entries == []
 
@@ -128,7 +128,7 @@ async def test_a_refusal_of_the_store_without_a_task_is_raised():
     simulation = service()
     async with client_of(simulation) as (client, _):
         with pytest.raises(IllegalTransition, match="long ago"):
-            await client._sender.buy(Purchase(request(), journal=Refusing()))
+            await client._buyer.buy(Purchase(request(), journal=Refusing()))
     assert simulation.ledger.entries == []
 
 

@@ -365,7 +365,7 @@ async def test_the_pool_tells_how_it_is_doing():
         await client.run(request())
         pool = client.statistics().pool
         assert (pool.waiting, pool.sending, pool.retired) == (0, 0, ())
-        assert repr(client._sender) == f"<Buyer {client._pool!r}, <Purchases: 0 open>>"
+        assert repr(client._buyer) == f"<Buyer {client._pool!r}, <Purchases: 0 open>>"
         assert pool.accounts[0].label == "mine"
         assert (
             repr(client)
