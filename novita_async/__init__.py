@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from novita_async._api.codec import request_from_json, request_to_json
     from novita_async._client import NovitaClient
     from novita_async._journal.sqlite import SqliteJournal
+    from novita_async._policy.polling.planner import Backoff
     from novita_async._policy.polling.schedule import Polling
     from novita_async._policy.retrying import RetryPolicy
     from novita_async._policy.spending import Budget
@@ -108,6 +109,7 @@ ROOMS: Final = {
     "_client": "NovitaClient",
     "_api.codec": "request_from_json request_to_json",
     "_journal.sqlite": "SqliteJournal",
+    "_policy.polling.planner": "Backoff",
     "_policy.polling.schedule": "Polling",
     "_policy.retrying": "RetryPolicy",
     "_policy.spending": "Budget",
@@ -147,6 +149,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "ApiKey",
     "Artifact",
     "AuthenticationFailed",
+    "Backoff",
     "BadRequest",
     "Balance",
     "BalanceExhausted",

@@ -307,7 +307,7 @@ class NovitaClient:
         """
         known = _task(task)
         snapshot = await self._sender.poll_patiently(known, self._polling.not_found_grace)
-        if snapshot.state != "running":
+        if snapshot.state == "failed" or (snapshot.result is not None and snapshot.result.artifacts):
             self._purchases.ended(known.task_id)
             self._sender.callbacks.ended(known.task_id, anyio.current_time())
         return snapshot

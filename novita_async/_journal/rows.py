@@ -333,11 +333,13 @@ def known_of(serial: int, record: Record) -> Known:
     if announced is not None:
         purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
         purchase.attempts[-1].number = attempt if number is None else number
+        if earlier:
+            purchase.attempts = tuple(sorted(purchase.attempts, key=lambda each: each.announced_at))
     noted = json.loads(error) if error else None
     if noted:
         purchase.error = _read_error(noted, purchase)
     if result or seed is not None:
-        facts = json.loads(result) if result else {}
+        facts: dict[str, Any] = json.loads(result) if result else {}
         purchase.result = _read_result(facts, None if seed is None else int(seed), purchase.task)
     if any(each.perhaps for each in purchase.attempts):
         purchase.doubt = _doubt(purchase, noted or {})

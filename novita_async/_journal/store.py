@@ -181,7 +181,9 @@ class Store:
 
     # --- Writing ------------------------------------------------------------------------------------------
 
-    def new_run(self) -> int:
+    def new_run(self, now: float) -> int:
+        """Begin another run, to which what is under way is lost."""
+        self.recover(now)
         self.run += 1
         _file.set_meta(self._connection, "run", self.run)
         return self.run

@@ -26,7 +26,6 @@ from contextlib import suppress
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-import anyio
 from attrs import define, field, frozen
 
 from novita_async._api import protocol
@@ -61,8 +60,8 @@ class Callback:
     """Claims tried so far."""
     searching: bool = False
     """Whether a claim is being tried."""
-    recovered: anyio.Event | None = None
-    """To be set once a lost attempt is found again. None: nobody waits for that."""
+    recovered: Callable[[], object] = lambda: None
+    """Called once a lost attempt is found again."""
     heard_at: float | None = None
     """When its event came."""
     ran_for: float | None = None

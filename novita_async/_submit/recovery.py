@@ -82,5 +82,4 @@ class Recovery:
             await self._buyer.purchases.record(callback.purchase, bought)
         except Exception:  # noqa: BLE001 - the caller that waits for the task must still be told
             _log.exception("task %s was found again, but could not be recorded", task.task_id)
-        if callback.recovered is not None:
-            callback.recovered.set()
+        callback.recovered()

@@ -206,8 +206,9 @@ class FastExchange(AiohttpExchange):
 
     async def run(self) -> HTTPResponse:
         """Write the request at once and read the answer."""
-        self.expect_within(self.answer_timeout)
         request = self.request
+        if request.method == "GET" or request.timeout is not None:
+            self.expect_within(self.answer_timeout)
         try:
             text = whole(request, self.length, self.path.head(request.method, self.target, self.length))
         except InvalidRequest as error:
@@ -221,10 +222,9 @@ class FastExchange(AiohttpExchange):
         return await self._run_on(await self.path.connect(), text)  # a question may be asked again
 
     async def _run_on(self, connection: "Connection", text: bytes) -> HTTPResponse:
-        # Nothing comes between the look at the connection and this.
-        transport, protocol = connection.transport, connection.protocol
-        if transport is None or protocol is None:
-            raise aiohttp.ClientConnectionResetError
+        # Nothing comes between the connector's look at the connection, which found both, and this.
+        transport = cast("asyncio.Transport", connection.transport)
+        protocol = cast("ResponseHandler", connection.protocol)
         try:
             protocol.set_response_params(read_until_eof=True, **HEAD_LIMITS)
             if self.request.method == "POST":
@@ -241,7 +241,7 @@ class FastExchange(AiohttpExchange):
         protocol = cast("ResponseHandler", connection.protocol)
         while self._answer is None:
             message, payload = await protocol.read()
-            if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another one follows
+            if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another comes
                 self._answer, self.status = (message, payload), message.code
         message, payload = self._answer
         body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)

@@ -36,7 +36,7 @@ from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, Tas
 from novita_async.events import Event, Finished, Polled
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Timings, Unfinished
+from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Unfinished
 from novita_async.tasks import Task
 
 Deliver = Callable[[Outcome], Awaitable[None] | None]
@@ -149,7 +149,7 @@ class Watcher:
         asker: Asker,
         polling: Polling,
         memory: PollMemory,
-        deliver: Deliver,
+        deliver: Deliver = lambda _: None,
         show: Show = lambda _: None,
     ) -> "Watcher":
         """Make a watcher with schedules of its own and a memory that may be shared."""
@@ -263,20 +263,12 @@ class Watcher:
                 self._tasks[key].under_way = True
                 polls.start_soon(self._poll, self._tasks[key])
 
-    def _next_poll_at(self, now: float) -> float:
-        """When a poll can be started; infinite where something else must happen first."""
-        if self._busy >= self._polling.concurrency:
-            return math.inf
-        turn_at = self._asker.pool.may_choose_poll_at
-        return min(
-            (max(schedule.next_at(now), turn_at(label, now)) for label, schedule in self._schedules.items()),
-            default=math.inf,
-        )
-
     async def _until_something_changes(self, now: float) -> None:
-        due = self._next_poll_at(now)
-        if self._deadlines:
-            due = min(due, self._deadlines[0].deadline)
+        due = self._deadlines[0].deadline if self._deadlines else math.inf
+        if self._busy < self._polling.concurrency:
+            turn_at = self._asker.pool.may_choose_poll_at
+            for label, schedule in self._schedules.items():
+                due = min(due, max(schedule.next_at(now), turn_at(label, now)))
         if self._event_deadlines:
             due = min(due, self._event_deadlines[0][0], self._callbacks.silent_at)
         with anyio.move_on_after(max(0.0, due - now)):
@@ -421,11 +413,12 @@ class Watcher:
 
     def _count_event(self, watched: WatchedTask, outcome: Outcome, now: float) -> None:
         """Let it be counted whether the event of a task that has ended came."""
+        ran_for: float | None = None
         if isinstance(outcome, Succeeded):
-            ran_for = _ran_for(outcome.result.timings)
-        elif isinstance(outcome, Failed) and isinstance(outcome.error, TaskFailed | NoImages):
-            ran_for = None
-        else:
+            timings = outcome.result.timings
+            if timings.submit_time is not None and timings.complete_time is not None:
+                ran_for = (timings.complete_time - timings.submit_time).total_seconds()
+        elif not (isinstance(outcome, Failed) and isinstance(outcome.error, TaskFailed | NoImages)):
             return
         self._callbacks.ended(watched.task.task_id, now, overdue=watched.overdue, ran_for=ran_for)
 
@@ -494,16 +487,10 @@ class Watcher:
                 return Failed(task=watched.task, request=watched.request, error=error)
             case Verdict.GIVE_UP:
                 return watched.unfinished(now)
-            case Verdict.RIDE_OUT:
+            case _:  # it passes
                 hint = error.retry_after if isinstance(error, APIError) else None
                 watched.schedule.failed(watched.task.task_id, now, self._asker.jitter(), hint)
                 return None
-
-
-def _ran_for(timings: Timings) -> float | None:
-    if timings.submit_time is None or timings.complete_time is None:
-        return None
-    return (timings.complete_time - timings.submit_time).total_seconds()
 
 
 def _poll_result(snapshot: Snapshot) -> PollResult:

@@ -22,7 +22,7 @@ from novita_async._purchase.machine import helps_to_buy_again
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
 from novita_async.cli._exits import Exit, of_outcome
-from novita_async.cli._follow import Report, follow
+from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._generate import EXTRA, REQUEST, SENDING, Parts, Settings
 from novita_async.cli._inputs import Faults, Typed, folder_faults
 from novita_async.cli._manifest import Made, Recipe, shared_of, shown
@@ -368,7 +368,7 @@ def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summ
 
 
 @define(eq=False)
-class _BatchReport(Report):
+class _BatchReport(FollowReport):
     """Tells what happens to a batch."""
 
     course: Course = field(kw_only=True)

@@ -14,7 +14,7 @@ from attrs import asdict, evolve
 from novita_async import SqliteJournal
 from novita_async._journal import file as journal_file
 from novita_async._journal import store as journal_store
-from novita_async._journal.rows import entry_of
+from novita_async._journal.rows import entry_of, left_behind
 from novita_async._journal.store import Store, Work
 from novita_async._purchase.machine import (
     Announced,
@@ -143,6 +143,13 @@ class Model:
         for each in facts:
             if not told_before(self.kept[name], each):
                 advance(self.kept[name], each)
+
+    def lose(self, now: float) -> None:
+        """Begin another run: what is under way is lost."""
+        for name, each in self.kept.items():
+            left = left_behind(each, now)
+            if left is not None:
+                self.record(name, left)
 
     def told(self, now: float = 0.0) -> dict[Name, dict[str, Any]]:
         return {name: told(each, now) for name, each in self.kept.items()}

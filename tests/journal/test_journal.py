@@ -134,7 +134,8 @@ class StoreAndModel(RuleBasedStateMachine):
     @rule()
     def begin_a_run(self):
         self.model.run += 1
-        assert do(self.store, _store.Store.new_run) == self.model.run
+        assert do(self.store, lambda store: store.new_run(self.now)) == self.model.run
+        self.model.lose(self.now)
 
     @precondition(lambda self: self.model.kept)
     @rule(
@@ -176,8 +177,7 @@ class StoreAndModel(RuleBasedStateMachine):
         self.now += 100
         self.store = open_store(self.path, self.now)
         self.model.run += 1
-        for each in self.model.kept.values():
-            self.model.record(entry_of(each).name, *filter(None, [journal_rows.left_behind(each, self.now)]))
+        self.model.lose(self.now)
 
     @invariant()
     def the_file_has_what_the_dict_has(self):
@@ -210,7 +210,7 @@ def test_equal_requests_are_counted_in_pieces_as_in_one(tmp_path):
             found = map(entry_of, plan(store, [asked(0)] * size + [asked(1)]))
             counted += [entry.occurrence for entry in found if entry.key == asked(0).key]
         assert counted == list(range(30))
-        do(store, _store.Store.new_run)
+        do(store, lambda store: store.new_run(0.0))
     assert store.summary().total == 37
     store.close()
 
@@ -222,7 +222,7 @@ def serials(purchases) -> list[int]:
 def test_inserting_removing_and_reordering_lines_finds_every_purchase_again(tmp_path):
     store = open_store(tmp_path / "run.db")
     first = serials(plan(store, [asked(n, n) for n in (1, 2, 2, 3)]))
-    do(store, _store.Store.new_run)
+    do(store, lambda store: store.new_run(0.0))
     again = plan(store, [asked(n, i) for i, n in enumerate((9, 2, 3, 2))])
     assert serials(again) == [5, first[1], first[3], first[2]]
     assert [each.position for each in again] == [0, 1, 2, 3]
@@ -911,9 +911,9 @@ def test_what_could_not_be_recorded_can_be_recorded_later(tmp_path):
     record(store, name, fact(Bought, 3.0, task=task("kept")))
     Failing.countdown = 3
     with pytest.raises(JournalError, match="made to fail"):
-        do(store, _store.Store.new_run)
+        do(store, lambda store: store.new_run(0.0))
     assert store.run == 1
-    assert do(store, _store.Store.new_run) == 2
+    assert do(store, lambda store: store.new_run(0.0)) == 2
     store.close()
     (found,) = read(tmp_path / "run.db").values()
     assert (found["task"], found["bought"], found["perhaps"]) == ("kept", 2, 0)

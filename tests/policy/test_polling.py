@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from novita_async._policy.polling.durations import KEPT, Durations
 from novita_async._policy.polling.memory import MOST_KINDS, PollMemory
-from novita_async._policy.polling.planner import Backoff, PollResult, TaskFacts
+from novita_async._policy.polling.planner import BackoffPlanner, PollResult, TaskFacts
 from novita_async._policy.polling.polls import CELLS, EDGES, FIRST, best_polls, cell_of, integral
 from novita_async._policy.polling.queue import CHECKS_AT_FIRST, ENDLESS, MOST_UNSEEN, UNORDERED, QueueModel
 from novita_async._policy.polling.schedule import FAILED_CAP, Polling, PollSchedule
@@ -239,7 +239,7 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @invariant()
     def queues_count_right(self):
-        if not isinstance(self.schedule.planner, Backoff):
+        if not isinstance(self.schedule.planner, BackoffPlanner):
             for queue in self.schedule.planner._queues.values():
                 records = [x for x in self.schedule._tasks.values() if x.queue is queue]
                 states = [x.state for x in records]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import typing
 from importlib import import_module
 from pathlib import Path
@@ -15,13 +16,13 @@ import attrs
 import pytest
 
 import novita_async
-from novita_async import errors, events
+from novita_async import errors, events, journal
 from tests.helpers.programs import python, run
 
 PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
-    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed BadRequest Balance
+    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed Backoff BadRequest Balance
     BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected ControlNet
     ControlNetModel ControlNetUnit CustomStorage DownloadFailed Embedding EndpointNotFound Endpoints
     EnterprisePlan Extra Failed FailedEarlier Flaw HiresFix IPAdapter IPAdapterModel Image ImageRejected
@@ -41,6 +42,7 @@ CLASSES = {
         for value in vars(events).values()
         if inspect.isclass(value) and value.__module__ == events.__name__
     ),
+    *(value for name in journal.__all__ if inspect.isclass(value := getattr(journal, name))),
 }
 
 
@@ -95,7 +97,7 @@ def test_every_error_is_public():
 
 def undocumented(cls: type) -> list[str]:
     """Fields in the source of a class that have no docstring under them and none in a base."""
-    (definition,) = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     inherited = {field.name for base in cls.__bases__ if attrs.has(base) for field in attrs.fields(base)}
     fields = {field.name for field in attrs.fields(cls)} if attrs.has(cls) else set()

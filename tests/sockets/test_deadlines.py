@@ -75,21 +75,6 @@ async def test_a_body_must_get_on_by_the_deadline(session):
     assert sent.error.cause == "the upload made no progress for 0.4 s"
 
 
-async def test_a_slow_body_that_gets_on_is_in_time(session):
-    async def script(peer):
-        for _ in range(6):
-            await peer.read(4 * 1024 * 1024)
-            await asyncio.sleep(0.2)
-        await peer.request()
-        await peer.send(OK)
-
-    async with serve(script) as wire:
-        transport = AiohttpTransport(wire.url, session=session)
-        sent = await exchange(transport, evolve(HUGE, timeout=1.5))
-        await transport.aclose()
-    assert sent.delivery is Delivery.ANSWERED
-
-
 @pytest.mark.parametrize(("request_", "delivery"), [(GET, UNKNOWN), (POST, NOT_SENT), (HUGE, NOT_SENT)])
 async def test_a_connection_must_come_about_by_the_deadline(request_, delivery):
     with socket.socket() as full:

@@ -7,12 +7,17 @@ from contextlib import asynccontextmanager
 import aiohttp
 import anyio
 import pytest
+from aiohttp.http_writer import StreamWriter
 
 from novita_async import AnyTask, NovitaClient, SubmissionUncertain
 from novita_async._api import protocol
+from novita_async._http import HTTPRequest
 from novita_async._submit.buyer import Buyer
 from novita_async._transport import exchange as _exchange
+from novita_async._transport.body import TEXT_SLICE
+from novita_async._transport.transport import AiohttpTransport
 from novita_async.models.images import ImageSource
+from tests.helpers.exchanges import KEY, Sent
 from tests.helpers.wire import OK, answer, serve, settled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
@@ -401,3 +406,28 @@ def test_leaving_the_loop_takes_no_longer_than_the_drain(elsewhere):
     client, task = left
     assert kept(client) == []
     assert isinstance(task.exception(), SubmissionUncertain)
+
+
+async def test_a_body_that_was_handed_over_goes_out_though_its_writer_is_cancelled(monkeypatch):
+    """The last piece waits for a slow line when something cancels every task, aiohttp's own included."""
+    request = HTTPRequest(method="POST", path="/v3/x", body=(b"x" * (TEXT_SLICE + 90_000),))
+    sent = Sent()
+    drain = StreamWriter.drain
+
+    async def wait_for_the_line(writer):
+        await (asyncio.Event().wait() if sent.handovers else drain(writer))
+
+    async def script(peer):
+        await peer.request()
+        (writer,) = (one for one in asyncio.all_tasks() if one.get_coro().__name__ == "write_bytes")
+        writer.cancel()
+        await asyncio.wait({writer})
+        await peer.send(OK)
+        await peer.rest()
+
+    monkeypatch.setattr(StreamWriter, "drain", wait_for_the_line)
+    async with serve(script) as wire:
+        transport = AiohttpTransport(wire.url)
+        response = await transport.send(request, KEY, on_handover=sent.hand_over)
+        await transport.aclose()
+    assert (response.status, response.early, sent.handovers) == (200, False, 1)

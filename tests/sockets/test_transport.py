@@ -511,7 +511,7 @@ async def test_a_cancellation_from_outside_wins_over_a_deadline(monkeypatch, lat
 
     monkeypatch.setattr(_exchange.AiohttpExchange, "expire", expire_while_cancelled)
     async with serve(lambda peer: peer.rest()) as wire:
-        transport = AiohttpTransport(wire.url, answer_timeout=0.05 if late else 10)
+        transport = AiohttpTransport(wire.url, answer_timeout=0.5 if late else 30)
         task = asyncio.create_task(transport.send(POST, KEY))
         await settled(lambda: bool(wire.peers and wire.peers[0].whole))
         if not late:

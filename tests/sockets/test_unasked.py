@@ -6,10 +6,11 @@ import aiohttp
 import pytest
 
 from novita_async import NovitaClient, Txt2Img
-from novita_async._http import Delivery
+from novita_async._http import Delivery, HTTPRequest
+from novita_async._transport import slow_path as _slow_path
 from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
-from tests.helpers.exchanges import GET, HUGE, NOT_SENT, POST, exchange, exchange_once, picture_request
+from tests.helpers.exchanges import GET, NOT_SENT, POST, exchange, exchange_once, picture_request
 from tests.helpers.wire import ANSWER, OK, answer, serve
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
@@ -124,18 +125,25 @@ async def test_an_early_success_buys_nothing(session):
         assert [peer.whole for peer in wire.peers] == [False, True]
 
 
-async def test_a_host_that_answers_before_it_is_asked_is_given_up(session):
-    """As an overloaded balancer does, on every new connection."""
+@pytest.mark.parametrize("request_", REQUESTS)
+async def test_a_host_that_answers_unasked_on_and_on_is_given_up(monkeypatch, request_):
+    monkeypatch.setattr(_slow_path, "_MOST_UNASKED", 1)
+    script, unasked = once_then_right(later)
+    async with serve(script) as wire, aiohttp.ClientSession() as session:
+        transport = AiohttpTransport(wire.url, session=session)
+        await exchange(transport)
+        await unasked.wait()
+        await asyncio.sleep(0.02)
+        monkeypatch.setattr(_slow_path.SlowExchange, "_refuse_stale", lambda *_: None)
+        sent = await exchange(transport, request_)
+    assert (sent.delivery, sent.handovers) == (NOT_SENT, 0)
+    assert sent.error.cause == "answered 200 before anything was asked"
 
-    async def script(peer):
-        await peer.send(answer(503, b"too many"))
-        await peer.rest()
 
-    async with serve(script) as wire:
-        sent = [await exchange_once(wire.url, request, session=session) for request in (POST, HUGE)]
-    for one in sent:
-        assert one.handovers == 0 or one.delivery is not NOT_SENT
-        assert one.delivery is NOT_SENT or one.response is None or one.response.status == 503
+async def test_a_purchase_without_a_body_is_handed_over_once_in_a_session_of_the_user_s():
+    async with serve(once_then_right(at_once)[0]) as wire, aiohttp.ClientSession() as session:
+        sent = await exchange_once(wire.url, HTTPRequest(method="POST", path="/v3/x"), session=session)
+    assert (sent.response.status, sent.handovers) == (200, 1)
 
 
 # --- Long heads ---------------------------------------------------------------------------------------------

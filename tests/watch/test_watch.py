@@ -1,5 +1,6 @@
 """The poll loop: faults are ridden out, ends are recognised, deadlines kept, slow consumers waited for."""
 
+import asyncio
 import json
 import math
 import tracemalloc
@@ -600,6 +601,104 @@ async def test_the_consumer_may_leave_while_polls_are_under_way():
         assert {task.task_id for task in outcomes.unfinished} == {"a", "b"}
         await anyio.sleep(60)
     assert len(transport.asked["a"]) == 1
+
+
+# --- Several that wait for one task -------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Bare:
+    """A watcher without a stream, and the outcomes that it has delivered by itself."""
+
+    client: NovitaClient
+    watcher: Watcher = field(init=False)
+    delivered: list = field(factory=list)
+
+    def __attrs_post_init__(self):
+        asker = self.client._sender
+        self.watcher = Watcher.of(asker, self.client._polling, PollMemory(), self.delivered.append)
+
+    async def run(self):
+        self.watcher.close()
+        await self.watcher.run()
+
+
+async def test_two_purchases_with_one_task_id_wait_for_one_watch():
+    """Each gets an outcome with its own request and an event, for the price of one watch."""
+    told, ends, mine, other = [], [], request(), request()
+    client, transport = client_for([RUNNING, DONE], observers=[told.append])
+    async with client:
+        bare = Bare(client)
+        assert bare.watcher.add(Task(task_id="t"), mine, deliver=ends.append)
+        assert not bare.watcher.add(Task(task_id="t"), other, deliver=ends.append)
+        assert not bare.watcher.add(Task(task_id="t"), deliver=ends.append)
+        await bare.run()
+    assert [end.request for end in ends] == [mine, other, None]
+    assert [event.outcome for event in of_kind(told, events.Finished)] == ends
+    assert len({id(end.result) for end in ends}) == 1
+    assert len(transport.asked["t"]) == 2
+    assert bare.delivered == []
+
+
+async def test_several_that_wait_for_one_task_are_all_told_when_its_time_is_up():
+    ends = []
+    client, _ = client_for([RUNNING])
+    async with client:
+        bare = Bare(client)
+        for _ in range(3):
+            bare.watcher.add(Task(task_id="t"), timeout=10, deliver=ends.append)
+        await bare.run()
+    assert [type(end) for end in ends] == [Unfinished] * 3
+    assert list(bare.watcher.tasks()) == []
+
+
+async def test_a_task_that_is_added_twice_without_a_taker_of_its_own_has_one_outcome():
+    client, _ = client_for([DONE])
+    async with client:
+        bare = Bare(client)
+        assert bare.watcher.add(Task(task_id="t"))
+        assert not bare.watcher.add(Task(task_id="t"))
+        await bare.run()
+    assert len(bare.delivered) == 1
+
+
+async def test_polls_go_on_beside_an_outcome_only_where_its_taker_lets_them():
+    """A taker that returns at once holds up no poll; one that is awaited keeps its place among the polls."""
+    polling = Polling.fixed(1.0, concurrency=1)
+    client, transport = client_for({key: [DONE] for key in "abc"}, polling=polling)
+
+    async def taken(_):
+        await anyio.sleep(50)
+
+    async with client:
+        bare = Bare(client)
+        bare.watcher.add(Task(task_id="a"), deliver=lambda _: None)
+        bare.watcher.add(Task(task_id="b"), deliver=taken)
+        bare.watcher.add(Task(task_id="c"), deliver=lambda _: None)
+        await bare.run()
+    first, second, third = sorted(at for polls in transport.asked.values() for at in polls)
+    assert second - first < 1
+    assert third - second >= 50
+
+
+async def test_many_paid_tasks_of_an_earlier_run_are_records_and_not_tasks():
+    """At most 0.6 KB each with a taker of its own, over the task itself, and no asyncio task."""
+    many = 5_000
+    client, _ = client_for([RUNNING])
+    label = client._pool.accounts(None)[0].label
+    tasks = [Task(task_id=f"t{i}", account=label, submitted_at=i * 0.004) for i in range(many)]
+    ends = []
+    async with client:
+        tracemalloc.start()
+        try:
+            bare = Bare(client)
+            for task in tasks:
+                bare.watcher.add(task, deliver=ends.append)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(asyncio.all_tasks()) < 10
+    assert held / many < 0.6 * 1024
 
 
 # --- Updates ------------------------------------------------------------------------------------------------

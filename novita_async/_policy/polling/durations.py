@@ -73,13 +73,10 @@ GOLDEN: Final = (math.sqrt(5) - 1) / 2
 """Multiples of it, modulo 1, fill the unit interval evenly without rolling dice."""
 
 
-def _lognormal(median: float, sigma: float) -> list[float]:
-    spread = [math.exp(-0.5 * (math.log(edge / median) / sigma) ** 2) for edge in EDGES]
-    total = sum(spread)
-    return [x / total for x in spread]
-
-
-PRIOR: Final = _lognormal(PRIOR_MEDIAN, PRIOR_SIGMA)
+_BELL: Final = [math.exp(-0.5 * (math.log(edge / PRIOR_MEDIAN) / PRIOR_SIGMA) ** 2) for edge in EDGES]
+_TOTAL: Final = sum(_BELL)
+PRIOR: Final = [x / _TOTAL for x in _BELL]
+"""Log-normal."""
 
 
 def _box(values: Sequence[float], radius: int) -> list[float]:

@@ -60,6 +60,19 @@ class TaskKind:
             found = self.forecasts[source] = Durations(mostly_open=True)
         return found
 
+    def saved(self) -> dict[str, Any]:
+        """Observations worth saving, for `load`."""
+        forecasts = {source: outcomes.saved() for source, outcomes in self.forecasts.items()}
+        return {"age": self.age.saved(), "service": self.service.saved(), "forecasts": forecasts}
+
+    def load(self, row: Mapping[str, Any]) -> None:
+        """Learn from what `saved` gave. What cannot be understood is left out."""
+        self.age.load(_list(row.get("age")))
+        self.service.load(_list(row.get("service")))
+        for source, outcomes in _mapping(row.get("forecasts")).items():
+            if source in FORECASTS:
+                self.forecast(source).load(_list(outcomes))
+
 
 def size_of(work: float | None) -> int | None:
     """Put an amount of work into one of a few sizes."""
@@ -81,13 +94,7 @@ class PollMemory:
     def to_dict(self) -> dict[str, Any]:
         """Everything worth saving, as JSON can hold it."""
         kinds = [
-            {
-                "endpoint": endpoint,
-                "size": size,
-                "age": kind.age.saved(),
-                "service": kind.service.saved(),
-                "forecasts": {source: outcomes.saved() for source, outcomes in kind.forecasts.items()},
-            }
+            {"endpoint": endpoint, "size": size, **kind.saved()}
             for (endpoint, size), kind in self._kinds.items()
             if kind.age.observed or kind.service.observed
         ]
@@ -99,8 +106,10 @@ class PollMemory:
         memory = cls()
         whole = _mapping(saved)
         if whole.get("version") == VERSION:
-            for row in _list(whole.get("kinds"))[:MOST_KINDS]:
-                memory._load(_mapping(row))
+            for row in map(_mapping, _list(whole.get("kinds"))[:MOST_KINDS]):
+                endpoint, size = row.get("endpoint"), row.get("size")
+                if isinstance(endpoint, str) and (size is None or type(size) is int):
+                    memory._kind(endpoint, size).load(row)
         return memory
 
     def statistics(self) -> MemoryStatistics:
@@ -129,17 +138,6 @@ class PollMemory:
                 del self._kinds[next(iter(self._kinds))]
             found = self._kinds[endpoint, size] = TaskKind()
         return found
-
-    def _load(self, row: Mapping[str, Any]) -> None:
-        endpoint, size = row.get("endpoint"), row.get("size")
-        if not isinstance(endpoint, str) or not (size is None or type(size) is int):
-            return
-        kind = self._kind(endpoint, size)
-        kind.age.load(_list(row.get("age")))
-        kind.service.load(_list(row.get("service")))
-        for source, outcomes in _mapping(row.get("forecasts")).items():
-            if source in FORECASTS:
-                kind.forecast(source).load(_list(outcomes))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -131,6 +131,13 @@ class Backoff:
         """Seconds from the poll with this number to the next; from the submission to the poll 0."""
         return min(self.cap, self.first * self.factor ** min(polls, _MOST_FACTORS))
 
+
+@define(eq=False)
+class BackoffPlanner:
+    """The planner that learns nothing."""
+
+    backoff: Backoff
+
     def admit(self, key: str, facts: TaskFacts, now: float) -> tuple[ScheduledTask, list[ScheduledTask]]:
         at = facts.submitted_at
         task = ScheduledTask(key=key, submitted_at=now if at is None else at, known=at is not None)
@@ -146,8 +153,8 @@ class Backoff:
         if task.never_polled:
             return now
         if task.polls == 0:
-            return task.submitted_at + self.pause(0)
-        return now + self.pause(task.polls) * (1.0 + JITTER * (jitter - 0.5))
+            return task.submitted_at + self.backoff.pause(0)
+        return now + self.backoff.pause(task.polls) * (1.0 + JITTER * (jitter - 0.5))
 
     def stale(self, *_: object) -> bool:
         return False

@@ -87,7 +87,9 @@ def best_polls(survival: Sequence[float], area: Sequence[float], cost: float) ->
         area: Integral of the survival from 0 to the end of each cell.
         cost: Seconds of delay that one poll is worth.
     """
-    low, high = _support(survival)
+    # The cells between which nearly everything ends.
+    low = max(0, bisect_left(survival, RARE - 1.0, key=neg) - 1)
+    high = min(max(bisect_left(survival, -RARE, key=neg), low + 1), CELLS - 1)
     states = [*zip(EDGES[low : high + 1], survival[low : high + 1], area[low : high + 1], strict=True)]
     envelope = _Envelope.beyond(*states[-1])
     nexts: list[float] = []
@@ -100,13 +102,6 @@ def best_polls(survival: Sequence[float], area: Sequence[float], cost: float) ->
         envelope.add(age, total - done)
     first, first_cost = nexts.pop(), costs.pop()
     return PollTable(low, nexts[::-1], costs[::-1], first, first_cost)
-
-
-def _support(survival: Sequence[float]) -> tuple[int, int]:
-    """Cells between which nearly everything ends."""
-    high = bisect_left(survival, -RARE, key=neg)
-    low = bisect_left(survival, RARE - 1.0, key=neg)
-    return max(0, low - 1), min(max(high, low + 1), CELLS - 1)
 
 
 @define(eq=False)

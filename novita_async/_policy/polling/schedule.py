@@ -29,6 +29,7 @@ from novita_async._policy.polling.learner import Learner
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.planner import (
     Backoff,
+    BackoffPlanner,
     Planner,
     PollResult,
     ScheduledTask,
@@ -120,7 +121,9 @@ class PollSchedule:
     @classmethod
     def of(cls, polling: Polling, memory: PollMemory) -> "PollSchedule":
         """Make the schedule of one watch."""
-        return cls(planner=polling.backoff or Learner(memory=memory, cost=polling.cost))
+        if polling.backoff is not None:
+            return cls(planner=BackoffPlanner(polling.backoff))
+        return cls(planner=Learner(memory=memory, cost=polling.cost))
 
     def add(self, key: str, facts: TaskFacts, now: float) -> None:
         """Wait for a task. A key that is waited for already stays as it is."""

@@ -1,5 +1,6 @@
 """What must always hold, checked against the service's books when a world has ended."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ from novita_async import (
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams
 from novita_async.testing.worlds.plan import UserPlan
-from novita_async.testing.worlds.record import Came, Post, Stopped, Visit, listed, shown
+from novita_async.testing.worlds.record import Came, Post, Stopped, UserVisit, listed, shown
 from novita_async.testing.worlds.service import key_of
 from novita_async.testing.worlds.users import UserError
 from novita_async.testing.worlds.wire import picture
@@ -297,7 +298,7 @@ def few_doubts(world: "World") -> Iterable[Found]:
             yield visit.user, f"{count} of {len(visit.asked)} are uncertain after an outage"
 
 
-def _most_doubts(visit: Visit, world: "World") -> int:
+def _most_doubts(visit: UserVisit, world: "World") -> int:
     length = sum(t.length for t in world.plan.troubles if t.kind.startswith("outage"))
     probes = max(1, int(length)).bit_length()
     return (2 * visit.in_flight + probes) * world.plan.client.accounts + 2
@@ -362,7 +363,7 @@ def paid_comes_out(world: "World") -> Iterable[Found]:
             yield visit.user, f"raised {type(error).__name__}, and {len(paid)} paid requests did not come out"
 
 
-def _paid_before_the_end(world: "World", visit: Visit) -> list[int]:
+def _paid_before_the_end(world: "World", visit: UserVisit) -> list[int]:
     accepted = world.service.accepted()
     wanted = set(visit.asked)
     if visit.kind == "batch":
@@ -390,7 +391,7 @@ def _is_reason(world: "World", error: BaseException) -> bool:
         (BalanceExhausted, service.balance is not None),
         (EndpointNotFound, service.retired_at is not None or _has_pages(world)),
         (DownloadFailed, _has(world, *_DISK)),
-        (ConfigurationError, _has(world, *_DISK) or _has_loops(world)),
+        (ConfigurationError, _has(world, *_DISK) or _has_two_loops(world)),
         (AuthenticationFailed, False),
         (PermissionDenied, False),
     )
@@ -401,8 +402,7 @@ def _has_pages(world: "World") -> bool:
     return any("page" in trouble.kind for trouble in world.plan.troubles)
 
 
-def _has_loops(world: "World") -> bool:
-    """Whether one client is used in several loops: all but the first are refused."""
+def _has_two_loops(world: "World") -> bool:
     return any(process.together in ("loops", "threads") for process in world.plan.processes)
 
 
@@ -538,8 +538,7 @@ def _has_power_cut(world: "World") -> bool:
 
 
 def _paths_of(row: dict[str, Any]) -> list[str]:
-    text = row["paths"]
-    return [part.strip('" ') for part in text.strip("[]").split('","')] if text else []
+    return json.loads(row["paths"]) if row["paths"] else []
 
 
 def tidy_folders(world: "World") -> Iterable[Found]:
