@@ -628,8 +628,8 @@ def usual_success(text: bytes, task: Task) -> Snapshot | None:
     return Snapshot(
         task=task,
         status=_SUCCEEDED,
-        progress_percent=about.progress_percent,
-        eta=about.eta,
+        progress_percent=as_float(about.progress_percent),
+        eta=as_float(about.eta),
         explanation=about.reason or "",
         result=result,
     )

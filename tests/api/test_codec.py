@@ -703,6 +703,30 @@ def test_an_answer_of_the_usual_form_is_read_quickly_to_the_same_values(body):
         assert quickly == leniently(codec.parse_leniently(text))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"task": {"status": "TASK_STATUS_SUCCEED", "eta": "NAN"}, "images": []}',
+        b'{"task": {"status": "TASK_STATUS_SUCCEED", "progress_percent": "-inf"}, "images": []}',
+        b'{"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [{"image_url": "u", '
+        b'"nsfw_detection_result": {"valid": true, "confidence": "nan"}}]}',
+    ],
+)
+def test_a_number_that_is_none_is_none_whichever_way_it_is_read(text):
+    assert codec.usual_success(text, TASK) == leniently(codec.parse_leniently(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a": 1e999, "b": 1.5, "c": NaN}', {"a": None, "b": 1.5, "c": None}),
+        (b"[-1e999, Infinity]", [None, None]),
+    ],
+)
+def test_numbers_beyond_all_bounds_are_none_in_lenient_reading(text, value):
+    assert codec.parse_leniently(text) == value
+
+
 @pytest.mark.parametrize("name", [*named("seed_*_task_result"), *named("docs_*task_result_[en]*")])
 def test_documented_answers_are_of_the_usual_form(name):
     task = Task(task_id=load(name)["task"]["task_id"])
