@@ -131,7 +131,6 @@ EXAMPLES = {
 """What goes wrong, the invariant that tells it, and the world."""
 NOT_MENDED = {
     "a page of a gateway is taken for a refusal",
-    "paid rows do not come out once the budget is used up",
 }
 
 
