@@ -4,7 +4,7 @@ import bisect
 
 
 def optimum(durations, cost, grid=600):
-    """Look times, mean polls and mean delay of the best plan, for a large sample of the true distribution."""
+    """Times of polls, mean polls and mean delay of the best plan, for a large sample of the true distribution."""
     sample = sorted(durations)
     n = len(sample)
     top = sample[-1]
@@ -34,9 +34,9 @@ def optimum(durations, cost, grid=600):
             if total < best:
                 best, nexts[i] = total, j
         value[i] = best
-    looks, i = [], 0
+    polls_at, i = [], 0
     while i < m - 1:
         i = nexts[i]
-        looks.append(times[i])
-    polls = sum(n - bisect.bisect_right(sample, t) for t in [0.0, *looks[:-1]]) / n
-    return {"looks": looks, "polls": polls, "J": value[0] / n, "delay": value[0] / n - cost * polls}
+        polls_at.append(times[i])
+    polls = sum(n - bisect.bisect_right(sample, t) for t in [0.0, *polls_at[:-1]]) / n
+    return {"polls_at": polls_at, "polls": polls, "J": value[0] / n, "delay": value[0] / n - cost * polls}

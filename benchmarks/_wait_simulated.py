@@ -34,7 +34,7 @@ class Scene:
 
 SCENES = {
     "400 at once on 8 workers, completion times": Scene(tasks=400, config=FOUR_SECONDS),
-    "400 at once on 8 workers, sightings alone": Scene(
+    "400 at once on 8 workers, polls alone": Scene(
         tasks=400, config=evolve(FOUR_SECONDS, completion_times=False)
     ),
     "400 at once on 8 workers, not FIFO": Scene(tasks=400, config=evolve(FOUR_SECONDS, fifo=False)),

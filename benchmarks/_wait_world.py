@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 
 from attrs import define
 
-from novita_async._policy.polling.schedule import PollSchedule, Sighting, TaskFacts
+from novita_async._policy.polling.planner import PollResult, TaskFacts
+from novita_async._policy.polling.schedule import PollSchedule
 
 Hint = Callable[["Job", float], tuple[float | None, float | None]]
 """Progress and eta of a running job at a time."""
@@ -26,7 +27,7 @@ class Job:
     done: float = math.inf
     seen: float = math.inf
     """When the watch knew its end."""
-    looks: int = 0
+    polls: int = 0
 
 
 def serve(
@@ -90,18 +91,18 @@ class Answers:
     hint: Hint | None = None
     """Progress and eta."""
 
-    def about(self, job: Job, now: float) -> Sighting:
+    def about(self, job: Job, now: float) -> PollResult:
         """Answer one poll."""
         if now >= job.done:
             if not self.times:
-                return Sighting(state="finished")
+                return PollResult(state="finished")
             submit, start, done = (1000.0 * (t + self.skew) for t in (job.submit, job.start, job.done))
-            return Sighting(state="finished", submit_ms=submit, execute_ms=start, complete_ms=done)
+            return PollResult(state="finished", submit_ms=submit, execute_ms=start, complete_ms=done)
         queued = {"both": now < job.start, "running": False, "queued": True}[self.words]
         if queued:
-            return Sighting(state="queued")
+            return PollResult(state="queued")
         progress, eta = self.hint(job, now) if self.hint else (None, None)
-        return Sighting(state="running", progress=progress, eta=eta)
+        return PollResult(state="running", progress=progress, eta=eta)
 
 
 def watch(
@@ -121,7 +122,7 @@ def watch(
     rng = random.Random(seed)
     arrivals = sorted(jobs, key=lambda job: job.submit)
     by_key = {job.key: job for job in jobs}
-    coming: list[tuple[float, int, str, Sighting]] = []
+    coming: list[tuple[float, int, str, PollResult]] = []
     arrived, sent, left, allowed, now = 0, 0, len(jobs), 0.0, 0.0
     while left:
         soon = min(
@@ -129,7 +130,7 @@ def watch(
             coming[0][0] if coming else math.inf,
             max(schedule.next_at(now), allowed) if len(coming) < most else math.inf,
         )
-        assert soon < math.inf, f"{left} tasks are never looked at again: {schedule!r}"
+        assert soon < math.inf, f"{left} tasks are never polled again: {schedule!r}"
         if soon > until:
             break
         now = soon
@@ -145,7 +146,7 @@ def watch(
             if found.state == "finished":
                 by_key[key].seen = now
                 left -= 1
-            schedule.saw(key, found, now, rng.random())
+            schedule.polled(key, found, now, rng.random())
         free = most - len(coming)
         if rate < math.inf:
             free = min(free, int(now >= allowed))
@@ -153,7 +154,7 @@ def watch(
             sent += 1
             allowed = max(allowed, now) + (0.0 if rate == math.inf else 1.0 / rate)
             job = by_key[key]
-            job.looks += 1
+            job.polls += 1
             wait = latency * (0.5 + rng.random())
             heapq.heappush(coming, (now + wait, sent, key, answers.about(job, now + wait / 2)))
     return jobs
@@ -162,6 +163,6 @@ def watch(
 def summary(jobs: list[Job], cost: float = 0.07) -> dict[str, float]:
     """Polls a task, delay from the end to our knowledge of it, and what both cost."""
     delays = sorted(job.seen - job.done for job in jobs if job.seen < math.inf)
-    polls = sum(job.looks for job in jobs) / len(jobs)
+    polls = sum(job.polls for job in jobs) / len(jobs)
     delay = sum(delays) / len(delays)
     return {"polls": polls, "delay": delay, "p95": delays[int(0.95 * len(delays))], "J": delay + cost * polls}

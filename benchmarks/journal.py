@@ -18,19 +18,20 @@ from itertools import islice
 from pathlib import Path
 
 import anyio
-from novita_async._journal.ledger import Row, State, Wanted, wanted
 
 from benchmarks._rounds import in_process
 from benchmarks._tables import Bar, Figure, Headline, Table
-from novita_async import Img2Img, SqliteJournal
-from novita_async._journal import DigestCache
+from novita_async import Image, Img2Img, SqliteJournal, Task, TaskResult
+from novita_async._journal.identity import DigestCache, order_of
+from novita_async._purchase.machine import Announced, Bought, Completed, Order, Purchase, Saved
+from novita_async._util.clock import loop_time
 from novita_async.models.images import ImageSource
 
 ENDPOINT = "/v3/async/img2img"
 ONE_PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000200000002000802000000")
 
 
-def asked_for(count: int, digests: DigestCache, folder: Path) -> Iterator[Wanted]:
+def asked_for(count: int, digests: DigestCache, folder: Path) -> Iterator[Order]:
     picture = folder / "dog-in-the-snow.png"
     picture.write_bytes(ONE_PIXEL)
     request = Img2Img(
@@ -43,28 +44,28 @@ def asked_for(count: int, digests: DigestCache, folder: Path) -> Iterator[Wanted
         strength=0.6,
     )
     for position, each in enumerate(request.sweep(seed=range(count))):
-        yield wanted(each, endpoint=ENDPOINT, position=position, digest=digests)
+        yield order_of(each, endpoint=ENDPOINT, position=position, digest=digests)
 
 
-async def live(journal: SqliteJournal, row: Row) -> None:
-    name = (row.key, row.occurrence)
-    now = time.time()
-    await journal.move(*name, State.ANNOUNCED, at=now, account="key-12345678")
-    await journal.move(*name, State.SUBMITTED, at=now, task_id=f"{row.serial:08}-0000-4000-8000-000000000000")
-    facts = {"files": [{"url": f"https://host/prod/{row.serial}/picture.png", "type": "png", "ttl": 3600}]}
-    await journal.move(*name, State.SUCCEEDED, at=now, seed=row.serial, result=facts)
-    await journal.move(*name, State.SAVED, at=now, paths=(f"out/{row.position:05}-{row.serial}-0.png",))
+async def live(journal: SqliteJournal, purchase: Purchase) -> None:
+    number, now = purchase.position, loop_time()
+    task = Task(task_id=f"{number:08}-0000-4000-8000-000000000000", account="key-12345678", endpoint=ENDPOINT)
+    image = Image(url=f"https://host/prod/{number}/picture.png", type="png", url_ttl=3600, task=task)
+    await journal.record(purchase, Announced(now, "key-12345678"))
+    await journal.record(purchase, Bought(now, task))
+    await journal.record(purchase, Completed(now, TaskResult(task=task, images=(image,), seed=number)))
+    await journal.record(purchase, Saved(now, (Path(f"out/{number:05}-{number}-0.png"),)))
 
 
 async def steps(folder: Path, count: int, under_way: int) -> dict[str, float]:
     asked = list(asked_for(count, DigestCache(), folder))
     began, cpu = time.perf_counter(), time.process_time()
     async with await SqliteJournal.open(folder / "steps.db") as journal:
-        rows = iter(await journal.plan(asked))
+        purchases = iter(await journal.plan(asked))
 
         async def work() -> None:
-            for row in rows:
-                await live(journal, row)
+            for purchase in purchases:
+                await live(journal, purchase)
 
         async with anyio.create_task_group() as group:
             for _ in range(under_way):
@@ -101,7 +102,8 @@ async def resume(path: Path, folder: Path, count: int) -> float:
     async with await SqliteJournal.open(path) as journal:
         first = await journal.plan(list(islice(asked_for(count, DigestCache(), folder), 1000)))
         ready = time.perf_counter() - began
-        assert first[0].serial == 1
+        assert first[0].entry is not None
+        assert first[0].entry.serial == 1
         assert (await journal.summary()).total == count
     return ready
 

@@ -108,7 +108,7 @@ def one(service: Server, polls: int, name: str) -> dict[str, float]:
 TASK = Task(task_id="73fab7c0-4bd3-4c8e-9c55-4bd3a1c0f5f0")
 ANSWERS = {"still running": RUNNING, "1 image": FINISHED[1], "8 images": FINISHED[8]}
 RESPONSES = {body: HTTPResponse(status=200, body=body) for body in ANSWERS.values()}
-ORJSON, OUR_READING = "orjson.loads", "novita_async, through cattrs"
+ORJSON, OUR_READING = "orjson.loads", "novita_async: msgspec, then attrs"
 DECODERS: dict[str, Callable[[bytes], object]] = {
     ORJSON: orjson.loads,
     "msgspec.json.decode": msgspec.json.decode,
@@ -131,7 +131,7 @@ def decoding(rounds: Rounds) -> Table:
     return Table(
         title="Poll: decoding an answer",
         how=f"Microseconds, from bytes to what the client's user gets; {len(rounds.of[ORJSON])} interleaved rounds. "
-        "The official client gives its classes, this one a `Snapshot`, with its `ImageResult` where the task is done.",
+        "The official client gives its classes, this one a `Snapshot`, with its `TaskResult` where the task is done.",
         header=("decoder", *ANSWERS),
         rows=[
             (name, *(Figure(rounds.values(name, what), "{:.1f}") for what in ANSWERS)) for name in DECODERS

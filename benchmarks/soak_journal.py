@@ -14,7 +14,17 @@ from pathlib import Path
 
 from novita_async import JournalError
 from tests.helpers.journal_processes import kill_after
-from tests.helpers.journals import FACTS, WAY, Witness, asked, copied, do, look, open_store
+from tests.helpers.journals import (
+    Witness,
+    asked,
+    copied,
+    look,
+    looked_at,
+    open_store,
+    plan,
+    record,
+    usual_way,
+)
 
 
 def kills(folder: Path, count: int, requests: int) -> None:
@@ -41,12 +51,12 @@ def history(folder: Path) -> tuple[Path, Path, list[dict]]:
     """A closed journal, the same as a kill would leave it, and what it had after each commit."""
     path = folder / "run.db"
     store = open_store(path)
-    snapshots = [look(store)]
-    do(store, lambda store: store.plan([asked(n, n) for n in range(4)]))
-    snapshots.append(look(store))
-    for n, to in itertools.product(range(3), WAY):
-        do(store, lambda store, n=n, to=to: store.move(asked(n).key, 0, to, at=float(n), **FACTS[to]))
-        snapshots.append(look(store))
+    snapshots = [looked_at(store)]
+    plan(store, [asked(n, n) for n in range(4)])
+    snapshots.append(looked_at(store))
+    for n, fact in itertools.product(range(3), usual_way()):
+        record(store, (asked(n).key, 0), fact)
+        snapshots.append(looked_at(store))
     copied(path, folder / "killed.db")
     store.close()
     return path, folder / "killed.db", snapshots
@@ -59,7 +69,7 @@ def rows_of(path: Path) -> dict | None:
     except JournalError:
         return None
     try:
-        return look(store)
+        return looked_at(store)
     except JournalError:
         return None
     finally:

@@ -21,7 +21,8 @@ from benchmarks._tables import Bar, Headline, Table
 from benchmarks._wait_optimum import optimum
 from benchmarks._wait_plot import plot
 from benchmarks._wait_world import Answers, Job, serve, summary, watch
-from novita_async._policy.polling.schedule import Polling, PollMemory
+from novita_async._policy.polling.memory import PollMemory
+from novita_async._policy.polling.schedule import Polling, PollSchedule
 
 COST = 0.07
 
@@ -72,6 +73,14 @@ def cold_start(rng):
 
 def outliers(rng):
     return lognormal(rng, 6.0, 0.3) + (120.0 if rng.random() < 0.02 else 0.0)
+
+
+def changing(n: int, gap: float, before: float, after: float, seed: int) -> list[Job]:
+    """Times of work that change once, half-way."""
+    rng = random.Random(seed)
+    return serve(
+        [Job(f"t{i}", i * gap, lognormal(rng, before if 2 * i < n else after, 0.3)) for i in range(n)]
+    )
 
 
 def sizes(n: int, gap: float, workers: int | None, seed: int) -> list[Job]:
@@ -131,6 +140,8 @@ WORKLOADS = [
     Workload(name="three sizes of work; 1,200 arriving", tuned=False, single=False, make=lambda s: sizes(1200, 0.5, None, s)),
     Workload(name="three sizes of work; 600 on 8", tuned=False, single=False, make=lambda s: sizes(600, 0.0, 8, s)),
     Workload(name="one in fifty takes 120 s longer", tuned=False, make=lambda s: arriving(1200, 1.0, outliers, s)),
+    Workload(name="600 arriving, 12 s each, then 4 s", single=False, make=lambda s: changing(600, 1.0, 12.0, 4.0, s)),
+    Workload(name="600 arriving, 4 s each, then 12 s", single=False, make=lambda s: changing(600, 1.0, 4.0, 12.0, s)),
     Workload(name="log-normal 6 s, progress that moves", make=lambda s: arriving(600, 1.0, six, s), answers=hinted(moving)),
     Workload(name="log-normal 6 s, progress stuck at 50", make=lambda s: arriving(600, 1.0, six, s), answers=hinted(stuck)),
     Workload(name="burst: 400 on 8, clock 5 min off", tuned=False, make=lambda s: burst(400, 8, four, s), answers=lambda times: Answers(times=times, skew=300.0)),
@@ -143,18 +154,18 @@ WORKLOADS = [
 def peer(jobs: list[Job], first: float, factor: float, cap: float) -> dict[str, float]:
     """What a pause that learns nothing costs."""
     for job in jobs:
-        looked, pause, job.looks = job.submit, first, 0
-        while looked < job.done:
-            looked += pause
+        polled, pause, job.polls = job.submit, first, 0
+        while polled < job.done:
+            polled += pause
             pause = min(cap, pause * factor)
-            job.looks += 1
-        job.seen = looked
+            job.polls += 1
+        job.seen = polled
     return summary(jobs, COST)
 
 
 def ours(workload: Workload, seed: int, *, times: bool, memory: PollMemory | None = None) -> dict[str, float]:
     polling = Polling(cost=COST)
-    schedule = polling.schedule(memory or polling.memory())
+    schedule = PollSchedule.of(polling, memory or PollMemory())
     jobs = workload.make(seed)
     began = time.process_time()
     watch(jobs, schedule, workload.answers(times), seed=seed, latency=workload.latency)
@@ -193,9 +204,9 @@ def remembered(workload: Workload, seeds: int) -> dict[str, float]:
     return mean(rows)
 
 
-TIMES, SIGHTINGS, REMEMBERED = (
+TIMES, ALONE, REMEMBERED = (
     "learned, completion times",
-    "learned, sightings alone",
+    "learned, polls alone",
     "learned and remembered",
 )
 BEST = "starts and distribution known"
@@ -208,7 +219,7 @@ def measure(number: int, seeds: int) -> Rows:
     workload = WORKLOADS[number]
     rows = {
         TIMES: mean([ours(workload, s, times=True) for s in range(seeds)]),
-        SIGHTINGS: mean([ours(workload, s, times=False) for s in range(seeds)]),
+        ALONE: mean([ours(workload, s, times=False) for s in range(seeds)]),
         REMEMBERED: remembered(workload, seeds),
     }
     for name, pauses in PEERS.items():
@@ -238,7 +249,7 @@ def beaten(results: dict[str, Rows]) -> list[str]:
     """Where a peer has fewer polls and less delay at once, or a lower J."""
     said = []
     for workload, rows in results.items():
-        mine = rows[SIGHTINGS]
+        mine = rows[ALONE]
         for name in PEERS:
             row = rows[name]
             if row["polls"] <= mine["polls"] and row["delay"] <= mine["delay"]:
@@ -253,7 +264,7 @@ RATIOS = {
     "bimodal 4 s / 20 s; 1,200 arriving": (1.15, 1.18),
     "cold starts, one in ten; 1,200 arriving": (1.15, 1.18),
 }
-"""J over the optimum that is asked, with completion times and from sightings alone."""
+"""J over the optimum that is asked, with completion times and from polls alone."""
 
 POLLS = {
     "burst: 400 on 8": (6.5, 13.0, 0.36),
@@ -261,14 +272,14 @@ POLLS = {
     "burst: 2,000 on 20": (8.0, 20.0, 0.36),
     "burst: 400 on 8, not FIFO": (75.0, 75.0, 0.4),
 }
-"""Polls that are asked, with completion times and from sightings alone, and mean delay with completion times."""
+"""Polls that are asked, with completion times and from polls alone, and mean delay with completion times."""
 
 
 def bars(results: dict[str, Rows]) -> list[Bar]:
     asked: list[Bar] = []
     for name, limits in RATIOS.items():
         rows = results[name]
-        for way, limit in zip((TIMES, SIGHTINGS), limits, strict=True):
+        for way, limit in zip((TIMES, ALONE), limits, strict=True):
             ratio = rows[way]["J"] / rows[BEST]["J"]
             asked.append(
                 Bar(
@@ -279,9 +290,9 @@ def bars(results: dict[str, Rows]) -> list[Bar]:
                     slack=1.02,
                 )
             )
-    for name, (times, sightings, delay) in POLLS.items():
+    for name, (times, alone, delay) in POLLS.items():
         rows = results[name]
-        polls = ((TIMES, times), (SIGHTINGS, sightings))
+        polls = ((TIMES, times), (ALONE, alone))
         asked += [
             Bar(what=f"{name}, {way}: polls a task", measured=rows[way]["polls"], at_most=most, slack=1.1)
             for way, most in polls
@@ -327,7 +338,7 @@ def tables(*, quick: bool) -> list[Table]:
             title="Wait: polls a task against delay",
             how="Virtual time, three seeds, the cap on polls a second lifted. Delay is from the end of a task to our "
             "knowledge of it; J = delay + 0.07 s x polls. *Learned* is this library's default: where a finished task "
-            "tells when it was done, where nothing but sightings tells, and the second run of a process that kept what "
+            "tells when it was done, where nothing but the polls tells, and the second run of a process that kept what "
             "the first had learned. The optimum knows the distribution of durations and when each task starts. For "
             "workloads with * no constant and no rule was chosen by looking at them.",
             header=("workload", "policy", "polls", "delay s", "p95 s", "J", "J/best"),

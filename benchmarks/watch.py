@@ -55,7 +55,7 @@ Way = Callable[[list[Task], Polls, float], AbstractAsyncContextManager[None]]
 @asynccontextmanager
 async def ours(tasks: list[Task], polls: Polls, every: float) -> AsyncIterator[None]:
     dues: dict[str, float] = {}
-    put_off = PollSchedule._put_off  # noqa: SLF001 - knows when a look was due, right before it is taken
+    put_off = PollSchedule._put_off  # noqa: SLF001 - knows when a poll was due, right before it is taken
 
     def noted(schedule: PollSchedule, entry: Any, now: float) -> bool:
         dues[entry.key] = entry.due
@@ -76,19 +76,19 @@ async def ours(tasks: list[Task], polls: Polls, every: float) -> AsyncIterator[N
 
 @asynccontextmanager
 async def heap(tasks: list[Task], polls: Polls, every: float) -> AsyncIterator[None]:
-    looks = [(float(task.submitted_at or 0) + every, number) for number, task in enumerate(tasks)]
-    heapq.heapify(looks)
+    due_polls = [(float(task.submitted_at or 0) + every, number) for number, task in enumerate(tasks)]
+    heapq.heapify(due_polls)
     loop = asyncio.get_running_loop()
 
     async def worker() -> None:
         while True:
-            due, number = looks[0]
+            due, number = due_polls[0]
             if due > (now := loop.time()):
                 await asyncio.sleep(due - now)
                 continue
-            heapq.heappop(looks)
+            heapq.heappop(due_polls)
             await polls.ask(due)
-            heapq.heappush(looks, (loop.time() + every, number))
+            heapq.heappush(due_polls, (loop.time() + every, number))
 
     workers = [asyncio.create_task(worker()) for _ in range(WORKERS)]
     yield
@@ -137,7 +137,7 @@ WAYS: dict[str, Way] = {OURS: ours, ASYNCIO: asyncio_tasks, ANYIO: anyio_tasks, 
 
 
 def made(count: int, every: float) -> list[Task]:
-    """Tasks whose looks are spread evenly, the first of them in a second."""
+    """Tasks whose polls are spread evenly, the first of them in a second."""
     begin = asyncio.get_running_loop().time() + 1.0 - every
     return [Task(task_id=f"{i:036}", submitted_at=begin + i / RATE, account="key") for i in range(count)]
 

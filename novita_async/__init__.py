@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from novita_async._api.codec import request_from_json, request_to_json
     from novita_async._client import NovitaClient
     from novita_async._journal.sqlite import SqliteJournal
+    from novita_async._policy.polling.planner import Backoff
     from novita_async._policy.polling.schedule import Polling
     from novita_async._policy.retrying import RetryPolicy
     from novita_async._policy.spending import Budget
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         DownloadFailed,
         EndpointNotFound,
         FailedEarlier,
-        Fault,
+        Flaw,
         ImageRejected,
         InvalidRequest,
         JournalError,
@@ -89,13 +90,13 @@ if TYPE_CHECKING:
         Artifact,
         Failed,
         Image,
-        ImageResult,
         NsfwDetection,
         Outcome,
         Processing,
         Queued,
         Snapshot,
         Succeeded,
+        TaskResult,
         Timings,
         Uncertain,
         Unfinished,
@@ -108,12 +109,13 @@ ROOMS: Final = {
     "_client": "NovitaClient",
     "_api.codec": "request_from_json request_to_json",
     "_journal.sqlite": "SqliteJournal",
+    "_policy.polling.planner": "Backoff",
     "_policy.polling.schedule": "Polling",
     "_policy.retrying": "RetryPolicy",
     "_policy.spending": "Budget",
     "errors": """
         APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
-        ContentRejected DownloadFailed EndpointNotFound FailedEarlier Fault ImageRejected InvalidRequest
+        ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
         JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
         RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
         TaskTimeout
@@ -130,7 +132,7 @@ ROOMS: Final = {
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
     """,
     "models.results": """
-        Artifact Failed Image ImageResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
+        Artifact Failed Image TaskResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
         Timings Uncertain Unfinished Update
     """,
     "tasks": "Task",
@@ -147,6 +149,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "ApiKey",
     "Artifact",
     "AuthenticationFailed",
+    "Backoff",
     "BadRequest",
     "Balance",
     "BalanceExhausted",
@@ -166,13 +169,12 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Extra",
     "Failed",
     "FailedEarlier",
-    "Fault",
+    "Flaw",
     "HiresFix",
     "IPAdapter",
     "IPAdapterModel",
     "Image",
     "ImageRejected",
-    "ImageResult",
     "ImageSource",
     "ImageType",
     "Img2Img",
@@ -211,6 +213,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Task",
     "TaskFailed",
     "TaskNotFound",
+    "TaskResult",
     "TaskStatus",
     "TaskTimeout",
     "TestMode",

@@ -19,6 +19,7 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, Transport
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
@@ -31,14 +32,14 @@ from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import end_was_seen
 from novita_async._submit.buyer import Buyer
-from novita_async._submit.callbacks import PATIENCE, Callbacks, WebhookStatistics
+from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
 from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
 from novita_async._util.scopes import terminated_gently
-from novita_async._watch.memory_file import keep, recall
+from novita_async._watch.memory_file import load_memory, save_memory
 from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
 from novita_async.events import Event, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
@@ -46,7 +47,7 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, ImageResult, Snapshot
+from novita_async.models.results import Artifact, Image, Snapshot, TaskResult
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
 
@@ -86,16 +87,16 @@ class NovitaClient:
         images_per_minute: Quota of the only account; None: not known, found out.
         base_url: Where the API is.
         endpoints: Paths below it.
-        polling: When to look at tasks.
+        polling: When to poll tasks.
         retry: How patient to be with failures.
         budget: What may be spent through this client. None: as much as the accounts have.
         observers: Called with every event.
         webhook_url: Where your web app takes in events (`novita_async.webhooks`), without the token that is
             added to it. Every purchase without a webhook of its own is then reported there. None: none is.
-        webhook_patience: Seconds for which a purchase whose answer was lost is held back, because its event
+        recovery_timeout: Seconds for which a purchase whose answer was lost is held back, because its event
             may tell what has become of it, before it is uncertain.
         learned: A small file that keeps from one process to the next how long tasks take, so that the first
-            looks come at the right time. Read on entering the client, written on leaving it.
+            polls come at the right time. Read on entering the client, written on leaving it.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
         session: Your own aiohttp session for the API. It is never closed here.
         transport: What carries requests, instead of aiohttp; for tests.
@@ -118,7 +119,7 @@ class NovitaClient:
         budget: Budget | None = None,
         observers: Iterable[Observer] = (),
         webhook_url: str | None = None,
-        webhook_patience: float = PATIENCE,
+        recovery_timeout: float = RECOVERY_TIMEOUT,
         learned: str | os.PathLike[str] | None = None,
         drain: float = DRAIN,
         session: "aiohttp.ClientSession | None" = None,
@@ -126,7 +127,7 @@ class NovitaClient:
         downloader: Downloader | None = None,
     ) -> None:
         self._polling = polling or Polling()
-        self._memory = self._polling.memory()
+        self._memory = PollMemory()
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
@@ -135,7 +136,7 @@ class NovitaClient:
         owners = _accounts(api_key, accounts, images_per_minute)
         self._pool = SessionPool.of(owners, self._polling.polls_per_second)
         self._purchases = Purchases(self._tell if self._observers else None)
-        self._sender = Buyer(
+        self._buyer = Buyer(
             purchases=self._purchases,
             pool=self._pool,
             transport=self._transport,
@@ -144,15 +145,15 @@ class NovitaClient:
             drain=drain,
             emit=self._emit,
             spending=Spending(budget) if budget else None,
-            callbacks=Callbacks.to(webhook_url, webhook_patience),
+            callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
-        self._recovery = Recovery(self._sender)
+        self._recovery = Recovery(self._buyer)
         self._saver = Saver(
             downloader=self._downloader,
-            retry=self._sender.retry,
+            retry=self._buyer.retry,
             refresh=self._refreshed,
             emit=self._emit,
-            jitter=self._sender.jitter,
+            jitter=self._buyer.jitter,
         )
 
     @classmethod
@@ -175,7 +176,7 @@ class NovitaClient:
 
     async def __aenter__(self) -> Self:
         if self._learned is not None:
-            self._memory = await anyio.to_thread.run_sync(recall, self._learned)
+            self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
         return self
 
     async def __aexit__(
@@ -187,7 +188,7 @@ class NovitaClient:
         """Close the connections that this client opened."""
         with anyio.CancelScope(shield=True):
             if self._learned is not None:
-                await anyio.to_thread.run_sync(keep, self._learned, self._memory)
+                await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
             await self._transport.aclose()
             await self._downloader.aclose()
@@ -201,8 +202,8 @@ class NovitaClient:
             pool=self._pool.statistics(),
             unfinished=len(self._purchases.unfinished),
             saver=self._saver.statistics(),
-            webhooks=self._sender.callbacks.statistics(),
-            spending=self._sender.spending.statistics() if self._sender.spending else None,
+            webhooks=self._buyer.callbacks.statistics(),
+            spending=self._buyer.spending.statistics() if self._buyer.spending else None,
         )
 
     @property
@@ -223,7 +224,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
         priority: Priority = "interactive",
-    ) -> ImageResult:
+    ) -> TaskResult:
         """Buy a request and wait for its result.
 
         Args:
@@ -237,8 +238,12 @@ class NovitaClient:
             SubmissionUncertain: perhaps bought.
             NovitaError: nothing was bought.
         """
-        hold = self._sender.callbacks.hold if timeout is None else min(timeout, self._sender.callbacks.hold)
-        task = await self._buy(request, priority, hold)
+        recovery_timeout = (
+            self._buyer.callbacks.recovery_timeout
+            if timeout is None
+            else min(timeout, self._buyer.callbacks.recovery_timeout)
+        )
+        task = await self._buy(request, priority, recovery_timeout)
         return await self._wait(task, request, timeout)
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
@@ -254,12 +259,12 @@ class NovitaClient:
         """
         return await self._buy(request, priority)
 
-    async def _buy(self, request: Request, priority: Priority, hold: float = 0.0) -> Task:
+    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Task:
         """Buy for somebody who waits for the task."""
         purchase = Purchase(request, images=request.image_num)
         try:
-            return await self._sender.buy(
-                purchase, interactive=priority == "interactive", recovery_timeout=hold
+            return await self._buyer.buy(
+                purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
             )
         except SubmissionUncertain:
             self._purchases.report_doubt(purchase)
@@ -272,7 +277,7 @@ class NovitaClient:
         task: Task | str,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
-    ) -> ImageResult:
+    ) -> TaskResult:
         """Wait for the result of one paid task: of this client, of yesterday, after a `TaskTimeout`.
 
         Args:
@@ -291,7 +296,7 @@ class NovitaClient:
         task: Task,
         request: Request | None,
         timeout: float | None,  # noqa: ASYNC109 - as above
-    ) -> ImageResult:
+    ) -> TaskResult:
         async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
             outcome = await anext(outcomes)
         if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
@@ -305,10 +310,10 @@ class NovitaClient:
             NovitaError: nothing was seen; the error carries the task id.
         """
         known = _task(task)
-        snapshot = await self._sender.look_patiently(known, self._polling.not_found_grace)
-        if snapshot.state != "running":
+        snapshot = await self._buyer.poll_patiently(known, self._polling.not_found_grace)
+        if snapshot.state == "failed" or (snapshot.result is not None and snapshot.result.artifacts):
             self._purchases.ended(known.task_id)
-            self._sender.callbacks.ended(known.task_id, anyio.current_time())
+            self._buyer.callbacks.ended(known.task_id, anyio.current_time())
         return snapshot
 
     def webhook_waker(self) -> Waker:
@@ -316,7 +321,7 @@ class NovitaClient:
 
         It returns at once and never raises. `novita_async.webhooks` has receivers that call it.
         """
-        return Waker(self._sender.callbacks)
+        return Waker(self._buyer.callbacks)
 
     # --- Many requests --------------------------------------------------------------------------------------
 
@@ -393,7 +398,7 @@ class NovitaClient:
                 resume = Resume(
                     store,
                     self._purchases,
-                    self._sender.callbacks,
+                    self._buyer.callbacks,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
                     folder=None if folder is None else folder.path,
@@ -454,10 +459,10 @@ class NovitaClient:
         return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
     def _stream(self, **options: Any) -> Stream:
-        return Stream(self._sender, self._polling, self._memory, **options)
+        return Stream(self._buyer, self._polling, self._memory, **options)
 
     def _watch(self, **options: Any) -> Watch:
-        return Watch(self._sender, self._polling, self._memory, **options)
+        return Watch(self._buyer, self._polling, self._memory, **options)
 
     def _folder(
         self, save_to: "str | os.PathLike[str] | None", save_as: NameFiles | str | None
@@ -470,7 +475,7 @@ class NovitaClient:
     # --- Files ----------------------------------------------------------------------------------------------
 
     async def save(
-        self, result: ImageResult, folder: str | os.PathLike[str], *, name: str | None = None
+        self, result: TaskResult, folder: str | os.PathLike[str], *, name: str | None = None
     ) -> tuple[Path, ...]:
         """Save every file of a result as `NAME-1.png` and so on; never over another file.
 
@@ -492,9 +497,9 @@ class NovitaClient:
         """
         return await self._saver.fetch(image)
 
-    async def _refreshed(self, task: Task) -> ImageResult | None:
+    async def _refreshed(self, task: Task) -> TaskResult | None:
         try:
-            snapshot = await self._sender.look_patiently(task)
+            snapshot = await self._buyer.poll_patiently(task)
         except NovitaError:
             return None
         return snapshot.result
@@ -533,7 +538,7 @@ class NovitaClient:
         seen: set[str | None] = {cursor, "c_0"}
         while True:
             http = protocol.models(filters, cursor, _PAGE, self._endpoints)
-            page = await self._sender.read(http, protocol.read_models)
+            page = await self._buyer.read(http, protocol.read_models)
             for record in page.records:
                 yield record
             cursor = page.next_cursor
@@ -543,7 +548,7 @@ class NovitaClient:
 
     async def balance(self, account: str | None = None) -> Balance:
         """Tell what is left to spend, of the account with this label or of the first."""
-        return await self._sender.read(protocol.balance(self._endpoints), protocol.read_balance, account)
+        return await self._buyer.read(protocol.balance(self._endpoints), protocol.read_balance, account)
 
     # --- Observers ------------------------------------------------------------------------------------------
 

@@ -59,6 +59,11 @@ def redacted(text: str) -> str:
     return text
 
 
+def without_query(url: str) -> str:
+    """A URL that can be shown: the query of a presigned URL is a secret while it lives."""
+    return url.partition("?")[0]
+
+
 def _blank(cls: "type[NovitaError]") -> "NovitaError":
     """An error without attributes; pickle sets them next."""
     return cls.__new__(cls)
@@ -111,7 +116,7 @@ class ConfigurationError(NovitaError):
 
 
 @frozen
-class Fault:
+class Flaw:
     """One wrong value."""
 
     path: str
@@ -127,7 +132,7 @@ class Fault:
 class InvalidRequest(NovitaError, ValueError):
     """A request that is refused before anything is sent. Nothing was bought; its faults say what is right."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Flaw, ...]
     """Every fault that was found, not only the first."""
 
     def sentence(self) -> str:
@@ -417,16 +422,12 @@ class NoImages(ResultError):
         return f"task {self.task_id} succeeded without images"
 
 
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]
-
-
 @define(kw_only=True, eq=False, slots=False, repr=False)
 class DownloadFailed(ResultError):
     """A result file could not be fetched whole. No partial file is left."""
 
     retryable: bool = True
-    url: str = field(converter=_without_query)
+    url: str = field(converter=without_query)
     """Where it was, without the query, which is a secret for an hour."""
     cause: str
     """What went wrong."""

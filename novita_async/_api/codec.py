@@ -11,9 +11,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, Final, TypeVar, cast, get_args, get_origin
+from typing import Any, Final, cast, get_args, get_origin
 
 import attrs
 import msgspec
@@ -23,16 +24,14 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
 from novita_async._http import BodyPart
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.catalogue import ModelRecord
-from novita_async.models.choices import Sampler
+from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import ImageSource, why_refused
 from novita_async.models.requests import AnyTask, Extra, Request, kinds
-from novita_async.models.results import Artifact, Image, NsfwDetection
+from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
 from novita_async.tasks import Task
-
-T = TypeVar("T")
 
 _WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
 _APART: Final = ("extra", "extra_fields")
@@ -74,10 +73,6 @@ def _number_or_none(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _int_or_none(text: str) -> int | None:
-    return int(text) if len(text) <= _LONGEST_INT else None
-
-
 def _whole_characters(value: Any) -> Any:
     """Put U+FFFD in the place of halves of surrogate pairs, which cannot be written anywhere."""
     if isinstance(value, str):
@@ -91,12 +86,15 @@ def _whole_characters(value: Any) -> Any:
 
 
 _decode: Final = msgspec.json.Decoder().decode
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _LONGEST_INT: Final = 4000
 """Digits of an integer; Python reads no more than 4,300."""
 _HALVES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _lenient_json: Final = json.JSONDecoder(
-    parse_constant=lambda _: None, parse_float=_number_or_none, parse_int=_int_or_none, strict=False
+    parse_constant=lambda _: None,
+    parse_float=_number_or_none,
+    parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_INT else None,
+    strict=False,
 )
 
 
@@ -166,7 +164,7 @@ def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyP
         document = request.document(_converter.unstructure, callback_url)
         head, *tails = msgspec.json.encode(document, enc_hook=leave_hole).split(_MARK)
     except (TypeError, NotImplementedError, ValueError, RecursionError) as error:
-        raise InvalidRequest(faults=(Fault(type(request).__name__, str(error)),)) from error
+        raise InvalidRequest(faults=(Flaw(type(request).__name__, str(error)),)) from error
     pieces = (part for pair in zip(pictures, tails, strict=True) for part in pair)
     return (head, *pieces)
 
@@ -223,11 +221,11 @@ _FAULTY: Final = object()
 class _Reader:
     """Reads one JSON document and gathers its faults."""
 
-    faults: list[Fault]
+    faults: list[Flaw]
     allow_unknown: bool
 
     def blame(self, path: str, message: str) -> Any:
-        self.faults.append(Fault(path, message))
+        self.faults.append(Flaw(path, message))
         return _FAULTY
 
     def document(self, raw: Any, cls: type[Request]) -> Any:
@@ -312,7 +310,9 @@ class _Reader:
         left = {str(name): value for name, value in source.items() if name not in names}
         for name in () if allowed else left:
             label = name if name.isidentifier() else rules.shown(name)
-            self.blame(f"{path}{label}", f"no such field{_suggestion(name, names)}")
+            close = difflib.get_close_matches(name, names, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            self.blame(f"{path}{label}", f"no such field{meant}")
         return left
 
 
@@ -323,11 +323,6 @@ def _default(field: _Field) -> Any:
         return _FAULTY
     convert = cast("Callable[[Any], Any] | None", attribute.converter)
     return convert(attribute.default) if convert else attribute.default
-
-
-def _suggestion(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown: bool = False) -> Request:
@@ -341,7 +336,7 @@ def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown
     known = kinds()
     if endpoint not in known:
         raise InvalidRequest(
-            faults=(Fault("endpoint", f"{endpoint!r} is none of {', '.join(known)}, nor a path"),)
+            faults=(Flaw("endpoint", f"{endpoint!r} is none of {', '.join(known)}, nor a path"),)
         )
     reader = _Reader([], allow_unknown)
     request = reader.document(document, known[endpoint])
@@ -367,7 +362,7 @@ def request_from_json(
     try:
         document = parse(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (Unreadable, UnicodeError) as error:
-        raise InvalidRequest(faults=(Fault("the document", f"is not JSON: {error}"),)) from error
+        raise InvalidRequest(faults=(Flaw("the document", f"is not JSON: {error}"),)) from error
     return request_from_wire(document, endpoint, allow_unknown=allow_unknown)
 
 
@@ -415,7 +410,9 @@ def as_bool(value: Any) -> bool | None:
     """Take booleans, 0 and 1, and "true" and "false"; anything else as None."""
     if value is True or value is False:
         return value
-    return _BOOLEANS.get(value.lower() if isinstance(value, str) else value) if _simple(value) else None
+    if isinstance(value, str):
+        return _BOOLEANS.get(value.lower())
+    return _BOOLEANS.get(value) if isinstance(value, int) else None
 
 
 _BOOLEANS: Final[Mapping[Any, bool]] = {
@@ -447,105 +444,121 @@ def as_list(value: Any) -> list[Any]:
     return list(cast("Sequence[Any]", value)) if isinstance(value, list) else []
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(item for item in as_list(value) if isinstance(item, str))
-
-
-def _simple(value: Any) -> bool:
-    return isinstance(value, bool | int | str)
-
-
 _converter: Final = Converter(detailed_validation=False)
-"""The one converter."""
+"""The one converter. What it reads, it reads leniently: through the hooks below."""
 
 
-Read = Callable[[Any], Any]
+def as_time(milliseconds: Any, _kind: object = None) -> datetime | None:
+    """Take milliseconds since 1970 as a time; "" and 0 mean: not yet."""
+    number = as_float(milliseconds)
+    try:
+        return datetime.fromtimestamp(number / 1000, UTC) if number else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
-def _lenient(kind: Any, read: Read) -> None:
-    _converter.register_structure_hook(kind, lambda value, _: read(value))
-
-
-def _lenient_class(cls: type, **names: str) -> None:
-    """Let a class be read leniently."""
-    overrides = cast("Any", {name: override(rename=wire) for name, wire in names.items()})
-    build = cast("Any", make_dict_structure_fn(cls, _converter, **overrides))
-    _lenient(cls, lambda value: build(as_object(value), cls))
-
-
-def _truth(value: Any, _: object = None) -> bool:
+def _truth(value: Any, _kind: object = None) -> bool:
     return value is True or (value is not False and bool(as_bool(value)))
 
 
-_converter.register_structure_hook(str, as_text)
-_converter.register_structure_hook(int | None, as_int)
-_converter.register_structure_hook(float | None, as_float)
-_converter.register_structure_hook(bool, _truth)
-_lenient(bool | None, as_bool)
-_converter.register_structure_hook_func(lambda cls: cls == tuple[str, ...], lambda value, _: _texts(value))
+def _same(value: Any, _kind: object = None) -> Any:
+    return value
 
 
-# A finished task has eight pictures, so what reads them is written out: a generated reader takes half as long
-# again.
-
-
-def _read_nsfw(value: Any, _: object = None) -> NsfwDetection | None:
-    found = as_object(value)
-    if not found:
-        return None
-    return NsfwDetection(checked=_truth(found.get("valid")), confidence=as_float(found.get("confidence")))
-
-
-def _read_image(value: Any, _: object = None, *, task: Task | None = None) -> Image:
-    found = (value if value.__class__ is dict else as_object(value)).get
-    url: Any = found("image_url")
-    kind: Any = found("image_type")
-    nsfw: Any = found("nsfw_detection_result")
-    return Image(
-        url=url if url.__class__ is str else as_text(url),
-        url_ttl=as_int(found("image_url_ttl")),
-        type=(kind if kind.__class__ is str else as_text(kind)) or None,
-        nsfw=_read_nsfw(nsfw) if nsfw else None,
-        task=task,
+def _listed(kind: type[Artifact]) -> Callable[[Any, object], tuple[Any, ...]]:
+    """Files of one kind; those without a URL are passed over."""
+    return lambda value, _: tuple(
+        [file for item in as_list(value) if (file := _converter.structure(item, kind)).url]
     )
 
 
-_converter.register_structure_hook(NsfwDetection | None, _read_nsfw)
-_converter.register_structure_hook(Image, _read_image)
+def _lenient_class(cls: type, **names: str) -> None:
+    """Let a class be read by its fields' hooks, from an object whose fields have these names on the wire."""
+    overrides = cast("Any", {name: override(rename=wire) for name, wire in names.items()})
+    build = cast("Any", make_dict_structure_fn(cls, _converter, **overrides))
+    _converter.register_structure_hook(cls, lambda value, _: build(as_object(value), cls))
+
+
+_converter.register_structure_hook(str, as_text)
+_converter.register_structure_hook(str | None, lambda value, _: as_text(value) or None)
+_converter.register_structure_hook(int | None, as_int)
+_converter.register_structure_hook(float | None, as_float)
+_converter.register_structure_hook(bool, _truth)
+_converter.register_structure_hook(bool | None, lambda value, _: as_bool(value))
+_converter.register_structure_hook(datetime | None, as_time)
+_converter.register_structure_hook(Task, _same)
+_converter.register_structure_hook(Task | None, _same)
+_converter.register_structure_hook_func(
+    lambda cls: cls == Mapping[str, Any], lambda value, _: as_object(value)
+)
+_converter.register_structure_hook_func(
+    lambda cls: cls == tuple[str, ...],
+    lambda value, _: tuple([item for item in as_list(value) if isinstance(item, str)]),
+)
+_converter.register_structure_hook_func(lambda cls: cls == tuple[Image, ...], _listed(Image))
+_converter.register_structure_hook_func(lambda cls: cls == tuple[Artifact, ...], _listed(Artifact))
 _lenient_class(ModelRecord, available="status")
+_lenient_class(NsfwDetection, checked="valid")
+_converter.register_structure_hook(
+    NsfwDetection | None,
+    lambda value, _: _converter.structure(value, NsfwDetection) if as_object(value) else None,
+)
+_lenient_class(
+    Image, url="image_url", url_ttl="image_url_ttl", type="image_type", nsfw="nsfw_detection_result"
+)
+_lenient_class(Artifact)
+_lenient_class(
+    Timings,
+    submit_time="submit_time_ms",
+    execute_time="execute_time_ms",
+    complete_time="complete_time_ms",
+)
+_lenient_class(TaskResult)
 _converter.register_unstructure_hook_func(attrs.has, _to_wire)
 _converter.register_unstructure_hook_func(lambda cls: cls is ImageSource, _Hole)
 _converter.register_unstructure_hook(float, _finite)
 
 
-def structure(value: Any, cls: type[T]) -> T:
-    """Read one part of an answer."""
-    return _converter.structure(value, cls)
-
-
 def model_record(value: Mapping[str, Any]) -> ModelRecord:
     """Read one record of the model listing, whose type is an object there."""
     kind = value.get("type")
-    return structure({**value, "type": as_object(kind).get("name") or kind}, ModelRecord)
+    return _converter.structure({**value, "type": as_object(kind).get("name") or kind}, ModelRecord)
 
 
-def images(value: Any, task: Task | None = None) -> tuple[Image, ...]:
-    """Read the pictures of a task's result; those without a URL are passed over.
+# --- Results ------------------------------------------------------------------------------------------------
+#
+# A finished task of the usual form is read by msgspec, straight from the text; any other by the converter.
 
-    Where all are of the usual form, they are checked by msgspec, at half the price.
-    """
-    if value.__class__ is not list:
-        return ()
-    try:
-        usual = msgspec.convert(value, list[_UsualImage], strict=False)
-    except msgspec.ValidationError:
-        return tuple([image for item in value if (image := _read_image(item, task=task)).url])
-    return tuple([_usual_image(image, task) for image in usual if image.image_url])
+
+def result(body: Mapping[str, Any], task: Task) -> TaskResult:
+    """Read what a finished task carries, leniently, from a poll's answer or a webhook's payload."""
+    extra = as_object(body.get("extra"))
+    debug = as_object(extra.get("debug_info"))
+    return _converter.structure(
+        {
+            "task": task,
+            "images": _of_task(body.get("images"), task),
+            "videos": _of_task(body.get("videos"), task, "video_"),
+            "audios": _of_task(body.get("audios"), task, "audio_"),
+            "seed": extra.get("seed"),
+            "task_type": as_object(body.get("task")).get("task_type"),
+            "timings": debug,
+            "request_info": debug.get("request_info"),
+            "extra": extra,
+        },
+        TaskResult,
+    )
+
+
+def _of_task(files: Any, task: Task, prefix: str = "") -> list[dict[str, Any]]:
+    """Listed files, each with its task, and the names of its fields without what tells kinds apart."""
+    items = [cast("Mapping[str, Any]", item) for item in as_list(files) if isinstance(item, Mapping)]
+    return [{**{name.removeprefix(prefix): item[name] for name in item}, "task": task} for item in items]
 
 
 class _UsualNsfw(msgspec.Struct, gc=False):
-    valid: bool
-    confidence: float
+    valid: bool | None = None
+    confidence: float | None = None
 
 
 class _UsualImage(msgspec.Struct, gc=False):
@@ -555,31 +568,89 @@ class _UsualImage(msgspec.Struct, gc=False):
     nsfw_detection_result: _UsualNsfw | None = None
 
 
-def _usual_image(image: _UsualImage, task: Task | None) -> Image:
+class _UsualDebug(msgspec.Struct, gc=False):
+    request_info: str | None = None
+    submit_time_ms: float | str | None = None
+    execute_time_ms: float | str | None = None
+    complete_time_ms: float | str | None = None
+
+
+class _UsualTask(msgspec.Struct, gc=False):
+    status: str
+    task_id: str | None = None
+    task_type: str | None = None
+    reason: str | None = None
+    progress_percent: float | None = None
+    eta: float | None = None
+
+
+class _UsualAnswer(msgspec.Struct):
+    task: _UsualTask
+    images: list[_UsualImage]
+    extra: dict[str, Any] | None = None
+    videos: list[Any] | None = None
+    audios: list[Any] | None = None
+
+
+_usual_answer: Final = msgspec.json.Decoder(_UsualAnswer, strict=False)
+_SUCCEEDED: Final = TaskStatus.SUCCEED.value
+
+
+def usual_success(text: bytes, task: Task) -> Snapshot | None:
+    """Read the answer about a finished task with pictures. None: it is of another form; read it leniently."""
+    try:
+        answer = _usual_answer.decode(text)
+        extra = answer.extra or {}
+        debug = extra.get("debug_info")
+        told = msgspec.convert(debug, _UsualDebug, strict=False) if debug else _NO_DEBUG
+    except _UNREADABLE:
+        return None
+    if answer.task.status != _SUCCEEDED or answer.videos or answer.audios:
+        return None
+    if answer.task.task_id and answer.task.task_id != task.task_id:
+        return None
+    result = TaskResult(
+        task=task,
+        images=tuple([_usual_image(image, task) for image in answer.images if image.image_url]),
+        seed=as_int(extra.get("seed")),
+        task_type=answer.task.task_type or None,
+        timings=Timings(
+            submit_time=as_time(told.submit_time_ms),
+            execute_time=as_time(told.execute_time_ms),
+            complete_time=as_time(told.complete_time_ms),
+        )
+        if debug
+        else _NO_TIMINGS,
+        request_info=told.request_info or None,
+        extra=extra,
+    )
+    about = answer.task
+    return Snapshot(
+        task=task,
+        status=_SUCCEEDED,
+        progress_percent=as_float(about.progress_percent),
+        eta=as_float(about.eta),
+        explanation=about.reason or "",
+        result=result,
+    )
+
+
+_NO_DEBUG: Final = _UsualDebug()
+_NO_TIMINGS: Final = Timings()
+
+
+def _usual_image(image: _UsualImage, task: Task) -> Image:
     found = image.nsfw_detection_result
+    nsfw = None
+    if found is not None and (found.valid is not None or found.confidence is not None):
+        nsfw = NsfwDetection(checked=found.valid is True, confidence=as_float(found.confidence))
     return Image(
         url=image.image_url,
         url_ttl=image.image_url_ttl,
         type=image.image_type or None,
-        nsfw=NsfwDetection(checked=found.valid, confidence=found.confidence) if found else None,
+        nsfw=nsfw,
         task=task,
     )
-
-
-def artifacts(value: Any, kind: str, task: Task | None = None) -> tuple[Artifact, ...]:
-    """Read the files of one kind (`video`, `audio`)."""
-    if not value:
-        return ()
-    read = (
-        Artifact(
-            url=as_text(item.get(f"{kind}_url")),
-            url_ttl=as_int(item.get(f"{kind}_url_ttl")),
-            type=as_text(item.get(f"{kind}_type")) or None,
-            task=task,
-        )
-        for item in map(as_object, as_list(value))
-    )
-    return tuple(artifact for artifact in read if artifact.url)
 
 
 class _PeekId(msgspec.Struct, gc=False):

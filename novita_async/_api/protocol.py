@@ -6,7 +6,6 @@ broken answer leaves open whether it was bought. An id that can be read is read,
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, cast
 
@@ -42,7 +41,7 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import ImageResult, Snapshot, Timings, state_of
+from novita_async.models.results import Snapshot, state_of
 from novita_async.tasks import Task
 
 SUBMIT_TIMEOUT: Final = 120.0
@@ -77,7 +76,7 @@ def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
     if usual:
         return usual
     body = _object(response)
-    task_id = (_task_id(body) or _id_in_shards(response.body)) if good else ""
+    task_id = (_id_in(body) or _id_in_shards(response.body)) if good else ""
     if task_id and not response.early:
         return task_id
     reason, code = _reason(body), codec.as_int(body.get("code"))
@@ -110,9 +109,9 @@ def is_plain(status: int) -> bool:
     return 300 <= status < 500 or unreached(status, b"")
 
 
-def _task_id(body: Mapping[str, Any]) -> str:
-    enveloped = codec.as_object(body.get("data")).get("task_id")
-    return codec.as_text(body.get("task_id")) or codec.as_text(enveloped)
+def _id_in(body: Mapping[str, Any]) -> str:
+    enveloped = codec.as_object(body.get("data"))
+    return codec.as_text(body.get("task_id")) or codec.as_text(enveloped.get("task_id"))
 
 
 def _id_in_shards(text: bytes) -> str:
@@ -146,22 +145,26 @@ _SUCCESS: Final = TaskStatus.SUCCEED.encode()
 
 
 def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
-    """Read what a poll saw.
+    """Read what a poll saw: the usual form quickly, any other leniently.
 
     Raises:
         TaskFailed: the service reports a failed task as an HTTP error.
         APIError: the poll was refused.
         MalformedAnswer: no status in it.
     """
-    if _is_good(response) and _SUCCESS not in response.body:
-        seen = codec.peek(response.body)
-        if seen is not None and (status := seen.status) and state_of(status) == "running":
-            _check_task(seen.task_id, response, task)
-            return Snapshot(task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta)
-    return _snapshot(read_object(response, task=task), response, task)
-
-
-def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Snapshot:
+    if _is_good(response):
+        if _SUCCESS in response.body:
+            finished = codec.usual_success(response.body, task)
+            if finished is not None:
+                return finished
+        else:
+            seen = codec.peek(response.body)
+            if seen is not None and (status := seen.status) and state_of(status) == "running":
+                _check_task(seen.task_id, response, task)
+                return Snapshot(
+                    task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta
+                )
+    body = read_object(response, task=task)
     about = codec.as_object(body.get("task"))
     status = codec.as_text(about.get("status"))
     _check_task(about.get("task_id"), response, task)
@@ -173,7 +176,7 @@ def _snapshot(body: Mapping[str, Any], response: HTTPResponse, task: Task) -> Sn
         progress_percent=codec.as_float(about.get("progress_percent")),
         eta=codec.as_float(about.get("eta")),
         explanation=codec.as_text(about.get("reason")),
-        result=result(body, task) if state_of(status) == "succeeded" else None,
+        result=codec.result(body, task) if state_of(status) == "succeeded" else None,
     )
 
 
@@ -181,42 +184,6 @@ def _check_task(named: object, response: HTTPResponse, task: Task) -> None:
     """Refuse an answer about another task: a connection or a cache has mixed answers up. That passes."""
     if isinstance(named, str) and named and named != task.task_id:
         raise _incomplete(f"the answer is about another task ({named})", response, task)
-
-
-def result(body: Mapping[str, Any], task: Task) -> ImageResult:
-    """Read what a finished task carries, from a poll or from a webhook's payload."""
-    extra = codec.as_object(body.get("extra"))
-    debug = codec.as_object(extra.get("debug_info"))
-    return ImageResult(
-        task=task,
-        images=codec.images(body.get("images"), task),
-        videos=codec.artifacts(body.get("videos"), "video", task),
-        audios=codec.artifacts(body.get("audios"), "audio", task),
-        seed=codec.as_int(extra.get("seed")),
-        task_type=codec.as_text(codec.as_object(body.get("task")).get("task_type")) or None,
-        timings=_timings(debug) if debug else _NO_TIMINGS,
-        request_info=codec.as_text(debug.get("request_info")) or None,
-        extra=extra,
-    )
-
-
-_NO_TIMINGS: Final = Timings()
-
-
-def _timings(debug: Mapping[str, Any]) -> Timings:
-    return Timings(
-        submit_time=_time(debug.get("submit_time_ms")),
-        execute_time=_time(debug.get("execute_time_ms")),
-        complete_time=_time(debug.get("complete_time_ms")),
-    )
-
-
-def _time(milliseconds: Any) -> datetime | None:
-    number = codec.as_float(milliseconds)  # "" and 0 mean: not yet
-    try:
-        return datetime.fromtimestamp(number / 1000, UTC) if number else None
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 # --- Events -------------------------------------------------------------------------------------------------
@@ -336,13 +303,14 @@ def refusal(response: HTTPResponse, *, endpoint: str = "", task: Task | None = N
 def _refused(
     meaning: Meaning, response: HTTPResponse, body: Mapping[str, Any], reason: str | None
 ) -> APIError:
+    metadata = codec.as_object(body.get("metadata")).items()
     error = meaning.error(
         scope=meaning.scope,
         retryable=meaning.passes,
         status=response.status,
         reason=reason,
         message=_words(body, response),
-        metadata=_metadata(body),
+        metadata={_shown(name): _shown(codec.as_text(value)) for name, value in metadata},
     )
     error.advice = meaning.advice or error.advice
     return error
@@ -386,11 +354,6 @@ def _words(body: Mapping[str, Any], response: HTTPResponse) -> str:
     nested = codec.as_object(body.get("error"))
     found = (body.get("message"), nested.get("message"), body.get("msg"), body.get("error"))
     return next((_shown(words) for words in found if isinstance(words, str) and words), _excerpt(response))
-
-
-def _metadata(body: Mapping[str, Any]) -> dict[str, str]:
-    items = codec.as_object(body.get("metadata")).items()
-    return {_shown(name): _shown(codec.as_text(value)) for name, value in items}
 
 
 def _excerpt(response: HTTPResponse) -> str:

@@ -171,6 +171,8 @@ def meaning_for_task(status: int, reason: str | None, *, in_json: bool) -> Meani
 
 def unreached(status: int, body: bytes) -> bool:
     """Whether a gateway says that the service was never reached. A 522 may come after a connection."""
+    if status == 403:  # a page, where the service itself says JSON: a firewall before it
+        return body.lstrip()[:1] == b"<"
     return status in _UNREACHED or (status == 530 and _DNS_CODES.search(body) is not None)
 
 

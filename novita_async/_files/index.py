@@ -35,7 +35,7 @@ from attrs import define, field
 from novita_async._files.folders import make_folder, scope_of
 from novita_async._journal.identity import DigestCache, order_of, with_pictures
 from novita_async._purchase.machine import Order
-from novita_async.errors import DownloadFailed, InvalidRequest, NovitaError, redacted
+from novita_async.errors import DownloadFailed, InvalidRequest, NovitaError, redacted, without_query
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
 from novita_async.models.results import (
@@ -46,7 +46,6 @@ from novita_async.models.results import (
     Succeeded,
     Timings,
     Uncertain,
-    without_query,
 )
 
 NAME: Final = "novita-index.jsonl"

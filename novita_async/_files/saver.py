@@ -31,12 +31,12 @@ from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
-from novita_async.errors import DownloadFailed, Scope
+from novita_async.errors import DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
-from novita_async.models.results import Artifact, ImageResult, without_query
+from novita_async.models.results import Artifact, TaskResult
 from novita_async.tasks import Task
 
-Refresh = Callable[[Task], Awaitable[ImageResult | None]]
+Refresh = Callable[[Task], Awaitable[TaskResult | None]]
 """Asks for a task again, so that its URLs are signed anew. None: it could not be had."""
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -85,7 +85,7 @@ class _Target:
     """One file of a result, or a file that belongs to no known task."""
 
     artifact: Artifact
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     place: int = 0
     owned: bool = False
     """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
@@ -95,7 +95,7 @@ class _Target:
         """The task that made it."""
         return self.result.task if self.result else self.artifact.task
 
-    def of(self, result: ImageResult | None) -> "_Target | None":
+    def of(self, result: TaskResult | None) -> "_Target | None":
         """The same file in the same task's result, asked for again."""
         files = result.artifacts if result else ()
         if self.result is None:  # its place is not known, but a new URL has the same path
@@ -170,11 +170,11 @@ class Saver:
 
     async def save(
         self,
-        result: ImageResult,
+        result: TaskResult,
         folder: Path,
         name: str | Naming | None = None,
         *,
-        patience: float = 0.0,
+        max_elapsed: float = 0.0,
         owned: bool = False,
     ) -> tuple[Path, ...]:
         """Save every file of a result as `NAME-1.png` and so on, in the folder, which is made.
@@ -183,8 +183,8 @@ class Saver:
             result: What a task has made.
             folder: Where to.
             name: Beginning of the file names, or what makes them. None: the task's id.
-            patience: Seconds to go on with one file that cannot be had, where that is longer than the retry
-                policy's `max_elapsed`.
+            max_elapsed: Seconds to go on with one file that cannot be had, where that is longer than the
+                retry policy's own.
             owned: Nobody else saves this task here, so what an earlier process has left of it is taken over;
                 and a journal will say that it is saved, so files and names are durable on return.
 
@@ -192,7 +192,7 @@ class Saver:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
         naming = name if callable(name) else beginning_with(name or result.task.task_id)
-        retry = evolve(self._retry, max_elapsed=max(patience, self._retry.max_elapsed))
+        retry = evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place, owned=owned)
@@ -220,9 +220,7 @@ class Saver:
                 await anyio.to_thread.run_sync(part.remove)
             raise
         self._saved += 1
-        self._tell(target, settled.kind, settled.path)
-        if target.task is not None:
-            self._emit(FileSaved(task=target.task, path=settled.path, size=settled.size))
+        self._tell(target, settled.kind, settled)
         return settled.path
 
     async def fetch(self, artifact: Artifact) -> bytes:
@@ -238,13 +236,16 @@ class Saver:
         self._tell(target, await self._fetch(target, memory, finish, self._retry))
         return bytes(memory.data)
 
-    def _tell(self, target: _Target, kind: FoundKind, path: Path | None = None) -> None:
+    def _tell(self, target: _Target, kind: FoundKind, settled: _Settled | None = None) -> None:
         if target.task is None:
             return
+        path = settled.path if settled else None
         if kind.stated is not None:
             self._emit(KindDiffers(task=target.task, stated=kind.stated, found=kind.suffix, path=path))
         if kind.is_cut:
             self._emit(CutFileKept(task=target.task, path=path))
+        if settled is not None:
+            self._emit(FileSaved(task=target.task, path=settled.path, size=settled.size))
 
     async def _fetch(
         self, target: _Target, arriving: _Arriving, finish: "_Finish[T]", retry: RetryPolicy

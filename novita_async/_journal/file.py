@@ -68,6 +68,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         "ALTER TABLE requests ADD COLUMN token TEXT",  # what the callback of the latest attempt is known by
         "ALTER TABLE requests ADD COLUMN tag TEXT",  # the user's own id
+        "ALTER TABLE requests ADD COLUMN number INTEGER",  # of the present attempt, where not the latest
         "CREATE INDEX requests_by_token ON requests (token) WHERE token IS NOT NULL",
         "DROP INDEX requests_by_task",
     ),

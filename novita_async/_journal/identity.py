@@ -24,7 +24,7 @@ from attrs import define, field
 
 from novita_async._api.codec import body_parts, request_from_wire
 from novita_async._purchase.machine import Order
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import AnyTask, Request
 
@@ -70,7 +70,7 @@ def _referring(request: Request, digest: Callable[[ImageSource], str]) -> bytes:
     texts = [part for part in parts if isinstance(part, bytes)]
     if any(name in text for text in texts for name in _RESERVED):
         raise InvalidRequest(
-            faults=(Fault("body", f"{_PICTURE} and {_WITHHELD} are names that a journal uses"),)
+            faults=(Flaw("body", f"{_PICTURE} and {_WITHHELD} are names that a journal uses"),)
         )
     references = (_reference(part, digest) for part in parts if not isinstance(part, bytes))
     body = texts[0]
@@ -150,7 +150,7 @@ def _is_utf8(text: str) -> bool:
 
 def _refuse_withheld(what: str) -> NoReturn:
     message = f"a part of it is not kept in a journal ({what}); give the original input"
-    raise InvalidRequest(faults=(Fault("request", message),))
+    raise InvalidRequest(faults=(Flaw("request", message),))
 
 
 def request_of(

@@ -1,7 +1,6 @@
 """A journal that lives as long as the process: for tests, and for whoever writes a store of their own."""
 
 from collections.abc import AsyncGenerator, Sequence
-from copy import copy
 from decimal import Decimal
 
 from attrs import define, evolve, field
@@ -10,7 +9,6 @@ from novita_async._journal import rows
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._purchase.journal import Summary, summed, tally_of
 from novita_async._purchase.machine import (
-    ANNOUNCED,
     Announced,
     Fact,
     Order,
@@ -85,7 +83,7 @@ class MemoryJournal:
     async def by_token(self, token: str) -> Purchase | None:
         """Read the purchase whose latest attempt has this callback token."""
         self._check()
-        return next((copy(each) for each in self._kept.values() if each.token == token), None)
+        return next((copy_of(each) for each in self._kept.values() if each.token == token), None)
 
     async def where(self, *states: State, after: int = 0) -> AsyncGenerator[Purchase]:
         """Read the purchases of these states, or all, that come after a serial number; times are unix."""
@@ -113,8 +111,9 @@ class MemoryJournal:
         self.run += 1
         now = loop_time() + wall_offset()
         for kept in self._kept.values():
-            if kept.state is ANNOUNCED:
-                advance(kept, rows.left_behind(kept, now))
+            left = rows.left_behind(kept, now)
+            if left is not None:
+                advance(kept, left)
         return self.run
 
     async def aclose(self) -> None:

@@ -21,6 +21,9 @@ from novita_async._purchase.machine import (
     ANNOUNCED,
     FAILED,
     PLANNED,
+    SAVED,
+    SUBMITTED,
+    SUCCEEDED,
     UNCERTAIN,
     Attempt,
     JournalEntry,
@@ -29,15 +32,17 @@ from novita_async._purchase.machine import (
     Purchase,
     State,
     helps_to_buy_again,
+    under_way_in,
 )
-from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, redacted
-from novita_async.models.results import Artifact, Image, ImageResult, NsfwDetection, Timings, without_query
+from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, redacted, without_query
+from novita_async.models.results import Artifact, Image, NsfwDetection, TaskResult, Timings
 from novita_async.tasks import Task
 
 KEPT: Final = (
     "key", "occurrence", "run", "position", "kind", "endpoint", "image_num", "request", "state", "account",
     "task_id", "attempts", "announced_time", "answered_time", "finished_time", "saved_time", "seed", "error",
     "paths", "result", "earlier", "token", "tag",
+    "number",
 )  # fmt: skip
 """Columns that the checksum is over. New ones come last; while they are NULL, the checksum is the old one."""
 COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
@@ -65,7 +70,7 @@ class Known:
     """The text that is packed in the record."""
     error: NovitaError | None = None
     """The error that the record's text stands for."""
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     """The result that the record's JSON stands for."""
 
     @classmethod
@@ -144,6 +149,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _json(earlier) if earlier else None,
         _text(purchase.token),
         _text(entry.tag),
+        None if present is None or present.number == purchase.attempt else present.number,
     )
     return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), checksum(kept))
 
@@ -232,7 +238,7 @@ def _real(value: float | None) -> float | None:
     return value if value is None else float(value)
 
 
-def _seed(result: ImageResult | None) -> int | str | None:
+def _seed(result: TaskResult | None) -> int | str | None:
     seed = None if result is None else result.seed
     return seed if seed is None or abs(seed) < 1 << 63 else str(seed)
 
@@ -244,21 +250,39 @@ def _error(error: NovitaError | None) -> str | None:
         kind, text = error.kind, error.text
     else:
         kind, text = type(error).__name__, redacted(str(error)).encode("utf-8", "replace").decode()
-    again = helps_to_buy_again(error)
-    return _json({"kind": kind, "text": text, "reason": error.reason, "retryable": again})
+    told = {"kind": kind, "text": text, "reason": error.reason, "retryable": helps_to_buy_again(error)}
+    if isinstance(error, SubmissionUncertain):
+        told["cause"] = redacted(error.cause).encode("utf-8", "replace").decode()
+    return _json(told)
 
 
-def _result(result: ImageResult | None) -> str | None:
+def _result(result: TaskResult | None) -> str | None:
     if result is None:
         return None
-    told = {"files": [_file(artifact) for artifact in result.artifacts], "times": _times(result.timings)}
+    kinds = {"images": result.images, "videos": result.videos, "audios": result.audios}
+    files = [
+        {**_file(artifact), **({} if _usual_kind(artifact.type) == kind else {"kind": kind})}
+        for kind, artifacts in kinds.items()
+        for artifact in artifacts
+    ]
+    told: dict[str, Any] = {"files": files, "times": _times(result.timings)}
     return _json(told | ({"task_type": result.task_type} if result.task_type else {}))
+
+
+def _usual_kind(file_type: str | None) -> str:
+    return "images" if file_type in _PICTURES else "videos"
 
 
 def _file(artifact: Artifact) -> dict[str, Any]:
     nsfw = artifact.nsfw if isinstance(artifact, Image) else None
-    checked = {"nsfw": nsfw.confidence} if nsfw and nsfw.checked else {}
-    return {"url": without_query(artifact.url), "type": artifact.type, "ttl": artifact.url_ttl, **checked}
+    told: dict[str, Any] = {
+        "url": without_query(artifact.url),
+        "type": artifact.type,
+        "ttl": artifact.url_ttl,
+    }
+    if nsfw and nsfw.checked:
+        told["nsfw"] = nsfw.confidence
+    return told
 
 
 def _times(timings: Timings) -> dict[str, float]:
@@ -274,7 +298,7 @@ def known_of(serial: int, record: Record) -> Known:
     """Read a purchase back."""
     (
         key, occurrence, run, position, kind, endpoint, images, request, state, account, task_id, attempt,
-        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, *_,
+        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number, *_,
     ) = record  # fmt: skip
     entry = JournalEntry(
         key=key.hex(),
@@ -308,13 +332,17 @@ def known_of(serial: int, record: Record) -> Known:
     purchase.attempts = tuple(_read_attempt(each) for each in json.loads(earlier)) if earlier else ()
     if announced is not None:
         purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
-    if error:
-        purchase.error = _read_error(json.loads(error), purchase)
+        purchase.attempts[-1].number = attempt if number is None else number
+        if earlier:
+            purchase.attempts = tuple(sorted(purchase.attempts, key=lambda each: each.announced_at))
+    noted = json.loads(error) if error else None
+    if noted:
+        purchase.error = _read_error(noted, purchase)
     if result or seed is not None:
-        facts = json.loads(result) if result else {}
+        facts: dict[str, Any] = json.loads(result) if result else {}
         purchase.result = _read_result(facts, None if seed is None else int(seed), purchase.task)
-    if task is None and any(each.perhaps for each in purchase.attempts):
-        purchase.doubt = _doubt(purchase)
+    if any(each.perhaps for each in purchase.attempts):
+        purchase.doubt = _doubt(purchase, noted or {})
     return Known.of(purchase, record)
 
 
@@ -328,7 +356,6 @@ def _read_present(purchase: Purchase, account: str, announced: float, answered: 
         task_id=purchase.task.task_id if purchase.task else None,
         perhaps=state is UNCERTAIN,
         at_once=open_end,
-        number=purchase.attempt if state is ANNOUNCED else 0,
     )
 
 
@@ -355,34 +382,39 @@ def _read_error(told: Mapping[str, Any], purchase: Purchase) -> FailedEarlier:
     )
 
 
-def _doubt(purchase: Purchase) -> SubmissionUncertain:
-    cause = purchase.error.text if isinstance(purchase.error, FailedEarlier) else ""
+def _doubt(purchase: Purchase, noted: Mapping[str, Any]) -> SubmissionUncertain:
+    own = noted.get("kind") == SubmissionUncertain.__name__
+    cause = noted.get("cause", noted["text"]) if own else "the answer to an earlier attempt was lost"
     return SubmissionUncertain(
         cause=cause, endpoint=purchase.endpoint, images=purchase.images, account=purchase.account
     )
 
 
-def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -> ImageResult:
+def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -> TaskResult:
     """What a journal still knows of a result: its URLs have no signatures."""
-    files = [_read_file(facts, task) for facts in told.get("files", ())]
-    return ImageResult(
+    files: dict[str, list[Any]] = {"images": [], "videos": [], "audios": []}
+    for facts in told.get("files", ()):
+        kind = facts.get("kind") or _usual_kind(facts.get("type"))
+        files[kind].append(_read_file(facts, kind, task))
+    return TaskResult(
         task=task or Task(task_id=""),
-        images=tuple(file for file in files if isinstance(file, Image)),
-        videos=tuple(file for file in files if not isinstance(file, Image)),
+        images=tuple(files["images"]),
+        videos=tuple(files["videos"]),
+        audios=tuple(files["audios"]),
         seed=seed,
         task_type=told.get("task_type"),
         timings=Timings(**_read_times(told.get("times", {}).items())),
     )
 
 
-def _read_file(told: Mapping[str, Any], task: Task | None) -> Artifact:
+def _read_file(told: Mapping[str, Any], kind: str, task: Task | None) -> Artifact:
     facts: dict[str, Any] = {
         "url": told.get("url") or "",
         "url_ttl": told.get("ttl"),
         "type": told.get("type"),
         "task": task,
     }
-    if told.get("type") not in _PICTURES:
+    if kind != "images":
         return Artifact(**facts)
     nsfw = NsfwDetection(checked=True, confidence=told["nsfw"]) if "nsfw" in told else None
     return Image(**facts, nsfw=nsfw)
@@ -432,8 +464,14 @@ def asked_again(purchase: Purchase, order: Order, run: int) -> None:
     )
 
 
-def left_behind(purchase: Purchase, now: float) -> Lost:
-    """What an announced purchase means to a process that has just opened the journal."""
+PERHAPS_UNDER_WAY: Final = (ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, SAVED)
+"""States of purchases that may have an attempt under way."""
+
+
+def left_behind(purchase: Purchase, now: float) -> Lost | None:
+    """What an attempt under way means to a process that has just opened the journal. None: there is none."""
+    if under_way_in(purchase) is None:
+        return None
     return Lost(
         now, SubmissionUncertain(cause=LEFT_BEHIND, endpoint=purchase.endpoint, images=purchase.images)
     )

@@ -189,8 +189,9 @@ class SqliteJournal:
             raise
 
     async def new_run(self) -> int:
-        """Begin to read the input anew. Opening a journal does that, too."""
-        return await self._do(Store.new_run)
+        """Begin to read the input anew: what is under way now is lost. Opening a journal does that, too."""
+        now = wall_time()
+        return await self._do(lambda store: store.new_run(now))
 
     async def by_token(self, token: str) -> Purchase | None:
         """Read the purchase whose latest attempt has this callback token."""

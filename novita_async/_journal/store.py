@@ -37,6 +37,7 @@ BY_KEY: Final = f"{_SELECT} WHERE key = ? AND occurrence = ?"
 BY_TOKEN: Final = f"{_SELECT} WHERE token = ?"
 BY_SLOT: Final = f"{_SELECT} WHERE slot_time > ? ORDER BY slot_time"
 PAGE_OF_STATE: Final = f"{_SELECT} WHERE state = ? AND serial > ? ORDER BY serial LIMIT ?"
+PERHAPS_OF_STATE: Final = f"{_SELECT} WHERE state = ? AND serial > ? AND perhaps > 0 ORDER BY serial LIMIT ?"
 PAGE_OF_ALL: Final = f"{_SELECT} WHERE serial > ? ORDER BY serial LIMIT ?"
 CLAIMED: Final = "SELECT run FROM requests WHERE key = ? AND occurrence = ?"
 TALLIES: Final = (
@@ -180,20 +181,26 @@ class Store:
 
     # --- Writing ------------------------------------------------------------------------------------------
 
-    def new_run(self) -> int:
+    def new_run(self, now: float) -> int:
+        """Begin another run, to which what is under way is lost."""
+        self.recover(now)
         self.run += 1
         _file.set_meta(self._connection, "run", self.run)
         return self.run
 
     def recover(self, now: float) -> int:
-        """Take note of what a process that died left under way; tell how many purchases that were."""
-        found = 0
-        while page := self.page(ANNOUNCED, 0):
-            found += len(page)
+        """Take note of what a process that died left under way; tell how many purchases are uncertain now."""
+        return sum(self._recover(state, now) for state in rows.PERHAPS_UNDER_WAY)
+
+    def _recover(self, state: State, now: float) -> int:
+        after = uncertain = 0
+        while page := self._select(PERHAPS_OF_STATE, state.value, after, PAGE):
             for purchase in page:
-                entry = rows.entry_of(purchase)
-                self.record(entry.key, entry.occurrence, (rows.left_behind(purchase, now),))
-        return found
+                after, left = rows.entry_of(purchase).serial, rows.left_behind(purchase, now)
+                if left is not None:
+                    self.record(*rows.entry_of(purchase).name, (left,))
+                    uncertain += state is ANNOUNCED
+        return uncertain
 
     def record(self, key: str, occurrence: int, facts: Sequence[Fact]) -> None:
         """Let facts happen to a purchase, and write what has become of it."""

@@ -17,8 +17,9 @@ risked first. Each answered image makes room for one more, so each answered burs
 
 **Polls** cost nothing. In an outage they wait with the purchases, and one of them is the first probe, a
 little before a purchase would be: without an answer the breaker opens again and nothing was risked. When a
-poll is answered, polls go on, but only an answered purchase says that purchases are served. A few polls in a
-row without an answer trip the breaker as well, or an outage would not be noticed while all requests are paid.
+poll is answered, polls go on, but only an answered purchase says that purchases are served. After a few polls
+that failed as the probe a purchase goes first: perhaps nothing is away but the polls. A few polls in a row
+without an answer trip the breaker as well, or an outage would not be noticed while all requests are paid.
 
 Pure: times are seconds on one monotonic clock, `jitter` is a fresh random number in [0, 1).
 """
@@ -43,8 +44,10 @@ _UNANSWERED_POLLS: Final = 5
 """Polls in a row without an answer, after which the server counts as unreachable."""
 _POLLS_LEAD: Final = 0.5
 """Seconds by which a poll may be the probe before a purchase, but no more than half the pause."""
+_POLLS_FIRST: Final = 3
+"""Polls in a row that may fail as the probe before a purchase goes first."""
 _RECHECK: Final = 1.0
-"""Seconds after which a poll asks again whether the probe was answered."""
+"""Seconds after which a poll asks again whether the probe was answered, or a purchase went first."""
 
 
 class BreakerState(Enum):
@@ -117,6 +120,8 @@ class Breaker:
     """Probes that were sent in this generation."""
     _polls_flow: bool = False
     """Whether polls are answered in this outage, though purchases are not."""
+    _failed_probes: int = 0
+    """Polls that failed as the probe since a purchase was."""
     _unanswered_polls: int = 0
     """Polls in a row that were not answered."""
 
@@ -135,6 +140,7 @@ class Breaker:
         """Count images that are sent now; the first after a pause are the probe."""
         self.under_way += images
         if self.state is OPEN or self.state is HALF_OPEN:
+            self._failed_probes = 0
             self._probe(now)
 
     def answered(self, generation: int, images: int, now: float) -> None:
@@ -197,6 +203,8 @@ class Breaker:
             return now
         if self.state is HALF_OPEN:
             return min(max(now, self.until), now + _RECHECK)
+        if self._failed_probes >= _POLLS_FIRST:
+            return max(now, self.until + _RECHECK)
         return max(now, self.until - min(_POLLS_LEAD, self.pause / 2))
 
     def poll(self, now: float) -> int:
@@ -221,6 +229,7 @@ class Breaker:
             return
         self._unanswered_polls += 1
         held = self._holds_polls()
+        self._failed_probes += held
         if held or self._unanswered_polls >= _UNANSWERED_POLLS:
             cause, self._polls_flow = self.cause if held else Trip.UNREACHABLE, False
             self.trip(generation, cause, now, self.backoff(cause, now, jitter))

@@ -63,7 +63,7 @@ from novita_async.errors import (
     TaskFailed,
 )
 from novita_async.models.requests import Request
-from novita_async.models.results import ImageResult
+from novita_async.models.results import TaskResult
 from novita_async.tasks import Task
 
 
@@ -127,7 +127,7 @@ class Attempt:
     at_once: bool = False
     """Whether pictures were bought without a task: they came in the answer."""
     number: int = 0
-    """Of this purchase, from 1. 0: made by an earlier process."""
+    """Of this purchase, from 1. 0: not known."""
 
     @property
     def bought(self) -> bool:
@@ -211,7 +211,7 @@ class Purchase:
     state: State = PLANNED
     """How far the purchase has come."""
     account: str | None = None
-    """Label of the account that the latest attempt was sent with."""
+    """Label of the account that pays: of the attempt that bought the task, else of the latest."""
     task: Task | None = None
     """What was bought. None also where pictures came in the answer itself."""
     attempt: int = 0
@@ -224,7 +224,7 @@ class Purchase:
     """Whether the caller knows of the doubt."""
     error: NovitaError | None = None
     """What went wrong last."""
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     """What the task has made."""
     paths: tuple[Path, ...] = ()
     """The saved files, in the result's order."""
@@ -350,7 +350,7 @@ class Completed:
 
     at: float
     """When that was seen."""
-    result: ImageResult
+    result: TaskResult
     """What was made."""
 
 
@@ -408,8 +408,15 @@ def _buy(purchase: Purchase, fact: Bought) -> None:
         mine.task_id, mine.perhaps = fact.task.task_id, False
         if mine.answered_at is None:
             mine.answered_at = fact.at
-    purchase.task = fact.task
-    purchase.error = purchase.doubt = None
+        purchase.account = mine.account
+    purchase.task, purchase.error = fact.task, None
+    _settle_doubt(purchase)
+
+
+def _settle_doubt(purchase: Purchase) -> None:
+    """Forget the doubt, unless another attempt may have been bought besides."""
+    if purchase.doubt is not None and not any(each.perhaps for each in purchase.attempts):
+        purchase.doubt = None
 
 
 def _attempt_of(purchase: Purchase, fact: Bought) -> Attempt | None:
@@ -447,6 +454,7 @@ def _buy_more(purchase: Purchase, fact: Bought) -> None:
         purchase.attempts = (*purchase.attempts, mine)
     mine.task_id, mine.perhaps = fact.task.task_id, False
     mine.answered_at = fact.at if mine.answered_at is None else mine.answered_at
+    _settle_doubt(purchase)
 
 
 def _come_back(purchase: Purchase, fact: NotBought) -> None:
@@ -465,7 +473,7 @@ def _end_attempt(purchase: Purchase, fact: NotBought) -> None:
 
 
 def _lose(purchase: Purchase, fact: Lost) -> None:
-    purchase.error = purchase.doubt = fact.error
+    purchase.error = fact.error
     _lose_attempt(purchase, fact)
 
 
@@ -473,6 +481,7 @@ def _lose_attempt(purchase: Purchase, fact: Lost) -> None:
     mine = under_way_in(purchase)
     if mine is not None:
         mine.answered_at, mine.perhaps = fact.at, True
+        purchase.doubt = fact.error
 
 
 def _keep_doubt(purchase: Purchase, fact: Lost) -> None:
@@ -512,10 +521,15 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
     mine = _open_attempt(purchase)
     if mine is None:
         _illegal(purchase, fact, "nothing of it was sent")
-    mine.at_once, mine.perhaps = True, False
+    task = fact.result.task
+    if task.task_id:  # a store that could not record the purchase hears of its end
+        purchase.task, mine.task_id = task, task.task_id
+    else:
+        mine.at_once = True
+    mine.perhaps = False
     mine.answered_at = fact.at if mine.answered_at is None else mine.answered_at
-    purchase.result, purchase.error, purchase.doubt = fact.result, None, None
-    purchase.finished_at = fact.at
+    purchase.result, purchase.error, purchase.finished_at = fact.result, None, fact.at
+    _settle_doubt(purchase)
 
 
 def _save(purchase: Purchase, fact: Saved) -> None:

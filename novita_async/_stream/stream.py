@@ -19,7 +19,8 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.folders import see_to_folder
-from novita_async._policy.polling.schedule import Polling, PollMemory
+from novita_async._policy.polling.memory import PollMemory
+from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
     SUBMITTED,
     Action,
@@ -39,7 +40,7 @@ from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
     ConfigurationError,
     DownloadFailed,
-    Fault,
+    Flaw,
     InvalidRequest,
     JournalError,
     NovitaError,
@@ -92,7 +93,7 @@ class Stream:
     def __attrs_post_init__(self) -> None:
         if self._in_flight < 1:
             raise ConfigurationError(problem=f"in_flight: {self._in_flight!r} is not 1 or above")
-        self._watcher = Watcher.of(self._buyer, self._polling, self._memory, self._ended)
+        self._watcher = Watcher.of(self._buyer, self._polling, self._memory)
         self._way = Way(self._buyer, self._watcher, self._folder, self._interactive, self._counts, self._stop)
         self._outlet = Outlet(self._taken, lambda: self._input_ended)
         self._slots = anyio.Semaphore(self._in_flight)
@@ -230,7 +231,7 @@ class Stream:
 
     def _checked(self, request: object) -> str:
         if not isinstance(request, Request):
-            raise InvalidRequest(faults=(Fault("the input", f"{rules.shown(request)} is not a request"),))
+            raise InvalidRequest(faults=(Flaw("the input", f"{rules.shown(request)} is not a request"),))
         endpoint = self._buyer.endpoints.path_of(request)
         self._way.goes_to(endpoint)
         return endpoint
@@ -252,9 +253,6 @@ class Stream:
         self._failure = self._failure or error
         self._taking_in.cancel()
 
-    async def _ended(self, outcome: Outcome) -> None:
-        await self._way.ended(outcome)
-
     def watch_task(self, task: Task | str) -> None:
         """Wait for a paid task besides, without a slot."""
         known = Task(task_id=task) if isinstance(task, str) else task
@@ -271,8 +269,9 @@ class Stream:
         purchase = early.purchase
         self._open[purchase] = None
         purchase.wants_files = self._folder is not None
-        self._way.watch_task(
-            purchase.paid_task, None, lambda outcome: self._tasks.start_soon(self._end_early, early, outcome)
+        self._watcher.add(
+            purchase.paid_task,
+            deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
         )
 
     async def _end_early(self, early: Early, outcome: Outcome) -> None:

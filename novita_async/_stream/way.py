@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, assert_never, cast
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from novita_async._purchase.machine import (
     FAILED,
@@ -37,9 +37,7 @@ from novita_async.errors import (
     TaskNotFound,
 )
 from novita_async.events import Finished
-from novita_async.models.requests import Request
-from novita_async.models.results import Failed, ImageResult, Outcome, Succeeded, Uncertain, Unfinished
-from novita_async.tasks import Task
+from novita_async.models.results import Failed, Outcome, Succeeded, TaskResult, Uncertain, Unfinished
 
 _ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
@@ -69,8 +67,6 @@ class Way:
     _counts: Counts
     _stop: Callable[[NovitaError], object]
     """Send nothing more, because of this error."""
-    _waiting: dict[str, list[Callable[[Outcome], object]]] = field(factory=dict, init=False)
-    """Who waits for the end of which task. More than one where the service gave an id twice."""
     _endpoints: dict[str, bool] = field(factory=dict, init=False)
     """Endpoints that this stream sends to, and whether they are served."""
 
@@ -86,7 +82,8 @@ class Way:
             if purchase.state is SUCCEEDED and purchase.result is None:  # an earlier run's URLs
                 outcome = await self.note_end(purchase, await self._end_of(purchase))
                 continue
-            match next_action(purchase):
+            action = next_action(purchase)
+            match action:
                 case Action.SEND:
                     if not await self._buy(purchase):
                         return None
@@ -96,8 +93,8 @@ class Way:
                     outcome = await self._save(purchase)
                 case Action.LIST | Action.NOTHING | Action.AWAIT:
                     outcome = outcome_of(purchase)
-                case never:
-                    assert_never(never)
+                case _:
+                    assert_never(action)
         return outcome
 
     async def _buy(self, purchase: Purchase) -> bool:
@@ -107,7 +104,7 @@ class Way:
                 purchase,
                 interactive=self._interactive,
                 patient=True,
-                recovery_timeout=self._buyer.callbacks.hold,
+                recovery_timeout=self._buyer.callbacks.recovery_timeout,
             )
         except SubmissionUncertain:
             self._buyer.emit(Finished(outcome=outcome_of(purchase)))
@@ -174,24 +171,8 @@ class Way:
     async def _end_of(self, purchase: Purchase) -> Outcome:
         """Wait until the end of a task is seen, or given up."""
         end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        task = purchase.paid_task
-        if self.watch_task(task, purchase.request, lambda outcome: resolve(end, outcome)):
-            return await end
-        outcome = evolve(await end, request=purchase.request)
-        self._buyer.emit(Finished(outcome=outcome))
-        return outcome
-
-    def watch_task(self, task: Task, request: Request | None, ended: Callable[[Outcome], object]) -> bool:
-        """Have the end of a task told. Returns whether this is the first to wait for it."""
-        waiting = self._waiting.setdefault(task.task_id, [])
-        waiting.append(ended)
-        if len(waiting) == 1:
-            self._watcher.add(task, request)
-        return len(waiting) == 1
-
-    async def ended(self, outcome: Outcome) -> None:
-        for ended in self._waiting.pop(outcome.task_id or "", ()):
-            ended(outcome)
+        self._watcher.add(purchase.paid_task, purchase.request, deliver=lambda outcome: resolve(end, outcome))
+        return await end
 
 
 def outcome_of(purchase: Purchase) -> Outcome:
@@ -200,7 +181,7 @@ def outcome_of(purchase: Purchase) -> Outcome:
         return Uncertain(request=purchase.request, error=cast("SubmissionUncertain", purchase.doubt))
     if purchase.state is FAILED:
         return Failed(request=purchase.request, task=purchase.task, error=cast("NovitaError", purchase.error))
-    result = cast("ImageResult", purchase.result)
+    result = cast("TaskResult", purchase.result)
     return Succeeded(result=result, request=purchase.request, paths=purchase.paths)
 
 

@@ -48,6 +48,7 @@ from novita_async._purchase.machine import (
     Announced,
     Bought,
     IllegalTransition,
+    Keeper,
     Lost,
     NotBought,
     Purchase,
@@ -187,10 +188,10 @@ class Buyer(Asker):
                     await self._go_on(purchase, permit, effort)
             except Deferred as deferred:
                 await anyio.sleep_until(deferred.until)
-            except IllegalTransition:
-                if next_action(purchase) is SEND:
+            except IllegalTransition:  # an event has told the task while the store was asked
+                if purchase.task is None:
                     raise
-            except JournalError:
+            except JournalError:  # where something was bought, memory knows the task
                 raise
             except NovitaError as error:
                 return await self._give_up(purchase, error, effort)
@@ -228,7 +229,8 @@ class Buyer(Asker):
         """Pause before the next attempt. Raises `NovitaError`: there is none."""
         effort.again = True
         if purchase.state is UNCERTAIN and permit.callback is not None:
-            effort.recovered = permit.callback.recovered = effort.recovered or anyio.Event()
+            effort.recovered = effort.recovered or anyio.Event()
+            permit.callback.recovered = effort.recovered.set
         now, announced_at = loop_time(), permit.lease.slot.announced_at
         effort.began_at = announced_at if effort.began_at is None else effort.began_at
         effort.spent += now - announced_at
@@ -269,7 +271,7 @@ class Buyer(Asker):
             if self._detaching is not None:
                 detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
-            await self._admit(purchase, permit, announced)
+            await self._admit(purchase.journal, purchase, permit, announced)
         if detachable is None:
             send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
             await run_shielded(
@@ -284,12 +286,12 @@ class Buyer(Asker):
         if permit.cancellation is not None:
             raise permit.cancellation
 
-    async def _admit(self, purchase: Purchase, permit: Permit, announced: Announced) -> None:
+    async def _admit(self, journal: Keeper, purchase: Purchase, permit: Permit, announced: Announced) -> None:
         """Promise an attempt durably. Where a cancellation comes meanwhile, nothing is sent."""
         cancelling = _cancelling()
         try:
             await asyncio.sleep(0)  # a cancellation that the journal has put off comes here
-            await self.purchases.admit(purchase, announced, permit.cost)
+            await self.purchases.admit(journal, purchase, announced, permit.cost)
         except BaseException:
             self._settle(permit, UNSEEN, announced.at)
             raise
@@ -324,7 +326,7 @@ class Buyer(Asker):
                 self.callbacks.settle(permit.callback, fact.at)
             return
         try:
-            await self.purchases.settle(purchase, fact)
+            await self.purchases.settle(purchase.journal, purchase, fact)
         finally:
             if permit.callback is not None:
                 self.callbacks.settle(permit.callback, fact.at)

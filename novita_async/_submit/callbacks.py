@@ -2,15 +2,15 @@
 
 Each purchase is sent with a callback URL of its own, which ends in a token that nobody can guess. So the
 token of an event tells the purchase, even where the answer to the submission was lost and the task's id is
-not known. What an event says besides is never believed: it only makes someone look.
+not known. What an event says besides is never believed: it only makes the client poll.
 
 | event                                       | what happens                                          |
 |---------------------------------------------|-------------------------------------------------------|
-| token of a task, its first                  | the task is looked at                                 |
-| token of a task, again                      | looked at, as the allowance permits                   |
-| token of a submission under way             | kept; its task is looked at once it is known          |
-| token of a submission of unknown end        | the id in it is looked at: perhaps it is the lost one |
-| no token, a task that was bought without    | looked at, as the allowance permits                   |
+| token of a task, its first                  | the task is polled                                    |
+| token of a task, again                      | polled, as the token bucket permits                   |
+| token of a submission under way             | kept; its task is polled once it is known             |
+| token of a submission of unknown end        | the id in it is polled: perhaps it is the lost one    |
+| no token, a task that was bought without    | polled, as the token bucket permits                   |
 | anything else                               | nothing                                               |
 
 A purchase is forgotten soon after its task has ended. One of unknown end is kept, because its event may still
@@ -26,16 +26,15 @@ from contextlib import suppress
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-import anyio
 from attrs import define, field, frozen
 
 from novita_async._api import protocol
 from novita_async._http import MIB
-from novita_async._policy.hinting import Allowance, Lineup, Reliance
+from novita_async._policy.hinting import DeliveryHealth, ExpectedEvents, TokenBucket
 from novita_async._purchase.machine import Attempt, Purchase
 from novita_async.errors import ConfigurationError
 
-PATIENCE: Final = 600.0
+RECOVERY_TIMEOUT: Final = 600.0
 """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
 MOST_CLAIMS: Final = 3
 """Task ids that are tried for one lost purchase."""
@@ -61,8 +60,8 @@ class Callback:
     """Claims tried so far."""
     searching: bool = False
     """Whether a claim is being tried."""
-    recovered: anyio.Event | None = None
-    """To be set once a lost attempt is found again. None: nobody waits for that."""
+    recovered: Callable[[], object] = lambda: None
+    """Called once a lost attempt is found again."""
     heard_at: float | None = None
     """When its event came."""
     ran_for: float | None = None
@@ -88,11 +87,11 @@ class Listener(Protocol):
     """Who waits for tasks."""
 
     def wake(self, task_id: str, now: float) -> bool:
-        """Look at a task now. Returns whether it is waited for."""
+        """Poll a task now. Returns whether it is waited for."""
         ...
 
     def check(self, task_id: str, now: float) -> bool:
-        """Look at a task whose event should have come by now. Returns whether it is left to that."""
+        """Poll a task whose event is overdue. Returns whether it waits for that."""
         ...
 
     def reconsider(self) -> None:
@@ -124,13 +123,13 @@ class Callbacks:
 
     base: str | None = None
     """Where the user's receiver is. None: purchases have no callback."""
-    hold: float = PATIENCE
+    recovery_timeout: float = RECOVERY_TIMEOUT
     """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
     search: Callable[[Callback], None] = lambda _: None
     """Starts to try the claims of a lost purchase."""
-    _allowance: Allowance = field(factory=Allowance, init=False)
-    _reliance: Reliance = field(factory=Reliance, init=False)
-    _lineup: Lineup = field(factory=Lineup, init=False)
+    _bucket: TokenBucket = field(factory=TokenBucket, init=False)
+    _health: DeliveryHealth = field(factory=DeliveryHealth, init=False)
+    _expected: ExpectedEvents = field(factory=ExpectedEvents, init=False)
     _by_token: dict[str, Callback] = field(factory=dict, init=False)
     _by_task: dict[str, Callback] = field(factory=dict, init=False)
     _taken: dict[str, None] = field(factory=dict, init=False)
@@ -144,31 +143,31 @@ class Callbacks:
 
     def __repr__(self) -> str:
         return (
-            f"<Callbacks: {len(self._by_token)} expected, {self._ignored} events ignored, {self._reliance!r}>"
+            f"<Callbacks: {len(self._by_token)} expected, {self._ignored} events ignored, {self._health!r}>"
         )
 
     def statistics(self) -> WebhookStatistics:
         """Count."""
         return WebhookStatistics(
             expected=len(self._by_token),
-            arrived=self._reliance.arrived,
-            lost=self._reliance.lost,
+            arrived=self._health.arrived,
+            lost=self._health.lost,
             ignored=self._ignored,
             found=self._found,
-            relied_on=self._reliance.relied_on,
+            relied_on=self._health.relied_on,
         )
 
     @classmethod
-    def to(cls, url: str | None, hold: float) -> "Callbacks":
+    def to(cls, url: str | None, recovery_timeout: float) -> "Callbacks":
         """Make callbacks below a URL. Raises `ConfigurationError`."""
         if url is not None and not _can_be_extended(url):
             raise ConfigurationError(
                 problem="webhook_url is not an absolute http or https URL without a query or a fragment",
                 advice="give the URL of your receiver; a slash and a token are added to it",
             )
-        if not hold >= 0:
-            raise ConfigurationError(problem=f"webhook_patience: {hold!r} is not 0 or above")
-        return cls(url.rstrip("/") if url else None, hold)
+        if not recovery_timeout >= 0:
+            raise ConfigurationError(problem=f"recovery_timeout: {recovery_timeout!r} is not 0 or above")
+        return cls(url.rstrip("/") if url else None, recovery_timeout)
 
     # --- Purchases ------------------------------------------------------------------------------------------
 
@@ -199,7 +198,7 @@ class Callbacks:
         self._taken[task_id] = None
         if len(self._taken) > MOST_KEPT:
             del self._taken[next(iter(self._taken))]
-        self._lineup.join(task_id, now)
+        self._expected.expect(task_id, now)
         if task_id in callback.claims:
             self._hear(callback, task_id, now)
 
@@ -214,7 +213,7 @@ class Callbacks:
         self._by_token.pop(callback.token, None)
         if callback.task_id is not None:
             self._by_task.pop(callback.task_id, None)
-            self._lineup.leave(callback.task_id)
+            self._expected.forget(callback.task_id)
 
     # --- Events ---------------------------------------------------------------------------------------------
 
@@ -236,12 +235,12 @@ class Callbacks:
         self._ignored += not heard
 
     def _without_token(self, body: bytes, now: float) -> bool:
-        if not self._allowance.left(now):
+        if not self._bucket.has_token(now):
             return False
         task_id = _named_in(body)
         if task_id is None or task_id in self._by_task:
             return False
-        return self._wake(task_id, now) and self._allowance.take(now)
+        return self._wake(task_id, now) and self._bucket.take(now)
 
     def _with_token(self, body: bytes, token: str, now: float) -> bool:
         callback = self._by_token.get(token)
@@ -253,7 +252,7 @@ class Callbacks:
         if callback.task_id != task_id:
             return False
         if callback.heard_at is not None:
-            return self._allowance.left(now) and self._wake(task_id, now) and self._allowance.take(now)
+            return self._bucket.has_token(now) and self._wake(task_id, now) and self._bucket.take(now)
         self._wake(task_id, now)
         self._hear(callback, task_id, now)
         return True
@@ -263,7 +262,7 @@ class Callbacks:
         asked = callback.tries + len(callback.claims)
         if task_id in callback.claims or task_id in self._taken or asked >= MOST_CLAIMS:
             return False
-        if asked and not self._allowance.take(now):
+        if asked and not self._bucket.take(now):
             return False
         callback.claims.append(task_id)
         if callback.attempt.perhaps:
@@ -272,8 +271,8 @@ class Callbacks:
 
     def _hear(self, callback: Callback, task_id: str, now: float) -> None:
         callback.heard_at = now
-        self._lineup.hear(task_id, now)
-        for overtaken in self._lineup.overtaken():
+        self._expected.arrived(task_id, now)
+        for overtaken in self._expected.overtaken():
             self._check(overtaken, now)
 
     def _wake(self, task_id: str, now: float) -> bool:
@@ -294,55 +293,53 @@ class Callbacks:
     @property
     def relied_on(self) -> bool:
         """Whether tasks are left to their events."""
-        return self._reliance.relied_on
+        return self._health.relied_on
 
     def heard(self, task_id: str) -> bool:
         """Whether the event of a task has come."""
         callback = self._by_task.get(task_id)
         return callback is not None and callback.heard_at is not None
 
-    def left_until(self, task_id: str) -> float | None:
+    def event_deadline(self, task_id: str) -> float | None:
         """How long a task is left to its event. None: it is not."""
         callback = self._by_task.get(task_id)
-        if callback is None or callback.heard_at is not None or not self._reliance.relied_on:
+        if callback is None or callback.heard_at is not None or not self._health.relied_on:
             return None
-        return callback.attempt.announced_at + self._reliance.patience
+        return callback.attempt.announced_at + self._health.timeout
 
-    def ended(
-        self, task_id: str, now: float, *, by_the_net: bool = False, ran_for: float | None = None
-    ) -> None:
+    def ended(self, task_id: str, now: float, *, overdue: bool = False, ran_for: float | None = None) -> None:
         """Note that a task was found finished, or failed.
 
         Args:
             task_id: Which.
             now: The time now.
-            by_the_net: It was looked at because its event should have come by now.
+            overdue: Whether it was polled because its event was overdue.
             ran_for: Seconds from its submission to its end, where the service tells.
         """
         callback = self._by_task.pop(task_id, None)
         if callback is None:
             return
         callback.ran_for = ran_for
-        self._lineup.leave(task_id)
+        self._expected.forget(task_id)
         self._ended.append((now + STRAGGLING, callback))
-        if by_the_net:
+        if overdue:
             self._judge(callback)
             self._check_first(now)
         self._forget_ended(now)
 
     @property
     def silent_at(self) -> float:
-        """When `mind` must be called, because no event has come for so long."""
-        return self._lineup.silent_at if self._reliance.relied_on else math.inf
+        """When `check_silence` must be called, because no event has come for so long."""
+        return self._expected.silent_at if self._health.relied_on else math.inf
 
-    def mind(self, now: float) -> None:
-        """Have a task looked at where no event has come for too long."""
+    def check_silence(self, now: float) -> None:
+        """Have a task polled where no event has come for too long."""
         if now >= self.silent_at:
             self._check_first(now)
 
     def _check_first(self, now: float) -> None:
-        """Have the oldest task looked at of those that someone has left to its event."""
-        any(self._check(task_id, now) for task_id in self._lineup.break_silence())
+        """Have the oldest task polled that waits for its event."""
+        any(self._check(task_id, now) for task_id in self._expected.break_silence())
 
     def _check(self, task_id: str, now: float) -> bool:
         checked = [listener.check(task_id, now) for listener in self._listeners]
@@ -359,12 +356,12 @@ class Callbacks:
         if callback.judged:
             return
         callback.judged = True
-        before = self._reliance.relied_on
+        before = self._health.relied_on
         if callback.took is None:
-            self._reliance.saw_lost()
+            self._health.count_loss()
         else:
-            self._reliance.saw_arrive(callback.took)
-        if self._reliance.relied_on is not before:
+            self._health.count_arrival(callback.took)
+        if self._health.relied_on is not before:
             for listener in self._listeners:
                 listener.reconsider()
 

@@ -41,6 +41,8 @@ class _Member:
     error: NovitaError | None = None
     """Why it was taken out. It stays until the account is served again."""
     out_until: float = 0.0
+    silent_about: str | None = None
+    """Task of the last poll that was answered by a gateway, or in part."""
     on_trial: bool = False
     """Whether one request is finding out if the account is well again."""
 
@@ -248,18 +250,21 @@ class SessionPool:
                 granted = self._grant_in_line(endpoint, line, waiter, now)
                 if isinstance(granted, Grant):
                     return granted
-                patience = self._patience(waiter, now)
+                patience = self._outage_left(waiter, now)
                 if granted is not None and granted.delay < math.inf:
                     on_wait(granted)
                 await waiter.sleep(min(granted.delay, patience) if granted else patience)
         finally:
             line.leave(waiter)
 
-    def _patience(self, waiter: _Waiter, now: float) -> float:
+    def _outage_left(self, waiter: _Waiter, now: float) -> float:
         """Seconds for which a waiter goes on waiting for an outage of all accounts. Raises `NotSent`."""
-        if waiter.max_outage == math.inf or not all(m.breaker.in_outage() for m in self._members.values()):
+        if waiter.max_outage == math.inf:
             return math.inf
-        member = max(self._members.values(), key=lambda each: each.breaker.opened_at)
+        able = [member for member in self._members.values() if not member.is_out(now)]
+        if not all(member.breaker.in_outage() for member in able):
+            return math.inf
+        member = max(able, key=lambda each: each.breaker.opened_at)
         waited = now - max(waiter.joined_at, member.breaker.opened_at)
         if waited < waiter.max_outage:
             return waiter.max_outage - waited
@@ -299,8 +304,12 @@ class SessionPool:
         )
 
     def restore(self, label: str, endpoint: str, slots: Iterable[tuple[float, float | None, int]]) -> None:
-        """Count what an earlier run sent: announced at, answered at or None, images; on the loop's clock."""
-        self._members[label].pacer.restore(endpoint, slots, loop_time())
+        """Count what an earlier run sent: announced at, answered at or None, images; on the loop's clock.
+
+        An account that this client does not use has no window here.
+        """
+        if label in self._members:
+            self._members[label].pacer.restore(endpoint, slots, loop_time())
 
     # --- What became of it ----------------------------------------------------------------------------------
 
@@ -429,12 +438,13 @@ class SessionPool:
                 return member.breaker.poll(now)
 
     def poll_ended(
-        self, account: Account, generation: int, error: BaseException | None, jitter: float
+        self, account: Account, task_id: str, generation: int, error: BaseException | None, jitter: float
     ) -> BreakerOpened | None:
-        """Take how a poll ended: polls in an outage are probes, and a few in a row without an answer are one.
+        """Take how a poll ended: a poll may be an outage's probe, and a few without an answer are an outage.
 
         Args:
             account: Who was asked.
+            task_id: About what.
             generation: What `poll_turn` returned.
             error: What the poll raised; None where a task was seen.
             jitter: A fresh random number in [0, 1).
@@ -449,10 +459,13 @@ class SessionPool:
             breaker.poll_answered(generation, now)
         elif not isinstance(error, NovitaError) or (isinstance(error, NoAnswer) and not error.retryable):
             breaker.poll_withdrawn(generation, now)
-        elif _is_silence(error):
-            breaker.poll_unanswered(generation, now, jitter)
-        else:
+        elif not _is_silence(error):
             breaker.poll_answered(generation, now)
+        elif error.status is not None and member.silent_about == task_id and not breaker.in_outage():
+            breaker.poll_withdrawn(generation, now)  # perhaps there is trouble with this task alone
+        else:
+            member.silent_about = None if error.status is None else task_id
+            breaker.poll_unanswered(generation, now, jitter)
         if breaker.state is not CLOSED:
             self._wake_heads()
         return self._opened(member, None) if breaker.generation != before else None

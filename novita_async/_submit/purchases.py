@@ -15,6 +15,7 @@ from novita_async._purchase.machine import (
     Announced,
     Bought,
     Fact,
+    Keeper,
     Lost,
     Purchase,
     Reopened,
@@ -47,29 +48,27 @@ class Purchases:
 
     # --- What happens ---------------------------------------------------------------------------------------
 
-    async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:
-        """Promise an attempt.
+    async def admit(
+        self, journal: Keeper, purchase: Purchase, announced: Announced, cost: Decimal | None
+    ) -> None:
+        """Promise an attempt in the journal that keeps the purchase.
 
         Raises:
             Deferred: a shared store has no place or no money yet.
             JournalError: the promise is not durable, so nothing may be sent.
         """
-        if purchase.journal is not None:
-            await purchase.journal.admit(purchase, announced, cost)
+        await journal.admit(purchase, announced, cost)
         self.happen(purchase, announced)
 
-    async def settle(self, purchase: Purchase, verdict: Verdict) -> None:
-        """Record how an attempt ended.
+    async def settle(self, journal: Keeper, purchase: Purchase, verdict: Verdict) -> None:
+        """Record how an attempt ended, in the journal that keeps the purchase.
 
         Raises:
             JournalError: the verdict is not durable. Memory knows it all the same.
         """
-        if purchase.journal is not None:
-            try:
-                await purchase.journal.settle(purchase, verdict)
-            finally:
-                self.happen(purchase, verdict)
-        else:
+        try:
+            await journal.settle(purchase, verdict)
+        finally:
             self.happen(purchase, verdict)
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:

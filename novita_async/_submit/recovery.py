@@ -67,7 +67,7 @@ class Recovery:
     async def _knows(self, task: Task) -> bool:
         """Whether the service knows a task that was claimed to be this account's."""
         try:
-            await self._buyer.look_patiently(task)
+            await self._buyer.poll_patiently(task)
         except TaskFailed:
             return True
         except NovitaError as error:
@@ -82,5 +82,4 @@ class Recovery:
             await self._buyer.purchases.record(callback.purchase, bought)
         except Exception:  # noqa: BLE001 - the caller that waits for the task must still be told
             _log.exception("task %s was found again, but could not be recorded", task.task_id)
-        if callback.recovered is not None:
-            callback.recovered.set()
+        callback.recovered()

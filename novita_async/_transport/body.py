@@ -16,7 +16,7 @@ import pybase64
 from attrs import define, field, frozen
 
 from novita_async._http import BodyPart, HTTPRequest
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
 
 RAW_SLICE: Final = 72 * 1024
@@ -60,7 +60,7 @@ def pieces(request: HTTPRequest, length: int) -> Iterator[bytes | memoryview]:
 
 def _changed() -> InvalidRequest:
     return InvalidRequest(
-        faults=(Fault("a picture", "has changed while it was sent; make the request again"),)
+        faults=(Flaw("a picture", "has changed while it was sent; make the request again"),)
     )
 
 

@@ -14,7 +14,7 @@ This relies on parts of aiohttp that are not documented, and on no others:
   `.read()`, which gives a message with `.code` and `.headers`, and a `StreamReader`; `.should_close`,
   `.force_close()`.
 
-`is_usable` tries them all, on an answer in memory, when the first client of a process is made. Where one is
+`problem` tries them all, on an answer in memory, when the first client of a process is made. Where one is
 not as expected (in aiohttp's master of August 2026 a `ClientRequest` needs 18 arguments more) there is one
 warning, and every request takes the slow path, which needs none of them: nothing is lost but speed. So
 another aiohttp cannot break this library here, and `aiohttp<4` in its requirements means only that 4, which
@@ -55,21 +55,27 @@ _SAMPLE: Final = b"HTTP/1.1 200 OK\r\nX-Sample: yes\r\nContent-Length: 2\r\n\r\n
 
 
 @cache
-def is_usable() -> bool:
-    """Whether aiohttp is as the fast path needs it. Warns once where it is not."""
+def problem() -> str | None:
+    """What of aiohttp is not as the fast path needs it. None: all is."""
     loop = asyncio.new_event_loop()
     try:
         _try_all(loop)
     except Exception as error:  # noqa: BLE001 - whatever another aiohttp raises
+        return str(error)
+    finally:
+        loop.close()
+    return None
+
+
+@cache
+def check() -> None:
+    """Warn where there is no fast path, once, and before anything can be bought: a warning may be raised."""
+    if problem() is not None:
         text = (
-            f"aiohttp {aiohttp.__version__} is not as its undocumented parts were ({error}): requests go "
+            f"aiohttp {aiohttp.__version__} is not as its undocumented parts were ({problem()}): requests go "
             "through its sessions instead, which is slower and otherwise the same"
         )
         warnings.warn(text, NovitaWarning, stacklevel=2)
-        return False
-    finally:
-        loop.close()
-    return True
 
 
 def _try_all(loop: asyncio.AbstractEventLoop) -> None:
@@ -79,7 +85,7 @@ def _try_all(loop: asyncio.AbstractEventLoop) -> None:
 
     asking = aiohttp.ClientRequest("GET", URL("http://localhost/"), headers={"X-Sample": "yes"}, loop=loop)
     connect = aiohttp.TCPConnector.connect
-    inspect.signature(connect).bind(None, asking, [], timeout=aiohttp.ClientTimeout())
+    inspect.signature(connect).bind(None, asking, [], aiohttp.ClientTimeout())
     parts: list[object] = [Connection.transport, Connection.protocol, Connection.release, Connection.close]
     handler = ResponseHandler(loop)
     handler.set_response_params(read_until_eof=True, **HEAD_LIMITS)
@@ -97,7 +103,7 @@ def _try_all(loop: asyncio.AbstractEventLoop) -> None:
 
 def connector() -> aiohttp.TCPConnector:
     """Make a connector without a bound of its own: requests in flight are bounded elsewhere."""
-    kind = LiveConnector if is_usable() else aiohttp.TCPConnector
+    kind = LiveConnector if problem() is None else aiohttp.TCPConnector
     return kind(limit=0, keepalive_timeout=KEEPALIVE)
 
 
@@ -160,7 +166,7 @@ class FastPath:
         cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout
     ) -> "FastPath | None":
         """Make the fast path of a session to a host. None: this aiohttp has none."""
-        if not is_usable():
+        if problem() is not None:
             return None
         loop = asyncio.get_running_loop()
         asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
@@ -200,8 +206,9 @@ class FastExchange(AiohttpExchange):
 
     async def run(self) -> HTTPResponse:
         """Write the request at once and read the answer."""
-        self.expect_within(self.answer_timeout)
         request = self.request
+        if request.method == "GET" or request.timeout is not None:
+            self.expect_within(self.answer_timeout)
         try:
             text = whole(request, self.length, self.path.head(request.method, self.target, self.length))
         except InvalidRequest as error:
@@ -215,10 +222,9 @@ class FastExchange(AiohttpExchange):
         return await self._run_on(await self.path.connect(), text)  # a question may be asked again
 
     async def _run_on(self, connection: "Connection", text: bytes) -> HTTPResponse:
-        # Nothing comes between the look at the connection and this.
-        transport, protocol = connection.transport, connection.protocol
-        if transport is None or protocol is None:
-            raise aiohttp.ClientConnectionResetError
+        # Nothing comes between the connector's look at the connection, which found both, and this.
+        transport = cast("asyncio.Transport", connection.transport)
+        protocol = cast("ResponseHandler", connection.protocol)
         try:
             protocol.set_response_params(read_until_eof=True, **HEAD_LIMITS)
             if self.request.method == "POST":
@@ -235,7 +241,7 @@ class FastExchange(AiohttpExchange):
         protocol = cast("ResponseHandler", connection.protocol)
         while self._answer is None:
             message, payload = await protocol.read()
-            if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another one follows
+            if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another comes
                 self._answer, self.status = (message, payload), message.code
         message, payload = self._answer
         body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)

@@ -67,34 +67,45 @@ class SlowExchange(AiohttpExchange):
         if self.request.method == "POST" and not self.length:
             self.hand_over()  # an empty body may never be asked for
         while True:
-            self.begun = False
-            turn = asyncio.get_running_loop().call_soon(self._note_turn) if not self.length else None
             try:
-                response = await self.session.request(
-                    self.request.method,
-                    self.url,
-                    data=_Payload(self) if self.length else None,
-                    headers=self.headers,
-                    timeout=self.timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    **HEAD_LIMITS,
-                )
+                response = await self._ask()
             except aiohttp.ClientConnectionError:
                 if not self._may_take_another:
                     raise
                 self.reused = False
                 continue
-            finally:
-                if turn is not None:
-                    turn.cancel()
             if self.begun:
                 return await self._read_answer(response)
-            response.close()
-            self._unasked += 1
-            if self._unasked == _MOST_UNASKED:
-                words = f"answered {response.status} before anything was asked"
-                raise DeliveryFailed(Delivery.NOT_SENT, words, status=response.status)
+            self._drop(response)
+
+    async def _ask(self) -> aiohttp.ClientResponse:
+        self.begun = False
+        turn = None if self.length else asyncio.get_running_loop().call_soon(self._note_turn)
+        try:
+            return await self.session.request(
+                self.request.method,
+                self.url,
+                data=_Payload(self) if self.length else None,
+                headers=self.headers,
+                timeout=self.timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                **HEAD_LIMITS,
+            )
+        finally:
+            if turn is not None:
+                turn.cancel()
+
+    def _drop(self, response: aiohttp.ClientResponse) -> None:
+        """Drop an unasked answer with its connection, which a whole one has given back already."""
+        response.close()
+        transport = getattr(getattr(response, "_protocol", None), "transport", None)
+        if transport is not None:
+            transport.abort()
+        self._unasked += 1
+        if self._unasked == _MOST_UNASKED:
+            words = f"answered {response.status} before anything was asked"
+            raise DeliveryFailed(Delivery.NOT_SENT, words, status=response.status)
 
     def _note_turn(self) -> None:
         self.begun = True
@@ -188,7 +199,7 @@ class SlowExchange(AiohttpExchange):
         return HTTPResponse(status=response.status, headers=headers, body=body, early=early)
 
     def lateness(self) -> str:
-        if self.begun and not self.handed_over and self.status is None:
+        if self.begun and self.length and not self.handed_over and self.status is None:
             return f"the upload made no progress for {self.stall_timeout:g} s"
         return super().lateness()
 

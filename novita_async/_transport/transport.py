@@ -18,7 +18,8 @@ from novita_async._http import Delivery, DeliveryFailed, Detached, HTTPRequest, 
 from novita_async._transport.body import SMALL, TEXT_SLICE, WriteScheduler
 from novita_async._transport.connections import USER_AGENT, Proxies, check_base_url, new_session
 from novita_async._transport.exchange import AiohttpExchange, Watchdog
-from novita_async._transport.fast_path import FastExchange, FastPath, connector, is_usable
+from novita_async._transport.fast_path import FastExchange, FastPath, connector
+from novita_async._transport.fast_path import check as check_fast_path
 from novita_async._transport.slow_path import SlowExchange
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
@@ -104,7 +105,7 @@ class AiohttpTransport:
         )
         self._timeouts = {"GET": get, "POST": post}
         self._watchdog = Watchdog(tick=min(self.stall_timeout, self.answer_timeout) / 10)
-        is_usable()  # what is to be said about aiohttp is said before anything is bought
+        check_fast_path()
 
     def __repr__(self) -> str:
         return (

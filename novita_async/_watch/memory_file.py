@@ -1,6 +1,6 @@
-"""What was learned of durations, from one process to the next: one small JSON file.
+"""Durations learned, from one process to the next: one small JSON file.
 
-It saves polls and is nothing more: a file that is missing, damaged or not to be written is passed over.
+The file saves polls and is nothing more: missing, damaged or not to be written, it is passed over.
 """
 
 import json
@@ -9,19 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from novita_async._api import codec
-from novita_async._policy.polling.schedule import PollMemory
+from novita_async._policy.polling.memory import PollMemory
 
 
-def recall(path: Path) -> PollMemory:
-    """Read what was kept; empty where there is nothing to be read. Blocks."""
+def load_memory(path: Path) -> PollMemory:
+    """Read what was saved; empty where there is nothing to be read. Blocks."""
     try:
         return PollMemory.from_dict(codec.parse(path.read_bytes()))
     except (OSError, codec.Unreadable):
         return PollMemory()
 
 
-def keep(path: Path, memory: PollMemory) -> None:
-    """Keep what was learned, where that is possible. Blocks."""
+def save_memory(path: Path, memory: PollMemory) -> None:
+    """Save what was learned, where that is possible. Blocks."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

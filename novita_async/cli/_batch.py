@@ -22,7 +22,7 @@ from novita_async._purchase.machine import helps_to_buy_again
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
 from novita_async.cli._exits import Exit, of_outcome
-from novita_async.cli._follow import Report, follow
+from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._generate import EXTRA, REQUEST, SENDING, Parts, Settings
 from novita_async.cli._inputs import Faults, Typed, folder_faults
 from novita_async.cli._manifest import Made, Recipe, shared_of, shown
@@ -35,7 +35,7 @@ from novita_async.cli._status import report_of
 from novita_async.errors import (
     BudgetExhausted,
     FailedEarlier,
-    Fault,
+    Flaw,
     InvalidRequest,
     NovitaError,
     ResultError,
@@ -293,7 +293,7 @@ class _Session:
             self.output.record(event="report", file=str(path))
 
 
-async def _count(recipe: Recipe, told: dict[Fault, None]) -> tuple[int, dict[str, int]]:
+async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str, int]]:
     """Check every line, and count requests, and images by endpoint."""
     requests, images = 0, Counter[str]()
     async with aclosing(_in_pieces(recipe.check())) as lines:
@@ -309,7 +309,7 @@ def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
     """What the batch is made of, which must not be what it makes."""
     recipe = setup.recipe(folder, faults)
     if any(path.is_dir() and path.resolve() == folder.resolve() for path in recipe.inputs):
-        faults.append(Fault("--out", f"{folder} is input as well: what is made would be input the next time"))
+        faults.append(Flaw("--out", f"{folder} is input as well: what is made would be input the next time"))
     return recipe
 
 
@@ -368,7 +368,7 @@ def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summ
 
 
 @define(eq=False)
-class _BatchReport(Report):
+class _BatchReport(FollowReport):
     """Tells what happens to a batch."""
 
     course: Course = field(kw_only=True)

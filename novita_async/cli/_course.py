@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Te
 from rich.progress import Task as RichTask
 from rich.text import Text
 
-from novita_async.cli._forecast import Lane, Pace, time_left
-from novita_async.cli._progress import Bar, Lines, Tally, Totals
+from novita_async.cli._forecast import ForecastLane, Pace, time_left
+from novita_async.cli._progress import Bar, Lines, ProgressTally, Totals
 from novita_async.cli._report_timeline import elapsed
 from novita_async.events import Announced, Bought, Event, Finished, Paced, Polled, Retrying, Transition
 from novita_async.models.endpoints import Endpoints
@@ -101,12 +101,12 @@ class _Lane:
             self.answers += 1
         self.answered.append((now, images))
 
-    def facts(self, quota: int | None, now: float) -> Lane:
+    def facts(self, quota: int | None, now: float) -> ForecastLane:
         while len(self.answered) > max(quota or 0, 1):
             self.answered.popleft()
         latency = self.waited / self.answers if self.answers else 0.0
         soon = [(max(now, at + latency), images) for at, images in self.announced]
-        return Lane(
+        return ForecastLane(
             left=max(self.left - sum(images for _, images in soon), 0),
             quota=quota,
             answered=(*self.answered, *soon),
@@ -116,7 +116,7 @@ class _Lane:
 
 
 @define(eq=False)
-class Course(Tally):
+class Course(ProgressTally):
     """Counts what happens in a batch, and foresees its end. An observer, and a reader of outcomes."""
 
     images: Mapping[str, int] = field(kw_only=True)

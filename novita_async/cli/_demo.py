@@ -15,9 +15,9 @@ from novita_async._client import NovitaClient
 from novita_async._files.index import NAME as INDEX
 from novita_async._stream.handle import Outcomes
 from novita_async.cli._exits import Exit
-from novita_async.cli._follow import Report, follow
+from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._output import Output
-from novita_async.cli._progress import Tally, Totals, display_of
+from novita_async.cli._progress import ProgressTally, Totals, display_of
 from novita_async.cli._report import write_report
 from novita_async.cli._status import rows_in
 from novita_async.cli._workspace import Workspace
@@ -46,7 +46,7 @@ _MODEL: Final = "sd_xl_base_1.0.safetensors"
 
 
 @define(eq=False)
-class _Show(Report):
+class _Show(FollowReport):
     """A report that leaves the summary to the demo."""
 
     def left_behind(self, outcomes: Outcomes) -> None:
@@ -77,7 +77,9 @@ async def demo(
     _require_pillow()
     workspace = Workspace(Path(out))
     requests = await anyio.to_thread.run_sync(_prepared, workspace)
-    show = _Show(Output(json, tells_paths=False), display_of(len(requests)), Tally(len(requests)), out)
+    show = _Show(
+        Output(json, tells_paths=False), display_of(len(requests)), ProgressTally(len(requests)), out
+    )
     code = await _serve_and_send(requests, show, workspace)
     totals = show.tally.statistics()
     url = await anyio.to_thread.run_sync(_write_page, workspace)

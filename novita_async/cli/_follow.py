@@ -11,7 +11,7 @@ from novita_async._client import DRAIN
 from novita_async._stream.handle import Outcomes
 from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
-from novita_async.cli._progress import Display, Tally, waited_for
+from novita_async.cli._progress import Display, ProgressTally, waited_for
 from novita_async.errors import NovitaError
 from novita_async.events import Bought, Event, Transition
 from novita_async.models.requests import Request
@@ -26,12 +26,12 @@ def name_of(request: Request | None) -> str | None:
 
 
 @define(eq=False)
-class Report:
+class FollowReport:
     """Tells what happens, and knows at the end how it went."""
 
     output: Output
     display: Display
-    tally: Tally
+    tally: ProgressTally
     folder: str | None = None
     """Where files go; part of the advice how to fetch the rest."""
     _codes: set[Exit] = field(factory=set, init=False)
@@ -103,7 +103,7 @@ class Report:
         return gravest(self._codes)
 
 
-async def follow(stream: AbstractAsyncContextManager[Outcomes], report: Report) -> Exit:
+async def follow(stream: AbstractAsyncContextManager[Outcomes], report: FollowReport) -> Exit:
     """Tell every outcome; however it ends, say what is paid and not here."""
     _cancel_when_terminated(report)
     async with AsyncExitStack() as stack:
@@ -118,7 +118,7 @@ async def follow(stream: AbstractAsyncContextManager[Outcomes], report: Report) 
     return report.exit_code()
 
 
-async def _take_all(outcomes: Outcomes, report: Report) -> None:
+async def _take_all(outcomes: Outcomes, report: FollowReport) -> None:
     try:
         async for outcome in outcomes:
             report.took(outcome)
@@ -127,7 +127,7 @@ async def _take_all(outcomes: Outcomes, report: Report) -> None:
         raise
 
 
-def _cancel_when_terminated(report: Report) -> None:
+def _cancel_when_terminated(report: FollowReport) -> None:
     """Let SIGTERM do what Ctrl-C does: what is paid for must be told before the process ends."""
     task = asyncio.current_task()
 

@@ -20,7 +20,7 @@ from novita_async._policy.pacing import WINDOW
 
 
 @frozen(kw_only=True)
-class Lane:
+class ForecastLane:
     """One endpoint's images."""
 
     left: int
@@ -90,7 +90,7 @@ class Pace:
     """Requests that may be under way at once."""
 
 
-def time_left(lanes: Sequence[Lane], pace: Pace, now: float) -> float | None:
+def time_left(lanes: Sequence[ForecastLane], pace: Pace, now: float) -> float | None:
     """Seconds until all is done. None: nothing is known yet."""
     if not pace.requests_left:
         return 0.0

@@ -8,11 +8,11 @@ from cyclopts import Group, Parameter
 from novita_async._client import NovitaClient
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
-from novita_async.cli._follow import Report, follow
+from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Typed, requests_of
 from novita_async.cli._options import given, options_class, options_of
 from novita_async.cli._output import Output
-from novita_async.cli._progress import Tally, display_of
+from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.models.requests import Extra, Img2Img
 from novita_async.models.results import Succeeded
 
@@ -87,7 +87,7 @@ async def generate(
     )
     requests = await anyio.to_thread.run_sync(requests_of, typed, (*REQUEST, *EXTRA))
     display = display_of(sum(request.image_num for request in requests))
-    report = Report(Output(json), display, Tally(len(requests)), out)
+    report = FollowReport(Output(json), display, ProgressTally(len(requests)), out)
     async with NovitaClient.from_env(images_per_minute=images_per_minute, observers=[report]) as client:
         return await follow(
             client.stream(requests, in_flight=in_flight, save_to=out, save_as=file_name), report

@@ -18,7 +18,7 @@ from attrs import frozen
 from novita_async._api.codec import as_list, request_from_wire
 from novita_async.cli._options import Option
 from novita_async.cli._options import Path as OptionPath
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
 
@@ -32,7 +32,7 @@ _LISTS: Final = {
     "request.ip_adapters": "--ip-adapter",
 }
 Document = dict[str, Any]
-Faults = list[Fault]
+Faults = list[Flaw]
 
 
 @frozen(kw_only=True)
@@ -80,13 +80,13 @@ def requests_of(typed: Typed, options: Sequence[Option]) -> list[Request]:
 
 def _told_once(by_picture: Mapping[str, Faults], names: Mapping[str, str]) -> Faults:
     """What is wrong with every request has to do with no picture; the rest is told with its picture."""
-    common = set[Fault].intersection(*map(set[Fault], by_picture.values()))
+    common = set[Flaw].intersection(*map(set[Flaw], by_picture.values()))
     told: Faults = []
     for place, faults in by_picture.items():
         for fault in faults:
             general = fault in common or fault.path.startswith(place)
             path = _renamed(fault.path, names)
-            told.append(Fault(path if general else f"{place}: {path}", fault.message))
+            told.append(Flaw(path if general else f"{place}: {path}", fault.message))
     return told
 
 
@@ -126,11 +126,11 @@ def _file(place: str, faults: Faults) -> Document | None:
         document = json.loads(Path(place).read_bytes())
     except (OSError, ValueError) as error:
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else f"is not JSON: {error}"
-        faults.append(Fault(f"--request {place}", reason or str(error)))
+        faults.append(Flaw(f"--request {place}", reason or str(error)))
         return None
     if isinstance(document, dict):
         return cast("Document", document)
-    faults.append(Fault(f"--request {place}", "is not a JSON object"))
+    faults.append(Flaw(f"--request {place}", "is not a JSON object"))
     return None
 
 
@@ -192,7 +192,7 @@ def folder_faults(place: str) -> Faults:
         with TemporaryFile(dir=place):
             return []
     except OSError as error:
-        return [Fault(f"--out {place}", (error.strerror or str(error)).lower())]
+        return [Flaw(f"--out {place}", (error.strerror or str(error)).lower())]
 
 
 # --- Pictures and parts -------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def picture_of(place: str, where: str, faults: Faults) -> ImageSource:
     try:
         return ImageSource.from_path(place)
     except InvalidRequest as refusal:
-        faults.extend(Fault(f"{where}{fault.path}", fault.message) for fault in refusal.faults)
+        faults.extend(Flaw(f"{where}{fault.path}", fault.message) for fault in refusal.faults)
         return STAND_IN
 
 

@@ -43,7 +43,7 @@ from novita_async.cli._inputs import (
     put,
     split_strength,
 )
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.images import ImageSource
@@ -66,7 +66,7 @@ Axes = Mapping[str, Sequence[Any]]
 
 
 @frozen(kw_only=True)
-class Line:
+class ManifestLine:
     """One line of a manifest, or one picture."""
 
     place: str
@@ -81,7 +81,7 @@ class Line:
     """Whether it is a picture, about which only the options say anything."""
 
 
-def lines_of(inputs: Sequence[Path]) -> Iterator[Line]:
+def lines_of(inputs: Sequence[Path]) -> Iterator[ManifestLine]:
     """Read all inputs, line by line and picture by picture. Blocks."""
     here = Path.cwd()
     for path in inputs:
@@ -93,31 +93,31 @@ def shown(path: Path, here: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _lines_of(path: Path, name: str) -> Iterator[Line]:
+def _lines_of(path: Path, name: str) -> Iterator[ManifestLine]:
     try:
         if path.is_dir():
             yield from _pictures_in(path, name)
         elif path.suffix.lower() in _SUFFIXES:
             yield _picture(path, name)
         elif path.exists() and not path.is_file():
-            yield Line(place=name, trouble="not a regular file; a batch is read twice")
+            yield ManifestLine(place=name, trouble="not a regular file; a batch is read twice")
         else:
             yield from _manifest(path, name)
     except OSError as error:
-        yield Line(place=name, trouble=(error.strerror or str(error)).lower())
+        yield ManifestLine(place=name, trouble=(error.strerror or str(error)).lower())
 
 
-def _picture(path: Path, name: str) -> Line:
-    return Line(place=name, document={"image": str(path)}, is_picture=True)
+def _picture(path: Path, name: str) -> ManifestLine:
+    return ManifestLine(place=name, document={"image": str(path)}, is_picture=True)
 
 
-def _pictures_in(folder: Path, name: str) -> Iterator[Line]:
+def _pictures_in(folder: Path, name: str) -> Iterator[ManifestLine]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if _is_picture(entry))
     for each in names:
         yield _picture(folder / each, os.path.join(name, each))  # noqa: PTH118 - as it was typed
     if not names:
-        yield Line(place=name, trouble="holds no png, jpeg or webp pictures")
+        yield ManifestLine(place=name, trouble="holds no png, jpeg or webp pictures")
 
 
 def _is_picture(entry: "os.DirEntry[str]") -> bool:
@@ -125,12 +125,12 @@ def _is_picture(entry: "os.DirEntry[str]") -> bool:
     return suffix.lower() in _SUFFIXES and not entry.name.startswith(".") and entry.is_file()
 
 
-def _manifest(path: Path, name: str) -> Iterator[Line]:
+def _manifest(path: Path, name: str) -> Iterator[ManifestLine]:
     empty = True
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if b"\0" in text:
-                yield Line(
+                yield ManifestLine(
                     place=f"{name} line {number}", trouble="is not text; a manifest has a JSON object a line"
                 )
                 return
@@ -139,17 +139,17 @@ def _manifest(path: Path, name: str) -> Iterator[Line]:
                 empty = False
                 yield _line(f"{name} line {number}", path.parent, bare)
     if empty:
-        yield Line(place=name, trouble="holds no requests")
+        yield ManifestLine(place=name, trouble="holds no requests")
 
 
-def _line(place: str, folder: Path, text: bytes) -> Line:
+def _line(place: str, folder: Path, text: bytes) -> ManifestLine:
     try:
         document = parse(text)
     except Unreadable as error:
-        return Line(place=place, trouble=f"is not JSON: {error}")
+        return ManifestLine(place=place, trouble=f"is not JSON: {error}")
     if not isinstance(document, dict):
-        return Line(place=place, trouble=f"{rules.shown(document)} is not a JSON object")
-    return Line(place=place, folder=folder, document=cast("Document", document))
+        return ManifestLine(place=place, trouble=f"{rules.shown(document)} is not a JSON object")
+    return ManifestLine(place=place, folder=folder, document=cast("Document", document))
 
 
 # --- What the command line says of all lines ----------------------------------------------------------------
@@ -190,7 +190,7 @@ def axes_of(texts: Sequence[str], faults: Faults) -> dict[str, Sequence[Any]]:
             axes[field_name] = found = _values(values.strip(), field_name)
             message = _wrong_value(field_name, found)
         if message is not None:
-            faults.append(Fault(f"--sweep {text}", message))
+            faults.append(Flaw(f"--sweep {text}", message))
     return axes
 
 
@@ -251,7 +251,7 @@ class Checked:
     """How many pictures they ask for."""
     endpoint: str = ""
     """Where they are sent."""
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Flaw, ...] = ()
     """What is wrong with it."""
 
 
@@ -263,7 +263,7 @@ class Made:
     """What to call it."""
     request: Request | None = None
     """None: there is something wrong with it."""
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Flaw, ...] = ()
     """What that is."""
 
 
@@ -287,7 +287,7 @@ class Recipe:
         for line in lines_of(self.inputs):
             yield from self._made(line, self.axes)
 
-    def _checked(self, line: Line) -> Checked:
+    def _checked(self, line: ManifestLine) -> Checked:
         few = {name: values if name in _ENTWINED else values[:1] for name, values in self.axes.items()}
         made = list(self._made(line, few))
         faults = tuple(fault for each in made for fault in each.faults)
@@ -299,20 +299,20 @@ class Recipe:
         images = requests // len(numbers) * sum(numbers)
         return Checked(requests=requests, images=images, endpoint=Endpoints().path_of(request))
 
-    def _made(self, line: Line, axes: Axes) -> Iterator[Made]:
+    def _made(self, line: ManifestLine, axes: Axes) -> Iterator[Made]:
         if line.trouble is not None:
-            yield _faulty(line, Fault(line.place, line.trouble))
+            yield _faulty(line, Flaw(line.place, line.trouble))
             return
         endpoint = line.document.get("endpoint") or "img2img"
         if not isinstance(endpoint, str):
-            yield _faulty(line, Fault(f"{line.place}: endpoint", f"{rules.shown(endpoint)} is not text"))
+            yield _faulty(line, Flaw(f"{line.place}: endpoint", f"{rules.shown(endpoint)} is not text"))
         elif endpoint.startswith("/"):
             yield _other(line, endpoint, axes)
         else:
             yield from _TypedLine.of(line, endpoint, self).made(axes)
 
 
-def _faulty(line: Line, *faults: Fault) -> Made:
+def _faulty(line: ManifestLine, *faults: Flaw) -> Made:
     return Made(place=line.place, faults=faults)
 
 
@@ -320,7 +320,7 @@ def _faulty(line: Line, *faults: Fault) -> Made:
 class _TypedLine:
     """A line that becomes requests of a kind that is known."""
 
-    line: Line
+    line: ManifestLine
     endpoint: str
     is_flat: bool
     """Whether the fields of the request stand right in the line."""
@@ -328,11 +328,11 @@ class _TypedLine:
     """The line in the form `{"extra": …, "request": …}`, filled, with its pictures."""
     names: Mapping[str, str]
     """Options that parts of the document came from."""
-    faults: tuple[Fault, ...]
+    faults: tuple[Flaw, ...]
     """What is wrong with its pictures."""
 
     @classmethod
-    def of(cls, line: Line, endpoint: str, recipe: Recipe) -> "_TypedLine":
+    def of(cls, line: ManifestLine, endpoint: str, recipe: Recipe) -> "_TypedLine":
         own = {name: value for name, value in line.document.items() if name != "endpoint"}
         is_flat = "request" not in own
         wire = _wired(own) if is_flat else own
@@ -366,21 +366,19 @@ class _TypedLine:
                 return Made(place=place, request=request)
         return Made(place=place, faults=tuple(map(self._told, found)))
 
-    def _told(self, fault: Fault) -> Fault:
+    def _told(self, fault: Flaw) -> Flaw:
         """Name the option that a fault came from; else the line."""
         wrapped = kinds().get(self.endpoint, Request).wrapped
         path = fault.path if wrapped else f"{_WIRE}{fault.path}"
         parts = (part for part in self.names if path == part or path.startswith((f"{part}[", f"{part}.")))
         option = self.names.get(next(parts, ""))
         if option is not None:
-            return Fault(option, fault.message)
+            return Flaw(option, fault.message)
         if path == f"{_WIRE}image" and self.line.is_picture:
-            return Fault(self.line.place, fault.message.partition(": ")[2])
+            return Flaw(self.line.place, fault.message.partition(": ")[2])
         if path == f"{_WIRE}image_base64" and fault.message == "is missing":
             path = f"{_WIRE}image"
-        return Fault(
-            f"{self.line.place}: {path.removeprefix(_WIRE) if self.is_flat else path}", fault.message
-        )
+        return Flaw(f"{self.line.place}: {path.removeprefix(_WIRE) if self.is_flat else path}", fault.message)
 
 
 def _arranged(whole: Document, cls: type[Request]) -> Document:
@@ -501,7 +499,7 @@ def _with_picture(part: Document, path: str, folder: Path, faults: Faults) -> Do
     if place is None:
         return _decoded(rest)
     if "image_base64" in rest:
-        faults.append(Fault(f"{path}image", "is given as well as image_base64"))
+        faults.append(Flaw(f"{path}image", "is given as well as image_base64"))
     return {**rest, "image_base64": _located(place, f"{path}image", folder, faults)}
 
 
@@ -516,23 +514,23 @@ def _decoded(part: Document) -> Document:
 
 def _located(place: Any, path: str, folder: Path, faults: Faults) -> ImageSource:
     if not isinstance(place, str):
-        faults.append(Fault(path, f"{rules.shown(place)} is not a path"))
+        faults.append(Flaw(path, f"{rules.shown(place)} is not a path"))
         return STAND_IN
     found: Faults = []
     foreign = place.startswith(("http:", "https:", "data:")) or len(place) > _LONGEST_PATH
     picture = picture_of(place if foreign else str(folder / place), "", found)
-    faults += (Fault(path, f"{fault.path}: {fault.message}") for fault in found)
+    faults += (Flaw(path, f"{fault.path}: {fault.message}") for fault in found)
     return picture
 
 
 # --- Other endpoints ----------------------------------------------------------------------------------------
 
 
-def _other(line: Line, endpoint: str, axes: Axes) -> Made:
+def _other(line: ManifestLine, endpoint: str, axes: Axes) -> Made:
     """A request to an endpoint of which nothing is known but its path."""
     if axes:
         message = "only img2img and txt2img requests can be swept"
-        return _faulty(line, Fault(f"{line.place}: --sweep", message))
+        return _faulty(line, Flaw(f"{line.place}: --sweep", message))
     faults: Faults = []
     body = {name: value for name, value in line.document.items() if name != "endpoint"}
     try:
@@ -543,7 +541,7 @@ def _other(line: Line, endpoint: str, axes: Axes) -> Made:
     else:
         if not faults:
             return Made(place=line.place, request=request)
-    return _faulty(line, *(Fault(f"{line.place}: {fault.path}", fault.message) for fault in faults))
+    return _faulty(line, *(Flaw(f"{line.place}: {fault.path}", fault.message) for fault in faults))
 
 
 def _with_files(value: Any, path: str, folder: Path, faults: Faults) -> Any:

@@ -84,7 +84,7 @@ class Totals:
 
 
 @define(eq=False)
-class Tally:
+class ProgressTally:
     """Counts what happens."""
 
     requests: int

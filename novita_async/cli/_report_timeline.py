@@ -61,7 +61,7 @@ def _in_order(moments: Iterable[Moment]) -> list[Moment]:
 
 
 @frozen
-class _Counts:
+class _Columns:
     """Images by time, added up, so that any span can be counted at once."""
 
     moments: Sequence[Moment] = field(converter=_in_order)
@@ -138,7 +138,7 @@ def _x(stretches: Sequence[_Stretch], at: float) -> float:
     return next(stretch.x(at) for stretch in stretches if stretch.holds(at))
 
 
-def _columns(counts: _Counts, stretch: _Stretch) -> dict[int, int]:
+def _columns(counts: _Columns, stretch: _Stretch) -> dict[int, int]:
     """By column, the most images that any minute ending in it holds."""
     first = math.floor(stretch.left)
     last = max(first, math.ceil(stretch.right - _ROUNDING) - 1)
@@ -251,13 +251,17 @@ def timeline(happened: Happenings, quota: int | None) -> str:
     moments = happened.moments()
     if not moments:
         return ""
-    sent, finished = _Counts(happened.sent), _Counts(happened.finished)
+    sent, finished = _Columns(happened.sent), _Columns(happened.finished)
     stretches = _stretches(moments)
     return _chart(happened, sent, finished, stretches, quota) + _table(happened, stretches)
 
 
 def _chart(
-    happened: Happenings, sent: _Counts, finished: _Counts, stretches: Sequence[_Stretch], quota: int | None
+    happened: Happenings,
+    sent: _Columns,
+    finished: _Columns,
+    stretches: Sequence[_Stretch],
+    quota: int | None,
 ) -> str:
     sending = [_columns(sent, stretch) for stretch in stretches]
     ending = [_columns(finished, stretch) for stretch in stretches]
@@ -299,7 +303,7 @@ def _table(happened: Happenings, stretches: Sequence[_Stretch]) -> str:
     origin = stretches[0].begin
     step = _step(_active(stretches) / _ROWS)
     kinds = [
-        _Counts(each) for each in (happened.sent, happened.finished, happened.failed, happened.uncertain)
+        _Columns(each) for each in (happened.sent, happened.finished, happened.failed, happened.uncertain)
     ]
     rows = "".join(_table_row(kinds, origin, number * step, step) for number in _slots(stretches, step))
     heads = "".join(
@@ -324,7 +328,7 @@ def _slots(stretches: Sequence[_Stretch], step: int) -> list[int]:
     )
 
 
-def _table_row(kinds: Sequence[_Counts], origin: float, begin: float, step: int) -> str:
+def _table_row(kinds: Sequence[_Columns], origin: float, begin: float, step: int) -> str:
     counts = (kind.between(origin + begin, origin + begin + step) for kind in kinds)
     cells = "".join(f"<td>{count}</td>" for count in counts)
     return f'<tr><th scope="row">{elapsed(begin)}</th>{cells}</tr>'

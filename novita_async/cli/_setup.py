@@ -19,7 +19,7 @@ from novita_async._files.names import NameTemplate
 from novita_async._policy.spending import Budget
 from novita_async.cli._inputs import Document, Faults
 from novita_async.cli._manifest import Recipe, axes_of
-from novita_async.errors import ConfigurationError, Fault
+from novita_async.errors import ConfigurationError, Flaw
 
 NOTE: Final = "batch.json"
 JOURNAL: Final = "batch.db"
@@ -101,7 +101,7 @@ class Setup:
         """The budget. None: there is none."""
         price, limit = _money("--price", self.price, faults), _money("--budget", self.budget, faults)
         if self.budget is not None and self.price is None:
-            faults.append(Fault("--budget", "needs --price: the API tells no prices"))
+            faults.append(Flaw("--budget", "needs --price: the API tells no prices"))
         return None if price is None or limit is None else Budget(limit=limit, price=price)
 
     def check_name(self, faults: Faults) -> None:
@@ -109,7 +109,7 @@ class Setup:
         try:
             NameTemplate(self.name or "{n}.{ext}")
         except ConfigurationError as error:
-            faults.append(Fault("--name", str(error)))
+            faults.append(Flaw("--name", str(error)))
 
     def price_each(self) -> Decimal | None:
         """Dollars an image."""
@@ -174,7 +174,7 @@ def _money(option: str, text: str | None, faults: Faults) -> Decimal | None:
         amount = Decimal("NaN")
     if amount.is_finite() and amount >= 0:
         return amount
-    faults.append(Fault(option, f"{text!r} is not an amount of money"))
+    faults.append(Flaw(option, f"{text!r} is not an amount of money"))
     return None
 
 

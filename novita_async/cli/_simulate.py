@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 from novita_async.cli._exits import Exit
 from novita_async.cli._options import given, options_class, options_of
 from novita_async.cli._output import Output, StandardError
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.testing.config import DEFAULT_API_KEY, SimulatorConfig
 from novita_async.testing.server import SimulatorServer
 
@@ -60,13 +60,13 @@ async def simulate(
 
 def _config(service: Any) -> SimulatorConfig:
     """The configuration that was typed. Raises `InvalidRequest`, which names every fault."""
-    config, faults = SimulatorConfig(), list[Fault]()
+    config, faults = SimulatorConfig(), list[Flaw]()
     names = {option.place: option for option in _OPTIONS}
     for place, value in given(_OPTIONS, service).items():
         try:
             config = attrs.evolve(config, **{place[0]: value})
         except (ValueError, TypeError) as error:
-            faults.append(Fault(f"--{names[place].dotted}", str(error.args[0])))
+            faults.append(Flaw(f"--{names[place].dotted}", str(error.args[0])))
     if faults:
         raise InvalidRequest(faults=tuple(faults))
     return config

@@ -7,10 +7,10 @@ from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
 from novita_async.cli._exits import Exit
-from novita_async.cli._follow import Report, follow
+from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import folder_faults
 from novita_async.cli._output import Output
-from novita_async.cli._progress import Tally, display_of
+from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.errors import InvalidRequest
 
 
@@ -37,6 +37,6 @@ async def watch(
     if faults:
         raise InvalidRequest(faults=tuple(faults))
     ids = list(dict.fromkeys(task_ids))
-    report = Report(Output(json), display_of(len(ids)), Tally(len(ids)), out)
+    report = FollowReport(Output(json), display_of(len(ids)), ProgressTally(len(ids)), out)
     async with NovitaClient.from_env(observers=[report]) as client:
         return await follow(client.watch(ids, timeout=timeout, save_to=out), report)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 from attrs import Attribute, frozen
 
-from novita_async.errors import Fault, InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 
 Explain = Callable[[Any, Any], str | None]
 """Takes the instance (or what is known of it) and the value; returns what is wrong."""
@@ -36,11 +36,11 @@ class Rule:
             raise InvalidRequest(faults=faults_of(instance))
 
 
-def faults_of(instance: Any) -> tuple[Fault, ...]:
+def faults_of(instance: Any) -> tuple[Flaw, ...]:
     """Ask every rule of an instance."""
     name = type(instance).__name__
     return tuple(
-        Fault(f"{name}.{attribute.name}", message)
+        Flaw(f"{name}.{attribute.name}", message)
         for attribute in fields_of(instance)
         if (message := explain(attribute, instance, getattr(instance, attribute.name))) is not None
     )
@@ -141,13 +141,10 @@ def text(low: int = 1, high: int | None = None) -> Rule:
             return "must not be empty"
         if high is not None and not low <= len(value) <= high:
             return f"{len(value)} characters are not in [{low}, {high}]"
-        return None if _encodable(value) else f"{shown(value)} cannot be written as UTF-8"
+        encodable = value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+        return None if encodable else f"{shown(value)} cannot be written as UTF-8"
 
     return Rule(explain)
-
-
-def _encodable(value: str) -> bool:
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def flag() -> Rule:

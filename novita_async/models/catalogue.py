@@ -2,7 +2,7 @@
 
 from attrs import field, frozen
 
-from novita_async.models.results import without_query
+from novita_async.errors import without_query
 
 
 @frozen(kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, Protocol, cast
 import pybase64
 from attrs import field, frozen
 
-from novita_async.errors import ConfigurationError, Fault, InvalidRequest, NovitaWarning
+from novita_async.errors import ConfigurationError, Flaw, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
 from novita_async.models._headers import PICTURES, TAKEN, UPRIGHT, Header, read_header
 
@@ -61,7 +61,7 @@ def objection(picture: "ImageSource") -> str | None:
 
 
 def _refusal(where: str, message: str) -> InvalidRequest:
-    return InvalidRequest(faults=(Fault(where or _IN_MEMORY, message),))
+    return InvalidRequest(faults=(Flaw(where or _IN_MEMORY, message),))
 
 
 def why_refused(refusal: InvalidRequest) -> str:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, Self, cast
 import attrs
 from attrs import field, frozen
 
-from novita_async.errors import Fault, InvalidRequest, NovitaWarning
+from novita_async.errors import Flaw, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
 from novita_async.models.choices import (
     ControlNetModel,
@@ -38,7 +38,7 @@ _LARGEST: Final = 2048
 
 
 @frozen
-class _Refused:
+class _Unmeasured:
     """Stands for a picture that could not be measured, until the rules of its request report it."""
 
     why: str
@@ -48,13 +48,13 @@ def _image(value: Picture) -> ImageSource:
     try:
         return ImageSource.of(value)
     except InvalidRequest as refusal:
-        return cast("ImageSource", _Refused(why_refused(refusal)))
+        return cast("ImageSource", _Unmeasured(why_refused(refusal)))
 
 
 def _explain_image(_: Any, value: Any) -> str | None:
     if isinstance(value, ImageSource):
         return objection(value)
-    return value.why if isinstance(value, _Refused) else f"{rules.shown(value)} is not a picture"
+    return value.why if isinstance(value, _Unmeasured) else f"{rules.shown(value)} is not a picture"
 
 
 _PICTURE: Final = rules.Rule(_explain_image)
@@ -366,7 +366,10 @@ class _Diffusion(Request):
     extra: Extra | None = field(default=None, validator=rules.optional(rules.part(Extra)))
     """Format of the results, NSFW detection, webhook, storage, dedicated capacity."""
     extra_fields: Mapping[str, Any] = field(
-        factory=dict[str, Any], converter=_copied, validator=rules.Rule(_explain_extra_fields), hash=False
+        factory=dict[str, Any],
+        converter=_copied,
+        validator=rules.Rule(_explain_extra_fields),
+        hash=False,
     )
     """Fields of `request` that this library does not know yet, sent as they are."""
 
@@ -400,7 +403,7 @@ class _Diffusion(Request):
         """
         names = attrs.fields_dict(type(self))
         faults = tuple(
-            Fault(f"{type(self).__name__}.{name}", message)
+            Flaw(f"{type(self).__name__}.{name}", message)
             for name, values in axes.items()
             if (message := _explain_axis(values) if name in names else "no such field")
         )

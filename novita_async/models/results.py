@@ -8,25 +8,21 @@ from urllib.parse import parse_qs, urlsplit
 
 from attrs import field, frozen
 
-from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout
+from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout, without_query
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import Request
 from novita_async.tasks import Task
 
-State = Literal["running", "succeeded", "failed"]
+TaskState = Literal["running", "succeeded", "failed"]
+"""What a status means."""
 
-_STATES: Final[Mapping[str, State]] = {
+_STATES: Final[Mapping[str, TaskState]] = {
     TaskStatus.QUEUED.value: "running",
     TaskStatus.PROCESSING.value: "running",
     TaskStatus.SUCCEED.value: "succeeded",
     TaskStatus.FAILED.value: "failed",
 }
 _FAILED_ENDINGS: Final = ("CANCELED", "CANCELLED", "TIMEOUT", "EXPIRED")
-
-
-def without_query(url: str) -> str:
-    """A URL that can be shown: the query of a presigned URL is a secret while it lives."""
-    return url.partition("?")[0]
 
 
 @frozen(kw_only=True, slots=False)
@@ -88,7 +84,7 @@ class Timings:
 
 
 @frozen(kw_only=True, slots=False)
-class ImageResult:
+class TaskResult:
     """Everything that a finished task carries."""
 
     task: Task
@@ -126,7 +122,7 @@ class ImageResult:
         return self.images
 
 
-def state_of(status: str) -> State:
+def state_of(status: str) -> TaskState:
     """What a status means. Only two are documented as final; an unknown one is still running."""
     return _STATES.get(status) or ("failed" if status.endswith(_FAILED_ENDINGS) else "running")
 
@@ -145,11 +141,11 @@ class Snapshot:
     """Seconds to go, as the service guesses; 0 is normal."""
     explanation: str = ""
     """The service's free text on a failed task."""
-    result: ImageResult | None = None
+    result: TaskResult | None = None
     """The result, once the task has succeeded."""
 
     @property
-    def state(self) -> State:
+    def state(self) -> TaskState:
         """What the status means."""
         return state_of(self.status)
 
@@ -206,7 +202,7 @@ def update_of(snapshot: Snapshot) -> Update:
 class Succeeded:
     """Paid, done, and here."""
 
-    result: ImageResult
+    result: TaskResult
     """What was made."""
     request: Request | None = None
     """What was asked for. None where only a task id was watched."""
@@ -224,7 +220,7 @@ class Succeeded:
         """The task's id."""
         return self.result.task.task_id
 
-    def unwrap(self) -> ImageResult:
+    def unwrap(self) -> TaskResult:
         """The result."""
         return self.result
 

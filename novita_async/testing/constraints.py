@@ -61,7 +61,7 @@ IMAGE_TYPES: Final = frozenset({"png", "webp", "jpeg"})
 ENDINGS: Final = frozenset({"TASK_STATUS_SUCCEED", "TASK_STATUS_FAILED"})
 
 
-class Kind(Enum):
+class JSONKind(Enum):
     """What a field may hold in JSON."""
 
     TEXT = "a string"
@@ -72,27 +72,27 @@ class Kind(Enum):
     ARRAY = "an array"
 
 
-_HOLDS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
-    Kind.TEXT: lambda value: isinstance(value, str),
-    Kind.INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool),
-    Kind.NUMBER: lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    Kind.FLAG: lambda value: isinstance(value, bool),
-    Kind.OBJECT: lambda value: isinstance(value, dict),
-    Kind.ARRAY: lambda value: isinstance(value, list),
+_HOLDS: Final[Mapping[JSONKind, Callable[[Any], bool]]] = {
+    JSONKind.TEXT: lambda value: isinstance(value, str),
+    JSONKind.INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    JSONKind.NUMBER: lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    JSONKind.FLAG: lambda value: isinstance(value, bool),
+    JSONKind.OBJECT: lambda value: isinstance(value, dict),
+    JSONKind.ARRAY: lambda value: isinstance(value, list),
 }
-_MEASURED: Final[Mapping[Kind, str]] = {
-    Kind.TEXT: "value length must be between {} and {} runes, inclusive",
-    Kind.INTEGER: "value must be inside range [{}, {}]",
-    Kind.NUMBER: "value must be inside range [{}, {}]",
-    Kind.ARRAY: "value must contain between {} and {} items, inclusive",
+_MEASURED: Final[Mapping[JSONKind, str]] = {
+    JSONKind.TEXT: "value length must be between {} and {} runes, inclusive",
+    JSONKind.INTEGER: "value must be inside range [{}, {}]",
+    JSONKind.NUMBER: "value must be inside range [{}, {}]",
+    JSONKind.ARRAY: "value must contain between {} and {} items, inclusive",
 }
 
 
 @frozen(kw_only=True)
-class Rule:
+class Constraint:
     """What one field must be."""
 
-    kind: Kind
+    kind: JSONKind
     """Its JSON type."""
     required: bool = False
     """Whether it must be there when its parent is."""
@@ -110,33 +110,33 @@ class Rule:
     """Whether it is an absolute HTTP address."""
 
 
-def _text(low: int | None = None, high: int | None = None, **more: Any) -> Rule:
-    return Rule(kind=Kind.TEXT, low=low, high=high, **more)
+def _text(low: int | None = None, high: int | None = None, **more: Any) -> Constraint:
+    return Constraint(kind=JSONKind.TEXT, low=low, high=high, **more)
 
 
-def _integer(low: int | None = None, high: int | None = None, **more: Any) -> Rule:
-    return Rule(kind=Kind.INTEGER, low=low, high=high, **more)
+def _integer(low: int | None = None, high: int | None = None, **more: Any) -> Constraint:
+    return Constraint(kind=JSONKind.INTEGER, low=low, high=high, **more)
 
 
-def _number(low: float, high: float, **more: Any) -> Rule:
-    return Rule(kind=Kind.NUMBER, low=low, high=high, **more)
+def _number(low: float, high: float, **more: Any) -> Constraint:
+    return Constraint(kind=JSONKind.NUMBER, low=low, high=high, **more)
 
 
-def _object(**more: Any) -> Rule:
-    return Rule(kind=Kind.OBJECT, **more)
+def _object(**more: Any) -> Constraint:
+    return Constraint(kind=JSONKind.OBJECT, **more)
 
 
-def _array(low: int | None = None, high: int | None = None, **more: Any) -> Rule:
-    return Rule(kind=Kind.ARRAY, low=low, high=high, **more)
+def _array(low: int | None = None, high: int | None = None, **more: Any) -> Constraint:
+    return Constraint(kind=JSONKind.ARRAY, low=low, high=high, **more)
 
 
-def _flag(**more: Any) -> Rule:
-    return Rule(kind=Kind.FLAG, **more)
+def _flag(**more: Any) -> Constraint:
+    return Constraint(kind=JSONKind.FLAG, **more)
 
 
 _PICTURE: Final = _text(1, required=True, picture=True)
 
-_EXTRA: Final[Mapping[str, Rule]] = {
+_EXTRA: Final[Mapping[str, Constraint]] = {
     "extra": _object(),
     "extra.response_image_type": _text(choices=IMAGE_TYPES),
     "extra.webhook": _object(),
@@ -156,7 +156,7 @@ _EXTRA: Final[Mapping[str, Rule]] = {
     "extra.nsfw_detection_level": _integer(choices=frozenset({0, 1, 2})),
 }
 
-_COMMON: Final[Mapping[str, Rule]] = {
+_COMMON: Final[Mapping[str, Constraint]] = {
     "request": _object(required=True),
     "request.model_name": _text(1, required=True),
     "request.prompt": _text(1, 1024, required=True),
@@ -178,7 +178,7 @@ _COMMON: Final[Mapping[str, Rule]] = {
     "request.embeddings[].model_name": _text(1, required=True),
 }
 
-IMG2IMG: Final[Mapping[str, Rule]] = {
+IMG2IMG: Final[Mapping[str, Constraint]] = {
     **_EXTRA,
     **_COMMON,
     "request.image_base64": _PICTURE,
@@ -201,7 +201,7 @@ IMG2IMG: Final[Mapping[str, Rule]] = {
 }
 """Every documented field of img2img."""
 
-TXT2IMG: Final[Mapping[str, Rule]] = {
+TXT2IMG: Final[Mapping[str, Constraint]] = {
     **_EXTRA,
     **_COMMON,
     # 0 is outside the documented 1..12, but the documentation's own txt2img example sends it.
@@ -224,7 +224,7 @@ Pictures = Mapping[str, bytes]
 
 def items_of(value: Any) -> Iterable[Any]:
     """Iterate over what may be a list."""
-    return value if _HOLDS[Kind.ARRAY](value) else ()
+    return value if _HOLDS[JSONKind.ARRAY](value) else ()
 
 
 def _walk(value: Any, steps: tuple[str, ...], where: str) -> Iterator[tuple[str, Any]]:
@@ -242,7 +242,7 @@ def values_at(document: JSONObject, path: str) -> Iterator[tuple[str, Any]]:
     return _walk(document, tuple(path.replace("[]", ".[]").split(".")), "")
 
 
-def check(document: JSONObject, rules: Mapping[str, Rule], *, strict_names: bool = True) -> Pictures:
+def check(document: JSONObject, rules: Mapping[str, Constraint], *, strict_names: bool = True) -> Pictures:
     """Judge a submission.
 
     Returns:
@@ -259,7 +259,7 @@ def check(document: JSONObject, rules: Mapping[str, Rule], *, strict_names: bool
     return {where: _picture(where, text) for where, text in found if text is not None}
 
 
-def _check_types(document: JSONObject, rules: Mapping[str, Rule]) -> None:
+def _check_types(document: JSONObject, rules: Mapping[str, Constraint]) -> None:
     if not isinstance(document.get("request"), dict):
         raise Refused("INVALID_REQUEST_BODY", "invalid request body: request is not an object")
     for path, rule in rules.items():
@@ -270,17 +270,17 @@ def _check_types(document: JSONObject, rules: Mapping[str, Rule]) -> None:
                 )
 
 
-def _check_value(where: str, value: Any, rule: Rule, *, strict_names: bool) -> None:
+def _check_value(where: str, value: Any, rule: Constraint, *, strict_names: bool) -> None:
     problem = _missing(rule) if value is None else _problem(value, rule, strict_names=strict_names)
     if problem:
         raise Refused("VALIDATOR", f"invalid {where}: {problem}")
 
 
-def _missing(rule: Rule) -> str | None:
+def _missing(rule: Constraint) -> str | None:
     return "value is required" if rule.required else None
 
 
-def _problem(value: Any, rule: Rule, *, strict_names: bool) -> str | None:
+def _problem(value: Any, rule: Constraint, *, strict_names: bool) -> str | None:
     if _outside(value, rule):
         low, high = ("" if bound is None else bound for bound in (rule.low, rule.high))
         return _MEASURED[rule.kind].format(low, high)
@@ -291,10 +291,10 @@ def _problem(value: Any, rule: Rule, *, strict_names: bool) -> str | None:
     return None
 
 
-def _outside(value: Any, rule: Rule) -> bool:
+def _outside(value: Any, rule: Constraint) -> bool:
     if rule.kind not in _MEASURED:
         return False
-    size = len(value) if rule.kind in (Kind.TEXT, Kind.ARRAY) else value
+    size = len(value) if rule.kind in (JSONKind.TEXT, JSONKind.ARRAY) else value
     return (rule.low is not None and size < rule.low) or (rule.high is not None and size > rule.high)
 
 

@@ -33,8 +33,8 @@ from novita_async.testing.quota import FixedWindow, LeakyBucket, SlidingWindow, 
 from novita_async.testing.tasks import (
     FAILED,
     SUBMISSIONS,
-    Order,
     SimulatedTask,
+    WorkOrder,
     cost,
     drawn_seed,
     file_path,
@@ -323,7 +323,7 @@ class Simulator:
         )
         return json_reply(_submitted(task.task_id, envelope=self.config.envelope))
 
-    def _read(self, exchange: Exchange) -> tuple[JSONObject, Order]:
+    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder]:
         rules = SUBMISSIONS.get(exchange.path)
         if rules is None and exchange.path not in self.config.other_tasks:
             raise Refused("API_NOT_FOUND", f"{exchange.path} is not found")
@@ -333,7 +333,7 @@ class Simulator:
         pictures = check(document, rules, strict_names=self.config.strict_names)
         return document, self._allowed(document, read_order(exchange.path, document, pictures, self.config))
 
-    def _allowed(self, document: JSONObject, order: Order) -> Order:
+    def _allowed(self, document: JSONObject, order: WorkOrder) -> WorkOrder:
         words = [word for word in self.config.illegal_words if word.lower() in order.prompt.lower()]
         if words:
             raise Refused("ILLEGAL_PROMPT", "the prompt is against the content policy")
@@ -344,7 +344,7 @@ class Simulator:
             raise Refused("API_NOT_ALLOWED", "this account has no dedicated endpoints")
         return order
 
-    def _admit(self, order: Order, account: str) -> None:
+    def _admit(self, order: WorkOrder, account: str) -> None:
         price = cost(order, self.config)
         if self.balance_of(account) < price:
             raise Refused("NOT_ENOUGH_BALANCE", "not enough balance")
@@ -352,7 +352,7 @@ class Simulator:
             self._admit_to_quota(order, account, self.config.images_per_minute)
         self._spent[account] = self._spent.get(account, 0) + price
 
-    def _admit_to_quota(self, order: Order, account: str, limit: int) -> None:
+    def _admit_to_quota(self, order: WorkOrder, account: str, limit: int) -> None:
         name = account, order.endpoint
         quota = self._quotas.get(name) or make_quota(self.config.quota, limit)
         after = quota.admit(order.images, self.now)
@@ -363,7 +363,7 @@ class Simulator:
             )
         self._quotas[name] = after
 
-    def _accept(self, exchange: Exchange, order: Order, account: str) -> SimulatedTask:
+    def _accept(self, exchange: Exchange, order: WorkOrder, account: str) -> SimulatedTask:
         number = len(self._tasks) + 1
         task = SimulatedTask(
             task_id=uuid(self.config.seed, "task", number),

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from novita_async.testing._dice import digest, fraction, normal, whole
 from novita_async.testing.config import SimulatorConfig
-from novita_async.testing.constraints import IMG2IMG, TXT2IMG, Pictures, Rule
+from novita_async.testing.constraints import IMG2IMG, TXT2IMG, Constraint, Pictures
 from novita_async.testing.painting import Painting
 from novita_async.testing.wire import JSONObject, Refused
 from novita_async.testing.workers import Span
@@ -45,7 +45,7 @@ class Storage:
 
 
 @frozen(kw_only=True)
-class Order:
+class WorkOrder:
     """What a submission asks for."""
 
     endpoint: str
@@ -92,7 +92,7 @@ class SimulatedTask:
     """From 1, in the order of acceptance."""
     account: str
     """The key that it belongs to."""
-    order: Order
+    order: WorkOrder
     """What was asked for."""
     submitted_at: float
     """Service time."""
@@ -150,13 +150,13 @@ def _size(request: JSONObject) -> tuple[int, int]:
     return request["width"], request["height"]
 
 
-def read_order(endpoint: str, document: JSONObject, pictures: Pictures, config: SimulatorConfig) -> Order:
+def read_order(endpoint: str, document: JSONObject, pictures: Pictures, config: SimulatorConfig) -> WorkOrder:
     """Read a checked img2img or txt2img submission."""
     request, extra = document["request"], section(document, "extra")
     source = pictures.get("request.image_base64")
     strength = request.get("strength")
     width, height = _size(request)
-    return Order(
+    return WorkOrder(
         endpoint=endpoint,
         task_type="TXT_TO_IMG" if source is None else "IMG_TO_IMG",
         prompt=request["prompt"],
@@ -189,13 +189,13 @@ def _loose_size(request: JSONObject) -> tuple[int, int]:
     return min(2048, width), min(2048, height)
 
 
-def read_loose_order(endpoint: str, document: JSONObject) -> Order:
+def read_loose_order(endpoint: str, document: JSONObject) -> WorkOrder:
     """Read a submission to an endpoint whose constraints are not simulated."""
     request, extra = section(document, "request") or document, section(document, "extra")
     width, height = _loose_size(request)
     webhook = section(extra, "webhook").get("url")
     seed = request.get("seed")
-    return Order(
+    return WorkOrder(
         endpoint=endpoint,
         task_type=endpoint.rsplit("/", 1)[-1].replace("-", "_").upper(),
         prompt=str(request.get("prompt", "")),
@@ -215,33 +215,33 @@ def read_loose_order(endpoint: str, document: JSONObject) -> Order:
     )
 
 
-SUBMISSIONS: Final[Mapping[str, Mapping[str, Rule]]] = {
+SUBMISSIONS: Final[Mapping[str, Mapping[str, Constraint]]] = {
     "/v3/async/img2img": IMG2IMG,
     "/v3/async/txt2img": TXT2IMG,
 }
 """The constraints of each endpoint that has them."""
 
 
-def service_seconds(order: Order, config: SimulatorConfig, number: int) -> float:
+def service_seconds(order: WorkOrder, config: SimulatorConfig, number: int) -> float:
     """How long a worker takes: in proportion to steps x pixels x images, spread log-normally."""
     work = order.steps * order.width * order.height * order.images / _UNIT
     spread = math.exp(config.spread * normal(config.seed, "service", number))
     return (_FIXED_SECONDS + _SECONDS_PER_UNIT * work) * spread / config.speed
 
 
-def cost(order: Order, config: SimulatorConfig) -> int:
+def cost(order: WorkOrder, config: SimulatorConfig) -> int:
     """What the order costs, in 1/10000 USD. A webhook's test costs nothing."""
     if order.mock is not None:
         return 0
     return order.images * (config.price + (config.nsfw_price if order.nsfw else 0))
 
 
-def drawn_seed(order: Order, config: SimulatorConfig, number: int) -> int:
+def drawn_seed(order: WorkOrder, config: SimulatorConfig, number: int) -> int:
     """The seed that is used: the one asked for, or one from the dice."""
     return order.seed if order.seed >= 0 else whole(_SEEDS, config.seed, "seed", number)
 
 
-def will_fail(order: Order, config: SimulatorConfig, number: int) -> bool:
+def will_fail(order: WorkOrder, config: SimulatorConfig, number: int) -> bool:
     """Whether the task will fail: by a webhook's test mode, or by the dice."""
     if order.mock is not None:
         return order.mock == FAILED

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from novita_async._api import codec
 from novita_async._http import HTTPRequest
-from novita_async.errors import Fault, InvalidRequest, NovitaError
+from novita_async.errors import Flaw, InvalidRequest, NovitaError
 from novita_async.models.choices import Sampler
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import (
@@ -31,7 +31,8 @@ from novita_async.models.requests import (
     Txt2Img,
     Webhook,
 )
-from novita_async.models.results import Artifact, Image, NsfwDetection
+from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult
+from novita_async.tasks import Task
 from tests.helpers.payloads import filled, load, named, picture
 
 PICTURE = picture(size=(640, 480))
@@ -481,7 +482,7 @@ def test_a_request_with_one_odd_value_is_read_or_refused(place, junk):
     try:
         request = codec.request_from_wire(changed)
     except InvalidRequest as refusal:
-        assert all(isinstance(fault, Fault) and fault.path and fault.message for fault in refusal.faults)
+        assert all(isinstance(fault, Flaw) and fault.path and fault.message for fault in refusal.faults)
     else:
         assert written(codec.request_from_wire(written(request))) == written(request)
 
@@ -537,11 +538,19 @@ def test_objects_and_lists_are_read_leniently():
     assert [codec.as_list(value) for value in (None, {}, "x", 5)] == [[]] * 4
 
 
+TASK = Task(task_id="t")
+
+
+def result(**body):
+    return codec.result(body, TASK)
+
+
 def test_images_are_read_leniently():
-    (image,) = codec.images(
-        [None, "x", {"image_url": "u", "image_url_ttl": "3600", "image_type": "", "new": 1}]
-    )
+    (image,) = result(
+        images=[None, "x", {"image_url": "u", "image_url_ttl": "3600", "image_type": "", "new": 1}]
+    ).images
     assert image == Image(url="u", url_ttl=3600, type=None, nsfw=None)
+    assert image.task is TASK
 
 
 @pytest.mark.parametrize(
@@ -555,17 +564,22 @@ def test_images_are_read_leniently():
     ],
 )  # fmt: skip
 def test_nsfw_results_are_read_leniently(value, expected):
-    (image,) = codec.images([{"image_url": "u", "nsfw_detection_result": value}])
+    (image,) = result(images=[{"image_url": "u", "nsfw_detection_result": value}]).images
     assert image.nsfw == expected
 
 
 def test_videos_and_audios_are_read_leniently():
-    read = codec.artifacts(
-        [{"video_url": "u", "video_url_ttl": "0", "video_type": "mp4"}, {}, None, 5], "video"
+    read = result(
+        videos=[{"video_url": "u", "video_url_ttl": "0", "video_type": "mp4"}, {}, None, 5],
+        audios=[{"audio_url": {"a": 1}}],
     )
-    assert read == (Artifact(url="u", url_ttl=0, type="mp4"),)
-    assert codec.artifacts(None, "audio") == ()
-    assert codec.artifacts([{"audio_url": {"a": 1}}], "audio") == ()
+    assert read.videos == (Artifact(url="u", url_ttl=0, type="mp4"),)
+    assert read.videos[0].task is TASK
+    assert read.audios == ()
+
+
+def test_what_is_no_list_and_no_object_is_nothing():
+    assert result(images="x", videos=5, extra=[]) == TaskResult(task=TASK)
 
 
 def test_model_records_are_read():
@@ -650,9 +664,94 @@ PICTURES = st.lists(
     ),
     max_size=3,
 )
+TIMES = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(["submit_time_ms", "execute_time_ms", "complete_time_ms", "request_info"], ODD)
+)
+FINISHED = st.fixed_dictionaries(
+    {
+        "task": st.fixed_dictionaries(
+            {"status": st.just("TASK_STATUS_SUCCEED")},
+            optional=dict.fromkeys(["task_type", "reason", "progress_percent", "eta"], ODD),
+        ),
+        "images": PICTURES,
+    },
+    optional={
+        "extra": ODD | st.fixed_dictionaries({}, optional={"seed": ODD, "debug_info": ODD | TIMES}),
+        "videos": ODD,
+        "audios": ODD,
+    },
+)
 
 
-@given(PICTURES)
-def test_pictures_of_the_usual_form_are_read_quickly_to_the_same_values(pictures):
-    one_by_one = [codec.structure(picture, Image) for picture in pictures]
-    assert codec.images(pictures) == tuple(image for image in one_by_one if image.url)
+def leniently(body, task=TASK):
+    about = body["task"]
+    return Snapshot(
+        task=task,
+        status="TASK_STATUS_SUCCEED",
+        progress_percent=codec.as_float(about.get("progress_percent")),
+        eta=codec.as_float(about.get("eta")),
+        explanation=codec.as_text(about.get("reason")),
+        result=codec.result(body, task),
+    )
+
+
+@given(FINISHED)
+def test_an_answer_of_the_usual_form_is_read_quickly_to_the_same_values(body):
+    text = json.dumps(body).encode()
+    quickly = codec.usual_success(text, TASK)
+    if quickly is not None:
+        assert quickly == leniently(codec.parse_leniently(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"task": {"status": "TASK_STATUS_SUCCEED", "eta": "NAN"}, "images": []}',
+        b'{"task": {"status": "TASK_STATUS_SUCCEED", "progress_percent": "-inf"}, "images": []}',
+        (
+            b'{"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [{"image_url": "u", '
+            b'"nsfw_detection_result": {"valid": true, "confidence": "nan"}}]}'
+        ),
+    ],
+)
+def test_a_number_that_is_none_is_none_whichever_way_it_is_read(text):
+    assert codec.usual_success(text, TASK) == leniently(codec.parse_leniently(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"a": 1e999, "b": 1.5, "c": NaN}', {"a": None, "b": 1.5, "c": None}),
+        (b"[-1e999, Infinity]", [None, None]),
+    ],
+)
+def test_numbers_beyond_all_bounds_are_none_in_lenient_reading(text, value):
+    assert codec.parse_leniently(text) == value
+
+
+@pytest.mark.parametrize("name", [*named("seed_*_task_result"), *named("docs_*task_result_[en]*")])
+def test_documented_answers_are_of_the_usual_form(name):
+    task = Task(task_id=load(name)["task"]["task_id"])
+    quickly = codec.usual_success(json.dumps(load(name)).encode(), task)
+    assert quickly == leniently(load(name), task)
+    assert len(quickly.result.images) > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": {"status": "TASK_STATUS_QUEUED"}},
+        {"videos": [{"video_url": "u"}]},
+        {"images": None},
+        {"images": [{"image_url": 5}]},
+        {"extra": {"debug_info": ["x"]}},
+        {"extra": {"debug_info": {"submit_time_ms": []}}},
+    ],
+)
+def test_an_answer_of_another_form_is_left_to_the_converter(change):
+    body = {"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [{"image_url": "u"}], **change}
+    assert codec.usual_success(json.dumps(body).encode(), TASK) is None
+
+
+def test_a_number_beyond_all_numbers_spoils_no_other():
+    assert codec.parse_leniently(b'{"a": NaN, "b": 1.5, "c": 1e999}') == {"a": None, "b": 1.5, "c": None}

@@ -285,8 +285,16 @@ def test_a_purchase_is_refused_only_if_the_answer_says_so(reason, cls, scope, re
 )
 def test_the_status_decides_where_the_reason_is_unknown(status, cls, body):
     problem = raised(submitted, body, status)
-    assert type(problem) is cls
+    is_firewall = status == 403 and isinstance(body, bytes) and body.startswith(b"<")
+    assert type(problem) is (NotSent if is_firewall else cls)
     assert problem.status == status
+
+
+def test_a_firewall_s_page_is_no_refusal_of_the_service_and_passes():
+    problem = raised(submitted, b"\n<!doctype html><title>Just a moment...</title>", 403)
+    assert isinstance(problem, NotSent)
+    assert problem.retryable
+    assert isinstance(raised(submitted, error("ACCESS_DENY"), 403), PermissionDenied)
 
 
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 520, 599])
@@ -565,7 +573,7 @@ def test_advice_about_a_poll_depends_on_whether_asking_again_can_help():
 
 
 def test_a_refused_purchase_without_a_reason_may_be_the_word_of_a_proxy():
-    assert "perhaps a proxy refused this" in str(raised(submitted, b"<html>", 403))
+    assert "perhaps a proxy refused this" in str(raised(submitted, b"no", 403))
     assert "check what this account may use" in str(raised(submitted, error("ACCESS_DENY"), 403))
 
 
@@ -675,7 +683,7 @@ def test_a_url_knows_when_it_ends():
 
 
 def test_a_webhook_payload_is_read_like_a_poll():
-    result = protocol.result(load("docs_webhook_event")["payload"], TASK)
+    result = codec.result(load("docs_webhook_event")["payload"], TASK)
     assert len(result.images) == 1
     assert result.seed is None
 

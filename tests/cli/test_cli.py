@@ -15,7 +15,7 @@ from novita_async import Img2Img, NoAnswer, NovitaClient, request_to_json
 from novita_async.cli._app import main
 from novita_async.cli._exits import EXPLAINED, Exit
 from novita_async.cli._options import field_docs, options_of
-from novita_async.cli._progress import Bar, Tally, display_of, waited_for
+from novita_async.cli._progress import Bar, ProgressTally, display_of, waited_for
 from novita_async.events import Paced, Retrying
 from novita_async.models.requests import Extra
 from novita_async.testing import Fault, FaultPlan, SimulatorConfig, sample_picture
@@ -501,7 +501,7 @@ def test_a_terminal_gets_a_bar_with_images_rate_and_problems(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    tally = Tally(3)
+    tally = ProgressTally(3)
     with display_of(24) as bar:
         assert isinstance(bar, Bar)
         bar.advance(8, tally.statistics(), "dog.png: done", good=True)
@@ -526,7 +526,7 @@ def test_a_long_wait_leaves_a_narrow_terminal_its_bar(monkeypatch):
         bar.waiting(
             "trying again in 2.0 s: not sent after 4 attempts: the server cannot be reached (refused)"
         )
-        bar.advance(8, Tally(3).statistics(), "dog.png: done", good=True)
+        bar.advance(8, ProgressTally(3).statistics(), "dog.png: done", good=True)
         bar.waiting(
             "trying again in 9.0 s: not sent after 5 attempts: the server cannot be reached (refused)"
         )
@@ -538,7 +538,7 @@ def test_a_pipe_gets_lines_and_each_wait_once(capsys):
     with display_of(2) as lines:
         lines.waiting("wait")
         lines.waiting("wait")
-        lines.advance(1, Tally(2).statistics(), "dog.png: done", good=True)
+        lines.advance(1, ProgressTally(2).statistics(), "dog.png: done", good=True)
     assert capsys.readouterr().err == "wait\n[0/2] dog.png: done\n"
 
 

@@ -23,7 +23,7 @@ from novita_async._purchase.machine import State
 from novita_async.cli._app import main
 from novita_async.cli._batch import quota_of
 from novita_async.cli._course import BatchBar, BatchLines, Course, Status, batch_display_of
-from novita_async.cli._forecast import Lane, Pace, time_left
+from novita_async.cli._forecast import ForecastLane, Pace, time_left
 from novita_async.cli._manifest import Recipe, axes_of, lines_of
 from novita_async.cli._setup import Setup
 from novita_async.events import Announced, Bought, Paced, Retrying, Transition
@@ -293,7 +293,7 @@ def test_every_fault_is_told_with_its_line_and_nothing_is_bought(call, folder, s
         "shots.jsonl line 8: image: is given as well as image_base64",
         "shots.jsonl line 9: image: is missing",
         "shots.jsonl line 10: image: 5 is not a path",
-        "shots.jsonl line 11: image: https:/example.com/x.png: no such file",
+        "shots.jsonl line 11: image: https://example.com/x.png: no such file; the API takes pictures",
         "shots.jsonl line 12: endpoint: 'img3img' is none of",
         "shots.jsonl line 13: endpoint: 5 is not text",
         f"shots.jsonl line 14: controlnet.units[0].image: {folder}/lost.png: no such file",
@@ -733,11 +733,11 @@ def pace(**changes):
 
 
 def test_nothing_is_foretold_before_anything_is_known():
-    assert time_left([Lane(left=5)], pace(), 100.0) is None
+    assert time_left([ForecastLane(left=5)], pace(), 100.0) is None
 
 
 def test_nothing_left_takes_no_time():
-    assert time_left([Lane(left=0)], pace(requests_left=0, images_left=0), 100.0) == 0
+    assert time_left([ForecastLane(left=0)], pace(requests_left=0, images_left=0), 100.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -755,12 +755,12 @@ def test_nothing_left_takes_no_time():
 )
 def test_the_quota_says_when_the_last_image_goes(left, answered, seconds):
     single = [(at, 1) for at, count in answered for _ in range(count)]
-    lane = Lane(left=left, quota=10, answered=single)
+    lane = ForecastLane(left=left, quota=10, answered=single)
     assert time_left([lane], pace(in_flight=100), 20.0) == pytest.approx(seconds)
 
 
 def test_each_round_takes_the_way_there_and_back_as_well():
-    lane = Lane(left=30, quota=10, latency=2.0)
+    lane = ForecastLane(left=30, quota=10, latency=2.0)
     assert time_left([lane], pace(duration=5.0, in_flight=100), 0.0) == pytest.approx(
         2 * (WINDOW + 2) + 2 + 5
     )
@@ -769,7 +769,7 @@ def test_each_round_takes_the_way_there_and_back_as_well():
 @pytest.mark.parametrize(("sizes", "rounds"), [([3], 3), ([2], 2), ([3, 4], 3), ([30], 60)])
 def test_requests_are_not_split_to_fill_the_quota(sizes, rounds):
     answered = [(0.0, size) for size in sizes]
-    lane = Lane(left=52 if sizes != [30] else 1800, quota=20, answered=answered)
+    lane = ForecastLane(left=52 if sizes != [30] else 1800, quota=20, answered=answered)
     assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(rounds * WINDOW)
 
 
@@ -777,30 +777,30 @@ def test_where_sizes_differ_half_a_large_request_is_left_over_in_each_minute():
     answered = [
         (0.0, size) for size in (1, 2, 3, 4)
     ]  # a large one is three images: one of its places is lost
-    lane = Lane(left=12 * 19 + 1, quota=20, answered=answered)
+    lane = ForecastLane(left=12 * 19 + 1, quota=20, answered=answered)
     assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(12 * WINDOW)
 
 
 def test_the_slowest_endpoint_counts():
-    lanes = [Lane(left=10, quota=10), Lane(left=40, quota=10), Lane(left=3)]
+    lanes = [ForecastLane(left=10, quota=10), ForecastLane(left=40, quota=10), ForecastLane(left=3)]
     assert time_left(lanes, pace(in_flight=100), 0.0) == pytest.approx(3 * WINDOW)
 
 
 def test_a_window_that_was_full_before_this_run_delays_everything():
-    lane = Lane(left=11, quota=10, not_before=40.0)
+    lane = ForecastLane(left=11, quota=10, not_before=40.0)
     assert time_left([lane], pace(), 10.0) == pytest.approx(30 + WINDOW)
 
 
 def test_a_slow_service_counts_more_than_a_wide_quota():
     slow = pace(images_left=90, finished=9, busy=90.0, last_end=100.0, duration=1.0, in_flight=1000)
-    assert time_left([Lane(left=0, quota=1000)], slow, 100.0) == pytest.approx(900)
-    assert time_left([Lane(left=0, quota=1000)], slow, 105.0) == pytest.approx(895)
-    assert time_left([Lane(left=0, quota=1000)], slow, 500.0) == pytest.approx(890)
+    assert time_left([ForecastLane(left=0, quota=1000)], slow, 100.0) == pytest.approx(900)
+    assert time_left([ForecastLane(left=0, quota=1000)], slow, 105.0) == pytest.approx(895)
+    assert time_left([ForecastLane(left=0, quota=1000)], slow, 500.0) == pytest.approx(890)
 
 
 def test_few_slots_count_more_than_a_quick_service():
     few = pace(images_left=100, requests_left=100, duration=8.0, in_flight=4)
-    assert time_left([Lane(left=100)], few, 0.0) == pytest.approx(200)
+    assert time_left([ForecastLane(left=100)], few, 0.0) == pytest.approx(200)
 
 
 async def followed(*, count=200, images=1, quota=None, in_flight=64, **options):
@@ -811,7 +811,7 @@ async def followed(*, count=200, images=1, quota=None, in_flight=64, **options):
     key, how = simulation.api_key, {"transport": transport, "downloader": transport, "observers": [course]}
     async with NovitaClient(key, images_per_minute=quota, **how) as client:
         course.quota_of = partial(quota_of, client, quota)
-        client._sender._random.seed(count)  # the same jitter each time
+        client._buyer._random.seed(count)  # the same jitter each time
         foretold = []
         many = requests(count, image_num=images, width=128, height=128)
         async with client.stream(many, in_flight=in_flight) as outcomes:

@@ -252,9 +252,9 @@ async def test_faults_of_polls_are_ridden_out(fault):
     assert len([event for event in of_kind(seen, events.Polled) if event.error]) == 5
 
 
-async def test_polls_that_fail_for_longer_than_the_patience_leave_the_task_unfinished_and_say_why():
+async def test_polls_that_fail_for_longer_than_the_error_timeout_leave_the_task_unfinished_and_say_why():
     plan = FaultPlan.of(FaultRule(fault=Fault.answer(500), on="poll"))
-    async with client_of(service(faults=plan), polling=Polling.exponential(patience=30)) as (client, _):
+    async with client_of(service(faults=plan), polling=Polling.exponential(error_timeout=30)) as (client, _):
         async with client.watch([await client.submit(request())]) as outcomes:
             outcome = await anext(outcomes)
     assert isinstance(outcome, Unfinished)

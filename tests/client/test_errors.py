@@ -17,7 +17,7 @@ from novita_async.errors import (
     DownloadFailed,
     EndpointNotFound,
     FailedEarlier,
-    Fault,
+    Flaw,
     InvalidRequest,
     MalformedAnswer,
     NoAnswer,
@@ -36,9 +36,9 @@ from novita_async.models.results import (
     Artifact,
     Failed,
     Image,
-    ImageResult,
     NsfwDetection,
     Succeeded,
+    TaskResult,
     Uncertain,
     Unfinished,
 )
@@ -49,7 +49,7 @@ SIGNED = "https://bucket.example/a/b.png?X-Amz-Credential=K&X-Amz-Signature=5ec4
 
 FAILED = "download of https://bucket.example/a/b.png failed:"
 
-VALUES = {str: "some words", int: 3, float: 60.5, tuple[Fault, ...]: (Fault("Img2Img.steps", "0 is wrong"),)}
+VALUES = {str: "some words", int: 3, float: 60.5, tuple[Flaw, ...]: (Flaw("Img2Img.steps", "0 is wrong"),)}
 """A value for each type of attribute that some error requires; all others are tasks."""
 
 CLASSES = [cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, NovitaError)]
@@ -158,7 +158,7 @@ def test_the_drawn_tree_is_the_real_one():
             DownloadFailed(url=SIGNED, cause="403"),
             f"{FAILED} 403: paid and finished; poll the task for a fresh URL",
         ),
-        (InvalidRequest(faults=(Fault("a", "b"), Fault("c", "d"))), "a: b; c: d"),
+        (InvalidRequest(faults=(Flaw("a", "b"), Flaw("c", "d"))), "a: b; c: d"),
         (ConfigurationError(problem="no key", advice="set it"), "no key: set it"),
         (NovitaError(), "NovitaError"),
     ],
@@ -208,7 +208,7 @@ def test_no_error_shows_a_secret(cls):
     texts = {a.name: secret for a in attrs.fields(cls) if a.init and a.type in (str, str | None)}
     error = made(cls, **texts)
     if isinstance(error, InvalidRequest):
-        error.faults = (Fault("Webhook.url", secret),)
+        error.faults = (Flaw("Webhook.url", secret),)
     everything = f"{error}{error!r}{''.join(traceback.format_exception(error))}"
     for hidden in ("5ec4e7", "X-Amz", BASE64[:200]):
         assert hidden not in everything
@@ -273,7 +273,7 @@ def test_a_quota_is_a_whole_number_above_zero(quota):
 
 def test_no_result_shows_a_presigned_query():
     image = Image(url=SIGNED, nsfw=NsfwDetection())
-    result = ImageResult(task=TASK, images=(image,), videos=(Artifact(url=SIGNED),), extra={"a": SIGNED})
+    result = TaskResult(task=TASK, images=(image,), videos=(Artifact(url=SIGNED),), extra={"a": SIGNED})
     assert "X-Amz" not in f"{image}{result!r}{Succeeded(result=result)}"
     assert "https://bucket.example/a/b.png" in repr(image)
 
@@ -288,7 +288,7 @@ def test_a_url_that_does_not_say_when_it_ends_has_no_end(url):
 
 
 def test_the_four_outcomes_know_their_task_and_unwrap():
-    result = ImageResult(task=TASK)
+    result = TaskResult(task=TASK)
     refused, failed = AuthenticationFailed(), TaskFailed(task=TASK)
     lost, late = SubmissionUncertain(cause="x", endpoint="/x"), TaskTimeout(task=TASK, waited=1)
     assert Succeeded(result=result).unwrap() is result
@@ -311,10 +311,10 @@ def test_the_four_outcomes_know_their_task_and_unwrap():
 
 def test_images_that_are_required_and_missing_are_an_error_with_the_task_id():
     with pytest.raises(NoImages) as caught:
-        ImageResult(task=TASK).require_images()
+        TaskResult(task=TASK).require_images()
     assert (caught.value.task_id, caught.value.account) == ("73fab7c0", "mine")
     image = Image(url="u")
-    assert ImageResult(task=TASK, images=(image,)).require_images() == (image,)
+    assert TaskResult(task=TASK, images=(image,)).require_images() == (image,)
 
 
 @pytest.mark.parametrize(

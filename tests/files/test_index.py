@@ -5,6 +5,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 import anyio
 import pytest
@@ -15,13 +16,13 @@ from novita_async import (
     Extra,
     Failed,
     Image,
-    ImageResult,
     NsfwDetection,
     RateLimited,
     SubmissionUncertain,
     Succeeded,
     Task,
     TaskFailed,
+    TaskResult,
     TaskTimeout,
     Timings,
     Uncertain,
@@ -52,7 +53,7 @@ def pictures_in(folder):
 
 
 def result():
-    return ImageResult(
+    return TaskResult(
         task=TASK,
         images=(
             Image(
@@ -185,6 +186,24 @@ async def test_outcomes_of_many_at_once_have_a_whole_line_each(tmp_path):
         for _ in range(50):
             tasks.start_soon(index.add, Succeeded(result=result()))
     assert len(lines_of(tmp_path)) == 50
+
+
+async def test_lines_are_made_one_at_a_time(tmp_path, monkeypatch):
+    """Two that keep one picture at once would write to one file."""
+    busy, most = [], []
+
+    def watched(*_, **__):
+        busy.append(1)
+        Event().wait(0.001)
+        most.append(len(busy))
+        busy.pop()
+
+    monkeypatch.setattr(index, "_append", watched)
+    kept = Index(tmp_path)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(kept.add, Succeeded(result=result(), request=request()))
+    assert most == [1] * 20
 
 
 async def test_the_lines_of_a_batch_tell_the_place(tmp_path):

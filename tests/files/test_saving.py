@@ -9,7 +9,7 @@ import pytest
 from novita_async import ConfigurationError, DownloadFailed, Failed, Image, Succeeded, TaskNotFound
 from novita_async._files import index
 from novita_async._files import saver as _saver
-from novita_async._files.part import HELD
+from novita_async._files.part import HELD, Part
 from novita_async._files.saver import CUT_FOR, _Target
 from novita_async._http import Delivery, DeliveryFailed, NotAURLError
 from novita_async.events import CutFileKept, FileSaved, KindDiffers
@@ -178,7 +178,7 @@ async def test_a_stream_is_patient_for_as_long_as_a_task_is_worth(tmp_path, pati
     saving = Saving(Host.of(HTML), patience=100.0)
     began_at = anyio.current_time()
     with pytest.raises(DownloadFailed):
-        await saving.saver.save(result_of("png"), tmp_path, patience=patience)
+        await saving.saver.save(result_of("png"), tmp_path, max_elapsed=patience)
     assert anyio.current_time() - began_at == pytest.approx(seconds)
 
 
@@ -318,6 +318,26 @@ async def test_a_cancelled_download_leaves_no_part(tmp_path, data):
     assert scope.cancelled_caught
     assert names_in(tmp_path) == []
     assert saving.saver._downloads.value == 8
+
+
+async def test_one_result_can_be_saved_by_two_at_once(tmp_path):
+    """Whose parts are not the same file."""
+    saving = Saving(Host.of(LONG, step=700_000, pause=1.0))
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(saving.saver.save, result_of("png"), tmp_path)
+            await anyio.sleep(1.5)
+    assert names_in(tmp_path) == ["t-1-1.2.png", "t-1-1.png"]
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {LONG}
+
+
+def test_a_part_that_another_process_makes_in_between_is_not_written_to(tmp_path, monkeypatch):
+    """It may be a name of a whole file."""
+    part = Part(tmp_path / "x.part")
+    monkeypatch.setattr(Part, "remove", lambda _: (tmp_path / "x.part").write_bytes(b"mine"))
+    with pytest.raises(FileExistsError):
+        part.write()
+    assert (tmp_path / "x.part").read_bytes() == b"mine"
 
 
 async def test_the_part_of_a_long_file_begins_anew_with_each_attempt(tmp_path):

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import anyio
 from attrs import define, field
 
-from novita_async import Image, ImageResult, RetryPolicy, Task
+from novita_async import Image, RetryPolicy, Task, TaskResult
 from novita_async._files.saver import Saver
 from tests.helpers.service import picture
 
@@ -83,12 +83,12 @@ class Download:
             yield piece
 
 
-def result_of(*kinds: str | None, task_id: str = "t-1") -> ImageResult:
+def result_of(*kinds: str | None, task_id: str = "t-1") -> TaskResult:
     """A result with a picture of each kind."""
     task = Task(task_id=task_id, account="main")
     url = "https://host/{}?X-Amz-Signature=secret"
     images = tuple(Image(url=url.format(n), type=kind, task=task) for n, kind in enumerate(kinds))
-    return ImageResult(task=task, images=images)
+    return TaskResult(task=task, images=images)
 
 
 @define
@@ -98,7 +98,7 @@ class Saving:
     host: Host
     patience: float = 300.0
     attempts: int | None = None
-    fresh: ImageResult | None = None
+    fresh: TaskResult | None = None
     """The answer to a question for fresh URLs."""
     events: list[object] = field(factory=list)
     refreshes: int = 0

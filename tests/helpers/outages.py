@@ -57,8 +57,7 @@ class Outage:
         if isinstance(self.answer, DeliveryFailed):
             if self.answer.delivery is not Delivery.NOT_SENT and on_handover is not None:
                 on_handover()
-            answer = self.answer
-            raise DeliveryFailed(answer.delivery, answer.cause, passes=answer.passes)
+            raise DeliveryFailed(self.answer.delivery, self.answer.cause, passes=self.answer.passes)
         if on_handover is not None and request.method == "POST":
             on_handover()
         await anyio.sleep(0.05)

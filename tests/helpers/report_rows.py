@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from struct import pack
 
-from novita_async import FailedEarlier, ImageResult, Task, Timings
+from novita_async import FailedEarlier, Task, TaskResult, Timings
 from novita_async._purchase.machine import Attempt, JournalEntry, Purchase, State
 from novita_async.models.results import Image
 
@@ -103,7 +103,7 @@ def result(position, task=None, **fields):
         "seed": 1000 + position,
         "timings": Timings(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
     }
-    return ImageResult(**(told | fields))
+    return TaskResult(**(told | fields))
 
 
 def batch(folder, count=5000):

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+import math
 import os
 import shutil
 import sqlite3
@@ -19,35 +20,51 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from novita_async._journal.ledger import Attempt, IllegalTransition, Row, State, fold
 
 from novita_async import JournalError, SqliteJournal
-from novita_async._journal import DigestCache, _file, _store
+from novita_async._journal import file as _file
+from novita_async._journal import rows as journal_rows
 from novita_async._journal import sqlite as sqlite_journal
-from novita_async.models.images import ImageSource
+from novita_async._journal import store as _store
+from novita_async._journal.rows import copy_of, entry_of
+from novita_async._purchase.journal import summed, tally_of
+from novita_async._purchase.machine import (
+    Announced,
+    Bought,
+    Completed,
+    IllegalTransition,
+    Lost,
+    NotBought,
+    Purchase,
+    Reopened,
+    Saved,
+    State,
+)
 from tests.helpers.journal_processes import ROOT, kill_after, process
 from tests.helpers.journals import (
-    FACTS,
-    WAY,
     Model,
+    Name,
     Witness,
     asked,
     copied,
     do,
     look,
-    note,
+    looked_at,
     open_store,
+    plan,
+    record,
+    usual_way,
 )
 from tests.helpers.programs import python, run
-from tests.helpers.service import picture
+from tests.helpers.purchases import KINDS, WAYS, fact, task, told
 
 pytestmark = pytest.mark.anyio
 
 
-def read(path: Path) -> dict[tuple[str, int], Row]:
+def read(path: Path) -> dict[Name, dict]:
     store = open_store(path)
     try:
-        return look(store)
+        return looked_at(store)
     finally:
         store.close()
 
@@ -64,10 +81,19 @@ def failing(path: Path, **options) -> str:
     return str(caught.value)
 
 
-async def brought(journal: SqliteJournal, row: Row, *states: State) -> Row:
-    for state in states:
-        row = await journal.move(row.key, row.occurrence, state, at=1.0, **FACTS[state])
-    return row
+async def brought(journal: SqliteJournal, purchase: Purchase, *kinds: type) -> None:
+    """Record facts one after the other, as time goes by."""
+    for kind in kinds:
+        await journal.record(purchase, fact(kind, anyio.current_time()))
+
+
+async def now_in(journal: SqliteJournal, purchase: Purchase) -> Purchase:
+    """The same purchase as the journal has it."""
+    serial = entry_of(purchase).serial
+    return next(p for p in [p async for p in journal.where(after=serial - 1)] if entry_of(p).serial == serial)
+
+
+ALL_THE_WAY = (Announced, Bought, Completed, Saved)
 
 
 # --- The store against a dict -----------------------------------------------------------------------------
@@ -82,7 +108,7 @@ names = st.integers(0, 3)
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 class StoreAndModel(RuleBasedStateMachine):
-    """Whatever is planned, moved, closed and killed: the file has what the dict has."""
+    """Whatever is planned, recorded, closed and killed: the file has what the dict has."""
 
     @initialize()
     def begin(self):
@@ -97,35 +123,50 @@ class StoreAndModel(RuleBasedStateMachine):
             self.store.close()
             shutil.rmtree(self.folder)
 
-    @rule(wanted=st.lists(names, max_size=6), position=st.integers(0, 99))
-    def plan(self, wanted, position):
-        requests = [asked(name, position + n) for n, name in enumerate(wanted)]
-        assert do(self.store, lambda store: store.plan(requests)) == self.model.plan(requests)
+    @rule(wanted=st.lists(names, max_size=6), position=st.integers(0, 99), tag=st.sampled_from((None, "süß")))
+    def plan(self, wanted, position, tag):
+        orders = [asked(name, position + n, tag=tag) for n, name in enumerate(wanted)]
+        found = plan(self.store, orders)
+        assert [told(each, self.now) for each in found] == [
+            told(each, self.now) for each in self.model.plan(orders)
+        ]
 
     @rule()
     def begin_a_run(self):
         self.model.run += 1
-        assert do(self.store, _store.Store.new_run) == self.model.run
+        assert do(self.store, lambda store: store.new_run(self.now)) == self.model.run
+        self.model.lose(self.now)
 
-    @precondition(lambda self: self.model.rows)
-    @rule(choice=st.integers(0, 99), to=st.sampled_from(State), task=st.integers(0, 9))
-    def move(self, choice, to, task):
-        name = list(self.model.rows)[choice % len(self.model.rows)]
-        self.now += 7
-        before = self.model.rows[name].state
-        again = to is State.PLANNED and before in (State.FAILED, State.UNCERTAIN)
-        facts = {"asked": True} if again else FACTS[to]
-        facts = facts | ({"task_id": f"t{task}"} if to is State.SUBMITTED else {})
-        if before is to is State.SUCCEEDED:
-            facts = {"error": note("gone")}
+    @precondition(lambda self: self.model.kept)
+    @rule(
+        choice=st.integers(0, 99),
+        kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
+        name=st.sampled_from(("t0", "t1")),
+        unseen=st.booleans(),
+        again=st.booleans(),
+    )
+    def record(self, choice, kinds, name, unseen, again):
+        key = list(self.model.kept)[choice % len(self.model.kept)]
+        facts = []
+        for kind in kinds:
+            self.now += 7
+            more = {Bought: {"task": task(name)}, NotBought: {"seen": not unseen}, Announced: {"token": name}}
+            facts.append(fact(kind, self.now, **more.get(kind, {})))
+        before = copy_of(self.model.kept[key])
         try:
-            expected = self.model.move(name, to, at=self.now, **facts)
+            self.model.record(key, *facts)
         except IllegalTransition as refusal:
+            self.model.kept[key] = before
             with pytest.raises(IllegalTransition) as caught:
-                do(self.store, lambda store: store.move(*name, to, at=self.now, **facts))
-            assert str(caught.value) == str(refusal)
+                record(self.store, key, *facts)
+            assert (
+                str(caught.value).partition(" ")[2].partition(" ")[2]
+                == (str(refusal).partition(" ")[2].partition(" ")[2])
+            )
         else:
-            assert do(self.store, lambda store: store.move(*name, to, at=self.now, **facts)) == expected
+            record(self.store, key, *facts)
+            if again and kinds[-1] in (Announced, Saved):
+                record(self.store, key, facts[-1])
 
     @rule(killed=st.booleans())
     def open_anew(self, killed):
@@ -136,23 +177,26 @@ class StoreAndModel(RuleBasedStateMachine):
         self.now += 100
         self.store = open_store(self.path, self.now)
         self.model.run += 1
-        for name, row in self.model.rows.items():
-            if row.state is State.ANNOUNCED:
-                self.model.rows[name] = _store.found_at_opening(row, self.now)
+        self.model.lose(self.now)
 
     @invariant()
     def the_file_has_what_the_dict_has(self):
         if hasattr(self, "store"):
-            assert look(self.store) == self.model.rows
-            assert self.store.summary() == fold(self.model.rows.values())
-            recent = {row.serial for row in self.store.seen_since(self.now - 60)}
-            times = {row.serial: row.slot_time for row in self.model.rows.values()}
-            assert recent == {n for n, time in times.items() if time is not None and time > self.now - 60}
-            for row in self.model.rows.values():
-                if row.task_id:
-                    found = self.store.find(row.task_id)
-                    assert found
-                    assert found.task_id == row.task_id
+            found = look(self.store)
+            assert {name: told(each, self.now) for name, each in found.items()} == self.model.told(self.now)
+            assert self.store.summary() == summed(map(tally_of, self.model.kept.values()))
+            recent = {entry_of(each).serial for each in self.store.seen_since(self.now - 60)}
+            latest = {
+                entry_of(each).serial: max(
+                    (
+                        one.announced_at if one.answered_at is None else one.answered_at
+                        for one in each.attempts
+                    ),
+                    default=-math.inf,
+                )
+                for each in self.model.kept.values()
+            }
+            assert recent == {serial for serial, time in latest.items() if time > self.now - 60}
 
 
 TestStoreAndModel = StoreAndModel.TestCase
@@ -163,33 +207,37 @@ def test_equal_requests_are_counted_in_pieces_as_in_one(tmp_path):
     for _ in range(3):
         counted = []
         for size in (1, 1, 2, 5, 1, 17, 3):
-            rows = do(store, lambda store, size=size: store.plan([asked(0)] * size + [asked(1)]))
-            counted += [row.occurrence for row in rows if row.key == asked(0).key]
+            found = map(entry_of, plan(store, [asked(0)] * size + [asked(1)]))
+            counted += [entry.occurrence for entry in found if entry.key == asked(0).key]
         assert counted == list(range(30))
-        do(store, _store.Store.new_run)
+        do(store, lambda store: store.new_run(0.0))
     assert store.summary().total == 37
     store.close()
 
 
-def test_inserting_removing_and_reordering_lines_finds_every_row_again(tmp_path):
+def serials(purchases) -> list[int]:
+    return [entry_of(each).serial for each in purchases]
+
+
+def test_inserting_removing_and_reordering_lines_finds_every_purchase_again(tmp_path):
     store = open_store(tmp_path / "run.db")
-    first = do(store, lambda store: store.plan([asked(n, n) for n in (1, 2, 2, 3)]))
-    do(store, _store.Store.new_run)
-    again = do(store, lambda store: store.plan([asked(n, i) for i, n in enumerate((9, 2, 3, 2))]))
-    assert [row.serial for row in again] == [5, first[1].serial, first[3].serial, first[2].serial]
-    assert [row.position for row in again] == [0, 1, 2, 3]
-    left = [row for row in store.page(None, 0) if row.run < store.run]
-    assert [row.serial for row in left] == [first[0].serial]
+    first = serials(plan(store, [asked(n, n) for n in (1, 2, 2, 3)]))
+    do(store, lambda store: store.new_run(0.0))
+    again = plan(store, [asked(n, i) for i, n in enumerate((9, 2, 3, 2))])
+    assert serials(again) == [5, first[1], first[3], first[2]]
+    assert [each.position for each in again] == [0, 1, 2, 3]
+    left = [each for each in store.page(None, 0) if entry_of(each).run < store.run]
+    assert serials(left) == [first[0]]
     store.close()
 
 
 def test_counting_many_equal_requests_takes_few_questions(tmp_path):
     store = open_store(tmp_path / "run.db")
-    do(store, lambda store: store.plan([asked(0)] * 1000))
+    plan(store, [asked(0)] * 1000)
     questions: list[str] = []
     store.file.connection.set_trace_callback(questions.append)
-    (row,) = do(store, lambda store: store.plan([asked(0)]))
-    assert row.occurrence == 1000
+    (found,) = plan(store, [asked(0)])
+    assert entry_of(found).occurrence == 1000
     assert len(questions) < 35
     store.close()
 
@@ -200,31 +248,15 @@ class Place(StrEnum):
 
 def test_odd_values_come_back_as_they_were(tmp_path):
     store = open_store(tmp_path / "run.db")
-    wanted = attrs.evolve(asked(1), endpoint=Place.HERE, request='{"prompt":"\\u0000 süß 🐕"}')
-    do(store, lambda store: store.plan([wanted]))
-    for to in WAY:
-        facts = FACTS[to] | ({"task_id": "7f' \x00 --"} if to is State.SUBMITTED else {})
-        do(store, lambda store, to=to, facts=facts: store.move(wanted.key, 0, to, at=5, **facts))
-    expected = store.row(wanted.key, 0)
+    odd = asked(1, endpoint=Place.HERE, request='{"prompt":"\\u0000 süß 🐕"}', tag="' \x00 --")
+    plan(store, [odd])
+    record(store, (odd.key, 0), *usual_way(5.0, "7f' \x00 --"))
+    expected = looked_at(store)[odd.key, 0]
     store.close()
-    assert read(tmp_path / "run.db")[wanted.key, 0] == expected
-    assert expected
-    assert (expected.seed, expected.task_id, expected.endpoint) == (1 << 70, "7f' \x00 --", "/here")
-    assert (expected.request, expected.paths) == (wanted.request, ("out/ä.png",))
-
-
-@pytest.mark.parametrize("length", [0, 1, 10, 500, 20_000])
-def test_requests_of_any_length_are_packed_and_unpacked(length):
-    text = "".join(chr(32 + n * 7919 % 5000) for n in range(length))
-    assert _store.unpacked(_store.packed(text)) == text
-
-
-def test_a_new_row_is_written_as_any_other():
-    row = Row(**attrs.asdict(asked(5)), occurrence=2, run=3, serial=9)
-    whole = dict(zip(_store._COLUMNS, _store._record(row, _store.packed(row.request)), strict=True))
-    fresh = dict(zip(_store._FRESH, _store._fresh_record(row), strict=True))
-    assert fresh.pop("serial") == 9
-    assert whole == dict.fromkeys(whole) | fresh
+    assert read(tmp_path / "run.db")[odd.key, 0] == expected
+    assert expected["result"]["seed"] == 1 << 70
+    assert (expected["task"], expected["endpoint"], expected["tag"]) == ("7f' \x00 --", "/here", "' \x00 --")
+    assert (expected["entry"].request, expected["paths"][0]) == (odd.request, Path("out/ä.png"))
 
 
 # --- Telling it from a loop -------------------------------------------------------------------------------
@@ -233,19 +265,19 @@ def test_a_new_row_is_written_as_any_other():
 async def test_what_is_told_together_is_written_together_and_visible_when_it_returns(tmp_path):
     path = tmp_path / "run.db"
     async with await SqliteJournal.open(path) as journal:
-        rows = await journal.plan([asked(n, n) for n in range(64)])
+        purchases = await journal.plan([asked(n, n) for n in range(64)])
         before = journal.statistics().commits
-        seen: list[int] = []
+        seen: list[bool] = []
         async with await SqliteJournal.open(path, read_only=True) as reader:
 
-            async def announce(row: Row) -> None:
-                await brought(journal, row, State.ANNOUNCED)
-                there = await reader.row(row.key, 0)
+            async def announce(purchase: Purchase) -> None:
+                await journal.record(purchase, fact(Announced, token=entry_of(purchase).key))
+                there = await reader.by_token(entry_of(purchase).key)
                 seen.append(there is not None and there.state is State.ANNOUNCED)
 
             async with anyio.create_task_group() as group:
-                for row in rows:
-                    group.start_soon(announce, row)
+                for purchase in purchases:
+                    group.start_soon(announce, purchase)
         assert seen == [True] * 64
         numbers = journal.statistics()
         assert numbers.commits - before <= 3
@@ -260,85 +292,93 @@ async def test_what_is_told_together_is_written_together_and_visible_when_it_ret
 async def test_virtual_time_stands_still_while_the_journal_works(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
         for n in range(50):
-            (row,) = await journal.plan([asked(n)])
-            await brought(journal, row, *WAY)
+            (purchase,) = await journal.plan([asked(n)])
+            await brought(journal, purchase, *ALL_THE_WAY)
             assert anyio.current_time() == 0
 
 
 async def test_one_illegal_transition_among_many_stops_no_other(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        rows = await journal.plan([asked(n) for n in range(6)])
+        purchases = await journal.plan([asked(n) for n in range(6)])
         ends: list[str] = []
 
-        async def attempt(row: Row) -> None:
+        async def attempt(purchase: Purchase) -> None:
             try:
-                await brought(journal, row, State.SAVED if row.serial % 2 else State.ANNOUNCED)
+                await brought(journal, purchase, Saved if entry_of(purchase).serial % 2 else Announced)
                 ends.append("done")
             except IllegalTransition:
                 ends.append("refused")
 
         async with anyio.create_task_group() as group:
-            for row in rows:
-                group.start_soon(attempt, row)
+            for purchase in purchases:
+                group.start_soon(attempt, purchase)
         assert sorted(ends) == ["done"] * 3 + ["refused"] * 3
         assert (await journal.summary()).rows[State.ANNOUNCED] == 3
 
 
-async def test_what_was_never_planned_cannot_be_moved(tmp_path):
+async def test_an_error_about_a_purchase_names_its_task(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (purchase,) = await journal.plan([asked(1)])
+        purchase.entry = entry_of((await journal.plan([asked(1)]))[0])
+        strange = Purchase(None, entry=attrs.evolve(purchase.entry, key="ab" * 16))
         with pytest.raises(JournalError, match="was never planned") as caught:
-            await journal.move("ab" * 16, 0, State.SUBMITTED, at=1.0, task_id="t")
+            await journal.record(strange, fact(Bought, task=task("t")))
         assert (caught.value.scope, caught.value.task_id) == ("request", "t")
-        assert await journal.row("ab" * 16, 0) is None
-        assert await journal.find("t") is None
-        assert await journal.plan([]) == ()
+        with pytest.raises(IllegalTransition) as refused:
+            await journal.record(purchase, fact(Saved))
+        assert refused.value.task_id is None
 
 
-async def test_rows_are_read_in_pages_by_state_and_from_a_serial_on(tmp_path, monkeypatch):
+async def test_many_orders_are_planned_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_journal, "PIECE", 3)
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        before = journal.statistics().commits
+        found = await journal.plan([asked(n % 2, n) for n in range(10)])
+        assert journal.statistics().commits - before == 4
+    assert serials(found) == list(range(1, 11))
+    assert [entry_of(each).occurrence for each in found] == [n // 2 for n in range(10)]
+
+
+async def test_purchases_are_read_in_pages_by_state_and_from_a_serial_on(tmp_path, monkeypatch):
     monkeypatch.setattr(_store, "PAGE", 7)
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        rows = await journal.plan([asked(n, n) for n in range(40)])
-        for row in rows[::3]:
-            await brought(journal, row, State.ANNOUNCED)
-        everything = [row.serial async for row in journal.rows()]
-        announced = [row.serial async for row in journal.rows(State.ANNOUNCED)]
-        both = [row.serial async for row in journal.rows(State.PLANNED, State.ANNOUNCED, after=20)]
+        purchases = await journal.plan([asked(n, n) for n in range(40)])
+        for purchase in purchases[::3]:
+            await brought(journal, purchase, Announced)
+        everything = [entry_of(each).serial async for each in journal.where()]
+        announced = [entry_of(each).serial async for each in journal.where(State.ANNOUNCED)]
+        both = [
+            entry_of(each).serial async for each in journal.where(State.PLANNED, State.ANNOUNCED, after=20)
+        ]
     assert everything == list(range(1, 41))
     assert announced == list(range(1, 41, 3))
     assert both == [n for n in range(21, 41) if n % 3 != 1] + [n for n in range(21, 41) if n % 3 == 1]
 
 
-async def test_a_task_is_found_by_its_id(tmp_path):
-    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        (row,) = await journal.plan([asked(1)])
-        row = await brought(journal, row, State.ANNOUNCED, State.SUBMITTED)
-        assert await journal.find("t") == row
-        assert [each.serial for each in await journal.seen_since(0.5)] == [1]
-        assert await journal.seen_since(1.0) == ()
-
-
 async def test_a_cancelled_scope_comes_after_what_was_told_is_recorded(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        (row,) = await journal.plan([asked(1)])
-        recorded = None
+        (purchase,) = await journal.plan([asked(1)])
+        recorded = False
         with anyio.CancelScope() as scope:
             scope.cancel()
-            recorded = await brought(journal, row, State.ANNOUNCED)
+            await brought(journal, purchase, Announced)
+            recorded = True
             await anyio.lowlevel.checkpoint()
             pytest.fail("the cancellation was lost")
         assert scope.cancelled_caught
         assert recorded
-        assert await journal.row(row.key, 0) == recorded
+        assert (await now_in(journal, purchase)).state is State.ANNOUNCED
 
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_cancelled_task_ends_after_what_it_told_is_recorded(tmp_path, times):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        (row,) = await journal.plan([asked(1)])
-        recorded: list[Row] = []
+        (purchase,) = await journal.plan([asked(1)])
+        recorded: list[bool] = []
 
         async def announce() -> None:
-            recorded.append(await brought(journal, row, State.ANNOUNCED))
+            await brought(journal, purchase, Announced)
+            recorded.append(True)
             await asyncio.sleep(0)
             pytest.fail("the cancellation was lost")
 
@@ -348,15 +388,16 @@ async def test_a_cancelled_task_ends_after_what_it_told_is_recorded(tmp_path, ti
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await journal.row(row.key, 0) == recorded[0]
+        assert recorded == [True]
+        assert (await now_in(journal, purchase)).state is State.ANNOUNCED
 
 
 async def test_a_timeout_of_asyncio_is_still_one_after_the_journal_has_answered(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        (row,) = await journal.plan([asked(1)])
+        (purchase,) = await journal.plan([asked(1)])
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
-                await brought(journal, row, State.ANNOUNCED)
+                await brought(journal, purchase, Announced)
                 await asyncio.sleep(0)
         current = asyncio.current_task()
         assert current
@@ -385,11 +426,11 @@ async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost():
 
 async def test_a_refusal_reaches_who_was_cancelled_meanwhile(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        (row,) = await journal.plan([asked(1)])
+        (purchase,) = await journal.plan([asked(1)])
         with anyio.CancelScope() as scope:
             scope.cancel()
             with pytest.raises(IllegalTransition):
-                await brought(journal, row, State.SAVED)
+                await brought(journal, purchase, Saved)
 
 
 async def test_reading_can_be_given_up(tmp_path):
@@ -415,48 +456,44 @@ async def test_an_opening_that_nobody_waits_for_any_more_is_closed_again(tmp_pat
 
 async def test_a_closed_journal_says_so_and_closing_twice_does_nothing(tmp_path):
     journal = await SqliteJournal.open(tmp_path / "run.db")
-    (row,) = await journal.plan([asked(1)])
+    (purchase,) = await journal.plan([asked(1)])
     async with anyio.create_task_group() as group:
-        group.start_soon(brought, journal, row, State.ANNOUNCED)
+        group.start_soon(brought, journal, purchase, Announced)
         await anyio.lowlevel.checkpoint()
         await journal.aclose()
     await journal.aclose()
     with pytest.raises(JournalError, match="it is closed"):
         await journal.summary()
-    assert (await anyio.to_thread.run_sync(read, tmp_path / "run.db"))[row.key, 0].state is State.ANNOUNCED
+    found = await anyio.to_thread.run_sync(read, tmp_path / "run.db")
+    assert found[entry_of(purchase).name]["state"] is State.ANNOUNCED
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
-
-
-async def test_a_new_run_counts_equal_requests_from_the_first_again(tmp_path):
-    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        first = await journal.plan([asked(1), asked(1)])
-        assert await journal.new_run() == journal.run == 2
-        again = await journal.plan([asked(1), asked(1)])
-    assert [row.serial for row in again] == [row.serial for row in first]
-    assert {row.run for row in again} == {2}
 
 
 async def test_what_was_under_way_in_a_killed_process_is_uncertain_and_told(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        rows = await journal.plan([asked(n) for n in range(3)])
-        await brought(journal, rows[0], State.ANNOUNCED)
-        await brought(journal, rows[1], State.ANNOUNCED, State.SUBMITTED)
+        first, second, third, _ = await journal.plan([asked(n) for n in range(4)])
+        await brought(journal, first, Announced)
+        await brought(journal, second, Announced, Bought)
+        await brought(journal, third, Announced, Lost, Reopened, Announced)
+        await journal.record(third, fact(Bought, task=task("t9"), attempt=1))  # an event tells the first one
         copied(tmp_path / "run.db", tmp_path / "killed.db")
     async with await SqliteJournal.open(tmp_path / "killed.db") as journal:
         assert journal.uncertain_at_opening == 1
-        assert [row.serial async for row in journal.rows(State.UNCERTAIN)] == [1]
-        assert [row.serial async for row in journal.rows(State.SUBMITTED)] == [2]
-        held = await journal.seen_since(2.0)
-        assert [row.serial for row in held] == [1]  # it may have been seen as late as now
+        assert [entry_of(each).serial async for each in journal.where(State.UNCERTAIN)] == [1]
+        paid = [each async for each in journal.where(State.SUBMITTED)]
+        assert [(entry_of(each).serial, each.bought, each.perhaps) for each in paid] == [(2, 2, 0), (3, 3, 3)]
+        assert [each.perhaps for each in paid[1].attempts] == [True, False]
+        assert set(serials(await journal.seen_since(60.0))) == {1, 2, 3}
 
 
 def test_many_more_than_a_page_are_recovered(tmp_path, monkeypatch):
     monkeypatch.setattr(_store, "PAGE", 3)
     store = open_store(tmp_path / "run.db")
-    do(store, lambda store: store.plan([asked(n) for n in range(10)]))
+    plan(store, [asked(n) for n in range(10)])
     for n in range(10):
-        do(store, lambda store, n=n: store.move(asked(n).key, 0, State.ANNOUNCED, at=1.0, account="a"))
+        record(store, (asked(n).key, 0), fact(Announced))
     assert do(store, lambda store: store.recover(2.0)) == 10
+    assert do(store, lambda store: store.recover(3.0)) == 0
     assert store.summary().rows[State.UNCERTAIN] == 10
     store.close()
 
@@ -501,18 +538,19 @@ async def test_a_reader_sees_what_is_written_and_changes_nothing(tmp_path):
     with pytest.raises(JournalError, match="No such file"):
         await SqliteJournal.open(path, read_only=True)
     async with await SqliteJournal.open(path) as journal:
-        (row,) = await journal.plan([asked(1)])
-        await brought(journal, row, State.ANNOUNCED)
+        (purchase,) = await journal.plan([asked(1)])
+        await brought(journal, purchase, Announced)
         async with await SqliteJournal.open(path, read_only=True) as reader:
             assert (await reader.summary()).rows[State.ANNOUNCED] == 1
-            await brought(journal, row, State.SUBMITTED)
+            await brought(journal, purchase, Bought)
             assert (await reader.summary()).rows[State.SUBMITTED] == 1
             with pytest.raises(JournalError, match="it can only be read"):
                 await reader.plan([asked(2)])
             copied(path, tmp_path / "killed.db")
     async with await SqliteJournal.open(tmp_path / "killed.db", read_only=True) as reader:
         assert (await reader.summary()).rows[State.SUBMITTED] == 1
-    assert (await anyio.to_thread.run_sync(read, tmp_path / "killed.db"))[row.key, 0].state is State.SUBMITTED
+    found = await anyio.to_thread.run_sync(read, tmp_path / "killed.db")
+    assert found[entry_of(purchase).name]["state"] is State.SUBMITTED
 
 
 def test_acknowledged_transitions_survive_kills(tmp_path):
@@ -526,7 +564,7 @@ def test_acknowledged_transitions_survive_kills(tmp_path):
         witness.compare(look(store))
         store.close()
     assert store.run >= 20
-    states = {row.state for row in read(path).values()}
+    states = {each["state"] for each in read(path).values()}
     assert State.UNCERTAIN in states or State.SAVED in states
 
 
@@ -535,13 +573,12 @@ def test_acknowledged_transitions_survive_kills(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path) -> Path:
-    """A small journal, closed, with rows of every state."""
+    """A small journal, closed, with purchases of every state."""
     path = tmp_path / "saved.db"
     store = open_store(path)
-    do(store, lambda store: store.plan([asked(n, n) for n in range(12)]))
-    for n in range(10):
-        for to in WAY[: n % 5]:
-            do(store, lambda store, n=n, to=to: store.move(asked(n).key, 0, to, at=float(n), **FACTS[to]))
+    plan(store, [asked(n, n) for n in range(16)])
+    for n, state in enumerate((*State, *State)):
+        record(store, (asked(n).key, 0), *(fact(kind, float(n)) for kind in WAYS[state]))
     store.close()
     return path
 
@@ -557,7 +594,7 @@ def test_a_closed_journal_that_is_cut_anywhere_is_refused(saved, tmp_path):
     size = saved.stat().st_size
     for length in boundaries(size, 4096):
         failing(copied(saved, tmp_path / "cut.db", main=length))
-    assert len(read(copied(saved, tmp_path / "cut.db", main=size))) == 12
+    assert len(read(copied(saved, tmp_path / "cut.db", main=size))) == 16
 
 
 @pytest.fixture(scope="module")
@@ -565,12 +602,12 @@ def history(tmp_path_factory) -> tuple[Path, list[dict]]:
     """A journal as a killed process leaves it, and what it had after each commit."""
     folder = tmp_path_factory.mktemp("history")
     store = open_store(folder / "run.db")
-    snapshots = [look(store)]
-    do(store, lambda store: store.plan([asked(n, n) for n in range(4)]))
-    snapshots.append(look(store))
-    for n, to in itertools.product(range(3), WAY):
-        do(store, lambda store, n=n, to=to: store.move(asked(n).key, 0, to, at=float(n), **FACTS[to]))
-        snapshots.append(look(store))
+    snapshots = [looked_at(store)]
+    plan(store, [asked(n, n) for n in range(4)])
+    snapshots.append(looked_at(store))
+    for n, kind in itertools.product(range(3), ALL_THE_WAY):
+        record(store, (asked(n).key, 0), fact(kind, float(n)))
+        snapshots.append(looked_at(store))
     copied(folder / "run.db", folder / "killed.db")
     store.close()
     return folder / "killed.db", snapshots
@@ -613,10 +650,10 @@ def test_a_changed_byte_is_never_misread(saved, tmp_path, where):
     broken.write_bytes(data)
     expected = read(saved)
     try:
-        rows = read(broken)
+        found = read(broken)
     except JournalError:
         return
-    assert {name: attrs.evolve(row, run=1) for name, row in rows.items()} == expected
+    assert found == expected
 
 
 def test_a_changed_row_is_noticed(saved, tmp_path):
@@ -629,12 +666,10 @@ async def test_damage_that_is_met_while_reading_is_told(saved):
     async with await SqliteJournal.open(saved) as journal:
         journal._store.file.connection.execute("UPDATE requests SET attempts = 7 WHERE serial = 3")
         with pytest.raises(JournalError, match="row 3 is not as it was written"):
-            await journal.row(asked(2).key, 0)
-        with pytest.raises(JournalError, match="row 3 is not as it was written"):
-            [row async for row in journal.rows()]
+            [each async for each in journal.where()]
         with pytest.raises(JournalError, match="row 3 is not as it was written"):
             await journal.plan([asked(2)])
-        assert await journal.row(asked(1).key, 0)
+        assert [entry_of(each).serial async for each in journal.where(after=3)] == list(range(4, 17))
 
 
 @pytest.mark.parametrize(
@@ -668,7 +703,7 @@ def test_a_journal_of_a_newer_release_is_refused_and_stays_as_it_is(saved):
     with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
     before = saved.read_bytes()
-    assert "a newer release wrote it (its version 99, here 1): update novita-async" in failing(saved)
+    assert "a newer release wrote it (its version 99, here 2): update novita-async" in failing(saved)
     with pytest.raises(JournalError, match="a newer release"):
         _file.open_to_read(saved)
     assert saved.read_bytes() == before
@@ -693,9 +728,9 @@ def test_a_journal_that_was_moved_without_its_log_is_refused_unless_told(history
 
 def read_with(path: Path, **options) -> dict:
     store = open_store(path, **options)
-    rows = look(store)
+    found = looked_at(store)
     store.close()
-    return rows
+    return found
 
 
 def test_a_log_without_its_journal_is_not_taken_for_a_new_one(history, tmp_path):
@@ -721,7 +756,7 @@ def test_a_broken_page_of_a_journal_that_was_not_closed_is_found_at_once(history
     killed = copied(path, tmp_path / "killed.db")
     with closing(sqlite3.connect(killed, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema=ON")
-        connection.execute("UPDATE sqlite_schema SET rootpage = 2 WHERE name = 'requests_by_task'")
+        connection.execute("UPDATE sqlite_schema SET rootpage = 2 WHERE name = 'requests_by_slot'")
         copied(killed, tmp_path / "broken.db")
     with pytest.raises(JournalError, match="it is damaged"):
         _file.open_to_write(tmp_path / "broken.db")
@@ -770,24 +805,26 @@ def script(path: Path, model: Model) -> None:
     wanted = [asked(n // 2, n) for n in range(4)]
     for piece in (wanted[:2], wanted[2:]):
         try:
-            rows = do(store, lambda store, piece=piece: store.plan(piece))
+            found = plan(store, piece)
         except JournalError:
             continue
-        assert rows == model.plan(piece)
-    for name, to in itertools.product(list(model.rows), WAY):
-        if model.rows[name].state is before(to):
+        assert list(map(told, found)) == list(map(told, model.plan(piece)))
+    for name, (before, kind) in itertools.product(list(model.kept), STEPS):
+        if model.kept[name].state is before:
             try:
-                row = do(store, lambda store, name=name, to=to: store.move(*name, to, at=1.0, **FACTS[to]))
+                record(store, name, fact(kind))
             except JournalError as error:
                 assert error.scope == "account"
                 continue
-            assert row == model.move(name, to, at=1.0, **FACTS[to])
-    assert look(store) == model.rows
+            model.record(name, fact(kind))
+    assert looked_at(store) == model.told()
     store.close()
 
 
-def before(to: State) -> State:
-    return (State.PLANNED, *WAY)[WAY.index(to)]
+STEPS = tuple(
+    zip((State.PLANNED, State.ANNOUNCED, State.SUBMITTED, State.SUCCEEDED), ALL_THE_WAY, strict=True)
+)
+"""Each state of the usual way, and the fact that leads on from there."""
 
 
 @pytest.mark.parametrize("forever", [False, True])
@@ -801,11 +838,11 @@ def test_every_write_that_fails_is_told_and_loses_nothing_else(tmp_path, code, f
         if Failing.countdown > 0:
             break
         if path.exists():
-            assert {name: attrs.evolve(row, run=1) for name, row in read(path).items()} == model.rows
+            assert read(path) == model.told()
         else:
-            assert not model.rows
+            assert not model.kept
     assert count > 40
-    assert model.rows[asked(0).key, 0].state is State.SAVED
+    assert model.kept[asked(0).key, 0].state is State.SAVED
 
 
 async def test_a_full_disk_is_told_to_each_and_what_comes_after_it_is_recorded(tmp_path):
@@ -829,7 +866,7 @@ async def test_a_full_disk_is_told_to_each_and_what_comes_after_it_is_recorded(t
         assert {"the disk is full" in str(error) for error in errors} == {True}
         assert (await journal.summary()).total == 1
         connection.execute("PRAGMA max_page_count=100000").fetchall()
-        await brought(journal, first, *WAY)
+        await brought(journal, first, *ALL_THE_WAY)
         await plan(1)
     assert len(await anyio.to_thread.run_sync(read, tmp_path / "run.db")) == 31
 
@@ -847,7 +884,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 done = 0
 for n in range(0, 4000, 20):
     try:
-        do(store, lambda store: store.plan([asked(m) for m in range(n, n + 20)]))
+        plan(store, [asked(m) for m in range(n, n + 20)])
     except JournalError as error:
         print(done, error)
         break
@@ -865,20 +902,21 @@ store.close()
 def test_what_could_not_be_recorded_can_be_recorded_later(tmp_path):
     Failing.countdown, Failing.code, Failing.forever = 0, sqlite3.SQLITE_IOERR, False
     store = open_store(tmp_path / "run.db", connect=connect_failing)
-    do(store, lambda store: store.plan([asked(1)]))
+    plan(store, [asked(1)])
     name = (asked(1).key, 0)
-    do(store, lambda store: store.move(*name, State.ANNOUNCED, at=1.0, account="a"))
+    record(store, name, fact(Announced, 1.0))
     Failing.countdown = 3  # BEGIN, UPDATE, COMMIT
     with pytest.raises(JournalError, match="made to fail"):
-        do(store, lambda store: store.move(*name, State.SUBMITTED, at=2.0, task_id="lost"))
-    bought = do(store, lambda store: store.move(*name, State.SUBMITTED, at=3.0, task_id="kept"))
+        record(store, name, fact(Bought, 2.0, task=task("lost")))
+    record(store, name, fact(Bought, 3.0, task=task("kept")))
     Failing.countdown = 3
     with pytest.raises(JournalError, match="made to fail"):
-        do(store, _store.Store.new_run)
+        do(store, lambda store: store.new_run(0.0))
     assert store.run == 1
-    assert do(store, _store.Store.new_run) == 2
+    assert do(store, lambda store: store.new_run(0.0)) == 2
     store.close()
-    assert read(tmp_path / "run.db") == {name: bought}
+    (found,) = read(tmp_path / "run.db").values()
+    assert (found["task"], found["bought"], found["perhaps"]) == ("kept", 2, 0)
 
 
 class Cramped(sqlite3.Connection):
@@ -900,22 +938,22 @@ async def test_on_a_full_disk_what_is_paid_is_recorded_and_nothing_is_begun(tmp_
     path = tmp_path / "run.db"
     async with await SqliteJournal.open(path) as journal:
         paid, planned = await journal.plan([asked(1), asked(2)])
-        await brought(journal, paid, State.ANNOUNCED)
+        await brought(journal, paid, Announced)
         monkeypatch.setattr(Cramped, "spare", tmp_path / "run.db-spare")
         room = Cramped(path, isolation_level=None, check_same_thread=False)
         monkeypatch.setattr(type(journal._store), "_connection", room)
-        await brought(journal, paid, *WAY)
+        await brought(journal, paid, Bought, Completed, Saved)
         for _ in range(2):
             with pytest.raises(JournalError, match="the disk is full"):
-                await brought(journal, planned, State.ANNOUNCED)
+                await brought(journal, planned, Announced)
             with pytest.raises(JournalError, match="the disk is full"):
                 await journal.plan([asked(3)])
         monkeypatch.setattr(Cramped, "spare", None)
-        await brought(journal, planned, *WAY)
+        await brought(journal, planned, *ALL_THE_WAY)
         room.close()
     monkeypatch.undo()
-    rows = await anyio.to_thread.run_sync(read, path)
-    assert [row.state for row in rows.values()] == [State.SAVED] * 2
+    found = await anyio.to_thread.run_sync(read, path)
+    assert [each["state"] for each in found.values()] == [State.SAVED] * 2
     assert not (tmp_path / "run.db-spare").exists()
 
 
@@ -930,7 +968,7 @@ def test_a_closed_journal_is_read_where_nothing_can_be_written(saved):
         return _file.connect(path, mode)
 
     store = _store.Store(_file.open_to_read(saved, connect=sealed))
-    assert look(store) == read(saved)
+    assert looked_at(store) == read(saved)
     store.close()
 
 
@@ -985,15 +1023,18 @@ os.wait()
 
 async def test_a_fault_of_the_program_is_told_and_nothing_is_written(tmp_path, monkeypatch):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        (row,) = await journal.plan([asked(1)])
-        monkeypatch.setattr(_store, "_record", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            await brought(journal, row, State.ANNOUNCED)
-        assert await journal.row(row.key, 0) == row
+        (purchase,) = await journal.plan([asked(1)])
+        with monkeypatch.context() as faulty:
+            faulty.setattr(journal_rows, "record_of", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await brought(journal, purchase, Announced)
+        assert told(await now_in(journal, purchase)) == told(purchase)
+        await brought(journal, purchase, Announced)
+        assert (await now_in(journal, purchase)).attempt == 1
 
 
 async def test_a_journal_that_cannot_be_recovered_is_not_opened(saved, monkeypatch):
-    monkeypatch.setattr(_store, "found_at_opening", lambda *_: 1 / 0)
+    monkeypatch.setattr(journal_rows, "left_behind", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await SqliteJournal.open(saved)
     monkeypatch.undo()
@@ -1011,24 +1052,24 @@ def test_a_journal_of_version_0_is_brought_up_to_date(tmp_path):
     with pytest.raises(JournalError, match="an older release wrote it"):
         _file.open_to_read(path)
     store = open_store(path)
-    rows = list(look(store).values())
-    assert [row.state for row in rows] == [State.PLANNED, State.SUBMITTED, State.SAVED]
-    assert rows[2].paths == ("out/00002.png",)
-    assert rows[1].task_id == "73fab7c0"
-    assert store.summary() == fold(rows)
-    do(store, lambda store: store.move(rows[0].key, 0, State.ANNOUNCED, at=1.0, account="a"))
-    back = do(store, lambda store: store.move(rows[0].key, 0, State.PLANNED, at=2.0, error=note()))
-    assert back.earlier == (Attempt(account="a", announced_time=1, answered_time=2),)
-    assert _file.meta(store.file.connection, "version") == _file.VERSION == 1
+    found = list(look(store).values())
+    assert [each.state for each in found] == [State.PLANNED, State.SUBMITTED, State.SAVED]
+    assert found[2].paths == (Path("out/00002.png"),)
+    assert found[1].task
+    assert found[1].task.task_id == "73fab7c0"
+    assert store.summary() == summed(map(tally_of, found))
+    record(store, entry_of(found[0]).name, fact(Announced, 1.0), fact(NotBought, 2.0))
+    assert _file.meta(store.file.connection, "version") == _file.VERSION == 2
     store.close()
-    assert read(path)[rows[0].key, 0].earlier == back.earlier
+    assert read(path)[entry_of(found[0]).name]["attempts"] == [(1.0, 1, "a", 2.0, None, False, False)]
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript((ROOT / "tests/data/journal_version_0.sql").read_text())
-    monkeypatch.setattr(_file, "MIGRATIONS", ((*_file.MIGRATIONS[0], "no SQL at all"),))
+    first, second = _file.MIGRATIONS
+    monkeypatch.setattr(_file, "MIGRATIONS", (first, (*second, "no SQL at all")))
     with pytest.raises(JournalError):
         _file.open_to_write(path)
     monkeypatch.undo()
@@ -1041,11 +1082,16 @@ def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
         (_store.BY_KEY, (b"", 0), "SEARCH requests USING INDEX requests_by_key (key=? AND occurrence=?)"),
         (_store.CLAIMED, (b"", 0), "SEARCH requests USING INDEX requests_by_key (key=? AND occurrence=?)"),
         (_store.known_keys(2), (b"", b"a"), "SEARCH requests USING COVERING INDEX requests_by_key (key=?)"),
-        (_store.BY_TASK, ("t",), "SEARCH requests USING INDEX requests_by_task (task_id=?)"),
+        (_store.BY_TOKEN, ("t",), "SEARCH requests USING INDEX requests_by_token (token=?)"),
         (_store.BY_SLOT, (1.0,), "SEARCH requests USING INDEX requests_by_slot (slot_time>?)"),
         (
             _store.PAGE_OF_STATE,
             ("planned", 0, 9),
+            "SEARCH requests USING INDEX requests_by_state (state=? AND serial>?)",
+        ),
+        (
+            _store.PERHAPS_OF_STATE,
+            ("saved", 0, 9),
             "SEARCH requests USING INDEX requests_by_state (state=? AND serial>?)",
         ),
         (_store.PAGE_OF_ALL, (0, 9), "SEARCH requests USING INTEGER PRIMARY KEY (rowid>?)"),
@@ -1069,40 +1115,14 @@ def test_a_commit_is_on_the_disk_when_it_is_done(tmp_path):
     store.close()
 
 
-def test_the_memory_of_rows_that_were_written_last_is_bounded(tmp_path, monkeypatch):
+def test_the_memory_of_purchases_that_were_written_last_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(_store, "_REMEMBERED", 3)
     store = open_store(tmp_path / "run.db")
-    do(store, lambda store: store.plan([asked(n) for n in range(9)]))
-    for n in (*range(9), *range(9)):
-        to = State.SUBMITTED if store.row(asked(n).key, 0).state is State.ANNOUNCED else State.ANNOUNCED
-        do(store, lambda store, n=n, to=to: store.move(asked(n).key, 0, to, at=1.0, **FACTS[to]))
-        assert len(store._fresh) <= 3
+    plan(store, [asked(n) for n in range(9)])
+    for kind in (Announced, Bought):
+        for n in range(9):
+            record(store, (asked(n).key, 0), fact(kind))
+            assert len(store._fresh) <= 3
     assert store.summary().rows[State.SUBMITTED] == 9
     assert repr(store).startswith("<Store ")
     store.close()
-
-
-# --- Digests ----------------------------------------------------------------------------------------------
-
-
-def test_a_picture_is_read_once_for_many_requests(tmp_path, monkeypatch):
-    file = tmp_path / "dog.png"
-    file.write_bytes(picture())
-    reads: list[ImageSource] = []
-    honest = ImageSource.digest
-    monkeypatch.setattr(ImageSource, "digest", lambda source: reads.append(source) or honest(source))
-    digests = DigestCache()
-    sources = [ImageSource.from_path(file), ImageSource.from_path(file), ImageSource.from_bytes(picture())]
-    assert len({digests(source) for source in sources * 3}) == 1
-    assert len(reads) == 2
-    file.write_bytes(picture(2))
-    assert digests(ImageSource.from_path(file)) != digests(sources[2])
-    assert repr(digests) == "<DigestCache of 2 files and 1 pictures>"
-
-
-def test_the_memory_of_digests_is_bounded_and_keeps_the_latest():
-    digests = DigestCache(pictures=2)
-    sources = [ImageSource.from_bytes(picture(n)) for n in (1, 2, 3)]
-    for n in (0, 1, 0, 2):
-        digests(sources[n])
-    assert list(digests._pictures) == [sources[0], sources[2]]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from novita_async.errors import ConfigurationError, Fault, InvalidRequest, NovitaWarning
+from novita_async.errors import ConfigurationError, Flaw, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
 from novita_async.models import choices
 from novita_async.models.endpoints import Endpoints
@@ -61,7 +61,7 @@ def s3(**fields):
     return AWSS3(**{"region": "us-east-2", "bucket": "b", **fields})
 
 
-def faults(make, **fields) -> tuple[Fault, ...]:
+def faults(make, **fields) -> tuple[Flaw, ...]:
     with pytest.raises(InvalidRequest) as caught:
         make(**fields)
     return caught.value.faults
@@ -163,12 +163,12 @@ def test_names_are_open_but_are_text(make, name):
 def test_prompts_are_measured_in_code_points(name):
     assert getattr(img2img(**{name: "🐕" * 1024}), name)
     (fault,) = faults(img2img, **{name: "🐕" * 1025})
-    assert fault == Fault(f"Img2Img.{name}", f"1025 characters are not in [{int(name == 'prompt')}, 1024]")
+    assert fault == Flaw(f"Img2Img.{name}", f"1025 characters are not in [{int(name == 'prompt')}, 1024]")
 
 
 def test_only_the_negative_prompt_may_be_empty():
     assert img2img(negative_prompt="").negative_prompt == ""
-    assert faults(img2img, prompt="") == (Fault("Img2Img.prompt", "0 characters are not in [1, 1024]"),)
+    assert faults(img2img, prompt="") == (Flaw("Img2Img.prompt", "0 characters are not in [1, 1024]"),)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_lists_have_a_most(name, items, most):
     assert getattr(img2img(**{name: items * most}), name) == tuple(items * most)
     assert getattr(img2img(**{name: iter(items)}), name) == tuple(items)
     (fault,) = faults(img2img, **{name: items * (most + 1)})
-    assert fault == Fault(f"Img2Img.{name}", f"takes at most {most}, has {most + 1}")
+    assert fault == Flaw(f"Img2Img.{name}", f"takes at most {most}, has {most + 1}")
 
 
 @pytest.mark.parametrize("name", ["loras", "embeddings", "ip_adapters"])
@@ -239,7 +239,7 @@ def test_guidance_does_not_end_before_it_begins():
     assert unit(guidance_start=0.5, guidance_end=0.5)
     assert unit(guidance_end=0.2)
     assert faults(unit, guidance_start=0.6, guidance_end=0.5) == (
-        Fault("ControlNetUnit.guidance_end", "0.5 is before guidance_start 0.6"),
+        Flaw("ControlNetUnit.guidance_end", "0.5 is before guidance_start 0.6"),
     )
 
 
@@ -512,9 +512,9 @@ def test_a_sweep_refuses_unknown_fields_and_single_values_before_it_starts():
     with pytest.raises(InvalidRequest) as caught:
         img2img().sweep(sed=[1], prompt="dog", steps=5)
     assert caught.value.faults == (
-        Fault("Img2Img.sed", "no such field"),
-        Fault("Img2Img.prompt", "'dog' is one value; give a list of values"),
-        Fault("Img2Img.steps", "5 is one value; give a list of values"),
+        Flaw("Img2Img.sed", "no such field"),
+        Flaw("Img2Img.prompt", "'dog' is one value; give a list of values"),
+        Flaw("Img2Img.steps", "5 is one value; give a list of values"),
     )
 
 
@@ -566,7 +566,7 @@ def test_a_request_keeps_its_own_copy_of_a_mapping():
 
 def test_extra_fields_do_not_shadow_fields():
     assert faults(img2img, extra_fields={"steps": 1, "image_base64": "", "x": 1}) == (
-        Fault("Img2Img.extra_fields", "image_base64, steps has a field of its own"),
+        Flaw("Img2Img.extra_fields", "image_base64, steps has a field of its own"),
     )
     assert faults(img2img, extra_fields=5)[0].message == "5 is not a mapping"
 

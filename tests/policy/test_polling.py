@@ -10,43 +10,37 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from novita_async._policy.polling.durations import KEPT, Durations
-from novita_async._policy.polling.memory import MOST_KINDS
-from novita_async._policy.polling.polls import CELLS, EDGES, FIRST, best_looks, cell_of, integral
-from novita_async._policy.polling.queue import AUDITS_AT_FIRST, BLIND, ENDLESS, UNORDERED, Lane
-from novita_async._policy.polling.schedule import (
-    MISS_CAP,
-    Backoff,
-    Polling,
-    PollMemory,
-    Sighting,
-    TaskFacts,
-)
+from novita_async._policy.polling.memory import MOST_KINDS, PollMemory
+from novita_async._policy.polling.planner import BackoffPlanner, PollResult, TaskFacts
+from novita_async._policy.polling.polls import CELLS, EDGES, FIRST, best_polls, cell_of, integral
+from novita_async._policy.polling.queue import CHECKS_AT_FIRST, ENDLESS, MOST_UNSEEN, UNORDERED, QueueModel
+from novita_async._policy.polling.schedule import FAILED_CAP, Polling, PollSchedule
 from novita_async.errors import ConfigurationError
 
 ENDPOINT = "/v3/async/img2img"
-RUNNING, QUEUED, FINISHED = (Sighting(state=state) for state in ("running", "queued", "finished"))
+RUNNING, QUEUED, FINISHED = (PollResult(state=state) for state in ("running", "queued", "finished"))
 
 
 def new(polling=None, memory=None):
     polling = polling or Polling()
-    return polling.schedule(memory or polling.memory())
+    return PollSchedule.of(polling, memory or PollMemory())
 
 
 def facts(submitted_at=0.0, **others):
     return TaskFacts(endpoint=ENDPOINT, submitted_at=submitted_at, **others)
 
 
-def only_lane(schedule) -> Lane:
-    (lane,) = schedule.planner._lanes.values()
-    return lane
+def only_queue(schedule) -> QueueModel:
+    (queue,) = schedule.planner._queues.values()
+    return queue
 
 
 class Job:
     def __init__(self, key, submit, seconds, work=None):
         self.key, self.submit, self.seconds, self.work = key, submit, seconds, work
         self.start = self.done = self.seen = math.inf
-        self.looks = 0
-        self.looked_at = []
+        self.polls = 0
+        self.polled_at = []
 
 
 def serve(jobs, workers=None, order=lambda _waiting: 0, change=(math.inf, 0)):
@@ -75,13 +69,13 @@ def answer(job, now, *, times=True, words="both", skew=0.0, hint=None):
     if now >= job.done:
         ms = [1000 * (x + skew) for x in (job.submit, job.start, job.done)]
         return (
-            Sighting(state="finished", submit_ms=ms[0], execute_ms=ms[1], complete_ms=ms[2])
+            PollResult(state="finished", submit_ms=ms[0], execute_ms=ms[1], complete_ms=ms[2])
             if times
             else FINISHED
         )
     if words == "queued" or now < job.start:
         return QUEUED
-    return Sighting(state="running", **(hint(job, now) if hint else {}))
+    return PollResult(state="running", **(hint(job, now) if hint else {}))
 
 
 def watch(jobs, schedule, *, most=16, until=math.inf, seed=0, **how):
@@ -98,14 +92,14 @@ def watch(jobs, schedule, *, most=16, until=math.inf, seed=0, **how):
             schedule.add(job.key, facts(job.submit, work=job.work), now)
         for key in schedule.take(now, most):
             job = by_key[key]
-            job.looks += 1
-            job.looked_at.append(now)
+            job.polls += 1
+            job.polled_at.append(now)
             found = answer(job, now, **how)
             if found.state == "finished":
                 job.seen = now
-            schedule.saw(key, found, now, rng.random())
+            schedule.polled(key, found, now, rng.random())
     ended = [j for j in jobs if j.seen < math.inf]
-    return sum(j.looks for j in jobs) / len(jobs), sum(j.seen - j.done for j in ended) / len(ended)
+    return sum(j.polls for j in jobs) / len(jobs), sum(j.seen - j.done for j in ended) / len(ended)
 
 
 def lognormal(n, median=4.0, sigma=0.3, gap=0.0, seed=1):
@@ -117,7 +111,7 @@ def lognormal(n, median=4.0, sigma=0.3, gap=0.0, seed=1):
 
 
 class ScheduleMachine(RuleBasedStateMachine):
-    """Tasks come, are looked at, answered in any way, missed, woken and dropped, in any order."""
+    """Tasks come, are polled, answered in any way, missed, woken and dropped, in any order."""
 
     @initialize(
         polling=st.sampled_from([Polling(), Polling(cost=1.0), Polling.fixed(0.5), Polling.exponential()]),
@@ -127,7 +121,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.added = 0
         self.waiting, self.under_way = set(), set()
-        self.polls = self.missed = self.finished = 0
+        self.polls = self.failures = self.finished = 0
 
     @rule(
         n=st.integers(1, 40),
@@ -142,10 +136,10 @@ class ScheduleMachine(RuleBasedStateMachine):
             at = None if age is None else self.now - age
             self.schedule.add(key, TaskFacts(endpoint=endpoint, submitted_at=at, work=work), self.now)
             self.waiting.add(key)
-            due = self.schedule._entries[key].due
+            due = self.schedule._tasks[key].due
             assert due >= self.now
             if age is None:
-                assert due == self.now, "a task of yesterday is looked at once"
+                assert due == self.now, "a task of yesterday is polled once"
 
     @rule(dt=st.floats(0.0, 30.0))
     def pass_time(self, dt):
@@ -182,7 +176,7 @@ class ScheduleMachine(RuleBasedStateMachine):
     def answer(self, data, state, jitter, progress, eta, times, many):  # noqa: PLR0917 (drawn)
         keys = sorted(self.under_way) if many else [data.draw(st.sampled_from(sorted(self.under_way)))]
         submit, execute, complete = times if times and state == "finished" else (None, None, None)
-        found = Sighting(
+        found = PollResult(
             state=state,
             progress=progress,
             eta=eta,
@@ -193,25 +187,25 @@ class ScheduleMachine(RuleBasedStateMachine):
         for key in keys:
             self.under_way.discard(key)
             self.polls += 1
-            self.schedule.saw(key, found, self.now, jitter)
+            self.schedule.polled(key, found, self.now, jitter)
             if state == "finished":
                 self.finished += 1
             else:
                 self.waiting.add(key)
-            self.schedule.saw(key, found, self.now, jitter)
+            self.schedule.polled(key, found, self.now, jitter)
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), jitter=st.floats(0, 1, exclude_max=True), hint=st.sampled_from([None, 0.0, 20.0]))
-    def miss(self, data, jitter, hint):
+    def fail(self, data, jitter, hint):
         key = data.draw(st.sampled_from(sorted(self.under_way)))
-        self.schedule.missed(key, self.now, jitter, hint)
-        self.schedule.missed(key, self.now, jitter, hint)
+        self.schedule.failed(key, self.now, jitter, hint)
+        self.schedule.failed(key, self.now, jitter, hint)
         self.under_way.discard(key)
         self.waiting.add(key)
         self.polls += 1
-        self.missed += 1
-        due = self.schedule._entries[key].due
-        assert self.now + (hint or 0.0) <= due <= self.now + max(hint or 0.0, MISS_CAP)
+        self.failures += 1
+        due = self.schedule._tasks[key].due
+        assert self.now + (hint or 0.0) <= due <= self.now + max(hint or 0.0, FAILED_CAP)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -219,7 +213,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.waiting)))
         self.schedule.wake(key, self.now)
         assert self.schedule.next_at(self.now) == self.now
-        assert self.schedule._entries[key].due <= self.now
+        assert self.schedule._tasks[key].due <= self.now
 
     @precondition(lambda self: self.waiting or self.under_way)
     @rule(data=st.data())
@@ -234,7 +228,7 @@ class ScheduleMachine(RuleBasedStateMachine):
     def counts(self):
         now = self.schedule.statistics()
         assert (now.waiting, now.under_way) == (len(self.waiting), len(self.under_way))
-        assert (now.polls, now.missed, now.finished) == (self.polls, self.missed, self.finished)
+        assert (now.polls, now.failed, now.finished) == (self.polls, self.failures, self.finished)
 
     @invariant()
     def something_is_always_due(self):
@@ -244,19 +238,19 @@ class ScheduleMachine(RuleBasedStateMachine):
             assert due < math.inf, self.schedule
 
     @invariant()
-    def lanes_count_right(self):
-        if not isinstance(self.schedule.planner, Backoff):
-            for lane in self.schedule.planner._lanes.values():
-                records = [x for x in self.schedule._entries.values() if x.lane is lane]
+    def queues_count_right(self):
+        if not isinstance(self.schedule.planner, BackoffPlanner):
+            for queue in self.schedule.planner._queues.values():
+                records = [x for x in self.schedule._tasks.values() if x.queue is queue]
                 states = [x.state for x in records]
-                assert (lane.count, lane.strays) == (states.count(0), states.count(1))
-                assert (lane.running, lane.proven) == (states.count(2) + states.count(3), states.count(3))
+                assert (queue.waiting, queue.out_of_order) == (states.count(0), states.count(1))
+                assert (queue.running, queue.proven) == (states.count(2) + states.count(3), states.count(3))
                 assert all(x.due < math.inf for x in records if x.state in (1, 2, 3))
 
     def teardown(self):
         """Whatever has happened: once everything is done, everything is soon seen to be."""
         for key in sorted(self.under_way):
-            self.schedule.saw(key, FINISHED, self.now, 0.5)
+            self.schedule.polled(key, FINISHED, self.now, 0.5)
         left, began = len(self.waiting), self.now
         for _ in range(2 * left + 10):
             if not left:
@@ -265,7 +259,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             taken = self.schedule.take(self.now, 16)
             left -= len(taken)
             for key in taken:
-                self.schedule.saw(key, FINISHED, self.now, 0.5)
+                self.schedule.polled(key, FINISHED, self.now, 0.5)
         assert left == 0
         assert self.now - began < 4000 + 40 * self.added
 
@@ -275,16 +269,16 @@ TestSchedule = ScheduleMachine.TestCase
 
 
 def test_a_fixed_pause_starts_at_the_submission_and_stays():
-    """Look one pause after the submission, then one pause after each look, give or take a tenth."""
+    """Poll one pause after the submission, then one pause after each poll, give or take a tenth."""
     schedule = new(Polling.fixed(2.0))
     schedule.add("a", facts(10.0), 10.5)
     assert schedule.next_at(10.5) == 12.0
     assert schedule.take(11.9, 5) == []
     assert schedule.take(12.0, 5) == ["a"]
-    schedule.saw("a", RUNNING, 12.1, 0.0)
+    schedule.polled("a", RUNNING, 12.1, 0.0)
     assert schedule.next_at(12.1) == pytest.approx(12.1 + 2.0 * 0.9)
     assert schedule.take(14.0, 5) == ["a"]
-    schedule.saw("a", RUNNING, 14.0, 0.5)
+    schedule.polled("a", RUNNING, 14.0, 0.5)
     assert schedule.next_at(14.0) == pytest.approx(16.0)
 
 
@@ -294,22 +288,22 @@ def test_exponential_pauses_grow_up_to_their_cap():
 
 
 @pytest.mark.parametrize("polling", [Polling(), Polling.fixed(5.0)])
-def test_a_task_of_yesterday_and_one_long_submitted_are_looked_at_at_once(polling):
+def test_a_task_of_yesterday_and_one_long_submitted_are_polled_at_once(polling):
     schedule = new(polling)
     schedule.add("unknown", TaskFacts(), 100.0)
     schedule.add("old", facts(-1000.0), 100.0)
     assert sorted(schedule.take(100.0, 5)) == ["old", "unknown"]
 
 
-def test_a_task_of_yesterday_is_looked_at_at_once_even_in_a_full_queue():
+def test_a_task_of_yesterday_is_polled_at_once_even_in_a_full_queue():
     """And it keeps its turn when it turns out to be queued."""
     schedule = new()
     for i in range(30):
         schedule.add(f"t{i}", facts(0.0), 0.0)
     schedule.add("unknown", facts(None), 1.0)
     assert schedule.take(1.0, 5) == ["unknown"]
-    schedule.saw("unknown", QUEUED, 1.0, 0.5)
-    assert schedule._entries["unknown"].due == math.inf
+    schedule.polled("unknown", QUEUED, 1.0, 0.5)
+    assert schedule._tasks["unknown"].due == math.inf
     assert schedule.next_at(1.0) < 10.0
 
 
@@ -320,7 +314,7 @@ def test_a_task_of_yesterday_is_looked_at_at_once_even_in_a_full_queue():
         {"cost": math.nan},
         {"polls_per_second": -1.0},
         {"deadline": math.inf},
-        {"patience": -1.0},
+        {"error_timeout": -1.0},
         {"not_found_grace": math.nan},
         {"concurrency": 0},
     ],
@@ -341,21 +335,21 @@ def test_choices_other_than_the_pauses_pass_through():
     assert Polling.exponential(concurrency=2).concurrency == 2
 
 
-def test_missed_looks_are_repeated_ever_more_rarely_and_answers_reset_that():
+def test_failed_polls_are_repeated_ever_more_rarely_and_answers_reset_that():
     schedule = new(Polling.fixed(1.0))
     schedule.add("a", facts(), 0.0)
     now, pauses = 1.0, []
     for _ in range(8):
         assert schedule.take(now, 1) == ["a"]
-        schedule.missed("a", now, 0.999999)
+        schedule.failed("a", now, 0.999999)
         pauses.append(schedule.next_at(now) - now)
         now = schedule.next_at(now)
     assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 15, 15, 15], rel=1e-3)
     schedule.take(now, 1)
-    schedule.saw("a", RUNNING, now, 0.5)
+    schedule.polled("a", RUNNING, now, 0.5)
     now = schedule.next_at(now)
     schedule.take(now, 1)
-    schedule.missed("a", now, 0.999999)
+    schedule.failed("a", now, 0.999999)
     assert schedule.next_at(now) - now == pytest.approx(0.5, rel=1e-3)
 
 
@@ -366,10 +360,10 @@ def test_a_pause_that_the_service_asks_for_is_not_cut_short_by_what_others_do():
         schedule.add(key, facts(), 0.0)
     now = schedule.next_at(0.0)
     assert len(schedule.take(now, 3)) == 3
-    schedule.saw("a", QUEUED, now, 0.5)
-    schedule.missed("b", now, 0.5, 60.0)
-    schedule.saw("c", FINISHED, now, 0.5)
-    assert schedule._entries["b"].due == now + 60.0
+    schedule.polled("a", QUEUED, now, 0.5)
+    schedule.failed("b", now, 0.5, 60.0)
+    schedule.polled("c", FINISHED, now, 0.5)
+    assert schedule._tasks["b"].due == now + 60.0
     schedule.wake("b", now + 1)
     assert "b" in schedule.take(now + 1, 1)
 
@@ -378,8 +372,8 @@ def test_what_is_not_waited_for_is_ignored():
     schedule = new()
     schedule.add("a", facts(), 0.0)
     schedule.add("a", facts(500.0), 0.0)
-    schedule.saw("b", RUNNING, 1.0, 0.5)
-    schedule.missed("a", 1.0, 0.5)
+    schedule.polled("b", RUNNING, 1.0, 0.5)
+    schedule.failed("a", 1.0, 0.5)
     schedule.wake("b", 1.0)
     schedule.drop("b")
     assert schedule.statistics().polls == 0
@@ -396,7 +390,7 @@ def test_a_dropped_task_leaves_nothing_behind_with_a_backoff():
     assert schedule.statistics().waiting == 0
 
 
-def test_a_hint_does_not_repeat_a_look_that_is_under_way():
+def test_a_hint_does_not_repeat_a_poll_that_is_under_way():
     schedule = new(Polling.fixed(1.0))
     schedule.add("a", facts(), 0.0)
     assert schedule.take(1.0, 1) == ["a"]
@@ -404,7 +398,7 @@ def test_a_hint_does_not_repeat_a_look_that_is_under_way():
     assert schedule.take(1.0, 1) == []
 
 
-# The best looks of a known distribution
+# The best polls of a known distribution
 
 
 @given(
@@ -423,7 +417,7 @@ def test_the_envelope_finds_what_trying_everything_finds(masses, cost):
         alive -= mass / total
         survival.append(max(1e-9, alive))
     area = integral(survival)
-    table = best_looks(survival, area, cost)
+    table = best_polls(survival, area, cost)
     high = table.low + len(table.nexts) - 1
     targets = [*range(table.low, high + 1)]
     end = 1.25 * EDGES[high]
@@ -439,17 +433,17 @@ def test_the_envelope_finds_what_trying_everything_finds(masses, cost):
     assert table.cost_from(0.0) == table.first_cost
 
 
-@given(age=st.floats(0.0, 20000.0), width=st.floats(0.0, 50.0))
+@given(age=st.floats(0.0, 20000.0))
 @settings(max_examples=200, deadline=None)
-def test_the_next_look_is_always_later(age, width):
+def test_the_next_poll_is_always_later(age):
     durations = Durations()
     for _ in range(5):
         durations.observe(5.0, 7.0)
-    assert durations.table(0.07, width).after(age) > age
+    assert durations.table(0.07).after(age) > age
 
 
-def test_of_a_task_that_has_hardly_begun_the_next_look_is_the_first():
-    table = observed(SAMPLE).table(0.07, 0.0)
+def test_of_a_task_that_has_hardly_begun_the_next_poll_is_the_first():
+    table = observed(SAMPLE).table(0.07)
     early = EDGES[table.low] * 0.9
     assert table.after(0.0) == table.after(FIRST) == table.after(early) == table.first
     assert table.after(20_000.0) == 25_000.0
@@ -487,7 +481,7 @@ def test_exact_durations_are_learned():
 
 
 def test_the_end_of_a_span_is_not_taken_for_the_end_of_the_task():
-    """From looks every 3 s the same is learned as from exact times, without any drift."""
+    """From polls every 3 s the same is learned as from exact times, without any drift."""
     durations = observed(SAMPLE, lambda x: (x // 3 * 3.0, x // 3 * 3.0 + 3.0))
     assert durations.median == pytest.approx(6.0, rel=0.1)
 
@@ -498,12 +492,12 @@ def test_what_still_runs_counts():
     for i in range(20):
         durations.observe(2.0 + i / 20, 2.0 + i / 20)
     for _ in range(180):
-        durations.alive(-1, cell_of(3.0))
+        durations.count_running(-1, cell_of(3.0))
     assert durations.quantile(0.05) < 3.0
     durations._estimate()
     assert durations.median > 3.5
     for _ in range(180):
-        durations.alive(cell_of(3.0), -1)
+        durations.count_running(cell_of(3.0), -1)
     durations._estimate()
     assert durations.median < 3.0
 
@@ -519,42 +513,49 @@ def test_bets_that_are_lost_again_and_again_make_it_forget(since, age, ended):
     """Ends long before their time, or none long after it."""
     durations = observed(SAMPLE)
     for _ in range(60):
-        durations.tested(since, age, ended=ended)
+        durations.compare(since, age, ended=ended)
     assert len(durations._spans) < 60
     durations.refresh()
     assert durations.version > 1
 
 
+@pytest.mark.parametrize("factor", [1 / 3, 3.0])
+def test_a_change_of_durations_is_noticed_in_both_directions(factor):
+    """Polled every 3 s, each task once it is over is seen; from 30 changed tasks on only new ones count."""
+    durations = observed(SAMPLE)
+    for x in SAMPLE[:30]:
+        for since in range(0, 300, 3):
+            ended = x * factor <= since + 3.0
+            durations.compare(float(since), since + 3.0, ended=ended)
+            if ended:
+                durations.observe(float(since), since + 3.0)
+                break
+    assert len(durations._spans) < 60
+
+
 def test_bets_at_fair_odds_change_nothing():
     durations = observed(SAMPLE)
     for x in SAMPLE * 3:
-        durations.tested(0.0, 5.0, ended=x <= 5.0)
+        durations.compare(0.0, 5.0, ended=x <= 5.0)
         if x > 5.0:
-            durations.tested(5.0, 7.0, ended=x <= 7.0)
+            durations.compare(5.0, 7.0, ended=x <= 7.0)
     assert len(durations._spans) == len(SAMPLE)
 
 
 def test_a_few_lost_bets_with_little_known_change_nothing():
     durations = observed(SAMPLE[:10])
     for _ in range(30):
-        durations.tested(0.0, 0.5, ended=True)
+        durations.compare(0.0, 0.5, ended=True)
     assert len(durations._spans) == 10
 
 
-def test_an_unseen_kind_begins_with_its_neighbour():
-    """Four times the work is expected to take about three times as long, and is not learned from nothing."""
+def test_sizes_of_work_are_told_apart_in_steps():
+    """Half as much work again is another kind of task; a little more is the same."""
     memory = PollMemory()
-    small = memory.kind("x", 1e7)
-    for x in SAMPLE[:100]:
-        small.service.observe(x, x)
-    small.service.refresh()
-    large, tiny = memory.kind("x", 4e7), memory.kind("x", 1e6)
-    large.service._estimate()
-    tiny.service._estimate()
-    assert large.service.median == pytest.approx(6.0 * 4**0.8, rel=0.3)
-    assert tiny.service.median == pytest.approx(6.0 * 0.1**0.8, rel=0.5)
-    assert memory.kind("y", 4e7).service.median == pytest.approx(8.0, rel=0.05)
-    assert memory.kind("x", 4.1e7) is large
+    kind = memory.kind("x", 4e7)
+    assert memory.kind("x", 4.1e7) is kind
+    assert memory.kind("x", 6e7) is not kind
+    assert memory.kind("y", 4e7) is not kind
 
 
 def test_absurd_sizes_of_work_are_borne():
@@ -575,7 +576,7 @@ def test_the_oldest_kinds_are_forgotten():
 
 
 def test_what_was_learned_outlives_the_process():
-    """A memory that went through JSON places the first look of the next run where the old one does."""
+    """A memory that went through JSON places the first poll of the next run where the old one does."""
     polling, memory = Polling(), PollMemory()
     watch(
         serve(lognormal(100, 6.0, 0.2, gap=1.0)),
@@ -584,7 +585,7 @@ def test_what_was_learned_outlives_the_process():
     )
     again = PollMemory.from_dict(json.loads(json.dumps(memory.to_dict())))
     firsts = []
-    for known in (memory, again, polling.memory()):
+    for known in (memory, again, PollMemory()):
         schedule = new(polling, known)
         schedule.add("x", facts(0.0), 0.0)
         firsts.append(schedule.next_at(0.0))
@@ -634,7 +635,7 @@ def test_only_what_makes_sense_is_remembered():
     }
     memory = PollMemory.from_dict(kept)
     (kind,) = memory._kinds.values()
-    assert (kind.age.seen, kind.service.seen, kind.forecast("eta").seen) == (2, 0, 2)
+    assert (kind.age.observed, kind.service.observed, kind.forecast("eta").observed) == (2, 0, 2)
     assert list(kind.forecasts) == ["eta"]
     assert PollMemory.from_dict(kept | {"version": 2}).statistics().kinds == ()
 
@@ -643,15 +644,15 @@ def test_only_what_makes_sense_is_remembered():
 
 
 @pytest.mark.parametrize(
-    ("times", "polls", "delay"), [(True, 4.9, 0.32), (False, 5.2, 0.33)], ids=["times", "sightings alone"]
+    ("times", "polls", "delay"), [(True, 4.9, 0.32), (False, 5.2, 0.33)], ids=["times", "polls alone"]
 )
 def test_a_burst_is_asked_for_as_if_one_knew_when_each_task_starts(times, polls, delay):
     """400 on 8 workers: who knew all starts would need 4.1 polls for 0.26 s; a fixed 0.5 s needs 213."""
     schedule = new()
     seen = watch(serve(lognormal(400), 8), schedule, times=times)
     assert (seen[0] < polls, seen[1] < delay) == (True, True), seen
-    assert only_lane(schedule).census.workers == 8
-    assert repr(only_lane(schedule)) == "<Lane 0 waiting, 0 running of 8>"
+    assert only_queue(schedule).workers.most == 8
+    assert repr(only_queue(schedule)) == "<QueueModel 0 waiting, 0 running of 8>"
 
 
 @pytest.mark.parametrize("times", [True, False])
@@ -660,7 +661,7 @@ def test_a_server_that_slows_down_is_followed(times):
     jobs = serve(lognormal(300), 8, change=(60.0, 3))
     polls, delay = watch(jobs, schedule, times=times)
     assert (polls < 5.6, delay < 0.36) == (True, True), (polls, delay)
-    assert only_lane(schedule).census.workers == 3
+    assert only_queue(schedule).workers.most == 3
 
 
 @pytest.mark.parametrize("times", [True, False])
@@ -668,7 +669,7 @@ def test_a_server_that_gets_more_workers_is_followed(times):
     schedule = new()
     polls, delay = watch(serve(lognormal(400), 3, change=(60.0, 12)), schedule, times=times)
     assert (polls < 6.5, delay < 0.6) == (True, True), (polls, delay)
-    assert 10 <= only_lane(schedule).census.workers <= 16
+    assert 10 <= only_queue(schedule).workers.most <= 16
 
 
 def test_what_cannot_have_started_is_hardly_asked_for():
@@ -676,7 +677,7 @@ def test_what_cannot_have_started_is_hardly_asked_for():
     watch(jobs, new(), until=80.0)
     waiting = [j for j in jobs if j.start > 80.0]
     assert len(waiting) > 200
-    assert sum(j.looks for j in waiting) < 60
+    assert sum(j.polls for j in waiting) < 60
 
 
 @pytest.mark.parametrize("times", [True, False])
@@ -687,13 +688,13 @@ def test_a_server_that_keeps_no_order_is_found_out(times):
     schedule, disorder = new(), []
     polls, delay = watch(jobs, schedule, times=times)
     assert (polls < 60, delay < 0.75) == (True, True), (polls, delay)
-    disorder = only_lane(schedule).order.disorder
+    disorder = only_queue(schedule).order.disorder
     assert disorder > UNORDERED / 2
     late = [j for j in jobs if j.start > 60.0]
     assert sum(j.seen - j.done for j in late) / len(late) < 0.5
 
 
-def test_one_overtaken_task_is_a_stray_and_the_others_keep_their_turn():
+def test_one_overtaken_task_is_out_of_order_and_the_others_keep_their_turn():
     """The task that the server forgot is asked for rarely, and by itself."""
     jobs = lognormal(120)
     lost = jobs[30]
@@ -701,11 +702,11 @@ def test_one_overtaken_task_is_a_stray_and_the_others_keep_their_turn():
     schedule = new()
     watch(jobs, schedule, until=150.0)
     others = [j for j in jobs if j is not lost]
-    assert only_lane(schedule).order.kept
-    assert only_lane(schedule).strays == 1
-    assert sum(j.looks for j in others) / len(others) < 6
-    assert lost.looks < 60
-    assert repr(only_lane(schedule)) == "<Lane 1 waiting, 0 running of 4>"
+    assert only_queue(schedule).order.kept
+    assert only_queue(schedule).out_of_order == 1
+    assert sum(j.polls for j in others) / len(others) < 6
+    assert lost.polls < 60
+    assert repr(only_queue(schedule)) == "<QueueModel 1 waiting, 0 running of 4>"
 
 
 def test_a_lane_without_order_says_so_and_gets_another_chance_when_it_is_empty():
@@ -713,21 +714,21 @@ def test_a_lane_without_order_says_so_and_gets_another_chance_when_it_is_empty()
     jobs = serve(lognormal(120), 4, order=lambda waiting: rng.randrange(len(waiting)))
     schedule = new()
     watch(jobs, schedule, until=60.0)
-    lane = only_lane(schedule)
-    assert not lane.order.kept
-    assert repr(lane).endswith(", in no order>")
+    queue = only_queue(schedule)
+    assert not queue.order.kept
+    assert repr(queue).endswith(", in no order>")
     schedule.add("one more", facts(60.0), 60.0)
-    assert schedule._entries["one more"].state == 1
+    assert schedule._tasks["one more"].state == 1
     schedule.drop("one more")
     schedule.add("of yesterday", facts(None), 60.0)
-    assert schedule._entries["of yesterday"].due == 60.0
+    assert schedule._tasks["of yesterday"].due == 60.0
     schedule.drop("of yesterday")
     for job in jobs:
         schedule.drop(job.key)
-    lane.order.disorder = 0.9
+    queue.order.disorder = 0.9
     schedule.add("alone", facts(100.0), 100.0)
     schedule.add("beside", facts(100.0), 100.0)
-    assert {schedule._entries[k].state for k in ("alone", "beside")} == {2}
+    assert {schedule._tasks[k].state for k in ("alone", "beside")} == {2}
 
 
 @pytest.mark.parametrize("times", [True, False])
@@ -735,17 +736,17 @@ def test_a_server_that_says_queued_until_it_is_done_is_not_listened_to(times):
     jobs = serve(lognormal(300, 6.0, 0.5, gap=1.0))
     schedule = new()
     polls, delay = watch(jobs, schedule, times=times, words="queued")
-    lane = only_lane(schedule)
-    assert not lane.sighted
-    assert lane.census.workers == ENDLESS
+    queue = only_queue(schedule)
+    assert not queue.believes_queued
+    assert queue.workers.most == ENDLESS
     assert (polls < 12, delay < 2.5) == (True, True), (polls, delay)
     for i in range(20):
         schedule.add(f"x{i}", facts(400.0), 400.0)
-    while lane.blindness >= BLIND:
+    while queue.unseen_share >= MOST_UNSEEN:
         now = schedule.next_at(400.0)
         for key in schedule.take(now, 16):
-            schedule.saw(key, RUNNING, now, 0.5)
-    assert lane.sighted
+            schedule.polled(key, RUNNING, now, 0.5)
+    assert queue.believes_queued
 
 
 def test_without_a_queue_every_task_starts_when_it_is_submitted():
@@ -753,34 +754,34 @@ def test_without_a_queue_every_task_starts_when_it_is_submitted():
     schedule = new()
     for i in range(100):
         schedule.add(f"t{i}", facts(), 0.0)
-    lane = only_lane(schedule)
-    assert (lane.running, lane.count) == (16, 84)
+    queue = only_queue(schedule)
+    assert (queue.running, queue.waiting) == (16, 84)
     rounds, now = 0, 0.0
-    while lane.count:
+    while queue.waiting:
         now = schedule.next_at(now)
         for key in schedule.take(now, 16):
-            schedule.saw(key, RUNNING, now, 0.5)
+            schedule.polled(key, RUNNING, now, 0.5)
         rounds += 1
     assert rounds < 40
     assert now < 6.0
-    assert not lane.census.limited
-    assert repr(lane) == "<Lane 0 waiting, 100 running of any number of>"
+    assert not queue.workers.limited
+    assert repr(queue) == "<QueueModel 0 waiting, 100 running of any number of>"
 
 
-def test_the_first_sighting_of_a_queue_is_checked_behind_the_front():
+def test_the_first_poll_that_finds_a_queue_is_checked_behind_the_front():
     schedule = new()
     for i in range(400):
         schedule.add(f"t{i}", facts(), 0.0)
     now = schedule.next_at(0.0)
     first = schedule.take(now, 1)[0]
-    schedule.saw(first, QUEUED, now, 0.5)
-    chosen = [x.order for x in schedule._entries.values() if x.due == now]
-    assert len(chosen) >= AUDITS_AT_FIRST / 2
+    schedule.polled(first, QUEUED, now, 0.5)
+    chosen = [x.order for x in schedule._tasks.values() if x.due == now]
+    assert len(chosen) >= CHECKS_AT_FIRST / 2
     assert max(chosen) > 300
-    assert only_lane(schedule).census.limited
+    assert only_queue(schedule).workers.limited
 
 
-def test_a_look_that_was_sent_before_a_start_does_not_disprove_it():
+def test_a_poll_that_was_sent_before_a_start_does_not_disprove_it():
     """An answer may be older than what was learned while it was on its way."""
     schedule = new()
     for i in range(4):
@@ -789,17 +790,17 @@ def test_a_look_that_was_sent_before_a_start_does_not_disprove_it():
     taken = schedule.take(now, 4)
     assert len(taken) == 4
     for key in ("t1", "t2", "t3"):
-        schedule.saw(key, QUEUED, now, 0.5)
-    schedule.saw("t0", RUNNING, now, 0.5)
-    lane = only_lane(schedule)
-    assert (lane.running, lane.census.workers) == (1, 1)
+        schedule.polled(key, QUEUED, now, 0.5)
+    schedule.polled("t0", RUNNING, now, 0.5)
+    queue = only_queue(schedule)
+    assert (queue.running, queue.workers.most) == (1, 1)
     schedule.wake("t1", now + 1)
     schedule.wake("t0", now + 1)
     assert sorted(schedule.take(now + 1, 2)) == ["t0", "t1"]
-    schedule.saw("t0", FINISHED, now + 3, 0.5)
-    assert lane.running == 1
-    schedule.saw("t1", QUEUED, now + 3.1, 0.5)
-    assert lane.running == 1, "it started after it was looked at"
+    schedule.polled("t0", FINISHED, now + 3, 0.5)
+    assert queue.running == 1
+    schedule.polled("t1", QUEUED, now + 3.1, 0.5)
+    assert queue.running == 1, "it started after it was polled"
 
 
 def limited_to(running, waiting, now=5.0):
@@ -810,92 +811,94 @@ def limited_to(running, waiting, now=5.0):
     for i in range(running + 1):
         schedule.wake(f"t{i}", now)
     for key in sorted(schedule.take(now, running + 1)):
-        schedule.saw(key, RUNNING if key < f"t{running}" else QUEUED, now, 0.5)
-    lane = only_lane(schedule)
-    assert (lane.running, lane.count, lane.census.workers) == (running, waiting, running)
+        schedule.polled(key, RUNNING if key < f"t{running}" else QUEUED, now, 0.5)
+    queue = only_queue(schedule)
+    assert (queue.running, queue.waiting, queue.workers.most) == (running, waiting, running)
     for key in schedule.take(now, 50):
-        schedule.saw(key, QUEUED, now, 0.5)
+        schedule.polled(key, QUEUED, now, 0.5)
     return schedule
 
 
 def ended(at):
-    return Sighting(state="finished", submit_ms=0.0, execute_ms=0.0, complete_ms=1000 * at)
+    return PollResult(state="finished", submit_ms=0.0, execute_ms=0.0, complete_ms=1000 * at)
 
 
-def look(schedule, key, found, now):
+def poll(schedule, key, found, now):
     schedule.wake(key, now)
     assert schedule.take(now, 1) == [key]
-    schedule.saw(key, found, now, 0.5)
+    schedule.polled(key, found, now, 0.5)
 
 
 def test_ends_seen_in_another_order_give_starts_in_the_right_order():
     """The end at 6 is seen after the one at 7: the first in the queue started at 6 all the same."""
     schedule = limited_to(3, 4)
-    look(schedule, "t0", ended(7.0), 7.5)
-    assert schedule._entries["t3"].start == pytest.approx(7.0, abs=0.01)
-    look(schedule, "t1", ended(6.0), 7.6)
-    starts = [schedule._entries[key].start for key in ("t3", "t4")]
+    poll(schedule, "t0", ended(7.0), 7.5)
+    assert schedule._tasks["t3"].start == pytest.approx(7.0, abs=0.01)
+    poll(schedule, "t1", ended(6.0), 7.6)
+    starts = [schedule._tasks[key].start for key in ("t3", "t4")]
     assert starts == pytest.approx([6.0, 7.0], abs=0.01)
 
 
-def test_when_the_first_is_overtaken_the_next_is_looked_at_at_once():
+def test_when_the_first_is_overtaken_the_next_is_polled_at_once():
     schedule = limited_to(2, 5)
-    look(schedule, "t5", RUNNING, 6.0)
+    poll(schedule, "t5", RUNNING, 6.0)
     assert schedule.take(6.0, 1) == ["t2"]
-    schedule.saw("t2", QUEUED, 6.0, 0.5)
-    assert schedule._entries["t2"].state == 1
+    schedule.polled("t2", QUEUED, 6.0, 0.5)
+    assert schedule._tasks["t2"].state == 1
     assert schedule.take(6.0, 1) == ["t3"]
 
 
 def test_a_task_that_waits_in_its_turn_can_be_dropped():
     """The next one behind it is then the first, and is asked for in its place."""
     schedule = limited_to(2, 5)
-    lane, planned = only_lane(schedule), schedule._entries["t2"].due
+    queue, planned = only_queue(schedule), schedule._tasks["t2"].due
     schedule.drop("t4")
-    assert (lane.count, schedule._entries["t3"].due) == (4, math.inf)
+    assert (queue.waiting, schedule._tasks["t3"].due) == (4, math.inf)
     schedule.drop("t2")
-    assert (lane.count, lane.strays, lane.running) == (3, 0, 2)
-    assert schedule._entries["t3"].due == planned < math.inf
+    assert (queue.waiting, queue.out_of_order, queue.running) == (3, 0, 2)
+    assert schedule._tasks["t3"].due == planned < math.inf
 
 
 def test_one_that_was_woken_and_runs_says_nothing_of_a_queue_that_nobody_has_seen():
-    """Only where tasks are known to queue is the next one then looked at in the same moment."""
+    """Only where tasks are known to queue is the next one then polled in the same moment."""
     schedule = new()
     for i in range(20):
         schedule.add(f"t{i}", facts(), 0.0)
-    lane = only_lane(schedule)
-    assert (lane.running, lane.count) == (16, 4)
-    look(schedule, "t18", RUNNING, 0.1)
-    assert (lane.running, lane.count, lane.census.limited) == (17, 3, False)
-    assert lane.probes.head_due == lane.step > 0.1
+    queue = only_queue(schedule)
+    assert (queue.running, queue.waiting) == (16, 4)
+    poll(schedule, "t18", RUNNING, 0.1)
+    assert (queue.running, queue.waiting, queue.workers.limited) == (17, 3, False)
+    assert queue.checks.head_due == queue.step > 0.1
 
 
-def test_strays_that_start_count_for_the_order_only_once_none_is_left():
-    """One stray that starts says nothing: another one, or a queue, is still there to tell."""
+def test_tasks_out_of_order_that_start_count_for_the_order_only_once_none_is_left():
+    """One task out of order that starts says nothing: another one, or a queue, is still there to tell."""
     schedule = limited_to(2, 4)
-    look(schedule, "t4", RUNNING, 6.0)
-    look(schedule, "t2", QUEUED, 6.1)
-    look(schedule, "t3", QUEUED, 6.2)
-    lane = only_lane(schedule)
-    assert (lane.strays, lane.count) == (2, 1)
-    before = lane.order.disorder
-    look(schedule, "t2", RUNNING, 6.3)
-    assert (lane.strays, lane.order.disorder) == (1, before)
-    look(schedule, "t3", RUNNING, 6.4)
-    assert (lane.strays, lane.count, lane.order.disorder) == (0, 1, before), "one is still in its turn"
-    look(schedule, "t5", RUNNING, 6.5)
-    assert lane.order.disorder < before
+    poll(schedule, "t4", RUNNING, 6.0)
+    poll(schedule, "t2", QUEUED, 6.1)
+    poll(schedule, "t3", QUEUED, 6.2)
+    queue = only_queue(schedule)
+    assert (queue.out_of_order, queue.waiting) == (2, 1)
+    before = queue.order.disorder
+    poll(schedule, "t2", RUNNING, 6.3)
+    assert (queue.out_of_order, queue.order.disorder) == (1, before)
+    poll(schedule, "t3", RUNNING, 6.4)
+    assert (queue.out_of_order, queue.waiting, queue.order.disorder) == (0, 1, before), (
+        "one is still in its turn"
+    )
+    poll(schedule, "t5", RUNNING, 6.5)
+    assert queue.order.disorder < before
 
 
-def test_the_last_stray_that_starts_halves_the_disorder():
+def test_the_last_task_out_of_order_that_starts_halves_the_disorder():
     schedule = limited_to(2, 2)
-    look(schedule, "t3", RUNNING, 6.0)
-    look(schedule, "t2", QUEUED, 6.1)
-    lane = only_lane(schedule)
-    before = lane.order.disorder
-    assert (lane.strays, lane.count, before > 0) == (1, 0, True)
-    look(schedule, "t2", FINISHED, 6.2)
-    assert (lane.strays, lane.order.disorder) == (0, before / 2)
+    poll(schedule, "t3", RUNNING, 6.0)
+    poll(schedule, "t2", QUEUED, 6.1)
+    queue = only_queue(schedule)
+    before = queue.order.disorder
+    assert (queue.out_of_order, queue.waiting, before > 0) == (1, 0, True)
+    poll(schedule, "t2", FINISHED, 6.2)
+    assert (queue.out_of_order, queue.order.disorder) == (0, before / 2)
 
 
 def test_nothing_is_learned_of_durations_from_a_task_of_unknown_age():
@@ -904,28 +907,28 @@ def test_nothing_is_learned_of_durations_from_a_task_of_unknown_age():
     for key in "ab":
         schedule.add(key, TaskFacts(endpoint=ENDPOINT), 100.0)
     assert sorted(schedule.take(100.0, 2)) == ["a", "b"]
-    schedule.saw("a", FINISHED, 100.0, 0.5)
+    schedule.polled("a", FINISHED, 100.0, 0.5)
     kind = schedule.planner.memory.kind(ENDPOINT, None)
-    assert (kind.age.seen, kind.service.seen) == (0, 0)
-    schedule.saw("b", Sighting(state="finished", execute_ms=0.0, complete_ms=5000.0), 100.0, 0.5)
-    assert (kind.age.seen, kind.service.seen) == (0, 1)
+    assert (kind.age.observed, kind.service.observed) == (0, 0)
+    schedule.polled("b", PollResult(state="finished", execute_ms=0.0, complete_ms=5000.0), 100.0, 0.5)
+    assert (kind.age.observed, kind.service.observed) == (0, 1)
 
 
 def test_tasks_are_kept_apart_by_account_and_endpoint():
     schedule = new()
     for i, account in enumerate(["a", "b", "a"]):
         schedule.add(f"t{i}", facts(account=account), 0.0)
-    assert sorted(lane.running for lane in schedule.planner._lanes.values()) == [1, 2]
+    assert sorted(queue.running for queue in schedule.planner._queues.values()) == [1, 2]
 
 
 def test_the_clock_of_the_server_does_not_matter():
     """Minutes of skew change nothing at all."""
-    looks = []
+    polls = []
     for skew in (0.0, 300.0, -7200.0):
         jobs = serve(lognormal(120), 4)
         watch(jobs, new(), skew=skew)
-        looks.append([j.looks for j in jobs])
-    assert looks[0] == looks[1] == looks[2]
+        polls.append([j.polls for j in jobs])
+    assert polls[0] == polls[1] == polls[2]
 
 
 def test_times_that_cannot_be_are_put_right():
@@ -934,11 +937,11 @@ def test_times_that_cannot_be_are_put_right():
         schedule = new()
         schedule.add("a", facts(), 0.0)
         schedule.take(4.0, 1)
-        schedule.saw("a", RUNNING, 4.0, 0.5)
+        schedule.polled("a", RUNNING, 4.0, 0.5)
         now = schedule.next_at(4.0)
         schedule.take(now, 1)
-        end = Sighting(state="finished", submit_ms=0.0, complete_ms=complete_ms)
-        schedule.saw("a", end, now, 0.5)
+        end = PollResult(state="finished", submit_ms=0.0, complete_ms=complete_ms)
+        schedule.polled("a", end, now, 0.5)
         (span,) = schedule.planner.memory.kind(ENDPOINT, None).age._spans
         assert cell_of(4.0) <= span[0] == span[1] <= cell_of(now)
 
@@ -947,48 +950,52 @@ def test_times_that_cannot_be_are_put_right():
 
 
 def test_gaps_are_bounded_by_the_mean_and_by_the_age():
-    """What takes far longer than all before it is still looked at."""
+    """What takes far longer than all before it is still polled."""
     jobs = lognormal(60, 6.0, 0.2, gap=1.0)
     jobs[-1].seconds = 3000.0
     schedule = new()
     watch(serve(jobs), schedule)
-    looks = jobs[-1].looked_at
+    polls = jobs[-1].polled_at
     mean = schedule.planner.memory.kind(ENDPOINT, None).age.mean
-    for before, after in pairwise(looks):
+    for before, after in pairwise(polls):
         age = before - jobs[-1].submit
         assert after - before <= max(1.5 * max(mean, 12.0), age / 3) * 1.04
-    assert 15 < len(looks) < 150
+    assert 15 < len(polls) < 150
 
 
-def test_even_what_the_estimate_would_leave_alone_is_looked_at():
-    """All end after a second or after five minutes; between nothing should end, and yet there are looks."""
-    memory = PollMemory()
-    age = memory.kind(ENDPOINT, None).age
-    for i in range(200):
-        seconds = 300.0 if i % 40 == 0 else 1.0
-        age.observe(seconds, seconds)
-    table = age.table(0.07, 0.0)
+def test_even_what_the_estimate_would_leave_alone_is_polled():
+    """All end after a second or after five minutes; between nothing should end, and yet there are polls."""
+
+    def known():
+        memory = PollMemory()
+        for i in range(200):
+            seconds = 300.0 if i % 40 == 0 else 1.0
+            memory.kind(ENDPOINT, None).age.observe(seconds, seconds)
+        return memory
+
+    age = known().kind(ENDPOINT, None).age
+    table = age.table(0.07)
     bounds = [(t, max(1.5 * age.mean, t / 3)) for t in range(5, 250, 5)]
     bound = [(t, gap) for t, gap in bounds if table.after(t) - t > 1.2 * gap]
     assert bound
     for t, gap in bound:
-        schedule = new(memory=memory)
+        schedule = new(memory=known())
         schedule.add("a", facts(), 0.0)
         schedule.take(t, 1)
-        schedule.saw("a", RUNNING, t, 0.5)
+        schedule.polled("a", RUNNING, t, 0.5)
         assert schedule.next_at(t) <= t + gap * 1.01
 
 
 @pytest.mark.parametrize("times", [True, False])
 @pytest.mark.parametrize("factor", [0.3, 3.0])
 def test_a_change_of_speed_is_followed(factor, times):
-    """Twice as many tasks later, looks cost about what they would with the new speed from the beginning."""
+    """Twice as many tasks later, polls cost about what they would with the new speed from the beginning."""
     jobs = lognormal(600, 6.0, 0.3, gap=1.0)
     for job in jobs[300:]:
         job.seconds *= factor
     watch(serve(jobs), new(), times=times)
     late = jobs[450:]
-    polls = sum(j.looks for j in late) / len(late)
+    polls = sum(j.polls for j in late) / len(late)
     delay = sum(j.seen - j.done for j in late) / len(late)
     assert delay + 0.07 * polls < 0.67 * math.sqrt(factor) * 1.35
 
@@ -997,22 +1004,22 @@ def test_a_dropped_task_has_run_at_least_as_long_as_it_was_seen_to():
     schedule = new()
     schedule.add("a", facts(), 0.0)
     schedule.take(30.0, 1)
-    schedule.saw("a", RUNNING, 30.0, 0.5)
+    schedule.polled("a", RUNNING, 30.0, 0.5)
     schedule.drop("a")
     age = schedule.planner.memory.kind(ENDPOINT, None).age
     assert list(age._spans) == [(cell_of(30.0), CELLS - 1)]
-    assert (age.seen, age.ends) == (1, 0)
+    assert (age.observed, age.ends) == (1, 0)
     assert sum(age._running.values()) == 0
 
 
-def test_a_look_is_put_off_when_more_has_been_learned_since_it_was_planned():
+def test_a_poll_is_put_off_when_more_has_been_learned_since_it_was_planned():
     """Planned by the prior, put off because everything turns out to take half a minute."""
     memory = PollMemory()
     schedule = new(memory=memory)
     schedule.add("a", facts(), 0.0)
     now = schedule.next_at(0.0)
     schedule.take(now, 1)
-    schedule.saw("a", RUNNING, now, 0.5)
+    schedule.polled("a", RUNNING, now, 0.5)
     planned = schedule.next_at(now)
     for i in range(60):
         memory.kind(ENDPOINT, None).age.observe(30.0 + i / 60, 30.0 + i / 60)
@@ -1043,13 +1050,20 @@ def test_forecasts_are_used_where_they_hold_and_cost_nothing_where_they_do_not(h
     assert (seen[0] < polls, seen[1] + 0.07 * seen[0] < cost) == (True, True), seen
 
 
+def test_polls_that_an_honest_forecast_has_timed_are_no_sign_of_a_change():
+    """They find ends more often than durations alone promise, and nothing is forgotten for that."""
+    schedule = new()
+    watch(serve(lognormal(200, 6.0, 0.2, gap=1.0)), schedule, hint=lambda j, now: {"eta": j.done - now})
+    assert len(schedule.planner.memory.kind(ENDPOINT, None).age._spans) == 200
+
+
 def test_an_unknown_word_counts_as_running():
     schedule = new()
     schedule.add("a", facts(), 0.0)
     now = schedule.next_at(0.0)
     schedule.take(now, 1)
-    schedule.saw("a", Sighting(state="unknown"), now, 0.5)
-    assert only_lane(schedule).proven == 1
+    schedule.polled("a", PollResult(state="unknown"), now, 0.5)
+    assert only_queue(schedule).proven == 1
     assert schedule.next_at(now) > now
 
 
@@ -1062,15 +1076,15 @@ def test_a_hundred_thousand_tasks_take_little_memory_and_little_time_each():
     tracemalloc.start()
     for key, fact in zip(keys, known, strict=True):
         schedule.add(key, fact, fact.submitted_at)
-    only_lane(schedule).census.workers = ENDLESS
+    only_queue(schedule).workers.most = ENDLESS
     now = 25.0
     for key in schedule.take(now, 16):
-        schedule.saw(key, RUNNING, now, 0.5)
+        schedule.polled(key, RUNNING, now, 0.5)
     now = 60.0
     while taken := schedule.take(now, 1000):
         for key in taken:
-            schedule.saw(key, RUNNING, now, 0.5)
+            schedule.polled(key, RUNNING, now, 0.5)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert only_lane(schedule).proven == 5_000
+    assert only_queue(schedule).proven == 5_000
     assert held / 5_000 < 0.6 * 1024

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import typing
 from importlib import import_module
 from pathlib import Path
@@ -15,23 +16,22 @@ import attrs
 import pytest
 
 import novita_async
-from novita_async import errors, events
+from novita_async import errors, events, journal
 from tests.helpers.programs import python, run
 
 PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
-    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed BadRequest Balance
+    APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed Backoff BadRequest Balance
     BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected ControlNet
     ControlNetModel ControlNetUnit CustomStorage DownloadFailed Embedding EndpointNotFound Endpoints
-    EnterprisePlan Extra Failed FailedEarlier Fault HiresFix IPAdapter IPAdapterModel Image
-    ImageRejected ImageResult ImageSource ImageType Img2Img InvalidRequest JournalError Lora
-    MalformedAnswer ModelRecord ModelType NoAnswer NoImages NotSent NovitaClient NovitaError
-    NovitaWarning NsfwDetection Outcome Outcomes PermissionDenied Polling Preprocessor Processing Queued
-    RateLimited Refiner Request ResultError RetryPolicy Sampler ServerError Snapshot SqliteJournal
-    StorageRejected SubmissionUncertain Succeeded Task TaskFailed TaskNotFound TaskStatus TaskTimeout
-    TestMode Timings Txt2Img Uncertain Unfinished Update Updates Upscaler Webhook __version__
-    request_from_json request_to_json
+    EnterprisePlan Extra Failed FailedEarlier Flaw HiresFix IPAdapter IPAdapterModel Image ImageRejected
+    ImageSource ImageType Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType
+    NoAnswer NoImages NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome Outcomes
+    PermissionDenied Polling Preprocessor Processing Queued RateLimited Refiner Request ResultError
+    RetryPolicy Sampler ServerError Snapshot SqliteJournal StorageRejected SubmissionUncertain Succeeded
+    Task TaskFailed TaskNotFound TaskResult TaskStatus TaskTimeout TestMode Timings Txt2Img Uncertain
+    Unfinished Update Updates Upscaler Webhook __version__ request_from_json request_to_json
 """.split()  # noqa: SIM905 - a list to be read
 """A new name is a promise: it is added here on purpose."""
 
@@ -42,6 +42,7 @@ CLASSES = {
         for value in vars(events).values()
         if inspect.isclass(value) and value.__module__ == events.__name__
     ),
+    *(value for name in journal.__all__ if inspect.isclass(value := getattr(journal, name))),
 }
 
 
@@ -96,7 +97,7 @@ def test_every_error_is_public():
 
 def undocumented(cls: type) -> list[str]:
     """Fields in the source of a class that have no docstring under them and none in a base."""
-    (definition,) = ast.parse(inspect.cleandoc(inspect.getsource(cls))).body
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     inherited = {field.name for base in cls.__bases__ if attrs.has(base) for field in attrs.fields(base)}
     fields = {field.name for field in attrs.fields(cls)} if attrs.has(cls) else set()
@@ -145,7 +146,7 @@ def test_fields_are_keyword_only_and_values_are_frozen(cls):
     is_value = cls.__module__.startswith(
         ("novita_async.models.", "novita_async.events", "novita_async.errors")
     )
-    if not is_value or not attrs.has(cls) or cls is novita_async.Fault:
+    if not is_value or not attrs.has(cls) or cls is novita_async.Flaw:
         return
     assert all(field.kw_only for field in attrs.fields(cls) if field.init)
     if not issubclass(cls, Exception):

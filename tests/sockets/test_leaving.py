@@ -1,16 +1,23 @@
 """Being cancelled while a purchase is on its way, on real sockets: what is bought is kept."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import aiohttp
 import anyio
 import pytest
+from aiohttp.http_writer import StreamWriter
 
-from novita_async import AnyTask, NovitaClient
+from novita_async import AnyTask, NovitaClient, SubmissionUncertain
+from novita_async._api import protocol
+from novita_async._http import HTTPRequest
 from novita_async._submit.buyer import Buyer
 from novita_async._transport import exchange as _exchange
+from novita_async._transport.body import TEXT_SLICE
+from novita_async._transport.transport import AiohttpTransport
 from novita_async.models.images import ImageSource
+from tests.helpers.exchanges import KEY, Sent
 from tests.helpers.wire import OK, answer, serve, settled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
@@ -219,9 +226,9 @@ async def test_an_answer_that_came_together_with_the_cancellation_is_kept(sessio
 
 
 async def test_a_deadline_that_passes_while_the_answer_is_left_to_another_task_counts(monkeypatch):
+    monkeypatch.setattr(protocol, "SUBMIT_TIMEOUT", 0.1)
     async with serve(lambda peer: peer.rest()) as wire, client_of(wire, None) as client:
         monkeypatch.setattr(client._transport, "_watchdog", _exchange.Watchdog(tick=0.01))
-        monkeypatch.setattr(client._transport, "answer_timeout", 0.1)
         async with submitting(wire, client) as task:
             task.cancel()
         assert client._transport.statistics().unknown == 1
@@ -269,3 +276,158 @@ async def test_a_cancellation_at_any_turn_loses_nothing_and_mixes_up_nothing(ses
             assert at_rest(client)
             assert (await client.submit(WISH)).task_id == made[-1]
         assert held(client) == len(made) > 60
+
+
+# --- Leaving the loop ---------------------------------------------------------------------------------------
+
+SMALL = {"prompt": "a dog"}
+LARGE = {"prompt": "a dog", "pad": "x" * 200_000}
+
+
+@pytest.fixture
+def elsewhere():
+    """A server in a loop of its own that answers when it is let go, and how many requests it has read."""
+    read, go = [], threading.Event()
+    box, started, over = {}, threading.Event(), threading.Event()
+
+    async def script(peer):
+        while await peer.request():
+            read.append(peer)
+            await asyncio.to_thread(go.wait, 20)
+            await peer.send(answer(200, b'{"task_id":"task-%d"}' % len(read)))
+
+    async def main():
+        async with serve(script) as wire:
+            box["url"] = wire.url
+            started.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    started.wait()
+    yield box["url"], read, go
+    go.set()
+    over.set()
+    thread.join()
+
+
+async def run(client, body, _):
+    await client.run(AnyTask(path="/v3/async/img2img", body=body))
+
+
+async def submit(client, body, _):
+    await client.submit(AnyTask(path="/v3/async/img2img", body=body))
+
+
+async def stream(client, body, _):
+    async with client.stream([AnyTask(path="/v3/async/img2img", body=body)]) as outcomes:
+        await anext(outcomes)
+
+
+async def batch(client, body, folder):
+    requests = [AnyTask(path="/v3/async/img2img", body=body)]
+    async with client.batch(requests, journal=folder / "run.db") as outcomes:
+        await anext(outcomes)
+
+
+async def end_the_loop(client, task):
+    """Return from `asyncio.run` while the task runs: all tasks are cancelled."""
+
+
+async def end_the_loop_while_cancelled(client, task):
+    task.cancel()
+    await asyncio.sleep(0.02)
+
+
+async def cancel_everything(client, task):
+    for one in asyncio.all_tasks() - {asyncio.current_task()}:
+        one.cancel()
+    await asyncio.wait({task})
+
+
+async def close_the_client(client, task):
+    await client.aclose()
+
+
+async def cancel_and_close_the_client(client, task):
+    task.cancel()
+    await client.aclose()
+
+
+LEAVING = [
+    end_the_loop,
+    end_the_loop_while_cancelled,
+    cancel_everything,
+    close_the_client,
+    cancel_and_close_the_client,
+]
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["its own session", "the user's session"])
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("leave", LEAVING)
+@pytest.mark.parametrize("work", [run, submit, stream, batch])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # sessions that the loop's end has left open
+@pytest.mark.filterwarnings("ignore:.*Watcher.run:pytest.PytestUnraisableExceptionWarning")
+# anyio wraps the coroutine of a task, which is never begun where all tasks are cancelled first
+def test_a_purchase_is_drained_however_its_loop_is_left(  # noqa: PLR0917 - ways times ways
+    elsewhere, tmp_path, work, leave, body, given
+):
+    url, read, go = elsewhere
+    left = []
+
+    async def main():
+        session = aiohttp.ClientSession() if given else None
+        client = NovitaClient("sk", base_url=url, session=session, images_per_minute=10)
+        left.append(client)
+        task = asyncio.create_task(work(client, body, tmp_path))
+        await settled(lambda: bool(read))
+        asyncio.get_running_loop().call_later(0.05, go.set)
+        await leave(client, task)
+
+    asyncio.run(main())
+    (client,) = left
+    assert kept(client) == ["task-1"]
+    assert client.uncertain == ()
+
+
+def test_leaving_the_loop_takes_no_longer_than_the_drain(elsewhere):
+    url, read, _ = elsewhere
+
+    async def main():
+        client = NovitaClient("sk", base_url=url, drain=0.05)
+        left.append(client)
+        left.append(asyncio.create_task(submit(client, SMALL, None)))
+        await settled(lambda: bool(read))
+        await client.aclose()
+
+    left = []
+    asyncio.run(main())
+    client, task = left
+    assert kept(client) == []
+    assert isinstance(task.exception(), SubmissionUncertain)
+
+
+async def test_a_body_that_was_handed_over_goes_out_though_its_writer_is_cancelled(monkeypatch):
+    """The last piece waits for a slow line when something cancels every task, aiohttp's own included."""
+    request = HTTPRequest(method="POST", path="/v3/x", body=(b"x" * (TEXT_SLICE + 90_000),))
+    sent = Sent()
+    drain = StreamWriter.drain
+
+    async def wait_for_the_line(writer):
+        await (asyncio.Event().wait() if sent.handovers else drain(writer))
+
+    async def script(peer):
+        await peer.request()
+        (writer,) = (one for one in asyncio.all_tasks() if one.get_coro().__name__ == "write_bytes")
+        writer.cancel()
+        await asyncio.wait({writer})
+        await peer.send(OK)
+        await peer.rest()
+
+    monkeypatch.setattr(StreamWriter, "drain", wait_for_the_line)
+    async with serve(script) as wire:
+        transport = AiohttpTransport(wire.url)
+        response = await transport.send(request, KEY, on_handover=sent.hand_over)
+        await transport.aclose()
+    assert (response.status, response.early, sent.handovers) == (200, False, 1)

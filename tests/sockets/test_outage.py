@@ -12,6 +12,7 @@ from tests.helpers.wire import answer, serve
 pytestmark = pytest.mark.anyio
 
 PAGE = b"<html>upstream</html>"
+PICTURE = {"image_url": "https://files.invalid/a.png", "image_url_ttl": "3600", "image_type": "png"}
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ async def test_a_gateway_s_pages_for_two_seconds_cost_few_of_a_thousand_purchase
             line = bytes(peer.seen[begun : begun + 200]).partition(b"\r\n")[0]
             if line.startswith(b"GET"):
                 task_id = line.partition(b"task_id=")[2].partition(b" ")[0].decode()
-                done = {"task": {"task_id": task_id, "status": "TASK_STATUS_SUCCEED"}, "images": []}
+                done = {"task": {"task_id": task_id, "status": "TASK_STATUS_SUCCEED"}, "images": [PICTURE]}
                 await peer.send(answer(200, json.dumps(done).encode(), b"Content-Type: application/json"))
             elif begins < loop.time() < begins + 2:
                 refused.append(line)

@@ -19,6 +19,7 @@ from novita_async import (
 )
 from novita_async._policy.breaker import BreakerState
 from novita_async._purchase.machine import LOST, REJECTED, SEEN, SPENT, UNREACHED, UNSEEN
+from novita_async._submit import pool
 from novita_async._submit.pool import SessionPool
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.service import client_of, facts_of, of_kind, request, requests, service
@@ -297,10 +298,28 @@ NO_ANSWER = NoAnswer(cause="the connection broke")
 async def test_polls_without_an_answer_of_the_service_open_the_breaker(error, opens):
     pool = pool_of("a")
     (account,) = pool.accounts("a")
-    notices = [pool.poll_ended(account, await pool.poll_turn(account), error, 0.5) for _ in range(6)]
+    notices = [
+        pool.poll_ended(account, f"t{n % 2}", await pool.poll_turn(account), error, 0.5) for n in range(6)
+    ]
     opened = [notice for notice in notices if notice is not None]
     assert [notice.trips for notice in opened] == [1, 2] * opens
     assert all((notice.cause, notice.endpoint) == ("unreachable", None) for notice in opened)
+
+
+async def test_a_gateway_s_pages_about_one_task_alone_are_no_outage():
+    pool = pool_of("a")
+    (account,) = pool.accounts("a")
+    page = ServerError(status=502)
+    for _ in range(20):
+        assert pool.poll_ended(account, "t", await pool.poll_turn(account), page, 0.5) is None
+
+
+async def test_an_account_that_is_out_does_not_keep_anyone_waiting_for_another_in_an_outage():
+    pool = pool_of("a", "b")
+    pool.disable("a", BalanceExhausted(status=403))
+    pool.settle(await pool.acquire(IMG2IMG, 1), UNREACHED, anyio.current_time(), retry_after=50.0)
+    with pytest.raises(NotSent, match="unreachable for 10 s"):
+        await pool.acquire(IMG2IMG, 1, max_outage=10.0)
 
 
 async def test_a_poll_that_is_left_while_it_probes_lets_the_next_one_go():
@@ -312,7 +331,7 @@ async def test_a_poll_that_is_left_while_it_probes_lets_the_next_one_go():
     assert now > 0.1
     assert pool.statistics().accounts[0].pacing.breaker is BreakerState.HALF_OPEN
     assert pool.polls_free("a", now) == 0
-    pool.poll_ended(account, generation, asyncio.CancelledError(), 0.5)
+    pool.poll_ended(account, "t", generation, asyncio.CancelledError(), 0.5)
     await pool.poll_turn(account)
     assert anyio.current_time() == pytest.approx(now, abs=0.02)
 
@@ -326,7 +345,7 @@ async def test_polls_that_wait_for_their_turn_wait_for_the_breaker_too():
         generation = await pool.poll_turn(account)
         gone.append(anyio.current_time())
         await anyio.sleep(0.01)
-        pool.poll_ended(account, generation, None, 0.5)
+        pool.poll_ended(account, "t", generation, None, 0.5)
 
     permit = await pool.acquire(IMG2IMG, 1)
     async with anyio.create_task_group() as tasks:
@@ -346,9 +365,15 @@ async def test_the_pool_tells_how_it_is_doing():
         await client.run(request())
         pool = client.statistics().pool
         assert (pool.waiting, pool.sending, pool.retired) == (0, 0, ())
-        assert repr(client._sender) == f"<Buyer {client._pool!r}, <Purchases: 0 open>>"
+        assert repr(client._buyer) == f"<Buyer {client._pool!r}, <Purchases: 0 open>>"
         assert pool.accounts[0].label == "mine"
         assert (
             repr(client)
             == "<NovitaClient <SessionPool 1 accounts, 0 out, 0 waiting, 0 sending>, 0 unfinished>"
         )
+
+
+def test_a_submission_that_does_not_sleep_is_not_woken():
+    waiter = pool._Waiter(images=1, interactive=False, joined_at=0.0, max_outage=0.0)
+    waiter.wake()
+    assert waiter.event is None

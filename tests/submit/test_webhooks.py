@@ -39,7 +39,7 @@ from novita_async import (
     events,
 )
 from novita_async._api import protocol
-from novita_async._policy.hinting import GRACE, Allowance, Lineup, Reliance
+from novita_async._policy.hinting import GRACE, DeliveryHealth, ExpectedEvents, TokenBucket
 from novita_async._purchase.machine import Attempt, Purchase
 from novita_async._submit import callbacks
 from novita_async._submit.callbacks import Callbacks
@@ -211,7 +211,7 @@ async def test_when_events_stop_coming_tasks_are_soon_looked_at_as_ever():
     assert sum(waits[-64:]) / 64 < 4
 
 
-async def test_the_net_looks_ever_more_seldom_at_a_task_that_takes_longer_than_all_others():
+async def test_overdue_events_make_polls_ever_rarer_of_a_task_that_takes_longer_than_all_others():
     simulation = service(workers=8, plain_pictures=True, spread=0.0)
     async with hooked(simulation) as (client, _, mail):
         await gathered(client, requests(200))
@@ -369,7 +369,7 @@ def test_the_waker_raises_at_nothing(bodies, token):
             client.stream(requests(2)),
         ):
             await anyio.sleep(1)
-            right = next(iter(client._sender.callbacks._by_token))
+            right = next(iter(client._buyer.callbacks._by_token))
             for body in bodies:
                 mail.waker(body, token)
                 mail.waker(body, right)
@@ -470,7 +470,7 @@ async def test_a_wrong_id_leaves_a_purchase_uncertain(when):
     """An id that the service does not know, and one that belongs to another purchase."""
     fault = Fault.stall() if when == "before" else Fault.reset_after()
     simulation = service(faults=FaultPlan.listed("submit", {3: fault}))
-    async with hooked(simulation, webhook_patience=300) as (client, seen, mail):
+    async with hooked(simulation, recovery_timeout=300) as (client, seen, mail):
         other = await client.submit(request())
         done = (await client.run(request())).task
         mail.forwarded = False
@@ -495,11 +495,11 @@ async def test_a_wrong_id_leaves_a_purchase_uncertain(when):
     assert asked == {done.task_id: asked[done.task_id], "unknown-1": 1, "unknown-2": 1, "unknown-3": 1}
 
 
-async def test_wrong_ids_for_many_lost_purchases_take_from_the_allowance():
+async def test_wrong_ids_for_many_lost_purchases_take_from_the_token_bucket():
     simulation = service(faults=FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit")), speed=0.001)
     async with hooked(simulation) as (client, _, mail), client.stream(requests(20)):
         await anyio.sleep(5)
-        tokens = tuple(client._sender.callbacks._by_token)
+        tokens = tuple(client._buyer.callbacks._by_token)
         for token in tokens:
             for i in range(5):
                 mail.waker(event(f"wrong-{token}-{i}"), token)
@@ -531,7 +531,7 @@ async def test_a_lost_purchase_is_found_once_however_many_tasks_are_named():
         mail.forwarded = False
         with pytest.raises(SubmissionUncertain):
             await client.submit(request())
-        (token,) = client._sender.callbacks._by_token
+        (token,) = client._buyer.callbacks._by_token
         for task in tasks:
             mail.waker(event(task.task_id), token)
         await anyio.sleep(5)
@@ -543,7 +543,7 @@ async def test_a_wrong_id_that_is_repeated_leaves_room_for_the_right_one():
     simulation = service(faults=FaultPlan.listed("submit", {1: Fault.stall()}))
     async with hooked(simulation) as (client, _, mail), client.stream([request()]) as outcomes:
         await anyio.sleep(0.5)
-        (token,) = client._sender.callbacks._by_token
+        (token,) = client._buyer.callbacks._by_token
         for _ in range(5):
             mail.waker(event("unknown"), token)
         assert isinstance(await anext(outcomes), Succeeded)
@@ -553,7 +553,7 @@ async def test_a_wrong_id_before_the_answer_does_no_harm():
     simulation = service(faults=FaultPlan.listed("submit", {1: Fault.slow(5)}), speed=0.5)
     async with hooked(simulation) as (client, _, mail), client.stream([request()]) as outcomes:
         await anyio.sleep(1)
-        (token,) = client._sender.callbacks._by_token
+        (token,) = client._buyer.callbacks._by_token
         mail.waker(event("unknown"), token)
         mail.waker(event("unknown"), token)
         assert isinstance(await anext(outcomes), Succeeded)
@@ -573,7 +573,7 @@ async def test_a_poll_that_fails_in_passing_does_not_lose_the_purchase_again():
 
 async def test_without_an_event_a_purchase_is_uncertain_after_the_patience():
     simulation = service(faults=losing(1.0, FaultRule(fault=Fault.reset_after(), on="submit")))
-    async with hooked(simulation, webhook_patience=90) as (client, _, _):
+    async with hooked(simulation, recovery_timeout=90) as (client, _, _):
         got, outcomes = await gathered(client, [request()])
     assert isinstance(got[0][0], Uncertain)
     assert got[0][1] == pytest.approx(90, abs=1)
@@ -589,7 +589,7 @@ async def test_a_stream_without_webhooks_does_not_wait():
 
 async def test_an_event_after_the_patience_still_finds_the_purchase():
     simulation = service(faults=LOST_ANSWER)
-    async with hooked(simulation, webhook_patience=0) as (client, seen, mail):
+    async with hooked(simulation, recovery_timeout=0) as (client, seen, mail):
         mail.forwarded = False
         async with client.stream([request()]) as outcomes:
             assert isinstance(await anext(outcomes), Uncertain)
@@ -606,7 +606,7 @@ async def test_an_event_after_the_patience_still_finds_the_purchase():
 async def test_a_purchase_found_while_its_uncertain_outcome_waits_for_the_consumer_is_both():
     simulation = service(faults=LOST_ANSWER)
     async with (
-        hooked(simulation, webhook_patience=0) as (client, _, _),
+        hooked(simulation, recovery_timeout=0) as (client, _, _),
         client.stream([request()]) as outcomes,
     ):
         await anyio.sleep(60)
@@ -714,7 +714,7 @@ async def test_a_recorder_that_cannot_take_note_is_logged_and_holds_nobody_up(ca
     async with hooked(simulation) as (client, seen, _):
         purchase = Purchase(request(), "/v3/async/img2img")
         purchase.journal = Broken()
-        task = await client._sender.buy(purchase, recovery_timeout=600)
+        task = await client._buyer.buy(purchase, recovery_timeout=600)
     assert task.task_id in caplog.text
     assert len(facts_of(seen, events.Bought)) == 1
 
@@ -742,7 +742,7 @@ async def test_every_purchase_has_a_token_of_its_own_that_nobody_can_guess():
         wishes = [*requests(20), Txt2Img(model_name="m", prompt="p", width=512, height=512)]
         got, _ = await gathered(client, wishes)
         assert all(outcome.request in wishes for outcome, _ in got)
-        assert len(client._sender.callbacks._by_token) <= 21
+        assert len(client._buyer.callbacks._by_token) <= 21
     urls = [entry.request["extra"]["webhook"]["url"] for entry in simulation.ledger.entries if entry.request]
     assert len(set(urls)) == len(urls) >= 21
     assert all(re.fullmatch(re.escape(URL) + "/[0-9a-f]{32}", url) for url in urls)
@@ -803,19 +803,19 @@ def test_a_url_that_no_token_can_be_added_to_is_refused(url):
 
 @pytest.mark.parametrize("patience", [-1, float("nan")])
 def test_an_impossible_patience_is_refused(patience):
-    with pytest.raises(ConfigurationError, match="webhook_patience"):
-        NovitaClient("key", webhook_patience=patience)
+    with pytest.raises(ConfigurationError, match="recovery_timeout"):
+        NovitaClient("key", recovery_timeout=patience)
 
 
 async def test_no_token_is_shown():
     async with hooked(service(faults=losing(1.0))) as (client, _, mail):
         task = await client.submit(request())
-        (callback,) = client._sender.callbacks._by_token.values()
-        shown = [repr(x) for x in (callback, client._sender.callbacks, mail.waker, client, task)]
+        (callback,) = client._buyer.callbacks._by_token.values()
+        shown = [repr(x) for x in (callback, client._buyer.callbacks, mail.waker, client, task)]
         assert not [text for text in shown if callback.token in text]
         assert (
             shown[1]
-            == "<Callbacks: 1 expected, 0 events ignored, <Reliance: 0 arrived, 0 lost, not relied on>>"
+            == "<Callbacks: 1 expected, 0 events ignored, <DeliveryHealth: 0 arrived, 0 lost, not relied on>>"
         )
 
 
@@ -823,7 +823,7 @@ async def test_the_oldest_purchase_is_forgotten_where_there_are_too_many(monkeyp
     monkeypatch.setattr(callbacks, "MOST_KEPT", 3)
     async with hooked(service(speed=0.001)) as (client, _, _):
         tasks = [await client.submit(request()) for _ in range(5)]
-        known = client._sender.callbacks
+        known = client._buyer.callbacks
         assert known.statistics().expected == 3
         assert list(known._by_task) == list(known._taken) == [task.task_id for task in tasks[2:]]
 
@@ -864,12 +864,12 @@ def test_an_event_for_a_client_that_has_done_nothing_or_whose_loop_is_closed_is_
 
 
 @given(st.lists(st.floats(0, 2), max_size=200))
-def test_an_allowance_gives_a_few_at_once_and_a_few_a_second(gaps):
-    allowance, now, taken = Allowance(), 0.0, []
+def test_a_token_bucket_gives_a_few_at_once_and_a_few_a_second(gaps):
+    bucket, now, taken = TokenBucket(), 0.0, []
     for gap in gaps:
         now += gap
-        left = allowance.left(now)
-        assert allowance.take(now) == left
+        left = bucket.has_token(now)
+        assert bucket.take(now) == left
         if left:
             taken.append(now)
     for i, start in enumerate(taken):
@@ -877,35 +877,35 @@ def test_an_allowance_gives_a_few_at_once_and_a_few_a_second(gaps):
         assert len(inside) <= 4 + 2 * 10 + 1e-6
 
 
-def test_an_allowance_fills_up_again():
-    allowance = Allowance()
-    assert [allowance.take(0.0) for _ in range(6)] == [True] * 4 + [False] * 2
-    assert repr(allowance) == "<Allowance of 2 a second, 0.0 left>"
-    assert [allowance.take(1.0) for _ in range(3)] == [True, True, False]
-    assert sum(allowance.take(1000.0) for _ in range(9)) == 4
+def test_a_token_bucket_fills_up_again():
+    bucket = TokenBucket()
+    assert [bucket.take(0.0) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert repr(bucket) == "<TokenBucket of 2 a second, 0.0 left>"
+    assert [bucket.take(1.0) for _ in range(3)] == [True, True, False]
+    assert sum(bucket.take(1000.0) for _ in range(9)) == 4
 
 
 def test_events_are_relied_on_after_seven_and_no_longer_when_more_than_a_tenth_get_lost():
-    reliance = Reliance()
+    health = DeliveryHealth()
     relied_on = []
     for _ in range(8):
-        reliance.saw_arrive(3.0)
-        relied_on.append(reliance.relied_on)
+        health.count_arrival(3.0)
+        relied_on.append(health.relied_on)
     assert relied_on == [False] * 6 + [True] * 2
-    assert reliance.patience == 2 * 3.0 + GRACE
-    reliance.saw_lost()
-    assert not reliance.relied_on
-    assert repr(reliance) == "<Reliance: 8 arrived, 1 lost, not relied on>"
+    assert health.timeout == 2 * 3.0 + GRACE
+    health.count_loss()
+    assert not health.relied_on
+    assert repr(health) == "<DeliveryHealth: 8 arrived, 1 lost, not relied on>"
 
 
 def test_one_lost_event_among_many_is_borne_and_two_in_a_row_are_not():
-    reliance = Reliance()
+    health = DeliveryHealth()
     for _ in range(60):
-        reliance.saw_arrive(1.0)
-    reliance.saw_lost()
-    assert reliance.relied_on
-    reliance.saw_lost()
-    assert not reliance.relied_on
+        health.count_arrival(1.0)
+    health.count_loss()
+    assert health.relied_on
+    health.count_loss()
+    assert not health.relied_on
 
 
 class Listening:
@@ -927,7 +927,7 @@ class Listening:
         self.told += 1
 
 
-async def test_everyone_who_waits_is_told_at_once_when_the_net_finds_that_events_got_lost():
+async def test_everyone_who_waits_is_told_at_once_when_overdue_polls_find_that_events_got_lost():
     known, listener = Callbacks(URL), Listening()
     known.listen(listener)
     for i in range(20):
@@ -937,14 +937,14 @@ async def test_everyone_who_waits_is_told_at_once_when_the_net_finds_that_events
     assert known.relied_on
     assert listener.told == 1
     expect(known, "t", now=50.0)
-    assert known.left_until("t") >= 50 + GRACE
+    assert known.event_deadline("t") >= 50 + GRACE
     known.take_in(event("t"), "token-t")
-    assert known.left_until("t") is None
-    assert known.left_until("another") is None
+    assert known.event_deadline("t") is None
+    assert known.event_deadline("another") is None
     for i in range(100, 103):
         expect(known, str(i), now=float(i))
-        known.ended(str(i), now=float(i), by_the_net=True)
-        known.ended(str(i), now=float(i), by_the_net=True)
+        known.ended(str(i), now=float(i), overdue=True)
+        known.ended(str(i), now=float(i), overdue=True)
     assert known.statistics().lost == 3
     assert not known.relied_on
     assert listener.told == 2
@@ -975,11 +975,11 @@ async def test_after_a_silence_the_oldest_is_looked_at_and_after_a_loss_the_next
     known = relied_on(listener := Listening())
     expect(known, "nobody's", "a", "b", "c", now=20.0)
     assert known.silent_at == pytest.approx(20 + 1 + GRACE)
-    known.mind(25.0)
+    known.check_silence(25.0)
     assert listener.checked == []
-    known.mind(26.5)
+    known.check_silence(26.5)
     assert listener.checked == ["nobody's", "a"]
-    known.ended("a", 27.0, by_the_net=True)
+    known.ended("a", 27.0, overdue=True)
     assert listener.checked == ["nobody's", "a", "nobody's", "b"]
     known.ended("b", 27.5)
     assert len(listener.checked) == 4
@@ -990,7 +990,7 @@ async def test_silence_means_nothing_before_events_were_seen_to_come():
     known.listen(listener := Listening())
     expect(known, "a", now=0.0)
     assert known.silent_at == math.inf
-    known.mind(1e6)
+    known.check_silence(1e6)
     assert listener.checked == []
 
 
@@ -1003,64 +1003,64 @@ async def test_one_that_was_overtaken_by_many_is_looked_at():
 
 
 def test_in_a_queue_that_keeps_its_order_nobody_is_overtaken():
-    lineup = Lineup()
-    assert lineup.silent_at == math.inf
+    expected = ExpectedEvents()
+    assert expected.silent_at == math.inf
     for i in range(50):
-        lineup.join(str(i), 0.0)
+        expected.expect(str(i), 0.0)
     for i in range(50):
-        lineup.hear(str(i), float(i))
-        assert lineup.overtaken() == []
-    assert repr(lineup) == "<Lineup of 0, may be overtaken by 5>"
+        expected.arrived(str(i), float(i))
+        assert expected.overtaken() == []
+    assert repr(expected) == "<ExpectedEvents of 0, may be overtaken by 5>"
 
 
 def test_one_that_is_overtaken_is_looked_at_ever_more_seldom():
-    lineup = Lineup()
-    lineup.join("lost", 0.0)
+    expected = ExpectedEvents()
+    expected.expect("lost", 0.0)
     looks = []
     for i in range(100):
-        lineup.join(str(i), 0.0)
-        lineup.leave(str(i))
-        looks += [i + 1] * len(lineup.overtaken())
+        expected.expect(str(i), 0.0)
+        expected.forget(str(i))
+        looks += [i + 1] * len(expected.overtaken())
     assert looks == [4, 8, 16, 32, 64]
 
 
 @given(st.permutations(range(20)))
 def test_by_how_much_others_were_overtaken_is_learned(order):
-    lineup = Lineup()
+    expected = ExpectedEvents()
     for i in range(20):
-        lineup.join(str(i), 0.0)
+        expected.expect(str(i), 0.0)
     before = 0.0
     for at, i in enumerate(order):
-        lineup.hear(str(i), 0.0)
-        assert lineup.margin >= at + 1 - i + 4
-        assert lineup.margin >= 0.98 * before
-        before = lineup.margin - 4
+        expected.arrived(str(i), 0.0)
+        assert expected.margin >= at + 1 - i + 4
+        assert expected.margin >= 0.98 * before
+        before = expected.margin - 4
 
 
 def test_a_silence_is_too_long_when_it_is_longer_than_others_and_then_doubles():
-    lineup = Lineup()
-    lineup.join("a", 100.0)
-    lineup.join("b", 101.0)
-    assert lineup.silent_at == 100 + GRACE
-    lineup.hear("a", 130.0)
-    lineup.hear("a", 140.0)
-    assert lineup.silent_at == 130 + 30 + GRACE
-    assert list(lineup.break_silence()) == ["b"]
-    assert lineup.silent_at == 130 + 2 * (30 + GRACE)
-    assert lineup.leave("b") == 1
-    assert lineup.leave("b") is None
-    assert lineup.silent_at == math.inf
+    expected = ExpectedEvents()
+    expected.expect("a", 100.0)
+    expected.expect("b", 101.0)
+    assert expected.silent_at == 100 + GRACE
+    expected.arrived("a", 130.0)
+    expected.arrived("a", 140.0)
+    assert expected.silent_at == 130 + 30 + GRACE
+    assert list(expected.break_silence()) == ["b"]
+    assert expected.silent_at == 130 + 2 * (30 + GRACE)
+    assert expected.forget("b") == 1
+    assert expected.forget("b") is None
+    assert expected.silent_at == math.inf
 
 
 def test_a_slow_task_is_remembered_for_a_while():
-    reliance = Reliance()
-    reliance.saw_arrive(100.0)
-    slow = reliance.patience
-    reliance.saw_arrive(1.0)
-    assert slow > reliance.patience > 0.9 * slow
+    health = DeliveryHealth()
+    health.count_arrival(100.0)
+    slow = health.timeout
+    health.count_arrival(1.0)
+    assert slow > health.timeout > 0.9 * slow
     for _ in range(300):
-        reliance.saw_arrive(1.0)
-    assert reliance.patience == 2 * 1.0 + GRACE
+        health.count_arrival(1.0)
+    assert health.timeout == 2 * 1.0 + GRACE
 
 
 # --- The ASGI receiver --------------------------------------------------------------------------------------
@@ -1269,3 +1269,16 @@ async def receiving(waker):
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             await runner.cleanup()
+
+
+async def test_an_event_that_comes_while_the_next_attempt_waits_for_its_slot_ends_the_buying():
+    """The slot and the money of the attempt that is not made go back."""
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}), images_per_minute=1)
+    retry = RetryPolicy(resubmit_uncertain=True)
+    budget = Budget(limit=5, price=1)
+    async with hooked(simulation, retry=retry, images_per_minute=1, budget=budget) as (client, _, _):
+        got, _ = await gathered(client, [request()])
+        assert client.statistics().spending.spent == 1
+        assert client.statistics().spending.reserved == 0
+    (entry,) = simulation.ledger.accepted
+    assert [outcome.task_id for outcome, _ in got] == [entry.task_id]

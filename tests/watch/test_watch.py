@@ -1,5 +1,6 @@
 """The poll loop: faults are ridden out, ends are recognised, deadlines kept, slow consumers waited for."""
 
+import asyncio
 import json
 import math
 import tracemalloc
@@ -32,8 +33,9 @@ from novita_async import (
 )
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy.hinting import GRACE
-from novita_async._policy.polling.planner import Entry
-from novita_async._policy.polling.schedule import PollMemory, PollSchedule, TaskFacts
+from novita_async._policy.polling.memory import PollMemory
+from novita_async._policy.polling.planner import ScheduledTask, TaskFacts
+from novita_async._policy.polling.schedule import PollSchedule
 from novita_async._purchase.machine import Purchase, State
 from novita_async._watch.watcher import Watcher
 from novita_async.testing import Fault, FaultPlan, FaultRule
@@ -259,29 +261,29 @@ async def test_a_fault_that_can_pass_is_ridden_out_and_told(fault):
     client, _ = client_for([RUNNING, fault, fault, fault, DONE], observers=[told.append])
     (outcome,) = await outcomes_of(client, ["t"])
     assert isinstance(outcome, Succeeded)
-    looks = of_kind(told, events.Polled)
-    assert [look.status for look in looks] == [
+    polls = of_kind(told, events.Polled)
+    assert [poll.status for poll in polls] == [
         "TASK_STATUS_PROCESSING",
         None,
         None,
         None,
         "TASK_STATUS_SUCCEED",
     ]
-    assert [look.error is None for look in looks] == [True, False, False, False, True]
+    assert [poll.error is None for poll in polls] == [True, False, False, False, True]
 
 
-async def test_faults_that_stay_end_as_unfinished_after_the_patience():
+async def test_faults_that_stay_end_as_unfinished_after_the_error_timeout():
     broken = refused(500, "UNKNOWN")
-    outcome = await outcome_of([RUNNING, broken], polling=Polling.fixed(1.0, patience=100))
+    outcome = await outcome_of([RUNNING, broken], polling=Polling.fixed(1.0, error_timeout=100))
     assert isinstance(outcome, Unfinished)
     assert isinstance(outcome.error.last_error, ServerError)
     assert outcome.error.last_status == "TASK_STATUS_PROCESSING"
     assert 100 < anyio.current_time() < 120
 
 
-async def test_the_patience_begins_anew_after_each_look_that_went_well():
+async def test_the_error_timeout_begins_anew_after_each_poll_that_went_well():
     answers = [NETWORK, NETWORK, RUNNING] * 40 + [DONE]
-    assert isinstance(await outcome_of(answers, polling=Polling.fixed(1.0, patience=10)), Succeeded)
+    assert isinstance(await outcome_of(answers, polling=Polling.fixed(1.0, error_timeout=10)), Succeeded)
     assert anyio.current_time() > 60
 
 
@@ -312,7 +314,7 @@ async def test_polls_that_wait_for_their_turn_are_held_up_too(status):
     polling = Polling.fixed(1.0, polls_per_second=1000)
     client, transport = client_for(answers, polling=polling, latency=0.0015)
     await outcomes_of(client, ids)
-    asked = sorted(at for looks in transport.asked.values() for at in looks)
+    asked = sorted(at for polls in transport.asked.values() for at in polls)
     pause = [at for at in asked if at > 0.0015]
     assert len(pause) > 30
     assert min(pause) >= 20
@@ -328,7 +330,7 @@ async def test_an_account_that_must_pause_does_not_hold_up_the_others():
     answers |= {task.task_id: [refused(429, "UNKNOWN", **{"retry-after": "30"}), DONE] for task in ones}
     client, transport = client_for(answers, **two_accounts())
     await outcomes_of(client, ones + twos)
-    assert max(looks[0] for key, looks in transport.asked.items() if key.startswith("two")) < 5
+    assert max(polls[0] for key, polls in transport.asked.items() if key.startswith("two")) < 5
 
 
 async def test_an_account_with_many_tasks_does_not_hold_up_one_with_few():
@@ -374,11 +376,11 @@ async def test_a_timeout_is_for_each_task_and_carries_it():
     assert anyio.current_time() == pytest.approx(10)
 
 
-async def test_a_task_that_is_looked_at_when_its_time_is_up_is_given_that_look():
+async def test_a_task_that_is_polled_when_its_time_is_up_is_given_that_poll():
     client, _ = client_for({"slow": [RUNNING, DONE], "never": [RUNNING]}, latency=4.0)
     got = await outcomes_of(client, ["slow", "never"], timeout=6)
     assert {outcome.task_id: type(outcome) for outcome in got} == {"slow": Succeeded, "never": Unfinished}
-    assert client._sender.callbacks._listeners == {}
+    assert client._buyer.callbacks._listeners == {}
     assert anyio.current_time() == pytest.approx(9, abs=0.5)
 
 
@@ -394,7 +396,7 @@ async def test_a_task_that_has_ended_has_no_deadline_any_more():
     ]
 
 
-async def test_a_task_that_was_given_up_is_not_looked_at_any_more():
+async def test_a_task_that_was_given_up_is_not_polled_any_more():
     client, transport = client_for({"late": [RUNNING], "slow": [RUNNING] * 30 + [DONE]})
     async with client, client.watch(["slow"]) as outcomes:
         outcomes._source._outlet.expect()
@@ -547,14 +549,14 @@ async def test_a_slow_consumer_slows_polling():
         await anyio.sleep(100)
         assert len(transport.asked) == 5
         watcher = outcomes._source._watcher
-        assert repr(watcher) == "<Watcher 35 tasks, 4 looks under way>"
+        assert repr(watcher) == "<Watcher 35 tasks, 4 polls under way>"
         assert watcher.statistics().waiting == 35
         assert watcher.statistics().left_to_events == 0
         assert watcher.statistics().polls.finished == 5
 
 
 async def test_watching_many_tasks_takes_little_memory_for_each():
-    """Over the task itself, and before any look, which adds less than 0.1 KB."""
+    """Over the task itself, and before any poll, which adds less than 0.1 KB."""
     many = 5_000
     client, _ = client_for([RUNNING])
     label = client._pool.accounts(None)[0].label
@@ -591,7 +593,7 @@ async def test_a_task_of_an_unknown_account_is_looked_for_with_every_key():
     assert outcome.task.account == "two"
 
 
-async def test_the_consumer_may_leave_while_looks_are_under_way():
+async def test_the_consumer_may_leave_while_polls_are_under_way():
     client, transport = client_for({"a": [RUNNING], "b": [RUNNING]}, latency=5.0)
     async with client:
         async with client.watch(["a", "b"]) as outcomes:
@@ -599,6 +601,104 @@ async def test_the_consumer_may_leave_while_looks_are_under_way():
         assert {task.task_id for task in outcomes.unfinished} == {"a", "b"}
         await anyio.sleep(60)
     assert len(transport.asked["a"]) == 1
+
+
+# --- Several that wait for one task -------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Bare:
+    """A watcher without a stream, and the outcomes that it has delivered by itself."""
+
+    client: NovitaClient
+    watcher: Watcher = field(init=False)
+    delivered: list = field(factory=list)
+
+    def __attrs_post_init__(self):
+        asker = self.client._buyer
+        self.watcher = Watcher.of(asker, self.client._polling, PollMemory(), self.delivered.append)
+
+    async def run(self):
+        self.watcher.close()
+        await self.watcher.run()
+
+
+async def test_two_purchases_with_one_task_id_wait_for_one_watch():
+    """Each gets an outcome with its own request and an event, for the price of one watch."""
+    told, ends, mine, other = [], [], request(), request()
+    client, transport = client_for([RUNNING, DONE], observers=[told.append])
+    async with client:
+        bare = Bare(client)
+        assert bare.watcher.add(Task(task_id="t"), mine, deliver=ends.append)
+        assert not bare.watcher.add(Task(task_id="t"), other, deliver=ends.append)
+        assert not bare.watcher.add(Task(task_id="t"), deliver=ends.append)
+        await bare.run()
+    assert [end.request for end in ends] == [mine, other, None]
+    assert [event.outcome for event in of_kind(told, events.Finished)] == ends
+    assert len({id(end.result) for end in ends}) == 1
+    assert len(transport.asked["t"]) == 2
+    assert bare.delivered == []
+
+
+async def test_several_that_wait_for_one_task_are_all_told_when_its_time_is_up():
+    ends = []
+    client, _ = client_for([RUNNING])
+    async with client:
+        bare = Bare(client)
+        for _ in range(3):
+            bare.watcher.add(Task(task_id="t"), timeout=10, deliver=ends.append)
+        await bare.run()
+    assert [type(end) for end in ends] == [Unfinished] * 3
+    assert list(bare.watcher.tasks()) == []
+
+
+async def test_a_task_that_is_added_twice_without_a_taker_of_its_own_has_one_outcome():
+    client, _ = client_for([DONE])
+    async with client:
+        bare = Bare(client)
+        assert bare.watcher.add(Task(task_id="t"))
+        assert not bare.watcher.add(Task(task_id="t"))
+        await bare.run()
+    assert len(bare.delivered) == 1
+
+
+async def test_polls_go_on_beside_an_outcome_only_where_its_taker_lets_them():
+    """A taker that returns at once holds up no poll; one that is awaited keeps its place among the polls."""
+    polling = Polling.fixed(1.0, concurrency=1)
+    client, transport = client_for({key: [DONE] for key in "abc"}, polling=polling)
+
+    async def taken(_):
+        await anyio.sleep(50)
+
+    async with client:
+        bare = Bare(client)
+        bare.watcher.add(Task(task_id="a"), deliver=lambda _: None)
+        bare.watcher.add(Task(task_id="b"), deliver=taken)
+        bare.watcher.add(Task(task_id="c"), deliver=lambda _: None)
+        await bare.run()
+    first, second, third = sorted(at for polls in transport.asked.values() for at in polls)
+    assert second - first < 1
+    assert third - second >= 50
+
+
+async def test_many_paid_tasks_of_an_earlier_run_are_records_and_not_tasks():
+    """At most 0.6 KB each with a taker of its own, over the task itself, and no asyncio task."""
+    many = 5_000
+    client, _ = client_for([RUNNING])
+    label = client._pool.accounts(None)[0].label
+    tasks = [Task(task_id=f"t{i}", account=label, submitted_at=i * 0.004) for i in range(many)]
+    ends = []
+    async with client:
+        tracemalloc.start()
+        try:
+            bare = Bare(client)
+            for task in tasks:
+                bare.watcher.add(task, deliver=ends.append)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(asyncio.all_tasks()) < 10
+    assert held / many < 0.6 * 1024
 
 
 # --- Updates ------------------------------------------------------------------------------------------------
@@ -682,7 +782,7 @@ async def test_the_follower_may_leave_early_and_be_told_of_deadlines():
 
 
 async def woken(answers, at, **options):
-    """Watch a task that is woken at some time, and tell when it was looked at."""
+    """Watch a task that is woken at some time, and tell when it was polled."""
     client, transport = client_for(answers, polling=Polling.fixed(100.0), **options)
     async with client, client.watch([Task(task_id="t", submitted_at=anyio.current_time())]) as outcomes:
         await anyio.sleep(at)
@@ -694,11 +794,11 @@ async def woken(answers, at, **options):
     return transport.asked["t"]
 
 
-async def test_a_woken_task_is_looked_at_at_once():
+async def test_a_woken_task_is_polled_at_once():
     assert await woken([DONE], 10) == [10]
 
 
-async def test_a_task_that_is_woken_while_a_look_fails_is_looked_at_again_at_once():
+async def test_a_task_that_is_woken_while_a_poll_fails_is_polled_again_at_once():
     assert await woken([NETWORK, DONE], 102, latency=5.0) == [pytest.approx(100), pytest.approx(105)]
 
 
@@ -724,7 +824,7 @@ class Restless:
         self.entries = []
 
     def admit(self, key, _facts, now):
-        entry = Entry(key=key, submitted_at=now, known=True)
+        entry = ScheduledTask(key=key, submitted_at=now, known=True)
         self.entries.append(entry)
         return entry, self.entries
 
@@ -756,21 +856,21 @@ class Relied:
     until: float | None = 50.0
     ends: list = field(factory=list)
     silent_at: float = math.inf
-    minded: list = field(factory=list)
+    silences: list = field(factory=list)
 
-    def mind(self, now):
+    def check_silence(self, now):
         if now >= self.silent_at:
-            self.minded.append(now)
+            self.silences.append(now)
             self.silent_at = math.inf
 
     def heard(self, _):
         return False
 
-    def left_until(self, _):
+    def event_deadline(self, _):
         return self.until if self.relied_on else None
 
-    def ended(self, task_id, _now, *, by_the_net, ran_for):
-        self.ends.append((task_id, by_the_net, ran_for))
+    def ended(self, task_id, _now, *, overdue, ran_for):
+        self.ends.append((task_id, overdue, ran_for))
 
     def listen(self, listener):
         pass
@@ -779,16 +879,16 @@ class Relied:
 
 
 async def relying(answers, callbacks, act=lambda _: None, **options):
-    """Watch a task that may be left to its event, and tell when it was looked at."""
+    """Watch a task that may be left to its event, and tell when it was polled."""
     client, transport = client_for(answers, **options)
-    client._sender.callbacks = callbacks
+    client._buyer.callbacks = callbacks
     got = []
 
     async def deliver(outcome):
         got.append(outcome)
 
     async with client:
-        watcher = Watcher.of(client._sender, client._polling, PollMemory(), deliver)
+        watcher = Watcher.of(client._buyer, client._polling, PollMemory(), deliver)
         watcher.add(Task(task_id="t", submitted_at=anyio.current_time()))
         watcher.close()
         async with anyio.create_task_group() as tasks:
@@ -799,20 +899,20 @@ async def relying(answers, callbacks, act=lambda _: None, **options):
     return transport.asked["t"]
 
 
-async def test_a_task_that_is_left_to_its_event_is_looked_at_late_and_ever_later():
+async def test_a_task_that_is_left_to_its_event_is_polled_late_and_ever_later():
     callbacks = Relied()
-    looks = await relying([RUNNING, RUNNING, DONE], callbacks)
-    assert looks == [50, 75, 112.5]
+    polls = await relying([RUNNING, RUNNING, DONE], callbacks)
+    assert polls == [50, 75, 112.5]
     assert callbacks.ends == [("t", True, None)]
 
 
-async def test_a_task_that_is_left_to_its_event_is_looked_at_when_that_comes():
+async def test_a_task_that_is_left_to_its_event_is_polled_when_that_comes():
     callbacks = Relied()
     assert await relying([DONE], callbacks, lambda watcher: watcher.wake("t", 10.0)) == [10]
     assert callbacks.ends == [("t", False, None)]
 
 
-async def test_a_task_that_the_net_found_running_may_still_be_told_by_its_event():
+async def test_a_task_that_was_overdue_and_runs_may_still_be_told_by_its_event():
     callbacks = Relied(until=8.0)
     assert await relying([RUNNING, DONE], callbacks, lambda watcher: watcher.wake("t", 10.0)) == [8, 10]
     assert callbacks.ends == [("t", False, None)]
@@ -830,13 +930,13 @@ async def test_a_task_whose_event_should_have_come_is_checked():
     assert callbacks.ends == [("t", True, None)]
 
 
-async def test_a_silence_is_minded_while_tasks_are_left_to_their_events():
+async def test_a_silence_is_checked_while_tasks_are_left_to_their_events():
     callbacks = Relied(silent_at=20.0)
     assert await relying([DONE], callbacks) == [50]
-    assert callbacks.minded == [20]
+    assert callbacks.silences == [20]
 
 
-async def test_the_net_waits_longer_when_tasks_are_seen_to_take_longer():
+async def test_the_wait_for_an_event_is_longer_when_tasks_are_seen_to_take_longer():
     callbacks = Relied()
 
     def slower(_):
@@ -857,15 +957,15 @@ def rely(callbacks, *, now=True):
 
 async def test_when_events_are_no_longer_relied_on_the_common_schedule_takes_over():
     callbacks = Relied()
-    looks = await relying([RUNNING, DONE], callbacks, rely(callbacks, now=False), polling=Polling.fixed(20.0))
-    assert looks == [pytest.approx(20), pytest.approx(40, rel=0.15)]
+    polls = await relying([RUNNING, DONE], callbacks, rely(callbacks, now=False), polling=Polling.fixed(20.0))
+    assert polls == [pytest.approx(20), pytest.approx(40, rel=0.15)]
     assert callbacks.ends == [("t", False, None)]
 
 
 async def test_when_events_are_relied_on_from_now_on_tasks_are_left_to_them():
     callbacks = Relied(relied_on=False)
-    looks = await relying([RUNNING, DONE], callbacks, rely(callbacks), polling=Polling.fixed(30.0))
-    assert looks == [50, 75]
+    polls = await relying([RUNNING, DONE], callbacks, rely(callbacks), polling=Polling.fixed(30.0))
+    assert polls == [50, 75]
 
 
 async def test_a_task_whose_event_should_have_come_by_now_stays_in_the_schedule():
@@ -875,13 +975,13 @@ async def test_a_task_whose_event_should_have_come_by_now_stays_in_the_schedule(
 
 async def test_a_task_in_doubt_stays_in_the_schedule_until_the_doubt_is_over():
     callbacks = Relied(relied_on=False)
-    looks = await relying([RUNNING, *[NETWORK] * 6, DONE], callbacks, rely(callbacks))
-    assert len(looks) == 8
-    assert looks[-1] < 40
+    polls = await relying([RUNNING, *[NETWORK] * 6, DONE], callbacks, rely(callbacks))
+    assert len(polls) == 8
+    assert polls[-1] < 40
     assert callbacks.ends == [("t", False, None)]
 
 
-async def test_a_task_that_is_looked_at_when_events_begin_to_be_relied_on_is_left_to_its_own_afterwards():
+async def test_a_task_that_is_polled_when_events_begin_to_be_relied_on_is_left_to_its_own_afterwards():
     callbacks = Relied(relied_on=False, until=500.0)
     watched = []
 
@@ -889,14 +989,14 @@ async def test_a_task_that_is_looked_at_when_events_begin_to_be_relied_on_is_lef
         watched.append(watcher)
         rely(callbacks)(watcher)
 
-    looks = await relying([RUNNING, DONE], callbacks, act, latency=15.0)
-    assert looks == [1, 500]
+    polls = await relying([RUNNING, DONE], callbacks, act, latency=15.0)
+    assert polls == [1, 500]
     assert watched[0].statistics().polls.polls == 2  # both were learned from
 
 
 async def test_the_deadline_holds_for_tasks_that_are_left_to_their_events_too():
-    looks = await relying([RUNNING], Relied(until=1e6), polling=Polling.fixed(1.0, deadline=60))
-    assert looks == []
+    polls = await relying([RUNNING], Relied(until=1e6), polling=Polling.fixed(1.0, deadline=60))
+    assert polls == []
     assert anyio.current_time() == pytest.approx(60)
 
 
@@ -914,7 +1014,7 @@ async def test_the_service_s_own_times_tell_how_long_a_task_took():
     assert callbacks.ends == [("t", True, 7.5)]
 
 
-async def test_the_net_s_pauses_are_never_shorter_than_the_grace():
+async def test_the_pauses_of_overdue_tasks_are_never_shorter_than_the_grace():
     callbacks = Relied(until=11.0)
     first, second, *_ = await relying([RUNNING, RUNNING, DONE], callbacks)
     assert second - first >= GRACE

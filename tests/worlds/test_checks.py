@@ -11,7 +11,6 @@ from attrs import evolve
 from novita_async import (
     BudgetExhausted,
     DownloadFailed,
-    EndpointNotFound,
     PermissionDenied,
     SubmissionUncertain,
     TaskNotFound,
@@ -161,7 +160,7 @@ def part(world):
 
 
 def page(world):
-    failure(world, EndpointNotFound(), task_id=None)
+    failure(world, PermissionDenied(), task_id=None)
     for post in world.record.posts:
         post.page = True
 

@@ -15,7 +15,7 @@ import pytest
 
 from novita_async.testing.worlds import Plan, ProcessPlan, Trouble, UserPlan, seams
 from novita_async.testing.worlds.disk import Dead
-from novita_async.testing.worlds.loops import Clock, Life, WorldLoop
+from novita_async.testing.worlds.loops import Life, WorldClock, WorldLoop
 from novita_async.testing.worlds.world import Process, World
 
 
@@ -26,7 +26,7 @@ def nothing_blocks_the_loop():
 
 def lived(main, clock=None):
     """What `asyncio.run` raises, turned by hand."""
-    clock = clock or Clock()
+    clock = clock or WorldClock()
     loop = WorldLoop(clock)
     life = Life(loop, loop.create_task(main()))
     turn(life, clock)
@@ -56,14 +56,14 @@ def test_a_loop_sleeps_in_virtual_time():
         await asyncio.sleep(90_000)
         assert asyncio.get_running_loop().time() == 90_000
 
-    clock = Clock()
+    clock = WorldClock()
     assert lived(main, clock).error is None
     assert clock.now == 90_000
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return WorldClock()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What has been learned of durations, by endpoint and size of work; it may outlive the process."""
+"""Durations learned, by endpoint and size of work; they may outlive the process."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,15 @@ from typing import Any, Final, cast
 from attrs import define, field, frozen
 
 from novita_async._policy.polling.durations import Durations
-from novita_async._policy.polling.polls import PER_CELL
 
 VERSION: Final = 1
-"""Of `to_dict`; what is kept means nothing under another one."""
-GROWTH: Final = 0.8
-"""Durations are expected to grow as this power of the work, until more is known."""
+"""Version of `to_dict`; saved rows mean nothing under another one."""
 STEPS_PER_OCTAVE: Final = 2
-"""Sizes of work are told apart by steps of this kind."""
+"""Steps into which each doubling of the work is cut, to tell sizes apart."""
 FORECASTS: Final = ("progress", "eta")
-"""Where forecasts come from."""
+"""Sources of forecasts."""
 MOST_KINDS: Final = 256
-"""Then the oldest kind is forgotten."""
+"""Kinds from which on the oldest is forgotten for a new one."""
 
 
 @frozen(kw_only=True)
@@ -26,9 +23,9 @@ class KindStatistics:
     """What is known of one kind of task."""
 
     endpoint: str
-    """Path it is submitted to; empty where that is not known."""
+    """Path the kind is submitted to; empty where that is not known."""
     work: float | None
-    """About how much work it is, in steps x pixels x images."""
+    """About how much work a task is, in steps x pixels x images."""
     observed: int
     """Tasks learned from."""
     median: float
@@ -39,29 +36,42 @@ class KindStatistics:
 
 @frozen(kw_only=True)
 class MemoryStatistics:
-    """What is known."""
+    """What is known of all kinds of tasks."""
 
     kinds: tuple[KindStatistics, ...]
-    """One for each endpoint and size of work."""
+    """Kinds, by endpoint and size of work."""
 
 
 @define(eq=False)
-class Kind:
+class TaskKind:
     """Tasks that should take about the same time."""
 
-    age: Durations
+    age: Durations = field(factory=Durations)
     """From submission to end, of tasks that found no queue."""
-    service: Durations
+    service: Durations = field(factory=Durations)
     """From start to end."""
     forecasts: dict[str, Durations] = field(factory=dict)
     """From a forecast of the service to the end, by source; in tenths of what was forecast, not seconds."""
 
     def forecast(self, source: str) -> Durations:
-        """What became of the forecasts of one source."""
+        """Outcomes of the forecasts of one source."""
         found = self.forecasts.get(source)
         if found is None:
-            found = self.forecasts[source] = Durations(often_open=True)
+            found = self.forecasts[source] = Durations(mostly_open=True)
         return found
+
+    def saved(self) -> dict[str, Any]:
+        """Observations worth saving, for `load`."""
+        forecasts = {source: outcomes.saved() for source, outcomes in self.forecasts.items()}
+        return {"age": self.age.saved(), "service": self.service.saved(), "forecasts": forecasts}
+
+    def load(self, row: Mapping[str, Any]) -> None:
+        """Learn from what `saved` gave. What cannot be understood is left out."""
+        self.age.load(_list(row.get("age")))
+        self.service.load(_list(row.get("service")))
+        for source, outcomes in _mapping(row.get("forecasts")).items():
+            if source in FORECASTS:
+                self.forecast(source).load(_list(outcomes))
 
 
 def size_of(work: float | None) -> int | None:
@@ -73,37 +83,33 @@ def size_of(work: float | None) -> int | None:
 
 @define(eq=False, repr=False)
 class PollMemory:
-    """What has been learned of durations. One serves all schedules of a client."""
+    """Durations learned, for all schedules of a client."""
 
-    _kinds: dict[tuple[str, int | None], Kind] = field(factory=dict, init=False)
+    _kinds: dict[tuple[str, int | None], TaskKind] = field(factory=dict, init=False)
 
-    def kind(self, endpoint: str | None, work: float | None) -> Kind:
+    def kind(self, endpoint: str | None, work: float | None) -> TaskKind:
         """Find or make the kind of a task."""
         return self._kind(endpoint or "", size_of(work))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything worth keeping, as JSON can hold it."""
+        """Everything worth saving, as JSON can hold it."""
         kinds = [
-            {
-                "endpoint": endpoint,
-                "size": size,
-                "age": kind.age.kept(),
-                "service": kind.service.kept(),
-                "forecasts": {source: outcomes.kept() for source, outcomes in kind.forecasts.items()},
-            }
+            {"endpoint": endpoint, "size": size, **kind.saved()}
             for (endpoint, size), kind in self._kinds.items()
-            if kind.age.seen or kind.service.seen
+            if kind.age.observed or kind.service.observed
         ]
         return {"version": VERSION, "kinds": kinds}
 
     @classmethod
-    def from_dict(cls, kept: object) -> "PollMemory":
-        """Remember what `to_dict` gave. What cannot be understood is left out."""
+    def from_dict(cls, saved: object) -> "PollMemory":
+        """Load what `to_dict` gave. What cannot be understood is left out."""
         memory = cls()
-        whole = _mapping(kept)
+        whole = _mapping(saved)
         if whole.get("version") == VERSION:
-            for row in _list(whole.get("kinds"))[:MOST_KINDS]:
-                memory._recall(_mapping(row))
+            for row in map(_mapping, _list(whole.get("kinds"))[:MOST_KINDS]):
+                endpoint, size = row.get("endpoint"), row.get("size")
+                if isinstance(endpoint, str) and (size is None or type(size) is int):
+                    memory._kind(endpoint, size).load(row)
         return memory
 
     def statistics(self) -> MemoryStatistics:
@@ -113,7 +119,7 @@ class PollMemory:
                 KindStatistics(
                     endpoint=endpoint,
                     work=None if size is None else 2.0 ** (size / STEPS_PER_OCTAVE),
-                    observed=kind.service.seen,
+                    observed=kind.service.observed,
                     median=kind.service.median,
                     mean=kind.service.mean,
                 )
@@ -122,37 +128,16 @@ class PollMemory:
         )
 
     def __repr__(self) -> str:
-        observed = sum(kind.service.seen for kind in self._kinds.values())
+        observed = sum(kind.service.observed for kind in self._kinds.values())
         return f"<PollMemory of {observed} tasks of {len(self._kinds)} kinds>"
 
-    def _kind(self, endpoint: str, size: int | None) -> Kind:
+    def _kind(self, endpoint: str, size: int | None) -> TaskKind:
         found = self._kinds.get((endpoint, size))
         if found is None:
             while len(self._kinds) >= MOST_KINDS:
                 del self._kinds[next(iter(self._kinds))]
-            found = self._kinds[endpoint, size] = self._new(endpoint, size)
+            found = self._kinds[endpoint, size] = TaskKind()
         return found
-
-    def _new(self, endpoint: str, size: int | None) -> Kind:
-        """Make a kind that begins with what is known of the size next to it."""
-        service = Durations()
-        near = [x for name, x in self._kinds if name == endpoint and x is not None]
-        if size is not None and near:
-            other = min(near, key=lambda x: abs(x - size))
-            longer = (size - other) / STEPS_PER_OCTAVE * math.log(2) * GROWTH
-            service = Durations(self._kinds[endpoint, other].service, round(longer * PER_CELL))
-        return Kind(Durations(service), service)
-
-    def _recall(self, row: Mapping[str, Any]) -> None:
-        endpoint, size = row.get("endpoint"), row.get("size")
-        if not isinstance(endpoint, str) or not (size is None or type(size) is int):
-            return
-        kind = self._kind(endpoint, size)
-        kind.age.recall(_list(row.get("age")))
-        kind.service.recall(_list(row.get("service")))
-        for source, outcomes in _mapping(row.get("forecasts")).items():
-            if source in FORECASTS:
-                kind.forecast(source).recall(_list(outcomes))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What a schedule and the ways of planning its looks tell each other."""
+"""The contract between a schedule and the planners of its polls, and the planner that learns nothing."""
 
 import math
 from collections.abc import Iterable
@@ -8,33 +8,33 @@ from attrs import define, field, frozen
 
 from novita_async.errors import ConfigurationError
 
-State = Literal["queued", "running", "unknown", "finished"]
+PolledState = Literal["queued", "running", "unknown", "finished"]
 
 JITTER: Final = 0.2
-"""By how much of a pause chance may move a look that nothing was learned for."""
+"""Part of a pause by which chance may move a poll that nothing was learned for."""
 _MOST_FACTORS: Final = 64
 
 
 @frozen(kw_only=True)
 class TaskFacts:
-    """What is known of a task before anyone has looked at it."""
+    """Facts of a task before its first poll."""
 
     endpoint: str | None = None
-    """Path it was submitted to."""
+    """Path the task was submitted to."""
     work: float | None = None
-    """How much was asked for: steps x pixels x images. None: not known."""
+    """Amount of work: steps x pixels x images. None: not known."""
     submitted_at: float | None = None
-    """When the service took it, on the clock of `now`. None: not known, as for an id of yesterday."""
+    """When the service took the task, on the clock of `now`. None: not known, as for an id of yesterday."""
     account: str | None = None
     """Label of the account that paid."""
 
 
 @frozen(kw_only=True)
-class Sighting:
-    """What a look has found. Its times are on the server's own clock, which may be off by any amount."""
+class PollResult:
+    """Answer of one poll. Its times are on the server's own clock, which may be off by any amount."""
 
-    state: State
-    """What the status means. `unknown` counts as running."""
+    state: PolledState
+    """Meaning of the status. `unknown` counts as running."""
     progress: float | None = None
     """Range 0 to 100."""
     eta: float | None = None
@@ -42,105 +42,119 @@ class Sighting:
     submit_ms: float | None = None
     """When the server took the task, in milliseconds."""
     execute_ms: float | None = None
-    """When it began to work."""
+    """When the server began to work on the task."""
     complete_ms: float | None = None
-    """When it was done."""
+    """When the task was done."""
 
 
 @define(eq=False, kw_only=True, weakref_slot=False)
-class Entry:
+class ScheduledTask:
     """One task of a schedule. There may be a hundred thousand: every field is paid for that often."""
 
     key: str
     submitted_at: float
-    """Where that is not known: when it was added."""
+    """When the task was submitted; where that is not known, when it was added."""
     known: bool
     """Whether the time of submission is known."""
     due: float = math.inf
-    """When to look. While under way: when the look was sent. Infinite: something else must happen first."""
+    """When to poll. While a poll is under way: when it was sent. Infinite: after something else."""
     under_way: bool = False
-    looks: int = 0
-    """Answers so far."""
-    misses: int = 0
-    """Looks that were not answered, in a row."""
+    polls: int = 0
+    """Answered polls so far."""
+    failures: int = 0
+    """Failed polls in a row."""
 
     @property
-    def overdue(self) -> bool:
-        """Whether nobody has looked, and nobody knows how long ago one should have."""
-        return not self.known and self.looks == 0
+    def never_polled(self) -> bool:
+        """Whether the task is of unknown age and has no poll yet, so that the first is due at once."""
+        return not self.known and self.polls == 0
 
 
 class Planner(Protocol):
-    """Decides when to look. Each method that takes something in returns what must be planned anew."""
+    """Decides when to poll. Each method that learns something returns the tasks to be planned anew."""
 
     def admit(self, key: str, facts: TaskFacts, now: float, /) -> tuple[Any, Iterable[Any]]:
-        """Take in a new task; also returns its entry."""
+        """Add a task; returns the task, too."""
         ...
 
-    def saw(self, entry: Any, sighting: Sighting, taken_at: float, now: float, /) -> Iterable[Any]:
-        """Take in what a look has found that was sent at `taken_at`."""
+    def polled(self, task: Any, result: PollResult, sent_at: float, now: float, /) -> Iterable[Any]:
+        """Learn from the answer to a poll that was sent at `sent_at`."""
         ...
 
-    def dropped(self, entry: Any, now: float, /) -> Iterable[Any]:
-        """Take in that nothing more will be heard of a task."""
+    def dropped(self, task: Any, now: float, /) -> Iterable[Any]:
+        """Learn that no more will be known of a task."""
         ...
 
-    def due(self, entry: Any, now: float, jitter: float, /) -> float:
-        """When to look; infinite where that depends on others."""
+    def due(self, task: Any, now: float, jitter: float, /) -> float:
+        """When to poll; infinite where that depends on other tasks."""
         ...
 
-    def stale(self, entry: Any, /) -> bool:
-        """Whether more is known now than when the look was planned."""
+    def stale(self, task: Any, /) -> bool:
+        """Whether more is known now than when the poll was planned."""
         ...
 
 
-def _positive(instance: object, attribute: Any, value: float) -> None:
+def positive(instance: object, attribute: Any, value: float) -> None:
+    """Refuse a configuration value that is not a number above 0."""
     if not (value > 0 and math.isfinite(value)):
-        raise_for(instance, attribute.name, value, "a number above 0")
+        _refuse(instance, attribute.name, value, "a number above 0")
 
 
-def _at_least_one(instance: object, attribute: Any, value: float) -> None:
+def at_least_one(instance: object, attribute: Any, value: float) -> None:
+    """Refuse a configuration value below 1."""
     if not (value >= 1 and math.isfinite(value)):
-        raise_for(instance, attribute.name, value, "1 or above")
+        _refuse(instance, attribute.name, value, "1 or above")
 
 
-def raise_for(instance: object, name: str, value: float, what: str) -> None:
-    """Refuse a wrong value of the configuration."""
-    raise ConfigurationError(problem=f"{type(instance).__name__}.{name}: {value!r} is not {what}")
+def not_negative(instance: object, attribute: Any, value: float) -> None:
+    """Refuse a configuration value below 0."""
+    if not value >= 0:
+        _refuse(instance, attribute.name, value, "0 or above")
+
+
+def _refuse(instance: object, name: str, value: float, expected: str) -> None:
+    raise ConfigurationError(problem=f"{type(instance).__name__}.{name}: {value!r} is not {expected}")
 
 
 @frozen(kw_only=True)
 class Backoff:
     """Pauses that depend on nothing but their number."""
 
-    first: float = field(default=0.5, validator=_positive)
-    """Seconds before the first look."""
-    factor: float = field(default=1.5, validator=_at_least_one)
-    """What each pause is multiplied with to make the next."""
-    cap: float = field(default=10.0, validator=_positive)
+    first: float = field(default=0.5, validator=positive)
+    """Seconds before the first poll."""
+    factor: float = field(default=1.5, validator=at_least_one)
+    """Ratio of each pause to the one before."""
+    cap: float = field(default=10.0, validator=positive)
     """Seconds: the longest pause."""
 
-    def pause(self, looks: int) -> float:
-        """Seconds from the look with this number to the next; from the submission to the look 0."""
-        return min(self.cap, self.first * self.factor ** min(looks, _MOST_FACTORS))
+    def pause(self, polls: int) -> float:
+        """Seconds from the poll with this number to the next; from the submission to the poll 0."""
+        return min(self.cap, self.first * self.factor ** min(polls, _MOST_FACTORS))
 
-    def admit(self, key: str, facts: TaskFacts, now: float) -> tuple[Entry, list[Entry]]:
+
+@define(eq=False)
+class BackoffPlanner:
+    """The planner that learns nothing."""
+
+    backoff: Backoff
+
+    def admit(self, key: str, facts: TaskFacts, now: float) -> tuple[ScheduledTask, list[ScheduledTask]]:
         at = facts.submitted_at
-        entry = Entry(key=key, submitted_at=now if at is None else at, known=at is not None)
-        return entry, [entry]
+        task = ScheduledTask(key=key, submitted_at=now if at is None else at, known=at is not None)
+        return task, [task]
 
-    def saw(self, entry: Entry, sighting: Sighting, taken_at: float, now: float) -> list[Entry]:  # noqa: ARG002
-        return [entry]
+    def polled(self, task: ScheduledTask, *_: object) -> list[ScheduledTask]:
+        return [task]
 
-    def dropped(self, entry: Entry, now: float) -> list[Entry]:  # noqa: ARG002
+    def dropped(self, *_: object) -> list[ScheduledTask]:
         return []
 
-    def due(self, entry: Entry, now: float, jitter: float) -> float:
-        if entry.overdue:
+    def due(self, task: ScheduledTask, now: float, jitter: float) -> float:
+        if task.never_polled:
             return now
-        if entry.looks == 0:
-            return entry.submitted_at + self.pause(0)
-        return now + self.pause(entry.looks) * (1.0 + JITTER * (jitter - 0.5))
+        if task.polls == 0:
+            return task.submitted_at + self.backoff.pause(0)
+        return now + self.backoff.pause(task.polls) * (1.0 + JITTER * (jitter - 0.5))
 
-    def stale(self, entry: Entry) -> bool:  # noqa: ARG002
+    def stale(self, *_: object) -> bool:
         return False

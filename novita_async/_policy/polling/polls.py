@@ -1,16 +1,15 @@
-"""The best moments to look, for a distribution of durations.
+"""The best moments to poll, for a distribution of durations.
 
 Time is cut into cells that are 2 % wide, so that a task of one second and one of an hour are alike here.
 
-A look costs `cost` seconds. If a task is alive at age s and the next look is at t, the expected delay is
+A poll costs `cost` seconds. If a task is alive at age s and the next poll is at t, the expected delay is
 the integral of F(x) - F(s) from s to t. With G = 1 - F, its integral A, and U(s) = G(s) times the expected
 cost from s on:
 
     U(s) = A(s) + G(s) cost + min over t > s of [ G(s) (t - s) + U(t) - A(t) ]
 
 The bracket is a line in G(s) with slope t, and the minimum a lower envelope: one pass from the far end
-finds the best next look from every age. Where the origin of the age is itself only known to lie in a span,
-the same is done with the distribution of the sum.
+finds the best next poll from every age.
 """
 
 import math
@@ -32,9 +31,9 @@ PER_CELL: Final = 1.0 / math.log(RATIO)
 _CELLS: Final = tuple(range(CELLS))
 """Each task keeps the number of a cell, so they share them."""
 RARE: Final = 3e-4
-"""Looks are computed for the ages between which all but this share ends."""
+"""Polls are computed for the ages between which all but this share ends."""
 BEYOND: Final = 1.25
-"""Of what is older than nearly everything, each look is so much later than the one before."""
+"""Past the last of these ages, the ages of polls grow by this factor."""
 
 
 def cell_of(seconds: float) -> int:
@@ -47,22 +46,22 @@ def cell_of(seconds: float) -> int:
 
 
 @define(eq=False)
-class LookTable:
-    """The best next look from every age, for one distribution and one cost."""
+class PollTable:
+    """The best next poll from every age, for one distribution and one cost."""
 
     low: int
-    """The cell of the first of the ages that follow."""
+    """Cell of the first of the ages that follow."""
     nexts: list[float]
-    """Age of the next look, from the age at which each cell ends."""
+    """Age of the next poll, from the age at which each cell ends."""
     costs: list[float]
-    """Expected cost of all looks and delays to come, from the age at which each cell ends."""
+    """Expected cost of all polls and delays to come, from the age at which each cell ends."""
     first: float
-    """Age of the first look."""
+    """Age of the first poll."""
     first_cost: float
     """Expected cost from the beginning."""
 
     def after(self, age: float) -> float:
-        """Age at which to look, when alive at `age`."""
+        """Age at which to poll, when alive at `age`."""
         if age <= FIRST:
             return self.first
         place = math.log(age / FIRST) * PER_CELL - self.low
@@ -80,15 +79,17 @@ class LookTable:
         return self.first_cost if cell < 0 else self.costs[min(cell, len(self.costs) - 1)]
 
 
-def best_looks(survival: Sequence[float], area: Sequence[float], cost: float) -> LookTable:
+def best_polls(survival: Sequence[float], area: Sequence[float], cost: float) -> PollTable:
     """Solve the recursion of the module's head.
 
     Args:
         survival: Chance to be alive at the end of each cell; falls.
         area: Integral of the survival from 0 to the end of each cell.
-        cost: Seconds of delay that one look is worth.
+        cost: Seconds of delay that one poll is worth.
     """
-    low, high = _support(survival)
+    # The cells between which nearly everything ends.
+    low = max(0, bisect_left(survival, RARE - 1.0, key=neg) - 1)
+    high = min(max(bisect_left(survival, -RARE, key=neg), low + 1), CELLS - 1)
     states = [*zip(EDGES[low : high + 1], survival[low : high + 1], area[low : high + 1], strict=True)]
     envelope = _Envelope.beyond(*states[-1])
     nexts: list[float] = []
@@ -100,14 +101,7 @@ def best_looks(survival: Sequence[float], area: Sequence[float], cost: float) ->
         costs.append(total / alive)
         envelope.add(age, total - done)
     first, first_cost = nexts.pop(), costs.pop()
-    return LookTable(low, nexts[::-1], costs[::-1], first, first_cost)
-
-
-def _support(survival: Sequence[float]) -> tuple[int, int]:
-    """The cells between which nearly everything ends."""
-    high = bisect_left(survival, -RARE, key=neg)
-    low = bisect_left(survival, RARE - 1.0, key=neg)
-    return max(0, low - 1), min(max(high, low + 1), CELLS - 1)
+    return PollTable(low, nexts[::-1], costs[::-1], first, first_cost)
 
 
 @define(eq=False)
@@ -121,7 +115,7 @@ class _Envelope:
 
     @classmethod
     def beyond(cls, age: float, alive: float, done: float) -> "_Envelope":
-        """Begin with the look that follows the last age."""
+        """Begin with the poll that follows the last age."""
         return cls([age * BEYOND], [-done - (BEYOND - 1.0) * age * alive])
 
     def add(self, slope: float, height: float) -> None:
@@ -157,20 +151,3 @@ def integral(survival: Sequence[float]) -> list[float]:
         before, alive = edge, here
         area.append(total)
     return area
-
-
-def integral_before(area: Sequence[float], width: float) -> list[float]:
-    """The integral, as `integral` gives it, at a fixed distance before the end of each cell."""
-    areas: list[float] = []
-    i = 0
-    ages, values = (-math.inf, 0.0, *EDGES), (-math.inf, 0.0, *area)
-    for edge in EDGES:
-        age = edge - width
-        if age <= 0:
-            areas.append(age)
-            continue
-        while ages[i + 1] < age:
-            i += 1
-        share = (age - ages[i]) / (ages[i + 1] - ages[i])
-        areas.append(values[i] + share * (values[i + 1] - values[i]))
-    return areas

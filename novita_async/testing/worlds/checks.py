@@ -20,7 +20,7 @@ from novita_async import (
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams
 from novita_async.testing.worlds.plan import UserPlan
-from novita_async.testing.worlds.record import Came, Post, Stopped, Visit, listed, shown
+from novita_async.testing.worlds.record import Came, Post, Stopped, UserVisit, listed, shown
 from novita_async.testing.worlds.service import key_of
 from novita_async.testing.worlds.users import UserError
 from novita_async.testing.worlds.wire import path_in
@@ -298,7 +298,7 @@ def few_doubts(world: "World") -> Iterable[Found]:
             yield visit.user, f"{count} of {len(visit.asked)} are uncertain after an outage"
 
 
-def _most_doubts(visit: Visit, world: "World") -> int:
+def _most_doubts(visit: UserVisit, world: "World") -> int:
     length = sum(t.length for t in world.plan.troubles if t.kind.startswith("outage"))
     probes = max(1, int(length)).bit_length()
     return (2 * visit.in_flight + probes) * world.plan.client.accounts + 2
@@ -369,7 +369,7 @@ def paid_comes_out(world: "World") -> Iterable[Found]:
             yield visit.user, f"raised {type(error).__name__}, and {len(paid)} paid requests did not come out"
 
 
-def _paid_before_the_end(world: "World", visit: Visit) -> list[int]:
+def _paid_before_the_end(world: "World", visit: UserVisit) -> list[int]:
     accepted = world.service.accepted()
     wanted = set(visit.asked)
     if visit.kind == "batch":
@@ -395,13 +395,17 @@ def _is_reason(world: "World", error: BaseException) -> bool:
         (JournalError, _has(world, *_DISK) and type(error) is JournalError),
         (BudgetExhausted, client.budget is not None),
         (BalanceExhausted, service.balance is not None),
-        (EndpointNotFound, service.retired_at is not None),
+        (EndpointNotFound, service.retired_at is not None or _has_pages(world)),
         (DownloadFailed, _has(world, *_DISK)),
         (ConfigurationError, _has(world, *_DISK) or _has_two_loops(world)),
         (AuthenticationFailed, False),
         (PermissionDenied, False),
     )
     return next((holds for kind, holds in reasons if isinstance(error, kind)), True)
+
+
+def _has_pages(world: "World") -> bool:
+    return any("page" in trouble.kind for trouble in world.plan.troubles)
 
 
 def _has_two_loops(world: "World") -> bool:
@@ -413,8 +417,8 @@ def pages_not_believed(world: "World") -> Iterable[Found]:
     for came in world.record.came:
         if came.kind != "Failed" or came.task_id is not None or came.number is None:
             continue
-        if not isinstance(came.error, EndpointNotFound | PermissionDenied | AuthenticationFailed):
-            continue
+        if not isinstance(came.error, PermissionDenied | AuthenticationFailed):
+            continue  # a route that is retired may be told by a page
         posts = [post for post in world.record.posts if post.number == came.number]
         if world.plan.service.retired_at is None and (not posts or posts[-1].page):
             yield str(came.number), f"a page was taken for {type(came.error).__name__}"

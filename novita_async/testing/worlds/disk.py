@@ -36,7 +36,7 @@ class Dead(OSError):
 
 
 @define(eq=False, repr=False)
-class Disk:
+class WorldDisk:
     """One folder, seen by one process after the other."""
 
     world: "World"
@@ -52,7 +52,7 @@ class Disk:
     _steps: int = field(default=0, init=False)
 
     def __repr__(self) -> str:
-        return f"<Disk {self.root}>"
+        return f"<WorldDisk {self.root}>"
 
     @property
     def home(self) -> Path:

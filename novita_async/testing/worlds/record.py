@@ -69,7 +69,7 @@ class Came:
 
 
 @define(eq=False)
-class Visit:
+class UserVisit:
     """One user's use of a stream, a batch or a watch."""
 
     user: str
@@ -107,7 +107,7 @@ class Record:
     """The map: how often each thing was reached."""
     posts: list[Post] = field(factory=list[Post])
     came: list[Came] = field(factory=list[Came])
-    visits: list[Visit] = field(factory=list[Visit])
+    visits: list[UserVisit] = field(factory=list[UserVisit])
     stops: list["Stopped"] = field(factory=list["Stopped"])
     """Cancellations that were due."""
     crashed: dict[str, float] = field(factory=dict[str, float])

@@ -37,7 +37,7 @@ from novita_async.testing.worlds.dice import whole
 from novita_async.testing.worlds.loops import WorldLoop
 
 if TYPE_CHECKING:
-    from novita_async.testing.worlds.disk import Disk
+    from novita_async.testing.worlds.disk import WorldDisk
     from novita_async.testing.worlds.world import World
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def installed(world: "World") -> Generator[None]:
     changes.append((logging.getLogger("novita_async"), "propagate", False))
     before = [(place, name, getattr(place, name)) for place, name, _ in changes]
     log = logging.getLogger("novita_async")
-    listener = _Listener(world)
+    listener = _LogListener(world)
     log.addHandler(listener)
     _PRESENT.append(world)
     try:
@@ -77,7 +77,7 @@ def installed(world: "World") -> Generator[None]:
             setattr(place, name, value)
 
 
-class _Listener(logging.Handler):
+class _LogListener(logging.Handler):
     """Takes in what the client logs."""
 
     def __init__(self, world: "World") -> None:
@@ -258,7 +258,7 @@ class _Connection(sqlite3.Connection):
     file = ""
 
     @property
-    def _disk(self) -> "Disk | None":
+    def _disk(self) -> "WorldDisk | None":
         disk = _PRESENT[-1].disk if _PRESENT else None
         return disk if disk is not None and disk.is_here(self.file) else None
 
@@ -266,7 +266,7 @@ class _Connection(sqlite3.Connection):
         disk = self._disk if sql == "COMMIT" else None
         return super().execute(sql, *args) if disk is None else self._commit(disk)
 
-    def _commit(self, disk: "Disk") -> sqlite3.Cursor:
+    def _commit(self, disk: "WorldDisk") -> sqlite3.Cursor:
         fail = disk.commit_fails(self)
         if fail is not None and not disk.commits_all_the_same():
             fail()

@@ -12,7 +12,7 @@ from novita_async.testing.config import SimulatorConfig
 from novita_async.testing.core import Simulator
 from novita_async.testing.ledger import Entry, Ledger
 from novita_async.testing.mailbox import WebhookCall
-from novita_async.testing.tasks import Order, read_loose_order
+from novita_async.testing.tasks import WorkOrder, read_loose_order
 from novita_async.testing.wire import Exchange, JSONObject, Reply, decode_object, text_reply
 from novita_async.testing.worlds import troubles
 from novita_async.testing.worlds.dice import fraction, pick
@@ -39,7 +39,7 @@ def key_of(account: int) -> str:
 class _Unexacting(Simulator):
     """A simulator that does not check what is asked for: worlds are about the wire, and there are many."""
 
-    def _read(self, exchange: Exchange) -> tuple[JSONObject, Order]:
+    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder]:
         document = decode_object(exchange.body)
         return document, read_loose_order(exchange.path, document)
 

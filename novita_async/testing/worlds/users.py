@@ -23,7 +23,7 @@ from novita_async import (
 )
 from novita_async.testing.worlds.dice import fraction, pick
 from novita_async.testing.worlds.plan import UserPlan
-from novita_async.testing.worlds.record import Came, Visit, shown
+from novita_async.testing.worlds.record import Came, UserVisit, shown
 
 if TYPE_CHECKING:
     from novita_async.testing.worlds.world import Process
@@ -56,7 +56,7 @@ class User:
     is_stopped: bool = field(default=False, init=False)
     done: bool = field(default=False, init=False)
     _ask: "asyncio.Future[Any] | None" = field(default=None, init=False)
-    _visit: Visit | None = field(default=None, init=False)
+    _visit: UserVisit | None = field(default=None, init=False)
     _asks: int = field(default=0, init=False)
     _ends_heard: int = field(default=0, init=False)
 
@@ -163,7 +163,7 @@ class User:
         path.write_bytes(A_PNG + b"changed")
         return request
 
-    def requests(self, visit: Visit) -> Iterator[Request]:
+    def requests(self, visit: UserVisit) -> Iterator[Request]:
         """The input of a stream or a batch."""
         numbers = range(self.plan.requests)
         for index in reversed(numbers) if self.plan.backwards else numbers:
@@ -251,9 +251,9 @@ class User:
 
     # --- Streams --------------------------------------------------------------------------------------------
 
-    def _open(self) -> tuple[Visit, Any]:
+    def _open(self) -> tuple[UserVisit, Any]:
         plan, disk = self.plan, self.process.world.disk
-        visit = Visit(plan.name, self.process.name, plan.kind, in_flight=plan.in_flight)
+        visit = UserVisit(plan.name, self.process.name, plan.kind, in_flight=plan.in_flight)
         self.process.world.record.visits.append(visit)
         options: dict[str, Any] = {"in_flight": plan.in_flight, "priority": plan.priority}
         if plan.save:
@@ -291,7 +291,7 @@ class User:
     async def _watch(self) -> None:
         plan = self.plan
         tasks = [task for index in range(plan.requests) if (task := await self._bought(index)) is not None]
-        visit = Visit(plan.name, self.process.name, "watch", watched=[task.task_id for task in tasks])
+        visit = UserVisit(plan.name, self.process.name, "watch", watched=[task.task_id for task in tasks])
         self.process.world.record.visits.append(visit)
         options: dict[str, Any] = {"timeout": plan.timeout}
         if plan.save:
@@ -313,7 +313,7 @@ class User:
         self._came("Submitted", number, task.task_id)
         return task
 
-    async def _use(self, opened: tuple[Visit, Any]) -> None:
+    async def _use(self, opened: tuple[UserVisit, Any]) -> None:
         visit, stream = opened
         self._visit = visit
         old = []
@@ -331,7 +331,7 @@ class User:
         finally:
             visit.ended_at = self.process.world.now
 
-    async def _take_all(self, visit: Visit, outcomes: Any, old: list[Task]) -> None:
+    async def _take_all(self, visit: UserVisit, outcomes: Any, old: list[Task]) -> None:
         for task in old[: len(old) // 2]:
             self._add(visit, outcomes, old, task)
         while True:
@@ -356,12 +356,12 @@ class User:
             if self.plan.pause:
                 await asyncio.sleep(self.plan.pause)
 
-    def _add(self, visit: Visit, outcomes: Any, old: list[Task], task: Task) -> None:
+    def _add(self, visit: UserVisit, outcomes: Any, old: list[Task], task: Task) -> None:
         old.remove(task)
         visit.watched.append(task.task_id)
         outcomes.watch(task)
 
-    def _took(self, visit: Visit, outcome: Outcome) -> None:
+    def _took(self, visit: UserVisit, outcome: Outcome) -> None:
         if not hasattr(outcome, "unwrap"):  # an update
             return
         self.process.mark("take")

@@ -21,8 +21,8 @@ from novita_async import Account, Budget, NovitaClient, Polling, RetryPolicy
 from novita_async.testing.worlds import checks, seams
 from novita_async.testing.worlds.bytestream import Network
 from novita_async.testing.worlds.dice import pick
-from novita_async.testing.worlds.disk import Disk
-from novita_async.testing.worlds.loops import NEVER, TERMINATE, Clock, Life, WorldLoop
+from novita_async.testing.worlds.disk import WorldDisk
+from novita_async.testing.worlds.loops import NEVER, TERMINATE, Life, WorldClock, WorldLoop
 from novita_async.testing.worlds.plan import Mark, Moment, Plan, ProcessPlan
 from novita_async.testing.worlds.record import Post, Record, Stopped, shown
 from novita_async.testing.worlds.service import Service, key_of
@@ -360,10 +360,10 @@ class World:
 
     plan: Plan
     root: Path
-    clock: Clock = field(factory=Clock, init=False)
+    clock: WorldClock = field(factory=WorldClock, init=False)
     record: Record = field(factory=Record, init=False)
     service: Service = field(init=False)
-    disk: Disk = field(init=False)
+    disk: WorldDisk = field(init=False)
     network: Network = field(init=False)
     process: Process | None = field(default=None, init=False)
     """Whose turn it is."""
@@ -377,7 +377,7 @@ class World:
     epoch: float = EPOCH
 
     def __attrs_post_init__(self) -> None:
-        self.disk = Disk(self, self.root)
+        self.disk = WorldDisk(self, self.root)
         self.disk.keeps = any(process.ending == "power" for process in self.plan.processes)
         self.service = Service(self)
         self.network = Network(self)
@@ -599,7 +599,7 @@ class World:
             options["budget"] = Budget(limit=plan.budget, price=1)
         if plan.webhooks:
             options["webhook_url"] = "http://me.example/novita"
-            options["webhook_patience"] = 60.0
+            options["recovery_timeout"] = 60.0
         if plan.learned:
             options["learned"] = self.disk.home / "learned.json"
         client = NovitaClient(
@@ -677,7 +677,7 @@ class World:
 
     def _drop(self, loop: WorldLoop) -> None:
         for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio itself does
             coroutine: Any = task.get_coro()
             with contextlib.suppress(BaseException):
                 coroutine.close()
