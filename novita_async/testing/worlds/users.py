@@ -215,7 +215,7 @@ class User:
             return await self._client.wait(task, timeout=self.plan.timeout)
         while True:
             snapshot = await self._client.poll(task)
-            if snapshot.state == "succeeded" and snapshot.result is not None:
+            if snapshot.state == "succeeded" and snapshot.result is not None and snapshot.result.images:
                 return snapshot.result
             if snapshot.state == "failed":
                 raise TaskTimeout(task=task, waited=0.0)
