@@ -708,8 +708,10 @@ def test_an_answer_of_the_usual_form_is_read_quickly_to_the_same_values(body):
     [
         b'{"task": {"status": "TASK_STATUS_SUCCEED", "eta": "NAN"}, "images": []}',
         b'{"task": {"status": "TASK_STATUS_SUCCEED", "progress_percent": "-inf"}, "images": []}',
-        b'{"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [{"image_url": "u", '
-        b'"nsfw_detection_result": {"valid": true, "confidence": "nan"}}]}',
+        (
+            b'{"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [{"image_url": "u", '
+            b'"nsfw_detection_result": {"valid": true, "confidence": "nan"}}]}'
+        ),
     ],
 )
 def test_a_number_that_is_none_is_none_whichever_way_it_is_read(text):
