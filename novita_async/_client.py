@@ -32,7 +32,7 @@ from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import end_was_seen
 from novita_async._submit.buyer import Buyer
-from novita_async._submit.callbacks import PATIENCE, Callbacks, WebhookStatistics
+from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
@@ -93,7 +93,7 @@ class NovitaClient:
         observers: Called with every event.
         webhook_url: Where your web app takes in events (`novita_async.webhooks`), without the token that is
             added to it. Every purchase without a webhook of its own is then reported there. None: none is.
-        webhook_patience: Seconds for which a purchase whose answer was lost is held back, because its event
+        recovery_timeout: Seconds for which a purchase whose answer was lost is held back, because its event
             may tell what has become of it, before it is uncertain.
         learned: A small file that keeps from one process to the next how long tasks take, so that the first
             polls come at the right time. Read on entering the client, written on leaving it.
@@ -119,7 +119,7 @@ class NovitaClient:
         budget: Budget | None = None,
         observers: Iterable[Observer] = (),
         webhook_url: str | None = None,
-        webhook_patience: float = PATIENCE,
+        recovery_timeout: float = RECOVERY_TIMEOUT,
         learned: str | os.PathLike[str] | None = None,
         drain: float = DRAIN,
         session: "aiohttp.ClientSession | None" = None,
@@ -136,7 +136,7 @@ class NovitaClient:
         owners = _accounts(api_key, accounts, images_per_minute)
         self._pool = SessionPool.of(owners, self._polling.polls_per_second)
         self._purchases = Purchases(self._tell if self._observers else None)
-        self._sender = Buyer(
+        self._buyer = Buyer(
             purchases=self._purchases,
             pool=self._pool,
             transport=self._transport,
@@ -145,15 +145,15 @@ class NovitaClient:
             drain=drain,
             emit=self._emit,
             spending=Spending(budget) if budget else None,
-            callbacks=Callbacks.to(webhook_url, webhook_patience),
+            callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
-        self._recovery = Recovery(self._sender)
+        self._recovery = Recovery(self._buyer)
         self._saver = Saver(
             downloader=self._downloader,
-            retry=self._sender.retry,
+            retry=self._buyer.retry,
             refresh=self._refreshed,
             emit=self._emit,
-            jitter=self._sender.jitter,
+            jitter=self._buyer.jitter,
         )
 
     @classmethod
@@ -202,8 +202,8 @@ class NovitaClient:
             pool=self._pool.statistics(),
             unfinished=len(self._purchases.unfinished),
             saver=self._saver.statistics(),
-            webhooks=self._sender.callbacks.statistics(),
-            spending=self._sender.spending.statistics() if self._sender.spending else None,
+            webhooks=self._buyer.callbacks.statistics(),
+            spending=self._buyer.spending.statistics() if self._buyer.spending else None,
         )
 
     @property
@@ -238,8 +238,12 @@ class NovitaClient:
             SubmissionUncertain: perhaps bought.
             NovitaError: nothing was bought.
         """
-        hold = self._sender.callbacks.hold if timeout is None else min(timeout, self._sender.callbacks.hold)
-        task = await self._buy(request, priority, hold)
+        recovery_timeout = (
+            self._buyer.callbacks.recovery_timeout
+            if timeout is None
+            else min(timeout, self._buyer.callbacks.recovery_timeout)
+        )
+        task = await self._buy(request, priority, recovery_timeout)
         return await self._wait(task, request, timeout)
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
@@ -255,12 +259,12 @@ class NovitaClient:
         """
         return await self._buy(request, priority)
 
-    async def _buy(self, request: Request, priority: Priority, hold: float = 0.0) -> Task:
+    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Task:
         """Buy for somebody who waits for the task."""
         purchase = Purchase(request, images=request.image_num)
         try:
-            return await self._sender.buy(
-                purchase, interactive=priority == "interactive", recovery_timeout=hold
+            return await self._buyer.buy(
+                purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
             )
         except SubmissionUncertain:
             self._purchases.report_doubt(purchase)
@@ -306,10 +310,10 @@ class NovitaClient:
             NovitaError: nothing was seen; the error carries the task id.
         """
         known = _task(task)
-        snapshot = await self._sender.poll_patiently(known, self._polling.not_found_grace)
+        snapshot = await self._buyer.poll_patiently(known, self._polling.not_found_grace)
         if snapshot.state == "failed" or (snapshot.result is not None and snapshot.result.artifacts):
             self._purchases.ended(known.task_id)
-            self._sender.callbacks.ended(known.task_id, anyio.current_time())
+            self._buyer.callbacks.ended(known.task_id, anyio.current_time())
         return snapshot
 
     def webhook_waker(self) -> Waker:
@@ -317,7 +321,7 @@ class NovitaClient:
 
         It returns at once and never raises. `novita_async.webhooks` has receivers that call it.
         """
-        return Waker(self._sender.callbacks)
+        return Waker(self._buyer.callbacks)
 
     # --- Many requests --------------------------------------------------------------------------------------
 
@@ -394,7 +398,7 @@ class NovitaClient:
                 resume = Resume(
                     store,
                     self._purchases,
-                    self._sender.callbacks,
+                    self._buyer.callbacks,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
                     folder=None if folder is None else folder.path,
@@ -455,10 +459,10 @@ class NovitaClient:
         return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
     def _stream(self, **options: Any) -> Stream:
-        return Stream(self._sender, self._polling, self._memory, **options)
+        return Stream(self._buyer, self._polling, self._memory, **options)
 
     def _watch(self, **options: Any) -> Watch:
-        return Watch(self._sender, self._polling, self._memory, **options)
+        return Watch(self._buyer, self._polling, self._memory, **options)
 
     def _folder(
         self, save_to: "str | os.PathLike[str] | None", save_as: NameFiles | str | None
@@ -495,7 +499,7 @@ class NovitaClient:
 
     async def _refreshed(self, task: Task) -> TaskResult | None:
         try:
-            snapshot = await self._sender.poll_patiently(task)
+            snapshot = await self._buyer.poll_patiently(task)
         except NovitaError:
             return None
         return snapshot.result
@@ -534,7 +538,7 @@ class NovitaClient:
         seen: set[str | None] = {cursor, "c_0"}
         while True:
             http = protocol.models(filters, cursor, _PAGE, self._endpoints)
-            page = await self._sender.read(http, protocol.read_models)
+            page = await self._buyer.read(http, protocol.read_models)
             for record in page.records:
                 yield record
             cursor = page.next_cursor
@@ -544,7 +548,7 @@ class NovitaClient:
 
     async def balance(self, account: str | None = None) -> Balance:
         """Tell what is left to spend, of the account with this label or of the first."""
-        return await self._sender.read(protocol.balance(self._endpoints), protocol.read_balance, account)
+        return await self._buyer.read(protocol.balance(self._endpoints), protocol.read_balance, account)
 
     # --- Observers ------------------------------------------------------------------------------------------
 

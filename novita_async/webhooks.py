@@ -21,9 +21,9 @@ any other web app: hand each event to the waker, `waker(body, token)`, in whatev
 * Each purchase has a callback URL of its own: the `webhook_url`, a slash and a token that nobody can guess.
   Requests that bring their own `extra.webhook`, and `AnyTask`s, are sent as they are.
 * Where the answer to a purchase was lost, its event tells the task's id. A stream and `client.run` wait for
-  that up to `webhook_patience` seconds (`run` no longer than its `timeout`) before the purchase is uncertain.
+  that up to `recovery_timeout` seconds (`run` no longer than its `timeout`) before the purchase is uncertain.
   `client.submit` raises at once, as it promises to come back at once. An event that comes later still finds
-  the task: it is then in `client.unfinished`, and observers get `Submitted`.
+  the task: it is then in `client.unfinished`, and observers get a `Transition` whose fact is `Bought`.
 * Once events are seen to come, tasks are left to them, with a few late polls as a safety net. When events get
   lost, tasks are polled as ever.
 """

@@ -104,7 +104,7 @@ class Way:
                 purchase,
                 interactive=self._interactive,
                 patient=True,
-                recovery_timeout=self._buyer.callbacks.hold,
+                recovery_timeout=self._buyer.callbacks.recovery_timeout,
             )
         except SubmissionUncertain:
             self._buyer.emit(Finished(outcome=outcome_of(purchase)))

@@ -34,7 +34,7 @@ from novita_async._policy.hinting import DeliveryHealth, ExpectedEvents, TokenBu
 from novita_async._purchase.machine import Attempt, Purchase
 from novita_async.errors import ConfigurationError
 
-PATIENCE: Final = 600.0
+RECOVERY_TIMEOUT: Final = 600.0
 """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
 MOST_CLAIMS: Final = 3
 """Task ids that are tried for one lost purchase."""
@@ -123,7 +123,7 @@ class Callbacks:
 
     base: str | None = None
     """Where the user's receiver is. None: purchases have no callback."""
-    hold: float = PATIENCE
+    recovery_timeout: float = RECOVERY_TIMEOUT
     """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
     search: Callable[[Callback], None] = lambda _: None
     """Starts to try the claims of a lost purchase."""
@@ -158,16 +158,16 @@ class Callbacks:
         )
 
     @classmethod
-    def to(cls, url: str | None, hold: float) -> "Callbacks":
+    def to(cls, url: str | None, recovery_timeout: float) -> "Callbacks":
         """Make callbacks below a URL. Raises `ConfigurationError`."""
         if url is not None and not _can_be_extended(url):
             raise ConfigurationError(
                 problem="webhook_url is not an absolute http or https URL without a query or a fragment",
                 advice="give the URL of your receiver; a slash and a token are added to it",
             )
-        if not hold >= 0:
-            raise ConfigurationError(problem=f"webhook_patience: {hold!r} is not 0 or above")
-        return cls(url.rstrip("/") if url else None, hold)
+        if not recovery_timeout >= 0:
+            raise ConfigurationError(problem=f"recovery_timeout: {recovery_timeout!r} is not 0 or above")
+        return cls(url.rstrip("/") if url else None, recovery_timeout)
 
     # --- Purchases ------------------------------------------------------------------------------------------
 

@@ -250,14 +250,14 @@ class SessionPool:
                 granted = self._grant_in_line(endpoint, line, waiter, now)
                 if isinstance(granted, Grant):
                     return granted
-                patience = self._patience(waiter, now)
+                patience = self._outage_left(waiter, now)
                 if granted is not None and granted.delay < math.inf:
                     on_wait(granted)
                 await waiter.sleep(min(granted.delay, patience) if granted else patience)
         finally:
             line.leave(waiter)
 
-    def _patience(self, waiter: _Waiter, now: float) -> float:
+    def _outage_left(self, waiter: _Waiter, now: float) -> float:
         """Seconds for which a waiter goes on waiting for an outage of all accounts. Raises `NotSent`."""
         if waiter.max_outage == math.inf:
             return math.inf

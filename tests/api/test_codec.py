@@ -751,3 +751,7 @@ def test_documented_answers_are_of_the_usual_form(name):
 def test_an_answer_of_another_form_is_left_to_the_converter(change):
     body = {"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [{"image_url": "u"}], **change}
     assert codec.usual_success(json.dumps(body).encode(), TASK) is None
+
+
+def test_a_number_beyond_all_numbers_spoils_no_other():
+    assert codec.parse_leniently(b'{"a": NaN, "b": 1.5, "c": 1e999}') == {"a": None, "b": 1.5, "c": None}

@@ -811,7 +811,7 @@ async def followed(*, count=200, images=1, quota=None, in_flight=64, **options):
     key, how = simulation.api_key, {"transport": transport, "downloader": transport, "observers": [course]}
     async with NovitaClient(key, images_per_minute=quota, **how) as client:
         course.quota_of = partial(quota_of, client, quota)
-        client._sender._random.seed(count)  # the same jitter each time
+        client._buyer._random.seed(count)  # the same jitter each time
         foretold = []
         many = requests(count, image_num=images, width=128, height=128)
         async with client.stream(many, in_flight=in_flight) as outcomes:

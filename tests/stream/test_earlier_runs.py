@@ -81,9 +81,9 @@ async def test_the_event_of_a_lost_purchase_is_heard_by_the_next_run():
     """The token of its callback stands in the journal."""
     simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}), speed=0.01)
     journal = MemoryJournal()
-    async with hooked(simulation, webhook_patience=0.0) as (client, *_):
+    async with hooked(simulation, recovery_timeout=0.0) as (client, *_):
         assert isinstance((await run(client, [request()], journal))[0], Uncertain)
-    async with hooked(simulation, webhook_patience=0.0) as (client, seen, _):
+    async with hooked(simulation, recovery_timeout=0.0) as (client, seen, _):
         async with client.batch([request()], journal=journal) as outcomes:
             assert isinstance(await anext(outcomes), Uncertain)
             await anyio.sleep(4000)
@@ -100,7 +100,7 @@ async def test_events_are_expected_for_doubtful_attempts_alone():
     journal = MemoryJournal()
     async with client_of(simulation) as (client, _):
         await run(client, [request()], journal)
-    async with hooked(simulation, webhook_patience=0.0) as (client, *_):
+    async with hooked(simulation, recovery_timeout=0.0) as (client, *_):
         await run(client, [request()], journal)
         assert client.statistics().webhooks.expected == 0
 

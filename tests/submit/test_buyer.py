@@ -17,8 +17,10 @@ from novita_async._purchase.machine import (
     Reopened,
     State,
 )
+from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
 from novita_async.journal import Deferred, MemoryJournal
+from novita_async.tasks import Task
 from tests.helpers.purchases import doubt, task
 from tests.helpers.service import client_of, facts_of, request, requests, service
 
@@ -105,15 +107,15 @@ async def test_an_event_that_comes_while_the_store_is_asked_spares_the_purchase(
 
     class Knowing(MemoryJournal):
         async def admit(self, purchase, *_):
-            client._sender.purchases.happen(purchase, Bought(loop_time(), task("found")))
+            client._buyer.purchases.happen(purchase, Bought(loop_time(), task("found")))
             raise IllegalTransition(scope="request", problem="it is bought")
 
     simulation = service()
     async with client_of(simulation) as (client, _):
         purchase = Purchase(request(), journal=Knowing())
         for fact in (Announced(0.0, "a"), Lost(1.0, doubt()), Reopened(2.0)):
-            client._sender.purchases.happen(purchase, fact)
-        found = await client._sender.buy(purchase)
+            client._buyer.purchases.happen(purchase, fact)
+        found = await client._buyer.buy(purchase)
     assert found.task_id == "found"
     assert simulation.ledger.entries == []
 
@@ -126,7 +128,7 @@ async def test_a_refusal_of_the_store_without_a_task_is_raised():
     simulation = service()
     async with client_of(simulation) as (client, _):
         with pytest.raises(IllegalTransition, match="long ago"):
-            await client._sender.buy(Purchase(request(), journal=Refusing()))
+            await client._buyer.buy(Purchase(request(), journal=Refusing()))
     assert simulation.ledger.entries == []
 
 
@@ -162,3 +164,13 @@ async def test_what_could_not_be_recorded_is_in_doubt_in_the_next_run():
         (outcome,) = await run(client, [request()], store)
     assert isinstance(outcome, Uncertain)
     assert len(simulation.ledger.entries) == 1
+
+
+def test_a_purchase_can_be_closed_again_and_again():
+    purchases = Purchases()
+    purchase = Purchase(None, state=State.SUBMITTED, task=Task(task_id="t"))
+    purchases.add(purchase)
+    assert [task.task_id for task in purchases.unfinished] == ["t"]
+    purchases.close(purchase)
+    purchases.close(purchase)
+    assert purchases.unfinished == ()

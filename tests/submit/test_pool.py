@@ -19,6 +19,7 @@ from novita_async import (
 )
 from novita_async._policy.breaker import BreakerState
 from novita_async._purchase.machine import LOST, REJECTED, SEEN, SPENT, UNREACHED, UNSEEN
+from novita_async._submit import pool
 from novita_async._submit.pool import SessionPool
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.service import client_of, facts_of, of_kind, request, requests, service
@@ -364,9 +365,15 @@ async def test_the_pool_tells_how_it_is_doing():
         await client.run(request())
         pool = client.statistics().pool
         assert (pool.waiting, pool.sending, pool.retired) == (0, 0, ())
-        assert repr(client._sender) == f"<Buyer {client._pool!r}, <Purchases: 0 open>>"
+        assert repr(client._buyer) == f"<Buyer {client._pool!r}, <Purchases: 0 open>>"
         assert pool.accounts[0].label == "mine"
         assert (
             repr(client)
             == "<NovitaClient <SessionPool 1 accounts, 0 out, 0 waiting, 0 sending>, 0 unfinished>"
         )
+
+
+def test_a_submission_that_does_not_sleep_is_not_woken():
+    waiter = pool._Waiter(images=1, interactive=False, joined_at=0.0, max_outage=0.0)
+    waiter.wake()
+    assert waiter.event is None

@@ -369,7 +369,7 @@ def test_the_waker_raises_at_nothing(bodies, token):
             client.stream(requests(2)),
         ):
             await anyio.sleep(1)
-            right = next(iter(client._sender.callbacks._by_token))
+            right = next(iter(client._buyer.callbacks._by_token))
             for body in bodies:
                 mail.waker(body, token)
                 mail.waker(body, right)
@@ -470,7 +470,7 @@ async def test_a_wrong_id_leaves_a_purchase_uncertain(when):
     """An id that the service does not know, and one that belongs to another purchase."""
     fault = Fault.stall() if when == "before" else Fault.reset_after()
     simulation = service(faults=FaultPlan.listed("submit", {3: fault}))
-    async with hooked(simulation, webhook_patience=300) as (client, seen, mail):
+    async with hooked(simulation, recovery_timeout=300) as (client, seen, mail):
         other = await client.submit(request())
         done = (await client.run(request())).task
         mail.forwarded = False
@@ -499,7 +499,7 @@ async def test_wrong_ids_for_many_lost_purchases_take_from_the_token_bucket():
     simulation = service(faults=FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit")), speed=0.001)
     async with hooked(simulation) as (client, _, mail), client.stream(requests(20)):
         await anyio.sleep(5)
-        tokens = tuple(client._sender.callbacks._by_token)
+        tokens = tuple(client._buyer.callbacks._by_token)
         for token in tokens:
             for i in range(5):
                 mail.waker(event(f"wrong-{token}-{i}"), token)
@@ -531,7 +531,7 @@ async def test_a_lost_purchase_is_found_once_however_many_tasks_are_named():
         mail.forwarded = False
         with pytest.raises(SubmissionUncertain):
             await client.submit(request())
-        (token,) = client._sender.callbacks._by_token
+        (token,) = client._buyer.callbacks._by_token
         for task in tasks:
             mail.waker(event(task.task_id), token)
         await anyio.sleep(5)
@@ -543,7 +543,7 @@ async def test_a_wrong_id_that_is_repeated_leaves_room_for_the_right_one():
     simulation = service(faults=FaultPlan.listed("submit", {1: Fault.stall()}))
     async with hooked(simulation) as (client, _, mail), client.stream([request()]) as outcomes:
         await anyio.sleep(0.5)
-        (token,) = client._sender.callbacks._by_token
+        (token,) = client._buyer.callbacks._by_token
         for _ in range(5):
             mail.waker(event("unknown"), token)
         assert isinstance(await anext(outcomes), Succeeded)
@@ -553,7 +553,7 @@ async def test_a_wrong_id_before_the_answer_does_no_harm():
     simulation = service(faults=FaultPlan.listed("submit", {1: Fault.slow(5)}), speed=0.5)
     async with hooked(simulation) as (client, _, mail), client.stream([request()]) as outcomes:
         await anyio.sleep(1)
-        (token,) = client._sender.callbacks._by_token
+        (token,) = client._buyer.callbacks._by_token
         mail.waker(event("unknown"), token)
         mail.waker(event("unknown"), token)
         assert isinstance(await anext(outcomes), Succeeded)
@@ -573,7 +573,7 @@ async def test_a_poll_that_fails_in_passing_does_not_lose_the_purchase_again():
 
 async def test_without_an_event_a_purchase_is_uncertain_after_the_patience():
     simulation = service(faults=losing(1.0, FaultRule(fault=Fault.reset_after(), on="submit")))
-    async with hooked(simulation, webhook_patience=90) as (client, _, _):
+    async with hooked(simulation, recovery_timeout=90) as (client, _, _):
         got, outcomes = await gathered(client, [request()])
     assert isinstance(got[0][0], Uncertain)
     assert got[0][1] == pytest.approx(90, abs=1)
@@ -589,7 +589,7 @@ async def test_a_stream_without_webhooks_does_not_wait():
 
 async def test_an_event_after_the_patience_still_finds_the_purchase():
     simulation = service(faults=LOST_ANSWER)
-    async with hooked(simulation, webhook_patience=0) as (client, seen, mail):
+    async with hooked(simulation, recovery_timeout=0) as (client, seen, mail):
         mail.forwarded = False
         async with client.stream([request()]) as outcomes:
             assert isinstance(await anext(outcomes), Uncertain)
@@ -606,7 +606,7 @@ async def test_an_event_after_the_patience_still_finds_the_purchase():
 async def test_a_purchase_found_while_its_uncertain_outcome_waits_for_the_consumer_is_both():
     simulation = service(faults=LOST_ANSWER)
     async with (
-        hooked(simulation, webhook_patience=0) as (client, _, _),
+        hooked(simulation, recovery_timeout=0) as (client, _, _),
         client.stream([request()]) as outcomes,
     ):
         await anyio.sleep(60)
@@ -714,7 +714,7 @@ async def test_a_recorder_that_cannot_take_note_is_logged_and_holds_nobody_up(ca
     async with hooked(simulation) as (client, seen, _):
         purchase = Purchase(request(), "/v3/async/img2img")
         purchase.journal = Broken()
-        task = await client._sender.buy(purchase, recovery_timeout=600)
+        task = await client._buyer.buy(purchase, recovery_timeout=600)
     assert task.task_id in caplog.text
     assert len(facts_of(seen, events.Bought)) == 1
 
@@ -742,7 +742,7 @@ async def test_every_purchase_has_a_token_of_its_own_that_nobody_can_guess():
         wishes = [*requests(20), Txt2Img(model_name="m", prompt="p", width=512, height=512)]
         got, _ = await gathered(client, wishes)
         assert all(outcome.request in wishes for outcome, _ in got)
-        assert len(client._sender.callbacks._by_token) <= 21
+        assert len(client._buyer.callbacks._by_token) <= 21
     urls = [entry.request["extra"]["webhook"]["url"] for entry in simulation.ledger.entries if entry.request]
     assert len(set(urls)) == len(urls) >= 21
     assert all(re.fullmatch(re.escape(URL) + "/[0-9a-f]{32}", url) for url in urls)
@@ -803,15 +803,15 @@ def test_a_url_that_no_token_can_be_added_to_is_refused(url):
 
 @pytest.mark.parametrize("patience", [-1, float("nan")])
 def test_an_impossible_patience_is_refused(patience):
-    with pytest.raises(ConfigurationError, match="webhook_patience"):
-        NovitaClient("key", webhook_patience=patience)
+    with pytest.raises(ConfigurationError, match="recovery_timeout"):
+        NovitaClient("key", recovery_timeout=patience)
 
 
 async def test_no_token_is_shown():
     async with hooked(service(faults=losing(1.0))) as (client, _, mail):
         task = await client.submit(request())
-        (callback,) = client._sender.callbacks._by_token.values()
-        shown = [repr(x) for x in (callback, client._sender.callbacks, mail.waker, client, task)]
+        (callback,) = client._buyer.callbacks._by_token.values()
+        shown = [repr(x) for x in (callback, client._buyer.callbacks, mail.waker, client, task)]
         assert not [text for text in shown if callback.token in text]
         assert (
             shown[1]
@@ -823,7 +823,7 @@ async def test_the_oldest_purchase_is_forgotten_where_there_are_too_many(monkeyp
     monkeypatch.setattr(callbacks, "MOST_KEPT", 3)
     async with hooked(service(speed=0.001)) as (client, _, _):
         tasks = [await client.submit(request()) for _ in range(5)]
-        known = client._sender.callbacks
+        known = client._buyer.callbacks
         assert known.statistics().expected == 3
         assert list(known._by_task) == list(known._taken) == [task.task_id for task in tasks[2:]]
 
@@ -1269,3 +1269,16 @@ async def receiving(waker):
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             await runner.cleanup()
+
+
+async def test_an_event_that_comes_while_the_next_attempt_waits_for_its_slot_ends_the_buying():
+    """The slot and the money of the attempt that is not made go back."""
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}), images_per_minute=1)
+    retry = RetryPolicy(resubmit_uncertain=True)
+    budget = Budget(limit=5, price=1)
+    async with hooked(simulation, retry=retry, images_per_minute=1, budget=budget) as (client, _, _):
+        got, _ = await gathered(client, [request()])
+        assert client.statistics().spending.spent == 1
+        assert client.statistics().spending.reserved == 0
+    (entry,) = simulation.ledger.accepted
+    assert [outcome.task_id for outcome, _ in got] == [entry.task_id]

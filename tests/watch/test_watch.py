@@ -380,7 +380,7 @@ async def test_a_task_that_is_polled_when_its_time_is_up_is_given_that_poll():
     client, _ = client_for({"slow": [RUNNING, DONE], "never": [RUNNING]}, latency=4.0)
     got = await outcomes_of(client, ["slow", "never"], timeout=6)
     assert {outcome.task_id: type(outcome) for outcome in got} == {"slow": Succeeded, "never": Unfinished}
-    assert client._sender.callbacks._listeners == {}
+    assert client._buyer.callbacks._listeners == {}
     assert anyio.current_time() == pytest.approx(9, abs=0.5)
 
 
@@ -615,7 +615,7 @@ class Bare:
     delivered: list = field(factory=list)
 
     def __attrs_post_init__(self):
-        asker = self.client._sender
+        asker = self.client._buyer
         self.watcher = Watcher.of(asker, self.client._polling, PollMemory(), self.delivered.append)
 
     async def run(self):
@@ -881,14 +881,14 @@ class Relied:
 async def relying(answers, callbacks, act=lambda _: None, **options):
     """Watch a task that may be left to its event, and tell when it was polled."""
     client, transport = client_for(answers, **options)
-    client._sender.callbacks = callbacks
+    client._buyer.callbacks = callbacks
     got = []
 
     async def deliver(outcome):
         got.append(outcome)
 
     async with client:
-        watcher = Watcher.of(client._sender, client._polling, PollMemory(), deliver)
+        watcher = Watcher.of(client._buyer, client._polling, PollMemory(), deliver)
         watcher.add(Task(task_id="t", submitted_at=anyio.current_time()))
         watcher.close()
         async with anyio.create_task_group() as tasks:

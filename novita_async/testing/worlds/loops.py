@@ -82,7 +82,7 @@ class WorldLoop(asyncio.BaseEventLoop):
 
     def _new_task(self, _: object, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
         # One checker does not know its type, the other does.
-        task = cast("WorldTask[Any]", WorldTask.__new__(WorldTask))  # type: ignore[redundant-cast]
+        task = cast("WorldTask[Any]", WorldTask.__new__(WorldTask))  # type: ignore[redundant-cast]  # for the other checker
         self._clock.tasks += 1
         task.number = self._clock.tasks
         task.__init__(coroutine, loop=self, **options)  # type: ignore[misc]  # a hash is needed before that
@@ -117,7 +117,7 @@ class WorldLoop(asyncio.BaseEventLoop):
         """When the next timer is due, on this loop's clock."""
         scheduled = self._scheduled
         while scheduled and scheduled[0].cancelled():
-            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]  # a turn of asyncio by hand
             self._timer_cancelled_count -= 1
         return scheduled[0].when() if scheduled else NEVER
 
@@ -126,7 +126,7 @@ class WorldLoop(asyncio.BaseEventLoop):
     def turn(self) -> bool:
         """Run what is ready. Returns whether the loop was told to stop."""
         try:
-            self._run_once()  # type: ignore[attr-defined]
+            self._run_once()  # type: ignore[attr-defined]  # a turn of asyncio by hand
         finally:
             stopping, self._stopping = self._stopping, False
         if not self._ready:

@@ -598,7 +598,7 @@ class World:
             options["budget"] = Budget(limit=plan.budget, price=1)
         if plan.webhooks:
             options["webhook_url"] = "http://me.example/novita"
-            options["webhook_patience"] = 60.0
+            options["recovery_timeout"] = 60.0
         if plan.learned:
             options["learned"] = self.disk.home / "learned.json"
         client = NovitaClient(
@@ -676,7 +676,7 @@ class World:
 
     def _drop(self, loop: WorldLoop) -> None:
         for task in asyncio.all_tasks(loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio itself does
             coroutine: Any = task.get_coro()
             with contextlib.suppress(BaseException):
                 coroutine.close()
