@@ -81,7 +81,9 @@ class UserVisit:
     watched: list[str] = field(factory=list[str])
     """Tasks that were handed in."""
     taken: int = 0
-    """Outcomes of requests that the consumer has."""
+    """Outcomes that the consumer has."""
+    delivered: set[int] = field(factory=set[int])
+    """Requests whose outcome the consumer has."""
     most_open: int = 0
     """The most requests between input and consumer."""
     over: bool = False
@@ -92,6 +94,8 @@ class UserVisit:
     """When its user was through with it."""
     handle: Any = None
     """What the client gave."""
+    unfinished: frozenset[str] = frozenset()
+    """Ids that it still knows of when its process has ended."""
 
 
 @define(eq=False)

@@ -41,9 +41,22 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
     yield from _without(plan, "troubles")
     for place, process in enumerate(plan.processes):
         for other in _smaller_processes(process):
-            yield _with(plan, "processes", place, other)
+            yield _alike(_with(plan, "processes", place, other), other)
     yield from _plainer(plan, "client", ClientPlan())
     yield from _plainer(plan, "service", ServicePlan())
+
+
+def _alike(plan: Plan, changed: ProcessPlan) -> Plan:
+    """Let users of one name ask for the same: it is the same work, taken up again."""
+    images = {user.name: user.images for user in changed.users}
+    processes = [
+        evolve(
+            process,
+            users=tuple(evolve(u, images=images.get(u.name, u.images)) for u in process.users),
+        )
+        for process in plan.processes
+    ]
+    return evolve(plan, processes=tuple(processes))
 
 
 def _without(thing: Any, name: str, *, least: int = 0) -> Iterator[Any]:

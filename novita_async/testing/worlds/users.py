@@ -171,7 +171,8 @@ class User:
                 raise UserError("in the input")
             request = self.request(index)
             visit.asked.append(self.first + index)
-            visit.most_open = max(visit.most_open, len(visit.asked) - visit.taken - self._in_hand())
+            still_open = len(set(visit.asked) - visit.delivered) - self._in_hand()
+            visit.most_open = max(visit.most_open, still_open)
             yield request
 
     # --- Single calls ---------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class User:
             return await self._client.wait(task, timeout=self.plan.timeout)
         while True:
             snapshot = await self._client.poll(task)
-            if snapshot.state == "succeeded" and snapshot.result is not None:
+            if snapshot.state == "succeeded" and snapshot.result is not None and snapshot.result.images:
                 return snapshot.result
             if snapshot.state == "failed":
                 raise TaskTimeout(task=task, waited=0.0)
@@ -366,8 +367,12 @@ class User:
         self.process.mark("take")
         request = outcome.request
         number = None if request is None else getattr(request, "seed", None)
+        if number is None and visit.kind == "batch":  # paid for by an earlier run, and not asked for yet
+            number = self.process.world.service.number_of(outcome.task_id or "")
         if number is not None or visit.kind == "watch":
             visit.taken += 1
+        if number is not None:
+            visit.delivered.add(number)
         error = None if isinstance(outcome, Succeeded) else outcome.error
         if isinstance(outcome, Failed | Unfinished) and visit.kind == "watch":
             number = None

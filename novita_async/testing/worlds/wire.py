@@ -4,6 +4,7 @@ The service acts when a request's last byte has been handed over. What its sende
 noted, to be compared with what the client says.
 """
 
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -32,9 +33,25 @@ PNG: Final = b"\x89PNG\r\n\x1a\n"
 _CAUSES: Final = {"not sent": "connection refused", "silence": "connection reset before an answer"}
 
 
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+
+_HEAD: Final = PNG + _chunk(b"IHDR", bytes.fromhex("00000001000000010800000000"))
+_TAIL: Final = _chunk(b"IDAT", zlib.compress(b"\0\0")) + _chunk(b"IEND", b"")
+_WORD: Final = b"path\0"
+
+
 def picture(path: str) -> bytes:
-    """The file behind the path of a result: the beginning of a PNG, and the path."""
-    return PNG + path.encode() * 3
+    """The file behind the path of a result: a PNG of one pixel, and the path as a text in it."""
+    return _HEAD + _chunk(b"tEXt", _WORD + path.encode()) + _TAIL
+
+
+def path_in(data: bytes) -> str:
+    """The path that a picture was made for. Empty: it is not whole."""
+    _, _, rest = data.partition(_WORD)
+    path = rest[: -len(_TAIL) - 4].decode(errors="replace")
+    return path if picture(path) == data else ""
 
 
 def content_of(reply: Reply, path: str) -> bytes:
@@ -172,13 +189,14 @@ class WorldTransport:
         parts = urlsplit(url)
         path = unquote(parts.path)
         fate = service.fate_of_file(path)
-        process.say(f"GET {service.shown(path)} {fate.kind}")
         await anyio.sleep(service.way_there(path))
         if fate.end == "not sent":
+            process.say(f"GET {service.shown(path)} {fate.kind}")
             raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
         exchange = Exchange(method="GET", path=path, query=decode_query(parts.query), origin=ORIGIN)
         response = service.answer(exchange, fate)
         await anyio.sleep(service.way_back(path) + fate.after)
+        process.say(f"GET {service.shown(path)} {fate.kind or response.status}")
         if fate.end == "silence":
             raise DeliveryFailed(Delivery.UNKNOWN, "nothing came")
         headers = {**response.headers, "content-length": str(len(response.body))}

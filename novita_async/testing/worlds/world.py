@@ -483,7 +483,8 @@ class World:
             doubts = list(client.uncertain)
             for visit in self.record.visits:
                 if visit.process == process.name and visit.handle is not None:
-                    kept |= {task.task_id for task in visit.handle.unfinished}
+                    visit.unfinished = frozenset(task.task_id for task in visit.handle.unfinished)
+                    kept |= visit.unfinished
                     doubts += [
                         each for each in visit.handle.uncertain if all(each is not one for one in doubts)
                     ]
