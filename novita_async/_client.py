@@ -289,7 +289,7 @@ class NovitaClient:
             TaskTimeout: not finished in time; wait again for `error.task`.
             NovitaError: the task cannot be asked for.
         """
-        return await self._wait(_task(task), None, timeout)
+        return await self._wait(self._purchases.task_of(task), None, timeout)
 
     async def _wait(
         self,
@@ -309,7 +309,7 @@ class NovitaClient:
         Raises:
             NovitaError: nothing was seen; the error carries the task id.
         """
-        known = _task(task)
+        known = self._purchases.task_of(task)
         snapshot = await self._buyer.poll_patiently(known, self._polling.not_found_grace)
         if snapshot.state == "failed" or (snapshot.result is not None and snapshot.result.artifacts):
             self._purchases.ended(known.task_id)
@@ -455,7 +455,7 @@ class NovitaClient:
             total=math.inf if total is None else total,
             updates=UpdateBuffer() if updates else None,
         )
-        known = {_task(task): None for task in tasks}
+        known = {self._purchases.task_of(task): None for task in tasks}
         return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
     def _stream(self, **options: Any) -> Stream:
@@ -603,10 +603,6 @@ def _accounts(
 
 def _naming(save_as: NameFiles | str | None) -> NameFiles | NameTemplate | None:
     return NameTemplate(save_as) if isinstance(save_as, str) else save_as
-
-
-def _task(task: Task | str) -> Task:
-    return Task(task_id=task) if isinstance(task, str) else task
 
 
 def _filters(**given: object) -> dict[str, str]:

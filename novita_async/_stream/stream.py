@@ -255,7 +255,7 @@ class Stream:
 
     def watch_task(self, task: Task | str) -> None:
         """Wait for a paid task besides, without a slot."""
-        known = Task(task_id=task) if isinstance(task, str) else task
+        known = self._buyer.purchases.task_of(task)
         purchase = Purchase(None, known.endpoint or "", state=SUBMITTED, task=known)
         early = self._paid.add(purchase)
         self._serve_early(early)

@@ -139,6 +139,14 @@ class Purchases:
         for number in self._by_task.pop(task_id, {}):
             self._open.pop(number, None)
 
+    def task_of(self, task: Task | str) -> Task:
+        """The task of an id. What was bought here is known with its account and its age."""
+        if not isinstance(task, str):
+            return task
+        filed = self._by_task.get(task)
+        found = next(iter(filed.values())).task if filed else None
+        return Task(task_id=task) if found is None else found
+
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose end was not handed over, each once."""

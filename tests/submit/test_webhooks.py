@@ -33,6 +33,7 @@ from novita_async import (
     RetryPolicy,
     SubmissionUncertain,
     Succeeded,
+    Task,
     TaskFailed,
     Txt2Img,
     Uncertain,
@@ -131,11 +132,12 @@ async def test_an_event_that_comes_before_the_answer_to_its_submission_is_kept()
     assert polls(simulation) == 1
 
 
-async def test_an_event_that_comes_while_its_task_is_looked_at_leads_to_another_look():
+async def test_an_event_that_comes_while_its_task_is_polled_leads_to_another_poll():
     simulation = service(faults=FaultPlan.listed("poll", {1: Fault.slow(20)}))
     async with hooked(simulation, polling=SELDOM) as (client, _, mail):
         task = await client.submit(request())
-        async with client.watch([task.task_id]) as outcomes:  # looked at at once, as an id of yesterday
+        of_yesterday = Task(task_id=task.task_id)  # of unknown age, and polled at once
+        async with client.watch([of_yesterday]) as outcomes:
             assert isinstance(await anext(outcomes), Succeeded)
         assert mail.events[0][0] < 20
     assert anyio.current_time() == pytest.approx(20, abs=1)

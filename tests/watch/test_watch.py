@@ -593,6 +593,18 @@ async def test_a_task_of_an_unknown_account_is_looked_for_with_every_key():
     assert outcome.task.account == "two"
 
 
+async def test_an_id_that_this_client_has_bought_is_watched_as_what_it_is():
+    """A "no such task" at first is not believed of it, and it is asked for with the key that paid."""
+    accounts = [Account(api_key=key, label=key) for key in ("one", "two")]
+    simulation = service(api_keys=("one", "two"), visible_after=3.0)
+    async with client_of(simulation, accounts=accounts) as (client, _):
+        ids = [(await client.submit(request())).task_id for _ in range(2)]
+        async with client.watch(ids) as outcomes:
+            ends = [outcome async for outcome in outcomes]
+    assert [type(end) for end in ends] == [Succeeded] * 2
+    assert {end.task.account for end in ends} == {"one"}
+
+
 async def test_the_consumer_may_leave_while_polls_are_under_way():
     client, transport = client_for({"a": [RUNNING], "b": [RUNNING]}, latency=5.0)
     async with client:
