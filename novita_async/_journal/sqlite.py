@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import anyio
 from attrs import define, evolve, field, frozen
@@ -289,9 +289,9 @@ async def _outlasting(job: _Job) -> Any:
         why = cancelled.args
     with anyio.CancelScope(shield=True):
         await _whatever_happens(job)
-    if task := asyncio.current_task():
-        task.uncancel()
-        task.cancel(*why)
+    task = cast("asyncio.Task[Any]", asyncio.current_task())
+    task.uncancel()
+    task.cancel(*why)
     return job.answer.result()
 
 

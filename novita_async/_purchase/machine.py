@@ -512,7 +512,8 @@ def _fail(purchase: Purchase, fact: FailedForGood) -> None:
 
 def _complete(purchase: Purchase, fact: Completed) -> None:
     purchase.result, purchase.error = fact.result, None
-    purchase.task = fact.result.task
+    if fact.result.task.task_id:
+        purchase.task = fact.result.task
     if purchase.finished_at is None:
         purchase.finished_at = fact.at
 

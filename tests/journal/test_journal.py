@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -405,7 +406,8 @@ async def test_a_timeout_of_asyncio_is_still_one_after_the_journal_has_answered(
         assert (await journal.summary()).rows[State.ANNOUNCED] == 1
 
 
-async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost():
+@pytest.mark.parametrize("cancelled_first", [True, False])
+async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost(cancelled_first):
     job = sqlite_journal._Job(_store.Work(len), asyncio.get_running_loop().create_future())
     answers: list[object] = []
 
@@ -416,9 +418,9 @@ async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost():
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    task.cancel()
     job.result, job.done = "recorded", True
-    job.give()
+    for step in (task.cancel, job.give) if cancelled_first else (job.give, task.cancel):
+        step()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert answers == ["recorded"]
@@ -443,15 +445,24 @@ async def test_reading_can_be_given_up(tmp_path):
         assert (await journal.summary()).total == 1
 
 
-async def test_an_opening_that_nobody_waits_for_any_more_is_closed_again(tmp_path):
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await SqliteJournal.open(tmp_path / "run.db")
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await SqliteJournal.open(tmp_path / "nowhere" / "run.db")
+async def test_an_opening_that_nobody_waits_for_any_more_is_closed_again(tmp_path, monkeypatch):
+    really, opened = sqlite_journal._open, threading.Event()
+
+    def open_and_tell(path, **options):
+        try:
+            return really(path, **options)
+        finally:
+            opened.set()
+
+    monkeypatch.setattr(sqlite_journal, "_open", open_and_tell)
+    for path in (tmp_path / "run.db", tmp_path / "nowhere" / "run.db"):
+        opened.clear()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await SqliteJournal.open(path)
+        await anyio.to_thread.run_sync(opened.wait)
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        assert journal.run >= 1
+        assert journal.run == 2
 
 
 async def test_a_closed_journal_says_so_and_closing_twice_does_nothing(tmp_path):
@@ -970,6 +981,25 @@ def test_a_closed_journal_is_read_where_nothing_can_be_written(saved):
     store = _store.Store(_file.open_to_read(saved, connect=sealed))
     assert looked_at(store) == read(saved)
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "says"),
+    [
+        (sqlite3.SQLITE_BUSY, b"", "has it open"),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, b"what was written last", "it can only be read"),
+    ],
+)
+def test_a_journal_is_not_read_past_what_another_writes_or_has_left(saved, code, log, says):
+    Path(f"{saved}-wal").write_bytes(log)
+
+    def failing_to_open(path, mode):
+        error = sqlite3.OperationalError("made to fail")
+        error.sqlite_errorcode = code
+        raise error
+
+    with pytest.raises(JournalError, match=says):
+        _file.open_to_read(saved, connect=failing_to_open)
 
 
 async def test_a_journal_on_a_disk_without_room_is_not_opened(saved, monkeypatch):

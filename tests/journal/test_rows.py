@@ -106,6 +106,16 @@ FACTS = {
         fact(Announced, 4.0, account="b", token="second"),
         fact(Bought, 5.0, attempt=1),
     ),
+    "bought at once, fresh URLs": (
+        fact(Announced, 1.0),
+        fact(Completed, 2.0, result=result("")),
+        fact(Completed, 3.0, result=result("", seed=8)),
+    ),
+    "bought at once, and a task beside": (
+        fact(Announced, 1.0),
+        fact(Completed, 2.0, result=result("")),
+        fact(Completed, 3.0),
+    ),
     "bought twice": (fact(Announced, 1.0), fact(Bought, 2.0), fact(Bought, 3.0, task=task("t2"))),
 }
 
