@@ -180,9 +180,6 @@ class Buyer(Asker):
         while next_action(purchase) is SEND:
             try:
                 permit = await self._permit(purchase, http, effort)
-                if next_action(purchase) is not SEND:  # an event has told the task meanwhile
-                    self._settle(permit, UNSEEN, loop_time())
-                    break
                 await self._attempt(purchase, permit)
                 if next_action(purchase) is SEND or purchase.state is UNCERTAIN:
                     await self._go_on(purchase, permit, effort)
@@ -262,6 +259,9 @@ class Buyer(Asker):
 
     async def _attempt(self, purchase: Purchase, permit: Permit) -> None:
         """Send once, in a way that outlives a cancellation if it must. Raises `Deferred`: not sent."""
+        if next_action(purchase) is not SEND:  # an event has told the task while the permit was waited for
+            self._settle(permit, UNSEEN, loop_time())
+            return
         account, detachable = permit.lease.account, None
         announced = Announced(permit.lease.slot.announced_at, account.label, permit.token)
         key = account.api_key

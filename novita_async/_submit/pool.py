@@ -67,19 +67,17 @@ class _Waiter:
     joined_at: float
     max_outage: float
     """Seconds of one outage after which the submission gives up."""
-    event: anyio.Event | None = None
-    """There while the submission sleeps."""
+    event: anyio.Event = field(factory=anyio.Event)
+    """Set to wake the submission."""
 
     async def sleep(self, delay: float) -> None:
         """Sleep until woken, or for so many seconds."""
-        self.event = anyio.Event()
         with anyio.move_on_after(delay):
             await self.event.wait()
-        self.event = None
+        self.event = anyio.Event()
 
     def wake(self) -> None:
-        if self.event is not None:
-            self.event.set()
+        self.event.set()
 
 
 @define(eq=False)

@@ -741,6 +741,7 @@ def test_documented_answers_are_of_the_usual_form(name):
     "change",
     [
         {"task": {"status": "TASK_STATUS_QUEUED"}},
+        {"task": {"status": "TASK_STATUS_SUCCEED", "task_id": "another"}},
         {"videos": [{"video_url": "u"}]},
         {"images": None},
         {"images": [{"image_url": 5}]},

@@ -19,7 +19,6 @@ from novita_async import (
 )
 from novita_async._policy.breaker import BreakerState
 from novita_async._purchase.machine import LOST, REJECTED, SEEN, SPENT, UNREACHED, UNSEEN
-from novita_async._submit import pool
 from novita_async._submit.pool import SessionPool
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.service import client_of, facts_of, of_kind, request, requests, service
@@ -247,6 +246,31 @@ async def test_a_permit_is_settled_once():
         pool.settle(permit, SPENT, 0.0)
 
 
+async def test_what_an_account_of_another_client_sent_takes_no_slot_here():
+    pool, now = pool_of("a"), anyio.current_time()
+    pool.restore("of another client", IMG2IMG, [(now, now, 5)])
+    pool.restore("a", IMG2IMG, [(now, now, 3)])
+    assert window_of(pool).taken == 3
+
+
+async def test_those_in_line_who_do_not_wait_for_ever_are_told_of_an_outage_that_begins_later():
+    pool = pool_of("a")
+    slots = [await pool.acquire(IMG2IMG, 1) for _ in range(10)]
+    gave_up = []
+
+    async def wait(max_outage):
+        with pytest.raises(NotSent):
+            await pool.acquire(IMG2IMG, 1, max_outage=max_outage)
+        gave_up.append((max_outage, anyio.current_time()))
+
+    async with anyio.create_task_group() as tasks:
+        for max_outage in (20.0, 10.0):
+            tasks.start_soon(wait, max_outage)
+        await anyio.sleep(100)
+        pool.settle(slots[0], UNREACHED, anyio.current_time(), retry_after=600.0)
+    assert [(most, pytest.approx(at)) for most, at in gave_up] == [(10.0, 110.0), (20.0, 120.0)]
+
+
 async def test_a_probe_that_is_answered_closes_the_breaker_and_says_so():
     pool = pool_of("a")
     began_at = anyio.current_time()
@@ -371,9 +395,3 @@ async def test_the_pool_tells_how_it_is_doing():
             repr(client)
             == "<NovitaClient <SessionPool 1 accounts, 0 out, 0 waiting, 0 sending>, 0 unfinished>"
         )
-
-
-def test_a_submission_that_does_not_sleep_is_not_woken():
-    waiter = pool._Waiter(images=1, interactive=False, joined_at=0.0, max_outage=0.0)
-    waiter.wake()
-    assert waiter.event is None
