@@ -65,11 +65,11 @@ EXAMPLES = {
     ),
     "one page of a gateway ends a paid task": (
         "true failures",
-        world(user("run"), troubles=trouble("poll 403")),
+        world(user("run"), service=ServicePlan(seconds=16.0), troubles=trouble("poll 403", rate=1.0)),
     ),
     "one no such task ends a paid task": (
         "true failures",
-        world(user("run"), service=ServicePlan(seconds=16.0), troubles=trouble("no such task")),
+        world(user("run"), service=ServicePlan(seconds=16.0), troubles=trouble("no such task", rate=1.0)),
     ),
     "a long name in another script stops a batch for ever": (
         "ends for a reason",

@@ -230,7 +230,7 @@ class Pipe(asyncio.Transport):
                 judge(post, response, fate)
             self._process.say(f"POST {post.number} ends: {post.reach} {post.told} {form}")
             self._process.mark("answer")
-        if self._hit("junk behind an answer"):
+        if form != "until the end" and self._hit("junk behind an answer"):
             data += pick(_JUNK, self._world.plan.seed, self._number, self._asked)
         self._answered += 1
         if self._hit("chopped"):

@@ -16,6 +16,7 @@ from novita_async import (
     JournalError,
     PermissionDenied,
     Succeeded,
+    TaskNotFound,
 )
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams
@@ -34,6 +35,8 @@ Found = tuple[str, str]
 _SUCCEEDED: Final = "TASK_STATUS_SUCCEED"
 _FAILED: Final = "TASK_STATUS_FAILED"
 _SOON: Final = 0.5
+_PROBED_EVERY: Final = 8.0
+"""Seconds: an outage may be probed so often, each time at the risk of a purchase."""
 _TURNS: Final = 8
 """Turns of the loop in which a cancellation reaches every task."""
 _DISK: Final = ("disk full", "fsync fails", "folder read-only")
@@ -100,12 +103,16 @@ def bought_once(world: "World") -> Iterable[Found]:
 
 
 def _may_be_bought_again(world: "World", number: int, entries: list[Entry]) -> bool:
-    user = _plan_of(world, _user_of(number))
-    asked = world.plan.client.resubmits or user.resubmits
-    if user.retries_failed and all(world.service.status_of(e.task_id or "") == _FAILED for e in entries[:-1]):
+    users = [u for process in world.plan.processes for u in process.users if u.name == _user_of(number)]
+    before = entries[:-1]
+    if any(u.retries_failed for u in users) and all(
+        world.service.status_of(entry.task_id or "") == _FAILED for entry in before
+    ):
         return True
-    if not asked:
+    if not (world.plan.client.resubmits or any(u.resubmits for u in users)):
         return False
+    if _crashed(world) or _has(world, *_DISK):  # what was known may be lost
+        return True
     posts = [post for post in world.record.posts if post.number == number]
     return sum(post.reach == "accepted" for post in posts) <= 1  # what was known is bought no second time
 
@@ -241,6 +248,8 @@ def true_failures(world: "World") -> Iterable[Found]:
             continue
         if came.task_id not in world.service.simulator.tasks:
             continue
+        if isinstance(came.error, TaskNotFound) and _plan_of(world, came.user).kind == "poll":
+            continue  # one look, as it was
         status = world.service.status_of(came.task_id)
         if status != _FAILED:
             yield str(came.number), f"its task is {status}, the client says {type(came.error).__name__}"
@@ -298,9 +307,9 @@ def few_doubts(world: "World") -> Iterable[Found]:
             yield visit.user, f"{count} of {len(visit.asked)} are uncertain after an outage"
 
 
-def _most_doubts(visit: UserVisit, world: "World") -> int:
+def _most_doubts(visit: UserVisit, world: "World") -> float:
     length = sum(t.length for t in world.plan.troubles if t.kind.startswith("outage"))
-    probes = max(1, int(length)).bit_length()
+    probes = max(1, int(length)).bit_length() + length / _PROBED_EVERY
     return (2 * visit.in_flight + probes) * world.plan.client.accounts + 2
 
 
@@ -485,7 +494,8 @@ def files_whole(world: "World") -> Iterable[Found]:
     for came in world.record.came:
         if not isinstance(came.outcome, Succeeded) or came.process in world.record.crashed:
             continue
-        if not _plan_of(world, came.user).save:
+        user = _plan_of(world, came.user)
+        if not user.save or (user.kind != "batch" and _has_power_cut(world)):  # only a journal promises that
             continue
         yield from _wrong_files(world, came, came.outcome)
 

@@ -3,7 +3,8 @@
 The file system is the real one, in a folder that is meant to be in memory; each step that changes
 something asks here first. What is durable is what was synced: the bytes of a file at its last `fsync` and the
 names of a folder at its last one (an `fsync` of a file keeps its names of that moment, as journaling file
-systems do). A SQLite file is durable as of its last commit with `synchronous=FULL`.
+systems do). A name that was not synced may be there or not, the bytes that were not are gone. A SQLite file
+is durable as of its last commit with `synchronous=FULL`.
 """
 
 import errno
@@ -81,7 +82,7 @@ class WorldDisk:
 
     def cut_power(self) -> None:
         """As `crash`, but only what was synced is left."""
-        before, kept, names = str(self._folder), self._bytes, self._names
+        before, kept, names = str(self._folder), self._bytes, self._names | self._perhaps_named()
         os.rename(before, f"{self.root}/dead{self._generation}")
         self._next()
         real_mkdir(self._folder)
@@ -90,6 +91,17 @@ class WorldDisk:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(kept.get(inode, b""))
         self._forget()
+
+    def _perhaps_named(self) -> dict[str, int]:
+        """Names that nobody has synced, and that the file system happens to have written all the same."""
+        found: dict[str, int] = {}
+        for folder, _, files in os.walk(self._folder):
+            for name in sorted(files):
+                path = os.path.join(folder, name)
+                lucky = fraction(self.world.plan.seed, "name", name) < 0.5
+                if lucky and ".db" not in name:
+                    found[path] = os.stat(path).st_ino
+        return found
 
     def _next(self) -> None:
         self._generation += 1

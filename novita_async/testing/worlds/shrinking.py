@@ -48,12 +48,11 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 
 def _alike(plan: Plan, changed: ProcessPlan) -> Plan:
     """Let users of one name ask for the same: it is the same work, taken up again."""
-    images = {user.name: user.images for user in changed.users}
+    same: dict[str, dict[str, Any]] = {
+        user.name: {"images": user.images, "save": user.save} for user in changed.users
+    }
     processes = [
-        evolve(
-            process,
-            users=tuple(evolve(u, images=images.get(u.name, u.images)) for u in process.users),
-        )
+        evolve(process, users=tuple(evolve(user, **same.get(user.name, {})) for user in process.users))
         for process in plan.processes
     ]
     return evolve(plan, processes=tuple(processes))

@@ -174,6 +174,9 @@ _POLL_DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {
     "answer of another": lambda _: Fate(kind="answer of another"),
 }
 POLLS: Final = (*_POLL, *_POLL_DRAWN)
+_ONCE: Final = frozenset({"no such task", "poll 404", "poll 403", "poll 400", "poll 401"})
+"""What would be believed if it were repeated."""
+_POLLS_AT_ANY_TIME: Final = tuple(kind for kind in POLLS if kind not in _ONCE)
 
 
 # --- Files ------------------------------------------------------------------------------------------------
@@ -255,12 +258,13 @@ def of_submission(plan: Plan, number: int, attempt: int, now: float) -> Fate:
 
 
 def of_poll(plan: Plan, number: int, attempt: int, now: float) -> Fate:
-    """The fate of one poll."""
+    """The fate of one poll. What would be believed if it were repeated comes once, then not for a while."""
     down = outage(plan, now)
     if down is not None:
         return down
+    kinds = POLLS if attempt % 4 == 0 else _POLLS_AT_ANY_TIME
     name = ("poll", number, attempt)
-    kind = _hit(plan, POLLS, name)
+    kind = _hit(plan, kinds, name)
     if not kind:
         return WELL
     return _POLL.get(kind) or _POLL_DRAWN[kind]((plan.seed, *name))
