@@ -18,7 +18,7 @@ BodyPart = bytes | ImageSource
 
 @frozen(kw_only=True)
 class HTTPRequest:
-    """One request of the API, before any account or host is chosen for it."""
+    """A request of the API, before any account or host is chosen for it."""
 
     method: Literal["GET", "POST"]
     """GETs may be repeated freely. A POST is a purchase."""
@@ -46,7 +46,7 @@ class HTTPRequest:
 
 @frozen(kw_only=True)
 class HTTPResponse:
-    """One whole answer."""
+    """A whole answer."""
 
     status: int
     """HTTP status code."""
@@ -102,7 +102,7 @@ class Detached(Exception):
     ) -> None:
         super().__init__("cancelled after the hand-over")
         self.cancellation = cancellation
-        """What must go on in the task that was cancelled."""
+        """The cancellation that goes on in the task that was cancelled."""
         self.rest = rest
         """Gives the answer, or raises as `Transport.send` does. To be run in another task, at once."""
 

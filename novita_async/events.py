@@ -1,10 +1,10 @@
-"""What happens, told to observers as values.
+"""Facts and notices, told to observers as values.
 
 A `Transition` is a fact about one purchase, with the state before and after: every step that can cost money,
 told with the purchase's id, the request's position and the user's tag. All other events are notices, which
 move nothing. None holds a key or a picture.
 
-An observer is called synchronously on the event loop and must return at once. What it raises is logged and
+An observer is called synchronously on the event loop and must return at once. Its exceptions are logged and
 dropped: watching must never break the work.
 """
 
@@ -49,13 +49,13 @@ class Transition:
     attempt: int
     """Number of the latest attempt, from 1. 0: nothing was sent yet."""
     task: Task | None
-    """What was bought, once that is known."""
+    """The bought task, once that is known."""
     before: State
     """State before the fact."""
     after: State
     """State after the fact."""
     fact: Fact
-    """What happened."""
+    """The fact."""
 
 
 @frozen(kw_only=True)
@@ -107,7 +107,7 @@ class Polled:
     task: Task
     """The task."""
     status: str | None
-    """What was seen; None where the poll failed."""
+    """The status that was seen; None where the poll failed."""
     progress_percent: float | None = None
     """Range 0 to 100, where the service said so."""
     error: NovitaError | None = None
@@ -175,21 +175,21 @@ class FileSaved:
 
 @frozen(kw_only=True)
 class KindDiffers:
-    """A result file is of another kind than the service says. It is paid, so it is kept as what it is."""
+    """A result file is of another kind than the service says; kept all the same, because it is paid."""
 
     task: Task
     """The task that made it."""
     stated: str
     """The service's word for it, such as `png`."""
     found: str
-    """What it is, such as `jpeg`; the suffix of its file."""
+    """The kind that was found, such as `jpeg`; the suffix of its file."""
     path: Path | None = None
     """Where it is. None: fetched into memory."""
 
 
 @frozen(kw_only=True)
 class CutFileKept:
-    """A result file ends too early, as often as it was fetched. It is paid, so what there is was kept."""
+    """A result file ends too early, as often as it was fetched; kept all the same, because it is paid."""
 
     task: Task
     """The task that made it."""

@@ -1,7 +1,7 @@
 """Public names for stores of purchases: `NovitaClient.batch(journal=...)` takes a path or a store.
 
 A store keeps `Purchase`s beyond the process. `Journal` is the protocol; `SqliteJournal` keeps them in a file,
-`MemoryJournal` in memory, and is the shortest example of a store. What happens to a purchase are facts
+`MemoryJournal` in memory, and is the shortest example of a store. A purchase moves by facts
 (`novita_async.events`): a store lets each happen with `advance`, unless it was `told_before`, and keeps what
 has become of the purchase. `novita_async.testing.conformance` checks a store of your own.
 

@@ -105,7 +105,7 @@ _MARK: Final = b"\x00"
 
 
 def _to_wire(value: Any) -> dict[str, Any]:
-    """One attrs value as a JSON object: unset fields left out, pictures left as they are."""
+    """An attrs value as a JSON object: unset fields left out, pictures left as they are."""
     wire: dict[str, Any] = {}
     for name, wire_name in _wire_names(value.__class__):
         item = getattr(value, name)
@@ -117,7 +117,7 @@ def _to_wire(value: Any) -> dict[str, Any]:
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, Sampler})
-"""What JSON takes as it is; fields have been checked."""
+"""Types that JSON takes as they are; fields have been checked."""
 
 
 @cache
@@ -127,7 +127,7 @@ def _wire_names(cls: type) -> tuple[tuple[str, str], ...]:
 
 
 def wire_name(attribute: "Attribute[Any]") -> str:
-    """What the wire calls a field: as its metadata say under `wire`, or as it is called here."""
+    """Name of a field on the wire: the one that its metadata give under `wire`, else its own."""
     named = attribute.metadata.get("wire") or _WIRE_NAMES.get(attribute.name)
     return str(named or attribute.name)
 
@@ -317,7 +317,7 @@ class _Reader:
 
 
 def _default(field: _Field) -> Any:
-    """What a field is when it is not given; where it must be, that fault was reported."""
+    """Value of a field that is not given; where a field must be given, the flaw was reported."""
     attribute = field.attribute
     if attribute.default is attrs.NOTHING:
         return _FAULTY
@@ -445,7 +445,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 _converter: Final = Converter(detailed_validation=False)
-"""The one converter. What it reads, it reads leniently: through the hooks below."""
+"""The only converter. Its hooks, below, read leniently."""
 
 
 def as_time(milliseconds: Any, _kind: object = None) -> datetime | None:

@@ -206,7 +206,7 @@ def read_event(body: bytes) -> str | None:
 
 @frozen(kw_only=True)
 class ModelPage:
-    """One page of the model listing."""
+    """A page of the model listing."""
 
     records: tuple[ModelRecord, ...]
     next_cursor: str | None
@@ -270,7 +270,7 @@ def read_object(response: HTTPResponse, task: Task | None = None) -> Mapping[str
 
 
 def _incomplete(problem: str, response: HTTPResponse, task: Task | None = None) -> NovitaError:
-    """What a 2xx answer means that lacks what was asked for: often an error under a good status."""
+    """Meaning of a 2xx answer without the wanted part: often an error under a good status."""
     if _reason(_object(response)) in REASONS:
         return refusal(response, task=task)
     error = MalformedAnswer(problem=problem, excerpt=_excerpt(response), status=response.status)
@@ -278,7 +278,7 @@ def _incomplete(problem: str, response: HTTPResponse, task: Task | None = None) 
 
 
 def refusal(response: HTTPResponse, *, endpoint: str = "", task: Task | None = None) -> NovitaError:
-    """What an answer that is not a good one means, by reason first and status second."""
+    """Meaning of an answer that is not good, by reason first and status second."""
     body = _object_of(response.body)
     found = body or {}
     reason = _reason(found)

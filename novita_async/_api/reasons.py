@@ -1,4 +1,4 @@
-"""What answers of the service mean: a table by reason, and one by status where no reason is known.
+"""Meanings of the service's answers: a table by reason, and another by status where no reason is known.
 
 A reason counts before a status, everywhere: the documentation and the live service disagree about statuses (a
 missing key is 400 there, an empty balance 400 or 403), and gateways answer with statuses of their own. Each
@@ -45,18 +45,18 @@ TASK_FAILED: Final = "TASK_FAILED"
 
 @frozen
 class Meaning:
-    """One row: what an answer means."""
+    """A row: the meaning of an answer."""
 
     error: type[APIError]
     """The class that is raised."""
     scope: Scope
-    """What else is doomed by the same cause."""
+    """Scope of the same cause: a request, an endpoint, an account."""
     bought: Literal["no", "unknown"] = "no"
-    """What the answer to a purchase says about a task: that none was made, or nothing."""
+    """Whether the answer to a purchase says that no task was made, or says nothing of it."""
     passes: bool = False
     """Whether the same attempt, made later, can succeed by itself."""
     advice: str = ""
-    """What to do. Empty: what the error's class says."""
+    """Advice. Empty: that of the error's class."""
 
 
 REASONS: Final[Mapping[str, Meaning]] = {

@@ -1,4 +1,4 @@
-"""What a request is known by, and how it is kept: the content, with pictures as their digests.
+"""Identity of requests, and their text in a journal: the content, with pictures as their digests.
 
 **Identity.** A request is known by its content: the fields that are sent, with each picture replaced by the
 SHA-256 of its bytes. The address of its callback is left out, because a new address asks for no other
@@ -6,7 +6,7 @@ picture; so is what signs a presigned URL, because that changes by the hour. Equ
 an occurrence number, in the order in which one run asks for them. Inserting, removing and reordering lines of
 the input therefore never makes a bought request look like a new one.
 
-**Secrets.** An order never holds a key, a picture's bytes or a presigned query. What had to be left out of a
+**Secrets.** An order never holds a key, a picture's bytes or a presigned query. Parts that were left out of a
 request cannot be made again from the order alone (`request_of` says so); the caller's own input still has it.
 
 Nothing here waits or reads a clock. Digests are read by a function that the caller gives.
@@ -45,10 +45,10 @@ def order_of(
     """Describe a request for the journal.
 
     Args:
-        request: What is asked for.
+        request: The request.
         endpoint: Path that it is submitted to.
         position: Its place in the input, from 0.
-        digest: Gives the SHA-256 of a picture, in hex. It may read a file, so call this off the event loop.
+        digest: Gives the SHA-256 of a picture, in hex. Files may be read, so call this off the event loop.
 
     Raises:
         InvalidRequest: it cannot be written as JSON, or a picture cannot be read.
@@ -194,7 +194,7 @@ def with_pictures(
 
 @define(eq=False, repr=False)
 class DigestCache:
-    """SHA-256 of pictures, read once each. It reads files: call it off the loop, in one thread at a time."""
+    """SHA-256 of pictures, read once each. Call this off the loop, in one thread at a time."""
 
     files: int = 4096
     """How many files are remembered, the latest."""

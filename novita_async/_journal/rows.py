@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 from attrs import asdict, define
 
+from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import LEFT_BEHIND
 from novita_async._purchase.machine import (
     ANNOUNCED,
@@ -52,8 +53,6 @@ FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "bought", "perhaps", "ch
 _REQUEST: Final = KEPT.index("request")
 _ERROR: Final = KEPT.index("error")
 _RESULT: Final = KEPT.index("result")
-_WINDOW_SECONDS: Final = 60.01
-"""For so long after its answer an attempt holds a slot of its account's window."""
 _PICTURES: Final = frozenset({"png", "jpeg", "jpg", "webp"})
 
 Record = tuple[Any, ...]
@@ -200,7 +199,7 @@ def _counts(attempt: Attempt, now: float) -> bool:
     """Whether an attempt still matters: in a window, or as money."""
     if attempt.bought or attempt.perhaps or attempt.answered_at is None:
         return True
-    return attempt.answered_at + _WINDOW_SECONDS > now
+    return attempt.answered_at + WINDOW > now
 
 
 def slot_time(purchase: Purchase) -> float | None:
@@ -391,7 +390,7 @@ def _doubt(purchase: Purchase, noted: Mapping[str, Any]) -> SubmissionUncertain:
 
 
 def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -> TaskResult:
-    """What a journal still knows of a result: its URLs have no signatures."""
+    """A result as far as a journal knows it: its URLs have no signatures."""
     files: dict[str, list[Any]] = {"images": [], "videos": [], "audios": []}
     for facts in told.get("files", ()):
         kind = facts.get("kind") or _usual_kind(facts.get("type"))
@@ -469,7 +468,7 @@ PERHAPS_UNDER_WAY: Final = (ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, SAVED)
 
 
 def left_behind(purchase: Purchase, now: float) -> Lost | None:
-    """What an attempt under way means to a process that has just opened the journal. None: there is none."""
+    """The fact of an attempt that a dead process has left under way. None: no attempt is under way."""
     if under_way_in(purchase) is None:
         return None
     return Lost(

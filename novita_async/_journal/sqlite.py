@@ -37,7 +37,7 @@ class JournalStatistics:
     """How a journal is doing."""
 
     told: int
-    """What it was told and asked, so far."""
+    """Facts and questions so far."""
     waiting: int
     """How much of that is not answered."""
     commits: int

@@ -52,7 +52,7 @@ def known_keys(count: int) -> str:
 
 @cache
 def updating(columns: tuple[str, ...]) -> str:
-    """The order to change these columns of a row. What is not named costs nothing, indexes included."""
+    """The order to change these columns of a row. Other columns cost nothing, indexes included."""
     changes = ", ".join(f"{column} = ?" for column in columns)
     return f"UPDATE requests SET {changes} WHERE serial = ?"  # noqa: S608 names of columns
 

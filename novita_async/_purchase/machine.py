@@ -1,4 +1,4 @@
-"""What can happen to a purchase, and what each fact means for its slot, its money and the account's breaker.
+"""Facts about a purchase, and the meaning of each for its slot, its money and the account's breaker.
 
 Every request is one `Purchase`, from the input to its outcome, with or without a journal. A purchase moves
 only by `advance(purchase, fact)`; `next_action(purchase)` says how to go on. What `TRANSITIONS` lacks cannot
@@ -87,7 +87,7 @@ class State(StrEnum):
 
 
 class Action(StrEnum):
-    """What a purchase asks for next."""
+    """The next step of a purchase."""
 
     SEND = "send"
     """Buy it."""
@@ -112,7 +112,7 @@ SEND, AWAIT, WATCH, SAVE, LIST, NOTHING = Action
 
 @define
 class Attempt:
-    """One exchange that the service saw, or may have seen: a slot in a window, and perhaps money."""
+    """An exchange that the service saw, or may have seen: a slot in a window, and perhaps money."""
 
     account: str
     """Label of the account that pays."""
@@ -137,7 +137,7 @@ class Attempt:
 
 @frozen(kw_only=True)
 class Order:
-    """What one place of the input asks for, as a journal describes it."""
+    """The request at a place of the input, as a journal describes it."""
 
     key: str
     """Identity of the content: 32 hex digits."""
@@ -168,7 +168,7 @@ class JournalEntry(Order):
 
     @property
     def name(self) -> tuple[str, int]:
-        """What tells the purchases of one journal apart."""
+        """Name of a purchase within its journal."""
         return self.key, self.occurrence
 
 
@@ -182,14 +182,14 @@ class Keeper(Protocol):
 
 @define(eq=False)
 class Purchase:
-    """One request and its money. All who deal with a purchase hold this one object: there is one truth.
+    """A request and its money. All who deal with a purchase hold this one object: there is one truth.
 
     Times (`…_at`, here and in attempts) are seconds on the loop's clock. In purchases that were only read
     from a journal (`Journal.where`) they are unix seconds.
     """
 
     request: Request | None
-    """What is asked for. None where only the task is known, or where the request is no longer needed."""
+    """The request. None where only the task is known, or where the request is no longer needed."""
     endpoint: str = ""
     """Path of the submission."""
     images: int = 1
@@ -207,13 +207,13 @@ class Purchase:
     entry: JournalEntry | None = None
     """The place in that store."""
     token: str | None = None
-    """What the callback of the latest attempt is known by."""
+    """Secret of the latest attempt's callback."""
     state: State = PLANNED
     """How far the purchase has come."""
     account: str | None = None
     """Label of the account that pays: of the attempt that bought the task, else of the latest."""
     task: Task | None = None
-    """What was bought. None also where pictures came in the answer itself."""
+    """The bought task. None also where pictures came in the answer itself."""
     attempt: int = 0
     """Number of the latest attempt, from 1."""
     attempts: tuple[Attempt, ...] = ()
@@ -223,9 +223,9 @@ class Purchase:
     reported: bool = False
     """Whether the caller knows of the doubt."""
     error: NovitaError | None = None
-    """What went wrong last."""
+    """The latest error."""
     result: TaskResult | None = None
-    """What the task has made."""
+    """Pictures of the task."""
     paths: tuple[Path, ...] = ()
     """The saved files, in the result's order."""
     finished_at: float | None = None
@@ -279,7 +279,7 @@ class Announced:
     account: str
     """Label of the account."""
     token: str | None = None
-    """What the callback of this attempt is known by."""
+    """Secret of this attempt's callback."""
 
 
 @frozen
@@ -351,7 +351,7 @@ class Completed:
     at: float
     """When that was seen."""
     result: TaskResult
-    """What was made."""
+    """The pictures."""
 
 
 @frozen
@@ -425,10 +425,10 @@ def _attempt_of(purchase: Purchase, fact: Bought) -> Attempt | None:
         for each in purchase.attempts:
             if each.number == fact.attempt:
                 return each
-    return _open_attempt(purchase)
+    return open_attempt(purchase)
 
 
-def _open_attempt(purchase: Purchase) -> Attempt | None:
+def open_attempt(purchase: Purchase) -> Attempt | None:
     """The attempt under way, else the latest in doubt."""
     doubtful = (each for each in reversed(purchase.attempts) if each.perhaps)
     return under_way_in(purchase) or next(doubtful, None)
@@ -519,7 +519,7 @@ def _complete(purchase: Purchase, fact: Completed) -> None:
 
 
 def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
-    mine = _open_attempt(purchase)
+    mine = open_attempt(purchase)
     if mine is None:
         _illegal(purchase, fact, "nothing of it was sent")
     task = fact.result.task
@@ -618,7 +618,7 @@ def told_before(purchase: Purchase, fact: Fact) -> bool:
 
 
 def next_action(purchase: Purchase) -> Action:
-    """What to do with a purchase now."""
+    """The next step of a purchase."""
     state = purchase.state
     if state is PLANNED:
         return SEND
@@ -635,7 +635,7 @@ def helps_to_buy_again(error: NovitaError) -> bool:
     """Whether buying the same again can help, once something was done about the error.
 
     That is so where the cause passes by itself, lies with the account or the endpoint, or was an accident of
-    the task's. What the service will never accept is not worth another attempt.
+    the task's. A request that the service will never accept is not worth another attempt.
     """
     if isinstance(error, FailedEarlier):
         return error.retryable
@@ -646,7 +646,7 @@ def helps_to_buy_again(error: NovitaError) -> bool:
 
 
 class Settlement(Enum):
-    """What becomes of the slot and the money that an attempt was given."""
+    """The end of the slot and the money that an attempt was given."""
 
     SPENT = "bought: the money is spent, the slot is held for a minute"
     LOST = "perhaps bought: as if it were, and the account's breaker trips"
@@ -660,7 +660,7 @@ SPENT, LOST, SEEN, REJECTED, UNSEEN, UNREACHED = Settlement
 
 
 def settlement(fact: Fact) -> Settlement:
-    """What a fact about an attempt means for its slot, its money and the breaker."""
+    """Meaning of a fact about an attempt for its slot, its money and the breaker."""
     if type(fact) is not NotBought:
         return LOST if type(fact) is Lost else SPENT
     if isinstance(fact.error, RateLimited):

@@ -1,7 +1,7 @@
 """Purchases that an earlier run has paid for, brought to their end before the input is read.
 
-A purchase joins its line of the input when that comes: the outcome then carries the request. What has no line
-comes out when the input has ended. Nothing here waits.
+A purchase joins its line of the input when that comes: the outcome then carries the request. A purchase
+without a line comes out when the input has ended. Nothing here waits.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from novita_async.models.results import Outcome
 
 @define(eq=False)
 class Early:
-    """One purchase that is watched before its line of the input has come."""
+    """A purchase that is watched before its line of the input has come."""
 
     purchase: Purchase
-    """What was paid for."""
+    """The purchase."""
     outcome: Outcome | None = None
-    """What has become of it. None: not known yet."""
+    """The outcome. None: not known yet."""
     deliver: Callable[["Early"], None] | None = None
     """Called once the outcome is known. None: the line has not come, and the input goes on."""
 
@@ -56,6 +56,6 @@ class Paid:
         return None if entry is None else self._early.pop(entry.name, None)
 
     def without_line(self) -> Iterator[Early]:
-        """Those whose line can no longer come, each once."""
+        """Purchases whose line can no longer come, each once."""
         while self._early and not self.planning:
             yield self._early.popitem()[1]

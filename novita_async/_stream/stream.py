@@ -39,14 +39,11 @@ from novita_async._util.scopes import background, resolve, task_group
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
     ConfigurationError,
-    DownloadFailed,
     Flaw,
     InvalidRequest,
     JournalError,
     NovitaError,
     SubmissionUncertain,
-    TaskFailed,
-    TaskNotFound,
 )
 from novita_async.events import Finished, Planned
 from novita_async.models import _rules as rules
@@ -55,7 +52,6 @@ from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, U
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
-_ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
 Requests = Iterable[Request] | AsyncIterable[Request]
 """Any iterable or async iterable of requests, endless ones included."""
@@ -66,7 +62,7 @@ Item = tuple[Outcome, Purchase, bool]
 
 @define(eq=False, repr=False)
 class Stream:
-    """One stream, from its input to its outcomes."""
+    """A stream, from its input to its outcomes."""
 
     _buyer: Buyer
     _polling: Polling
@@ -87,7 +83,7 @@ class Stream:
     """Purchases whose outcome was not taken, or was that they are unfinished."""
     _paid: Paid = field(factory=Paid, init=False)
     _failure: BaseException | None = field(default=None, init=False)
-    """What ended the stream early."""
+    """The error that ended the stream early."""
     _counts: Counts = field(factory=Counts, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -207,10 +203,10 @@ class Stream:
         else:
             if self._resume is None or order is None:
                 purchase = Purchase(request, endpoint, request.image_num, position)
-                self._tasks.start_soon(self._outlet.fill, self._item(self._way.outcome_of, purchase))
+                self._tasks.start_soon(self._outlet.fill, self._item, purchase, self._way.outcome_of)
             else:
                 self._paid.planning += 1
-                self._tasks.start_soon(self._outlet.fill, self._line(self._resume, request, order))
+                self._tasks.start_soon(self._outlet.fill, self._line, self._resume, request, order)
 
     async def _line(self, resume: Resume, request: Request, order: Order) -> Item | None:
         """Find what the journal knows of a line, and go on from there."""
@@ -225,9 +221,8 @@ class Stream:
         early = self._paid.join(purchase.entry)
         self._hand_out_the_rest()
         if early is None:
-            return await self._item(self._way.outcome_of, purchase)
-        early.purchase.request, early.purchase.position = request, order.position
-        return await self._item(self._late, early.purchase, early)
+            return await self._item(purchase, self._way.outcome_of)
+        return await self._item(purchase, self._late, early)
 
     def _checked(self, request: object) -> str:
         if not isinstance(request, Request):
@@ -239,7 +234,7 @@ class Stream:
     # --- The way of one request -----------------------------------------------------------------------------
 
     async def _item(
-        self, way: Callable[..., Awaitable[Outcome | None]], purchase: Purchase, *more: object
+        self, purchase: Purchase, way: Callable[..., Awaitable[Outcome | None]], *more: object
     ) -> Item | None:
         self._open[purchase] = None
         outcome = await way(purchase, *more)

@@ -176,7 +176,7 @@ class Way:
 
 
 def outcome_of(purchase: Purchase) -> Outcome:
-    """What became of a purchase to which nothing more will happen."""
+    """The outcome of a purchase to which nothing more will happen."""
     if purchase.state is UNCERTAIN:
         return Uncertain(request=purchase.request, error=cast("SubmissionUncertain", purchase.doubt))
     if purchase.state is FAILED:
@@ -197,7 +197,7 @@ def _is_final(purchase: Purchase, error: NovitaError) -> bool:
 
 
 def end_was_seen(outcome: Outcome) -> bool:
-    """Whether nothing more can come of a task. One that could not be polled may be well, and is paid."""
+    """Whether nothing more can come of a task. A task that could not be polled may be well, and is paid."""
     match outcome:
         case Unfinished():
             return False

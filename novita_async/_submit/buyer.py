@@ -80,32 +80,32 @@ _TOKEN_BYTES: Final = 16
 
 @define(eq=False)
 class Permit:
-    """What one attempt may use. Settled once, by the fact that the attempt ends in."""
+    """Slot, money and callback of an attempt. Settled once, by the fact that the attempt ends in."""
 
-    lease: Grant
+    grant: Grant
     """The slot in a window."""
     http: HTTPRequest
-    """What is sent."""
+    """The request on the wire."""
     cost: Decimal | None
     """Reserved money. None: there is no budget."""
     token: str | None = None
-    """What the callback is known by. None: there is none."""
+    """Secret of the callback. None: there is no callback."""
     callback: Callback | None = None
     """Where the event of this attempt will be told, once the attempt is announced."""
     handed_over: bool = False
     """Whether the last byte may be on the wire."""
     failure: Failure | None = None
-    """What the retry policy decides by; None where the policy is not asked."""
+    """The facts for the retry policy; None where the policy is not asked."""
     retry_after: float | None = None
     """Seconds that the service asked to wait."""
     cancellation: asyncio.CancelledError | None = None
-    """What broke the exchange off."""
+    """The cancellation that broke the exchange off."""
     tripped: bool = False
     """Whether the account's breaker decides when the next attempt goes, for all."""
 
     @property
     def label(self) -> str:
-        return self.lease.account.label
+        return self.grant.account.label
 
     def hand_over(self) -> None:
         self.handed_over = True
@@ -113,7 +113,7 @@ class Permit:
 
 @define(eq=False)
 class _Effort:
-    """One call of `buy`: what all its attempts have in common."""
+    """A call of `buy`: the state that all its attempts share."""
 
     interactive: bool
     patient: bool
@@ -138,7 +138,7 @@ class Buyer(Asker):
     drain: float
     """Seconds for which a cancelled purchase that was handed over is still waited for."""
     spending: Spending | None = None
-    """What may be spent. None: as much as the accounts have."""
+    """The budget. None: as much as the accounts have."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
     _detaching: DetachableTransport | None = field(init=False)
@@ -163,7 +163,7 @@ class Buyer(Asker):
         """Send a purchase until it is bought.
 
         Args:
-            purchase: What to buy. The record says how this ended.
+            purchase: The purchase. Its record says how this ended.
             interactive: Go before purchases that are not.
             patient: Wait out an outage of any length, rather than `RetryPolicy.max_elapsed`.
             recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
@@ -198,7 +198,7 @@ class Buyer(Asker):
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
         cost = await self._reserve(purchase, self.spending) if self.spending else None
         try:
-            lease = await self.pool.acquire(
+            grant = await self.pool.acquire(
                 http.path,
                 purchase.images,
                 interactive=effort.interactive,
@@ -212,7 +212,7 @@ class Buyer(Asker):
             if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
                 raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
-        permit = Permit(lease, http, cost)
+        permit = Permit(grant, http, cost)
         if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
@@ -228,7 +228,7 @@ class Buyer(Asker):
         if purchase.state is UNCERTAIN and permit.callback is not None:
             effort.recovered = effort.recovered or anyio.Event()
             permit.callback.recovered = effort.recovered.set
-        now, announced_at = loop_time(), permit.lease.slot.announced_at
+        now, announced_at = loop_time(), permit.grant.slot.announced_at
         effort.began_at = announced_at if effort.began_at is None else effort.began_at
         effort.spent += now - announced_at
         limited = isinstance(purchase.error, RateLimited)
@@ -262,8 +262,8 @@ class Buyer(Asker):
         if next_action(purchase) is not SEND:  # an event has told the task while the permit was waited for
             self._settle(permit, UNSEEN, loop_time())
             return
-        account, detachable = permit.lease.account, None
-        announced = Announced(permit.lease.slot.announced_at, account.label, permit.token)
+        account, detachable = permit.grant.account, None
+        announced = Announced(permit.grant.slot.announced_at, account.label, permit.token)
         key = account.api_key
         if purchase.journal is None:
             self.purchases.happen(purchase, announced)
@@ -318,7 +318,7 @@ class Buyer(Asker):
             reach = Delivery.UNKNOWN if permit.handed_over else Delivery.NOT_SENT
             fact = self._failed(purchase, permit, DeliveryFailed(reach, "cancelled before the answer came"))
         else:
-            fact = self._answered(purchase, permit, without_key(response, permit.lease.account.api_key))
+            fact = self._answered(purchase, permit, without_key(response, permit.grant.account.api_key))
         self._settle(permit, settlement(fact), fact.at)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
@@ -341,12 +341,12 @@ class Buyer(Asker):
         now = loop_time()
         task = Task(
             task_id=task_id,
-            account=permit.lease.account.label,
+            account=permit.grant.account.label,
             endpoint=permit.http.path,
             image_num=purchase.images,
             submitted_at=now,
         )
-        self.pool.enable(permit.lease)
+        self.pool.enable(permit.grant)
         return Bought(now, task, purchase.attempt)
 
     def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Verdict:
@@ -400,7 +400,7 @@ class Buyer(Asker):
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""
         notice = self.pool.settle(
-            permit.lease, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
+            permit.grant, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
         )
         if notice is not None:
             self.emit(notice)

@@ -46,12 +46,12 @@ MOST_KEPT: Final = 100_000
 
 @define(eq=False)
 class Callback:
-    """One attempt that has a callback URL of its own."""
+    """An attempt that has a callback URL of its own."""
 
     token: str = field(repr=False)
     """Secret part of the URL."""
     purchase: Purchase = field(repr=False)
-    """What the attempt is to buy."""
+    """The purchase of the attempt."""
     attempt: Attempt
     """The attempt. Its task id is known once the answer is in, or an event has told it."""
     claims: list[str] = field(factory=list)
@@ -71,7 +71,7 @@ class Callback:
 
     @property
     def task_id(self) -> str | None:
-        """What was bought, once that is known."""
+        """Id of the bought task, once that is known."""
         return self.attempt.task_id
 
     @property
@@ -84,7 +84,7 @@ class Callback:
 
 
 class Listener(Protocol):
-    """Who waits for tasks."""
+    """A watcher of tasks."""
 
     def wake(self, task_id: str, now: float) -> bool:
         """Poll a task now. Returns whether it is waited for."""
@@ -135,7 +135,7 @@ class Callbacks:
     _taken: dict[str, None] = field(factory=dict, init=False)
     """Tasks of known purchases, those that have ended lately included: none of them is a lost one."""
     _ended: deque[tuple[float, Callback]] = field(factory=deque, init=False)
-    """What is to be forgotten, and when."""
+    """Callbacks to be forgotten, and when."""
     _listeners: dict[Listener, None] = field(factory=dict, init=False)
     _home: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _ignored: int = field(default=0, init=False)

@@ -32,14 +32,14 @@ topped up and keys mended."""
 
 @define(eq=False)
 class _Member:
-    """One account, and how it is doing."""
+    """An account, and its health."""
 
     account: Account
     pacer: AccountPacer
     next_poll_at: float = 0.0
     polls_pause_until: float = 0.0
     error: NovitaError | None = None
-    """Why it was taken out. It stays until the account is served again."""
+    """Why the account was taken out; kept until the account is served again."""
     out_until: float = 0.0
     silent_about: str | None = None
     """Task of the last poll that was answered by a gateway, or in part."""
@@ -60,7 +60,7 @@ class _Member:
 
 @define(eq=False)
 class _Waiter:
-    """One submission in line."""
+    """A submission in line."""
 
     images: int
     interactive: bool
@@ -82,7 +82,7 @@ class _Waiter:
 
 @define(eq=False)
 class _Line:
-    """Who waits to submit to one endpoint."""
+    """Submissions that wait for an endpoint."""
 
     _interactive: deque[_Waiter] = field(factory=deque)
     _batch: deque[_Waiter] = field(factory=deque)
@@ -124,7 +124,7 @@ class Grant:
     """The right to send one submission now. Must be settled exactly once."""
 
     account: Account
-    """Who pays."""
+    """The account that pays."""
     endpoint: str
     """Path of the submission."""
     slot: Slot
@@ -323,8 +323,8 @@ class SessionPool:
         """Take what an attempt ended in: its slot and the account's breaker follow from that alone.
 
         Args:
-            permit: What the attempt was given.
-            settlement: What its fact means.
+            permit: The slot of the attempt.
+            settlement: The meaning of its fact.
             now: The time.
             retry_after: Seconds that the server asked to wait, already capped; None where it did not say.
             jitter: A fresh random number in [0, 1).
@@ -441,10 +441,10 @@ class SessionPool:
         """Take how a poll ended: a poll may be an outage's probe, and a few without an answer are an outage.
 
         Args:
-            account: Who was asked.
+            account: The account that was asked.
             task_id: About what.
             generation: What `poll_turn` returned.
-            error: What the poll raised; None where a task was seen.
+            error: The error of the poll; None where a task was seen.
             jitter: A fresh random number in [0, 1).
 
         Returns:

@@ -140,7 +140,7 @@ class Purchases:
             self._open.pop(number, None)
 
     def task_of(self, task: Task | str) -> Task:
-        """The task of an id. What was bought here is known with its account and its age."""
+        """The task of an id; a task that was bought here comes with its account and its age."""
         if not isinstance(task, str):
             return task
         filed = self._by_task.get(task)

@@ -6,7 +6,7 @@ from novita_async._http import Delivery, DeliveryFailed, HTTPRequest
 from novita_async._transport.transport import AiohttpTransport
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
-from tests.helpers.wire import OK
+from tests.helpers.wire import OK, serve
 
 KEY = ApiKey("sk-quite-secret-0123456789")
 NOT_SENT, UNKNOWN = Delivery.NOT_SENT, Delivery.UNKNOWN
@@ -70,3 +70,26 @@ async def answer_once(peer):
     await peer.request()
     await peer.send(OK)
     await peer.rest()
+
+
+async def cut_at_every_byte(end, request=POST):
+    """Send a request again and again to a server that cuts each connection one byte later.
+
+    Returns what became of each, and the server, which has the whole request in the end.
+    """
+    async with serve(answer_once) as wire:
+        await exchange_once(wire.url, request)
+    length = len(wire.peers[0].seen)
+    cuts = iter(range(length + 1))
+
+    async def script(peer):
+        await peer.read(next(cuts))
+        if peer.whole:
+            await peer.send(OK)
+        end(peer)
+
+    async with serve(script) as wire:
+        transport = AiohttpTransport(wire.url)
+        sent = [await exchange(transport, request) for _ in range(length + 1)]
+        await transport.aclose()
+    return sent, wire

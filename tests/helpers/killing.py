@@ -37,9 +37,8 @@ from novita_async._stream import resume
 
 told = json.loads(sys.argv[1])
 pacing.MINUTE = told["minute"]
-for module in (pacing, resume):
+for module in (pacing, resume, rows):
     module.WINDOW = told["minute"] + 0.01
-rows._WINDOW_SECONDS = told["minute"] + 0.01
 
 async def main():
     request = Img2Img(

@@ -18,7 +18,7 @@ from tests.helpers.exchanges import (
     KEY,
     POST,
     UNKNOWN,
-    answer_once,
+    cut_at_every_byte,
     exchange,
     exchange_once,
     obey,
@@ -42,22 +42,8 @@ def reset(peer):
 
 @pytest.mark.parametrize("end", [close, reset])
 async def test_a_small_request_is_handed_over_whole_wherever_it_is_cut(end):
-    async with serve(answer_once) as wire:
-        await exchange_once(wire.url)
-    length = len(wire.peers[0].seen)
-    cuts = iter(range(length + 1))
-
-    async def script(peer):
-        await peer.read(next(cuts))
-        if peer.whole:
-            await peer.send(OK)
-        end(peer)
-
-    async with serve(script) as wire:
-        transport = AiohttpTransport(wire.url)
-        sent = [await exchange(transport) for _ in range(length + 1)]
-        await transport.aclose()
-    assert [one.handovers for one in sent[1:]] == [1] * length
+    sent, _ = await cut_at_every_byte(end)
+    assert [one.handovers for one in sent[1:]] == [1] * (len(sent) - 1)
     assert {one.delivery for one in sent[1:-1]} == {UNKNOWN}
 
 

@@ -31,6 +31,7 @@ from tests.helpers.exchanges import (
     UNKNOWN,
     Sent,
     answer_once,
+    cut_at_every_byte,
     exchange,
     exchange_once,
     obey,
@@ -589,21 +590,7 @@ async def test_a_request_cut_at_any_byte_was_sent_only_if_it_was_handed_over(mon
     request = HTTPRequest(
         method="POST", path="/v3/x", body=(b'{"a":"', ImageSource.from_bytes(b"0123456789"), b'"}')
     )
-    async with serve(answer_once) as wire:
-        await exchange_once(wire.url, request)
-    length = len(wire.peers[0].seen)
-    cuts = iter(range(length + 1))
-
-    async def script(peer):
-        await peer.read(next(cuts))
-        if peer.whole:
-            await peer.send(OK)
-        end(peer)
-
-    async with serve(script) as wire:
-        transport = AiohttpTransport(wire.url)
-        sent = [await exchange(transport, request) for _ in range(length + 1)]
-        await transport.aclose()
+    sent, wire = await cut_at_every_byte(end, request)
     assert wire.peers[-1].whole
     for one in sent:
         assert (one.delivery is NOT_SENT) == (one.handovers == 0)
