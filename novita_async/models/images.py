@@ -264,7 +264,7 @@ class ImageSource:
 
     def read(self) -> bytes:
         """The whole picture. Blocks while the file is read."""
-        return b"".join(self.slices(MAX_BYTES))
+        return b"".join(self.slices(MAX_BYTES)) if self.data is None else self.data
 
     def digest(self) -> str:
         """SHA-256 of the picture's bytes, in hex. Blocks while the file is read."""

@@ -275,6 +275,9 @@ class Request:
     extra_fields: Mapping[str, Any] = MappingProxyType[str, Any]({})
     """Fields that this library does not know yet, sent as they are."""
 
+    def __attrs_post_init__(self) -> None:
+        rules.check(self)
+
     def __init_subclass__(cls) -> None:
         """Note the kind. A class with slots is made twice; the second is the one that is used."""
         super().__init_subclass__()
@@ -330,7 +333,7 @@ def kinds() -> Mapping[str, type[Request]]:
     return {name: cls for name, cls in _KINDS.items() if cls.endpoint}
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class _Diffusion(Request):
     """What requests to Stable Diffusion have in common."""
 
@@ -474,7 +477,7 @@ def _on_grid(pixels: float) -> int:
     return int(pixels / _GRID + 0.5) * _GRID
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class Img2Img(_Diffusion):
     """A picture and a prompt that become pictures: `POST /v3/async/img2img`."""
 
@@ -500,6 +503,7 @@ class Img2Img(_Diffusion):
     """Pictures used as prompts, at most 1 (API)."""
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if self.width is _FROM_IMAGE or self.height is _FROM_IMAGE:
             width, height = cast("tuple[int, int]", _fitted(self.image, self.width, self.height))
             object.__setattr__(self, "width", width)
@@ -582,7 +586,7 @@ class Refiner:
     """Where in the run, as a fraction. Range 0 to 1 (API)."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class Txt2Img(_Diffusion):
     """A prompt that becomes pictures: `POST /v3/async/txt2img`."""
 
@@ -605,7 +609,7 @@ class Txt2Img(_Diffusion):
     """Repair faces (API)."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class AnyTask(Request):
     """A request to any other endpoint that answers with a task id."""
 
