@@ -66,7 +66,9 @@ if TYPE_CHECKING:
         Upscaler,
     )
     from novita_async.models.endpoints import Endpoints
-    from novita_async.models.images import ImageSource
+    from novita_async.models.faces import AnimateImage, EditImage, GenerateImage
+    from novita_async.models.hosts import Host
+    from novita_async.models.images import DataURL, ImageSource
     from novita_async.models.requests import (
         AWSS3,
         AnyTask,
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
         Unfinished,
         Update,
     )
+    from novita_async.models.routes import Route, RouteField, RoutePictures, SizeRange
     from novita_async.tasks import Task
 
 ROOMS: Final = {
@@ -126,7 +129,9 @@ ROOMS: Final = {
         ControlNetModel ImageType IPAdapterModel ModelType Preprocessor Sampler TaskStatus Upscaler
     """,
     "models.endpoints": "Endpoints",
-    "models.images": "ImageSource",
+    "models.faces": "AnimateImage EditImage GenerateImage",
+    "models.hosts": "Host",
+    "models.images": "DataURL ImageSource",
     "models.requests": """
         AWSS3 AnyTask ControlNet ControlNetUnit CustomStorage Embedding EnterprisePlan Extra HiresFix Img2Img
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
@@ -135,6 +140,7 @@ ROOMS: Final = {
         Artifact Failed Image TaskResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
         Timings Uncertain Unfinished Update
     """,
+    "models.routes": "Route RouteField RoutePictures SizeRange",
     "tasks": "Task",
 }
 """In which room each public name lives."""
@@ -145,6 +151,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "APIError",
     "AWSS3",
     "Account",
+    "AnimateImage",
     "AnyTask",
     "ApiKey",
     "Artifact",
@@ -161,7 +168,9 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "ControlNetModel",
     "ControlNetUnit",
     "CustomStorage",
+    "DataURL",
     "DownloadFailed",
+    "EditImage",
     "Embedding",
     "EndpointNotFound",
     "Endpoints",
@@ -170,7 +179,9 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Failed",
     "FailedEarlier",
     "Flaw",
+    "GenerateImage",
     "HiresFix",
+    "Host",
     "IPAdapter",
     "IPAdapterModel",
     "Image",
@@ -203,8 +214,12 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Request",
     "ResultError",
     "RetryPolicy",
+    "Route",
+    "RouteField",
+    "RoutePictures",
     "Sampler",
     "ServerError",
+    "SizeRange",
     "Snapshot",
     "SqliteJournal",
     "StorageRejected",

@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from types import SimpleNamespace
@@ -23,12 +23,12 @@ from attrs import Attribute, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from novita_async._http import BodyPart
+from novita_async._http import BodyPart, FormPart
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler, TaskStatus
-from novita_async.models.images import ImageSource, why_refused
+from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, Request, kinds
 from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
 from novita_async.tasks import Task
@@ -143,10 +143,11 @@ def _finite(value: float) -> float:
 class _Hole:
     """A picture in a JSON object. Not an attrs class, because msgspec would write that as an object."""
 
-    __slots__ = ("source",)
+    __slots__ = ("prefix", "source")
 
-    def __init__(self, source: ImageSource) -> None:
+    def __init__(self, source: ImageSource, prefix: str = "") -> None:
         self.source = source
+        self.prefix = prefix
 
 
 def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyPart, ...]:
@@ -154,21 +155,55 @@ def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyP
 
     A callback URL takes the place of the request's webhook, where its body has a place for one.
     """
+    return _written(request, lambda: request.document(_converter.unstructure, callback_url))
+
+
+def kept_parts(request: Request) -> tuple[BodyPart, ...]:
+    """JSON text from which a request can be made again, with pictures between its pieces."""
+    return _written(request, lambda: request.kept(_converter.unstructure), prefixes=False)
+
+
+def _written(
+    request: Request, make: Callable[[], dict[str, Any]], *, prefixes: bool = True
+) -> tuple[BodyPart, ...]:
+    """Write the JSON object that `make` gives. Raises `InvalidRequest`."""
     pictures: list[ImageSource] = []
 
     def leave_hole(value: Any) -> msgspec.Raw:
         if not isinstance(value, _Hole):
             raise NotImplementedError(f"{rules.shown(value)} cannot be written as JSON")
         pictures.append(value.source)
-        return msgspec.Raw(b'"' + _MARK + b'"')
+        prefix = value.prefix.encode() if prefixes else b""
+        return msgspec.Raw(b'"' + prefix + _MARK + b'"')
 
     try:
-        document = request.document(_converter.unstructure, callback_url)
-        head, *tails = msgspec.json.encode(document, enc_hook=leave_hole).split(_MARK)
+        head, *tails = msgspec.json.encode(make(), enc_hook=leave_hole).split(_MARK)
     except (TypeError, NotImplementedError, ValueError, RecursionError) as error:
         raise InvalidRequest(faults=(Flaw(type(request).__name__, str(error)),)) from error
     pieces = (part for pair in zip(pictures, tails, strict=True) for part in pair)
     return (head, *pieces)
+
+
+def form_parts(request: Request) -> tuple[FormPart, ...]:
+    """The body of a submission as the fields of a form: a list becomes several fields of one name."""
+    document = request.document(_converter.unstructure, None)
+    return tuple(
+        _form_part(name, item, number)
+        for name, value in document.items()
+        for number, item in enumerate(cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value], 1)
+    )
+
+
+def _form_part(name: str, value: Any, number: int) -> FormPart:
+    if not isinstance(value, _Hole):
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return FormPart(name=name, content=text.encode())
+    source = value.source
+    stem = source.path.stem if source.path else f"{re.sub(r'[^a-z_]', '', name) or 'image'}-{number}"
+    suffix = source.format or (source.path.suffix.removeprefix(".") if source.path else "") or "bin"
+    return FormPart(
+        name=name, content=source, filename=f"{stem}.{suffix}", content_type=media_type(source)
+    )
 
 
 def request_to_json(request: Request) -> str:
@@ -194,6 +229,8 @@ class _Field:
     part: type | None
     """The attrs class of a nested object, or of a list's items."""
     many: bool
+    takes_text: bool
+    """Whether a text is a value too: the address of a picture, the name of a route."""
 
 
 @cache
@@ -203,17 +240,22 @@ def _fields(cls: type) -> tuple[_Field, ...]:
 
 
 def _field(attribute: "Attribute[Any]") -> _Field:
-    kinds = (
-        attribute.type,
-        *get_args(attribute.type),
-    )  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
+    kinds = tuple(_types_in(attribute.type))  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
     parts = [kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)]
     return _Field(
         attribute,
         wire_name(attribute),
         parts[0] if parts else None,
         get_origin(attribute.type) is tuple,
+        takes_text=str in kinds,
     )
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """A type, and all types that it is made of."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _types_in(inner)
 
 
 _FAULTY: Final = object()
@@ -250,12 +292,14 @@ class _Reader:
         source = cast("Mapping[str, Any]", raw)
         before = len(self.faults)
         names = [field.wire_name for field in _fields(cls)]
-        keeps_unknown = self.allow_unknown and "extra_fields" in attrs.fields_dict(cls)
+        others = getattr(cls, "others", "")
+        if not others and self.allow_unknown and "extra_fields" in attrs.fields_dict(cls):
+            others = "extra_fields"
         within = f"{path}." if path else ""
-        unknown = self.unknown(source, names, within, allowed=keeps_unknown)
+        unknown = self.unknown(source, names, within, allowed=bool(others))
         values = {**given, **self.values(source, cls, within)}
-        if unknown:
-            values["extra_fields"] = unknown
+        if unknown and others:
+            values[others] = {**unknown, **as_object(values.get(others))}
         self.ask_rules(cls, values, within)
         return cls(**values) if len(self.faults) == before and _FAULTY not in values.values() else _FAULTY
 
@@ -273,6 +317,8 @@ class _Reader:
         if field.part is None:
             return raw
         read = self.picture if field.part is ImageSource else self.object
+        if field.takes_text:
+            read = self.picture_or_address if field.part is ImageSource else self.text_or_object
         if not field.many:
             return read(raw, field.part, path)
         if not isinstance(raw, list | tuple):
@@ -295,12 +341,18 @@ class _Reader:
         except InvalidRequest as refusal:
             return self.blame(path, why_refused(refusal))
 
+    def picture_or_address(self, raw: Any, kind: type, path: str) -> Any:
+        return raw if is_address(raw) else self.picture(raw, kind, path)
+
+    def text_or_object(self, raw: Any, kind: type, path: str) -> Any:
+        return raw if isinstance(raw, str) else self.object(raw, kind, path)
+
     def ask_rules(self, cls: type, values: Mapping[str, Any], within: str) -> None:
         """Ask the rules of all fields, of those too that are not given: some follow from others."""
         known = {
             field.attribute.name: values.get(field.attribute.name, _default(field)) for field in _fields(cls)
         }
-        instance = SimpleNamespace(**known)
+        instance = SimpleNamespace(requested=cls, **known)
         for field in _fields(cls):
             value = known[field.attribute.name]
             if value is not _FAULTY and (message := rules.explain(field.attribute, instance, value)):
@@ -518,6 +570,9 @@ _lenient_class(
 _lenient_class(TaskResult)
 _converter.register_unstructure_hook_func(attrs.has, _to_wire)
 _converter.register_unstructure_hook_func(lambda cls: cls is ImageSource, _Hole)
+_converter.register_unstructure_hook_func(
+    lambda cls: cls is DataURL, lambda value: _Hole(value.image, value.prefix)
+)
 _converter.register_unstructure_hook(float, _finite)
 
 
