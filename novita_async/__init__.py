@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from novita_async._policy.spending import Budget
     from novita_async._stream.handle import Outcomes, Updates
     from novita_async.errors import (
+        AnsweredAtOnce,
         APIError,
         AuthenticationFailed,
         BadRequest,
@@ -117,7 +118,7 @@ ROOMS: Final = {
     "_policy.retrying": "RetryPolicy",
     "_policy.spending": "Budget",
     "errors": """
-        APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
+        AnsweredAtOnce APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
         ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
         JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
         RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
@@ -152,6 +153,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "AWSS3",
     "Account",
     "AnimateImage",
+    "AnsweredAtOnce",
     "AnyTask",
     "ApiKey",
     "Artifact",

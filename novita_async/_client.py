@@ -30,7 +30,7 @@ from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
-from novita_async._stream.way import end_was_seen
+from novita_async._stream.way import NOTHING_CAME, end_was_seen
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
@@ -40,14 +40,20 @@ from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
 from novita_async._util.scopes import terminated_gently
 from novita_async._watch.memory_file import load_memory, save_memory
-from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
-from novita_async.events import Event, Observer
+from novita_async.errors import (
+    AnsweredAtOnce,
+    ConfigurationError,
+    NoImages,
+    NovitaError,
+    SubmissionUncertain,
+)
+from novita_async.events import Event, Finished, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, Snapshot, TaskResult
+from novita_async.models.results import Artifact, Image, Snapshot, Succeeded, TaskResult
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
 
@@ -148,6 +154,7 @@ class NovitaClient:
             callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
         self._recovery = Recovery(self._buyer)
+        self._buyer.keep = lambda result, folder: self._saver.keep(result, folder)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._buyer.retry,
@@ -243,8 +250,13 @@ class NovitaClient:
             if timeout is None
             else min(timeout, self._buyer.callbacks.recovery_timeout)
         )
-        task = await self._buy(request, priority, recovery_timeout)
-        return await self._wait(task, request, timeout)
+        purchase = await self._buy(request, priority, recovery_timeout)
+        if purchase.result is None:
+            return await self._wait(purchase.paid_task, request, timeout)
+        self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
+        if not purchase.result.artifacts:
+            raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
+        return purchase.result
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
@@ -254,16 +266,27 @@ class NovitaClient:
             priority: As for `run`.
 
         Raises:
+            ConfigurationError: the route answers at once, without a task: use `run`. Nothing was bought.
+            AnsweredAtOnce: the route answered at once, which was not known before; the error has the result.
             SubmissionUncertain: perhaps bought.
             NovitaError: nothing was bought.
         """
-        return await self._buy(request, priority)
+        row = request.row
+        if row is not None and row.answer == "at_once":
+            raise ConfigurationError(
+                problem=f"{row.name} answers at once, without a task that could be watched",
+                advice="nothing was bought; use run, stream or batch",
+            )
+        purchase = await self._buy(request, priority)
+        if purchase.task is None:
+            raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
+        return purchase.task
 
-    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Task:
-        """Buy for somebody who waits for the task."""
+    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Purchase:
+        """Buy for somebody who waits for the task, or the result."""
         purchase = Purchase(request, images=request.image_num)
         try:
-            return await self._buyer.buy(
+            await self._buyer.buy(
                 purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
             )
         except SubmissionUncertain:
@@ -271,6 +294,7 @@ class NovitaClient:
             raise
         finally:
             purchase.request = None  # it may hold a picture
+        return purchase
 
     async def wait(
         self,
@@ -404,7 +428,11 @@ class NovitaClient:
                     folder=None if folder is None else folder.path,
                 )
                 stream = self._stream(
-                    folder=folder, resume=resume, in_flight=in_flight, interactive=priority == "interactive"
+                    folder=folder,
+                    resume=resume,
+                    in_flight=in_flight,
+                    interactive=priority == "interactive",
+                    keep_in=_beside(journal) if folder is None else folder.path,
                 )
                 async with stream.run(requests) as outcomes:
                     yield outcomes
@@ -586,6 +614,14 @@ async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator
     else:
         await journal.new_run()
         yield journal
+
+
+def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:
+    """Folder beside a journal for files that come in answers. None: its store is nowhere in particular."""
+    if not isinstance(journal, str | os.PathLike):
+        return None
+    place = Path(journal)
+    return place.with_name(f"{place.name}-files")
 
 
 def _accounts(

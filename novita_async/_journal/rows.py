@@ -281,6 +281,10 @@ def _file(artifact: Artifact) -> dict[str, Any]:
     }
     if nsfw and nsfw.checked:
         told["nsfw"] = nsfw.confidence
+    if artifact.file is not None:
+        told["file"] = str(artifact.file)
+    if artifact.lost is not None:
+        told["lost"] = redacted(artifact.lost)
     return told
 
 
@@ -396,7 +400,7 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         kind = facts.get("kind") or _usual_kind(facts.get("type"))
         files[kind].append(_read_file(facts, kind, task))
     return TaskResult(
-        task=task or Task(task_id=""),
+        task=task,
         images=tuple(files["images"]),
         videos=tuple(files["videos"]),
         audios=tuple(files["audios"]),
@@ -412,6 +416,8 @@ def _read_file(told: Mapping[str, Any], kind: str, task: Task | None) -> Artifac
         "url_ttl": told.get("ttl"),
         "type": told.get("type"),
         "task": task,
+        "file": Path(told["file"]) if "file" in told else None,
+        "lost": told.get("lost"),
     }
     if kind != "images":
         return Artifact(**facts)

@@ -54,9 +54,8 @@ def _options(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return dict(value) if isinstance(cast("object", value), Mapping) else value
 
 
-def _named(value: "Route | str | None") -> "Route | None":
-    found = route_called(value) if isinstance(value, str) else value
-    return cast("Route | None", found or value)
+def _named(value: "Route | str | None") -> "Route | str | None":
+    return (route_called(value) or value) if isinstance(value, str) else value
 
 
 def _kinds_of(instance: Any) -> tuple[str, ...]:
@@ -74,7 +73,7 @@ def _row_of(instance: Any) -> Route | None:
 
 
 def _explain_route(instance: Any, value: Any) -> str | None:
-    given = _named(value)
+    given: object = _named(value)
     if given is None or isinstance(given, Route):
         return None
     if not isinstance(given, str):

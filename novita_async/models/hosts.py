@@ -14,7 +14,8 @@ from novita_async.models import _rules as rules
 
 
 def _trimmed(base_url: str) -> str:
-    return base_url.rstrip("/") if isinstance(base_url, str) else base_url
+    given: object = base_url
+    return base_url.rstrip("/") if isinstance(given, str) else base_url
 
 
 @frozen(kw_only=True)
@@ -45,7 +46,7 @@ class Host:
         """The host behind a base URL: a known one, or another, which is called by its address."""
         trimmed = _trimmed(base_url)
         known = (host for host in KNOWN_HOSTS if host.base_url == trimmed)
-        address = urlsplit(trimmed).netloc.rpartition("@")[2] if isinstance(trimmed, str) else ""
+        address = urlsplit(str(trimmed)).netloc.rpartition("@")[2]
         return next(known, None) or cls(name=address or "base_url", base_url=trimmed)
 
     @property

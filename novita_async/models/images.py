@@ -282,11 +282,15 @@ class ImageSource:
         return sha.hexdigest()
 
 
+def _source(value: "Picture") -> ImageSource:
+    return ImageSource.of(value)
+
+
 @frozen
 class DataURL:
     """A picture that goes into a JSON body as a data URL: `data:image/png;base64,…`."""
 
-    image: ImageSource = field(converter=ImageSource.of)
+    image: ImageSource = field(converter=_source)
     """The picture: a path, bytes, a binary file or an `ImageSource`."""
 
     @property

@@ -279,13 +279,7 @@ class Request:
     """Whether requests of this kind find their route in the table."""
     others: ClassVar[str] = ""
     """Field that takes what JSON has beside the fields of this kind. Empty: that is refused."""
-    is_form: bool = False
-    """Whether the body is a multipart form."""
 
-    path: str = ""
-    """A path of its own. Empty: that of its kind."""
-    image_num: int = 1
-    """How many images of the endpoint's quota this takes."""
     extra: Extra | None = None
     """What concerns the answer rather than the picture."""
     extra_fields: Mapping[str, Any] = MappingProxyType[str, Any]({})
@@ -299,6 +293,21 @@ class Request:
         super().__init_subclass__()
         if "kind" in vars(cls):
             _KINDS[cls.kind] = cls
+
+    @property
+    def path(self) -> str:
+        """A path of its own. Empty: that of its kind."""
+        return ""
+
+    @property
+    def image_num(self) -> int:
+        """How many images of the endpoint's quota this takes."""
+        return 1
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the body is a multipart form."""
+        return False
 
     @property
     def row(self) -> Route | None:

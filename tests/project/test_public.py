@@ -22,7 +22,7 @@ from tests.helpers.programs import python, run
 PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
-    APIError AWSS3 Account AnimateImage AnyTask ApiKey Artifact AuthenticationFailed Backoff BadRequest
+    APIError AWSS3 Account AnimateImage AnsweredAtOnce AnyTask ApiKey Artifact AuthenticationFailed Backoff BadRequest
     Balance BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected ControlNet
     ControlNetModel ControlNetUnit CustomStorage DataURL DownloadFailed EditImage Embedding
     EndpointNotFound Endpoints EnterprisePlan Extra Failed FailedEarlier Flaw GenerateImage HiresFix Host
