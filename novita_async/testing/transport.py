@@ -135,8 +135,6 @@ class SimulatedTransport:
         on_handover: Callable[[], None] | None = None,
     ) -> HTTPResponse:
         """Exchange one request, as `Transport.send` says."""
-        if request.answer == "pictures":
-            raise DeliveryFailed(Delivery.NOT_SENT, "answers with pictures cannot be read yet", passes=False)
         boundary = secrets.token_hex(BOUNDARY_LENGTH // 2)
         kind = "application/json" if request.parts is None else f"multipart/form-data; boundary={boundary}"
         headers = {
@@ -195,6 +193,7 @@ class SimulatedTransport:
             if on_handover is not None:
                 on_handover()
         reply = self.simulator.receive(exchange, self.now(), visit)
+        await _pass_time(reply.delay, due, Delivery.UNKNOWN)
         return reply, await self._come_back(visit, due)
 
     async def _come_back(self, visit: Visit, due: float) -> int | None:
