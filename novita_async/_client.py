@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 Priority = Literal["interactive", "batch"]
-"""Who goes first when the account's quota makes requests wait."""
+"""Order of requests while the account's quota makes them wait."""
 
 DRAIN: Final = 5.0
 _PAGE: Final = 100
@@ -89,7 +89,7 @@ class NovitaClient:
         endpoints: Paths below it.
         polling: When to poll tasks.
         retry: How patient to be with failures.
-        budget: What may be spent through this client. None: as much as the accounts have.
+        budget: Money that this client may spend. None: as much as the accounts have.
         observers: Called with every event.
         webhook_url: Where your web app takes in events (`novita_async.webhooks`), without the token that is
             added to it. Every purchase without a webhook of its own is then reported there. None: none is.
@@ -98,9 +98,9 @@ class NovitaClient:
         learned: A small file that keeps from one process to the next how long tasks take, so that the first
             polls come at the right time. Read on entering the client, written on leaving it.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
-        session: Your own aiohttp session for the API. It is never closed here.
-        transport: What carries requests, instead of aiohttp; for tests.
-        downloader: What fetches result files, instead of aiohttp; for tests.
+        session: Your own aiohttp session for the API, never closed here.
+        transport: Carrier of requests, instead of aiohttp; for tests.
+        downloader: Fetches result files, instead of aiohttp; for tests.
 
     Raises:
         ConfigurationError: no key, no usable base URL or webhook URL.
@@ -228,7 +228,7 @@ class NovitaClient:
         """Buy a request and wait for its result.
 
         Args:
-            request: What to ask for.
+            request: The request to buy.
             timeout: Seconds to wait for the task. None: the polling policy's deadline.
             priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
 
@@ -250,7 +250,7 @@ class NovitaClient:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
 
         Args:
-            request: What to ask for.
+            request: The request to buy.
             priority: As for `run`.
 
         Raises:
@@ -319,7 +319,7 @@ class NovitaClient:
     def webhook_waker(self) -> Waker:
         """Make what your web app hands every webhook event to: `waker(body, token)`, from any thread.
 
-        It returns at once and never raises. `novita_async.webhooks` has receivers that call it.
+        The call returns at once and never raises. `novita_async.webhooks` has receivers that call it.
         """
         return Waker(self._buyer.callbacks)
 
@@ -381,7 +381,7 @@ class NovitaClient:
             save_as: As for `stream`. None: `{index:05d}-{seed}-{n}.{ext}`.
             in_flight: As for `stream`.
             priority: As for `run`.
-            resubmit_uncertain: Buy again what was perhaps bought. It may then be paid twice.
+            resubmit_uncertain: Buy uncertain requests again, which may pay for them twice.
             retry_failed: Buy again what failed in an earlier run, where that can help.
 
         Ctrl-C and SIGTERM (which otherwise ends a Python program on the spot) send nothing more, wait for up
@@ -480,7 +480,7 @@ class NovitaClient:
         """Save every file of a result as `NAME-1.png` and so on; never over another file.
 
         Args:
-            result: What a task has made.
+            result: Result of a task.
             folder: Made where it is missing.
             name: Beginning of the file names. None: the task's id.
 
@@ -519,7 +519,7 @@ class NovitaClient:
         """List the models that requests can name, page by page.
 
         Args:
-            types: One kind, such as `lora`.
+            types: A kind, such as `lora`.
             query: Searched for in names and tags.
             visibility: `public` or `private`.
             source: `civitai`, `training` or `uploading`.

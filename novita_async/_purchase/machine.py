@@ -1,8 +1,8 @@
 """Facts about a purchase, and the meaning of each for its slot, its money and the account's breaker.
 
 Every request is one `Purchase`, from the input to its outcome, with or without a journal. A purchase moves
-only by `advance(purchase, fact)`; `next_action(purchase)` says how to go on. What `TRANSITIONS` lacks cannot
-happen.
+only by `advance(purchase, fact)`; `next_action(purchase)` says how to go on. A fact that `TRANSITIONS` lacks
+cannot happen.
 
 | state     | what is known                          | next action                                |
 |-----------|----------------------------------------|--------------------------------------------|
@@ -310,7 +310,7 @@ class NotBought:
 
 @frozen
 class Lost:
-    """Nobody knows whether this attempt bought something."""
+    """The end of the attempt is unknown: perhaps a task was bought."""
 
     at: float
     """When it was given up."""
