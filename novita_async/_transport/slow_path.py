@@ -11,16 +11,17 @@
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from attrs import define
+from attrs import define, field
 from multidict import CIMultiDict
 from yarl import URL
 
-from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._http import BOUNDARY_LENGTH, Delivery, DeliveryFailed, HTTPResponse
 from novita_async._transport.body import SMALL, WriteScheduler, pieces, whole
 from novita_async._transport.connections import (
     HEAD_LIMITS,
@@ -49,6 +50,8 @@ class SlowExchange(AiohttpExchange):
     scheduler: WriteScheduler
     stall_timeout: float
     """Seconds in which a piece of a body must go out."""
+    boundary: str = field(factory=lambda: secrets.token_hex(BOUNDARY_LENGTH // 2))
+    """Stands between the fields of a form. Nobody can guess it, so no content can hold it."""
     is_given: bool
     """Whether the session is the user's, who may bound it: waiting for a connection has no deadline then."""
     begun: bool = False
@@ -124,7 +127,7 @@ class SlowExchange(AiohttpExchange):
         try:
             self._refuse_stale(writer)
             if self.length <= SMALL:
-                await self._write_last(writer, whole(self.request, self.length))
+                await self._write_last(writer, whole(self.request, self.length, boundary=self.boundary))
             else:
                 await self._write_pieces(writer)
         except BaseException as error:
@@ -146,7 +149,7 @@ class SlowExchange(AiohttpExchange):
 
     async def _write_pieces(self, writer: AbstractStreamWriter) -> None:
         left = self.length
-        for piece in pieces(self.request, self.length):
+        for piece in pieces(self.request, self.length, self.boundary):
             left -= len(piece)
             if not left:
                 await self._write_last(writer, piece)
@@ -217,7 +220,9 @@ class _Payload(aiohttp.Payload):
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        return _HEADERS
+        if self.exchange.request.parts is None:
+            return _HEADERS
+        return CIMultiDict({"Content-Type": f"multipart/form-data; boundary={self.exchange.boundary}"})
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise NotImplementedError("the body is never whole in memory")

@@ -132,7 +132,9 @@ class AiohttpTransport:
         """Exchange one request, as `Transport` says."""
         keyed = self._session_of(api_key)
         length = request.content_length
-        if keyed.fast_path is not None and length <= SMALL:
+        if request.answer == "pictures":
+            raise DeliveryFailed(Delivery.NOT_SENT, "answers with pictures cannot be read yet", passes=False)
+        if keyed.fast_path is not None and _is_small(request, length):
             return await self._run(self._fast(request, length, on_handover, keyed.fast_path), _START_COST)
         timeout = request.timeout
         exchange = SlowExchange(
@@ -161,7 +163,7 @@ class AiohttpTransport:
         except ConfigurationError:  # which `send` raises
             return None
         length = request.content_length
-        if path is None or length > SMALL:
+        if path is None or not _is_small(request, length):
             return None
         return partial(self._send_detachable, request, length, on_handover, path)
 
@@ -265,6 +267,11 @@ class AiohttpTransport:
         for keyed in sessions.values():
             if keyed.session is not self.session:
                 await keyed.session.close()
+
+
+def _is_small(request: HTTPRequest, length: int) -> bool:
+    """Whether a request can take the fast path: no form, and no answer that may be large."""
+    return length <= SMALL and request.parts is None and request.answer == "small"
 
 
 def _this_task() -> "asyncio.Task[object]":
