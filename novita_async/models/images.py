@@ -47,7 +47,8 @@ _QUALITY: Final = 95
 class Saveable(Protocol):
     """A decoded picture that can encode itself, such as one of Pillow's."""
 
-    def save(self, file: BinaryIO, /, *, format: str) -> object: ...  # noqa: A002 - Pillow's name
+    def save(self, file: BinaryIO, /, *, format: str) -> object:  # noqa: A002 - Pillow's name
+        """Write the picture into a binary file, in a format such as `PNG`."""
 
 
 def objection(picture: "ImageSource") -> str | None:
