@@ -175,9 +175,17 @@ class JournalEntry(Order):
 class Keeper(Protocol):
     """Keeps purchases beyond this process. `novita_async.journal.Journal` says what else a store can do."""
 
-    async def admit(self, purchase: "Purchase", announced: "Announced", cost: Decimal | None) -> None: ...
-    async def settle(self, purchase: "Purchase", fact: "Fact") -> None: ...
-    async def record(self, purchase: "Purchase", *facts: "Fact") -> None: ...
+    async def admit(self, purchase: "Purchase", announced: "Announced", cost: Decimal | None) -> None:
+        """Promise an attempt, durably."""
+        ...
+
+    async def settle(self, purchase: "Purchase", fact: "Fact") -> None:
+        """Keep how an attempt ended."""
+        ...
+
+    async def record(self, purchase: "Purchase", *facts: "Fact") -> None:
+        """Keep any other facts, in one commit."""
+        ...
 
 
 @define(eq=False)
