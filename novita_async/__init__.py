@@ -1,7 +1,7 @@
 """Asyncio client for the Novita AI image API: exact with money, never losing a result.
 
 ```python
-async with NovitaClient.from_env() as client:
+async with NovitaClient() as client:
     result = await client.run(Img2Img(model_name="…", image="dog.png", prompt="a cute dog"))
 ```
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -82,10 +82,10 @@ class NovitaClient:
     """A client of the Novita image API. Use it as an async context manager, or call `aclose`.
 
     Args:
-        api_key: The key of the only account.
+        api_key: The key of the only account. None: the environment's `NOVITA_API_KEY`.
         accounts: Several accounts, instead of a key.
         images_per_minute: Quota of the only account; None: not known, found out.
-        base_url: Where the API is.
+        base_url: Where the API is. None: the environment's `NOVITA_BASE_URL`, else the service's own.
         endpoints: Paths below it.
         polling: When to poll tasks.
         retry: How patient to be with failures.
@@ -112,7 +112,7 @@ class NovitaClient:
         *,
         accounts: Sequence[Account] | None = None,
         images_per_minute: int | None = None,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         endpoints: Endpoints | None = None,
         polling: Polling | None = None,
         retry: RetryPolicy | None = None,
@@ -131,6 +131,7 @@ class NovitaClient:
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
+        base_url = base_url or _environment("NOVITA_BASE_URL") or DEFAULT_BASE_URL
         self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
@@ -155,24 +156,6 @@ class NovitaClient:
             emit=self._emit,
             jitter=self._buyer.jitter,
         )
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """Make a client from `NOVITA_API_KEY` and, where it is set, `NOVITA_BASE_URL`.
-
-        Args:
-            environ: the variables; those of the process by default.
-            options: all other options of a client.
-
-        Raises:
-            ConfigurationError: no key.
-        """
-        if environ is None:
-            environ = os.environ
-        base_url = environ.get("NOVITA_BASE_URL", "").strip()
-        if base_url:
-            options.setdefault("base_url", base_url)
-        return cls(environ.get("NOVITA_API_KEY", ""), **options)
 
     async def __aenter__(self) -> Self:
         if self._learned is not None:
@@ -592,13 +575,18 @@ def _accounts(
     api_key: str | ApiKey | None, accounts: Sequence[Account] | None, images_per_minute: int | None
 ) -> Sequence[Account]:
     if accounts is None:
-        key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key or "")
+        key = _environment("NOVITA_API_KEY") if api_key is None else api_key
+        key = key if isinstance(key, ApiKey) else ApiKey(key)
         return [Account(api_key=key, images_per_minute=images_per_minute)]
     if api_key is not None or images_per_minute is not None:
         raise ConfigurationError(
             problem="api_key or images_per_minute together with accounts", advice="put both into the accounts"
         )
     return accounts
+
+
+def _environment(name: str) -> str:
+    return os.environ.get(name, "").strip()
 
 
 def _naming(save_as: NameFiles | str | None) -> NameFiles | NameTemplate | None:

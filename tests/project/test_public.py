@@ -4,7 +4,6 @@ import ast
 import enum
 import inspect
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -249,7 +248,6 @@ def test_no_documentation_tells_the_environment(tmp_path):
     done = run(python("-c", DOCUMENT), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("all is told of novita_async\n")
-    assert re.search(r"from_env\([\s|]*environ: ", done.stdout)
     assert secret not in done.stdout
 
 
