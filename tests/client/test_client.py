@@ -551,7 +551,7 @@ async def test_the_environment_has_the_key_and_the_address_of_a_client_that_is_g
     async with NovitaClient("another") as client:
         assert client.statistics().pool.accounts[0].label == f"key-{ApiKey('another').fingerprint}"
     monkeypatch.setenv("NOVITA_BASE_URL", "no-address.example")
-    with pytest.raises(ConfigurationError, match=r"no-address\.example"):
+    with pytest.raises(ConfigurationError, match="the base URL"):
         NovitaClient()
     monkeypatch.delenv("NOVITA_API_KEY")
     monkeypatch.delenv("NOVITA_BASE_URL")
