@@ -1,7 +1,7 @@
 """Asyncio client for the Novita AI image API: exact with money, never losing a result.
 
 ```python
-async with NovitaClient.from_env() as client:
+async with NovitaClient() as client:
     result = await client.run(Img2Img(model_name="…", image="dog.png", prompt="a cute dog"))
 ```
 
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from novita_async.models.endpoints import Endpoints
     from novita_async.models.faces import AnimateImage, EditImage, GenerateImage
     from novita_async.models.hosts import Host
-    from novita_async.models.images import DataURL, ImageSource
+    from novita_async.models.images import DataURL, ImageSource, Picture, Saveable
     from novita_async.models.requests import (
         AWSS3,
         AnyTask,
@@ -132,7 +132,7 @@ ROOMS: Final = {
     "models.endpoints": "Endpoints",
     "models.faces": "AnimateImage EditImage GenerateImage",
     "models.hosts": "Host",
-    "models.images": "DataURL ImageSource",
+    "models.images": "DataURL ImageSource Picture Saveable",
     "models.requests": """
         AWSS3 AnyTask ControlNet ControlNetUnit CustomStorage Embedding EnterprisePlan Extra HiresFix Img2Img
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
@@ -207,6 +207,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Outcome",
     "Outcomes",
     "PermissionDenied",
+    "Picture",
     "Polling",
     "Preprocessor",
     "Processing",
@@ -220,6 +221,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "RouteField",
     "RoutePictures",
     "Sampler",
+    "Saveable",
     "ServerError",
     "SizeRange",
     "Snapshot",

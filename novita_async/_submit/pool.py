@@ -323,7 +323,7 @@ class SessionPool:
             jitter: A fresh random number in [0, 1).
 
         Returns:
-            What happened to the breaker, to be emitted.
+            The breaker's transition, to be emitted.
         """
         member = self._members[permit.account.label]
         pacer, slot, breaker = member.pacer, permit.slot, member.breaker
@@ -436,12 +436,12 @@ class SessionPool:
         Args:
             account: The account that was asked.
             task_id: About what.
-            generation: What `poll_turn` returned.
+            generation: The value of `poll_turn`.
             error: The error of the poll; None where a task was seen.
             jitter: A fresh random number in [0, 1).
 
         Returns:
-            What happened to the breaker, to be emitted.
+            The breaker's transition, to be emitted.
         """
         member, now = self._members[account.label], loop_time()
         breaker = member.breaker

@@ -33,9 +33,9 @@ class Rule:
     """An attrs validator that can also be asked."""
 
     explain: Explain
-    """What is wrong with a value; None where it is right."""
+    """The fault of a value; None where there is none."""
     count: Explain = lambda _, __: None
-    """What is wrong with the number of items, whatever they are."""
+    """The fault of the number of items, whatever they are."""
 
     def __call__(self, instance: Any, _: "Attribute[Any]", value: Any) -> None:
         if self.explain(instance, value) is not None:
@@ -160,7 +160,7 @@ def _within(low: float, high: float | None) -> str:
 
 
 _NUMBERS: Final = frozenset({int, float})
-"""What numbers nearly always are; asking for a class costs a tenth of asking for its bases."""
+"""Classes of nearly all numbers; asking for a class costs a tenth of asking for its bases."""
 
 
 def _is_number(value: Any) -> bool:

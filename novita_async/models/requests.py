@@ -1,4 +1,4 @@
-"""What can be asked for. Each class mirrors the wire, name by name; only pictures are called `image` here.
+"""Requests. Each class mirrors the wire, name by name; only pictures are called `image` here.
 
 A kind of request is one class below `Request`, which says all that others need to know of it: the endpoint,
 the form of its body, what it takes of a quota, its pictures. A new kind is a new class, and a new name in the
@@ -81,7 +81,7 @@ class TestMode:
     enabled: bool = field(default=True, validator=rules.flag())
     """Whether the mock event is sent. Always sent, because the service requires it (API)."""
     return_task_status: str = field(default="TASK_STATUS_SUCCEED", validator=rules.text())
-    """What the mock event reports: `TASK_STATUS_SUCCEED` or `TASK_STATUS_FAILED` (API)."""
+    """Status that the mock event reports: `TASK_STATUS_SUCCEED` or `TASK_STATUS_FAILED` (API)."""
 
 
 @frozen(kw_only=True)
@@ -126,7 +126,7 @@ class EnterprisePlan:
 
 @frozen(kw_only=True)
 class Extra:
-    """What concerns the answer rather than the picture."""
+    """Options of the answer rather than the picture."""
 
     response_image_type: ImageType | str | None = field(default=None, validator=rules.optional(rules.text()))
     """Format of the results: `png`, `webp` or `jpeg`. Service default: `png` (API)."""
@@ -174,7 +174,7 @@ def _explain_end(unit: Any, end: float) -> str | None:
 
 @frozen(kw_only=True)
 class ControlNetUnit:
-    """One picture that guides by its edges, depth, pose and so on."""
+    """A picture that guides by its edges, depth, pose and so on."""
 
     model_name: ControlNetModel | str = field(validator=rules.text())
     """Name of the ControlNet; it must suit the checkpoint's base model (API)."""
@@ -184,7 +184,7 @@ class ControlNetUnit:
     strength: float = field(default=1, validator=_FRACTION)
     """How strongly. Range 0 to 1, default 1, always sent (API)."""
     preprocessor: Preprocessor | str | None = field(default=None, validator=rules.optional(rules.text()))
-    """What is made of the picture before it guides. None: none is named (API)."""
+    """Treatment of the picture before it guides. None: none is named (API)."""
     guidance_start: float | None = field(default=None, validator=rules.optional(_FRACTION))
     """Where in the run it begins, as a fraction. Range 0 to 1 (API)."""
     guidance_end: float | None = field(
@@ -281,7 +281,7 @@ class Request:
     """Field that takes what JSON has beside the fields of this kind. Empty: that is refused."""
 
     extra: Extra | None = None
-    """What concerns the answer rather than the picture."""
+    """Options of the answer rather than the picture."""
     extra_fields: Mapping[str, Any] = MappingProxyType[str, Any]({})
     """Fields that this library does not know yet, sent as they are."""
 
@@ -406,16 +406,16 @@ class Sweepable:
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class _Diffusion(Request, Sweepable):
-    """What requests to Stable Diffusion have in common."""
+    """Fields that all requests to Stable Diffusion have."""
 
     takes_extra: ClassVar[bool] = True
 
     model_name: str = field(validator=rules.text())
     """The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API)."""
     prompt: str = field(validator=IMG2IMG["prompt"].rule)
-    """What to draw. Length 1 to 1024 Unicode code points (API, live)."""
+    """The wished picture. Length 1 to 1024 Unicode code points (API, live)."""
     negative_prompt: str | None = field(default=None, validator=rules.optional(IMG2IMG["negative_prompt"].rule))
-    """What to avoid. Length up to 1024 code points; empty is accepted (live)."""
+    """Things to avoid. Length up to 1024 code points; empty is accepted (live)."""
     image_num: int = field(default=1, validator=IMG2IMG["image_num"].rule)
     """How many pictures; each counts against the quota. Range 1 to 8 (API)."""
     steps: int = field(default=20, validator=IMG2IMG["steps"].rule)
@@ -612,7 +612,7 @@ class HiresFix:
     strength: float = field(validator=_FRACTION)
     """How far from the first pass. Range 0 to 1 (API)."""
     upscaler: Upscaler | str | None = field(default=None, validator=rules.optional(rules.text()))
-    """What enlarges the first pass (API)."""
+    """Upscaler of the first pass (API)."""
 
 
 @frozen(kw_only=True)
