@@ -294,7 +294,7 @@ _APART: Final = frozenset({"model", "route", "options", "image", "images", "mask
 
 def _in_form(picture: ImageSource | str, limits: RoutePictures) -> Any:
     if isinstance(picture, ImageSource) and limits.form == "data_url":
-        return DataURL(picture)
+        return DataURL(image=picture)
     return picture
 
 

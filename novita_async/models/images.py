@@ -287,7 +287,7 @@ def _source(value: "Picture") -> ImageSource:
     return ImageSource.of(value)
 
 
-@frozen
+@frozen(kw_only=True)
 class DataURL:
     """A picture that goes into a JSON body as a data URL: `data:image/png;base64,…`."""
 

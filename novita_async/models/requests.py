@@ -37,7 +37,7 @@ from novita_async.models.images import (
     warn_of_size,
     why_refused,
 )
-from novita_async.models.routes import IMG2IMG, TXT2IMG, Route, routes_at
+from novita_async.models.routes import IMG2IMG, TXT2IMG, Route, routes_at, rule_of
 
 DEFAULT_LONGER_SIDE: Final = 1024
 _GRID: Final = 8
@@ -412,22 +412,22 @@ class _Diffusion(Request, Sweepable):
 
     model_name: str = field(validator=rules.text())
     """The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API)."""
-    prompt: str = field(validator=IMG2IMG["prompt"].rule)
+    prompt: str = field(validator=rule_of(IMG2IMG["prompt"]))
     """The wished picture. Length 1 to 1024 Unicode code points (API, live)."""
-    negative_prompt: str | None = field(default=None, validator=rules.optional(IMG2IMG["negative_prompt"].rule))
+    negative_prompt: str | None = field(default=None, validator=rules.optional(rule_of(IMG2IMG["negative_prompt"])))
     """Things to avoid. Length up to 1024 code points; empty is accepted (live)."""
-    image_num: int = field(default=1, validator=IMG2IMG["image_num"].rule)
+    image_num: int = field(default=1, validator=rule_of(IMG2IMG["image_num"]))
     """How many pictures; each counts against the quota. Range 1 to 8 (API)."""
-    steps: int = field(default=20, validator=IMG2IMG["steps"].rule)
+    steps: int = field(default=20, validator=rule_of(IMG2IMG["steps"]))
     """Denoising steps: more is slower and often better. Range 1 to 100 (API)."""
-    guidance_scale: float = field(default=7.5, validator=IMG2IMG["guidance_scale"].rule)
+    guidance_scale: float = field(default=7.5, validator=rule_of(IMG2IMG["guidance_scale"]))
     """How closely the prompt is followed. Range 1 to 30 (API)."""
     sampler_name: Sampler | str = field(default=Sampler.EULER_A, validator=rules.text())
     """The denoising algorithm (API)."""
-    seed: int | None = field(default=None, validator=rules.optional(IMG2IMG["seed"].rule))
+    seed: int | None = field(default=None, validator=rules.optional(rule_of(IMG2IMG["seed"])))
     """The same seed gives the same picture. -1 or None: random. At least -1 (API); results report the seed
     used."""
-    clip_skip: int | None = field(default=None, validator=rules.optional(IMG2IMG["clip_skip"].rule))
+    clip_skip: int | None = field(default=None, validator=rules.optional(rule_of(IMG2IMG["clip_skip"])))
     """Layers of CLIP left out at its end. Range 1 to 12 (API)."""
     sd_vae: str | None = field(default=None, validator=rules.optional(rules.text()))
     """`api_name` of a record of the model listing with type `vae` (API)."""
@@ -634,7 +634,7 @@ class Txt2Img(_Diffusion):
     """Pixels of the result. Range 128 to 2048 (API)."""
     height: int = field(validator=_SIDE)
     """Pixels of the result. Range 128 to 2048 (API)."""
-    clip_skip: int | None = field(default=None, validator=rules.optional(TXT2IMG["clip_skip"].rule))
+    clip_skip: int | None = field(default=None, validator=rules.optional(rule_of(TXT2IMG["clip_skip"])))
     """Layers of CLIP left out at its end. Range 0 to 12 (the API's own examples send 0 here)."""
     hires_fix: HiresFix | None = field(default=None, validator=rules.optional(rules.part(HiresFix)))
     """A second pass at a larger size."""

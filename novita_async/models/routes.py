@@ -136,11 +136,6 @@ class RouteField:
         return f"{message}{named}" if message else None
 
     @property
-    def rule(self) -> rules.Rule:
-        """The rule that classes of requests ask."""
-        return _RULES[self.type](self)
-
-    @property
     def range(self) -> str:
         """What the field may hold, in words."""
         if self.size is not None:
@@ -151,6 +146,11 @@ class RouteField:
             return ""
         low, high = ("" if end is None else f"{end:g}" for end in (self.low, self.high))
         return f"{low}..{high}"
+
+
+def rule_of(row: RouteField) -> rules.Rule:
+    """The rule of a field, for a class of requests to ask."""
+    return _RULES[row.type](row)
 
 
 def _whole_ends(row: RouteField) -> tuple[int, int | None]:

@@ -82,7 +82,7 @@ def _form(document: JSONObject, route: Route) -> Form:
         if isinstance(given, list) is not limits.is_list:
             form = "a list" if limits.is_list else "one picture"
             raise Refused("INVALID_REQUEST_BODY", f"invalid request body: {limits.name} is not {form}")
-        pictures[limits.name] = cast("list[Any]", given) if isinstance(given, list) else [given]
+        pictures[limits.name] = given if isinstance(given, list) else [given]
     values: JSONObject = {}
     for known in route.fields:
         found = _taken(rest, (known.place or known.name).split("."))

@@ -285,8 +285,8 @@ def test_sixteen_megapixels_are_the_limit_of_img2img():
 
 
 def test_a_data_url_names_the_kind_of_its_picture():
-    assert DataURL(png(8, 8)).prefix == "data:image/png;base64,"
-    assert DataURL(b"\0\1\2\3").prefix == "data:application/octet-stream;base64,"
+    assert DataURL(image=png(8, 8)).prefix == "data:image/png;base64,"
+    assert DataURL(image=b"\0\1\2\3").prefix == "data:application/octet-stream;base64,"
 
 
 def test_an_unknown_format_is_left_to_the_service():
