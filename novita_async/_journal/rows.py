@@ -43,7 +43,7 @@ KEPT: Final = (
     "key", "occurrence", "run", "position", "kind", "endpoint", "image_num", "request", "state", "account",
     "task_id", "attempts", "announced_time", "answered_time", "finished_time", "saved_time", "seed", "error",
     "paths", "result", "earlier", "token", "tag",
-    "number",
+    "number", "host",
 )  # fmt: skip
 """Columns that the checksum is over. New ones come last; while they are NULL, the checksum is the old one."""
 COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
@@ -149,6 +149,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _text(purchase.token),
         _text(entry.tag),
         None if present is None or present.number == purchase.attempt else present.number,
+        _text(purchase.host),
     )
     return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), checksum(kept))
 
@@ -301,7 +302,8 @@ def known_of(serial: int, record: Record) -> Known:
     """Read a purchase back."""
     (
         key, occurrence, run, position, kind, endpoint, images, request, state, account, task_id, attempt,
-        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number, *_,
+        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number, host,
+        *_,
     ) = record  # fmt: skip
     entry = JournalEntry(
         key=key.hex(),
@@ -315,13 +317,16 @@ def known_of(serial: int, record: Record) -> Known:
         serial=serial,
         run=run,
     )
-    task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images)
+    task = task_id and Task(
+        task_id=task_id, account=account, endpoint=endpoint, image_num=images, host=host
+    )
     purchase = Purchase(
         None,
         endpoint,
         images,
         position,
         tag,
+        host=host,
         entry=entry,
         token=token,
         state=State(state),

@@ -217,6 +217,8 @@ class Purchase:
     """The place in that store."""
     token: str | None = None
     """Secret of the latest attempt's callback."""
+    host: str | None = None
+    """Name of the host that the latest attempt went to."""
     state: State = PLANNED
     """How far the purchase has come."""
     account: str | None = None
@@ -289,6 +291,8 @@ class Announced:
     """Label of the account."""
     token: str | None = None
     """Secret of this attempt's callback."""
+    host: str | None = None
+    """Name of the host that the attempt goes to."""
 
 
 @frozen
@@ -404,7 +408,7 @@ def _illegal(purchase: Purchase, fact: Fact, why: str = "there is no such transi
 
 
 def _announce(purchase: Purchase, fact: Announced) -> None:
-    purchase.account, purchase.token = fact.account, fact.token
+    purchase.account, purchase.token, purchase.host = fact.account, fact.token, fact.host
     purchase.attempt += 1
     mine = Attempt(fact.account, fact.at, number=purchase.attempt)
     purchase.attempts = (*purchase.attempts, mine) if purchase.attempts else (mine,)
@@ -419,6 +423,7 @@ def _buy(purchase: Purchase, fact: Bought) -> None:
             mine.answered_at = fact.at
         purchase.account = mine.account
     purchase.task, purchase.error = fact.task, None
+    purchase.host = fact.task.host or purchase.host
     _settle_doubt(purchase)
 
 
