@@ -3,11 +3,11 @@
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
 
 import anyio
 import anyio.to_thread
@@ -52,6 +52,7 @@ from novita_async.models.accounts import Account, ApiKey, Balance
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
+from novita_async.models.hosts import Host
 from novita_async.models.requests import Request
 from novita_async.models.results import Artifact, Image, Snapshot, Succeeded, TaskResult
 from novita_async.tasks import Task
@@ -105,7 +106,7 @@ class NovitaClient:
             polls come at the right time. Read on entering the client, written on leaving it.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
         session: Your own aiohttp session for the API, never closed here.
-        transport: Carrier of requests, instead of aiohttp; for tests.
+        transport: Carrier of requests, instead of aiohttp; or a function that makes one for each host.
         downloader: Fetches result files, instead of aiohttp; for tests.
 
     Raises:
@@ -129,7 +130,7 @@ class NovitaClient:
         learned: str | os.PathLike[str] | None = None,
         drain: float = DRAIN,
         session: "aiohttp.ClientSession | None" = None,
-        transport: Transport | None = None,
+        transport: Transport | Callable[[Host], Transport] | None = None,
         downloader: Downloader | None = None,
     ) -> None:
         self._polling = polling or Polling()
@@ -138,15 +139,19 @@ class NovitaClient:
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
         base_url = base_url or _environment("NOVITA_BASE_URL") or DEFAULT_BASE_URL
-        self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
-        self._pool = SessionPool.of(owners, self._polling.polls_per_second)
+        self._pool = SessionPool.of(owners, self._polling.polls_per_second, Host.at(base_url))
+        self._carriers = _carriers(
+            self._pool.hosts,
+            transport or (lambda host: AiohttpTransport(host.base_url, session=session, drain=drain)),
+        )
         self._purchases = Purchases(self._tell if self._observers else None)
         self._buyer = Buyer(
             purchases=self._purchases,
             pool=self._pool,
-            transport=self._transport,
+            transport=next(iter(self._carriers.values())),
+            carriers=self._carriers if len(self._carriers) > 1 else {},
             endpoints=self._endpoints,
             retry=retry or RetryPolicy(),
             drain=drain,
@@ -180,7 +185,8 @@ class NovitaClient:
             if self._learned is not None:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
-            await self._transport.aclose()
+            for carrier in self._carriers.values():
+                await carrier.aclose()
             await self._downloader.aclose()
 
     def __repr__(self) -> str:
@@ -597,6 +603,25 @@ async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator
     else:
         await journal.new_run()
         yield journal
+
+
+def _carriers(
+    hosts: Sequence[Host], transport: Transport | Callable[[Host], Transport]
+) -> dict[str, Transport]:
+    """A carrier for each host."""
+    names = {host.name: host for host in hosts}
+    if len(names) < len(hosts):
+        raise ConfigurationError(
+            problem="two hosts of one name have different base URLs", advice="give each host a name of its own"
+        )
+    if not hasattr(transport, "send"):
+        return {name: transport(host) for name, host in names.items()}
+    if len(names) > 1:
+        raise ConfigurationError(
+            problem=f"one transport cannot carry to several hosts: {', '.join(names)}",
+            advice="give transport=, a function that makes one for each host",
+        )
+    return dict.fromkeys(names, cast("Transport", transport))
 
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:

@@ -182,6 +182,7 @@ class Stream:
         """Take requests in as slots come free, until the input ends or is of no use any more."""
         try:
             if self._resume is not None:
+                await self._resume.check_hosts(self._buyer.pool, files=self._folder is not None)
                 await self._resume.begin(self._buyer.pool, self._buyer.spending)
                 async for purchase in self._resume.paid(files=self._folder is not None):
                     self._serve_early(self._paid.add(purchase))
@@ -239,6 +240,7 @@ class Stream:
         if not isinstance(request, Request):
             raise InvalidRequest(faults=(Flaw("the input", f"{rules.shown(request)} is not a request"),))
         endpoint = self._buyer.endpoints.path_of(request)
+        self._buyer.hosts_of(request)
         self._way.goes_to(endpoint)
         return endpoint
 

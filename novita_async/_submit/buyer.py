@@ -16,7 +16,7 @@ cancellation comes: few do, and tasks cost. A cancellation that comes before the
 import asyncio
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -68,6 +68,7 @@ from novita_async._util.clock import loop_time
 from novita_async._util.scopes import finish_detached, run_shielded
 from novita_async.errors import (
     APIError,
+    ConfigurationError,
     JournalError,
     NotSent,
     NovitaError,
@@ -75,7 +76,9 @@ from novita_async.errors import (
     SubmissionUncertain,
 )
 from novita_async.events import AccountDisabled, Paced, Retrying
+from novita_async.models.requests import Request
 from novita_async.models.results import TaskResult, of_task
+from novita_async.models.routes import living_like
 from novita_async.tasks import Task
 
 _TOKEN_BYTES: Final = 16
@@ -124,6 +127,7 @@ class _Effort:
     patient: bool
     recovery_timeout: float
     folder: Path | None
+    hosts: tuple[str, ...]
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
     began_at: float | None = None
@@ -153,11 +157,12 @@ class Buyer(Asker):
     """Makes results that came at once durable in a folder, before a journal says that they came."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
-    _detaching: DetachableTransport | None = field(init=False)
+    _detaching: Mapping[int, DetachableTransport] = field(init=False)
+    """Carriers, by their `id`, whose exchanges can outlive the task that began them."""
 
     def __attrs_post_init__(self) -> None:
-        detachable = isinstance(self.transport, DetachableTransport) and self.drain > 0
-        self._detaching = cast("DetachableTransport", self.transport) if detachable else None
+        carriers = (self.transport, *self.carriers.values()) if self.drain > 0 else ()
+        self._detaching = {id(each): each for each in carriers if isinstance(each, DetachableTransport)}
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
@@ -190,7 +195,7 @@ class Buyer(Asker):
         self.at_home()
         http = protocol.submission(purchase.wish, self.endpoints, folder=folder)
         purchase.endpoint = http.path
-        effort = _Effort(interactive, patient, recovery_timeout, folder)
+        effort = _Effort(interactive, patient, recovery_timeout, folder, self.hosts_of(purchase.wish))
         while next_action(purchase) is SEND:
             try:
                 permit = await self._permit(purchase, http, effort)
@@ -215,6 +220,7 @@ class Buyer(Asker):
             grant = await self.pool.acquire(
                 http.path,
                 purchase.images,
+                effort.hosts,
                 interactive=effort.interactive,
                 again=effort.again,
                 max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
@@ -233,6 +239,27 @@ class Buyer(Asker):
             url = self.callbacks.url_of(permit.token)
             permit.http = protocol.submission(purchase.wish, self.endpoints, url, effort.folder)
         return permit
+
+    def hosts_of(self, request: Request) -> tuple[str, ...]:
+        """Names of the hosts that serve a request's route. Empty: any.
+
+        Raises:
+            ConfigurationError: no account belongs to one of them. Nothing was bought.
+        """
+        row = request.row
+        if row is None or not row.hosts or self.pool.serves(row.hosts):
+            return () if row is None else row.hosts
+        if not request.is_face:  # the path was written by hand, and the table may be old
+            return ()
+        own = self.pool.hosts
+        living = living_like(self.endpoints.path_of(request))
+        names = [each.models[0] for each in living if each.models and any(host.serves(each.hosts) for host in own)]
+        beside = f"; served there: {', '.join(names)}" if names else ""
+        raise ConfigurationError(
+            problem=f"{row.name} is served by {', '.join(row.hosts)}, and no account belongs there",
+            advice=f"nothing was bought; add Account(api_key=…, host=Host.{row.hosts[0].upper()}){beside}",
+            scope="endpoint",
+        )
 
     def _tell_paced(self, purchase: Purchase, paced: Paced) -> None:
         self.emit(evolve(paced, purchase=purchase.id))
@@ -278,17 +305,21 @@ class Buyer(Asker):
             self._settle(permit, UNSEEN, loop_time())
             return
         account, detachable = permit.grant.account, None
-        announced = Announced(permit.grant.slot.announced_at, account.label, permit.token)
+        announced = Announced(
+            permit.grant.slot.announced_at, account.label, permit.token, permit.grant.host
+        )
+        carrier = self.carrier_of(account)
         key = account.api_key
         if purchase.journal is None:
             self.purchases.happen(purchase, announced)
             self._expect_event(purchase, permit)
-            if self._detaching is not None:
-                detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
+            detaching = self._detaching.get(id(carrier))
+            if detaching is not None:
+                detachable = detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
             await self._admit(purchase.journal, purchase, permit, announced)
         if detachable is None:
-            send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
+            send = partial(carrier.send, permit.http, key, on_handover=permit.hand_over)
             await run_shielded(
                 self._carry(purchase, permit, send), lambda: self.drain if permit.handed_over else 0.0
             )
@@ -426,7 +457,10 @@ class Buyer(Asker):
         """Seconds until the next attempt. None: at once, by another account. Raises where there is none."""
         error = cast("NovitaError", purchase.error)
         if error.scope == "endpoint":
-            self.pool.retire(permit.http.path, error)
+            self.pool.retire(permit.grant, error)
+            hosts = self.hosts_of(purchase.wish)
+            if len(self.pool.hosts) > 1 and self.pool.doom(permit.http.path, loop_time(), hosts) is None:
+                return None
         elif error.scope == "account":
             return None
         if permit.failure is None:
@@ -473,6 +507,7 @@ def _task_of(task_id: str, purchase: Purchase, permit: Permit, now: float) -> Ta
         account=permit.grant.account.label,
         endpoint=permit.http.path,
         image_num=purchase.images,
+        host=permit.grant.host,
         submitted_at=now,
     )
 

@@ -210,7 +210,7 @@ class Watcher:
         return True
 
     def _schedule_of(self, task: Task) -> PollSchedule:
-        accounts = self._asker.pool.accounts(task.account)
+        accounts = self._asker.pool.accounts(task.account, task.host)
         label = accounts[0].label if len(accounts) == 1 else None
         schedule = self._schedules.get(label)
         if schedule is None:

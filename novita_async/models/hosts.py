@@ -4,6 +4,7 @@ A key belongs to one host and is never sent to another. A host that is not known
 stands in for any: all routes are taken to be served there.
 """
 
+from collections.abc import Collection
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -48,6 +49,17 @@ class Host:
         known = (host for host in KNOWN_HOSTS if host.base_url == trimmed)
         address = urlsplit(str(trimmed)).netloc.rpartition("@")[2]
         return next(known, None) or cls(name=address or "base_url", base_url=trimmed)
+
+    def may_be(self, name: str | None) -> bool:
+        """Whether this is the host of a name. None: not known, so that any may be it.
+
+        One unknown host may be another: a proxy, or a simulator, that has moved.
+        """
+        return name is None or name == self.name or not (self.is_known or name in KNOWN_NAMES)
+
+    def serves(self, names: Collection[str]) -> bool:
+        """Whether routes of these hosts are served here. Empty: by all."""
+        return not names or not self.is_known or self.name in names
 
     @property
     def is_known(self) -> bool:
