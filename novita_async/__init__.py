@@ -118,7 +118,8 @@ ROOMS: Final = {
     "_policy.retrying": "RetryPolicy",
     "_policy.spending": "Budget",
     "errors": """
-        AnsweredAtOnce APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
+        AnsweredAtOnce APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted
+        ConfigurationError
         ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
         JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
         RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound

@@ -55,6 +55,7 @@ from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.hosts import Host
 from novita_async.models.requests import Request
 from novita_async.models.results import Artifact, Image, Snapshot, Succeeded, TaskResult
+from novita_async.models.routes import ROUTES, Route
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
 
@@ -160,7 +161,6 @@ class NovitaClient:
             callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
         self._recovery = Recovery(self._buyer)
-        self._buyer.keep = lambda result, folder: self._saver.keep(result, folder)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._buyer.retry,
@@ -168,6 +168,7 @@ class NovitaClient:
             emit=self._emit,
             jitter=self._buyer.jitter,
         )
+        self._buyer.keep = self._saver.keep
 
     async def __aenter__(self) -> Self:
         if self._learned is not None:
@@ -563,6 +564,11 @@ class NovitaClient:
                 return
             seen.add(cursor)
 
+    def routes(self) -> tuple[Route, ...]:
+        """Give the table of routes: first those that a host of this client's accounts serves."""
+        hosts = self._pool.hosts
+        return tuple(sorted(ROUTES, key=lambda row: not any(host.serves(row.hosts) for host in hosts)))
+
     async def balance(self, account: str | None = None) -> Balance:
         """Tell what is left to spend, of the account with this label or of the first."""
         return await self._buyer.read(protocol.balance(self._endpoints), protocol.read_balance, account)
@@ -612,7 +618,8 @@ def _carriers(
     names = {host.name: host for host in hosts}
     if len(names) < len(hosts):
         raise ConfigurationError(
-            problem="two hosts of one name have different base URLs", advice="give each host a name of its own"
+            problem="two hosts of one name have different base URLs",
+            advice="give each host a name of its own",
         )
     if not hasattr(transport, "send"):
         return {name: transport(host) for name, host in names.items()}

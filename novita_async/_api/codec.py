@@ -192,7 +192,9 @@ def form_parts(request: Request) -> tuple[FormPart, ...]:
     return tuple(
         _form_part(name, item, number)
         for name, value in document.items()
-        for number, item in enumerate(cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value], 1)
+        for number, item in enumerate(
+            cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value], 1
+        )
     )
 
 
@@ -203,9 +205,7 @@ def _form_part(name: str, value: Any, number: int) -> FormPart:
     source = value.source
     stem = source.path.stem if source.path else f"{re.sub(r'[^a-z_]', '', name) or 'image'}-{number}"
     suffix = source.format or (source.path.suffix.removeprefix(".") if source.path else "") or "bin"
-    return FormPart(
-        name=name, content=source, filename=f"{stem}.{suffix}", content_type=media_type(source)
-    )
+    return FormPart(name=name, content=source, filename=f"{stem}.{suffix}", content_type=media_type(source))
 
 
 def request_to_json(request: Request) -> str:
@@ -721,8 +721,8 @@ def _usual_image(image: _UsualImage, task: Task) -> Image:
 # --- Results that come at once ------------------------------------------------------------------------------
 #
 # Every service has a form of its own: `{"images": ["https://…"]}`, `{"data": [{"b64_json": …}]}`,
-# `{"candidates": [{"content": {"parts": [{"inlineData": …}]}}]}`, `{"image_file": …}`. What they share is where
-# files stand: below the name of a container, under the name of a file.
+# `{"candidates": [{"content": {"parts": [{"inlineData": …}]}}]}`, `{"image_file": …}`. What they share is
+# where files stand: below the name of a container, under the name of a file.
 
 _MEDIA: Final[Mapping[str, str]] = {
     **dict.fromkeys(("video", "videos", "video_url", "video_urls"), "videos"),
@@ -739,7 +739,15 @@ _MEDIA: Final[Mapping[str, str]] = {
 """Names below which files stand, and of which medium."""
 _FILES: Final = frozenset({*_MEDIA, "url", "uri"}) - {"candidates", "content", "parts"}
 """Names under which a file stands, or a list of them."""
-_KINDS_OF_FILE: Final = ("image_type", "video_type", "audio_type", "mimeType", "mime_type", "output_format", "type")
+_KINDS_OF_FILE: Final = (
+    "image_type",
+    "video_type",
+    "audio_type",
+    "mimeType",
+    "mime_type",
+    "output_format",
+    "type",
+)
 _NAMED: Final = re.compile(re.escape(PART_MARK) + r"(\d{1,6})")
 _LEAST_BASE64: Final = 16
 """Characters of the shortest text that is taken for a file."""
@@ -763,7 +771,9 @@ class _FileFinder:
                 self.walk(item, name, medium, stated)
         elif isinstance(value, Mapping):
             named = cast("Mapping[str, Any]", value)
-            own = next((str(named[each]) for each in _KINDS_OF_FILE if isinstance(named.get(each), str)), None)
+            own = next(
+                (str(named[each]) for each in _KINDS_OF_FILE if isinstance(named.get(each), str)), None
+            )
             for inner, item in named.items():
                 if inner not in _ABOUT:
                     self.walk(item, inner, _MEDIA.get(inner, medium), own or stated)

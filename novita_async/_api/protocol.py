@@ -113,15 +113,10 @@ def read_submission(
             return usual
     body = _object(response)
     task_id = (_id_in(body) or _id_in_shards(response.body)) if good else ""
-    if good and not response.early and _reason(body) not in REASONS:
-        task = Task(task_id=task_id) if task_id else None
-        found = codec.results_at_once(body, response.parts, task, response.cut)
-        if found is not None:
-            return found
-    if task_id and not response.early:
-        return task_id
-    if at_once and good and body and not response.early and not _reason(body) and response.cut is None:
-        return codec.nothing_at_once(body)
+    if good and not response.early:
+        bought = _bought_in(response, body, task_id, at_once=at_once)
+        if bought is not None:
+            return bought
     reason, code = _reason(body), codec.as_int(body.get("code"))
     meaning = meaning_of(response.status, reason)
     legacy = LEGACY_CODES.get(code or 0) if good else None
@@ -138,6 +133,22 @@ def read_submission(
     raise SubmissionUncertain(
         cause=_seen(response), endpoint=endpoint, images=images, status=response.status, reason=reason
     )
+
+
+def _bought_in(
+    response: HTTPResponse, body: Mapping[str, Any], task_id: str, *, at_once: bool
+) -> str | TaskResult | None:
+    """What a good answer says was bought: results, or a task. None: neither is in it."""
+    reason = _reason(body)
+    if reason not in REASONS:
+        task = Task(task_id=task_id) if task_id else None
+        found = codec.results_at_once(body, response.parts, task, response.cut)
+        if found is not None:
+            return found
+    if task_id:
+        return task_id
+    says_nothing = not body or reason is not None or response.cut is not None
+    return codec.nothing_at_once(body) if at_once and not says_nothing else None
 
 
 def failed_purchase(status: int, error: NovitaError, retry_after: float | None = None) -> Failure:
@@ -350,10 +361,8 @@ def _advice_for(endpoint: str) -> str:
     names = [model for route in living for model in (route.models or (route.name,))]
     if not names:
         return ""
-    return (
-        f"nothing was bought; the route may be retired, and of its kind live {', '.join(dict.fromkeys(names))} "
-        "(novita-async routes)"
-    )
+    named = ", ".join(dict.fromkeys(names))
+    return f"nothing was bought; the route may be retired, and of its kind live {named} (novita-async routes)"
 
 
 def _refused(

@@ -105,8 +105,8 @@ REASONS: Final[Mapping[str, Meaning]] = {
     "GET_RESULT_FAILED": Meaning(ServerError, "request", "unknown", passes=True),
     "UNKNOWN": Meaning(ServerError, "request", "unknown", passes=True),
 }
-"""Source: the API's error table, reasons seen on the live service, and the codes of OpenAI's and Google's forms
-in which some routes answer."""
+"""Source: the API's error table, reasons seen on the live service, and the codes of OpenAI's and Google's
+forms, in which some routes answer."""
 
 LEGACY_CODES: Final[Mapping[int, Meaning]] = {
     1: Meaning(BadRequest, "request"),

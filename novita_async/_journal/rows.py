@@ -317,9 +317,7 @@ def known_of(serial: int, record: Record) -> Known:
         serial=serial,
         run=run,
     )
-    task = task_id and Task(
-        task_id=task_id, account=account, endpoint=endpoint, image_num=images, host=host
-    )
+    task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images, host=host)
     purchase = Purchase(
         None,
         endpoint,

@@ -253,7 +253,9 @@ class Buyer(Asker):
             return ()
         own = self.pool.hosts
         living = living_like(self.endpoints.path_of(request))
-        names = [each.models[0] for each in living if each.models and any(host.serves(each.hosts) for host in own)]
+        names = [
+            each.models[0] for each in living if each.models and any(host.serves(each.hosts) for host in own)
+        ]
         beside = f"; served there: {', '.join(names)}" if names else ""
         raise ConfigurationError(
             problem=f"{row.name} is served by {', '.join(row.hosts)}, and no account belongs there",
@@ -305,9 +307,7 @@ class Buyer(Asker):
             self._settle(permit, UNSEEN, loop_time())
             return
         account, detachable = permit.grant.account, None
-        announced = Announced(
-            permit.grant.slot.announced_at, account.label, permit.token, permit.grant.host
-        )
+        announced = Announced(permit.grant.slot.announced_at, account.label, permit.token, permit.grant.host)
         carrier = self.carrier_of(account)
         key = account.api_key
         if purchase.journal is None:

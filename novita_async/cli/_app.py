@@ -31,6 +31,8 @@ _COMMANDS: Final = {
     "status": "_status",
     "report": "_status",
     "watch": "_watch",
+    "edit": "_edit",
+    "routes": "_routes",
     "models": "_account",
     "balance": "_account",
     "simulate": "_simulate",

@@ -64,7 +64,7 @@ def _kinds_of(instance: Any) -> tuple[str, ...]:
 
 
 def _row_of(instance: Any) -> Route | None:
-    """The route of a face, or of what is known of one. None: there is none, which `model` or `route` tells."""
+    """The route of a face, or of what is known of one. None: there is none; `model` or `route` says so."""
     given = _named(instance.route)
     if isinstance(given, Route):
         return given
@@ -72,7 +72,7 @@ def _row_of(instance: Any) -> Route | None:
     return route_of(model, _kinds_of(instance)) if isinstance(model, str) and given is None else None
 
 
-def _explain_route(instance: Any, value: Any) -> str | None:
+def _explain_route(_: Any, value: Any) -> str | None:
     given: object = _named(value)
     if given is None or isinstance(given, Route):
         return None
@@ -121,7 +121,9 @@ def _explain_options(instance: Any, value: Any) -> str | None:
         return None
     given = cast("Mapping[str, Any]", value)
     found = [f"{name}: {why}" for name, item in given.items() if (why := _wrong_option(row, name, item))]
-    found += [f"{name}: has a field of its own" for name in given if getattr(instance, name, None) is not None]
+    found += [
+        f"{name}: has a field of its own" for name in given if getattr(instance, name, None) is not None
+    ]
     missing = (each for each in row.fields if each.required and not hasattr(instance, each.name))
     found += [f"{each.name}: is missing" for each in missing if each.name not in given]
     return "; ".join(found) or None
@@ -286,6 +288,14 @@ class Face(Request, Sweepable):
     def with_options(self, **changes: Any) -> Self:
         """Set fields of the route, keeping the other options."""
         return attrs.evolve(self, options={**self.options, **changes})
+
+
+def face_for(model: str, *, has_picture: bool) -> str:
+    """The kind of face that a model is asked by: that with a route for it, of those which suit."""
+    faces: tuple[type[Face], ...] = (
+        (EditImage, AnimateImage, GenerateImage) if has_picture else (GenerateImage, EditImage, AnimateImage)
+    )
+    return next((face.kind for face in faces if route_of(model, face.route_kinds)), faces[0].kind)
 
 
 _APART: Final = frozenset({"model", "route", "options", "image", "images", "mask", "end_image"})

@@ -414,7 +414,9 @@ class _Diffusion(Request, Sweepable):
     """The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API)."""
     prompt: str = field(validator=rule_of(IMG2IMG["prompt"]))
     """The wished picture. Length 1 to 1024 Unicode code points (API, live)."""
-    negative_prompt: str | None = field(default=None, validator=rules.optional(rule_of(IMG2IMG["negative_prompt"])))
+    negative_prompt: str | None = field(
+        default=None, validator=rules.optional(rule_of(IMG2IMG["negative_prompt"]))
+    )
     """Things to avoid. Length up to 1024 code points; empty is accepted (live)."""
     image_num: int = field(default=1, validator=rule_of(IMG2IMG["image_num"]))
     """How many pictures; each counts against the quota. Range 1 to 8 (API)."""

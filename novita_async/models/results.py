@@ -37,7 +37,9 @@ class Artifact:
     """File type: `png`, `jpeg`, `webp`, `mp4` and the like."""
     task: Task | None = field(default=None, eq=False, repr=False)
     """The task that made it, which can be asked for a new URL. None: not known here."""
-    data: bytes | None = field(default=None, repr=lambda data: "None" if data is None else f"<{len(data)} bytes>")
+    data: bytes | None = field(
+        default=None, repr=lambda data: "None" if data is None else f"<{len(data)} bytes>"
+    )
     """The file itself, where it came in the answer and is small."""
     file: Path | None = None
     """Where the file lies that came in the answer; without a folder of the user's it goes with the client."""

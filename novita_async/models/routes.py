@@ -781,7 +781,9 @@ def route_of(model: str, kinds: Iterable[str]) -> Route | None:
 def models_of(kinds: Iterable[str]) -> tuple[str, ...]:
     """All models that routes of these kinds know, those of living routes first."""
     wanted = frozenset(kinds)
-    rows = sorted((route for route in ROUTES if route.kind in wanted), key=lambda row: row.status == "retired")
+    rows = sorted(
+        (route for route in ROUTES if route.kind in wanted), key=lambda row: row.status == "retired"
+    )
     return tuple(dict.fromkeys(model for route in rows for model in route.models))
 
 
@@ -796,7 +798,5 @@ def living_like(path: str) -> tuple[Route, ...]:
     gone = routes_at(path)
     kinds = {route.kind for route in gone}
     return tuple(
-        route
-        for route in ROUTES
-        if route.kind in kinds and route.status != "retired" and route not in gone
+        route for route in ROUTES if route.kind in kinds and route.status != "retired" and route not in gone
     )

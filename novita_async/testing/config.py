@@ -91,7 +91,9 @@ class SimulatorConfig:
     """The strength of an img2img request that names none."""
     plain_pictures: bool = False
     """Whether results are of one colour, with nothing of the input: many times quicker to make."""
-    routes: tuple[Route, ...] = field(default=ROUTES, converter=_to_tuple, repr=lambda rows: f"<{len(rows)} routes>")
+    routes: tuple[Route, ...] = field(
+        default=ROUTES, converter=_to_tuple, repr=lambda rows: f"<{len(rows)} routes>"
+    )
     """Rows of the table of routes that are served, also those that the table calls retired."""
     other_tasks: tuple[str, ...] = field(default=OTHER_TASKS, converter=_to_tuple)
     """Further paths that take any JSON object and answer with a task id."""

@@ -344,7 +344,8 @@ class Simulator:
             return Reply(painting=self._recipe(task, index)).content()
 
         urls = [self._sign(task, index, origin)[0] for index in range(task.order.images)]
-        return reply_at_once(route, task, document, paint, urls, self.epoch + self.now)
+        now = self.epoch + self.now
+        return reply_at_once(route, task, document, paint=paint, urls=urls, unix_time=now)
 
     def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder, Route | None]:
         rules = SUBMISSIONS.get(exchange.path)
@@ -391,9 +392,7 @@ class Simulator:
             )
         self._quotas[name] = after
 
-    def _accept(
-        self, exchange: Exchange, order: WorkOrder, account: str, *, at_once: bool
-    ) -> SimulatedTask:
+    def _accept(self, exchange: Exchange, order: WorkOrder, account: str, *, at_once: bool) -> SimulatedTask:
         number = len(self._tasks) + 1
         task = SimulatedTask(
             task_id=uuid(self.config.seed, "task", number),

@@ -8,6 +8,7 @@ import binascii
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 import msgspec
@@ -122,7 +123,9 @@ def _read_gemini(exchange: Exchange, route: Route) -> Form:
     pictures = {route.pictures[0].name: [each.get("data") for each in inline]} if route.pictures else {}
     if inline and not route.pictures:
         raise Refused("VALIDATOR", "pictures are not taken here")
-    return Form({**flat.values, **prompt}, {name: given for name, given in pictures.items() if given}, document)
+    return Form(
+        {**flat.values, **prompt}, {name: given for name, given in pictures.items() if given}, document
+    )
 
 
 def _read_multipart(exchange: Exchange, route: Route) -> Form:
@@ -139,7 +142,10 @@ def _read_multipart(exchange: Exchange, route: Route) -> Form:
             raise Refused("INVALID_REQUEST_BODY", f"{name} is a file, or given twice")
         else:
             values[name] = _read_text(content, kinds.get(name, "text"), name)
-    document = {**values, **{name: [f"<{len(each)} bytes>" for each in given] for name, given in pictures.items()}}
+    document = {
+        **values,
+        **{name: [f"<{len(each)} bytes>" for each in given] for name, given in pictures.items()},
+    }
     known = {route.model_field, *kinds}
     unknown = sorted(set(values) - known)
     if unknown and not route.is_open:
@@ -203,7 +209,9 @@ def _order(path: str, route: Route, form: Form) -> WorkOrder:
         wrong = known.explain(given) if given is not None else "value is required" if known.required else None
         if wrong:
             raise Refused("VALIDATOR", f"invalid {known.name}: {wrong}")
-    pictures = {limits.role: _checked(limits, form.pictures.get(limits.name, ())) for limits in route.pictures}
+    pictures = {
+        limits.role: _checked(limits, form.pictures.get(limits.name, ())) for limits in route.pictures
+    }
     source = next((each for each in pictures.get("image", ()) if each), None)
     width, height = _size_of(form.values, source)
     seed, count = form.values.get("seed"), form.values.get(route.counts) if route.counts else 1
@@ -306,13 +314,21 @@ Paint = Callable[[int], bytes]
 
 
 def reply_at_once(
-    route: Route, task: SimulatedTask, form: JSONObject, paint: Paint, urls: Sequence[str], unix_time: float
+    route: Route,
+    task: SimulatedTask,
+    form: JSONObject,
+    *,
+    paint: Paint,
+    urls: Sequence[str],
+    unix_time: float,
 ) -> Reply:
     """Answer with the results, in the form of the route. Pictures are painted when the answer goes out."""
     wants_urls = form.get("response_format") == "url"
 
     def compose() -> bytes:
-        texts = [] if wants_urls else [pybase64.b64encode(paint(n)).decode() for n in range(task.order.images)]
+        texts = (
+            [] if wants_urls else [pybase64.b64encode(paint(n)).decode() for n in range(task.order.images)]
+        )
         return msgspec.json.encode(_ANSWERS[_shape(route)](task, texts, urls, int(unix_time)))
 
     if _shape(route) == "urls":
@@ -361,11 +377,12 @@ def refusal_reply(path: str, refused: Refused) -> Reply:
     """Refuse in the form of the path: OpenAI's, Google's, or the service's own."""
     own = refused.reply()
     if path.startswith("/openai/"):
-        kind = "invalid_request_error" if refused.status < 500 else "server_error"
+        kind = (
+            "server_error" if refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+        )
         error: JSONObject = {"message": refused.message, "type": kind, "param": None, "code": refused.reason}
     elif path.startswith("/gemini/"):
         error = {"code": refused.status, "message": refused.message, "status": refused.reason}
     else:
         return own
     return json_reply({"error": error}, status=refused.status, headers=own.headers)
-

@@ -84,7 +84,10 @@ def test_it_is_read_strictly_and_every_fault_is_named_as_the_json_is(relight):
         InvalidRequest, match=r"^promt: no such field; did you mean prompt\?; image_file: is missing$"
     ):
         codec.request_from_json('{"promt": "x"}', "relight")
-    with pytest.raises(InvalidRequest, match="'relit' is none of img2img, txt2img, edit, generate, animate, relight, nor a path"):
+    with pytest.raises(
+        InvalidRequest,
+        match="'relit' is none of img2img, txt2img, edit, generate, animate, relight, nor a path",
+    ):
         codec.request_from_json("{}", "relit")
 
 

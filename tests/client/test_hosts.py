@@ -1,4 +1,4 @@
-"""Hosts: a request goes to an account whose host serves its route, polls stick to it, keys go nowhere else."""
+"""Hosts: requests go to an account whose host serves their route, polls stick to it, keys stay at home."""
 
 import anyio
 import pytest
@@ -68,7 +68,10 @@ def gpt(**changes) -> EditImage:
         ("https://api.ppio.com/", Host.PPIO),
         ("https://api.jiekou.ai", Host.JIEKOU),
         ("https://api.myrouter.ai", Host.MYROUTER),
-        ("http://user:word@127.0.0.1:8080/path/", Host(name="127.0.0.1:8080", base_url="http://user:word@127.0.0.1:8080/path")),
+        (
+            "http://user:word@127.0.0.1:8080/path/",
+            Host(name="127.0.0.1:8080", base_url="http://user:word@127.0.0.1:8080/path"),
+        ),
     ],
 )
 def test_a_base_url_is_known_as_its_host(url, host):
@@ -110,8 +113,8 @@ async def test_a_route_that_no_account_s_host_serves_is_told_before_anything_is_
         async with client.batch([qwen(), gpt()], journal=tmp_path / "run.db") as outcomes:
             found = [outcome async for outcome in outcomes]
     assert str(raised.value).startswith(
-        "qwen-image-edit is served by ppio, jiekou, myrouter, and no account belongs there: nothing was bought; "
-        "add Account(api_key=…, host=Host.PPIO); served there: gpt-image-2"
+        "qwen-image-edit is served by ppio, jiekou, myrouter, and no account belongs there: nothing was "
+        "bought; add Account(api_key=…, host=Host.PPIO); served there: gpt-image-2"
     )
     assert {type(outcome) for outcome in found} == {Failed, Succeeded}
     assert world.bought() == {"novita": 1}
@@ -174,19 +177,16 @@ async def test_a_journal_is_resumed_only_with_accounts_of_the_hosts_of_its_tasks
             async with client.batch([qwen(), gpt()], journal=tmp_path / "run.db") as outcomes:
                 await anext(outcomes)
     assert world.exchanges() == before
-    async with world.client("ppio") as client, client.batch([qwen()], journal=tmp_path / "run.db") as outcomes:
+    async with (
+        world.client("ppio") as client,
+        client.batch([qwen()], journal=tmp_path / "run.db") as outcomes,
+    ):
         (outcome,) = [outcome async for outcome in outcomes]
     assert isinstance(outcome, Succeeded)
     assert world.bought() == {"novita": 0, "ppio": 1}
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
         (purchase,) = [purchase async for purchase in journal.where()]
     assert (purchase.host, purchase.task.host) == ("ppio", "ppio")
-
-
-
-
-
-
 
 
 def test_one_transport_cannot_carry_to_several_hosts():

@@ -377,7 +377,8 @@ def test_rows_of_older_versions_are_of_no_known_host_and_new_attempts_are_of_the
     assert {each.host for each in found} == {None}
     assert {each.task.host for each in found if each.task} == {None}
     first = next(each for each in found if each.state is State.PLANNED)
-    record(store, entry_of(first).name, Announced(T, "a", host="ppio"), Bought(T + 1, Task(task_id="n", host="ppio")))
+    bought = Bought(T + 1, Task(task_id="n", host="ppio"))
+    record(store, entry_of(first).name, Announced(T, "a", host="ppio"), bought)
     read_back = look(store)[entry_of(first).name]
     assert (read_back.host, read_back.task and read_back.task.host) == ("ppio", "ppio")
 

@@ -19,9 +19,9 @@ from novita_async import (
     NotSent,
     RateLimited,
     Task,
-    TaskResult,
     TaskFailed,
     TaskNotFound,
+    TaskResult,
 )
 from novita_async._purchase import machine
 from novita_async._purchase.journal import Tally, action_of, summed, tally_of

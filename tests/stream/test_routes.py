@@ -53,9 +53,10 @@ async def test_each_row_is_run_and_its_files_are_fetched(row):
 @named(ROUTES)
 async def test_each_row_is_streamed_to_files(row, tmp_path):
     simulation = quick()
-    async with client_of(simulation) as (client, _), client.stream(
-        [request_for(row), request_for(row)], save_to=tmp_path
-    ) as outcomes:
+    async with (
+        client_of(simulation) as (client, _),
+        client.stream([request_for(row), request_for(row)], save_to=tmp_path) as outcomes,
+    ):
         found = [outcome async for outcome in outcomes]
     paths = [path for outcome in found for path in outcome.paths]
     assert len({path.read_bytes() for path in paths}) >= 1
@@ -69,9 +70,12 @@ async def test_each_row_is_bought_once_by_a_batch_that_is_run_twice(row, tmp_pat
     simulation = quick()
     saved = []
     for _ in range(2):
-        async with client_of(simulation) as (client, _), client.batch(
-            [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
-        ) as outcomes:
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
+            ) as outcomes,
+        ):
             (outcome,) = [outcome async for outcome in outcomes]
         assert isinstance(outcome, Succeeded)
         saved.append(outcome.paths)
@@ -83,9 +87,10 @@ async def test_each_row_is_bought_once_by_a_batch_that_is_run_twice(row, tmp_pat
 @named(ROUTES)
 async def test_each_row_s_request_is_known_again_and_made_again_from_a_journal(row, tmp_path):
     simulation = quick()
-    async with client_of(simulation) as (client, _), client.batch(
-        [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
-    ) as outcomes:
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
+    ):
         (outcome,) = [outcome async for outcome in outcomes]
     (line,) = map(json.loads, (tmp_path / "out" / "novita-index.jsonl").read_text().splitlines())
     assert line["make"]["endpoint"] == outcome.request.kind
@@ -94,14 +99,16 @@ async def test_each_row_s_request_is_known_again_and_made_again_from_a_journal(r
 @named(AT_ONCE)
 async def test_results_that_came_at_once_are_saved_by_the_run_after_the_one_that_died(row, tmp_path):
     simulation = quick()
-    async with client_of(simulation) as (client, _), client.batch(
-        [request_for(row)], journal=tmp_path / "run.db"
-    ) as outcomes:
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([request_for(row)], journal=tmp_path / "run.db") as outcomes,
+    ):
         (outcome,) = [outcome async for outcome in outcomes]
         assert isinstance(outcome, Succeeded)
-    async with client_of(simulation) as (client, _), client.batch(
-        [], journal=tmp_path / "run.db", save_to=tmp_path / "out"
-    ) as outcomes:
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
+    ):
         (outcome,) = [outcome async for outcome in outcomes]
     assert [path.parent for path in outcome.paths] == [tmp_path / "out"]
     assert len(simulation.ledger.accepted) == 1
@@ -112,9 +119,12 @@ async def test_a_lost_answer_with_results_is_uncertain_and_not_sent_again(row, t
     plan = FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit", numbers=1))
     simulation = quick(faults=plan)
     for _ in range(2):
-        async with client_of(simulation) as (client, _), client.batch(
-            [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
-        ) as outcomes:
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
+            ) as outcomes,
+        ):
             (outcome,) = [outcome async for outcome in outcomes]
         assert type(outcome).__name__ == "Uncertain"
         assert "perhaps paid" in str(outcome.error)
@@ -125,7 +135,9 @@ async def test_a_lost_answer_with_results_is_uncertain_and_not_sent_again(row, t
 async def test_a_route_that_answers_at_once_is_not_submitted(row):
     simulation = quick()
     async with client_of(simulation) as (client, _):
-        with pytest.raises(ConfigurationError, match=f"^{row.name} answers at once.*nothing was bought; use run"):
+        with pytest.raises(
+            ConfigurationError, match=f"^{row.name} answers at once.*nothing was bought; use run"
+        ):
             await client.submit(request_for(row))
     assert simulation.ledger.entries == []
 
@@ -161,9 +173,10 @@ MADE_UP = Route(
 async def test_a_made_up_route_is_a_row_and_nothing_else(tmp_path):
     simulation = quick(routes=(*ROUTES, MADE_UP))
     request = EditImage(model="relight-9", route=MADE_UP, image=picture(), options={"warmth": 3})
-    async with client_of(simulation) as (client, _), client.batch(
-        [request], journal=tmp_path / "run.db", save_to=tmp_path / "out"
-    ) as outcomes:
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([request], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
+    ):
         (outcome,) = [outcome async for outcome in outcomes]
     assert [path.suffix for path in outcome.paths] == [".png"]
     with pytest.raises(InvalidRequest, match=r"options: warmth: 10 is not in \[1, 9\]"):
@@ -180,9 +193,12 @@ async def test_an_answer_without_a_picture_is_paid_and_has_failed_for_good(tmp_p
     row = next(row for row in AT_ONCE if row.name == "openai-images-edits")
     simulation = quick(faults=plan)
     for _ in range(2):
-        async with client_of(simulation) as (client, _), client.batch(
-            [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
-        ) as outcomes:
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
+            ) as outcomes,
+        ):
             (outcome,) = [outcome async for outcome in outcomes]
         assert isinstance(outcome, Failed)
         assert "answered without images" in str(outcome.error)
