@@ -146,9 +146,10 @@ def _explain_pictures(role: PictureRole, *, is_main: bool = False) -> rules.Rule
         limits = row.pictures_for(role) if row else None
         if row is not None and limits is None:
             return f"{row.name} takes no {role}" if given else None
-        number = len(_all_of(instance)) if role == "image" else len(given)
-        if limits is not None and limits.required and is_main and not number:
+        together = _all_of(instance) if role == "image" else tuple(given)
+        if limits is not None and limits.required and is_main and not together:
             return "is missing"
+        number = 0 if is_main else len(together)  # too many are told with the others
         if limits is not None and given and number > limits.most:
             return f"{cast('Route', row).name} takes at most {limits.most}, has {number}"
         return next((why for each in given if (why := _wrong_picture(each, limits))), None)
