@@ -6,8 +6,8 @@
 * A session of the user's may hand out a kept-alive connection on which something came unasked: a late 408, an
   answer too many. An answer that is there before anything was written, or before the loop has turned once, is
   nobody's: its connection is dropped and another one taken.
-* aiohttp writes in a task of its own. What cancels every task, as `asyncio.run` does in the end, cancels that
-  one too; a body that was handed over is then in the socket's buffer, and goes out all the same.
+* aiohttp writes in a task of its own. A cancellation of every task, as at the end of `asyncio.run`, cancels
+  that one too; a body that was handed over is then in the socket's buffer, and goes out all the same.
 """
 
 import asyncio
