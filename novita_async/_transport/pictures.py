@@ -62,6 +62,35 @@ class PictureIntake:
         self.under_way += 1
         return PictureAnswer(self, request.folder)
 
+    async def read(
+        self, request: HTTPRequest, response: HTTPResponse, cut: str | None = None
+    ) -> HTTPResponse:
+        """Read an answer that has come already: what a transport without sockets does.
+
+        Args:
+            request: What it answers.
+            response: As much of it as came.
+            cut: Why it broke off. None: it is whole.
+
+        Raises:
+            DeliveryFailed: it broke off, and no picture came whole.
+        """
+        if request.answer == "pictures" and 200 <= response.status < 300:  # noqa: PLR2004
+            answer = self.begin(request)
+            try:
+                await answer.take(response.body)
+            except DeliveryFailed as too_large:
+                cut = too_large.cause
+            except BaseException:
+                await answer.discard()
+                raise
+            if answer.has_whole or cut is None:
+                return await answer.end(response.status, response.headers, cut)
+            await answer.discard()
+        if cut is not None:
+            raise DeliveryFailed(Delivery.UNKNOWN, cut, status=response.status)
+        return response
+
     def temporary(self) -> Path:
         """The folder for pictures without one. Blocks. Raises `OSError`."""
         with self._making:
