@@ -233,12 +233,13 @@ class Pipe(asyncio.Transport):
         if form != "until the end" and self._hit("junk behind an answer"):
             data += pick(_JUNK, self._world.plan.seed, self._number, self._asked)
         self._answered += 1
-        if self._hit("chopped"):
+        chopped = self._hit("chopped")
+        if chopped:
             self._give_in_pieces(data)
         else:
             self._give(data)
         if form == "until the end":
-            self._later(0.0, lambda: self._close(None))
+            self._later((_PIECES + 1) / 64 if chopped else 0.0, lambda: self._close(None))
         for kind, delay in (("one answer too many", 0.0), ("another's answer late", 1 / 32)):
             if self._hit(kind):
                 self._later(delay, self._stray)
