@@ -14,6 +14,7 @@ from novita_async import (
     DownloadFailed,
     EndpointNotFound,
     JournalError,
+    NoAnswer,
     PermissionDenied,
     Succeeded,
     TaskNotFound,
@@ -248,7 +249,7 @@ def true_failures(world: "World") -> Iterable[Found]:
             continue
         if came.task_id not in world.service.simulator.tasks:
             continue
-        if isinstance(came.error, TaskNotFound) and _plan_of(world, came.user).kind == "poll":
+        if isinstance(came.error, TaskNotFound | NoAnswer) and _plan_of(world, came.user).kind == "poll":
             continue  # one look, as it was
         status = world.service.status_of(came.task_id)
         if status != _FAILED:
