@@ -292,7 +292,7 @@ class Stream:
         self._outlet.notify()
 
     def _deliver(self, early: Early) -> None:
-        """Hand out the outcome of a purchase whose line cannot come any more; its files may still be missing."""
+        """Hand out the outcome of a purchase whose line can no longer come; its files may be missing."""
         outcome, purchase = cast("Outcome", early.outcome), early.purchase
         if isinstance(outcome, Succeeded) and next_action(purchase) is Action.SAVE:
             self._tasks.start_soon(self._outlet.fill, self._saved, purchase)

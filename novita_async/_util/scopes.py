@@ -175,7 +175,7 @@ class _Termination:
             self._end()
 
     def _end(self) -> None:
-        """End the loop once no cancelled task waits for its purchase: nobody would wait for that afterwards."""
+        """End the loop once no cancelled task waits for its purchase: nobody would do so afterwards."""
         waited = (task for task in _shielded if not task.done() and task.get_loop() is self.loop)
         first = next(waited, None)
         if first is None:

@@ -234,15 +234,16 @@ class Pipe(asyncio.Transport):
             data += pick(_JUNK, self._world.plan.seed, self._number, self._asked)
         self._answered += 1
         chopped = self._hit("chopped")
+        whole_after = (_PIECES + 1) / 64 if chopped else 0.0
         if chopped:
             self._give_in_pieces(data)
         else:
             self._give(data)
         if form == "until the end":
-            self._later((_PIECES + 1) / 64 if chopped else 0.0, lambda: self._close(None))
+            self._later(whole_after, lambda: self._close(None))
         for kind, delay in (("one answer too many", 0.0), ("another's answer late", 1 / 32)):
             if self._hit(kind):
-                self._later(delay, self._stray)
+                self._later(whole_after + delay, self._stray)
 
     def _hit(self, kind: str) -> bool:
         trouble = self._world.plan.trouble(kind)
