@@ -401,7 +401,14 @@ def _paid_before_the_end(world: "World", visit: UserVisit) -> list[int]:
         for post in world.record.posts
         if post.reach == "accepted" and (post.handed_at or 0.0) < end and _survived(world, post)
     }
-    return [number for number in wanted if number in accepted and number in known]
+    over = {number for number in wanted if _had_ended(world, number, visit.began_at)}
+    return [number for number in wanted - over if number in accepted and number in known]
+
+
+def _had_ended(world: "World", number: int, before: float) -> bool:
+    """Whether a journal knew the end of a request before its user began."""
+    times = [row["finished_time"] for row in _rows(world) if _number_in(row) == number]
+    return any(time is not None and time - world.epoch < before for time in times)
 
 
 def _survived(world: "World", post: Post) -> bool:

@@ -259,7 +259,13 @@ class User:
 
     def _open(self) -> tuple[UserVisit, Any]:
         plan, disk = self.plan, self.process.world.disk
-        visit = UserVisit(plan.name, self.process.name, plan.kind, in_flight=plan.in_flight)
+        visit = UserVisit(
+            plan.name,
+            self.process.name,
+            plan.kind,
+            in_flight=plan.in_flight,
+            began_at=self.process.world.now,
+        )
         self.process.world.record.visits.append(visit)
         options: dict[str, Any] = {"in_flight": plan.in_flight, "priority": plan.priority}
         if plan.save:
