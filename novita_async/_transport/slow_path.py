@@ -32,6 +32,7 @@ from novita_async._transport.connections import (
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
+from novita_async._transport.whole_answers import WholeAnswers
 from novita_async.errors import InvalidRequest
 
 _MOST_UNASKED: Final = 20
@@ -164,6 +165,8 @@ class SlowExchange(AiohttpExchange):
         await self._read_first(writer)
         if writer.transport is None or writer.transport.is_closing():
             raise aiohttp.ClientConnectionResetError
+        if self.request.method == "POST":
+            WholeAnswers.expect_on(getattr(writer, "protocol", None))
         self.hand_over()
         self.begun = True
         self.expect_within(self.answer_timeout)
