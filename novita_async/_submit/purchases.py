@@ -114,9 +114,8 @@ class Purchases:
         self._open[purchase.id] = purchase
         task = purchase.task
         if task is not None and task is not task_before:
-            filed = self._by_task.get(task.task_id, ())
-            if purchase not in filed:
-                self._by_task[task.task_id] = (*filed, purchase)
+            others = [each for each in self._by_task.get(task.task_id, ()) if each is not purchase]
+            self._by_task[task.task_id] = (*others, purchase)
 
     def close(self, purchase: Purchase) -> None:
         """Forget a purchase: the caller has its outcome."""

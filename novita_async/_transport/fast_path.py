@@ -43,6 +43,7 @@ from novita_async._transport.connections import (
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
+from novita_async._transport.whole_answers import WholeAnswers
 from novita_async.errors import InvalidRequest, NovitaWarning
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ class FastExchange(AiohttpExchange):
         try:
             protocol.set_response_params(read_until_eof=True, **HEAD_LIMITS)
             if self.request.method == "POST":
+                WholeAnswers.expect_on(protocol)
                 self.hand_over()
                 self.expect_within(self.answer_timeout)
             transport.write(text)

@@ -37,6 +37,7 @@ from novita_async._transport.connections import (
 )
 from novita_async._transport.exchange import AiohttpExchange
 from novita_async._transport.pictures import PictureAnswer, PictureIntake
+from novita_async._transport.whole_answers import WholeAnswers
 from novita_async.errors import InvalidRequest
 
 _MOST_UNASKED: Final = 20
@@ -182,6 +183,8 @@ class SlowExchange(AiohttpExchange):
             raise aiohttp.ClientConnectionResetError
         if self.request.answer == "pictures":
             keep_alive(writer.transport)
+        if self.request.method == "POST":
+            WholeAnswers.expect_on(getattr(writer, "protocol", None))
         self.hand_over()
         self.begun = True
         self.expect_within(self.answer_timeout)
