@@ -48,6 +48,7 @@ Scope = Literal["request", "endpoint", "account"]
 
 _SECRETS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*", re.IGNORECASE), r"\1?…"),  # presigned queries
+    (re.compile(r"\b((?:x-(?:amz|goog)-)?signature)=[\w%~.+/=-]+", re.IGNORECASE), r"\1=…"),  # torn out
     (re.compile(r"\b(Bearer\s+|sk_)[\w.~+/=-]{4,}", re.IGNORECASE), r"\1…"),  # keys, quoted by the service
     (re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}"), "<base64>"),  # pictures, quoted by the service
 )
