@@ -3,9 +3,9 @@
     input -> slot (in_flight) -> purchase -> next action: SEND, WATCH, SAVE … -> outcome -> outlet
 
 A request holds its slot from being taken in until the consumer has taken its outcome, so a slow consumer
-slows the input. A request that cannot be served is one outcome. What dooms all the rest (no account can pay,
-no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. What an earlier
-run has paid for is watched first, from the journal alone, without a slot.
+slows the input. A request that cannot be served is one outcome. A cause that dooms all the rest (no account
+can pay, no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. What an
+earlier run has paid for is watched first, from the journal alone, without a slot.
 """
 
 import asyncio
