@@ -25,7 +25,8 @@ from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
 
 _START_COST: Final = 6 * 1024
-"""What starting a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3 ms."""
+"""Share that the start of a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3
+ms."""
 
 
 @frozen(kw_only=True)
@@ -46,14 +47,14 @@ def _joined(base_url: URL, path: str) -> URL:
 
 @lru_cache(maxsize=4096)
 def _target(base_url: URL, path: str, query: tuple[tuple[str, str], ...]) -> str:
-    """What stands in the first line of a request. Kept, because making it costs half of a small exchange."""
+    """Target in the first line of a request. Kept, because making it costs half of a small exchange."""
     url = _joined(base_url, path)
     return (url.with_query(query) if query else url).raw_path_qs
 
 
 @frozen(kw_only=True)
 class TransportStatistics:
-    """What a transport has done so far."""
+    """Exchanges of a transport so far."""
 
     in_flight: int
     """Exchanges that have begun and not ended."""
@@ -114,7 +115,7 @@ class AiohttpTransport:
         )
 
     def statistics(self) -> TransportStatistics:
-        """What it has done so far."""
+        """Count the exchanges so far."""
         return TransportStatistics(
             in_flight=len(self._watchdog.watched),
             answered=self._answered,
@@ -131,7 +132,9 @@ class AiohttpTransport:
         """Exchange one request, as `Transport` says."""
         keyed = self._session_of(api_key)
         length = request.content_length
-        if keyed.fast_path is not None and length <= SMALL:
+        if request.answer == "pictures":
+            raise DeliveryFailed(Delivery.NOT_SENT, "answers with pictures cannot be read yet", passes=False)
+        if keyed.fast_path is not None and _is_small(request, length):
             return await self._run(self._fast(request, length, on_handover, keyed.fast_path), _START_COST)
         timeout = request.timeout
         exchange = SlowExchange(
@@ -160,7 +163,7 @@ class AiohttpTransport:
         except ConfigurationError:  # which `send` raises
             return None
         length = request.content_length
-        if path is None or length > SMALL:
+        if path is None or not _is_small(request, length):
             return None
         return partial(self._send_detachable, request, length, on_handover, path)
 
@@ -264,6 +267,11 @@ class AiohttpTransport:
         for keyed in sessions.values():
             if keyed.session is not self.session:
                 await keyed.session.close()
+
+
+def _is_small(request: HTTPRequest, length: int) -> bool:
+    """Whether a request can take the fast path: no form, and no answer that may be large."""
+    return length <= SMALL and request.parts is None and request.answer == "small"
 
 
 def _this_task() -> "asyncio.Task[object]":
