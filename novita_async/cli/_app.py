@@ -42,8 +42,8 @@ COMMANDS: Final = {
     "simulate": ("_simulate", "Serve a simulated Novita over HTTP, until Ctrl-C."),
     "demo": ("_demo", "Watch 24 pictures being made, without a key and without cost."),
 }
-"""In which room each command lives, which is entered when the command is called; and the beginning of its help,
-so that the list of all commands enters no room.
+"""In which room each command lives, which is entered when the command is called; and how its help begins, so
+that the list of all commands enters no room.
 """
 
 

@@ -1,7 +1,7 @@
 """What can be typed about batches: options and their help.
 
-The rooms that do it are entered when a command is called: they need the whole client, and neither help nor the
-fault of an option should wait for that.
+The rooms that do it are entered when a command is called: they need the whole client, and neither help nor
+the fault of an option should wait for that.
 """
 
 from typing import Annotated, Any
