@@ -5,7 +5,6 @@ The note holds paths, options and counts. The key is not among them: it always c
 
 import json
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -19,6 +18,7 @@ from novita_async._files.names import NameTemplate
 from novita_async._policy.spending import Budget
 from novita_async.cli._inputs import Document, Faults
 from novita_async.cli._manifest import Recipe, axes_of
+from novita_async.cli._terminal import command_line
 from novita_async.errors import ConfigurationError, Flaw
 
 NOTE: Final = "batch.json"
@@ -180,7 +180,7 @@ def _money(option: str, text: str | None, faults: Faults) -> Decimal | None:
 
 def command(name: str, folder: str, *options: str) -> str:
     """A command about a batch, as it is typed."""
-    return shlex.join(("novita-async", name, folder, *options))
+    return command_line(("novita-async", name, folder, *options))
 
 
 _STEPS: Final = (
