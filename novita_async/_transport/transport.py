@@ -135,7 +135,8 @@ class AiohttpTransport:
         if request.answer == "pictures":
             raise DeliveryFailed(Delivery.NOT_SENT, "answers with pictures cannot be read yet", passes=False)
         if keyed.fast_path is not None and _is_small(request, length):
-            return await self._run(self._fast(request, length, on_handover, keyed.fast_path), _START_COST)
+            fast = self._fast(request, length, on_handover, keyed.fast_path)
+            return await self._carry(fast, fast.run, _START_COST)
         timeout = request.timeout
         exchange = SlowExchange(
             request=request,
@@ -152,7 +153,7 @@ class AiohttpTransport:
             stall_timeout=self.stall_timeout if timeout is None else min(timeout, self.stall_timeout),
             is_given=self.session is not None,
         )
-        return await self._run(exchange, _START_COST if length <= SMALL else TEXT_SLICE)
+        return await self._carry(exchange, exchange.run, _START_COST if length <= SMALL else TEXT_SLICE)
 
     def detachable(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
@@ -165,19 +166,9 @@ class AiohttpTransport:
         length = request.content_length
         if path is None or not _is_small(request, length):
             return None
-        return partial(self._send_detachable, request, length, on_handover, path)
-
-    async def _send_detachable(
-        self, request: HTTPRequest, length: int, on_handover: Callable[[], None], path: FastPath
-    ) -> HTTPResponse:
         exchange = self._fast(request, length, on_handover, path)
         exchange.detachable = True
-        try:
-            return await self._run(exchange, _START_COST)
-        except asyncio.CancelledError:
-            if exchange.cancellation is None:
-                raise
-        raise Detached(exchange.cancellation, lambda: self._carry(exchange, exchange.finish()))
+        return partial(self._carry, exchange, exchange.run, _START_COST)
 
     def _fast(
         self, request: HTTPRequest, length: int, on_handover: Callable[[], None] | None, path: FastPath
@@ -194,17 +185,19 @@ class AiohttpTransport:
             target=_target(self.base_url, request.path, request.query),
         )
 
-    async def _run(self, exchange: FastExchange | SlowExchange, cost: int) -> HTTPResponse:
-        if not self._scheduler.enter(cost):
+    async def _carry(
+        self, exchange: AiohttpExchange, course: Callable[[], Awaitable[HTTPResponse]], cost: int = 0
+    ) -> HTTPResponse:
+        """Watch over an exchange from its turn on, count what becomes of it, and translate it."""
+        if cost and not self._scheduler.enter(cost):
             await self._scheduler.later(cost)
-        return await self._carry(exchange, exchange.run())
-
-    async def _carry(self, exchange: AiohttpExchange, course: Awaitable[HTTPResponse]) -> HTTPResponse:
-        """Watch over an exchange, count what becomes of it, and translate it."""
         self._watchdog.watch(exchange)
         try:
-            answer = await course
+            answer = await course()
         except BaseException as error:  # noqa: BLE001 - it is raised again, or counted
+            if exchange.is_detached:
+                fast = cast("FastExchange", exchange)
+                raise Detached(error.with_traceback(None), partial(self._carry, fast, fast.finish)) from None
             if exchange.is_cancelled_by(error):
                 raise error.with_traceback(None) from None  # aiohttp's frames hold the key
             self._reached |= exchange.handed_over or exchange.status is not None
