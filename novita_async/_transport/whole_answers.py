@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     Messages = list[tuple[RawResponseMessage, StreamReader]]
-    Parsed = tuple[Messages | tuple[()], bool, bytes]
 
 
 class WholeAnswers:
@@ -44,11 +43,11 @@ class WholeAnswers:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
 
-    def feed_data(self, data: bytes) -> "Parsed":
+    def feed_data(self, data: bytes) -> "tuple[Messages | tuple[()], bool, bytes]":
         """Parse what has come."""
         heard = self._heard
         try:
-            parsed: Parsed = self._parser.feed_data(data)
+            parsed: tuple[Messages | tuple[()], bool, bytes] = self._parser.feed_data(data)
         except Exception:
             found = None if heard is None else self._before_the_junk(heard + data)
             if not found:

@@ -31,7 +31,6 @@ import attrs
 from attrs import field, frozen
 
 from novita_async._api.codec import Unreadable, as_list, parse, request_from_wire, wire_name
-from novita_async.cli._generate import EXTRA, REQUEST
 from novita_async.cli._inputs import (
     STAND_IN,
     Document,
@@ -43,6 +42,7 @@ from novita_async.cli._inputs import (
     put,
     split_strength,
 )
+from novita_async.cli._settings import EXTRA, REQUEST
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
