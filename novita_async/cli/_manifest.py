@@ -32,7 +32,6 @@ from attrs import field, frozen
 
 from novita_async._api.codec import Unreadable, as_list, parse, request_from_wire, wire_name
 from novita_async.cli._faces import face_of, with_face_pictures
-from novita_async.cli._generate import EXTRA, REQUEST
 from novita_async.cli._inputs import (
     STAND_IN,
     Document,
@@ -44,6 +43,7 @@ from novita_async.cli._inputs import (
     put,
     split_strength,
 )
+from novita_async.cli._settings import EXTRA, REQUEST
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
