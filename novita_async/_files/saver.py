@@ -24,13 +24,14 @@ import anyio.to_thread
 from attrs import define, evolve, field, frozen
 
 from novita_async._api.reasons import download_passes
-from novita_async._files.folders import FolderSync, make_folder, scope_of
+from novita_async._files.folders import FolderSync, scope_of
 from novita_async._files.kinds import BadFileError, CutFileError, FoundKind, kind_of
 from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe_name
 from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
+from novita_async._util.disk import make_folder
 from novita_async.errors import DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
 from novita_async.models.results import Artifact, TaskResult, with_files

@@ -14,11 +14,12 @@ from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
 from novita_async.cli._faces import with_face_pictures
 from novita_async.cli._follow import FollowReport, follow
-from novita_async.cli._generate import SENDING, file_name
+from novita_async.cli._generate import file_name
 from novita_async.cli._inputs import Faults, folder_faults, picture_of
 from novita_async.cli._options import given, options_class, options_of
 from novita_async.cli._output import Output
 from novita_async.cli._progress import ProgressTally, display_of
+from novita_async.cli._settings import SENDING
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.faces import EditImage
 from novita_async.models.images import ImageSource
@@ -49,9 +50,9 @@ async def edit(
     images_per_minute: Annotated[int | None, Parameter(group=SENDING)] = None,
     json: Annotated[bool, Parameter(group=SENDING, negative=(), show_default=False)] = False,
 ) -> Exit:
-    """Edit pictures with whatever route serves a model; also enlarge, erase, remove the background.
+    """Edit pictures with whatever route serves a model.
 
-    Each IMAGE becomes one request with the same settings. Everything is checked before anything is bought.
+    Enlarging, erasing and removing the background are edits too. Each IMAGE becomes one request with the same settings. Everything is checked before anything is bought.
     `novita-async routes` lists the models, `novita-async routes MODEL` what one of them takes.
 
     Args:
@@ -69,8 +70,7 @@ async def edit(
     shared |= {"images": beside} if beside else {}
     shared |= {"mask": mask} if mask else {}
     requests = await anyio.to_thread.run_sync(_requests, images or [], shared, option or [], out)
-    display = display_of(sum(request.image_num for request in requests))
-    report = FollowReport(Output(json), display, ProgressTally(len(requests)), out)
+    report = FollowReport(Output(json), display_of(), ProgressTally(len(requests)), out)
     async with NovitaClient(images_per_minute=images_per_minute, observers=[report]) as client:
         return await follow(
             client.stream(requests, in_flight=in_flight, save_to=out, save_as=file_name), report

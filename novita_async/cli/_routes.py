@@ -23,7 +23,7 @@ def routes(
     host: str | None = None,
     json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> Exit:
-    """List the routes of the API: the models, where they are served, whether they live.
+    """List the routes of the API: models, hosts, whether they live.
 
     With a MODEL, or the name of a route, all that its routes take is told.
 
