@@ -52,8 +52,9 @@ async def edit(
 ) -> Exit:
     """Edit pictures with whatever route serves a model.
 
-    Enlarging, erasing and removing the background are edits too. Each IMAGE becomes one request with the same settings. Everything is checked before anything is bought.
-    `novita-async routes` lists the models, `novita-async routes MODEL` what one of them takes.
+    Enlarging, erasing and removing the background are edits too. Each IMAGE becomes one request with the same
+    settings. Everything is checked before anything is bought. `novita-async routes` lists the
+    models, `novita-async routes MODEL` what one of them takes.
 
     Args:
         images: Pictures to edit.
