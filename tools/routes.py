@@ -125,13 +125,8 @@ def other(own: RouteField, told: RouteField) -> Iterator[str]:
 
 def in_words(told: RouteField) -> str:
     """A field in words."""
-    facts = (
-        told.type,
-        "required" if told.required else "",
-        told.range,
-        f"default {told.default}" if told.default else "",
-    )
-    return ", ".join(filter(None, facts))
+    default = f"default {told.default}" if told.default else ""
+    return ", ".join(filter(None, (told.type, "required" if told.required else "", told.range, default)))
 
 
 def draft(page: Page) -> Iterator[str]:

@@ -12,7 +12,9 @@ QWEN = """
 <ParamField body="prompt" type="string" required>What to make.</ParamField>
 <ParamField body="image" type="string" required>The picture.</ParamField>
 <ParamField body="seed" type="integer" default="-1">Range: [-1, 2147483647].</ParamField>
-<ParamField body="output_format" type="string" default="jpeg">Supported values: `jpeg`, `png`, `webp`.</ParamField>
+<ParamField body="output_format" type="string" default="jpeg">
+Supported values: `jpeg`, `png`, `webp`.
+</ParamField>
 <ParamField body="watermark" type="boolean" default="false">A mark.</ParamField>
 """
 
@@ -31,8 +33,8 @@ def test_a_page_that_says_what_the_table_says_proposes_nothing(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("[-1, 2147483647]", "[0, 9]", "seed: is -1..2.14748e+09 here, 0..9 there"),
-        ("`webp`", "`gif`", "output_format: is jpeg png webp here, jpeg png gif there"),
+        ("[-1, 2147483647]", "[0, 9]", "seed: is -1..2147483647 here, 0..9 there"),
+        ("`webp`", "`gif`", "output_format: is png jpeg webp here, jpeg png gif there"),
         ('type="boolean"', 'type="string"', "watermark: is flag here, text there"),
         ('"watermark"', '"stamp"', "lacks stamp: flag, default false"),
         ('"watermark"', '"stamp"', "has watermark, which the page does not name"),
@@ -43,7 +45,7 @@ def test_a_page_that_says_what_the_table_says_proposes_nothing(tmp_path, capsys)
 def test_what_differs_is_told(tmp_path, capsys, old, new, told):
     code, lines = proposed(tmp_path, QWEN.replace(old, new), capsys)
     assert code == 1
-    assert f"  qwen-image-edit: {told}".replace("-1..2.14748e+09", "-1..2.14748e+09") in lines
+    assert f"  qwen-image-edit: {told}" in lines
 
 
 def test_a_path_without_a_row_gets_a_draft_that_is_one(tmp_path, capsys):
@@ -59,6 +61,6 @@ def test_a_path_without_a_row_gets_a_draft_that_is_one(tmp_path, capsys):
 
 def test_a_page_of_a_retired_route_and_a_page_without_a_route(tmp_path, capsys):
     text = "curl -X POST 'https://api.novita.ai/v3/async/txt2img' -d '{}'"
-    code, lines = proposed(tmp_path, text, capsys)
+    _, lines = proposed(tmp_path, text, capsys)
     assert "  txt2img: is described, and the row calls it retired" in lines
     assert proposed(tmp_path, "# Billing", capsys)[0] == 0
