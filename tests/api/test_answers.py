@@ -39,7 +39,7 @@ class Scanned:
         for piece in pieces:
             self.take(scanner.feed(piece))
             assert len(scanner._rest) < SAMPLE + 6
-        self.take(scanner.finish())
+        self.text += scanner.finish()
         self.repr = repr(scanner)
 
     def take(self, events):
