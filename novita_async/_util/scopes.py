@@ -20,9 +20,9 @@ Ts = TypeVarTuple("Ts")
 _TERMINATED: Final = 128 + signal.SIGTERM
 _LAST_WORD: Final = 5.0
 """Seconds that tasks get to end after SIGTERM, once all blocks were left."""
-_shielded: "Final[WeakSet[asyncio.Task[None]]]" = WeakSet()
+_shielded: Final["WeakSet[asyncio.Task[None]]"] = WeakSet()
 """Work that a cancelled task waits for."""
-_told: "Final[WeakSet[asyncio.AbstractEventLoop]]" = WeakSet()
+_told: Final["WeakSet[asyncio.AbstractEventLoop]"] = WeakSet()
 """Loops to which SIGTERM has come."""
 
 
