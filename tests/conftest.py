@@ -44,20 +44,29 @@ def anyio_backend(request):
     return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
-@pytest.fixture(autouse=True)
-def nothing_blocks_the_loop():
-    """A call of the library that blocks while a loop runs is an error, also where the library catches it."""
+@pytest.fixture(scope="session")
+def _guard():
+    """The guard stands for the whole session: to put it there takes longer than most tests."""
     with standing(Guard()) as guard:
-        yield
-    assert guard.found == []
+        yield guard
 
 
 @pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
+def nothing_blocks_the_loop(_guard):
+    """A call of the library that blocks while a loop runs is an error, also where the library catches it."""
+    _guard.found.clear()
+    yield
+    assert _guard.found == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_proxies():
     """Nothing here leaves the machine, whatever its environment says."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture
