@@ -1,6 +1,7 @@
 """What all tests share: virtual time unless a test wants the real one, and a loop that nothing blocks."""
 
 import asyncio
+import gc
 import os
 import signal
 
@@ -16,8 +17,15 @@ from tests.helpers.served import served
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; children would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("steady", deadline=None)  # no test asserts a time
+settings.register_profile("steady", deadline=None, max_examples=50)  # no test asserts a time
+settings.register_profile("long", deadline=None, max_examples=2000)  # for `make soak`
 settings.load_profile("steady")
+
+
+def pytest_collection_finish():
+    """Take all that was collected out of the garbage collector's sight: it lives to the end, and is large."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser):
