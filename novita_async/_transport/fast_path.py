@@ -198,8 +198,6 @@ class FastExchange(AiohttpExchange):
     """Target in the first line of the request."""
     detachable: bool = False
     """Whether another task may read the answer."""
-    cancellation: asyncio.CancelledError | None = None
-    """Cancellation that made the task leave the answer to another."""
     _left: "Connection | None" = field(init=False, default=None)
     """Where that answer comes."""
     _answer: "tuple[RawResponseMessage, aiohttp.StreamReader] | None" = field(init=False, default=None)
@@ -258,7 +256,7 @@ class FastExchange(AiohttpExchange):
         if not (self.detachable and self.handed_over):
             return False
         cast("ResponseHandler", connection.protocol).force_close()
-        self._left, self.cancellation, self.is_detached = connection, error, True
+        self._left, self.is_detached = connection, True
         return True
 
     async def finish(self) -> HTTPResponse:
@@ -266,7 +264,7 @@ class FastExchange(AiohttpExchange):
         self.task = cast("asyncio.Task[object]", asyncio.current_task())
         self.cancelling = self.task.cancelling()
         connection = cast("Connection", self._left)
-        self.detachable, self.is_detached, self._left, self.cancellation = False, False, None, None
+        self.detachable, self.is_detached, self._left = False, False, None
         try:
             return await self._answer_on(connection)
         except BaseException:

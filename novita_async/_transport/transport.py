@@ -20,6 +20,7 @@ from novita_async._transport.connections import USER_AGENT, Proxies, check_base_
 from novita_async._transport.exchange import AiohttpExchange, Watchdog
 from novita_async._transport.fast_path import FastExchange, FastPath, connector
 from novita_async._transport.fast_path import check as check_fast_path
+from novita_async._transport.pictures import PictureIntake
 from novita_async._transport.slow_path import SlowExchange
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
@@ -85,6 +86,7 @@ class AiohttpTransport:
     drain: float = field(default=5.0, kw_only=True)
     """Seconds for which `aclose` waits for answers to purchases that were handed over."""
     _scheduler: WriteScheduler = field(init=False, factory=WriteScheduler)
+    _intake: PictureIntake = field(init=False, factory=PictureIntake)
     _sessions: dict[ApiKey, _KeyedSession] = field(init=False, factory=dict)
     _timeouts: Mapping[str, aiohttp.ClientTimeout] = field(init=False)
     _watchdog: Watchdog = field(init=False)
@@ -132,10 +134,9 @@ class AiohttpTransport:
         """Exchange one request, as `Transport` says."""
         keyed = self._session_of(api_key)
         length = request.content_length
-        if request.answer == "pictures":
-            raise DeliveryFailed(Delivery.NOT_SENT, "answers with pictures cannot be read yet", passes=False)
         if keyed.fast_path is not None and _is_small(request, length):
-            return await self._run(self._fast(request, length, on_handover, keyed.fast_path), _START_COST)
+            fast = self._fast(request, length, on_handover, keyed.fast_path)
+            return await self._carry(fast, fast.run, _START_COST)
         timeout = request.timeout
         exchange = SlowExchange(
             request=request,
@@ -150,9 +151,10 @@ class AiohttpTransport:
             timeout=self._timeouts[request.method],
             scheduler=self._scheduler,
             stall_timeout=self.stall_timeout if timeout is None else min(timeout, self.stall_timeout),
+            intake=self._intake,
             is_given=self.session is not None,
         )
-        return await self._run(exchange, _START_COST if length <= SMALL else TEXT_SLICE)
+        return await self._carry(exchange, exchange.run, _START_COST if length <= SMALL else TEXT_SLICE)
 
     def detachable(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
@@ -165,19 +167,9 @@ class AiohttpTransport:
         length = request.content_length
         if path is None or not _is_small(request, length):
             return None
-        return partial(self._send_detachable, request, length, on_handover, path)
-
-    async def _send_detachable(
-        self, request: HTTPRequest, length: int, on_handover: Callable[[], None], path: FastPath
-    ) -> HTTPResponse:
         exchange = self._fast(request, length, on_handover, path)
         exchange.detachable = True
-        try:
-            return await self._run(exchange, _START_COST)
-        except asyncio.CancelledError:
-            if exchange.cancellation is None:
-                raise
-        raise Detached(exchange.cancellation, lambda: self._carry(exchange, exchange.finish()))
+        return partial(self._carry, exchange, exchange.run, _START_COST)
 
     def _fast(
         self, request: HTTPRequest, length: int, on_handover: Callable[[], None] | None, path: FastPath
@@ -194,17 +186,19 @@ class AiohttpTransport:
             target=_target(self.base_url, request.path, request.query),
         )
 
-    async def _run(self, exchange: FastExchange | SlowExchange, cost: int) -> HTTPResponse:
-        if not self._scheduler.enter(cost):
+    async def _carry(
+        self, exchange: AiohttpExchange, course: Callable[[], Awaitable[HTTPResponse]], cost: int = 0
+    ) -> HTTPResponse:
+        """Watch over an exchange from its turn on, count what becomes of it, and translate it."""
+        if cost and not self._scheduler.enter(cost):
             await self._scheduler.later(cost)
-        return await self._carry(exchange, exchange.run())
-
-    async def _carry(self, exchange: AiohttpExchange, course: Awaitable[HTTPResponse]) -> HTTPResponse:
-        """Watch over an exchange, count what becomes of it, and translate it."""
         self._watchdog.watch(exchange)
         try:
-            answer = await course
+            answer = await course()
         except BaseException as error:  # noqa: BLE001 - it is raised again, or counted
+            if exchange.is_detached:
+                fast = cast("FastExchange", exchange)
+                raise Detached(error.with_traceback(None), partial(self._carry, fast, fast.finish)) from None
             if exchange.is_cancelled_by(error):
                 raise error.with_traceback(None) from None  # aiohttp's frames hold the key
             self._reached |= exchange.handed_over or exchange.status is not None
@@ -267,6 +261,7 @@ class AiohttpTransport:
         for keyed in sessions.values():
             if keyed.session is not self.session:
                 await keyed.session.close()
+        await self._intake.aclose()
 
 
 def _is_small(request: HTTPRequest, length: int) -> bool:

@@ -47,7 +47,7 @@ class WholeAnswers:
         """Parse what has come."""
         heard = self._heard
         try:
-            parsed = self._parser.feed_data(data)
+            parsed: tuple[Messages | tuple[()], bool, bytes] = self._parser.feed_data(data)
         except Exception:
             found = None if heard is None else self._before_the_junk(heard + data)
             if not found:
