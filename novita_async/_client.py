@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 from attrs import frozen
 
-from novita_async import events
+from novita_async import events, logs
 from novita_async._api import protocol
 from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
@@ -137,7 +137,7 @@ class NovitaClient:
         self._polling = polling or Polling()
         self._memory = PollMemory()
         self._learned = None if learned is None else Path(learned)
-        self._observers = tuple(observers)
+        self._observers = (*observers, *logs.from_environment())
         self._endpoints = endpoints or Endpoints()
         base_url = base_url or _environment("NOVITA_BASE_URL") or DEFAULT_BASE_URL
         self._downloader = downloader or AiohttpDownloader()
