@@ -17,7 +17,7 @@ import pytest
 from novita_async import NoAnswer, NovitaClient, Task
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.pacing import WINDOW
-from novita_async._purchase.machine import State
+from novita_async._purchase.machine import Action, State
 from novita_async.cli._app import main
 from novita_async.cli._batch import quota_of
 from novita_async.cli._course import Course
@@ -853,7 +853,9 @@ async def test_what_an_earlier_run_has_used_of_the_quota_is_waited_for():
 
 def moved(fact):
     where = {"purchase": 1, "position": 0, "tag": None, "endpoint": ENDPOINT, "images": 1, "attempt": 1}
-    return Transition(**where, task=None, before=State.PLANNED, after=State.PLANNED, fact=fact)
+    return Transition(
+        **where, task=None, before=State.PLANNED, after=State.PLANNED, next=Action.SEND, fact=fact
+    )
 
 
 @pytest.mark.anyio

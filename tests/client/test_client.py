@@ -59,7 +59,7 @@ async def test_events_tell_the_whole_way_of_a_request():
         await client.run(request())
     kinds = [type(event.fact if isinstance(event, events.Transition) else event) for event in seen]
     assert kinds[:2] == [events.Announced, events.Bought]
-    assert kinds[-1] is events.Finished
+    assert kinds[-2:] == [events.Finished, events.Completed]
     assert set(kinds[2:-1]) == {events.Polled}
 
 
