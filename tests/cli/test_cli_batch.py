@@ -712,11 +712,11 @@ def test_programs_get_one_object_a_line(call, folder, serve):
 
 
 def test_a_long_manifest_is_read_lazily_in_little_memory(folder):
-    line = json.dumps({"image": "pics/dog.png", "model_name": "m", "prompt": "p" * 2000}) + "\n"
-    (folder / "long.jsonl").write_text(line * 1500)  # 3 MB
+    line = json.dumps({"image": "pics/dog.png", "model_name": "m", "prompt": "p" * 1000}) + "\n"
+    (folder / "long.jsonl").write_text(line * 1800)  # 2 MB
     recipe = Recipe(inputs=[folder / "long.jsonl"], shared={}, axes={"seed": range(10**9)})
     tracemalloc.start()
-    assert sum(checked.requests for checked in recipe.check()) == 1500 * 10**9
+    assert sum(checked.requests for checked in recipe.check()) == 1800 * 10**9
     first = [made.request.seed for made in itertools.islice(recipe.read(), 3)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
