@@ -714,9 +714,6 @@ def test_programs_get_one_object_a_line(call, folder, serve):
 def test_a_long_manifest_is_read_lazily_in_little_memory(folder):
     line = json.dumps({"image": "pics/dog.png", "model_name": "m", "prompt": "p" * 1000}) + "\n"
     (folder / "long.jsonl").write_text(line * 2800)  # 3 MB
-    assert (
-        len(list(Recipe(inputs=[folder / "short.jsonl"], shared={}, axes={}).check())) == 1
-    )  # enters its rooms
     recipe = Recipe(inputs=[folder / "long.jsonl"], shared={}, axes={"seed": range(10**9)})
     tracemalloc.start()
     assert sum(checked.requests for checked in recipe.check()) == 2800 * 10**9
