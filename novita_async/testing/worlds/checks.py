@@ -407,8 +407,10 @@ def _paid_before_the_end(world: "World", visit: UserVisit) -> list[int]:
 
 def _had_ended(world: "World", number: int, before: float) -> bool:
     """Whether a journal knew the end of a request before its user began."""
+    jump = world.plan.trouble("wall clock jumps")
+    until = world.epoch + before + (0.0 if jump is None else jump.length)
     times = [row["finished_time"] for row in _rows(world) if _number_in(row) == number]
-    return any(time is not None and time - world.epoch < before for time in times)
+    return any(time is not None and time < until for time in times)
 
 
 def _survived(world: "World", post: Post) -> bool:
