@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import anyio
 import anyio.to_thread
@@ -637,14 +637,15 @@ def _carriers(
             problem="two hosts of one name have different base URLs",
             advice="give each host a name of its own",
         )
+    given: Any = transport
     if not hasattr(transport, "send"):
-        return {name: transport(host) for name, host in names.items()}
+        return {name: given(host) for name, host in names.items()}
     if len(names) > 1:
         raise ConfigurationError(
             problem=f"one transport cannot carry to several hosts: {', '.join(names)}",
             advice="give transport=, a function that makes one for each host",
         )
-    return dict.fromkeys(names, cast("Transport", transport))
+    return dict.fromkeys(names, given)
 
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:

@@ -6,7 +6,7 @@ SEND buy · WATCH poll · SAVE save · else: the outcome
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, assert_never, cast
+from typing import Any, Final, assert_never, cast
 
 from attrs import define, field
 
@@ -146,7 +146,7 @@ class Way:
 
     async def _end_empty(self, purchase: Purchase) -> None:
         """End a purchase that was answered at once, without a single file: paid, and nothing to be had."""
-        extra = purchase.result.extra if purchase.result else {}
+        extra = purchase.result.extra if purchase.result else dict[str, Any]()
         error = NoImages(account=purchase.account, extra=extra, advice=NOTHING_CAME)
         await self._record(purchase, FailedForGood(loop_time(), error))
         self._buyer.emit(Finished(outcome=outcome_of(purchase)))
