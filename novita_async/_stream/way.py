@@ -237,6 +237,13 @@ def _is_final(purchase: Purchase, error: NovitaError) -> bool:
     return isinstance(error, TaskNotFound) and error.account == purchase.account
 
 
+def fact_of(outcome: Outcome) -> Completed | FailedForGood | None:
+    """The fact of a task's end. None: its end was not seen."""
+    if isinstance(outcome, Succeeded):
+        return Completed(loop_time(), outcome.result)
+    return FailedForGood(loop_time(), outcome.error) if isinstance(outcome, Failed) else None
+
+
 def end_was_seen(outcome: Outcome) -> bool:
     """Whether nothing more can come of a task. A task that could not be polled may be well, and is paid."""
     match outcome:
