@@ -225,6 +225,7 @@ class Buyer(Asker):
                 again=effort.again,
                 max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
                 on_wait=partial(self._tell_paced, purchase),
+                ask=self.probe,
             )
         except BaseException as error:
             if cost is not None:

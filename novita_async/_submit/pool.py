@@ -8,7 +8,7 @@ functions; `acquire` and `poll_turn` only wait for what they say.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from copy import copy
 from typing import Final
 
@@ -236,6 +236,7 @@ class SessionPool:
         again: bool = False,
         max_outage: float = math.inf,
         on_wait: Callable[[Paced], object] = lambda _: None,
+        ask: Callable[[Account], Awaitable[None]] | None = None,
     ) -> Grant:
         """Wait for a place in some account's window.
 
@@ -247,6 +248,7 @@ class SessionPool:
             again: Stand first: the submission had its turn and was sent back.
             max_outage: Seconds of waiting after which an outage of all accounts is not waited for any longer.
             on_wait: Called with each wait for the quota or for the breaker.
+            ask: Asks an account something that costs nothing, to see whether its outage is over.
 
         Raises:
             NotSent: the outage has lasted for `max_outage`.
@@ -268,6 +270,13 @@ class SessionPool:
                 if isinstance(granted, Grant):
                     return granted
                 patience = self._outage_left(waiter, now)
+                if ask is not None and granted is not None:
+                    member = self._members[granted.account]
+                    question_at = member.breaker.question_at(now)
+                    if question_at <= now:
+                        await ask(member.account)
+                        continue
+                    patience = min(patience, question_at - now)
                 if granted is not None and granted.delay < math.inf:
                     on_wait(granted)
                 await waiter.sleep(min(granted.delay, patience) if granted else patience)
@@ -480,6 +489,10 @@ class SessionPool:
             # the server may ask for a pause, or be lost, while polls wait for their turn
             if at >= member.polls_pause_until and member.breaker.poll_at(now) <= now:
                 return member.breaker.poll(now)
+
+    def question_begins(self, account: Account) -> int:
+        """Let a question be the probe, now. Returns the generation of the account's breaker."""
+        return self._members[account.label].breaker.poll(loop_time())
 
     def poll_ended(
         self, account: Account, task_id: str, generation: int, error: BaseException | None, jitter: float

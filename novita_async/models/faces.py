@@ -38,12 +38,12 @@ _COMMON: Final = "common"
 """Marks fields of a face that stand for the route's field of the same name."""
 
 
-def _picture(value: "Picture | None") -> "ImageSource | str | None":
+def _picture(value: Picture | None) -> ImageSource | str | None:
     """A picture, or its web address, which some routes take."""
     return cast("str | None", value) if value is None or is_address(value) else measured(value)
 
 
-def _pictures(value: "Iterable[Picture]") -> "tuple[ImageSource | str, ...]":
+def _pictures(value: Iterable[Picture]) -> tuple[ImageSource | str, ...]:
     given = cast("object", value)
     if isinstance(given, str | bytes | bytearray) or not isinstance(given, Iterable):
         return cast("tuple[ImageSource, ...]", value)

@@ -714,7 +714,7 @@ def test_a_journal_of_a_newer_release_is_refused_and_stays_as_it_is(saved):
     with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
     before = saved.read_bytes()
-    assert "a newer release wrote it (its version 99, here 2): update novita-async" in failing(saved)
+    assert "a newer release wrote it (its version 99, here 3): update novita-async" in failing(saved)
     with pytest.raises(JournalError, match="a newer release"):
         _file.open_to_read(saved)
     assert saved.read_bytes() == before
