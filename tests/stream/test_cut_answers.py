@@ -4,11 +4,12 @@ kept.
 
 import base64
 
+import anyio
 import msgspec
 import pytest
 from attrs import evolve
 
-from novita_async import EditImage, Succeeded, Uncertain
+from novita_async import EditImage, SubmissionUncertain, Succeeded, Uncertain
 from novita_async._api import protocol
 from novita_async.models.accounts import ApiKey
 from novita_async.models.endpoints import Endpoints
@@ -53,3 +54,19 @@ async def test_an_answer_that_breaks_off_anywhere_is_bought_once_and_keeps_each_
             if whole:
                 assert [path.read_bytes() for path in outcome.paths] == whole
         assert not list((folder / "out").glob(".*"))
+
+
+async def test_a_caller_with_less_time_than_the_route_is_told_that_it_is_perhaps_paid():
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.slow(200.0)}))
+    async with client_of(simulation) as (client, _):
+        with pytest.raises(SubmissionUncertain) as raised:
+            await client.run(EDIT, timeout=100.0)
+        assert anyio.current_time() == pytest.approx(100.0, abs=1.0)
+    assert (raised.value.endpoint, raised.value.images) == ("/openai/v1/images/edits", 2)
+    assert len(simulation.ledger.accepted) == 1
+
+
+async def test_a_caller_without_a_timeout_waits_as_long_as_the_route_may_take():
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.slow(200.0)}))
+    async with client_of(simulation) as (client, _):
+        assert len((await client.run(EDIT)).images) == 2
