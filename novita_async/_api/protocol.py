@@ -153,6 +153,8 @@ def _bought_in(
             return found
     if task_id:
         return task_id
+    if reason is None and (pictures := codec.parts_at_once(body, response.parts, response.cut)):
+        return pictures
     says_nothing = not body or reason is not None or response.cut is not None
     return codec.nothing_at_once(body) if at_once and not says_nothing else None
 
