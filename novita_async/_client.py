@@ -235,7 +235,8 @@ class NovitaClient:
 
         Args:
             request: The request to buy.
-            timeout: Seconds to wait for the task. None: the polling policy's deadline.
+            timeout: Seconds to wait for the task, or for an answer that holds the results. None: the polling
+                policy's deadline, or as long as the route may take.
             priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
 
         Raises:
@@ -249,7 +250,7 @@ class NovitaClient:
             if timeout is None
             else min(timeout, self._buyer.callbacks.recovery_timeout)
         )
-        purchase = await self._buy(request, priority, recovery_timeout)
+        purchase = await self._buy(request, priority, recovery_timeout, timeout)
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout)
         self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
@@ -281,12 +282,21 @@ class NovitaClient:
             raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
         return purchase.task
 
-    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Purchase:
+    async def _buy(
+        self,
+        request: Request,
+        priority: Priority,
+        recovery_timeout: float = 0.0,
+        longest: float | None = None,
+    ) -> Purchase:
         """Buy for somebody who waits for the task, or the result."""
         purchase = Purchase(request, images=request.image_num)
         try:
             await self._buyer.buy(
-                purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
+                purchase,
+                interactive=priority == "interactive",
+                recovery_timeout=recovery_timeout,
+                longest=longest,
             )
         except SubmissionUncertain:
             self._purchases.report_doubt(purchase)

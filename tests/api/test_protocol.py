@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from novita_async._api import codec, protocol
-from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._http import AnswerPart, Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy.retrying import Failure
 from novita_async.errors import (
     APIError,
@@ -1018,3 +1018,31 @@ def test_a_success_with_a_url_is_never_refused(document):
 @given(document=mutated(named("seed_*_submit_response")), task_id=st.text(min_size=1).filter(str.isprintable))
 def test_a_submission_with_an_id_is_never_refused(document, task_id):
     assert submitted({**document, "task_id": task_id}) == task_id
+
+
+PARTS = (AnswerPart(data=b"a", size=1, kind="png"), AnswerPart(data=b"b", size=1, kind="mp4"))
+PICTURE_IN = {"drawing": {"bits": "novita-part:0"}, "film": "novita-part:1"}
+
+
+def with_parts(document):
+    return attrs.evolve(response(document), parts=PARTS)
+
+
+def test_pictures_under_names_that_nobody_knows_are_results():
+    result = protocol.read_submission(with_parts(PICTURE_IN), "/v3/new", 1)
+    assert [image.data for image in result.images] == [b"a"]
+    assert [video.data for video in result.videos] == [b"b"]
+
+
+def test_pictures_in_what_is_no_json_are_results():
+    odd = HTTPResponse(status=200, body=b"<html>novita-part:0", parts=PARTS[:1])
+    assert [image.data for image in protocol.read_submission(odd, "/v3/new", 1).images] == [b"a"]
+
+
+def test_pictures_beside_a_task_under_names_that_nobody_knows_are_an_echo_of_the_input():
+    assert protocol.read_submission(with_parts(PICTURE_IN | {"task_id": "t1"}), "/v3/new", 1) == "t1"
+
+
+def test_pictures_beside_a_reason_are_no_results():
+    with pytest.raises(SubmissionUncertain):
+        protocol.read_submission(with_parts(PICTURE_IN | {"reason": "NEVER_HEARD_OF"}), "/v3/new", 1)
