@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         MalformedAnswer,
         NoAnswer,
         NoImages,
+        NotPlanned,
         NotSent,
         NovitaError,
         NovitaWarning,
@@ -116,8 +117,8 @@ ROOMS: Final = {
     "errors": """
         APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
         ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
-        JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
-        RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
+        JournalError MalformedAnswer NoAnswer NoImages NotPlanned NotSent NovitaError NovitaWarning
+        PermissionDenied RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
         TaskTimeout
     """,
     "models.accounts": "Account ApiKey Balance",
@@ -186,6 +187,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "ModelType",
     "NoAnswer",
     "NoImages",
+    "NotPlanned",
     "NotSent",
     "NovitaClient",
     "NovitaError",

@@ -365,7 +365,8 @@ class NovitaClient:
         in_flight: int = IN_FLIGHT,
         priority: Priority = "batch",
         resubmit_uncertain: bool = False,
-        retry_failed: bool = False,
+        retry_failed: bool | Literal["all"] = False,
+        only_planned: bool = False,
     ) -> AsyncGenerator[Outcomes]:
         """Buy many requests, as `stream` does, and write each step into a journal.
 
@@ -382,7 +383,11 @@ class NovitaClient:
             in_flight: As for `stream`.
             priority: As for `run`.
             resubmit_uncertain: Buy again what was perhaps bought. It may then be paid twice.
-            retry_failed: Buy again what failed in an earlier run, where that can help.
+            retry_failed: Buy again what failed in an earlier run, where that can help; `"all"`: also what
+                would fail again, unless its cause was mended outside (a refused picture, a route). A task
+                that failed is asked for once more before its request is bought again.
+            only_planned: Buy nothing that is new to the journal: a request that no earlier run has planned
+                (a line that was added, a picture that has changed) comes out as failed, with `NotPlanned`.
 
         Ctrl-C and SIGTERM (which otherwise ends a Python program on the spot) send nothing more, wait for up
         to the client's `drain` seconds for the answers to what was sent, and end the program, with status 143
@@ -401,6 +406,7 @@ class NovitaClient:
                     self._buyer.callbacks,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
+                    only_planned=only_planned,
                     folder=None if folder is None else folder.path,
                 )
                 stream = self._stream(

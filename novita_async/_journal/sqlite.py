@@ -168,6 +168,17 @@ class SqliteJournal:
             purchase.journal = self
         return found
 
+    async def find(self, orders: Sequence[Order]) -> list[Purchase | None]:
+        """Find the purchases of these orders, in this order; None where there is none."""
+        found: list[Purchase | None] = []
+        offset = -wall_offset()
+        for start in range(0, len(orders), PIECE):
+            found += await self._do(partial(_find, orders[start : start + PIECE], offset))
+        for purchase in found:
+            if purchase is not None:
+                purchase.journal = self
+        return found
+
     async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:  # noqa: ARG002
         """Promise an attempt. The window and the budget are this process's own."""
         await self.record(purchase, announced)
@@ -272,6 +283,10 @@ def _open(path: Path, *, read_only: bool, without_wal: bool) -> tuple[Store, int
 
 def _plan(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase]:
     return store.plan(orders, offset)
+
+
+def _find(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase | None]:
+    return store.find(orders, offset)
 
 
 def _page(state: State | None, after: int, store: Store) -> list[Purchase]:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import cache
@@ -232,21 +232,32 @@ class Store:
 
     def plan(self, orders: Sequence[Order], offset: float) -> list[Purchase]:
         """Find each purchase, or make it; give copies, whose times have this offset to unix time."""
-        firsts = self._first_unclaimed(orders)
-        seen: Counter[str] = Counter()
         found: list[Purchase] = []
         new: list[Purchase] = []
         serial = self._last_serial()
-        for order in orders:
-            occurrence = firsts.get(order.key, 0) + seen[order.key]
-            seen[order.key] += 1
-            purchase = self._claim(order, occurrence, offset) if order.key in firsts else None
+        for order, occurrence, purchase in self._claimed(orders, offset):
             if purchase is None:
-                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, self.run)
+                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, self.run)  # noqa: PLW2901
                 new.append(purchase)
             found.append(purchase)
         self._connection.executemany(_INSERT, (rows.fresh_record(rows.entry_of(each)) for each in new))
         return found
+
+    def find(self, orders: Sequence[Order], offset: float) -> list[Purchase | None]:
+        """Find each purchase; give copies, whose times have this offset to unix time. None: not there."""
+        return [purchase for _, _, purchase in self._claimed(orders, offset)]
+
+    def _claimed(
+        self, orders: Sequence[Order], offset: float
+    ) -> Iterator[tuple[Order, int, Purchase | None]]:
+        """Let this run ask for these orders: each with its number among its equals, and its purchase."""
+        firsts = self._first_unclaimed(orders)
+        seen: Counter[str] = Counter()
+        for order in orders:
+            occurrence = firsts.get(order.key, 0) + seen[order.key]
+            seen[order.key] += 1
+            there = order.key in firsts
+            yield order, occurrence, self._claim(order, occurrence, offset) if there else None
 
     def _last_serial(self) -> int:
         return int(self._connection.execute("SELECT coalesce(max(serial), 0) FROM requests").fetchone()[0])

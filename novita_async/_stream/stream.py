@@ -42,6 +42,7 @@ from novita_async.errors import (
     Flaw,
     InvalidRequest,
     JournalError,
+    NotPlanned,
     NovitaError,
     SubmissionUncertain,
 )
@@ -212,6 +213,12 @@ class Stream:
         """Find what the journal knows of a line, and go on from there."""
         try:
             purchase = await resume.plan(request, order)
+            if resume.wants_again(purchase):
+                await self._way.reopen(purchase)
+        except NotPlanned as error:
+            outcome = Failed(request=request, error=error)
+            self._buyer.emit(Finished(outcome=outcome))
+            return outcome, Purchase(None, position=order.position), True
         except JournalError as error:
             self._counts.unsent += 1
             self._stop(error)

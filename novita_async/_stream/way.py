@@ -19,6 +19,8 @@ from novita_async._purchase.machine import (
     FailedForGood,
     NotSaved,
     Purchase,
+    Reopened,
+    Rewatched,
     Saved,
     next_action,
 )
@@ -38,6 +40,7 @@ from novita_async.errors import (
 )
 from novita_async.events import Finished
 from novita_async.models.results import Failed, Outcome, Succeeded, TaskResult, Uncertain, Unfinished
+from novita_async.tasks import Task
 
 _ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
@@ -153,6 +156,30 @@ class Way:
             return Failed(request=purchase.request, task=purchase.task, error=error)
         await self._record(purchase, Saved(loop_time(), paths))
         return None
+
+    async def reopen(self, purchase: Purchase) -> None:
+        """Prepare to buy again. A task that failed is watched instead where it is well after all.
+
+        Raises:
+            JournalError: that could not be recorded, so nothing may be bought.
+        """
+        if purchase.state is FAILED and purchase.task is not None and await self._is_well(purchase.task):
+            await self._buyer.purchases.record(purchase, Rewatched(loop_time()))
+            self._buyer.purchases.add(purchase)
+        else:
+            await self._buyer.purchases.record(purchase, Reopened(loop_time()))
+
+    async def _is_well(self, task: Task) -> bool:
+        """Whether pictures may come of a task that was said to have failed, or nobody can say."""
+        try:
+            snapshot = await self._buyer.poll_patiently(task)
+        except (TaskFailed, TaskNotFound):
+            return False
+        except NovitaError:
+            return True
+        if snapshot.state == "succeeded":
+            return snapshot.result is not None and bool(snapshot.result.artifacts)
+        return snapshot.state != "failed"
 
     async def _record(self, purchase: Purchase, fact: Fact) -> None:
         """Record an end. Where that fails the outcome still comes out, but nothing more is bought."""

@@ -27,7 +27,7 @@ NAMES = """
     ControlNetModel ControlNetUnit CustomStorage DownloadFailed Embedding EndpointNotFound Endpoints
     EnterprisePlan Extra Failed FailedEarlier Flaw HiresFix IPAdapter IPAdapterModel Image ImageRejected
     ImageSource ImageType Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType
-    NoAnswer NoImages NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome Outcomes
+    NoAnswer NoImages NotPlanned NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome Outcomes
     PermissionDenied Polling Preprocessor Processing Queued RateLimited Refiner Request ResultError
     RetryPolicy Sampler ServerError Snapshot SqliteJournal StorageRejected SubmissionUncertain Succeeded
     Task TaskFailed TaskNotFound TaskResult TaskStatus TaskTimeout TestMode Timings Txt2Img Uncertain
