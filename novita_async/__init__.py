@@ -118,8 +118,8 @@ ROOMS: Final = {
         APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
         ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
         JournalError MalformedAnswer NoAnswer NoImages NotPlanned NotSent NovitaError NovitaWarning
-        PermissionDenied RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
-        TaskTimeout
+        PermissionDenied RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed
+        TaskNotFound TaskTimeout
     """,
     "models.accounts": "Account ApiKey Balance",
     "models.catalogue": "ModelRecord",

@@ -369,7 +369,7 @@ class FailedEarlier(NovitaError):
         self.advice = self.advice or (
             "run the batch again with retry_failed=True"
             if self.retryable
-            else 'the same would fail again; change the request, or mend its cause and give retry_failed="all"'
+            else 'the same would fail again; change the request, or mend the cause: retry_failed="all"'
         )
 
     def sentence(self) -> str:

@@ -323,7 +323,7 @@ def test_images_that_are_required_and_missing_are_an_error_with_the_task_id():
         (True, "run the batch again with retry_failed=True"),
         (
             False,
-            'the same would fail again; change the request, or mend its cause and give retry_failed="all"',
+            'the same would fail again; change the request, or mend the cause: retry_failed="all"',
         ),
     ],
 )
