@@ -40,7 +40,7 @@ from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
 from novita_async._util.scopes import terminated_gently
 from novita_async._watch.memory_file import load_memory, save_memory
-from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
+from novita_async.errors import ConfigurationError, JournalError, NovitaError, SubmissionUncertain
 from novita_async.events import Event, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
 from novita_async.models.catalogue import ModelRecord
@@ -589,9 +589,22 @@ async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator
     if isinstance(journal, str | os.PathLike):
         async with await SqliteJournal.open(journal) as store:
             yield store
-    else:
+        return
+    if id(journal) in _running:
+        raise JournalError(
+            problem=f"journal {journal.name}: another batch of this program is using it",
+            advice="nothing was sent; wait for that batch to end, or give this one a journal of its own",
+        )
+    _running.add(id(journal))
+    try:
         await journal.new_run()
         yield journal
+    finally:
+        _running.discard(id(journal))
+
+
+_running: Final[set[int]] = set()
+"""Identities of stores in use: a second batch would take what the first has under way for lost."""
 
 
 def _accounts(

@@ -95,8 +95,8 @@ class SqliteJournal:
         """Open a journal; make it where there is none.
 
         Args:
-            path: The file. Beside it lie `-wal`, `-shm` and `-spare` while it is open, or after a crash, and
-                `-lock`.
+            path: The file. Beside it lie `-wal`, `-shm`, `-spare` and `-lock` while it is open, or after a
+                crash.
             read_only: Only look, also while another process writes it. Makes nothing, changes nothing.
             without_wal: Accept a journal that was not closed although its `-wal` file is missing. That file
                 has what was bought last: without it the same may be bought twice.

@@ -39,6 +39,9 @@ BY_SLOT: Final = f"{_SELECT} WHERE slot_time > ? ORDER BY slot_time"
 PAGE_OF_STATE: Final = f"{_SELECT} WHERE state = ? AND serial > ? ORDER BY serial LIMIT ?"
 PERHAPS_OF_STATE: Final = f"{_SELECT} WHERE state = ? AND serial > ? AND perhaps > 0 ORDER BY serial LIMIT ?"
 PAGE_OF_ALL: Final = f"{_SELECT} WHERE serial > ? ORDER BY serial LIMIT ?"
+STATE_BY_KEY: Final = "SELECT state FROM requests WHERE key = ? AND occurrence = ?"
+PLANNED_BEFORE: Final = "SELECT count(*), sum(image_num) FROM requests WHERE state = 'planned' AND run < ?"
+PAYERS: Final = "SELECT DISTINCT account FROM requests WHERE state = ? AND account IS NOT NULL LIMIT 8"
 CLAIMED: Final = "SELECT run FROM requests WHERE key = ? AND occurrence = ?"
 TALLIES: Final = (
     "SELECT state, count(*), sum(image_num), sum(bought), sum(perhaps) FROM requests GROUP BY state"
@@ -106,15 +109,28 @@ class Store:
         done = self._write([work for work in works if work.writes])
         return [done[id(work)] if work.writes else self._attempt(work) for work in works]
 
-    def _write(self, works: Sequence[Work]) -> dict[int, Any]:
+    def _write(self, works: Sequence[Work], *, may_reuse: bool = True) -> dict[int, Any]:
         """Do all that there is room for; give each result by the work's identity."""
         able = [work for work in works if self._full is None or not work.begins]
         done = dict(zip(map(id, able), self._transact(able) if able else (), strict=True))
         full = next(filter(_is_full, done.values()), None)
+        if full is not None and may_reuse and self.file.reuse_log():
+            return self._write(works, may_reuse=False)
         if full is not None and self.file.give_room():
-            self._full = full
-            return self._write(works)
+            if not (may_reuse and self.file.reuse_log()):  # which takes a little room itself
+                self._full = full
+            done = self._write(works, may_reuse=False)
+            self._keep_room_again(full)
+            return done
         return {id(work): _copy(self._full) for work in works if self._full is not None} | done
+
+    def _keep_room_again(self, full: Exception) -> None:
+        """Keep room again, now that the log was cut; where there is none, begin nothing new."""
+        if self._full is None:
+            try:
+                self.file.keep_room()
+            except OSError:
+                self._full = full
 
     def _transact(self, works: Sequence[Work]) -> list[Any]:
         run = self.run
@@ -178,6 +194,20 @@ class Store:
             Tally(state=State(state), rows=count, images=images, bought=bought, perhaps=perhaps)
             for state, count, images, bought, perhaps in self._connection.execute(TALLIES)
         )
+
+    def state_of(self, key: str, occurrence: int) -> State | None:
+        """The state of a purchase. None: it is not there."""
+        found = self._connection.execute(STATE_BY_KEY, (bytes.fromhex(key), occurrence)).fetchone()
+        return None if found is None else State(found[0])
+
+    def planned_before(self, run: int) -> tuple[int, int]:
+        """Planned purchases that no run since then has asked for, and their images."""
+        rows, images = self._connection.execute(PLANNED_BEFORE, (run,)).fetchone()
+        return rows, images or 0
+
+    def payers(self, state: State) -> list[str]:
+        """Labels of the accounts that have bought what is in this state: the first few."""
+        return [label for (label,) in self._connection.execute(PAYERS, (state.value,))]
 
     # --- Writing ------------------------------------------------------------------------------------------
 

@@ -131,6 +131,10 @@ class Way:
     async def note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
         """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
         now = loop_time()
+        if isinstance(outcome, Failed) and _is_foreign(purchase, outcome.error):
+            outcome.error.advice = (
+                f"{purchase.account} has paid for it; fetch it with the key of that account"
+            )
         if isinstance(outcome, Succeeded):
             await self._record(purchase, Completed(now, outcome.result))
             return None
@@ -221,6 +225,11 @@ def _is_final(purchase: Purchase, error: NovitaError) -> bool:
     if isinstance(error, TaskFailed):
         return True
     return isinstance(error, TaskNotFound) and error.account == purchase.account
+
+
+def _is_foreign(purchase: Purchase, error: NovitaError) -> bool:
+    """Whether an account was asked that has not paid for this."""
+    return isinstance(error, TaskNotFound) and purchase.account not in (None, error.account)
 
 
 def end_was_seen(outcome: Outcome) -> bool:

@@ -384,3 +384,29 @@ async def test_a_failed_task_is_neither_bought_again_nor_given_up_while_nobody_a
     assert isinstance(outcome, Unfinished)
     assert len(simulation.ledger.accepted) == 1
     assert [row.state for row in await rows_of(journal)] == [State.SUBMITTED]
+
+
+# --- Journals that are used twice ---------------------------------------------------------------------------
+
+
+async def test_the_same_journal_twice_in_one_client_counts_its_window_once(journal):
+    simulation = service(images_per_minute=10, speed=20)
+    async with client_of(simulation, images_per_minute=10) as (client, _):
+        await run(client, requests(5), journal)
+        began = anyio.current_time()
+        await run(client, requests(10), journal)
+        assert anyio.current_time() - began < 30
+    assert simulation.ledger.refused == []
+
+
+async def test_two_batches_at_once_with_one_store_are_refused_before_anything_is_sent():
+    simulation, store = service(), MemoryJournal()
+    async with client_of(simulation) as (client, _), client.batch(requests(3), journal=store) as outcomes:
+        bought = len(simulation.ledger.entries)
+        with pytest.raises(JournalError, match="another batch of this program is using it: nothing was sent"):
+            await run(client, requests(5), store)
+        assert len(simulation.ledger.entries) == bought
+        assert [type(outcome) async for outcome in outcomes] == [Succeeded] * 3
+        assert store.run == 2
+    async with client_of(simulation) as (client, _):
+        assert len(await run(client, requests(5), store)) == 5
