@@ -111,6 +111,8 @@ def _to_wire(value: Any) -> dict[str, Any]:
         item = getattr(value, name)
         if item.__class__ in _PLAIN:
             wire[wire_name] = item
+        elif item.__class__ is ImageSource:
+            wire[wire_name] = _Hole(item)
         elif item is not None and item != ():
             wire[wire_name] = _converter.unstructure(item)
     return wire

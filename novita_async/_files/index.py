@@ -88,7 +88,7 @@ class Index:
         """Add the line of an outcome of any kind.
 
         Args:
-            outcome: What became of the request; a success with the paths of its files.
+            outcome: Outcome of the request; a success with the paths of its files.
             endpoint: Path of the submission, where the request is known.
             place: Place in the input, from 0.
             tag: The user's own id.
@@ -222,7 +222,7 @@ def _named(value: Any) -> Any:
 
 
 def _append(path: Path, line: str, *, durable: bool) -> None:
-    """Add a line, with one write. What a full disk has cut stays a line of its own."""
+    """Add a line, with one write. A line that a full disk has cut stays a line of its own."""
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(handle).st_size

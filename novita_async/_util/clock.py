@@ -2,20 +2,18 @@
 
 Rows of a journal hold unix times, windows hold times of the loop. Reading both clocks apart would let them
 drift, and in virtual time an hour of waiting would pass on one of them only: so unix time is the loop's time
-plus an offset, which is taken once for each loop. Where the loop goes by the machine's clock, the offset is
-taken again once it is wrong: that clock stands still while a laptop sleeps, and the other one may be set.
+plus an offset, which is taken once for each loop, and anew where the loop's clock has stood still, as it does
+while a computer sleeps.
 """
 
 import asyncio
 import time
 from typing import Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
+_STOOD_STILL: Final = 10.0
+"""Seconds by which the loop's clock must be late."""
 _offsets: "WeakKeyDictionary[asyncio.AbstractEventLoop, float]" = WeakKeyDictionary()
-_by_machine: "WeakSet[asyncio.AbstractEventLoop]" = WeakSet()
-"""Loops that go by the machine's clock."""
-_TOLERANCE: Final = 1.0
-"""Seconds by which the two clocks may drift apart."""
 
 
 def loop_time() -> float:
@@ -26,16 +24,11 @@ def loop_time() -> float:
 def wall_offset() -> float:
     """Seconds to add to the loop's time to get unix time."""
     loop = asyncio.get_running_loop()
-    known = _offsets.get(loop)
-    if known is None:
-        if abs(loop.time() - time.monotonic()) < _TOLERANCE:
-            _by_machine.add(loop)
-    elif loop not in _by_machine:
+    known, offset = _offsets.get(loop), time.time() - loop.time()
+    if known is not None and offset < known + _STOOD_STILL:
         return known
-    now = time.time() - loop.time()
-    if known is None or abs(now - known) > _TOLERANCE:
-        _offsets[loop] = known = now
-    return known
+    _offsets[loop] = offset
+    return offset
 
 
 def wall_time() -> float:

@@ -295,7 +295,7 @@ class _Session:
         here = await anyio.to_thread.run_sync(Path.cwd)
         report = _BatchReport.of(self.output, course, self.folder, here)
         options: dict[str, Any] = {"images_per_minute": setup.images_per_minute, "observers": [report]}
-        async with NovitaClient.from_env(**options, budget=budget) as client:
+        async with NovitaClient(**options, budget=budget) as client:
             course.quota_of = partial(quota_of, client, setup.images_per_minute)
             try:
                 code = await follow(self._outcomes(client, setup, recipe, report), report)

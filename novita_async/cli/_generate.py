@@ -88,7 +88,7 @@ async def generate(
     requests = await anyio.to_thread.run_sync(requests_of, typed, (*REQUEST, *EXTRA))
     display = display_of(sum(request.image_num for request in requests))
     report = FollowReport(Output(json), display, ProgressTally(len(requests)), out)
-    async with NovitaClient.from_env(images_per_minute=images_per_minute, observers=[report]) as client:
+    async with NovitaClient(images_per_minute=images_per_minute, observers=[report]) as client:
         return await follow(
             client.stream(requests, in_flight=in_flight, save_to=out, save_as=file_name), report
         )

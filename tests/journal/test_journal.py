@@ -9,9 +9,11 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
@@ -42,6 +44,8 @@ from novita_async._purchase.machine import (
     Saved,
     State,
 )
+from novita_async._util import clock
+from novita_async._util.clock import loop_time
 from tests.helpers.journal_processes import ROOT, kill_after, process
 from tests.helpers.journals import (
     Model,
@@ -508,6 +512,22 @@ def test_many_more_than_a_page_are_recovered(tmp_path, monkeypatch):
     assert do(store, lambda store: store.recover(3.0)) == 0
     assert store.summary().rows[State.UNCERTAIN] == 10
     store.close()
+
+
+@pytest.mark.real_loop
+async def test_a_journal_knows_after_a_laptop_has_slept_when_the_service_has_seen_an_attempt(
+    tmp_path, monkeypatch
+):
+    """What was announced before is long ago, what is announced now is not."""
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        before, after = await journal.plan([asked(1), asked(2)])
+        await journal.record(before, Announced(loop_time(), "a"))
+        late = SimpleNamespace(time=lambda: time.time() + 8 * 3600)
+        monkeypatch.setattr(clock, "time", late)
+        await journal.record(after, Announced(loop_time(), "a"))
+        seen = await journal.seen_since(60)
+    assert [entry_of(each).serial for each in seen] == [entry_of(after).serial]
+    assert abs(seen[0].attempts[0].announced_at - loop_time()) < 60
 
 
 # --- What lies beside it ----------------------------------------------------------------------------------
@@ -1059,14 +1079,15 @@ def test_moving_the_log_may_take_the_room_that_was_kept_which_is_kept_again_then
     Narrow.room = 0
     plan(store, [asked(2)])
     assert Narrow.spare.exists()
-    monkeypatch.setattr(type(store.file), "keep_room", no_room)
-    Narrow.room = 0
-    plan(store, [asked(3)])
-    beginning = Work(lambda store: store.plan([asked(4)], 0.0), begins=True)
-    (refusal,) = store.carry_out([beginning])
-    assert "the disk is full" in str(refusal)
-    record(store, (asked(3).key, 0), fact(Announced))
-    store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.file), "keep_room", no_room)
+        Narrow.room = 0
+        plan(store, [asked(3)])
+        beginning = Work(lambda store: store.plan([asked(4)], 0.0), begins=True)
+        (refusal,) = store.carry_out([beginning])
+        assert "the disk is full" in str(refusal)
+        record(store, (asked(3).key, 0), fact(Announced))
+        store.close()
     assert len(read(tmp_path / "run.db")) == 3
 
 
