@@ -23,15 +23,16 @@ PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
     APIError AWSS3 Account AnyTask ApiKey Artifact AuthenticationFailed Backoff BadRequest Balance
-    BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected ControlNet ControlNetModel
-    ControlNetUnit CustomStorage DownloadFailed Embedding EndpointNotFound Endpoints EnterprisePlan Extra
-    Failed FailedEarlier Flaw HiresFix IPAdapter IPAdapterModel Image ImageRejected ImageSource ImageType
-    Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType NoAnswer NoImages
-    NotPlanned NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome Outcomes PermissionDenied Picture
-    Polling Preprocessor Processing Queued RateLimited Refiner Request ResultError RetryPolicy Sampler
-    Saveable ServerError Snapshot SqliteJournal StorageRejected SubmissionUncertain Succeeded Task TaskFailed
-    TaskNotFound TaskResult TaskStatus TaskTimeout TestMode Timings Txt2Img Uncertain Unfinished Update
-    Updates Upscaler Webhook __version__ request_from_json request_to_json
+    BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected ControlNet
+    ControlNetModel ControlNetUnit CustomStorage DownloadFailed Embedding EndpointNotFound Endpoints
+    EnterprisePlan Extra Failed FailedEarlier Flaw HiresFix IPAdapter IPAdapterModel Image ImageRejected
+    ImageSource ImageType Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType
+    NoAnswer NoImages NotPlanned NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome
+    Outcomes PermissionDenied Picture Polling Preprocessor Processing Queued RateLimited Refiner Request
+    ResultError RetryPolicy Sampler Saveable ServerError Snapshot SqliteJournal StorageRejected
+    SubmissionUncertain Succeeded Task TaskFailed TaskNotFound TaskResult TaskStatus TaskTimeout
+    TestMode Timings Txt2Img Uncertain Unfinished Update Updates Upscaler Webhook __version__
+    request_from_json request_to_json
 """.split()  # noqa: SIM905 - a list to be read
 """A new name is a promise: it is added here on purpose."""
 
