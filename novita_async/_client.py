@@ -25,7 +25,7 @@ from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
 from novita_async._purchase.journal import Journal
 from novita_async._purchase.machine import Fact, Purchase, State
-from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates
+from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
@@ -158,6 +158,7 @@ class NovitaClient:
         )
 
     async def __aenter__(self) -> Self:
+        self._buyer.at_home()
         if self._learned is not None:
             self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
         return self
@@ -337,7 +338,7 @@ class NovitaClient:
             folder=self._folder(save_to, save_as), in_flight=in_flight, interactive=priority == "interactive"
         ).run(requests)
 
-    @asynccontextmanager
+    @block
     async def batch(
         self,
         requests: Requests,
@@ -380,6 +381,7 @@ class NovitaClient:
             ConfigurationError: `in_flight` below 1, a folder that cannot be written to.
             JournalError: in use by another process, damaged, of a newer version, on a full disk.
         """
+        self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
             async with _opened(journal) as store:
@@ -448,9 +450,11 @@ class NovitaClient:
         return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
     def _stream(self, **options: Any) -> Stream:
+        self._buyer.at_home()
         return Stream(self._buyer, self._polling, self._memory, **options)
 
     def _watch(self, **options: Any) -> Watch:
+        self._buyer.at_home()
         return Watch(self._buyer, self._polling, self._memory, **options)
 
     def _folder(

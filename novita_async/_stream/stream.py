@@ -28,7 +28,7 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
-from novita_async._stream.handle import Outcomes, StreamStatistics
+from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import Resume
@@ -80,6 +80,7 @@ class Stream:
     _tasks: TaskGroup = field(init=False)
     _taking_in: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     _input_ended: bool = field(default=False, init=False)
+    _is_left: bool = field(default=False, init=False)
     _open: dict[Purchase, None] = field(factory=dict, init=False)
     """Purchases whose outcome was not taken, or was that they are unfinished."""
     _paid: Paid = field(factory=Paid, init=False)
@@ -117,7 +118,7 @@ class Stream:
 
     # --- Opening, handing out -------------------------------------------------------------------------------
 
-    @asynccontextmanager
+    @block
     async def run(self, requests: Requests) -> AsyncGenerator[Outcomes]:
         """Bring requests to their outcomes. Leaving the block leaves nothing running.
 
@@ -128,7 +129,10 @@ class Stream:
         if self._folder is not None:
             await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
         async with background(self._work(requests), self._worked):
-            yield Outcomes(self)
+            try:
+                yield Outcomes(self)
+            finally:
+                self._is_left = True
 
     async def _work(self, requests: Requests) -> None:
         async with task_group() as self._tasks:
@@ -143,6 +147,8 @@ class Stream:
 
     async def next_item(self) -> Outcome:
         """Wait for what comes next; raise what ended the stream early, or `StopAsyncIteration`."""
+        if self._is_left:
+            refuse_left()
         item = await self._outlet.take()
         if item is not None:
             return item[0]
@@ -257,6 +263,8 @@ class Stream:
 
     def watch_task(self, task: Task | str) -> None:
         """Wait for a paid task besides, without a slot."""
+        if self._is_left:
+            refuse_left()
         known = self._buyer.purchases.task_of(task)
         purchase = Purchase(None, known.endpoint or "", state=SUBMITTED, task=known)
         early = self._paid.add(purchase)
