@@ -368,8 +368,8 @@ class NovitaClient:
             priority: As for `run`.
             resubmit_uncertain: Buy uncertain requests again, which may pay for them twice.
             retry_failed: Buy again what failed in an earlier run, where that can help; `"all"`: also what
-                would fail again, unless its cause was mended outside (a refused picture, a route). A task
-                that failed is asked for once more before its request is bought again.
+                would fail again unless its cause was mended (a refused picture, a route), and what is paid
+                and no longer to be had. A task is asked for once more before its request is bought again.
             only_planned: Buy nothing that is new to the journal: a request that no earlier run has planned
                 (a line that was added, a picture that has changed) comes out as failed, with `NotPlanned`.
 

@@ -133,14 +133,13 @@ class Way:
     async def note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
         """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
         now = loop_time()
-        if isinstance(outcome, Failed) and _is_foreign(purchase, outcome.error):
-            outcome.error.advice = (
-                f"{purchase.account} has paid for it; fetch it with the key of that account"
-            )
         if isinstance(outcome, Succeeded):
             await self._record(purchase, Completed(now, outcome.result))
             return None
-        if isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
+        if isinstance(outcome, Failed) and _is_foreign(purchase, outcome.error):
+            payer = purchase.account
+            outcome.error.advice = f"{payer} has paid for it; fetch it with the key of that account"
+        elif isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
             await self._record(purchase, NotSaved(now, outcome.error))
         elif isinstance(outcome, Failed) and _is_final(purchase, outcome.error):
             await self._record(purchase, FailedForGood(now, outcome.error))
@@ -172,11 +171,11 @@ class Way:
         Raises:
             JournalError: that could not be recorded, so nothing may be bought.
         """
-        if purchase.state is FAILED and purchase.task is not None and await self._is_well(purchase.task):
+        if purchase.task is None or purchase.state is UNCERTAIN or not await self._is_well(purchase.task):
+            await self._buyer.purchases.record(purchase, Reopened(loop_time()))
+        elif purchase.state is FAILED:
             await self._buyer.purchases.record(purchase, Rewatched(loop_time()))
             self._buyer.purchases.add(purchase)
-        else:
-            await self._buyer.purchases.record(purchase, Reopened(loop_time()))
 
     async def _is_well(self, task: Task) -> bool:
         """Whether pictures may come of a task that was said to have failed, or nobody can say."""

@@ -193,7 +193,7 @@ async def retry(
         uncertain: Buy again what was perhaps bought, too. It may then be paid twice: look at the account's
             bill first.
         everything: Buy again all that failed, also what would fail again if nothing was mended: a picture
-            that was refused, a route that was retired.
+            that was refused, a route that was retired; and what is paid but no longer to be had.
         in_flight: As for `batch`. Default: as before, here and below.
         images_per_minute: As for `batch`.
         price: As for `batch`.

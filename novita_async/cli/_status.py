@@ -23,6 +23,7 @@ from novita_async._purchase.machine import (
     Purchase,
     State,
     helps_to_buy_again,
+    is_gone,
 )
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output
@@ -134,6 +135,10 @@ class Standing:
     """Requests that failed, and for which buying again can help ..."""
     failed_images: int
     """... and their images."""
+    lost: int
+    """Requests that are paid, and whose results can no longer be had ..."""
+    lost_images: int
+    """... and their images."""
     payers: tuple[str, ...]
     """Accounts that have paid for what is still to be fetched."""
 
@@ -145,18 +150,18 @@ class Standing:
     @property
     def to_fetch(self) -> int:
         """Requests that are paid and not here."""
-        return self.ledger.due(Action.WATCH) + self.ledger.due(Action.SAVE)
+        return self.ledger.due(Action.WATCH) + self.ledger.due(Action.SAVE) - self.lost
 
     def steps(self, setup: Setup, folder: str) -> list[tuple[str, str]]:
         """What to do next, why and how: a command for every state that is no end."""
         rows, images = self.ledger.rows, self.ledger.images
         unsent = images[State.PLANNED] + self.ahead_images - self.gone_images
-        hopeless = rows[FAILED] - self.failed
+        hopeless = rows[FAILED] - self.failed + self.lost
         uncertain = "look at the account's bill; to buy again what was not charged"
         found = (
             (self.unsent + self.to_fetch, f"to go on{self._with_key()}", "resume", (), unsent),
             (self.failed, "to try again what failed and can succeed", "retry", (), self.failed_images),
-            (hopeless, _MENDED, "retry", ("--all",), images[FAILED]),
+            (hopeless, _MENDED, "retry", ("--all",), images[FAILED] + self.lost_images),
             (rows[UNCERTAIN], uncertain, "retry", ("--uncertain",), images[UNCERTAIN]),
         )
         return [
@@ -194,6 +199,7 @@ def standing_of(setup: Setup, folder: Path) -> Standing:
     try:
         ledger = store.summary()
         retryable = [each.images for each in _page_by_page(store, FAILED) if _is_retryable(each)]
+        lost = [each.images for each in _page_by_page(store, SUCCEEDED) if is_gone(each)]
         gone, gone_images = store.planned_before(setup.plan)
         payers = {label for state in (SUBMITTED, SUCCEEDED) for label in store.payers(state)}
     finally:
@@ -206,6 +212,8 @@ def standing_of(setup: Setup, folder: Path) -> Standing:
         gone_images=gone_images,
         failed=len(retryable),
         failed_images=sum(retryable),
+        lost=len(lost),
+        lost_images=sum(lost),
         payers=tuple(sorted(payers)),
     )
 
@@ -228,6 +236,8 @@ def _tell(output: Output, setup: Setup, standing: Standing, steps: list[tuple[st
         count = standing.unsent if state is State.PLANNED else ledger.rows[state]
         if count:
             output.line(f"  {count:,} {words}")
+    if standing.lost:
+        output.line(f"of these, no longer to be had from the service: {standing.lost:,}")
     if standing.gone:
         output.line(f"never sent, and no longer in the input: {standing.gone:,}")
     output.line(f"images bought: {ledger.bought:,}{_cost(setup, ledger.bought)}")

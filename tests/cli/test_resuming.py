@@ -249,6 +249,18 @@ class Leaving:
     def expired(self):
         return self.not_saved(403)
 
+    def forgotten(self):
+        self.not_saved()
+        self.monkeypatch.setattr("novita_async._policy.believing.CONFIRMED_AFTER", 0.0)
+        self.monkeypatch.setattr(
+            "novita_async._client.Polling", lambda: Polling.fixed(0.03, not_found_grace=0, error_timeout=0.1)
+        )
+        self.serve()  # another service: the task is not known there
+        assert self.call("resume", "made")[0] == 1
+        assert "of these, no longer to be had from the service: 1\n" in self.call("status", "made")[1]
+        self.call("resume", "made")
+        return "retry made --all", None
+
     def no_budget(self):
         self.serve()
         self.batch("--price", "0.5", "--budget", "1", count=4)
@@ -278,8 +290,8 @@ def leave(call, folder, serve, unfinished, monkeypatch):
 
 
 STATES = (
-    "planned", "uncertain", "failed_task", "refused", "paid", "not_saved", "expired", "no_budget",
-    "no_balance", "other_account",
+    "planned", "uncertain", "failed_task", "refused", "paid", "not_saved", "expired", "forgotten",
+    "no_budget", "no_balance", "other_account",
 )  # fmt: skip
 
 
