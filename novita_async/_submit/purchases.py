@@ -38,7 +38,7 @@ class Purchases:
     """Turns facts into events. None: no observer listens."""
     _open: dict[int, Purchase] = field(factory=dict[int, Purchase], init=False)
     """By the id of the purchase."""
-    _by_task: dict[str, tuple[Purchase, ...]] = field(factory=dict[str, tuple[Purchase, ...]], init=False)
+    _by_task: dict[str, dict[int, Purchase]] = field(factory=dict[str, dict[int, Purchase]], init=False)
     """Open purchases by the id of their task; more than one where the service gave an id twice."""
     _journals: set[str] = field(factory=set[str], init=False)
     """Names of the journals whose windows this client knows already."""
@@ -114,8 +114,7 @@ class Purchases:
         self._open[purchase.id] = purchase
         task = purchase.task
         if task is not None and task is not task_before:
-            others = [each for each in self._by_task.get(task.task_id, ()) if each is not purchase]
-            self._by_task[task.task_id] = (*others, purchase)
+            self._by_task.setdefault(task.task_id, {})[purchase.id] = purchase
 
     def close(self, purchase: Purchase) -> None:
         """Forget a purchase: the caller has its outcome."""
@@ -124,10 +123,11 @@ class Purchases:
             self._forget_task(purchase, purchase.task)
 
     def _forget_task(self, purchase: Purchase, task: Task) -> None:
-        filed = self._by_task.pop(task.task_id, ())
-        others = tuple(each for each in filed if each is not purchase)
-        if others:
-            self._by_task[task.task_id] = others
+        filed = self._by_task.get(task.task_id)
+        if filed is not None:
+            filed.pop(purchase.id, None)
+            if not filed:
+                del self._by_task[task.task_id]
 
     def report_doubt(self, purchase: Purchase) -> None:
         """Note that the caller knows of the doubt. An event may still tell the task."""
@@ -136,21 +136,21 @@ class Purchases:
 
     def ended(self, task_id: str) -> None:
         """Forget the purchases of a task whose end was seen by the caller."""
-        for purchase in self._by_task.pop(task_id, ()):
-            self._open.pop(purchase.id, None)
+        for number in self._by_task.pop(task_id, {}):
+            self._open.pop(number, None)
 
     def task_of(self, task: Task | str) -> Task:
         """The task of an id; a task that was bought here comes with its account and its age."""
         if not isinstance(task, str):
             return task
         filed = self._by_task.get(task)
-        found = filed[0].task if filed else None
+        found = next(iter(filed.values())).task if filed else None
         return Task(task_id=task) if found is None else found
 
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose end was not handed over, each once."""
-        return tuple(cast("Task", filed[0].task) for filed in self._by_task.values())
+        return tuple(cast("Task", next(iter(filed.values())).task) for filed in self._by_task.values())
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:

@@ -7,11 +7,10 @@ import sys
 from typing import Final
 
 from cyclopts import App, CycloptsError
-from rich.console import Console
 
 from novita_async._version import __version__
 from novita_async.cli._exits import EXPLAINED, Exit, of_error
-from novita_async.cli._output import Output, error_record, show_warnings
+from novita_async.cli._output import Output, StandardError, error_record, show_warnings
 from novita_async.errors import InvalidRequest, NovitaError
 
 _HELP: Final = """Pictures from pictures, by the Novita AI image API.
@@ -23,26 +22,30 @@ Answers go to standard output, progress and problems to standard error."""
 
 _EPILOGUE: Final = "Exit codes:\n\n" + "\n".join(f"- {code.value}: {words}" for code, words in EXPLAINED)
 
-_COMMANDS: Final = {
-    "generate": "_generate",
-    "batch": "_batch",
-    "resume": "_batch",
-    "retry": "_batch",
-    "status": "_status",
-    "report": "_status",
-    "watch": "_watch",
-    "models": "_account",
-    "balance": "_account",
-    "simulate": "_simulate",
-    "demo": "_demo",
+COMMANDS: Final = {
+    "generate": ("_generate", "Make pictures from pictures."),
+    "batch": (
+        "_commands",
+        "Make pictures from a manifest or from folders of pictures, and survive whatever happens.",
+    ),
+    "resume": ("_commands", "Go on with a batch, from what its folder says of it."),
+    "retry": ("_commands", "Go on with a batch, and buy again what failed, where that can help."),
+    "status": ("_status", "Tell how a batch is, and what to do next. Nothing is sent."),
+    "report": ("_status", "Write the report of a batch, one HTML page, and print where it is."),
+    "watch": ("_watch", "Wait for paid tasks and fetch their results."),
+    "edit": ("_edit", "Edit pictures with whatever route serves a model."),
+    "routes": ("_routes", "List the routes of the API: models, hosts, whether they live."),
+    "models": (
+        "_account",
+        "List the models that requests can name: the name for requests, the kind, the base model.",
+    ),
+    "balance": ("_account", "Tell what is left to spend, in dollars."),
+    "simulate": ("_simulate", "Serve a simulated Novita over HTTP, until Ctrl-C."),
+    "demo": ("_demo", "Watch 24 pictures being made, without a key and without cost."),
 }
-"""In which room each command lives; it is entered when the command is called."""
-
-app: Final = App(
-    name="novita-async", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version=__version__
-)
-for _name, _room in _COMMANDS.items():
-    app.command(f"novita_async.cli.{_room}:{_name}", name=_name)
+"""In which room each command lives, which is entered when the command is called; and how its help begins, so
+that the list of all commands enters no room.
+"""
 
 
 def run() -> None:
@@ -57,8 +60,6 @@ def run() -> None:
 def main(tokens: list[str]) -> int:
     """Run one command; its exit code."""
     tokens = _with_json_last(tokens)
-    if tokens[:1] not in ([name] for name in _COMMANDS):
-        _enter_all_rooms()
     try:
         return _call(tokens)
     except KeyboardInterrupt:
@@ -71,17 +72,22 @@ def main(tokens: list[str]) -> int:
         return _ended_by(error, Output("--json" in tokens))
 
 
+def _app_for(tokens: list[str]) -> App:
+    """All commands; those that are named have their whole help, the others its beginning."""
+    app = App(
+        name="novita-async", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version=__version__
+    )
+    for name, (room, beginning) in COMMANDS.items():
+        words = {} if name in tokens else {"help": beginning}
+        app.command(f"novita_async.cli.{room}:{name}", name=name, **words)
+    return app
+
+
 def _call(tokens: list[str]) -> int:
-    result = app(
+    result = _app_for(tokens)(
         tokens, exit_on_error=False, print_error=False, result_action="return_value", backend="asyncio"
     )
     return result if isinstance(result, int) else Exit.SUCCEEDED
-
-
-def _enter_all_rooms() -> None:
-    """The list of all commands needs the first line of each."""
-    for name in _COMMANDS:
-        app[name]
 
 
 def _with_json_last(tokens: list[str]) -> list[str]:
@@ -92,12 +98,14 @@ def _with_json_last(tokens: list[str]) -> list[str]:
 def _ended_by(error: CycloptsError | NovitaError | OSError, output: Output) -> Exit:
     output.record(event="error", **error_record(error))
     for line in _lines(error):
-        Console(stderr=True, soft_wrap=True).print(f"error: {line}", markup=False, highlight=False)
+        StandardError().note(f"error: {line}")
     return of_error(error)
 
 
 def _lines(error: Exception) -> list[str]:
     """One line; one for each fault where there are several."""
+    if isinstance(error, CycloptsError):
+        return str(error).splitlines()
     faults = error.faults if isinstance(error, InvalidRequest) else ()
     return [str(fault) for fault in faults] if len(faults) > 1 else [str(error)]
 

@@ -1,4 +1,4 @@
-"""`batch`, `resume` and `retry`: many requests, with a journal that survives everything."""
+"""What `batch`, `resume` and `retry` do: many requests, with a journal that survives everything."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -6,12 +6,11 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 from attrs import define, evolve, field
-from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
 from novita_async._journal.sqlite import SqliteJournal
@@ -21,15 +20,14 @@ from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Action, State
 from novita_async._stream.handle import Outcomes
 from novita_async._stream.stream import IN_FLIGHT
-from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
+from novita_async.cli._course import Course
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
-from novita_async.cli._generate import EXTRA, REQUEST, SENDING, Parts, Settings
 from novita_async.cli._inputs import Faults, Typed, folder_faults
-from novita_async.cli._manifest import Made, Recipe, shared_of, shown
-from novita_async.cli._options import given
+from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of, shown
 from novita_async.cli._output import Output, described
 from novita_async.cli._plan import Foreseen, News, changed_in, foresee, plan_all
+from novita_async.cli._progress import LINES_EVERY, display_of
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._setup import Setup, command, marks_of
@@ -42,7 +40,7 @@ from novita_async.errors import (
     NotPlanned,
     NovitaError,
 )
-from novita_async.events import Bought, Event, Finished, Retrying, Transition
+from novita_async.events import Event, Finished
 from novita_async.models.requests import Request
 from novita_async.models.results import Failed, Outcome, Succeeded
 from novita_async.tasks import Task
@@ -52,158 +50,21 @@ T = TypeVar("T")
 _PIECE: Final = 64
 """Lines that are read in one go, in a worker thread."""
 
-_Number = Annotated[int | None, Parameter(group=SENDING)]
-_Text = Annotated[str | None, Parameter(group=SENDING)]
-_Flag = Annotated[bool, Parameter(group=SENDING, negative=(), show_default=False)]
 
-
-async def batch(
-    inputs: Annotated[list[str], Parameter(name="INPUT", negative_iterable=())],
-    /,
+async def begin(
+    inputs: list[str],
+    out: str,
+    typed: Typed,
+    options: dict[str, Any],
     *,
-    out: Annotated[str, Parameter(group=SENDING)],
-    settings: Annotated[Settings | None, Parameter(name="*")] = None,
-    lora: Parts = None,
-    embedding: Parts = None,
-    controlnet: Parts = None,
-    ip_adapter: Parts = None,
-    sweep: Annotated[list[str] | None, Parameter(group=SENDING, negative_iterable=())] = None,
-    journal: _Text = None,
-    in_flight: _Number = None,
-    images_per_minute: _Number = None,
-    price: _Text = None,
-    budget: _Text = None,
-    name: _Text = None,
-    dry_run: _Flag = False,
-    json: _Flag = False,
+    journal: str | None,
+    dry_run: bool,
+    output: Output,
 ) -> Exit:
-    """Make pictures from a manifest or from folders of pictures, and survive whatever happens.
-
-    Each INPUT is a manifest (a JSON object a line: a request in the API's form, or just its fields, with
-    `"image": "PATH"` for pictures), a folder of pictures, or a picture. Options fill what a line leaves out.
-    Every line is checked before anything is bought.
-
-    Each step is written into a journal first. Running the same again, or `novita-async resume DIR`, goes on
-    where it ended, however it ended; nothing is bought twice. Results are saved as PLACE-SEED-1.png, with
-    what made them in novita-index.jsonl; a report of all is written to DIR/report.html.
-
-    Ctrl-C and SIGTERM send nothing more, wait up to 5 s for the answers to what was sent, and leave a batch
-    that can be resumed.
-
-    Args:
-        inputs: Manifests, folders, pictures.
-        out: Folder for results, journal and report; made where it is missing.
-        settings: What to make.
-        lora: `NAME[:STRENGTH]`. A small model that bends the checkpoint. May be repeated.
-        embedding: `NAME`. A textual inversion. May be repeated.
-        controlnet: `MODEL[:IMAGE[:STRENGTH]]`. A picture that guides. Default: the request's own picture.
-            May be repeated.
-        ip_adapter: `MODEL[:IMAGE[:STRENGTH]]`. A picture used as a prompt. Default: the request's own.
-        sweep: `FIELD=1..8` or `FIELD=0.3,0.5`. Makes of each line a request for every value; with several
-            sweeps, for every combination. Texts with commas: `FIELD=["a, b", "c"]`.
-        journal: The journal's file. Default: batch.db in the folder.
-        in_flight: How many requests may be under way at once. Default: 64.
-        images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
-        price: Dollars an image, which the API does not tell.
-        budget: The most that may be spent, in dollars, all runs of the batch together. Needs `--price`.
-        name: What files are called: a template of `{index}`, `{seed}`, `{n}`, `{ext}` and `{task_id}`.
-            Default: `{index:05d}-{seed}-{n}.{ext}`.
-        dry_run: Check everything and tell what it would be; buy nothing, write nothing.
-        json: Print one JSON object a line: each submission, each outcome, progress, the summary.
-    """
-    typed = Typed(
-        values=given((*REQUEST, *EXTRA), settings),
-        loras=lora or (),
-        embeddings=embedding or (),
-        controlnets=controlnet or (),
-        ip_adapters=ip_adapter or (),
-    )
-    options = _changes(
-        in_flight=in_flight,
-        images_per_minute=images_per_minute,
-        price=price,
-        budget=budget,
-        sweep=sweep,
-        name=name,
-    )
+    """Run a batch as it was typed, or tell what it would be."""
     setup = await anyio.to_thread.run_sync(lambda: _setup(inputs, out, typed, journal, options))
-    session = _Session(folder=out, output=Output(json))
+    session = _Session(folder=out, output=output)
     return await (session.plan(setup) if dry_run else session.run(setup))
-
-
-async def resume(
-    folder: Annotated[str, Parameter(name="DIR")],
-    /,
-    *,
-    fetch_only: _Flag = False,
-    buy_new: _Flag = False,
-    dry_run: _Flag = False,
-    in_flight: _Number = None,
-    images_per_minute: _Number = None,
-    price: _Text = None,
-    budget: _Text = None,
-    json: _Flag = False,
-) -> Exit:
-    """Go on with a batch, from what its folder says of it.
-
-    What is paid is fetched and never bought again, also where the input is gone; what was planned and not
-    sent is sent. What is new since the last run (a line that was added, a picture that has changed) is told
-    and not bought. What failed, and what is uncertain, is told and left alone: see `retry`.
-
-    Args:
-        folder: Folder of the batch.
-        fetch_only: Only fetch what is paid; buy nothing, and do not look at the input.
-        buy_new: Buy what is new since the last run, too.
-        dry_run: Tell what would be fetched, bought and left alone; send nothing, write nothing.
-        in_flight: As for `batch`. Default: as before, here and below.
-        images_per_minute: As for `batch`.
-        price: As for `batch`.
-        budget: As for `batch`.
-        json: As for `batch`.
-    """
-    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
-    session = _Session(folder=folder, output=Output(json), buy_new=buy_new)
-    known = await (setup_of(folder) if fetch_only else anyio.to_thread.run_sync(Setup.read, Path(folder)))
-    setup = evolve(known, **changes)
-    if dry_run:
-        return await session.foresee(setup, fetch_only=fetch_only)
-    return await (session.fetch(setup) if fetch_only else session.go_on(setup))
-
-
-async def retry(
-    folder: Annotated[str, Parameter(name="DIR")],
-    /,
-    *,
-    uncertain: _Flag = False,
-    everything: Annotated[
-        bool, Parameter(name="--all", group=SENDING, negative=(), show_default=False)
-    ] = False,
-    in_flight: _Number = None,
-    images_per_minute: _Number = None,
-    price: _Text = None,
-    budget: _Text = None,
-    json: _Flag = False,
-) -> Exit:
-    """Go on with a batch, and buy again what failed, where that can help.
-
-    A task that failed is asked for once more before it is bought again.
-
-    Args:
-        folder: Folder of the batch.
-        uncertain: Buy again what was perhaps bought, too. It may then be paid twice: look at the account's
-            bill first.
-        everything: Buy again all that failed, also what would fail again if nothing was mended: a picture
-            that was refused, a route that was retired; and what is paid but no longer to be had.
-        in_flight: As for `batch`. Default: as before, here and below.
-        images_per_minute: As for `batch`.
-        price: As for `batch`.
-        budget: As for `batch`.
-        json: As for `batch`.
-    """
-    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
-    again = {"retry_failed": "all" if everything else True, "resubmit_uncertain": uncertain}
-    setup = evolve(await anyio.to_thread.run_sync(Setup.read, Path(folder)), **changes)
-    return await _Session(folder=folder, output=Output(json), again=again).go_on(setup)
 
 
 def _setup(inputs: list[str], out: str, typed: Typed, journal: str | None, options: dict[str, Any]) -> Setup:
@@ -213,8 +74,28 @@ def _setup(inputs: list[str], out: str, typed: Typed, journal: str | None, optio
     return Setup.of(inputs, Path(out), shared=shared_of(typed), **options)
 
 
-def _changes(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+async def resume(
+    folder: str,
+    changes: dict[str, Any],
+    output: Output,
+    *,
+    fetch_only: bool,
+    buy_new: bool,
+    dry_run: bool,
+) -> Exit:
+    """Go on with a batch, from what its folder says of it, or tell what that would be."""
+    session = _Session(folder=folder, output=output, buy_new=buy_new)
+    known = await (setup_of(folder) if fetch_only else anyio.to_thread.run_sync(Setup.read, Path(folder)))
+    setup = evolve(known, **changes)
+    if dry_run:
+        return await session.foresee(setup, fetch_only=fetch_only)
+    return await (session.fetch(setup) if fetch_only else session.go_on(setup))
+
+
+async def retry(folder: str, changes: dict[str, Any], output: Output, **again: Any) -> Exit:
+    """Go on with a batch, and buy again what failed."""
+    setup = evolve(await anyio.to_thread.run_sync(Setup.read, Path(folder)), **changes)
+    return await _Session(folder=folder, output=output, again=again).go_on(setup)
 
 
 # --- One run of a batch -------------------------------------------------------------------------------------
@@ -297,6 +178,7 @@ class _Session:
         options: dict[str, Any] = {"images_per_minute": setup.images_per_minute, "observers": [report]}
         async with NovitaClient(**options, budget=budget) as client:
             course.quota_of = partial(quota_of, client, setup.images_per_minute)
+            report.price, report.spending = setup.price_each(), lambda: client.statistics().spending
             try:
                 code = await follow(self._outcomes(client, setup, recipe, report), report)
             finally:
@@ -395,7 +277,8 @@ async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str,
 
 def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
     """What the batch is made of, which must not be what it makes."""
-    recipe = setup.recipe(folder, faults)
+    inputs, axes = setup.found_from(folder), axes_of(setup.sweep, faults)
+    recipe = Recipe(inputs=inputs, shared=setup.shared, axes=axes)
     if any(path.is_dir() and path.resolve() == folder.resolve() for path in recipe.inputs):
         faults.append(Flaw("--out", f"{folder} is input as well: what is made would be input the next time"))
     return recipe
@@ -489,13 +372,10 @@ class _BatchReport(FollowReport):
 
     course: Course = field(kw_only=True)
     """How it goes: the tally, by its other name."""
-    shows: BatchBar | BatchLines = field(kw_only=True)
-    """The display, by its other name."""
     here: Path = field(kw_only=True)
     """From where paths are shown."""
     places: dict[int, str] = field(factory=dict[int, str], init=False)
     """What requests are called, by their identity, while they are under way."""
-    _shown_at: float = field(factory=anyio.current_time, init=False)
     _recorded_at: float = field(factory=anyio.current_time, init=False)
     news: News = field(factory=News, init=False)
     """Requests that were not bought, because they are not in the plan."""
@@ -503,19 +383,14 @@ class _BatchReport(FollowReport):
     @classmethod
     def of(cls, output: Output, course: Course, folder: str, here: Path) -> Self:
         """Make a report of a batch in a folder."""
-        display = batch_display_of(course.requests)
-        return cls(output, display, course, folder, course=course, shows=display, here=here)
+        return cls(output, display_of(), course, folder, course=course, here=here)
 
     def __call__(self, event: Event) -> None:
         """Observe."""
         if isinstance(event, Finished) and _is_new(event.outcome):
             return
-        self.course(event)
-        if isinstance(event, Retrying):
-            self.display.waiting(f"trying again: {event.error.sentence()}")
-        if isinstance(event, Transition) and isinstance(event.fact, Bought):
-            self.output.record(event="submitted", task_id=event.fact.task.task_id)
-        self._show()
+        super().__call__(event)
+        self._record_progress()
 
     def took(self, outcome: Outcome) -> None:
         """Tell one outcome. What an earlier run has made is part of the answer, but no news."""
@@ -530,19 +405,22 @@ class _BatchReport(FollowReport):
         self.output.outcome(self._with_short_paths(outcome), place)
         if news or not good:
             totals = self.course.statistics()
-            self.display.advance(_images(outcome), totals, f"{place}: {_words(outcome)}", good=good)
-        self._show()
+            self.display.advance(totals, f"{place}: {_words(outcome)}", good=good)
+        self._record_progress()
 
     def _with_short_paths(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Succeeded):
             return outcome
         return evolve(outcome, paths=tuple(Path(shown(path, self.here)) for path in outcome.paths))
 
-    def _show(self) -> None:
+    def lines(self, *, due: bool) -> str:
+        """What a log is told: how it goes, now and then, and each wait."""
+        waiting = super().lines(due=due)
+        told = [self.course.status().sentence(), self.spent()] if due else []
+        return " · ".join(filter(None, (*told, waiting)))
+
+    def _record_progress(self) -> None:
         now = anyio.current_time()
-        if now - self._shown_at >= self.shows.every:
-            self._shown_at = now
-            self.shows.show(self.course.status())
         if now - self._recorded_at >= LINES_EVERY:
             self._recorded_at = now
             self.output.record(event="progress", **self.course.status().as_record())
@@ -597,10 +475,6 @@ class _BatchReport(FollowReport):
 
 def _is_new(outcome: Outcome) -> bool:
     return isinstance(outcome, Failed) and isinstance(outcome.error, NotPlanned)
-
-
-def _images(outcome: Outcome) -> int:
-    return outcome.request.image_num if outcome.request else 1
 
 
 def _words(outcome: Outcome) -> str:

@@ -5,7 +5,6 @@ The note holds paths, options and counts. The key is not among them: it always c
 
 import json
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -17,8 +16,7 @@ from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 from novita_async._files.names import NameTemplate
 from novita_async._policy.spending import Budget
-from novita_async.cli._inputs import Document, Faults
-from novita_async.cli._manifest import Recipe, axes_of
+from novita_async.cli._terminal import command_line
 from novita_async.errors import ConfigurationError, Flaw
 
 NOTE: Final = "batch.json"
@@ -61,7 +59,7 @@ class Setup:
     """The same as seen from the batch's folder, for when both have moved."""
     journal: str = field(default=JOURNAL, validator=_TEXT)
     """Seen from the batch's folder, or absolute."""
-    shared: Document = field(factory=dict[str, Any], validator=instance_of(dict))
+    shared: dict[str, Any] = field(factory=dict[str, Any], validator=instance_of(dict))
     """What lines may leave out, in the form of a line."""
     sweep: tuple[str, ...] = field(default=(), converter=_texts, validator=_TEXTS)
     """As it was typed."""
@@ -92,21 +90,20 @@ class Setup:
         nearby = [seen for path in absolute if (seen := _seen_from(folder, path)) is not None]
         return cls(inputs=[str(path) for path in absolute], nearby=nearby, **options)
 
-    def recipe(self, folder: Path, faults: Faults) -> Recipe:
-        """What the batch is made of."""
+    def found_from(self, folder: Path) -> list[Path]:
+        """Where the inputs are, also when they have moved together with the batch's folder."""
         nearby = self.nearby if len(self.nearby) == len(self.inputs) else self.inputs
         pairs = zip(map(Path, self.inputs), (folder / place for place in nearby), strict=True)
-        inputs = [path if path.exists() or not other.exists() else _plain(other) for path, other in pairs]
-        return Recipe(inputs=inputs, shared=self.shared, axes=axes_of(self.sweep, faults))
+        return [path if path.exists() or not other.exists() else _plain(other) for path, other in pairs]
 
-    def spending(self, faults: Faults) -> Budget | None:
+    def spending(self, faults: list[Flaw]) -> Budget | None:
         """The budget. None: there is none."""
         price, limit = _money("--price", self.price, faults), _money("--budget", self.budget, faults)
         if self.budget is not None and self.price is None:
             faults.append(Flaw("--budget", "needs --price: the API tells no prices"))
         return None if price is None or limit is None else Budget(limit=limit, price=price)
 
-    def check_name(self, faults: Faults) -> None:
+    def check_name(self, faults: list[Flaw]) -> None:
         """See whether files can be called like that."""
         try:
             NameTemplate(self.name or "{n}.{ext}")
@@ -154,9 +151,9 @@ class Setup:
 
 def _known(noted: Any) -> dict[str, Any]:
     """The fields of a note. Raises `ValueError`."""
-    if not isinstance(noted, dict) or cast("Document", noted).get("version") != _VERSION:
+    if not isinstance(noted, dict) or cast("dict[str, Any]", noted).get("version") != _VERSION:
         raise ValueError("it is of another version")
-    document = cast("Document", noted)
+    document = cast("dict[str, Any]", noted)
     return {name: document[name] for name in attrs.fields_dict(Setup) if name in document}
 
 
@@ -171,7 +168,7 @@ def _plain(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _money(option: str, text: str | None, faults: Faults) -> Decimal | None:
+def _money(option: str, text: str | None, faults: list[Flaw]) -> Decimal | None:
     if text is None:
         return None
     try:
@@ -186,4 +183,4 @@ def _money(option: str, text: str | None, faults: Faults) -> Decimal | None:
 
 def command(name: str, folder: str, *options: str) -> str:
     """A command about a batch, as it is typed."""
-    return shlex.join(("novita-async", name, folder, *options))
+    return command_line(("novita-async", name, folder, *options))

@@ -10,6 +10,8 @@ Requests are made by the thousand, with most fields left out. So their classes p
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -73,19 +75,22 @@ def check(instance: Any) -> None:
     Raises:
         InvalidRequest: with all that is wrong.
     """
-    for name, default, explain in _checks(instance.__class__):
-        value = getattr(instance, name)
-        if value is not default and explain(instance, value) is not None:
+    read, defaults, rules = _checks(instance.__class__)
+    values = read(instance)
+    for explain, value in compress(zip(rules, values, strict=False), map(is_not, values, defaults)):
+        if explain(instance, value) is not None:
             raise InvalidRequest(faults=faults_of(instance))
 
 
 @cache
-def _checks(cls: type) -> tuple[tuple[str, Any, Explain], ...]:
-    attributes: Iterable[Attribute[Any]] = attrs.fields(cls)
-    return tuple(
-        (each.name, each.default, each.metadata[_ASIDE].explain)
-        for each in attributes
-        if _ASIDE in each.metadata
+def _checks(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[Any, ...], tuple[Explain, ...]]:
+    """A function that reads all fields with rules, their defaults, and their rules."""
+    attributes = [each for each in attrs.fields(cls) if _ASIDE in each.metadata]
+    names = [each.name for each in attributes]
+    return (
+        attrgetter(*names, "__class__", "__class__"),  # a tuple, however few there are
+        tuple(each.default for each in attributes),
+        tuple(each.metadata[_ASIDE].explain for each in attributes),
     )
 
 

@@ -241,7 +241,7 @@ def _told_of_result(result: TaskResult) -> tuple[object, ...]:
         (each.url, each.type, each.url_ttl, each.nsfw if isinstance(each, Image) else None)
         for each in result.artifacts
     ]
-    return result.task.task_id, files, result.seed, result.task_type, result.timings
+    return result.task_id, files, result.seed, result.task_type, result.timings
 
 
 async def _all(journal: Journal, *states: State) -> list[Purchase]:
