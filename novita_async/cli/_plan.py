@@ -83,7 +83,7 @@ class News:
         self.requests += 1
         self.images += request.image_num
         if len(self.pictures) < _PICTURES:
-            self.pictures.update(str(each.path) for each in request.images if each.path is not None)
+            self.pictures.update(str(each.path) for each in request.pictures if each.path is not None)
 
     def sentence(self, changed: Sequence[str]) -> str:
         """How many there are, and the files that have changed."""
