@@ -181,6 +181,22 @@ class SqliteJournal:
                 purchase.journal = self
         return found
 
+    async def finished(
+        self, orders: Sequence[Order], is_here: Callable[[Purchase], bool]
+    ) -> list[Purchase | None]:
+        """Find what is saved and stands where it stood, without writing. None: ask `plan`.
+
+        Args:
+            orders: No more than a thousand.
+            is_here: Whether the files of a purchase are where they were; called in the journal's thread.
+        """
+        offset = -wall_offset()
+        found = await self._ask(lambda store: store.finished(orders, offset, is_here))
+        for purchase in found:
+            if purchase is not None:
+                purchase.journal = self
+        return found
+
     async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:  # noqa: ARG002
         """Promise an attempt. The window and the budget are this process's own."""
         await self.record(purchase, announced)

@@ -42,7 +42,7 @@ PAGE_OF_ALL: Final = f"{_SELECT} WHERE serial > ? ORDER BY serial LIMIT ?"
 STATE_BY_KEY: Final = "SELECT state FROM requests WHERE key = ? AND occurrence = ?"
 PLANNED_BEFORE: Final = "SELECT count(*), sum(image_num) FROM requests WHERE state = 'planned' AND run < ?"
 PAYERS: Final = "SELECT DISTINCT account FROM requests WHERE state = ? AND account IS NOT NULL LIMIT 8"
-CLAIMED: Final = "SELECT run FROM requests WHERE key = ? AND occurrence = ?"
+CLAIMED: Final = "SELECT run, serial FROM requests WHERE key = ? AND occurrence = ?"
 TALLIES: Final = (
     "SELECT state, count(*), sum(image_num), sum(bought), sum(perhaps) FROM requests GROUP BY state"
 )
@@ -51,6 +51,13 @@ TALLIES: Final = (
 def known_keys(count: int) -> str:
     """The question which of so many keys the journal has."""
     return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
+
+
+@cache
+def saved_first(count: int) -> str:
+    """The question which of so many keys were saved, each as the first of its equals."""
+    marks = ", ".join("?" * count)
+    return f"{_SELECT} WHERE key IN ({marks}) AND occurrence = 0 AND state = 'saved'"
 
 
 @cache
@@ -84,6 +91,8 @@ class Store:
     """Closes the file also where nobody else does and the process just ends."""
     _full: Exception | None = field(default=None, init=False)
     """Why nothing new is begun: the disk is full, and the room that was kept is for what is under way."""
+    _asked_for: bytearray = field(factory=bytearray, init=False)
+    """Finished rows that this run has asked for: a bit for each serial number, and no write."""
     _fresh: dict[tuple[str, int], Known] = field(factory=dict, init=False)
     """Rows that were written last, as they stand in the file: most of them are changed again soon."""
 
@@ -215,6 +224,7 @@ class Store:
         """Begin another run, to which what is under way is lost."""
         self.recover(now)
         self.run += 1
+        self._asked_for.clear()
         _file.set_meta(self._connection, "run", self.run)
         return self.run
 
@@ -315,7 +325,44 @@ class Store:
         return low
 
     def _is_claimed(self, key: bytes, occurrence: int) -> bool:
-        return bool(self._connection.execute(CLAIMED, (key, occurrence)).fetchone() == (self.run,))
+        found = self._connection.execute(CLAIMED, (key, occurrence)).fetchone()
+        return found is not None and (found[0] == self.run or self._is_asked_for(found[1]))
+
+    def finished(
+        self, orders: Sequence[Order], offset: float, is_here: Callable[[Purchase], bool]
+    ) -> list[Purchase | None]:
+        """Let this run ask for what is saved and stands where it stood; nothing is written.
+
+        None: `plan` must say. Give as many orders as one question may have keys.
+        """
+        keys = list({bytes.fromhex(order.key) for order in orders})
+        found = {record[1]: record for record in self._connection.execute(saved_first(len(keys)), keys)}
+        return [
+            self._finished(found.pop(bytes.fromhex(each.key), None), each, offset, is_here) for each in orders
+        ]
+
+    def _finished(
+        self, found: Record | None, order: Order, offset: float, is_here: Callable[[Purchase], bool]
+    ) -> Purchase | None:
+        if found is None:
+            return None
+        purchase = self._known(found).purchase
+        entry = rows.entry_of(purchase)
+        new = entry.run != self.run and not self._is_asked_for(entry.serial)
+        if not (new and rows.asks_the_same(entry, order) and is_here(purchase)):
+            return None
+        self._ask_for(entry.serial)
+        return rows.copy_of(purchase, offset)
+
+    def _is_asked_for(self, serial: int) -> bool:
+        place, bit = divmod(serial, 8)
+        return place < len(self._asked_for) and bool(self._asked_for[place] >> bit & 1)
+
+    def _ask_for(self, serial: int) -> None:
+        place, bit = divmod(serial, 8)
+        if place >= len(self._asked_for):
+            self._asked_for.extend(bytes(place + 1024 - len(self._asked_for)))
+        self._asked_for[place] |= 1 << bit
 
     def close(self) -> None:
         self._closing()
