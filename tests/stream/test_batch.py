@@ -17,6 +17,7 @@ from novita_async import (
     RetryPolicy,
     Succeeded,
     TaskFailed,
+    TaskNotFound,
     Uncertain,
     Unfinished,
 )
@@ -384,6 +385,55 @@ async def test_a_failed_task_is_neither_bought_again_nor_given_up_while_nobody_a
     assert isinstance(outcome, Unfinished)
     assert len(simulation.ledger.accepted) == 1
     assert [row.state for row in await rows_of(journal)] == [State.SUBMITTED]
+
+
+async def test_what_is_paid_and_forgotten_by_the_service_is_bought_again_only_when_all_is_asked_for(
+    tmp_path, journal
+):
+    first = service(faults=FaultPlan.of(FaultRule(fault=Fault.answer(404, b""), on="download")))
+    async with client_of(first) as (client, _):
+        assert isinstance((await run(client, [request()], journal, save_to=tmp_path))[0], Failed)
+    second = service()
+    async with client_of(second) as (client, _):
+        for retry in (False, True):
+            (told,) = await run(client, [request()], journal, save_to=tmp_path, retry_failed=retry)
+            assert isinstance(told.error, TaskNotFound)
+        assert [row.state for row in await rows_of(journal)] == [State.SUCCEEDED]
+        assert second.ledger.entries == []
+        (done,) = await run(client, [request()], journal, save_to=tmp_path, retry_failed="all")
+    assert isinstance(done, Succeeded)
+    assert len(second.ledger.accepted) == 1
+
+
+async def test_a_result_that_is_there_again_is_fetched_even_where_all_is_asked_for(tmp_path):
+    simulation, store = service(), MemoryJournal()
+    async with client_of(simulation) as (client, _):
+        await run(client, [request()], store)
+        (kept,) = store._kept.values()
+        kept.error = TaskNotFound(account=kept.account)
+        (done,) = await run(client, [request()], store, save_to=tmp_path, retry_failed="all")
+    assert isinstance(done, Succeeded)
+    assert len(simulation.ledger.accepted) == len(done.paths) == 1
+
+
+@pytest.mark.parametrize("files", [False, True])
+async def test_another_accounts_key_fetches_nothing_ends_nothing_and_says_whose_it_takes(tmp_path, files):
+    simulation, store = service(api_keys=("sk_of_the_first", "sk_of_the_second"), speed=0.1), MemoryJournal()
+    save = {"save_to": tmp_path} if files else {}
+    async with client_of(simulation, api_key="sk_of_the_first") as (client, _):
+        if files:
+            await run(client, [request()], store)
+        else:
+            with anyio.move_on_after(1.0):
+                await run(client, [request()], store)
+    (before,) = [row async for row in store.where()]
+    async with client_of(simulation, api_key="sk_of_the_second") as (client, _):
+        (told,) = await run(client, [request()], store, **save)
+    assert f"{before.account} has paid for it; fetch it with the key of that account" in str(told.error)
+    (after,) = [row async for row in store.where()]
+    assert (after.state, after.error) == (before.state, before.error)
+    async with client_of(simulation, api_key="sk_of_the_first") as (client, _):
+        assert isinstance((await run(client, [request()], store, **save))[0], Succeeded)
 
 
 # --- Journals that are used twice ---------------------------------------------------------------------------
