@@ -24,13 +24,20 @@ from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
 from novita_async._purchase.journal import Journal
-from novita_async._purchase.machine import Fact, Purchase, State
+from novita_async._purchase.machine import (
+    Action,
+    Fact,
+    FailedForGood,
+    Purchase,
+    State,
+    next_action,
+)
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
-from novita_async._stream.way import NOTHING_CAME, end_was_seen
+from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
@@ -38,6 +45,7 @@ from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
 from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
+from novita_async._util.clock import loop_time
 from novita_async._util.scopes import terminated_gently
 from novita_async._watch.memory_file import load_memory, save_memory
 from novita_async.errors import (
@@ -45,6 +53,7 @@ from novita_async.errors import (
     ConfigurationError,
     JournalError,
     NoImages,
+    NotSent,
     NovitaError,
     SubmissionUncertain,
 )
@@ -284,6 +293,12 @@ class NovitaClient:
         except SubmissionUncertain:
             self._purchases.report_doubt(purchase)
             raise
+        except BaseException as error:
+            if next_action(purchase) is Action.SEND and purchase.doubt is None:
+                cancelled = NotSent(cause="cancelled", attempts=purchase.attempt)
+                why = error if isinstance(error, NovitaError) else cancelled
+                self._purchases.happen(purchase, FailedForGood(loop_time(), why))
+            raise
         finally:
             purchase.request = None  # it may hold a picture
         return purchase
@@ -316,7 +331,7 @@ class NovitaClient:
         async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
             outcome = await anext(outcomes)
         if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
-            self._purchases.ended(task.task_id)
+            self._purchases.ended(task.task_id, fact_of(outcome))
         return outcome.unwrap()
 
     async def poll(self, task: Task | str) -> Snapshot:
@@ -599,6 +614,7 @@ class NovitaClient:
                 task=purchase.task,
                 before=before,
                 after=purchase.state,
+                next=next_action(purchase),
                 fact=fact,
             )
         )

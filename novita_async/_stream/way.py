@@ -6,7 +6,7 @@ SEND buy · WATCH poll · SAVE save · else: the outcome
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, assert_never, cast
+from typing import Any, Final, assert_never, cast
 
 from attrs import define, field
 
@@ -149,7 +149,7 @@ class Way:
 
     async def _end_empty(self, purchase: Purchase) -> None:
         """End a purchase that was answered at once, without a single file: paid, and nothing to be had."""
-        extra = purchase.result.extra if purchase.result else {}
+        extra = purchase.result.extra if purchase.result else dict[str, Any]()
         error = NoImages(account=purchase.account, extra=extra, advice=NOTHING_CAME)
         await self._record(purchase, FailedForGood(loop_time(), error))
         self._buyer.emit(Finished(outcome=outcome_of(purchase)))
@@ -270,6 +270,13 @@ def _is_final(purchase: Purchase, error: NovitaError) -> bool:
 def _is_foreign(purchase: Purchase, error: NovitaError) -> bool:
     """Whether an account was asked that has not paid for this."""
     return isinstance(error, TaskNotFound) and purchase.account not in (None, error.account)
+
+
+def fact_of(outcome: Outcome) -> Completed | FailedForGood | None:
+    """The fact of a task's end. None: its end was not seen."""
+    if isinstance(outcome, Succeeded):
+        return Completed(loop_time(), outcome.result)
+    return FailedForGood(loop_time(), outcome.error) if isinstance(outcome, Failed) else None
 
 
 def end_was_seen(outcome: Outcome) -> bool:

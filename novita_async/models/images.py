@@ -283,7 +283,17 @@ class ImageSource:
         return sha.hexdigest()
 
 
-def _source(value: "Picture") -> ImageSource:
+def media_type(picture: ImageSource) -> str:
+    """Media type of a picture."""
+    known = picture.format in PICTURES
+    return f"image/{picture.format}" if known else "application/octet-stream"
+
+
+Picture = ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Saveable
+"""Ways to give a picture. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
+
+
+def _source(value: Picture) -> ImageSource:
     return ImageSource.of(value)
 
 
@@ -299,15 +309,6 @@ class DataURL:
         """What stands before the base64."""
         return f"data:{media_type(self.image)};base64,"
 
-
-def media_type(picture: ImageSource) -> str:
-    """Media type of a picture."""
-    known = picture.format in PICTURES
-    return f"image/{picture.format}" if known else "application/octet-stream"
-
-
-Picture = ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Saveable
-"""Ways to give a picture. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
 
 _STANDARD: Final = str.maketrans("-_", "+/")
 

@@ -102,7 +102,7 @@ def _task(name: str) -> Task:
 def _result(name: str = "") -> TaskResult:
     checked = NsfwDetection(checked=True, confidence=12.5)
     return TaskResult(
-        task=_task(name),
+        task=_task(name) if name else None,
         images=(Image(url="https://host.example/a.png", type="png", url_ttl=3600, nsfw=checked),),
         videos=(Artifact(url="https://host.example/b.mp4", type="mp4"),),
         seed=1 << 70,

@@ -15,7 +15,7 @@ import pytest
 
 from novita_async import NoAnswer, NovitaClient, Task
 from novita_async._policy.pacing import WINDOW
-from novita_async._purchase.machine import State
+from novita_async._purchase.machine import Action, State
 from novita_async.cli._batch import quota_of
 from novita_async.cli._course import Course
 from novita_async.cli._forecast import ForecastLane, Pace, time_left
@@ -653,16 +653,16 @@ def test_programs_get_one_object_a_line(call, folder, serve):
 
 
 def test_a_long_manifest_is_read_lazily_in_little_memory(folder):
-    line = json.dumps({"image": "pics/dog.png", "model_name": "m", "prompt": "p" * 500}) + "\n"
-    (folder / "long.jsonl").write_text(line * 5000)  # 3 MB
+    line = json.dumps({"image": "pics/dog.png", "model_name": "m", "prompt": "p" * 1000}) + "\n"
+    (folder / "long.jsonl").write_text(line * 2800)  # 3 MB
     recipe = Recipe(inputs=[folder / "long.jsonl"], shared={}, axes={"seed": range(10**9)})
     tracemalloc.start()
-    assert sum(checked.requests for checked in recipe.check()) == 5000 * 10**9
+    assert sum(checked.requests for checked in recipe.check()) == 2800 * 10**9
     first = [made.request.seed for made in itertools.islice(recipe.read(), 3)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert first == [0, 1, 2]
-    assert peak < 1_000_000
+    assert peak < (folder / "long.jsonl").stat().st_size  # Python's table of names may double meanwhile
 
 
 # --- How long it will take ----------------------------------------------------------------------------------
@@ -791,7 +791,9 @@ async def test_what_an_earlier_run_has_used_of_the_quota_is_waited_for():
 
 def moved(fact):
     where = {"purchase": 1, "position": 0, "tag": None, "endpoint": ENDPOINT, "images": 1, "attempt": 1}
-    return Transition(**where, task=None, before=State.PLANNED, after=State.PLANNED, fact=fact)
+    return Transition(
+        **where, task=None, before=State.PLANNED, after=State.PLANNED, next=Action.SEND, fact=fact
+    )
 
 
 @pytest.mark.anyio

@@ -648,16 +648,16 @@ async def test_a_reader_sees_what_is_written_and_changes_nothing(tmp_path):
 
 
 def test_acknowledged_transitions_survive_kills(tmp_path):
-    """Twenty processes in a row on one journal; `python -m benchmarks.soak_journal` kills many more."""
+    """Eight processes in a row on one journal; `python -m benchmarks.soak_journal` kills many more."""
     path = tmp_path / "run.db"
     witness = Witness()
-    for seed in range(20):
-        said = kill_after(path, 5 + seed * 13 % 60, requests=60, seed=seed)
+    for seed in range(8):
+        said = kill_after(path, 5 + seed * 37 % 60, requests=60, seed=seed)
         witness.hear(said)
         store = open_store(path, 99.0)
         witness.compare(look(store))
         store.close()
-    assert store.run >= 20
+    assert store.run >= 8
     states = {each["state"] for each in read(path).values()}
     assert State.UNCERTAIN in states or State.SAVED in states
 
