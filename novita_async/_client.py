@@ -32,7 +32,7 @@ from novita_async._purchase.machine import (
     State,
     next_action,
 )
-from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates
+from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
@@ -51,6 +51,7 @@ from novita_async._watch.memory_file import load_memory, save_memory
 from novita_async.errors import (
     AnsweredAtOnce,
     ConfigurationError,
+    JournalError,
     NoImages,
     NotSent,
     NovitaError,
@@ -180,6 +181,7 @@ class NovitaClient:
         self._buyer.keep = self._saver.keep
 
     async def __aenter__(self) -> Self:
+        self._buyer.at_home()
         if self._learned is not None:
             self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
         return self
@@ -393,7 +395,7 @@ class NovitaClient:
             folder=self._folder(save_to, save_as), in_flight=in_flight, interactive=priority == "interactive"
         ).run(requests)
 
-    @asynccontextmanager
+    @block
     async def batch(
         self,
         requests: Requests,
@@ -404,7 +406,8 @@ class NovitaClient:
         in_flight: int = IN_FLIGHT,
         priority: Priority = "batch",
         resubmit_uncertain: bool = False,
-        retry_failed: bool = False,
+        retry_failed: bool | Literal["all"] = False,
+        only_planned: bool = False,
     ) -> AsyncGenerator[Outcomes]:
         """Buy many requests, as `stream` does, and write each step into a journal.
 
@@ -421,7 +424,11 @@ class NovitaClient:
             in_flight: As for `stream`.
             priority: As for `run`.
             resubmit_uncertain: Buy uncertain requests again, which may pay for them twice.
-            retry_failed: Buy again what failed in an earlier run, where that can help.
+            retry_failed: Buy again what failed in an earlier run, where that can help; `"all"`: also what
+                would fail again unless its cause was mended (a refused picture, a route), and what is paid
+                and no longer to be had. A task is asked for once more before its request is bought again.
+            only_planned: Buy nothing that is new to the journal: a request that no earlier run has planned
+                (a line that was added, a picture that has changed) comes out as failed, with `NotPlanned`.
 
         Ctrl-C and SIGTERM (which otherwise ends a Python program on the spot) send nothing more, wait for up
         to the client's `drain` seconds for the answers to what was sent, and end the program, with status 143
@@ -431,6 +438,7 @@ class NovitaClient:
             ConfigurationError: `in_flight` below 1, a folder that cannot be written to.
             JournalError: in use by another process, damaged, of a newer version, on a full disk.
         """
+        self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
             async with _opened(journal) as store:
@@ -440,6 +448,7 @@ class NovitaClient:
                     self._buyer.callbacks,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
+                    only_planned=only_planned,
                     folder=None if folder is None else folder.path,
                 )
                 stream = self._stream(
@@ -502,9 +511,11 @@ class NovitaClient:
         return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
     def _stream(self, **options: Any) -> Stream:
+        self._buyer.at_home()
         return Stream(self._buyer, self._polling, self._memory, **options)
 
     def _watch(self, **options: Any) -> Watch:
+        self._buyer.at_home()
         return Watch(self._buyer, self._polling, self._memory, **options)
 
     def _folder(
@@ -632,9 +643,22 @@ async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator
     if isinstance(journal, str | os.PathLike):
         async with await SqliteJournal.open(journal) as store:
             yield store
-    else:
+        return
+    if id(journal) in _running:
+        raise JournalError(
+            problem=f"journal {journal.name}: another batch of this program is using it",
+            advice="nothing was sent; wait for that batch to end, or give this one a journal of its own",
+        )
+    _running.add(id(journal))
+    try:
         await journal.new_run()
         yield journal
+    finally:
+        _running.discard(id(journal))
+
+
+_running: Final[set[int]] = set()
+"""Identities of stores in use: a second batch would take what the first has under way for lost."""
 
 
 def _carriers(
