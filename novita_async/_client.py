@@ -304,7 +304,8 @@ class NovitaClient:
             self._purchases.report_doubt(purchase)
             raise
         except BaseException as error:
-            if next_action(purchase) is Action.SEND and purchase.doubt is None:
+            begun = purchase.endpoint and next_action(purchase) is Action.SEND
+            if begun and purchase.doubt is None:
                 cancelled = NotSent(cause="cancelled", attempts=purchase.attempt)
                 why = error if isinstance(error, NovitaError) else cancelled
                 self._purchases.happen(purchase, FailedForGood(loop_time(), why))
