@@ -158,8 +158,9 @@ async def test_a_path_that_answers_at_once_unexpectedly_gives_its_results_with_t
     assert len(simulation.ledger.accepted) == 2
 
 
-async def test_an_answer_that_breaks_off_keeps_each_whole_picture(tmp_path):
-    plan = FaultPlan.of(FaultRule(fault=Fault.truncate(100_000), on="submit", numbers=1))
+@pytest.mark.parametrize(("byte", "whole"), [(1000, 0), (60_000, 1), (100_000, 2)])
+async def test_an_answer_that_breaks_off_keeps_each_whole_picture(tmp_path, byte, whole):
+    plan = FaultPlan.of(FaultRule(fault=Fault.truncate(byte), on="submit", numbers=1))
     simulation = service(faults=plan)
     request = EditImage(model="gpt-image-2", image=picture(), prompt="p", n=3)
     for _ in range(2):
@@ -168,8 +169,11 @@ async def test_an_answer_that_breaks_off_keeps_each_whole_picture(tmp_path):
             client.batch([request], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
         ):
             (outcome,) = [outcome async for outcome in outcomes]
-        whole = len(outcome.paths) if isinstance(outcome, Succeeded) else 0
-        assert 0 <= whole < 3
+        paths = outcome.paths if isinstance(outcome, Succeeded) else ()
+        assert len({path.read_bytes() for path in paths}) == len(paths) == whole
+        assert (
+            outcome.result.cut if paths else outcome.error.cause
+        ) == f"the answer was cut after {byte} bytes"
     assert len(simulation.ledger.accepted) == 1
     assert not list((tmp_path / "out").glob("*.part"))
 
