@@ -161,7 +161,7 @@ def _explain_pictures(role: PictureRole, *, is_main: bool = False) -> rules.Rule
 
 def _listed(value: Any) -> tuple[Any, ...]:
     if isinstance(value, tuple):
-        return tuple(value)
+        return cast("tuple[Any, ...]", value)  # type: ignore[redundant-cast]  # for the other checker
     return () if value is None else (value,)
 
 
