@@ -32,9 +32,10 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async._files.folders import make_folder, scope_of
+from novita_async._files.folders import scope_of
 from novita_async._journal.identity import DigestCache, order_of, with_pictures
 from novita_async._purchase.machine import Order
+from novita_async._util.disk import make_folder
 from novita_async.errors import DownloadFailed, InvalidRequest, NovitaError, redacted, without_query
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request

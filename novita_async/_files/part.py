@@ -10,7 +10,7 @@ from typing import Final
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async._files.folders import make_folder
+from novita_async._util.disk import make_folder
 
 HELD: Final = 1024 * 1024
 """Bytes of one file that are held in memory before they are written."""

@@ -17,6 +17,7 @@ import pybase64
 from attrs import define, field, frozen
 
 from novita_async._http import BodyPart, Delivery, DeliveryFailed, Download, HTTPRequest, HTTPResponse
+from novita_async._transport.pictures import PictureIntake
 from novita_async.models.accounts import ApiKey
 from novita_async.testing.wire import Exchange, Reply, decode_query
 from novita_async.testing.worlds import troubles
@@ -100,6 +101,7 @@ class WorldTransport:
     """What carries one process's requests to the service of its world."""
 
     _process: "Process"
+    _intake: PictureIntake = field(factory=PictureIntake, init=False)
 
     def __repr__(self) -> str:
         return f"<WorldTransport of {self._process.name}>"
@@ -124,7 +126,8 @@ class WorldTransport:
             origin=ORIGIN,
         )
         if request.method == "POST":
-            return await self._submit(exchange, on_handover or _nobody)
+            response = await self._submit(exchange, on_handover or _nobody)
+            return await self._intake.read(request, response)
         return await self._ask(exchange)
 
     async def _submit(self, exchange: Exchange, on_handover: Callable[[], None]) -> HTTPResponse:
@@ -203,7 +206,8 @@ class WorldTransport:
         yield _File(status=response.status, headers=headers, content=response.body, cut=fate.end == "cut")
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Remove the pictures that came in answers and got no place. Nothing else is open."""
+        await self._intake.aclose()
 
 
 def _refuse() -> NoReturn:
