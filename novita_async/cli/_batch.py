@@ -100,7 +100,7 @@ class _Session:
         faults: Faults = []
         setup, _, budget = await self._checked(setup, faults)
         ledger = await _ledger_of(setup.journal_in(self.path))
-        _tell_plan(self.output, setup, budget, ledger)
+        tell_plan(self.output, setup, budget, ledger)
         return Exit.SUCCEEDED
 
     async def run(self, setup: Setup, *, anew: bool = True) -> Exit:
@@ -219,7 +219,8 @@ async def _ledger_of(journal: Path) -> Summary | None:
         return await opened.summary()
 
 
-def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
+def tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
+    """Tell what would be bought, how long that would take, and what it would cost."""
     images, price = sum(setup.images.values()), setup.price_each()
     quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
     seconds = max(((each - 1) // quota * WINDOW for each in setup.images.values()), default=0.0)
