@@ -128,10 +128,10 @@ class AnswerScanner:
         events, self._events = self._events, []
         return events
 
-    def finish(self) -> list[AnswerEvent]:
-        """Give out the text that is left: the answer is over. A part that is open was cut, and never ends."""
+    def finish(self) -> bytes:
+        """Give the text that is left: the answer is over. A part that is open was cut, and never ends."""
         rest, self._rest = self._rest, b""
-        return [TextPiece(rest)] if rest and not self._is_in_part else []
+        return b"" if self._is_in_part else rest
 
     @property
     def _is_in_part(self) -> bool:

@@ -156,7 +156,7 @@ def _account_of(outcome: Outcome) -> str | None:
         return outcome.error.account
     if isinstance(outcome, Failed):
         return outcome.task.account if outcome.task else outcome.error.account
-    return outcome.task.account
+    return outcome.task.account if outcome.task else None
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:
@@ -207,8 +207,9 @@ def _again(order: Order, seed: int | None, places: Mapping[str, str]) -> dict[st
         }
     line = _named(with_pictures(wire, lambda digest, _: places[digest]))
     line.get("extra", {}).pop("webhook", None)
-    if seed is not None:
-        line["request"]["seed"] = seed
+    fields = line.get("request", line)
+    if seed is not None and (fields is not line or "seed" in line):
+        fields["seed"] = seed
     return {"endpoint": order.kind, **line}
 
 

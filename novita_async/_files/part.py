@@ -25,6 +25,13 @@ class Part:
     _held: bytearray = field(factory=bytearray, init=False)
     _is_begun: bool = field(default=False, init=False)
 
+    @classmethod
+    def finished(cls, path: Path) -> "Part":
+        """A file that is whole already."""
+        part = cls(path)
+        part._is_begun = True
+        return part
+
     def restart(self) -> None:
         """Forget what has come: the file is asked for again."""
         self._held.clear()

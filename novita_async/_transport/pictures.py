@@ -1,7 +1,7 @@
 """Answers that hold pictures, on their way into files.
 
-* Scanning, decoding and writing run in worker threads, one piece of an answer at a time. The answers under
-  way share `ROOM` bytes of memory: the more they are, the smaller their pieces.
+* Scanning, decoding and writing run in worker threads, a few pieces at a time. What waits for its turn stays
+  in its connection, which pauses: so much memory each answer takes, and no more.
 * A picture is written to a file of its own, which ends in `.part` and is removed unless the picture comes
   whole. In the folder of a request such files are on the disk, with their names, before the answer is told.
 * A disk that fails loses the picture and nothing else: the answer is read to its end, for it is paid.
@@ -27,10 +27,8 @@ from novita_async._util.disk import make_folder, sync_folder
 from novita_async._util.scopes import run_in_thread
 from novita_async.models._headers import read_header
 
-ROOM: Final = 6 * MIB
-"""Bytes that are taken out of connections at once, for all answers together."""
-_LEAST_PIECE: Final = 64 * 1024
-_LARGEST_PIECE: Final = 512 * 1024
+_TURNS: Final = 4
+"""Pieces of answers that are worked on at once, each in a thread. All others wait where they came."""
 _HELD: Final = 64 * 1024
 """Bytes of a picture that are held in memory where the request names no folder."""
 _SAMPLE: Final = 512
@@ -46,16 +44,14 @@ class PictureIntake:
 
     under_way: int = field(init=False, default=0)
     """Answers that have begun and not ended."""
+    turns: asyncio.Semaphore = field(init=False, factory=lambda: asyncio.Semaphore(_TURNS))
+    """To be held while a piece is taken out of a connection and worked on: memory stays small, and the loop
+    reads from few connections at a time."""
     _temporary: "TemporaryDirectory[str] | None" = field(init=False, default=None)
     _making: threading.Lock = field(init=False, factory=threading.Lock)
 
     def __repr__(self) -> str:
         return f"<PictureIntake, {self.under_way} answers under way>"
-
-    @property
-    def piece(self) -> int:
-        """Bytes that are worth a turn of a thread, while so many answers are under way."""
-        return max(_LEAST_PIECE, min(_LARGEST_PIECE, ROOM // max(self.under_way, 1)))
 
     def begin(self, request: HTTPRequest) -> "PictureAnswer":
         """Take in an answer, until its `end` or `discard`."""
@@ -78,7 +74,8 @@ class PictureIntake:
         if request.answer == "pictures" and 200 <= response.status < 300:  # noqa: PLR2004
             answer = self.begin(request)
             try:
-                await answer.take(response.body)
+                async with self.turns:
+                    await answer.take(response.body)
             except DeliveryFailed as too_large:
                 cut = too_large.cause
             except BaseException:
@@ -277,8 +274,7 @@ class PictureAnswer:
         return folder / f".{self._token}-{len(self._parts) + 1}.part"
 
     def _finish(self) -> None:
-        for event in self._scanner.finish():
-            self._take(event)
+        self._text += self._scanner.finish()
         self._remove_open()
         if self._folder is not None and any(part.path for part in self._parts):
             with suppress(OSError):  # the files are there; who names them syncs the folder again

@@ -42,8 +42,8 @@ from novita_async.errors import InvalidRequest
 
 _MOST_UNASKED: Final = 20
 """Connections on which an answer came unasked before the exchange is given up."""
-_READ_SIZE: Final = 64 * 1024
-"""Bytes that wait in a connection before it is told to pause; twice as many, and a read of the loop's."""
+_READ_SIZE: Final = 16 * 1024
+"""Bytes: a connection of which twice as many have come pauses until they are taken."""
 _LONGEST: Final = 900.0
 """Seconds that an answer with pictures may take from its first byte to its last."""
 
@@ -229,9 +229,12 @@ class SlowExchange(AiohttpExchange):
         answer = self.intake.begin(self.request)
         content, cut = response.content, None
         try:
-            while piece := await self._next_piece(content):
+            while await self._has_more(content):
                 self.due = math.inf
-                await answer.take(piece)
+                async with self.intake.turns:
+                    self._unread.append(content.read_nowait())
+                    piece, self._unread = b"".join(self._unread), []
+                    await answer.take(piece)
         except (Exception, asyncio.CancelledError) as error:
             self.due = math.inf
             await self._take_unread(answer, content)
@@ -247,21 +250,17 @@ class SlowExchange(AiohttpExchange):
         self.due = math.inf
         return await answer.end(response.status, headers, cut)
 
-    async def _next_piece(self, content: aiohttp.StreamReader) -> bytes:
-        """As much of an answer as is worth a turn of a thread. Empty: the answer is over."""
-        size, loop = 0, asyncio.get_running_loop()
-        while size < self.intake.piece and not content.at_eof():
-            now = loop.time()
-            if self._coming_since is None:
-                self.due = max(self.due, now + self.stall_timeout)
-            else:
-                self.due = min(now + self.stall_timeout, self._coming_since + _LONGEST)
-            self._unread.append(await content.readany())
-            size += len(self._unread[-1])
-            if self._coming_since is None:
-                self._coming_since = loop.time()
-        piece, self._unread = b"".join(self._unread), []
-        return piece
+    async def _has_more(self, content: aiohttp.StreamReader) -> bool:
+        """Wait for more of an answer with pictures, and take none of it but a byte."""
+        now = asyncio.get_running_loop().time()
+        if self._coming_since is None:
+            self.due = max(self.due, now + self.stall_timeout)
+        else:
+            self.due = min(now + self.stall_timeout, self._coming_since + _LONGEST)
+        self._unread.append(await content.read(1))
+        if self._coming_since is None:
+            self._coming_since = asyncio.get_running_loop().time()
+        return bool(self._unread[-1])
 
     async def _take_unread(self, answer: PictureAnswer, content: aiohttp.StreamReader) -> None:
         """Take in what came before the connection broke: aiohttp hands that to nobody any more."""

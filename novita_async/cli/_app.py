@@ -34,6 +34,8 @@ COMMANDS: Final = {
     "status": ("_status", "Tell how a batch is, and what to do next. Nothing is sent."),
     "report": ("_status", "Write the report of a batch, one HTML page, and print where it is."),
     "watch": ("_watch", "Wait for paid tasks and fetch their results."),
+    "edit": ("_edit", "Edit pictures with whatever route serves a model."),
+    "routes": ("_routes", "List the routes of the API: models, hosts, whether they live."),
     "models": (
         "_account",
         "List the models that requests can name: the name for requests, the kind, the base model.",

@@ -26,7 +26,7 @@ from novita_async.tasks import Task
 
 def name_of(request: Request | None) -> str | None:
     """What the user knows a request by: its picture's file name."""
-    path = request.images[0].path if request and request.images else None
+    path = request.pictures[0].path if request and request.pictures else None
     return None if path is None else str(path)
 
 

@@ -127,6 +127,6 @@ def _tell_plan(output: Output, setup: Setup, spending: Budget | None, requests: 
 def file_name(outcome: Succeeded) -> str:
     """Call a result after its picture and the seed that makes it again."""
     request, seed = outcome.request, outcome.result.seed
-    source = request.images[0].path if request and request.images else None
+    source = request.pictures[0].path if request and request.pictures else None
     stem = "image" if source is None else source.stem
     return stem if seed is None else f"{stem}-seed{seed}"

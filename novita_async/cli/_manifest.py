@@ -31,6 +31,7 @@ import attrs
 from attrs import field, frozen
 
 from novita_async._api.codec import Unreadable, as_list, parse, request_from_wire, wire_name
+from novita_async.cli._faces import face_of, with_face_pictures
 from novita_async.cli._inputs import (
     STAND_IN,
     Document,
@@ -307,7 +308,7 @@ class Recipe:
         if line.trouble is not None:
             yield _faulty(line, Flaw(line.place, line.trouble))
             return
-        endpoint = line.document.get("endpoint") or "img2img"
+        endpoint = line.document.get("endpoint") or face_of(line.document) or "img2img"
         if not isinstance(endpoint, str):
             yield _faulty(line, Flaw(f"{line.place}: endpoint", f"{rules.shown(endpoint)} is not text"))
         elif endpoint.startswith("/"):
@@ -344,7 +345,14 @@ class _TypedLine:
         faults: Faults = []
         request = whole.get("request")
         if isinstance(request, dict):
-            whole["request"] = _with_pictures(cast("Document", request), line.folder, faults)
+            fields, cls_of_line = cast("Document", request), kinds().get(endpoint, Request)
+            whole["request"] = (
+                with_face_pictures(
+                    fields, lambda place, where: _located(place, f"{_WIRE}{where}", line.folder, faults)
+                )
+                if cls_of_line.is_face
+                else _with_pictures(fields, line.folder, faults)
+            )
         names = _names(filled, recipe.axes, missing=line.is_picture)
         return cls(
             line=line, endpoint=endpoint, is_flat=is_flat, document=whole, names=names, faults=tuple(faults)

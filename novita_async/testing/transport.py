@@ -193,6 +193,7 @@ class SimulatedTransport:
             if on_handover is not None:
                 on_handover()
         reply = self.simulator.receive(exchange, self.now(), visit)
+        await _pass_time(reply.delay, due, Delivery.UNKNOWN)
         return reply, await self._come_back(visit, due)
 
     async def _come_back(self, visit: Visit, due: float) -> int | None:

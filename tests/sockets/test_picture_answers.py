@@ -316,10 +316,24 @@ async def test_a_connection_that_waits_for_pictures_asks_its_peer_for_signs_of_l
     assert seen == [1, 30]
 
 
-async def test_the_pieces_shrink_with_the_number_of_answers():
+async def test_many_answers_at_once_wait_for_their_turns_and_all_come(tmp_path):
+    async def script(peer):
+        await peer.request()
+        await peer.send(answer(200, images_answer(LARGE)))
+        await peer.rest()
+
+    async with serve(script) as wire:
+        transport = AiohttpTransport(wire.url)
+        sent = await asyncio.gather(*[exchange(transport, request(tmp_path)) for _ in range(16)])
+        await transport.aclose()
+    assert [kept(part) for each in sent for part in each.response.parts] == [LARGE] * 16
+
+
+async def test_an_intake_counts_its_answers():
     intake = pictures_room.PictureIntake()
-    alone = intake.piece
-    for _ in range(32):
-        intake.begin(request())
-    assert repr(intake) == "<PictureIntake, 32 answers under way>"
-    assert intake.piece * 32 <= pictures_room.ROOM < alone * 32
+    answers = [intake.begin(request()) for _ in range(2)]
+    assert repr(intake) == "<PictureIntake, 2 answers under way>"
+    assert repr(answers[0]) == "<PictureAnswer, 0 parts, <AnswerScanner between strings, 0 parts>>"
+    for each in answers:
+        await each.discard()
+    assert intake.under_way == 0

@@ -11,16 +11,22 @@ from novita_async import (
     NotSent,
     Polling,
     RetryPolicy,
+    SubmissionUncertain,
     events,
 )
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy.breaker import BreakerState
-from tests.helpers.outages import REFUSED, RESET, client_in
+from tests.helpers.outages import REFUSED, RESET, Outage, client_in
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
 
 NEVER = 1e9
+
+
+async def never(*_, **__):
+    """Answer nothing."""
+    await anyio.sleep_forever()
 
 
 async def ends_of(client, many, **options):
@@ -94,6 +100,32 @@ async def test_an_hour_that_begins_while_tasks_are_watched_costs_a_dozen():
     assert ends["Succeeded"] + ends["Uncertain"] == 300
     assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 12
     assert transport.met.total() <= 150
+
+
+async def test_an_outage_without_paid_tasks_is_probed_by_questions():
+    """The balance costs nothing, so one purchase in four probes is risked."""
+    simulation = service(workers=64, plain_pictures=True)
+    async with client_in(simulation, 0.0, 600.0) as (client, transport, _):
+        ends = await ends_of(client, requests(40), in_flight=2)
+    assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 8
+    assert ends["Succeeded"] == 40 - ends["Uncertain"]
+    assert transport.met["GET"] > 2 * transport.met["POST"]
+    assert anyio.current_time() < 750
+
+
+async def test_a_call_that_is_cancelled_while_it_asks_whether_the_outage_is_over_lets_the_next_ask(
+    monkeypatch,
+):
+    simulation = service(plain_pictures=True)
+    async with client_in(simulation, 0.0, 60.0) as (client, *_):
+        with pytest.raises(SubmissionUncertain):
+            await client.run(request())
+        with monkeypatch.context() as away, anyio.move_on_after(5):
+            away.setattr(Outage, "send", never)
+            await client.run(request())
+        assert client.statistics().pool.accounts[0].pacing.breaker is BreakerState.OPEN
+        ends = await ends_of(client, requests(20), in_flight=2)
+    assert ends["Succeeded"] >= 15
 
 
 @pytest.mark.parametrize("answer", [RESET, REFUSED, None], ids=["reset", "refused", "page"])

@@ -128,7 +128,7 @@ class WorldTransport:
         if request.method == "POST":
             response = await self._submit(exchange, on_handover or _nobody)
             return await self._intake.read(request, response)
-        return await self._ask(exchange)
+        return await self._ask(exchange, troubles.TIMEOUT if request.timeout is None else request.timeout)
 
     async def _submit(self, exchange: Exchange, on_handover: Callable[[], None]) -> HTTPResponse:
         process, service = self._process, self._process.world.service
@@ -167,7 +167,7 @@ class WorldTransport:
         judge(post, response, fate)
         return response
 
-    async def _ask(self, exchange: Exchange) -> HTTPResponse:
+    async def _ask(self, exchange: Exchange, timeout: float) -> HTTPResponse:  # noqa: ASYNC109
         process, service = self._process, self._process.world.service
         task_id = exchange.query.get("task_id", "")
         process.mark("poll")
@@ -177,9 +177,10 @@ class WorldTransport:
             process.say(f"poll {service.number_of(task_id)} {fate.kind}")
             raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
         response = service.answer(exchange, fate)
-        await anyio.sleep(service.way_back(task_id) + fate.after)
-        process.say(f"poll {service.number_of(task_id)} {fate.kind or response.status}")
-        if fate.end == "silence":
+        await anyio.sleep(service.way_back(task_id) + min(fate.after, timeout))
+        what = f"poll {service.number_of(task_id)}" if task_id else "question"
+        process.say(f"{what} {fate.kind or response.status}")
+        if fate.end == "silence" or fate.after > timeout:
             raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
         if fate.end == "cut":
             raise DeliveryFailed(Delivery.UNKNOWN, "the answer broke off", status=response.status)
