@@ -21,6 +21,7 @@ from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Parts, Settings
 from novita_async.cli._setup import Setup
 from novita_async.errors import InvalidRequest
+from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
 from novita_async.models.results import Succeeded
 
@@ -118,9 +119,9 @@ def _checked(typed: Typed, setup: Setup) -> tuple[list[Request], Budget | None]:
 
 
 def _tell_plan(output: Output, setup: Setup, spending: Budget | None, requests: Sequence[Request]) -> None:
-    images = Counter[str]()
+    images, endpoints = Counter[str](), Endpoints()
     for request in requests:
-        images[request.route] += request.image_num
+        images[endpoints.path_of(request)] += request.image_num
     tell_plan(output, evolve(setup, requests=len(requests), images=dict(images)), spending, None)
 
 

@@ -124,12 +124,18 @@
   const press = (button, is) => { button.ariaPressed = String(is); };
   const pick = (choice, value) => {
     choice.value = value;
-    if (choice.value !== value) choice.value = choice.options?.[0].value ?? "";
+    if (choice.value !== value) choice.value = choice.options[0].value;
+  };
+  /** Choose a state; `form.elements.state.value = ""` would choose none in Chromium. */
+  const pickState = (value) => {
+    const all = [...form.querySelectorAll("[name=state]")];
+    (all.find((each) => each.value === value) ?? all[0]).checked = true;
   };
   const heed = () => {
     const given = new URLSearchParams(location.hash.slice(1));
     field.text.value = given.get("text") ?? "";
-    for (const name of ["state", "endpoint", "model"]) pick(field[name], given.get(name) ?? "");
+    pickState(given.get("state") ?? "");
+    for (const name of ["endpoint", "model"]) pick(field[name], given.get(name) ?? "");
     pick(field.sort, given.get("sort") ?? field.sort.options[0].value);
     press(field.turn, given.get("turned") === "1");
     press(field.view, given.get("compact") === "1");
@@ -455,7 +461,7 @@
   field.view.onclick = () => { toggle(field.view); note(); renew(); };
   field.clear.onclick = () => {
     field.text.value = field.endpoint.value = field.model.value = "";
-    field.state.value = "";
+    pickState("");
     select();
     field.text.focus();
   };
@@ -465,7 +471,7 @@
   for (const button of document.querySelectorAll(".show")) {
     button.onclick = () => {
       field.endpoint.value = field.model.value = "";
-      field.state.value = button.dataset.state;
+      pickState(button.dataset.state);
       field.text.value = button.dataset.text ?? "";
       select();
       form.scrollIntoView();

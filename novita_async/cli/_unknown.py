@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from enum import Enum
 from functools import cache
-from typing import Any, Final, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import attrs
 
@@ -29,10 +29,10 @@ def warned(request: R) -> R:
 
 def unknown_names(part: Any, place: str = "") -> Iterator[str]:
     """Say of each unknown name of a request, or of a part of one, where it is and what may be meant."""
-    for name, known in _fields_of(type(part)):
+    for name, known in _fields_of(part.__class__):
         value, here = getattr(part, name), f"{place}{name}"
-        if isinstance(value, tuple):
-            for number, item in enumerate(cast("tuple[Any, ...]", value)):
+        if value.__class__ is tuple:
+            for number, item in enumerate(value):
                 yield from unknown_names(item, f"{here}[{number}].")
         elif not known:
             yield from unknown_names(value, f"{here}.")
@@ -47,7 +47,7 @@ def _meant(value: str, known: tuple[str, ...]) -> str:
 
 
 @cache
-def _fields_of(cls: type) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _fields_of(cls: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Fields whose values have known names, with these, and fields that hold parts."""
     if not attrs.has(cls):
         return ()
