@@ -10,6 +10,10 @@ PINNED  := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) \
   $(if $(CONSTRAINTS),--build-constraint $(CONSTRAINTS),--upgrade --upgrade-strategy=eager)
 
+# A machine that writes no byte code would compile every module again in each of the many programs that the suite
+# starts, and that is most of their work.
+unexport PYTHONDONTWRITEBYTECODE
+
 # For installing a browser.
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
@@ -82,6 +86,7 @@ coverage: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
+	$(SUITE) --hypothesis-profile=long tests/api tests/journal tests/models tests/policy tests/purchase
 
 # Worlds of trouble from seeds: `make worlds SEEDS=10000 FIRST=5000`, for a night `make worlds MINUTES=480`.
 # One of them again, with its trace, as small as it can be: `.venv/bin/python -m novita_async.testing.worlds 7 --shrink`.

@@ -33,6 +33,7 @@ from novita_async._stream.handle import StreamStatistics
 from novita_async._stream.handle import Updates as AsyncUpdates
 from novita_async.errors import ConfigurationError, SubmissionUncertain
 from novita_async.models.results import Outcome, Update
+from novita_async.models.routes import Route
 from novita_async.statistics import ClientStatistics
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
@@ -305,6 +306,10 @@ class Client:
                 raise
         else:
             self._loop.call(partial(_leave, block, None))
+
+    def routes(self) -> tuple[Route, ...]:
+        """Give the table of routes: first those that a host of this client's accounts serves."""
+        return self._client.routes()
 
     def webhook_waker(self) -> Waker:
         """Make what a web app hands every webhook event to, from any thread."""

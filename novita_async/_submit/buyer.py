@@ -82,6 +82,7 @@ from novita_async.models.routes import living_like
 from novita_async.tasks import Task
 
 _TOKEN_BYTES: Final = 16
+_TERMINATED: Final = "the program is being terminated"
 
 
 @define(eq=False)
@@ -116,6 +117,9 @@ class Permit:
         return self.grant.account.label
 
     def hand_over(self) -> None:
+        """Note that the last byte goes out now. Raises `DeliveryFailed` where nothing may be sent now."""
+        if is_terminated():
+            raise DeliveryFailed(Delivery.NOT_SENT, _TERMINATED, passes=False)
         self.handed_over = True
 
 
@@ -312,7 +316,7 @@ class Buyer(Asker):
         if is_terminated():  # a stream beside a batch is not cancelled, and buys nothing more all the same
             self._settle(permit, UNSEEN, loop_time())
             raise NotSent(
-                cause="the program is being terminated",
+                cause=_TERMINATED,
                 attempts=purchase.attempt,
                 scope="account",
                 retryable=False,

@@ -216,7 +216,7 @@ class Course(ProgressTally):
 
 
 def _key(outcome: Outcome) -> object:
-    return outcome.task_id or id(outcome)
+    return outcome.task_id or id(outcome.request or outcome)  # the outcome of saved files is another object
 
 
 def _endpoint(outcome: Outcome) -> str:

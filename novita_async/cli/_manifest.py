@@ -343,9 +343,7 @@ class _TypedLine:
         if isinstance(request, dict):
             fields, cls_of_line = cast("Document", request), kinds().get(endpoint, Request)
             whole["request"] = (
-                with_face_pictures(
-                    fields, lambda place, where: _located(place, f"{_WIRE}{where}", line.folder, faults)
-                )
+                with_face_pictures(fields, lambda place, where: _located(place, where, line.folder, faults))
                 if cls_of_line.is_face
                 else _with_pictures(fields, line.folder, faults)
             )

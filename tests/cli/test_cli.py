@@ -473,7 +473,7 @@ def test_help_of_generate_is_the_docstrings_of_the_fields(model):
 
 def test_help_of_simulate_is_the_docstrings_of_the_fields():
     text = told("simulate")
-    for name in attrs.fields_dict(SimulatorConfig):
+    for name in {*attrs.fields_dict(SimulatorConfig)} - {"routes"}:  # rows of a table are no option
         assert plain(field_docs(SimulatorConfig)[name]) in text
 
 

@@ -52,9 +52,9 @@ async def makespan(count, begins, ends, **outage):
 
 async def test_a_minute_of_a_gateway_s_pages_costs_a_handful():
     """What was under way when it began and twelve, and hardly more time than the minute."""
-    usual, ends, _ = await makespan(2000, NEVER, NEVER)
-    assert ends == {"Succeeded": 2000}
-    taken, ends, transport = await makespan(2000, usual / 3, usual / 3 + 60)
+    usual, ends, _ = await makespan(600, NEVER, NEVER)
+    assert ends == {"Succeeded": 600}
+    taken, ends, transport = await makespan(600, usual / 3, usual / 3 + 60)
     assert set(ends) == {"Succeeded", "Uncertain"}
     assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 12
     assert taken <= 1.15 * (usual + 60)
@@ -76,12 +76,12 @@ async def test_half_an_hour_without_a_network_fails_nothing(begins, with_journal
     outage = {"answer": REFUSED}
     async with client_in(simulation, begins, begins + 1800, outage=outage) as (client, transport, seen):
         if with_journal:
-            async with client.batch(requests(300), journal=tmp_path / "run.db") as outcomes:
+            async with client.batch(requests(150), journal=tmp_path / "run.db") as outcomes:
                 ends = Counter([type(outcome).__name__ async for outcome in outcomes])
         else:
-            ends = await ends_of(client, requests(300))
-    assert ends == {"Succeeded": 300}
-    assert len(simulation.ledger.accepted) == 300
+            ends = await ends_of(client, requests(150))
+    assert ends == {"Succeeded": 150}
+    assert len(simulation.ledger.accepted) == 150
     assert transport.met.total() <= 100
     assert anyio.current_time() <= begins + 1800 + 120
     opened = of_kind(seen, events.BreakerOpened)
