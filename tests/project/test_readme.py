@@ -21,7 +21,7 @@ from tests.helpers.service import picture, request
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 ERRORS = ("-W", "error")
-TWELVE_LINES, FOUR_ENDS, SERVICE, BATCH, WATCHING, HOOKED, PLUGIN = BLOCKS
+TWELVE_LINES, FOUR_ENDS, SERVICE, SYNC, BATCH, WATCHING, HOOKED, PLUGIN = BLOCKS
 
 
 @pytest.fixture
@@ -52,6 +52,12 @@ def test_the_four_ends_are_told_apart(environment, tmp_path):
     done = run(python("-c", FOUR_ENDS, flags=ERRORS), cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "[3600]" in done.stdout
+
+
+def test_a_script_without_async_saves_its_picture(environment, tmp_path):
+    done = run(python("-c", SYNC, flags=ERRORS), cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
 
 def test_tasks_are_followed_by_their_ids(simulator, environment, tmp_path):
