@@ -209,6 +209,8 @@ class SubmissionUncertain(NovitaError):
     """Path of the submission."""
     images: int = 1
     """How many images may have been bought."""
+    purchase: int | None = None
+    """Id of the purchase, as events carry it. None: of another process."""
     advice: str = (
         "perhaps paid; it is not sent again by itself, because that may pay twice; "
         "look at the account's bill, then decide"

@@ -82,6 +82,11 @@ from novita_async.models.routes import living_like
 from novita_async.tasks import Task
 
 _TOKEN_BYTES: Final = 16
+NOTHING_TO_ASK: Final = (
+    "perhaps paid; the results were to come in the answer, and no id can ask for them again; it is not sent "
+    "again by itself, because that may pay twice; look at the account's bill, then decide"
+)
+"""Advice about a purchase of unknown end on a route that answers at once."""
 _TERMINATED: Final = "the program is being terminated"
 
 
@@ -381,6 +386,9 @@ class Buyer(Asker):
             fact = self._failed(purchase, permit, DeliveryFailed(reach, "cancelled before the answer came"))
         else:
             fact = self._answered(purchase, permit, without_key(response, permit.grant.account.api_key))
+        if type(fact) is Lost:
+            fact.error.purchase = purchase.id
+            fact.error.advice = NOTHING_TO_ASK if permit.at_once else fact.error.advice
         if type(fact) is Completed and purchase.journal is not None and permit.http.folder is not None:
             fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
         self._settle(permit, settlement(fact), fact.at)

@@ -122,6 +122,7 @@ async def test_results_that_came_at_once_are_saved_by_the_run_after_the_one_that
 async def test_a_lost_answer_with_results_is_uncertain_and_not_sent_again(row, tmp_path):
     plan = FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit", numbers=1))
     simulation = quick(faults=plan)
+    told = []
     for _ in range(2):
         async with (
             client_of(simulation) as (client, _),
@@ -132,6 +133,8 @@ async def test_a_lost_answer_with_results_is_uncertain_and_not_sent_again(row, t
             (outcome,) = [outcome async for outcome in outcomes]
         assert type(outcome).__name__ == "Uncertain"
         assert "perhaps paid" in str(outcome.error)
+        told.append((outcome.error.purchase is None, "no id can ask for them again" in str(outcome.error)))
+    assert told == [(False, True), (True, False)]  # the second run reads what the first has written
     assert len(simulation.ledger.accepted) == 1
 
 
