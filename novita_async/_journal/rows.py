@@ -472,6 +472,14 @@ def asked_again(purchase: Purchase, order: Order, run: int) -> None:
     )
 
 
+_ASKED: Final = tuple(each.name for each in attrs.fields(Order))
+
+
+def asks_the_same(entry: JournalEntry, order: Order) -> bool:
+    """Whether an order says exactly what the journal has, its place included."""
+    return all(getattr(entry, name) == getattr(order, name) for name in _ASKED)
+
+
 PERHAPS_UNDER_WAY: Final = (ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, SAVED)
 """States of purchases that may have an attempt under way."""
 

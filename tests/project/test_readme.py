@@ -144,13 +144,14 @@ def test_the_command_lines_run(simulator, environment, tmp_path):
     (tmp_path / "pictures" / "dog.png").write_bytes(picture())
     (manifest,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     (tmp_path / "shots.jsonl").write_text(manifest, encoding="utf-8")
-    lines = commands("generate", "models", "balance", "batch")
-    assert len(lines) == 5
+    lines = commands("generate", "edit", "routes", "models", "balance", "batch")
+    assert len(lines) == 7
     for line in lines:
         done = run(python("-m", "novita_async", *line, flags=ERRORS), cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
-    assert simulator.ledger.images == 2 + 8
+    assert len(list((tmp_path / "edited").glob("*.png"))) == 1
+    assert simulator.ledger.images == 2 + 1 + 8
 
 
 def test_the_readme_names_no_command_that_does_not_exist():
