@@ -285,6 +285,7 @@ class NovitaClient:
 
     async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Purchase:
         """Buy for somebody who waits for the task, or the result."""
+        self._buyer.at_home()
         purchase = Purchase(request, images=request.image_num)
         try:
             await self._buyer.buy(
