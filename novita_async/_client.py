@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import anyio
 import anyio.to_thread
@@ -237,7 +237,8 @@ class NovitaClient:
 
         Args:
             request: The request to buy.
-            timeout: Seconds to wait for the task. None: the polling policy's deadline.
+            timeout: Seconds to wait for the task, or for an answer that holds the results. None: the polling
+                policy's deadline, or as long as the route may take.
             priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
 
         Raises:
@@ -251,7 +252,7 @@ class NovitaClient:
             if timeout is None
             else min(timeout, self._buyer.callbacks.recovery_timeout)
         )
-        purchase = await self._buy(request, priority, recovery_timeout)
+        purchase = await self._buy(request, priority, recovery_timeout, timeout)
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout)
         self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
@@ -283,19 +284,29 @@ class NovitaClient:
             raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
         return purchase.task
 
-    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Purchase:
+    async def _buy(
+        self,
+        request: Request,
+        priority: Priority,
+        recovery_timeout: float = 0.0,
+        longest: float | None = None,
+    ) -> Purchase:
         """Buy for somebody who waits for the task, or the result."""
         self._buyer.at_home()
         purchase = Purchase(request, images=request.image_num)
         try:
             await self._buyer.buy(
-                purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
+                purchase,
+                interactive=priority == "interactive",
+                recovery_timeout=recovery_timeout,
+                longest=longest,
             )
         except SubmissionUncertain:
             self._purchases.report_doubt(purchase)
             raise
         except BaseException as error:
-            if next_action(purchase) is Action.SEND and purchase.doubt is None:
+            begun = purchase.endpoint and next_action(purchase) is Action.SEND
+            if begun and purchase.doubt is None:
                 cancelled = NotSent(cause="cancelled", attempts=purchase.attempt)
                 why = error if isinstance(error, NovitaError) else cancelled
                 self._purchases.happen(purchase, FailedForGood(loop_time(), why))
@@ -662,14 +673,15 @@ def _carriers(
             problem="two hosts of one name have different base URLs",
             advice="give each host a name of its own",
         )
+    given: Any = transport
     if not hasattr(transport, "send"):
-        return {name: transport(host) for name, host in names.items()}
+        return {name: given(host) for name, host in names.items()}
     if len(names) > 1:
         raise ConfigurationError(
             problem=f"one transport cannot carry to several hosts: {', '.join(names)}",
             advice="give transport=, a function that makes one for each host",
         )
-    return dict.fromkeys(names, cast("Transport", transport))
+    return {name: given for name in names}  # noqa: C420 - `fromkeys` is typed as if it had no value
 
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:

@@ -649,6 +649,19 @@ def test_programs_get_one_object_a_line(call, folder, serve):
     assert status.items() >= {"requests": 2, "saved": 2, "failed": 0, "images_bought": 2, "next": []}.items()
 
 
+def test_a_request_that_is_answered_at_once_is_news_of_this_run(call, folder, serve):
+    serve(speed=50.0)
+    lines = [
+        {"model": "seedream-4.5", "image": "pics/dog.png", "prompt": "in watercolour"},
+        {"model_name": "m", "image": "pics/dog.png", "prompt": "a cute dog"},
+    ]
+    (folder / "mixed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, _ = call("batch", "mixed.jsonl", "--out", "made", "--json")
+    (summary,) = of_event(out, "summary")
+    assert code == 0
+    assert summary.items() >= {"requests": 2, "succeeded": 2, "earlier": 0, "images": 2}.items()
+
+
 # --- A million lines ----------------------------------------------------------------------------------------
 
 

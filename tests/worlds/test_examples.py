@@ -154,6 +154,29 @@ EXAMPLES = {
             ends=Moment("file", 3, 5),
         ),
     ),
+    "SIGTERM ends a loop at the moment when a drain is over": (
+        "nothing lost",
+        world(
+            user("batch", 1, in_flight=1),
+            user("run", 1, name="u2", in_flight=1),
+            seed=42038,
+            ending="sigterm",
+            ends=Moment("take", 1),
+            troubles=trouble("stall", rate=0.3),
+        ),
+    ),
+    "after SIGTERM a call beside a batch sends what waited for a connection": (
+        "nothing sent late",
+        world(
+            user("batch", 1, in_flight=1),
+            user("run", name="u2"),
+            seed=44922,
+            entrance="bytes",
+            client=ClientPlan(session=True),
+            ending="sigterm",
+            ends=Moment("answer", 1),
+        ),
+    ),
     "a paid row whose line does not come has no files": (
         "files whole",
         Plan(

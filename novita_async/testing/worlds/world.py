@@ -345,9 +345,12 @@ class Process:
 
     def broken_off(self, post: Post, error: BaseException) -> None:
         """Note that nobody waits for a POST's answer any more."""
+        if post.handed_at is None:
+            post.reach = "not sent"
+        elif isinstance(error, asyncio.CancelledError):
+            post.reach = "unknown"
         if isinstance(error, asyncio.CancelledError):
             post.cut_at = self.world.now
-            post.reach = "not sent" if post.handed_at is None else "unknown"
 
     def observe(self, event: object) -> None:
         """Take in an event of the client's."""
