@@ -680,7 +680,7 @@ def _carriers(
             problem=f"one transport cannot carry to several hosts: {', '.join(names)}",
             advice="give transport=, a function that makes one for each host",
         )
-    return dict.fromkeys(names, given)
+    return {name: given for name in names}  # noqa: C420 - `fromkeys` is typed as if it had no value
 
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:

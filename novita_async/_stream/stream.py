@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.folders import see_to_folder
+from novita_async._http import MIB
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
@@ -55,6 +56,8 @@ from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, U
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
+_MOST_HELD: Final = 16 * MIB
+"""Bytes of pictures in memory beyond which no further line is read ahead."""
 _SLOW: Final = 1.0
 """Seconds for some lines from which on an input lets wait."""
 
@@ -389,16 +392,25 @@ class _Piece:
     @classmethod
     async def of(cls, first: Request, iterator: AsyncIterator[Request]) -> "_Piece":
         piece, began_at = cls([first]), loop_time()
-        while len(piece.requests) < AHEAD and not piece.is_slow:
+        held = _bytes_in(first)
+        while len(piece.requests) < AHEAD and held < _MOST_HELD and not piece.is_slow:
             try:
-                piece.requests.append(await anext(iterator))
+                request = await anext(iterator)
             except StopAsyncIteration:
                 break
             except Exception as error:  # noqa: BLE001 - the user's: told once these lines were taken in
                 piece.error = error
                 break
+            piece.requests.append(request)
+            held += _bytes_in(request)
             piece.is_slow = loop_time() - began_at > _SLOW
         return piece
+
+
+def _bytes_in(request: object) -> int:
+    """Bytes of the pictures that a request holds in memory."""
+    pictures = request.pictures if isinstance(request, Request) else ()
+    return sum(len(each.data) for each in pictures if each.data is not None)
 
 
 @asynccontextmanager

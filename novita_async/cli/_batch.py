@@ -122,7 +122,7 @@ class _Session:
         faults: Faults = []
         setup, _, budget = await self._checked(setup, faults)
         ledger = await _ledger_of(setup.journal_in(self.path))
-        _tell_plan(self.output, setup, budget, ledger)
+        tell_plan(self.output, setup, budget, ledger)
         return Exit.SUCCEEDED
 
     async def run(self, setup: Setup) -> Exit:
@@ -253,9 +253,12 @@ class _Session:
                     yield made.request
 
     async def _report(self, setup: Setup, report: "_BatchReport") -> None:
-        """Write the page; that it cannot be written makes nothing undone."""
+        """Write the page, with the quota as far as it was found out; without a page nothing is undone."""
+        quotas = [quota for each in setup.images if (quota := report.course.quota_of(each))]
         try:
-            path = await report_of(self.folder, setup)
+            path = await report_of(
+                self.folder, evolve(setup, images_per_minute=max(quotas, default=setup.images_per_minute))
+            )
         except (NovitaError, OSError) as error:
             report.display.note(f"no report: {error}")
         else:
@@ -337,7 +340,8 @@ def _tell_foreseen(output: Output, setup: Setup, foreseen: Foreseen, buy_new: st
     )
 
 
-def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
+def tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
+    """Tell what would be bought, how long that would take, and what it would cost."""
     images, price = sum(setup.images.values()), setup.price_each()
     quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
     seconds = max(((each - 1) // quota * WINDOW for each in setup.images.values()), default=0.0)

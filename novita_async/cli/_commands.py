@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from novita_async.cli._exits import Exit
 from novita_async.cli._options import given
 from novita_async.cli._output import Output
-from novita_async.cli._settings import EXTRA, REQUEST, SENDING, Parts, Settings
+from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Parts, Settings
 
 _Number = Annotated[int | None, Parameter(group=SENDING)]
 _Text = Annotated[str | None, Parameter(group=SENDING)]
@@ -22,7 +22,7 @@ async def batch(
     inputs: Annotated[list[str], Parameter(name="INPUT", negative_iterable=())],
     /,
     *,
-    out: Annotated[str, Parameter(group=SENDING)],
+    out: Out,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,
     lora: Parts = None,
     embedding: Parts = None,
@@ -35,7 +35,7 @@ async def batch(
     price: _Text = None,
     budget: _Text = None,
     name: _Text = None,
-    dry_run: _Flag = False,
+    dry_run: DryRun = False,
     json: _Flag = False,
 ) -> Exit:
     """Make pictures from a manifest or from folders of pictures, and survive whatever happens.

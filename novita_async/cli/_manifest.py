@@ -44,6 +44,7 @@ from novita_async.cli._inputs import (
     split_strength,
 )
 from novita_async.cli._settings import EXTRA, REQUEST
+from novita_async.cli._unknown import warned
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
@@ -158,8 +159,11 @@ def _line(place: str, folder: Path, text: bytes) -> ManifestLine:
 
 def shared_of(typed: Typed) -> Document:
     """Make of options what they are for every line: a line that is incomplete. Paths in it are absolute."""
-    shared = document_of(typed, [])
+    faults: Faults = []
+    shared = document_of(typed, faults)
     assert shared is not None  # noqa: S101 - there is no file in it that could be unreadable
+    if faults:
+        raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
     units = [_guide(text) for text in typed.controlnets]
     adapters = [_guide(text) for text in typed.ip_adapters]
     if units:
@@ -364,7 +368,7 @@ class _TypedLine:
         found = list(self.faults)
         try:
             cls = kinds().get(self.endpoint, Request)
-            request = request_from_wire(_arranged(whole, cls), self.endpoint)
+            request = warned(request_from_wire(_arranged(whole, cls), self.endpoint))
         except InvalidRequest as refusal:
             found += refusal.faults
         else:

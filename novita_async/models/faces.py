@@ -152,16 +152,17 @@ def _explain_pictures(role: PictureRole, *, is_main: bool = False) -> rules.Rule
         if limits is not None and limits.required and is_main and not together:
             return "is missing"
         number = 0 if is_main else len(together)  # too many are told with the others
-        if limits is not None and given and number > limits.most:
+        wrong = next((why for each in given if (why := _wrong_picture(each, limits))), None)
+        if wrong is None and limits is not None and given and number > limits.most:
             return f"{cast('Route', row).name} takes at most {limits.most}, has {number}"
-        return next((why for each in given if (why := _wrong_picture(each, limits))), None)
+        return wrong
 
     return rules.Rule(explain)
 
 
 def _listed(value: Any) -> tuple[Any, ...]:
     if isinstance(value, tuple):
-        return tuple(value)
+        return cast("tuple[Any, ...]", value)  # type: ignore[redundant-cast]  # for the other checker
     return () if value is None else (value,)
 
 

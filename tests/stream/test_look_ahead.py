@@ -156,3 +156,25 @@ async def test_a_purchase_that_is_watched_from_the_start_is_not_told_twice(tmp_p
         got = await run(client, late(), store, save_to=folder)
     assert sorted(outcome.request.seed for outcome in got) == list(range(6))
     assert len({outcome.task_id for outcome in got}) == len(simulation.ledger.accepted) == 6
+
+
+async def test_lines_that_hold_their_pictures_in_memory_are_not_read_far_ahead(made, monkeypatch):
+    simulation, store, folder, _ = made
+    most = 3 * len(request().pictures[0].data)
+    monkeypatch.setattr("novita_async._stream.stream._MOST_HELD", most)
+    read, ahead = 0, []
+
+    def counted():
+        nonlocal read
+        for each in requests(12):
+            read += 1
+            yield each
+
+    async with client_of(simulation) as (client, _):
+        async with client.batch(counted(), journal=store, save_to=folder, in_flight=1) as outcomes:
+            taken = 0
+            async for _ in outcomes:
+                taken += 1
+                ahead.append(read - taken)
+    assert taken == 12
+    assert max(ahead) <= 4
