@@ -90,6 +90,7 @@ def test_with_results_and_a_task_the_results_count():
         {"task_id": "t", "images": None, "data": [], "extra": {"images": [URL]}},
         {"task_id": "t", "url": URL, "webhook": {"url": URL}},
         {"task_id": "t", "images": ["", "x", 5, {"url": "ftp://no"}]},
+        {"task_id": "t", "images": ["words, and no picture at all!"]},
     ],
 )
 def test_without_results_the_task_counts(body):
@@ -147,6 +148,11 @@ def test_an_answer_without_results_is_paid_only_where_the_route_gives_nothing_el
 def test_refusals_in_the_forms_of_others_are_understood(status, error, kind):
     with pytest.raises(kind, match="no"):
         read({"error": error}, status=status)
+
+
+def test_a_refusal_that_quotes_a_picture_is_a_refusal():
+    with pytest.raises(ContentRejected, match="no"):
+        read({"code": 400, "reason": "ILLEGAL_PROMPT", "message": "no", "images": [URL]})
 
 
 # --- Bodies of other routes ---------------------------------------------------------------------------------

@@ -162,6 +162,8 @@ async def test_a_task_is_asked_for_at_its_own_host_alone():
     async with world.client("novita") as client:
         with pytest.raises(ConfigurationError, match="no account belongs to ppio, where task"):
             await client.wait(task)
+        with pytest.raises(ConfigurationError, match="no account belongs to ppio, where task"):
+            await client.wait(Task(task_id=task.task_id, account="novita", host="ppio"))
     assert world.exchanges()["novita"] == before["novita"]
 
 

@@ -80,6 +80,7 @@ def test_routes_that_live_are_named_to_those_that_find_another_of_their_kind_gon
         ("1024x1024", None),
         ("auto", None),
         ("3840x2160", None),
+        ("1536x512", None),
         ("1024*1024", "'1024*1024' is not a size such as 1024x1024; or one of auto"),
         ("1000x1024", "1000x1024: both sides must be multiples of 16; or one of auto"),
         ("3840x3840", "3840x3840: 14,745,600 pixels are above 8,294,400; or one of auto"),
@@ -125,6 +126,10 @@ def test_a_range_is_told_in_words():
     assert RouteField(name="n", type="number", low=0.5).range == "0.5.."
     assert RouteField(name="n", choices=("a", "b")).range == "a b"
     assert RouteField(name="n").range == ""
+    limits = SizeRange(multiple_of=16, high_side=64, high_pixels=4096, ratio=2)
+    assert RouteField(name="size", choices=("auto",), size=limits).range == (
+        "auto WxH (multiples of 16, sides 1 to 64, 1 to 4,096 pixels, ratio up to 2)"
+    )
 
 
 def test_a_route_can_be_written_by_hand():
