@@ -133,7 +133,10 @@ def _read_multipart(exchange: Exchange, route: Route) -> Form:
     values: JSONObject = {}
     pictures: dict[str, list[Any]] = {}
     files = {limits.name for limits in route.pictures}
-    for name, filename, content_type, content in multipart(exchange):
+    for called, filename, content_type, content in multipart(exchange):
+        name = (
+            f"{called}[]" if f"{called}[]" in files else called
+        )  # one picture may come without the brackets
         if name in files:
             if filename is None or not (content_type or "").startswith("image/"):
                 raise Refused("INVALID_REQUEST_BODY", f"{name} is not a file of a picture")

@@ -75,6 +75,11 @@ def test_a_form_that_is_none_is_refused_in_openai_s_form(body):
     assert simulator.ledger.accepted == []
 
 
+def test_one_picture_may_come_without_brackets_as_other_clients_send_it():
+    status, answer, _ = send_form(form(PROMPT, MODEL, file("image")))
+    assert (status, len(answer["data"])) == (200, 1)
+
+
 def test_a_form_of_another_length_or_without_a_boundary_is_refused():
     whole = form(MODEL, PROMPT, file("image[]"))
     assert send_form(whole, **{"content-length": "7"})[0] == 400
