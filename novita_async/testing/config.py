@@ -12,12 +12,11 @@ DEFAULT_API_KEY: Final = "sk_simulator"
 OTHER_TASKS: Final = tuple(
     f"/v3/async/{name}"
     for name in """
-        inpainting upscale replace-background flux-1-kontext-dev flux-1-kontext-pro flux-1-kontext-max
-        flux-2-dev flux-2-flex flux-2-pro qwen-image-txt2img qwen-image-edit hunyuan-image-3 glm-image
-        z-image-turbo z-image-turbo-lora image-upscaler image-eraser image-remove-background
+        inpainting upscale replace-background flux-1-kontext-pro flux-1-kontext-max flux-2-dev flux-2-flex
+        flux-2-pro qwen-image-txt2img hunyuan-image-3 glm-image z-image-turbo-lora
     """.split()  # noqa: SIM905 one word is one route
 )
-"""Further routes that answer with a task id."""
+"""Routes beside those of the table that answer with a task id."""
 
 _SHARE: Final[Any] = validators.and_(validators.ge(0), validators.le(1))
 _POSITIVE: Final[Any] = validators.gt(0)
