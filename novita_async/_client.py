@@ -261,16 +261,18 @@ class NovitaClient:
 
     async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Task:
         """Buy for somebody who waits for the task."""
-        purchase = Purchase(request, images=request.image_num)
+        purchase = Purchase(request, images=request.image_num, tag=request.tag)
         try:
             return await self._buyer.buy(
                 purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
             )
-        except SubmissionUncertain:
-            self._purchases.report_doubt(purchase)
-            raise
+        except NovitaError as error:
+            if isinstance(error, SubmissionUncertain):
+                self._purchases.report_doubt(purchase)
+            failed = error.of_request(request.tag)
         finally:
             purchase.request = None  # it may hold a picture
+        raise failed
 
     async def wait(
         self,

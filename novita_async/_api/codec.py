@@ -34,8 +34,8 @@ from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot
 from novita_async.tasks import Task
 
 _WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
-_APART: Final = ("extra", "extra_fields")
-"""Fields of a request that stand elsewhere in its JSON."""
+_APART: Final = ("extra", "extra_fields", "tag", "metadata")
+"""Fields of a request that stand elsewhere in its JSON, or nowhere."""
 
 
 class Unreadable(ValueError):

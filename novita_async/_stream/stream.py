@@ -33,7 +33,7 @@ from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder
-from novita_async._stream.way import Counts, Way, end_was_seen
+from novita_async._stream.way import Counts, Way, end_was_seen, words_of
 from novita_async._submit.buyer import Buyer
 from novita_async._util.scopes import background, resolve, task_group
 from novita_async._watch.watcher import Watcher
@@ -112,7 +112,11 @@ class Stream:
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Doubts whose outcome has not been taken."""
-        return tuple(p.doubt for p in self._open if p.doubt is not None and p.in_doubt and not p.reported)
+        return tuple(
+            p.doubt.of_request(p.tag)
+            for p in self._open
+            if p.doubt is not None and p.in_doubt and not p.reported
+        )
 
     # --- Opening, handing out -------------------------------------------------------------------------------
 
@@ -202,7 +206,7 @@ class Stream:
             raise
         else:
             if self._resume is None or order is None:
-                purchase = Purchase(request, endpoint, request.image_num, position)
+                purchase = Purchase(request, endpoint, request.image_num, position, request.tag)
                 self._tasks.start_soon(self._outlet.fill, self._item, purchase, self._way.outcome_of)
             else:
                 self._paid.planning += 1
@@ -281,7 +285,7 @@ class Stream:
         outcome = await known
         if isinstance(outcome, Succeeded) and next_action(purchase) is Action.SAVE:
             return await self._way.outcome_of(purchase)  # named by a function that looks at the request
-        return evolve(outcome, request=purchase.request)
+        return evolve(outcome, **words_of(purchase))
 
     def _hand_out_the_rest(self) -> None:
         """Let paid purchases come out whose line is not in the input."""

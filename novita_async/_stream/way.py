@@ -5,9 +5,9 @@ SEND buy · WATCH poll · SAVE save · else: the outcome
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, assert_never, cast
+from typing import Any, Final, assert_never, cast
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from novita_async._purchase.machine import (
     FAILED,
@@ -131,6 +131,8 @@ class Way:
         if isinstance(outcome, Succeeded):
             await self._record(purchase, Completed(now, outcome.result))
             return None
+        if purchase.request is None and purchase.tag is not None:  # the watcher knows the task alone
+            outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)
         if isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
             await self._record(purchase, NotSaved(now, outcome.error))
         elif isinstance(outcome, Failed) and _is_final(purchase, outcome.error):
@@ -150,7 +152,7 @@ class Way:
             if error.scope == "account":  # a full disk: what is bought now could not be saved either
                 self._stop(error)
             await self._record(purchase, NotSaved(loop_time(), error))
-            return Failed(request=purchase.request, task=purchase.task, error=error)
+            return Failed(task=purchase.task, error=error, **words_of(purchase))
         await self._record(purchase, Saved(loop_time(), paths))
         return None
 
@@ -177,12 +179,17 @@ class Way:
 
 def outcome_of(purchase: Purchase) -> Outcome:
     """The outcome of a purchase to which nothing more will happen."""
+    words = words_of(purchase)
     if purchase.state is UNCERTAIN:
-        return Uncertain(request=purchase.request, error=cast("SubmissionUncertain", purchase.doubt))
+        return Uncertain(error=cast("SubmissionUncertain", purchase.doubt), **words)
     if purchase.state is FAILED:
-        return Failed(request=purchase.request, task=purchase.task, error=cast("NovitaError", purchase.error))
-    result = cast("TaskResult", purchase.result)
-    return Succeeded(result=result, request=purchase.request, paths=purchase.paths)
+        return Failed(task=purchase.task, error=cast("NovitaError", purchase.error), **words)
+    return Succeeded(result=cast("TaskResult", purchase.result), paths=purchase.paths, **words)
+
+
+def words_of(purchase: Purchase) -> dict[str, Any]:
+    """The user's side of an outcome: the request, and what the user calls it."""
+    return {"request": purchase.request, "tag": purchase.tag, "metadata": purchase.metadata}
 
 
 def _is_final(purchase: Purchase, error: NovitaError) -> bool:
