@@ -472,7 +472,8 @@ class NovitaClient:
         naming = _naming(save_as)
         if save_to is None:
             return None
-        return Folder(Path(save_to), self._saver, self._endpoints, naming, self._polling.deadline)
+        budget = self._buyer.spending.budget if self._buyer.spending else None
+        return Folder(Path(save_to), self._saver, naming, self._polling.deadline, budget)
 
     # --- Files ----------------------------------------------------------------------------------------------
 

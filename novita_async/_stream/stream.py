@@ -200,7 +200,8 @@ class Stream:
         except NovitaError as error:
             outcome = Failed(request=request, error=error)
             self._buyer.emit(Finished(outcome=outcome))
-            self._outlet.offer((outcome, Purchase(None, position=position), True))
+            purchase = Purchase(None, position=position, tag=outcome.tag)
+            self._tasks.start_soon(self._outlet.fill, self._refused, outcome, purchase)
         except BaseException:  # no more is taken in
             self._outlet.drop()
             raise
@@ -227,6 +228,11 @@ class Stream:
         if early is None:
             return await self._item(purchase, self._way.outcome_of)
         return await self._item(purchase, self._late, early)
+
+    async def _refused(self, outcome: Failed, purchase: Purchase) -> Item:
+        """What cannot be sent at all."""
+        await self._way.add_to_index(outcome, purchase)
+        return outcome, purchase, True
 
     def _checked(self, request: object) -> str:
         if not isinstance(request, Request):

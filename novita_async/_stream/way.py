@@ -93,6 +93,8 @@ class Way:
                     outcome = await self._save(purchase)
                 case Action.LIST | Action.NOTHING | Action.AWAIT:
                     outcome = outcome_of(purchase)
+                    if purchase.state is UNCERTAIN:
+                        await self.add_to_index(outcome, purchase)
                 case _:
                     assert_never(action)
         return outcome
@@ -107,7 +109,7 @@ class Way:
                 recovery_timeout=self._buyer.callbacks.recovery_timeout,
             )
         except SubmissionUncertain:
-            self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+            self._buyer.emit(Finished(outcome=outcome_of(purchase)))  # listed with what an earlier run left
         except JournalError as error:
             self._counts.unsent += purchase.task is None
             self._stop(error)
@@ -117,6 +119,7 @@ class Way:
                 self._counts.unsent += 1
                 self._stop(error)
                 return False
+            await self.add_to_index(Failed(error=error, **words_of(purchase)), purchase)
             await self._record(purchase, FailedForGood(loop_time(), error))
             self._buyer.emit(Finished(outcome=outcome_of(purchase)))
         else:
@@ -133,6 +136,7 @@ class Way:
             return None
         if purchase.request is None and purchase.tag is not None:  # the watcher knows the task alone
             outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)
+        await self.add_to_index(outcome, purchase)
         if isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
             await self._record(purchase, NotSaved(now, outcome.error))
         elif isinstance(outcome, Failed) and _is_final(purchase, outcome.error):
@@ -147,14 +151,22 @@ class Way:
         if purchase.request is None and purchase.entry is not None and folder.needs_request:
             return done  # its line of the input may still come
         try:
-            paths = await folder.save(done, purchase.position, owned=purchase.journal is not None)
+            paths = await folder.save(done, purchase)
         except NovitaError as error:
             if error.scope == "account":  # a full disk: what is bought now could not be saved either
                 self._stop(error)
+            failed = Failed(task=purchase.task, error=error, **words_of(purchase))
+            await self.add_to_index(failed, purchase)
             await self._record(purchase, NotSaved(loop_time(), error))
-            return Failed(task=purchase.task, error=error, **words_of(purchase))
+            return failed
         await self._record(purchase, Saved(loop_time(), paths))
         return None
+
+    async def add_to_index(self, outcome: Outcome, purchase: Purchase) -> None:
+        """Add what is no success to the folder's index, before a journal knows of it."""
+        error = await self._folder.note(outcome, purchase) if self._folder else None
+        if error is not None and error.scope == "account":
+            self._stop(error)
 
     async def _record(self, purchase: Purchase, fact: Fact) -> None:
         """Record an end. Where that fails the outcome still comes out, but nothing more is bought."""

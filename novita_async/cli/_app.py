@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "retry": "_batch",
     "status": "_status",
     "report": "_status",
+    "export": "_export",
     "watch": "_watch",
     "models": "_account",
     "balance": "_account",

@@ -25,12 +25,13 @@ from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._generate import EXTRA, REQUEST, SENDING, Parts, Settings
 from novita_async.cli._inputs import Faults, Typed, folder_faults
-from novita_async.cli._manifest import Made, Recipe, shared_of, shown
+from novita_async.cli._manifest import Made, Recipe, shared_of
 from novita_async.cli._options import given
 from novita_async.cli._output import Output, described
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._setup import Setup, command, marks_of, next_steps
+from novita_async.cli._sources import path_of, shown
 from novita_async.cli._status import report_of
 from novita_async.errors import (
     BudgetExhausted,
@@ -261,7 +262,7 @@ class _Session:
         budget = setup.spending(faults)
         setup.check_name(faults)
         told = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
-        marks = await anyio.to_thread.run_sync(marks_of, recipe.inputs)
+        marks = await anyio.to_thread.run_sync(marks_of, [*map(path_of, recipe.inputs)])
         if (anew or marks != setup.marks) and not any(fault.path.startswith("--sweep") for fault in faults):
             requests, images = await _count(recipe, told)
             setup = evolve(setup, requests=requests, images=images, marks=marks)
@@ -308,7 +309,7 @@ async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str,
 def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
     """What the batch is made of, which must not be what it makes."""
     recipe = setup.recipe(folder, faults)
-    if any(path.is_dir() and path.resolve() == folder.resolve() for path in recipe.inputs):
+    if any(path.is_dir() and path.resolve() == folder.resolve() for path in map(path_of, recipe.inputs)):
         faults.append(Flaw("--out", f"{folder} is input as well: what is made would be input the next time"))
     return recipe
 

@@ -42,7 +42,7 @@ async def status(folder: _Folder, /, *, json: _Flag = False) -> Exit:
         folder: Folder of the batch.
         json: Print one JSON object.
     """
-    setup = await _setup_of(folder)
+    setup = await setup_of(folder)
     async with await SqliteJournal.open(setup.journal_in(Path(folder)), read_only=True) as journal:
         ledger = await journal.summary()
         failed = [purchase async for purchase in journal.where(State.FAILED)]
@@ -61,7 +61,7 @@ async def report(folder: _Folder, /, *, embed: _Flag = False, json: _Flag = Fals
         embed: Put thumbnails into the page, so that it can travel alone.
         json: Print one JSON object.
     """
-    path = await report_of(folder, await _setup_of(folder), embed=embed)
+    path = await report_of(folder, await setup_of(folder), embed=embed)
     Output(json).line(str(path))
     Output(json).record(event="report", file=str(path))
     return Exit.SUCCEEDED
@@ -103,7 +103,7 @@ def rows_in(journal: Path) -> Iterator[Purchase]:
         store.close()
 
 
-async def _setup_of(folder: str) -> Setup:
+async def setup_of(folder: str) -> Setup:
     """What is known of a batch. A journal alone is enough to look at it."""
     path = Path(folder)
     with suppress(ConfigurationError):

@@ -682,15 +682,20 @@ class AnyTask(Request):
     @property
     def has_own_storage(self) -> bool:
         """Whether the service puts the results into a bucket of the user's own, as far as the body says so."""
-        part: Any = self.body
-        for name in ("extra", "custom_storage", "aws_s3"):
-            part = cast("Mapping[str, Any]", part).get(name) if isinstance(part, Mapping) else None
-        return bool(part)
+        return own_storage_in(self.body)
 
     def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:  # noqa: ARG002
         """The body as it is: there is no place in it for a callback."""
         body: dict[str, Any] = write(dict(self.body))
         return body
+
+
+def own_storage_in(body: Any) -> bool:
+    """Whether a body asks the service to put the results into a bucket of the user's own."""
+    part = body
+    for name in ("extra", "custom_storage", "aws_s3"):
+        part = cast("Mapping[str, Any]", part).get(name) if isinstance(part, Mapping) else None
+    return bool(part)
 
 
 def _pictures_in(value: Any) -> Iterator[ImageSource]:

@@ -24,8 +24,9 @@ from novita_async.cli._app import main
 from novita_async.cli._batch import quota_of
 from novita_async.cli._course import BatchBar, BatchLines, Course, Status, batch_display_of
 from novita_async.cli._forecast import ForecastLane, Pace, time_left
-from novita_async.cli._manifest import Recipe, axes_of, lines_of
+from novita_async.cli._manifest import Recipe, axes_of
 from novita_async.cli._setup import Setup
+from novita_async.cli._sources import lines_of
 from novita_async.events import Announced, Bought, Paced, Retrying, Transition
 from novita_async.testing import Fault, FaultPlan, sample_picture
 from tests.helpers.served import Withheld, served
@@ -372,7 +373,7 @@ def test_other_endpoints_cannot_be_swept(call, folder, serve):
     ("name", "content", "told"),
     [
         ("empty.jsonl", b"\n\n", "empty.jsonl: holds no requests"),
-        ("movie.mp4", b"\x00\x01\n" * 5, "movie.mp4 line 1: is not text"),
+        ("movie.mp4", b"\x00\x01\n" * 5, "movie.mp4: is not text"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_one_fault(call, folder, name, content, told):
