@@ -71,9 +71,7 @@ class Index:
     _digests: DigestCache = field(factory=DigestCache, init=False)
     _one: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(1), init=False)
 
-    async def add(
-        self, outcome: Outcome, purchase: Purchase | None = None, *, durable: bool = False
-    ) -> None:
+    async def add(self, outcome: Outcome, purchase: Purchase | None = None, *, durable: bool = False) -> None:
         """Add the line of an outcome of any kind.
 
         Args:

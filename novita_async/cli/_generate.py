@@ -16,7 +16,9 @@ from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.models.requests import Extra, Img2Img
 from novita_async.models.results import Succeeded
 
-REQUEST: Final = tuple(options_of(Img2Img, prefix=("request",), leave_out=("image", "extra", "extra_fields", "tag", "metadata")))
+REQUEST: Final = tuple(
+    options_of(Img2Img, prefix=("request",), leave_out=("image", "extra", "extra_fields", "tag", "metadata"))
+)
 EXTRA: Final = tuple(options_of(Extra, prefix=("extra",)))
 _GROUPS: Final = {
     Group("What to make", sort_key=2): REQUEST,

@@ -104,7 +104,9 @@ def _lines_of(path: Path, name: str) -> Iterator[ManifestLine]:
     elif path.suffix.lower() in PICTURES:
         yield _picture(path, name)
     elif path.exists() and not path.is_file():
-        yield ManifestLine(place=name, trouble=f"not a regular file: give it as {STANDARD_INPUT}, with < {name}")
+        yield ManifestLine(
+            place=name, trouble=f"not a regular file: give it as {STANDARD_INPUT}, with < {name}"
+        )
     else:
         yield from _told_apart(path, name, path.parent)
 
@@ -304,7 +306,9 @@ def _texts() -> frozenset[str]:
     """Dotted names of fields that are text, whatever stands in them."""
     apart = ("extra", "extra_fields", "tag", "metadata")
     options = [option for cls in kinds().values() for option in options_of(cls, leave_out=apart)]
-    found = {".".join(option.place) for option in (*options, *EXTRA) if option.kind is str and not option.many}
+    found = {
+        ".".join(option.place) for option in (*options, *EXTRA) if option.kind is str and not option.many
+    }
     return frozenset(found | {"id", "endpoint", "image", "image_base64"})
 
 
@@ -349,7 +353,9 @@ def _name_faults(names: Sequence[str]) -> Iterator[str]:
 
 def _row(place: str, folder: Path, names: Sequence[str], cells: Sequence[str]) -> ManifestLine:
     if len(cells) > len(names):
-        trouble = f"has {len(cells)} cells, and the first line {len(names)} names; a cell with commas needs quotes"
+        trouble = (
+            f"has {len(cells)} cells, and the first line {len(names)} names; a cell with commas needs quotes"
+        )
         return ManifestLine(place=place, trouble=trouble)
     document: Document = {}
     for each, cell in zip(names, cells, strict=False):
@@ -384,7 +390,7 @@ def copy_into(folder: Path, place: str) -> Path:
     part, digest = folder / f".input.{os.getpid()}.part", hashlib.sha256()
     try:
         with (
-            open(descriptor, "rb", buffering=0, closefd=place != STANDARD_INPUT) as source,  # noqa: PTH123
+            open(descriptor, "rb", buffering=0, closefd=place != STANDARD_INPUT) as source,
             part.open("wb") as file,
         ):
             while chunk := source.read(_CHUNK):

@@ -72,9 +72,7 @@ def result():
 
 async def test_a_line_has_all_that_is_known_of_a_success_and_no_signature(tmp_path):
     paths = (tmp_path / "a.png", tmp_path / "b.png")
-    outcome = Succeeded(
-        result=result(), request=request().tagged("sku-1", {"shop": 7}), paths=paths
-    )
+    outcome = Succeeded(result=result(), request=request().tagged("sku-1", {"shop": 7}), paths=paths)
     purchase = Purchase(outcome.request, PATH, 2, 3, "sku-1", task=TASK, account="main", attempt=2)
     purchase.attempts = (Attempt("main", 0.5, 0.6, "t-0", number=1), ENTRY)
     await Index(tmp_path, Budget(limit=1, price="0.0015")).add(outcome, purchase)
@@ -140,7 +138,9 @@ OTHERS = [
     ("outcome", "told", "error"), OTHERS, ids=["failed", "failed early", "uncertain", "unfinished"]
 )
 async def test_what_did_not_succeed_has_a_line_of_the_same_names(tmp_path, outcome, told, error):
-    await Index(tmp_path / "new").add(outcome, Purchase(outcome.request, PATH, task=getattr(outcome, "task", None)))
+    await Index(tmp_path / "new").add(
+        outcome, Purchase(outcome.request, PATH, task=getattr(outcome, "task", None))
+    )
     (line,) = lines_of(tmp_path / "new")
     assert list(line) == [*NAMES]
     assert told.items() <= line.items()
