@@ -17,7 +17,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GROUPS := build dev uvloop browser bench
 
 # Here money and time are decided: every branch is tested.
-EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_purchase/*,novita_async/_submit/*,novita_async/_watch/watcher.py
+EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_purchase/*,novita_async/_submit/*,novita_async/_watch/*,novita_async/_journal/*,novita_async/_stream/*
 
 .PHONY: demo test test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak worlds bench bench-check chromium pins clean
 

@@ -1,7 +1,7 @@
 """Asyncio client for the Novita AI image API: exact with money, never losing a result.
 
 ```python
-async with NovitaClient.from_env() as client:
+async with NovitaClient() as client:
     result = await client.run(Img2Img(model_name="…", image="dog.png", prompt="a cute dog"))
 ```
 
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         Upscaler,
     )
     from novita_async.models.endpoints import Endpoints
-    from novita_async.models.images import ImageSource
+    from novita_async.models.images import ImageSource, Picture, Saveable
     from novita_async.models.requests import (
         AWSS3,
         AnyTask,
@@ -126,7 +126,7 @@ ROOMS: Final = {
         ControlNetModel ImageType IPAdapterModel ModelType Preprocessor Sampler TaskStatus Upscaler
     """,
     "models.endpoints": "Endpoints",
-    "models.images": "ImageSource",
+    "models.images": "ImageSource Picture Saveable",
     "models.requests": """
         AWSS3 AnyTask ControlNet ControlNetUnit CustomStorage Embedding EnterprisePlan Extra HiresFix Img2Img
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
@@ -194,6 +194,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Outcome",
     "Outcomes",
     "PermissionDenied",
+    "Picture",
     "Polling",
     "Preprocessor",
     "Processing",
@@ -204,6 +205,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "ResultError",
     "RetryPolicy",
     "Sampler",
+    "Saveable",
     "ServerError",
     "Snapshot",
     "SqliteJournal",

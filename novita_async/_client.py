@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 Priority = Literal["interactive", "batch"]
-"""Who goes first when the account's quota makes requests wait."""
+"""Order of requests while the account's quota makes them wait."""
 
 DRAIN: Final = 5.0
 _PAGE: Final = 100
@@ -82,14 +82,14 @@ class NovitaClient:
     """A client of the Novita image API. Use it as an async context manager, or call `aclose`.
 
     Args:
-        api_key: The key of the only account.
+        api_key: The key of the only account. None: the environment's `NOVITA_API_KEY`.
         accounts: Several accounts, instead of a key.
         images_per_minute: Quota of the only account; None: not known, found out.
-        base_url: Where the API is.
+        base_url: Where the API is. None: the environment's `NOVITA_BASE_URL`, else the service's own.
         endpoints: Paths below it.
         polling: When to poll tasks.
         retry: How patient to be with failures.
-        budget: What may be spent through this client. None: as much as the accounts have.
+        budget: Money that this client may spend. None: as much as the accounts have.
         observers: Called with every event.
         webhook_url: Where your web app takes in events (`novita_async.webhooks`), without the token that is
             added to it. Every purchase without a webhook of its own is then reported there. None: none is.
@@ -98,9 +98,9 @@ class NovitaClient:
         learned: A small file that keeps from one process to the next how long tasks take, so that the first
             polls come at the right time. Read on entering the client, written on leaving it.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
-        session: Your own aiohttp session for the API. It is never closed here.
-        transport: What carries requests, instead of aiohttp; for tests.
-        downloader: What fetches result files, instead of aiohttp; for tests.
+        session: Your own aiohttp session for the API, never closed here.
+        transport: Carrier of requests, instead of aiohttp; for tests.
+        downloader: Fetches result files, instead of aiohttp; for tests.
 
     Raises:
         ConfigurationError: no key, no usable base URL or webhook URL.
@@ -112,7 +112,7 @@ class NovitaClient:
         *,
         accounts: Sequence[Account] | None = None,
         images_per_minute: int | None = None,
-        base_url: str = DEFAULT_BASE_URL,
+        base_url: str | None = None,
         endpoints: Endpoints | None = None,
         polling: Polling | None = None,
         retry: RetryPolicy | None = None,
@@ -131,6 +131,7 @@ class NovitaClient:
         self._learned = None if learned is None else Path(learned)
         self._observers = tuple(observers)
         self._endpoints = endpoints or Endpoints()
+        base_url = base_url or _environment("NOVITA_BASE_URL") or DEFAULT_BASE_URL
         self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
@@ -155,24 +156,6 @@ class NovitaClient:
             emit=self._emit,
             jitter=self._buyer.jitter,
         )
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """Make a client from `NOVITA_API_KEY` and, where it is set, `NOVITA_BASE_URL`.
-
-        Args:
-            environ: the variables; those of the process by default.
-            options: all other options of a client.
-
-        Raises:
-            ConfigurationError: no key.
-        """
-        if environ is None:
-            environ = os.environ
-        base_url = environ.get("NOVITA_BASE_URL", "").strip()
-        if base_url:
-            options.setdefault("base_url", base_url)
-        return cls(environ.get("NOVITA_API_KEY", ""), **options)
 
     async def __aenter__(self) -> Self:
         if self._learned is not None:
@@ -228,7 +211,7 @@ class NovitaClient:
         """Buy a request and wait for its result.
 
         Args:
-            request: What to ask for.
+            request: The request to buy.
             timeout: Seconds to wait for the task. None: the polling policy's deadline.
             priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
 
@@ -250,7 +233,7 @@ class NovitaClient:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
 
         Args:
-            request: What to ask for.
+            request: The request to buy.
             priority: As for `run`.
 
         Raises:
@@ -321,7 +304,7 @@ class NovitaClient:
     def webhook_waker(self) -> Waker:
         """Make what your web app hands every webhook event to: `waker(body, token)`, from any thread.
 
-        It returns at once and never raises. `novita_async.webhooks` has receivers that call it.
+        The call returns at once and never raises. `novita_async.webhooks` has receivers that call it.
         """
         return Waker(self._buyer.callbacks)
 
@@ -383,7 +366,7 @@ class NovitaClient:
             save_as: As for `stream`. None: `{index:05d}-{seed}-{n}.{ext}`.
             in_flight: As for `stream`.
             priority: As for `run`.
-            resubmit_uncertain: Buy again what was perhaps bought. It may then be paid twice.
+            resubmit_uncertain: Buy uncertain requests again, which may pay for them twice.
             retry_failed: Buy again what failed in an earlier run, where that can help.
 
         Ctrl-C and SIGTERM (which otherwise ends a Python program on the spot) send nothing more, wait for up
@@ -483,7 +466,7 @@ class NovitaClient:
         """Save every file of a result as `NAME-1.png` and so on; never over another file.
 
         Args:
-            result: What a task has made.
+            result: Result of a task.
             folder: Made where it is missing.
             name: Beginning of the file names. None: the task's id.
 
@@ -522,7 +505,7 @@ class NovitaClient:
         """List the models that requests can name, page by page.
 
         Args:
-            types: One kind, such as `lora`.
+            types: A kind, such as `lora`.
             query: Searched for in names and tags.
             visibility: `public` or `private`.
             source: `civitai`, `training` or `uploading`.
@@ -595,13 +578,18 @@ def _accounts(
     api_key: str | ApiKey | None, accounts: Sequence[Account] | None, images_per_minute: int | None
 ) -> Sequence[Account]:
     if accounts is None:
-        key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key or "")
+        key = _environment("NOVITA_API_KEY") if api_key is None else api_key
+        key = key if isinstance(key, ApiKey) else ApiKey(key)
         return [Account(api_key=key, images_per_minute=images_per_minute)]
     if api_key is not None or images_per_minute is not None:
         raise ConfigurationError(
             problem="api_key or images_per_minute together with accounts", advice="put both into the accounts"
         )
     return accounts
+
+
+def _environment(name: str) -> str:
+    return os.environ.get(name, "").strip()
 
 
 def _naming(save_as: NameFiles | str | None) -> NameFiles | NameTemplate | None:

@@ -1,8 +1,9 @@
 """The wire as values: what is sent, what comes back, and how far a failed exchange got."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from attrs import field, frozen
@@ -13,7 +14,58 @@ from novita_async.models.images import ImageSource
 MIB: Final = 1024 * 1024
 
 BodyPart = bytes | ImageSource
-"""Ready JSON bytes, or an image that is base64-encoded in place while the body goes out."""
+"""Ready bytes, or an image: base64-encoded in place while JSON goes out, as it is in a form."""
+
+BOUNDARY_LENGTH: Final = 32
+"""Characters of the boundary between the fields of a form: known before the boundary is, as lengths need."""
+PART_MARK: Final = "novita-part:"
+"""Beginning of the string that stands in an answer's body for a picture; the number of its part follows."""
+
+
+@frozen(kw_only=True)
+class FormPart:
+    """A field of a multipart form."""
+
+    name: str
+    """Name of the field, such as `image[]`."""
+    content: bytes | ImageSource = field(
+        repr=lambda content: f"<{len(content)} bytes>" if isinstance(content, bytes) else repr(content)
+    )
+    """Text of the field, or a picture, which goes out as it is: nothing is base64-encoded in a form."""
+    filename: str | None = None
+    """Name of the file. None: a plain field."""
+    content_type: str | None = None
+    """Media type of the content, such as `image/png`. None: not said."""
+
+    @property
+    def length(self) -> int:
+        """Length of the content in bytes."""
+        return self.content.size if isinstance(self.content, ImageSource) else len(self.content)
+
+    @property
+    def head(self) -> bytes:
+        """The lines before the content, as browsers write them, without the boundary."""
+        words = f'Content-Disposition: form-data; name="{_quoted(self.name)}"'
+        words += "" if self.filename is None else f'; filename="{_quoted(self.filename)}"'
+        words += "" if self.content_type is None else f"\r\nContent-Type: {_quoted(self.content_type)}"
+        return f"{words}\r\n\r\n".encode()
+
+
+def form(parts: Iterable[FormPart], boundary: str) -> Iterator[BodyPart]:
+    """Make a form's body: ready bytes, and pictures that go out as they are."""
+    for part in parts:
+        yield f"--{boundary}\r\n".encode() + part.head
+        yield part.content
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode()
+
+
+_QUOTED: Final = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+
+
+def _quoted(name: str) -> str:
+    """Escape a name in the head of a form's field, as the HTML standard says."""
+    return name.translate(_QUOTED)
 
 
 @frozen(kw_only=True)
@@ -30,23 +82,55 @@ class HTTPRequest:
         default=None, repr=lambda parts: "None" if parts is None else f"<{len(parts)} parts>"
     )
     """A recipe of JSON text, not the text: images stay where they are until they are sent."""
+    parts: tuple[FormPart, ...] | None = field(
+        default=None, repr=lambda parts: "None" if parts is None else f"<{len(parts)} parts>"
+    )
+    """Fields of a multipart form, instead of `body`. The transport makes the boundary."""
     timeout: float | None = None
     """Deadline, as a span: seconds in which the whole answer must be in, from the start of a GET and from the
     hand-over of a POST. Before its hand-over a POST must get on within as many: each piece of a body restarts
-    the clock, for a large upload takes as long as it takes. A span and not a moment, because later attempts
-    send the same value again. None: as long as the transport sees fit."""
+    the clock, for a large upload takes as long as it takes. An answer that holds pictures must begin in that
+    time; then each piece restarts the clock, for what comes is paid. A span and not a moment, because later
+    attempts send the same value again. None: as long as the transport sees fit."""
+    answer: Literal["small", "pictures"] = "small"
+    """Whether the answer may hold pictures. Their base64 is then decoded into files as it comes
+    (`HTTPResponse.parts`); any other answer is held in memory, and refused above a few MiB."""
+    folder: Path | None = None
+    """Folder for the pictures of the answer, which is made where it is missing; the files are the caller's.
+    None: a temporary one of the transport's, removed with all its files when the transport closes."""
 
     @property
     def content_length(self) -> int:
         """Exact length of the body in bytes, known before the first byte is made."""
+        if self.parts is not None:
+            marks = (len(self.parts) + 1) * (BOUNDARY_LENGTH + len(b"--\r\n\r\n"))
+            return marks + sum([len(part.head) + part.length for part in self.parts])
         return sum(
             [part.base64_length if isinstance(part, ImageSource) else len(part) for part in self.body or ()]
         )
 
 
 @frozen(kw_only=True)
+class AnswerPart:
+    """A picture that came as base64 within an answer, decoded: in a file, or in memory where it is small."""
+
+    path: Path | None = None
+    """A finished file, which ends in `.part` until it gets its name. None: in memory, or gone."""
+    data: bytes | None = field(
+        default=None, repr=lambda data: "None" if data is None else f"<{len(data)} bytes>"
+    )
+    """The bytes, where they are in memory."""
+    size: int
+    """Length of the decoded bytes."""
+    kind: str | None = None
+    """What it is, from its first bytes: `png`, `jpeg`, `webp` and so on. None: not recognised."""
+    lost: str | None = None
+    """Why it could not be kept although it came whole, such as a full disk. None: it is there."""
+
+
+@frozen(kw_only=True)
 class HTTPResponse:
-    """A whole answer."""
+    """A whole answer, or one that broke off after a whole picture."""
 
     status: int
     """HTTP status code."""
@@ -57,6 +141,13 @@ class HTTPResponse:
     early: bool = False
     """Whether it came while the request was still going out, which then was not sent whole. An early refusal
     says why; an early success is the answer to something else."""
+    parts: tuple[AnswerPart, ...] = ()
+    """Pictures of an answer that may hold some (`HTTPRequest.answer`). In the body the string `novita-part:N`
+    stands where part N was, instead of its base64 or its data URL. Only strings above 1 KiB that are base64
+    throughout are taken out; a part need not be a picture: its `kind` says."""
+    cut: str | None = None
+    """Why the answer broke off, in words that hold no secret. Then at least one part came whole, and the body
+    is the JSON of all that came whole, closed where it broke off. None: the answer is whole."""
 
 
 class Delivery(Enum):

@@ -43,11 +43,12 @@ from attrs import define, field, frozen
 from novita_async.tasks import Task
 
 Scope = Literal["request", "endpoint", "account"]
-"""What an error dooms: one request, every request to this endpoint, or everything this account sends."""
+"""Reach of an error: a request, every request to this endpoint, or everything this account sends."""
 
 
 _SECRETS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*", re.IGNORECASE), r"\1?…"),  # presigned queries
+    (re.compile(r"\b((?:x-(?:amz|goog)-)?signature)=[\w%~.+/=-]+", re.IGNORECASE), r"\1=…"),  # torn out
     (re.compile(r"\b(Bearer\s+|sk_)[\w.~+/=-]{4,}", re.IGNORECASE), r"\1…"),  # keys, quoted by the service
     (re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}"), "<base64>"),  # pictures, quoted by the service
 )
@@ -75,11 +76,11 @@ class NovitaError(Exception):
     """Base of all errors raised by this library."""
 
     scope: Scope = "request"
-    """What else is doomed by the same cause."""
+    """Reach of the cause: a request, an endpoint, an account."""
     retryable: bool = False
     """Whether the same attempt, made later, can succeed."""
     advice: str = ""
-    """What to do next; ends the message."""
+    """Advice; ends the message."""
     task_id: str | None = None
     """The task that this is about, once it has an id."""
     status: int | None = None
@@ -94,7 +95,7 @@ class NovitaError(Exception):
     """How many requests a stream had taken in and not sent when this ended it."""
 
     def sentence(self) -> str:
-        """What happened, without the advice."""
+        """The event, without the advice."""
         return type(self).__name__
 
     def of_request(self, tag: str | None) -> Self:
@@ -121,7 +122,7 @@ class ConfigurationError(NovitaError):
     """The client cannot be made like this."""
 
     problem: str
-    """What is wrong, without secrets."""
+    """The problem, without secrets."""
 
     def sentence(self) -> str:
         return self.problem
@@ -129,7 +130,7 @@ class ConfigurationError(NovitaError):
 
 @frozen
 class Flaw:
-    """One wrong value."""
+    """A wrong value."""
 
     path: str
     """Where it is: `Img2Img.steps`, `request.loras[0].strength`, `line 7: request.prompt`."""
@@ -159,9 +160,9 @@ class BudgetExhausted(NovitaError):
     limit: str
     """The most that may be spent, as the budget says it."""
     spent: str
-    """What is spent or being spent."""
+    """Money spent or reserved."""
     cost: str
-    """What this would have cost."""
+    """Cost of the request."""
     advice: str = "nothing was bought; raise Budget.limit to go on"
 
     def sentence(self) -> str:
@@ -174,7 +175,7 @@ class NotSent(NovitaError):
 
     retryable: bool = True
     cause: str
-    """What went wrong on the wire."""
+    """The cause on the wire."""
     attempts: int = 1
     """How often it was tried."""
     advice: str = "nothing was bought; check the network and the base URL, then send it again"
@@ -190,7 +191,7 @@ class NoAnswer(NovitaError):
 
     retryable: bool = True
     cause: str
-    """What went wrong on the wire."""
+    """The cause on the wire."""
     advice: str = "ask again"
 
     def sentence(self) -> str:
@@ -203,7 +204,7 @@ class SubmissionUncertain(NovitaError):
     """The request went out whole and no usable answer came back: perhaps it was bought."""
 
     cause: str
-    """What went wrong after the hand-over."""
+    """The cause after the hand-over."""
     endpoint: str
     """Path of the submission."""
     images: int = 1
@@ -330,7 +331,7 @@ class MalformedAnswer(NovitaError):
 
     retryable: bool = True
     problem: str
-    """What is wrong with it."""
+    """The problem with it."""
     excerpt: str = ""
     """The beginning of the answer, cut to 2 KB, secrets removed."""
     advice: str = "ask again; if it stays, the API or the base URL has changed"
@@ -379,7 +380,7 @@ class FailedEarlier(NovitaError):
 
 @define(kw_only=True, eq=False, slots=False, repr=False)
 class TaskTimeout(NovitaError, TimeoutError):
-    """Waiting ended before the task did. It is paid; watch it again. Not a failure."""
+    """Waiting ended before the task did. The task is paid; watch it again. Not a failure."""
 
     retryable: bool = True
     task: Task
@@ -387,7 +388,7 @@ class TaskTimeout(NovitaError, TimeoutError):
     waited: float
     """Seconds of waiting."""
     last_status: str | None = None
-    """What the last poll saw."""
+    """Snapshot of the last poll."""
     last_error: NovitaError | None = None
     """Why the last poll saw nothing, where it did not."""
 
@@ -403,12 +404,12 @@ class TaskTimeout(NovitaError, TimeoutError):
 
 @define(kw_only=True, eq=False, slots=False, repr=False)
 class JournalError(NovitaError):
-    """The journal of a batch cannot be opened, read or written. What it had recorded stays as it was."""
+    """The journal of a batch cannot be opened, read or written. Its records stay as they were."""
 
     scope: Scope = "account"  # what cannot be recorded must not be bought
     advice: str = "nothing more is bought; make the journal readable and writable, then resume"
     problem: str
-    """What is wrong, and with which file."""
+    """The problem, and the file."""
 
     def sentence(self) -> str:
         return self.problem
@@ -442,7 +443,7 @@ class DownloadFailed(ResultError):
     url: str = field(converter=without_query)
     """Where it was, without the query, which is a secret for an hour."""
     cause: str
-    """What went wrong."""
+    """The cause."""
 
     def __attrs_post_init__(self) -> None:
         again = (

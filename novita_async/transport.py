@@ -6,6 +6,7 @@ that needs no network.
 """
 
 from novita_async._http import (
+    AnswerPart,
     BodyPart,
     Delivery,
     DeliveryFailed,
@@ -13,6 +14,7 @@ from novita_async._http import (
     Detached,
     Download,
     Downloader,
+    FormPart,
     HTTPRequest,
     HTTPResponse,
     NotAURLError,
@@ -20,6 +22,7 @@ from novita_async._http import (
 )
 
 __all__ = [
+    "AnswerPart",
     "BodyPart",
     "Delivery",
     "DeliveryFailed",
@@ -27,6 +30,7 @@ __all__ = [
     "Detached",
     "Download",
     "Downloader",
+    "FormPart",
     "HTTPRequest",
     "HTTPResponse",
     "NotAURLError",

@@ -1,8 +1,8 @@
 """Receivers of webhook events, for your own web app.
 
-The service can call back when a task has ended. It does not sign its events, so an event is only a hint: it
+The service can call back when a task has ended. Its events are not signed, so an event is only a hint: it
 makes the client look now, and the API's answer is what counts. Lost events cost nothing but a later look;
-forged ones cost a few looks a second at most. What it takes: a URL that the service can reach, and a route
+forged ones cost a few looks a second at most. Needed: a URL that the service can reach, and a route
 behind it.
 
 ```python
@@ -56,7 +56,7 @@ ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 class Wake(Protocol):
-    """What a receiver hands events to."""
+    """Taker of events: receivers call it."""
 
     def __call__(self, body: bytes, token: str | None = None, /) -> None: ...
 

@@ -10,9 +10,10 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, Final, cast, get_args, get_origin
 
@@ -107,12 +108,14 @@ _MARK: Final = b"\x00"
 def _to_wire(value: Any) -> dict[str, Any]:
     """An attrs value as a JSON object: unset fields left out, pictures left as they are."""
     wire: dict[str, Any] = {}
-    for name, wire_name in _wire_names(value.__class__):
-        item = getattr(value, name)
+    read, names = _wire_names(value.__class__)
+    for name, item in zip(names, read(value), strict=False):
         if item.__class__ in _PLAIN:
-            wire[wire_name] = item
+            wire[name] = item
+        elif item.__class__ is ImageSource:
+            wire[name] = _Hole(item)
         elif item is not None and item != ():
-            wire[wire_name] = _converter.unstructure(item)
+            wire[name] = _converter.unstructure(item)
     return wire
 
 
@@ -121,9 +124,11 @@ _PLAIN: Final = frozenset({str, int, float, bool, Sampler})
 
 
 @cache
-def _wire_names(cls: type) -> tuple[tuple[str, str], ...]:
-    attributes: Iterable[Attribute[Any]] = attrs.fields(cls)
-    return tuple((each.name, wire_name(each)) for each in attributes if each.name not in _APART)
+def _wire_names(cls: type) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
+    """A function that reads all fields that are sent, and their names on the wire."""
+    attributes = [each for each in attrs.fields(cls) if each.name not in _APART]
+    names = [each.name for each in attributes]
+    return attrgetter(*names, "__class__", "__class__"), tuple(wire_name(each) for each in attributes)
 
 
 def wire_name(attribute: "Attribute[Any]") -> str:

@@ -1,6 +1,6 @@
 """The API without the network: requests to HTTP, HTTP to tasks, snapshots and errors.
 
-`reasons` says what a refusal means. One question is answered for a submission alone, which is a purchase: a
+`reasons` says what a refusal means. A question is answered for a submission alone, which is a purchase: a
 broken answer leaves open whether it was bought. An id that can be read is read, however odd the rest is.
 """
 

@@ -31,7 +31,7 @@ from novita_async._purchase.machine import JournalEntry, Order, Purchase
 from novita_async.errors import DownloadFailed, InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
-from novita_async.models.results import Outcome, Succeeded, Unfinished
+from novita_async.models.results import Outcome, Uncertain
 
 NAME: Final = "novita-index.jsonl"
 INPUTS: Final = "inputs"
@@ -87,7 +87,8 @@ class Index:
         if purchase is None:
             line |= {"place": None, "attempts": None}
         request = outcome.request if purchase is None else purchase.request
-        adding = partial(self._add, line, request, purchase and purchase.entry, durable=durable)
+        entry = None if purchase is None else purchase.entry
+        adding = partial(self._add, line, request, entry, durable=durable)
         try:
             await anyio.to_thread.run_sync(adding, limiter=self._one)
         except OSError as error:
@@ -143,8 +144,7 @@ class Index:
 
 def _bought_elsewhere(outcome: Outcome) -> Purchase:
     """As much of a purchase as its outcome tells."""
-    known = isinstance(outcome, Succeeded | Unfinished)
-    task = outcome.task if known else getattr(outcome, "task", None)
+    task = None if isinstance(outcome, Uncertain) else outcome.task
     purchase = Purchase(outcome.request, tag=outcome.tag, task=task)
     if task is not None:
         purchase.endpoint, purchase.images = task.endpoint or "", task.image_num
@@ -153,7 +153,7 @@ def _bought_elsewhere(outcome: Outcome) -> Purchase:
 
 
 def _append(path: Path, line: str, *, durable: bool) -> None:
-    """Add a line, with one write. What a full disk has cut stays a line of its own."""
+    """Add a line, with one write. A line that a full disk has cut stays a line of its own."""
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(handle).st_size

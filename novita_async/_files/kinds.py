@@ -1,4 +1,4 @@
-"""What a result file is, from its bytes: its suffix, or why it is none that was paid for.
+"""Kind of a result file, from its bytes: its suffix, or why it is none that was paid for.
 
 The service's word for it is often wrong: a whole JPEG that is called png is kept, as what it is. Refused is
 only what is no picture: a page, a message, nothing at all.
@@ -35,7 +35,7 @@ class CutFileError(BadFileError):
 
 @frozen(kw_only=True)
 class FoundKind:
-    """What a file is."""
+    """Kind of a file."""
 
     suffix: str
     """The end of its name, without the dot."""
@@ -54,8 +54,8 @@ def kind_of(file: BinaryIO, stated: str | None, *, takes_cut: bool) -> FoundKind
         takes_cut: Whether a picture that ends too early is taken.
 
     Raises:
-        BadFileError: It is no picture, and nothing else that the service states.
-        CutFileError: It ends too early.
+        BadFileError: the file is no picture, and nothing else that the service states.
+        CutFileError: the file ends too early.
     """
     wanted = _ALIASES.get(stated.lower(), stated.lower()) if stated else None
     found = read_header(file).format

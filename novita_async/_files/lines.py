@@ -3,7 +3,7 @@
 | name        | value |
 |-------------|-------|
 | `outcome`   | `succeeded`, `failed`, `uncertain` or `unfinished`; null: no end is known |
-| `state`     | as in a journal: `planned`, `announced`, `submitted`, `succeeded`, `saved`, `failed`, `uncertain` |
+| `state`     | `planned`, `announced`, `submitted`, `succeeded`, `saved`, `failed` or `uncertain` |
 | `place`     | place in the input, from 0 |
 | `id`        | the user's own (`request.tagged`, `"id"` in a manifest) |
 | `metadata`  | the user's own, an object |
@@ -21,7 +21,7 @@
 | `times`     | `submit`, `execute` and `complete` by the service's clock; in ISO 8601, UTC, or null |
 | `error`     | null, or `{"type": …, "reason": …, "status": …, "message": …}` |
 | `inputs`    | SHA-256 of each picture that was sent, by its path |
-| `make`      | the request as a line of a manifest, with the seed that was reported; null where that cannot be |
+| `make`      | the request as a line of a manifest, with the reported seed; null where that cannot be |
 
 All lines have all names, in this order; null stands for what is not known or is not.
 """

@@ -1,4 +1,4 @@
-"""What result files are called: safe, bounded as file systems bound names, and never taken from a URL.
+"""Names of result files: safe, bounded as file systems bound names, and never taken from a URL.
 
 A caller's template, such as `{index:05d}-{seed}-{n}.{ext}`, holds no separators, and whatever is filled in is
 made safe, so no name leads out of its folder. File systems count bytes: a name in another script is three

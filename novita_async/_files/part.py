@@ -18,7 +18,7 @@ HELD: Final = 1024 * 1024
 
 @define(eq=False)
 class Part:
-    """What has come of one file."""
+    """The part of a file that has come."""
 
     path: Path
     """Where it is written before it has its name."""

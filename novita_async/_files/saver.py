@@ -82,7 +82,7 @@ class _InMemory:
 
 @frozen(kw_only=True)
 class _Target:
-    """One file of a result, or a file that belongs to no known task."""
+    """A file of a result, or a file that belongs to no known task."""
 
     artifact: Artifact
     result: TaskResult | None = None
@@ -106,7 +106,8 @@ class _Target:
         return evolve(self, artifact=same[0], result=self.result and result) if same else None
 
     def part_of(self, folder: Path) -> Path:
-        """Where to write it until it is whole. What a dead process left of an owned file is found again,
+        """Where to write the file until it is whole. Parts that a dead process left of an owned file are
+        found again,
         whatever the file is to be called now.
         """
         if self.owned and self.result is not None:
@@ -180,12 +181,12 @@ class Saver:
         """Save every file of a result as `NAME-1.png` and so on, in the folder, which is made.
 
         Args:
-            result: What a task has made.
+            result: Result of a task.
             folder: Where to.
             name: Beginning of the file names, or what makes them. None: the task's id.
             max_elapsed: Seconds to go on with one file that cannot be had, where that is longer than the
                 retry policy's own.
-            owned: Nobody else saves this task here, so what an earlier process has left of it is taken over;
+            owned: No other process saves this task here, so parts of an earlier process are taken over;
                 and a journal will say that it is saved, so files and names are durable on return.
 
         Raises:

@@ -74,7 +74,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     ("ALTER TABLE requests ADD COLUMN metadata TEXT",),  # the user's own, as JSON
 )
-"""What makes version n + 1 of version n."""
+"""Statements that make version n + 1 of version n."""
 VERSION: Final = len(MIGRATIONS)
 
 
@@ -107,7 +107,7 @@ _PROBLEMS: Final[Mapping[int, tuple[str, str]]] = {
 }
 """SQLite's primary result codes, and what to say of them."""
 _SEALED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
-"""What SQLite says in a folder where nothing can be written."""
+"""SQLite's codes for a folder where nothing can be written."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -191,7 +191,7 @@ class OpenFile:
         return True
 
     def close(self) -> None:
-        """Close it, and let others have it. What was committed stays, whatever goes wrong here."""
+        """Close the file, and let others have it. Commits stay, whatever goes wrong here."""
         if self.lock is None:
             self.connection.close()
             return
@@ -206,7 +206,8 @@ class OpenFile:
     def _close_as_it_is(self) -> None:
         """Close a journal that still says that it is open.
 
-        Its `-wal` must stay. Whoever closes last merges and deletes it, unless that one only reads.
+        The `-wal` must stay: the last connection to close merges and deletes it, unless that connection only
+        reads.
         """
         with suppress(sqlite3.Error), closing(connect(self.path, "ro")) as reader:
             meta(reader, "open")

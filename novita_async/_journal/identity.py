@@ -2,9 +2,11 @@
 
 **Identity.** A request is known by its content: the fields that are sent, with each picture replaced by the
 SHA-256 of its bytes. The user's own tag and metadata are left out, because they are not sent; so is the
-address of its callback, because a new address asks for no other picture; so is what signs a presigned URL, because that changes by the hour. Equal requests are told apart by
-an occurrence number, in the order in which one run asks for them. Inserting, removing and reordering lines of
-the input therefore never makes a bought request look like a new one.
+address of its callback, because a new address asks for no other picture; so is what signs a presigned URL,
+because that changes by the hour. Equal requests are told apart by an occurrence number, in the order in
+which one run asks for them: of two that differ in their tags alone each is bought, and the tags go to the
+purchases in the order of the input. Inserting, removing and reordering lines of the input therefore never
+makes a bought request look like a new one.
 
 **Secrets.** An order never holds a key, a picture's bytes or a presigned query. Parts that were left out of a
 request cannot be made again from the order alone (`request_of` says so); the caller's own input still has it.

@@ -300,7 +300,8 @@ def known_of(serial: int, record: Record) -> Known:
     """Read a purchase back."""
     (
         key, occurrence, run, position, kind, endpoint, images, request, state, account, task_id, attempt,
-        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number, metadata, *_,
+        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number,
+        metadata, *_,
     ) = record  # fmt: skip
     entry = JournalEntry(
         key=key.hex(),

@@ -79,8 +79,8 @@ class SqliteJournal:
     """The file."""
     uncertain_at_opening: int
     """How many purchases were under way when the process before this one died: each is uncertain now."""
-    _store: Store
-    _thread: ThreadPoolExecutor
+    _store: Store = field(init=False)
+    _thread: ThreadPoolExecutor = field(init=False)
     _queue: list[_Job] = field(factory=list[_Job], init=False)
     _busy: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -112,7 +112,9 @@ class SqliteJournal:
         except BaseException:
             opening.add_done_callback(partial(_close_late, thread))
             raise
-        return cls(store.file.path, uncertain, store, thread)
+        journal = cls(store.file.path, uncertain)
+        journal._store, journal._thread = store, thread
+        return journal
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """Purchases in a SQLite file: read, planned, recorded. Synchronous; one thread at a time.
 
-What may happen to a purchase is decided by its machine; here it is only kept. Every record has a checksum
+The machine decides what may happen to a purchase; the store only keeps it. Every record has a checksum
 over all that is read back, which is compared whenever it is. Times are unix seconds.
 """
 
@@ -96,7 +96,7 @@ class Store:
     def carry_out(self, works: Sequence[Work]) -> list[Any]:
         """Do all of it, with one commit for what writes; give each result, or the error in its place.
 
-        What one piece of work refuses by itself concerns no other. What the file refuses concerns all that
+        A refusal by a piece of work itself concerns no other piece. A refusal by the file concerns all that
         writes: none of it was done.
         """
         if self._full is not None and any(work.begins for work in works):

@@ -22,7 +22,7 @@ FILES_WITHIN: Final = 10.0
 
 
 class Verdict(Enum):
-    """What a failed poll means for its task."""
+    """Meaning of a failed poll for its task."""
 
     RIDE_OUT = "poll again"
     GIVE_UP = "unfinished: it was not seen for too long"
@@ -51,7 +51,7 @@ def verdict(poll: FailedPoll, now: float, *, error_timeout: float, grace: float)
     """Decide what a failed poll means.
 
     Args:
-        poll: What is known.
+        poll: The failed poll.
         now: The time now.
         error_timeout: Seconds for which failing polls are ridden out.
         grace: Seconds after its submission in which a task may be unknown.

@@ -91,7 +91,7 @@ _PROBE_TIMEOUT: Final[Mapping[Trip, float]] = {
 
 @define(eq=False, kw_only=True)
 class Breaker:
-    """One account's circuit breaker."""
+    """Circuit breaker of an account."""
 
     state: BreakerState = CLOSED
     until: float = -math.inf
@@ -177,7 +177,7 @@ class Breaker:
         return pause * (_LEAST_JITTER + (1 - _LEAST_JITTER) * jitter)
 
     def trip(self, generation: int, cause: Trip, now: float, pause: float) -> None:
-        """Open for a pause. What was sent before the last trip can only make that pause longer."""
+        """Open for a pause. Purchases sent before the last trip can only make that pause longer."""
         if generation != self.generation:
             if self.state is OPEN:
                 self.until = self._open_until = max(self.until, now + pause)

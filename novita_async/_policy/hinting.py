@@ -1,6 +1,6 @@
 """How far webhook events are believed, and relied on.
 
-An event is not signed, so it is never more than a hint to poll. What protects is arithmetic:
+An event is not signed, so it is never more than a hint to poll. Arithmetic protects:
 
 * An event that carries the token of a purchase can only come from the service, or from a reader of its mail.
   The first of each purchase is answered by a poll at once: there are no more of these than purchases.

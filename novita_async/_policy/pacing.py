@@ -1,24 +1,24 @@
 """When an account may send its next purchase.
 
-The service limits images, not requests, per account, endpoint and minute. It does not say how it counts,
-and it counts when *it* sees a request: somewhere between the announcement here and the answer.
+The service limits images, not requests, per account, endpoint and minute. How they are counted is not said,
+and the server counts when *it* sees a request: somewhere between the announcement here and the answer.
 
-**The window** (one an endpoint). A slot is taken from the announcement until a minute after the answer.
-Whatever the network does to the times between, no minute of the server's ever sees more than the quota. A
-request heavier than the quota goes when nothing else counts. Nothing is reordered here: the caller keeps
-its own queue and offers the head of it.
+**The window** (one an endpoint). A slot is taken from the announcement until a minute after the answer. No
+minute of the server's ever sees more than the quota. A request heavier than the quota goes when nothing else
+counts. Nothing is reordered here: the caller keeps its own queue and offers the head of it.
 
 **What is learned.** The first burst is small (the documented quota where none is configured) and doubles with
 each answered burst, up to a width whose refusal does not hurt, and that widens with time. The first 429 ends
-that. What was accepted by then is taken for the quota of a sliding window, `limit`; `ceiling` is the largest
-number that no 429 has refuted. While the limit is a guess, single requests look beyond it, ever less often.
-When one is accepted that a sliding window of that size had no room for, the server counts otherwise:
+that. The images accepted by then are taken for the quota of a sliding window, `limit`; `ceiling` is the
+largest number that no 429 has refuted. While the limit is a guess, single requests look beyond it, ever less
+often. When one is accepted that a sliding window of that size had no room for, the server counts otherwise:
 
-* once a minute: its minute began anew (a fixed window). What was sent before is forgiven, and the next
+* once a minute: its minute began anew (a fixed window). Images sent before are forgiven, and the next
   look is due when the next minute is;
 * twice in a minute, or once and then a 429 long before the limit: room comes back steadily (a leaky bucket).
   From then on images are spaced evenly. Between two 429s, which are moments when the bucket is full, as much
-  was accepted as leaked out: that gives the rate. It rises a little with each acceptance and falls with each
+  was accepted as leaked out: that gives the rate. The rate rises a little with each acceptance and falls with
+  each
   429. 429s that no bucket with nearly this rate would give end the pacing.
 
 A guess that lasts a minute is confirmed and stays, but for a look every ten minutes whether there is more.
@@ -82,7 +82,7 @@ _RATE_RISE: Final = 0.02
 _IN_VAIN: Final = 4
 """429s in a row, each after twice the pause, that no bucket with nearly this rate would give."""
 _RATE_FALL: Final = 0.8
-"""What a 429 leaves of the rate at least."""
+"""Share of the rate that a 429 leaves at least."""
 _RATE_MARGIN: Final = 0.95
 """A rate starts this much below what was measured, so that the bucket drains a little."""
 _CATCH_UP: Final = 0.05
@@ -90,7 +90,7 @@ _CATCH_UP: Final = 0.05
 
 
 class Phase(Enum):
-    """What is known of an endpoint's quota."""
+    """Knowledge of an endpoint's quota."""
 
     SEARCHING = "searching"
     """Never refused so far."""
@@ -108,7 +108,7 @@ PACED: Final = Phase.PACED
 
 @frozen(kw_only=True)
 class WindowStatistics:
-    """One endpoint's quota, as it looks from here."""
+    """An endpoint's quota, as it looks from here."""
 
     endpoint: str
     """Path of the submissions."""
@@ -126,7 +126,7 @@ class WindowStatistics:
 
 @frozen(kw_only=True)
 class PacerStatistics:
-    """What an account may send, as it looks from here."""
+    """An account's quotas and its breaker, as they look from here."""
 
     breaker: BreakerState
     """Whether the account may send at all."""
@@ -135,7 +135,7 @@ class PacerStatistics:
     rejections: int
     """How many submissions were answered with 429."""
     windows: tuple[WindowStatistics, ...]
-    """One for each endpoint that was used."""
+    """Windows of the endpoints that were used."""
 
 
 @define(eq=False, kw_only=True)
@@ -164,7 +164,7 @@ class Slot:
 
 @define(eq=False, kw_only=True)
 class Window:
-    """What one endpoint takes from one account."""
+    """Images that an endpoint takes from an account."""
 
     quota: int | None
     """Images a minute as configured: never exceeded."""
@@ -461,7 +461,7 @@ class AccountPacer:
         """Take the slot of a purchase that is sent now.
 
         Raises:
-            ValueError: It may not be sent now.
+            ValueError: the purchase may not be sent now.
         """
         slot = self.take(endpoint, images, now)
         if not isinstance(slot, Slot):
@@ -501,7 +501,7 @@ class AccountPacer:
         """Count the images as bought, because nobody knows, and trip the breaker.
 
         Args:
-            slot: What it was.
+            slot: The slot of the purchase.
             now: The time.
             retry_after: Seconds that the server asked to wait, already capped; None where it did not say.
             jitter: A fresh random number in [0, 1).

@@ -1,9 +1,9 @@
 """Whether a failed exchange is tried again, and when.
 
 A POST is a purchase and the API has no idempotency key, so two facts about a failure are kept apart: whether
-it may have bought something, and whether the cause passes by itself. What may have been bought is not sent
-again unless the caller opts in. Which reason, status or broken connection has which facts is for those to say
-who read answers; this policy knows no words of the service.
+it may have bought something, and whether the cause passes by itself. A purchase that may have been bought is
+not sent again unless the caller opts in. Which reason, status or broken connection has which facts is for
+those to say who read answers; this policy knows no words of the service.
 """
 
 import math
@@ -31,9 +31,9 @@ class StopReason(Enum):
     UNCERTAIN = "it may have been bought"
     """Sending it again may pay twice."""
     OUT_OF_ATTEMPTS = "attempts used up"
-    """It was tried as often as allowed."""
+    """No attempt is left."""
     OUT_OF_TIME = "time used up"
-    """It was tried for as long as allowed."""
+    """No time is left."""
 
 
 @frozen(kw_only=True)
@@ -112,13 +112,13 @@ class RetryPolicy:
     attempts: int | None = field(default=None, validator=_at_least_one)
     """How often at most, the first one included. None: as often as time allows."""
     base: float = field(default=0.5, validator=_positive)
-    """Seconds: the longest first pause. It doubles with each attempt."""
+    """Seconds: the longest first pause, doubled with each attempt."""
     cap: float = field(default=30.0, validator=_positive)
     """Seconds: the longest pause that is chosen here."""
     retry_after_cap: float = field(default=60.0, validator=_positive)
     """Seconds: the longest pause that the service may ask for."""
     resubmit_uncertain: bool = False
-    """Whether a purchase with an unknown end is sent again. It may then be paid twice."""
+    """Whether a purchase with an unknown end is sent again, which may pay for it twice."""
 
     def capped(self, retry_after: float | None) -> float | None:
         """Cut what the service asked for to what is granted."""
@@ -132,7 +132,7 @@ def decide(
 
     Args:
         policy: How patient to be.
-        failure: What went wrong.
+        failure: The failure of the attempt.
         attempt: Which attempt it was, from 1.
         elapsed: Seconds spent on this exchange so far, without the wait for the account's quota.
         jitter: A fresh random number in [0, 1).

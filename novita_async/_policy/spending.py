@@ -2,8 +2,8 @@
 
 Money is reserved before a purchase is sent. When the purchase's end is known, the reservation is spent or
 refunded, so no concurrency can overspend the limit: reserved and spent money never exceed it together. A
-purchase with an uncertain end counts as spent. What is only reserved may come back: a request that finds no
-money but reserved money waits, and only spent money ends a stream.
+purchase with an uncertain end counts as spent. Money that is only reserved may come back: a request that
+finds no money but reserved money waits, and only spent money ends a stream.
 
 The API tells no prices; the caller does. Money is `Decimal`, in dollars or whatever the price is in.
 """
@@ -17,7 +17,7 @@ from novita_async.errors import BudgetExhausted, ConfigurationError
 from novita_async.models.requests import Request
 
 Price = Callable[[Request], Decimal]
-"""What one request costs."""
+"""Price of a request."""
 
 
 def _money(value: Decimal | float | str) -> Decimal:
@@ -46,7 +46,7 @@ def _price(value: Decimal | float | str | Price) -> Price:
 
 @frozen(kw_only=True)
 class Budget:
-    """What may be spent, and what things cost."""
+    """Money that may be spent, and prices."""
 
     limit: Decimal = field(converter=_money)
     """The most that may be spent, in dollars."""
@@ -82,7 +82,7 @@ class SpendingStatistics:
 
 @define(eq=False)
 class Spending:
-    """What a budget's money has gone into."""
+    """Use of a budget's money."""
 
     budget: Budget
     _spent: Decimal = Decimal(0)

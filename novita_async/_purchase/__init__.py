@@ -1,1 +1,1 @@
-"""One purchase, one record, one state machine: what is bought, what it cost, what to do next."""
+"""The record and the state machine of a purchase, and the protocol of the journals that keep it."""

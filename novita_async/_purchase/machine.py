@@ -1,8 +1,8 @@
 """Facts about a purchase, and the meaning of each for its slot, its money and the account's breaker.
 
 Every request is one `Purchase`, from the input to its outcome, with or without a journal. A purchase moves
-only by `advance(purchase, fact)`; `next_action(purchase)` says how to go on. What `TRANSITIONS` lacks cannot
-happen.
+only by `advance(purchase, fact)`; `next_action(purchase)` says how to go on. A fact that `TRANSITIONS` lacks
+cannot happen.
 
 | state     | what is known                          | next action                                |
 |-----------|----------------------------------------|--------------------------------------------|
@@ -178,9 +178,17 @@ class JournalEntry(Order):
 class Keeper(Protocol):
     """Keeps purchases beyond this process. `novita_async.journal.Journal` says what else a store can do."""
 
-    async def admit(self, purchase: "Purchase", announced: "Announced", cost: Decimal | None) -> None: ...
-    async def settle(self, purchase: "Purchase", fact: "Fact") -> None: ...
-    async def record(self, purchase: "Purchase", *facts: "Fact") -> None: ...
+    async def admit(self, purchase: "Purchase", announced: "Announced", cost: Decimal | None) -> None:
+        """Promise an attempt, durably."""
+        ...
+
+    async def settle(self, purchase: "Purchase", fact: "Fact") -> None:
+        """Keep how an attempt ended."""
+        ...
+
+    async def record(self, purchase: "Purchase", *facts: "Fact") -> None:
+        """Keep any other facts, in one commit."""
+        ...
 
 
 @define(eq=False)
@@ -321,7 +329,7 @@ class NotBought:
 
 @frozen
 class Lost:
-    """Nobody knows whether this attempt bought something."""
+    """The end of the attempt is unknown: perhaps a task was bought."""
 
     at: float
     """When it was given up."""

@@ -3,9 +3,9 @@
     input -> slot (in_flight) -> purchase -> next action: SEND, WATCH, SAVE … -> outcome -> outlet
 
 A request holds its slot from being taken in until the consumer has taken its outcome, so a slow consumer
-slows the input. A request that cannot be served is one outcome. What dooms all the rest (no account can pay,
-no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. What an earlier
-run has paid for is watched first, from the journal alone, without a slot.
+slows the input. A request that cannot be served is one outcome. A cause that dooms all the rest (no account
+can pay, no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. What an
+earlier run has paid for is watched first, from the journal alone, without a slot.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder
-from novita_async._stream.way import Counts, Way, end_was_seen, words_of
+from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
 from novita_async._util.scopes import background, resolve, task_group
 from novita_async._watch.watcher import Watcher
@@ -302,7 +302,15 @@ class Stream:
         self._outlet.notify()
 
     def _deliver(self, early: Early) -> None:
-        self._outlet.offer((cast("Outcome", early.outcome), early.purchase, False))
+        """Hand out the outcome of a purchase whose line can no longer come; its files may be missing."""
+        outcome, purchase = cast("Outcome", early.outcome), early.purchase
+        if isinstance(outcome, Succeeded) and next_action(purchase) is Action.SAVE:
+            self._tasks.start_soon(self._outlet.fill, self._saved, purchase)
+        else:
+            self._outlet.offer((outcome, purchase, False))
+
+    async def _saved(self, purchase: Purchase) -> Item:
+        return await self._way.save(purchase) or outcome_of(purchase), purchase, False
 
 
 @asynccontextmanager

@@ -90,7 +90,9 @@ class Way:
                 case Action.WATCH:
                     outcome = await self.note_end(purchase, await self._end_of(purchase))
                 case Action.SAVE:
-                    outcome = await self._save(purchase)
+                    outcome = (
+                        outcome_of(purchase) if self.awaits_line(purchase) else await self.save(purchase)
+                    )
                 case Action.LIST | Action.NOTHING | Action.AWAIT:
                     outcome = outcome_of(purchase)
                     if purchase.state is UNCERTAIN:
@@ -144,12 +146,15 @@ class Way:
             return None
         return outcome
 
-    async def _save(self, purchase: Purchase) -> Outcome | None:
-        """Save the files. Returns an outcome where they are not to be saved, or cannot be."""
+    def awaits_line(self, purchase: Purchase) -> bool:
+        """Whether files are named by a function that may look at a request whose line may still come."""
+        unknown = purchase.request is None and purchase.entry is not None
+        return unknown and cast("Folder", self._folder).needs_request
+
+    async def save(self, purchase: Purchase) -> Outcome | None:
+        """Save the files. Returns an outcome where they cannot be saved."""
         folder = cast("Folder", self._folder)
         done = cast("Succeeded", outcome_of(purchase))
-        if purchase.request is None and purchase.entry is not None and folder.needs_request:
-            return done  # its line of the input may still come
         try:
             paths = await folder.save(done, purchase)
         except NovitaError as error:

@@ -63,7 +63,7 @@ from novita_async._submit.callbacks import Callback
 from novita_async._submit.pool import Grant
 from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
-from novita_async._util.scopes import finish_detached, run_shielded
+from novita_async._util.scopes import finish_detached, is_terminated, run_shielded
 from novita_async.errors import (
     APIError,
     JournalError,
@@ -262,6 +262,15 @@ class Buyer(Asker):
         if next_action(purchase) is not SEND:  # an event has told the task while the permit was waited for
             self._settle(permit, UNSEEN, loop_time())
             return
+        if is_terminated():  # a stream beside a batch is not cancelled, and buys nothing more all the same
+            self._settle(permit, UNSEEN, loop_time())
+            raise NotSent(
+                cause="the program is being terminated",
+                attempts=purchase.attempt,
+                scope="account",
+                retryable=False,
+                advice="nothing was bought; send it again when the program runs again",
+            )
         account, detachable = permit.grant.account, None
         announced = Announced(permit.grant.slot.announced_at, account.label, permit.token)
         key = account.api_key

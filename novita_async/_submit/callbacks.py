@@ -2,7 +2,7 @@
 
 Each purchase is sent with a callback URL of its own, which ends in a token that nobody can guess. So the
 token of an event tells the purchase, even where the answer to the submission was lost and the task's id is
-not known. What an event says besides is never believed: it only makes the client poll.
+not known. Nothing else that an event says is believed: an event only makes the client poll.
 
 | event                                       | what happens                                          |
 |---------------------------------------------|-------------------------------------------------------|
@@ -13,8 +13,8 @@ not known. What an event says besides is never believed: it only makes the clien
 | no token, a task that was bought without    | polled, as the token bucket permits                   |
 | anything else                               | nothing                                               |
 
-A purchase is forgotten soon after its task has ended. One of unknown end is kept, because its event may still
-come.
+A purchase is forgotten soon after its task has ended. A purchase of unknown end is kept, because its event
+may still come.
 """
 
 import asyncio

@@ -278,8 +278,10 @@ class SessionPool:
 
     def _grant(self, endpoint: str, images: int, now: float) -> Grant | Paced:
         """Let whoever is first send, or say how long it waits for the quota."""
-        self._check_doom(endpoint, now)
-        member = self._soonest(endpoint, images, now)
+        able = [member for member in self._members.values() if not member.is_out(now)]
+        if self._retired or not able:
+            self._check_doom(endpoint, now)
+        member = able[0] if len(able) == 1 else _soonest(able, endpoint, images, now)
         slot = math.inf if member.on_trial else member.pacer.take(endpoint, images, now)
         if not isinstance(slot, Slot):
             return Paced(account=member.account.label, endpoint=endpoint, delay=slot - now)
@@ -291,15 +293,6 @@ class SessionPool:
         doom = self.doom(endpoint, now)
         if doom is not None:
             raise copy(doom)  # each request raises its own: tracebacks and notes are not shared
-
-    def _soonest(self, endpoint: str, images: int, now: float) -> _Member:
-        """The account that can send first."""
-        able = [member for member in self._members.values() if not member.is_out(now)]
-        if len(able) == 1:
-            return able[0]
-        return min(
-            able, key=lambda one: math.inf if one.on_trial else one.pacer.start_at(endpoint, images, now)
-        )
 
     def restore(self, label: str, endpoint: str, slots: Iterable[tuple[float, float | None, int]]) -> None:
         """Count what an earlier run sent: announced at, answered at or None, images; on the loop's clock.
@@ -330,7 +323,7 @@ class SessionPool:
             jitter: A fresh random number in [0, 1).
 
         Returns:
-            What happened to the breaker, to be emitted.
+            The breaker's transition, to be emitted.
         """
         member = self._members[permit.account.label]
         pacer, slot, breaker = member.pacer, permit.slot, member.breaker
@@ -390,7 +383,7 @@ class SessionPool:
 
     def doom(self, endpoint: str, now: float) -> NovitaError | None:
         """Why nothing can be sent to this endpoint any more. None: something can."""
-        retired = self._retired.get(endpoint) if self._retired else None
+        retired = self._retired.get(endpoint)
         if retired is not None and now < retired[1]:
             return retired[0]
         error = None
@@ -443,12 +436,12 @@ class SessionPool:
         Args:
             account: The account that was asked.
             task_id: About what.
-            generation: What `poll_turn` returned.
+            generation: The value of `poll_turn`.
             error: The error of the poll; None where a task was seen.
             jitter: A fresh random number in [0, 1).
 
         Returns:
-            What happened to the breaker, to be emitted.
+            The breaker's transition, to be emitted.
         """
         member, now = self._members[account.label], loop_time()
         breaker = member.breaker
@@ -489,6 +482,11 @@ class SessionPool:
     def _wake_all(self) -> None:
         for line in self._lines.values():
             line.wake_all()
+
+
+def _soonest(able: Iterable[_Member], endpoint: str, images: int, now: float) -> _Member:
+    """The account that can send first."""
+    return min(able, key=lambda one: math.inf if one.on_trial else one.pacer.start_at(endpoint, images, now))
 
 
 def _is_silence(error: NovitaError) -> bool:

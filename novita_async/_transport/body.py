@@ -1,10 +1,10 @@
-"""Bodies that are made while they go out: JSON text with the pictures base64-encoded in place.
+"""Bodies that are made while they go out: JSON with the pictures base64-encoded in place, and forms.
 
-A body is a recipe (`HTTPRequest.body`). Its length is known before the first byte; its text is never whole in
-memory unless it is small. Encoding is quick (about 1 ms a megabyte) but a loop that writes to a fast link
-never suspends by itself, so 32 pictures would hold the event loop for seconds. Therefore everything that goes
-out shares one `WriteScheduler`: so many bytes in one turn of the loop, first come first served, whatever the
-number of uploads.
+A body is a recipe (`HTTPRequest.body`, `HTTPRequest.parts`). Its length is known before the first byte; its
+text is never whole in memory unless it is small. Encoding is quick (about 1 ms a megabyte) but a loop that
+writes to a fast link never suspends by itself, so 32 pictures would hold the event loop for seconds.
+Therefore everything that goes out shares one `WriteScheduler`: so many bytes in one turn of the loop, first
+come first served, whatever the number of uploads.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final
 import pybase64
 from attrs import define, field, frozen
 
-from novita_async._http import BodyPart, HTTPRequest
+from novita_async._http import HTTPRequest, form
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
 
@@ -27,29 +27,33 @@ SMALL: Final = 64 * 1024
 """A body up to this size goes out in one write."""
 
 
-def whole(request: HTTPRequest, length: int, head: bytes = b"") -> bytes:
+def whole(request: HTTPRequest, length: int, head: bytes = b"", boundary: str = "") -> bytes:
     """Make the body of a request at once, behind a head; `length` is its content length.
 
     Raises:
         InvalidRequest: a picture has changed since it was measured.
     """
-    parts = [
-        part if isinstance(part, bytes) else pybase64.b64encode(part.read()) for part in request.body or ()
-    ]
-    text = b"".join([head, *parts])
+    if request.parts is not None:
+        text = b"".join([head, *pieces(request, length, boundary)])
+    else:
+        parts = [
+            part if isinstance(part, bytes) else pybase64.b64encode(part.read())
+            for part in request.body or ()
+        ]
+        text = b"".join([head, *parts])
     if len(text) != len(head) + length:
         raise _changed()
     return text
 
 
-def pieces(request: HTTPRequest, length: int) -> Iterator[bytes | memoryview]:
+def pieces(request: HTTPRequest, length: int, boundary: str = "") -> Iterator[bytes | memoryview]:
     """Make the body of a request, from the start of every source, in pieces of at most `TEXT_SLICE` bytes.
 
     Raises:
         InvalidRequest: a picture has changed since it was measured; the pieces so far are no whole body.
     """
     left = length
-    for piece in _text_of(request.body or ()):
+    for piece in _text_of(request, boundary):
         left -= len(piece)
         if left < 0:
             break
@@ -64,15 +68,23 @@ def _changed() -> InvalidRequest:
     )
 
 
-def _text_of(parts: tuple[BodyPart, ...]) -> Iterator[bytes | memoryview]:
-    for part in parts:
-        if isinstance(part, ImageSource):
-            yield from map(pybase64.b64encode, part.slices(RAW_SLICE))
-        elif len(part) <= TEXT_SLICE:
-            yield part
+def _text_of(request: HTTPRequest, boundary: str) -> Iterator[bytes | memoryview]:
+    is_form = request.parts is not None
+    for part in form(request.parts, boundary) if request.parts is not None else request.body or ():
+        if not isinstance(part, ImageSource):
+            yield from _slices_of(part)
+        elif is_form:
+            yield from part.slices(TEXT_SLICE)
         else:
-            view = memoryview(part)
-            yield from (view[start : start + TEXT_SLICE] for start in range(0, len(view), TEXT_SLICE))
+            yield from map(pybase64.b64encode, part.slices(RAW_SLICE))
+
+
+def _slices_of(text: bytes) -> Iterator[bytes | memoryview]:
+    if len(text) <= TEXT_SLICE:
+        yield text
+    else:
+        view = memoryview(text)
+        yield from (view[start : start + TEXT_SLICE] for start in range(0, len(view), TEXT_SLICE))
 
 
 @frozen(kw_only=True)

@@ -106,7 +106,7 @@ def explain(error: BaseException, *, reached: bool = False) -> Cause:
     """Say how far an exchange without a body got, and why not further.
 
     Args:
-        error: What aiohttp or the system has raised.
+        error: An error of aiohttp or the system.
         reached: Whether the host was reached before, so that it exists and speaks TLS.
     """
     if isinstance(error, DeliveryFailed):
@@ -121,7 +121,7 @@ def explain(error: BaseException, *, reached: bool = False) -> Cause:
 
 
 def _system_words(error: BaseException) -> str:
-    """What the system says about an error. OpenSSL's errors carry a number too, which is no errno."""
+    """The system's words about an error. OpenSSL's errors carry a number too, which is no errno."""
     if not isinstance(error, OSError) or not error.errno:
         return ""
     openssl = _OPENSSL.search(error.strerror or "")

@@ -1,4 +1,4 @@
-"""One exchange, whichever path it takes: how far it got, its deadlines, and what its failure means.
+"""An exchange, whichever path it takes: how far it got, its deadlines, and what its failure means.
 
 A POST is a purchase, so one thing must be known exactly: can the service have a whole request? The rules:
 
@@ -34,7 +34,7 @@ _LEAST_TICK: Final = 0.002
 
 @define(eq=False, repr=False, kw_only=True)
 class AiohttpExchange:
-    """One request on its way, and its answer."""
+    """A request on its way, and its answer."""
 
     request: HTTPRequest
     length: int
@@ -95,7 +95,7 @@ class AiohttpExchange:
         """Translate an error into one that holds nothing of aiohttp's.
 
         Args:
-            error: What the exchange ended with.
+            error: The error that ended the exchange.
             reached: Whether the host was reached before.
         """
         if self.refusal:
@@ -117,7 +117,7 @@ class AiohttpExchange:
 
 @define(eq=False, repr=False)
 class Watchdog:
-    """One timer for all deadlines, up to a tenth late. A timer for each would cost a tenth of an exchange."""
+    """Timer for all deadlines, up to a tenth late. A timer for each would cost a tenth of an exchange."""
 
     tick: float
     """Seconds between two rounds. Shrinks with the deadlines of requests."""

@@ -1,9 +1,9 @@
 """The fast path of small requests, past aiohttp's session.
 
-What `ClientSession.request` does for one request (cookies, redirects, middlewares, a task that writes) costs
-three times as much as the exchange itself. None of it is used here: a request is written to a connection of
-the session's connector, in the turn of the loop in which the connection was looked at, and the answer is read
-from the connection's own parser.
+The work of `ClientSession.request` (cookies, redirects, middlewares, a task that writes) costs three times as
+much as the exchange itself. None of it is used here: a request is written to a connection of the session's
+connector, in the turn of the loop in which the connection was looked at, and the answer is read from the
+connection's own parser.
 
 This relies on parts of aiohttp that are not documented, and on no others:
 
@@ -43,6 +43,7 @@ from novita_async._transport.connections import (
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
+from novita_async._transport.whole_answers import WholeAnswers
 from novita_async.errors import InvalidRequest, NovitaWarning
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ _SAMPLE: Final = b"HTTP/1.1 200 OK\r\nX-Sample: yes\r\nContent-Length: 2\r\n\r\n
 
 @cache
 def problem() -> str | None:
-    """What of aiohttp is not as the fast path needs it. None: all is."""
+    """The part of aiohttp that is not as the fast path needs it. None: all are."""
     loop = asyncio.new_event_loop()
     try:
         _try_all(loop)
@@ -194,11 +195,9 @@ class FastExchange(AiohttpExchange):
 
     path: FastPath
     target: str
-    """What stands in the first line of the request."""
+    """Target in the first line of the request."""
     detachable: bool = False
     """Whether another task may read the answer."""
-    cancellation: asyncio.CancelledError | None = None
-    """What made the task leave the answer to another."""
     _left: "Connection | None" = field(init=False, default=None)
     """Where that answer comes."""
     _answer: "tuple[RawResponseMessage, aiohttp.StreamReader] | None" = field(init=False, default=None)
@@ -228,6 +227,7 @@ class FastExchange(AiohttpExchange):
         try:
             protocol.set_response_params(read_until_eof=True, **HEAD_LIMITS)
             if self.request.method == "POST":
+                WholeAnswers.expect_on(protocol)
                 self.hand_over()
                 self.expect_within(self.answer_timeout)
             transport.write(text)
@@ -256,7 +256,7 @@ class FastExchange(AiohttpExchange):
         if not (self.detachable and self.handed_over):
             return False
         cast("ResponseHandler", connection.protocol).force_close()
-        self._left, self.cancellation, self.is_detached = connection, error, True
+        self._left, self.is_detached = connection, True
         return True
 
     async def finish(self) -> HTTPResponse:
@@ -264,7 +264,7 @@ class FastExchange(AiohttpExchange):
         self.task = cast("asyncio.Task[object]", asyncio.current_task())
         self.cancelling = self.task.cancelling()
         connection = cast("Connection", self._left)
-        self.detachable, self.is_detached, self._left, self.cancellation = False, False, None, None
+        self.detachable, self.is_detached, self._left = False, False, None
         try:
             return await self._answer_on(connection)
         except BaseException:

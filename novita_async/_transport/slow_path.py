@@ -6,21 +6,22 @@
 * A session of the user's may hand out a kept-alive connection on which something came unasked: a late 408, an
   answer too many. An answer that is there before anything was written, or before the loop has turned once, is
   nobody's: its connection is dropped and another one taken.
-* aiohttp writes in a task of its own. What cancels every task, as `asyncio.run` does in the end, cancels that
-  one too; a body that was handed over is then in the socket's buffer, and goes out all the same.
+* aiohttp writes in a task of its own. A cancellation of every task, as at the end of `asyncio.run`, cancels
+  that one too; a body that was handed over is then in the socket's buffer, and goes out all the same.
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from attrs import define
+from attrs import define, field
 from multidict import CIMultiDict
 from yarl import URL
 
-from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._http import BOUNDARY_LENGTH, Delivery, DeliveryFailed, HTTPResponse
 from novita_async._transport.body import SMALL, WriteScheduler, pieces, whole
 from novita_async._transport.connections import (
     HEAD_LIMITS,
@@ -31,6 +32,7 @@ from novita_async._transport.connections import (
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
+from novita_async._transport.whole_answers import WholeAnswers
 from novita_async.errors import InvalidRequest
 
 _MOST_UNASKED: Final = 20
@@ -49,6 +51,8 @@ class SlowExchange(AiohttpExchange):
     scheduler: WriteScheduler
     stall_timeout: float
     """Seconds in which a piece of a body must go out."""
+    boundary: str = field(factory=lambda: secrets.token_hex(BOUNDARY_LENGTH // 2))
+    """Stands between the fields of a form. Nobody can guess it, so no content can hold it."""
     is_given: bool
     """Whether the session is the user's, who may bound it: waiting for a connection has no deadline then."""
     begun: bool = False
@@ -124,7 +128,7 @@ class SlowExchange(AiohttpExchange):
         try:
             self._refuse_stale(writer)
             if self.length <= SMALL:
-                await self._write_last(writer, whole(self.request, self.length))
+                await self._write_last(writer, whole(self.request, self.length, boundary=self.boundary))
             else:
                 await self._write_pieces(writer)
         except BaseException as error:
@@ -146,7 +150,7 @@ class SlowExchange(AiohttpExchange):
 
     async def _write_pieces(self, writer: AbstractStreamWriter) -> None:
         left = self.length
-        for piece in pieces(self.request, self.length):
+        for piece in pieces(self.request, self.length, self.boundary):
             left -= len(piece)
             if not left:
                 await self._write_last(writer, piece)
@@ -161,6 +165,8 @@ class SlowExchange(AiohttpExchange):
         await self._read_first(writer)
         if writer.transport is None or writer.transport.is_closing():
             raise aiohttp.ClientConnectionResetError
+        if self.request.method == "POST":
+            WholeAnswers.expect_on(getattr(writer, "protocol", None))
         self.hand_over()
         self.begun = True
         self.expect_within(self.answer_timeout)
@@ -217,7 +223,9 @@ class _Payload(aiohttp.Payload):
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        return _HEADERS
+        if self.exchange.request.parts is None:
+            return _HEADERS
+        return CIMultiDict({"Content-Type": f"multipart/form-data; boundary={self.exchange.boundary}"})
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise NotImplementedError("the body is never whole in memory")

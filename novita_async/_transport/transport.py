@@ -25,7 +25,8 @@ from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
 
 _START_COST: Final = 6 * 1024
-"""What starting a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3 ms."""
+"""Share that the start of a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3
+ms."""
 
 
 @frozen(kw_only=True)
@@ -46,14 +47,14 @@ def _joined(base_url: URL, path: str) -> URL:
 
 @lru_cache(maxsize=4096)
 def _target(base_url: URL, path: str, query: tuple[tuple[str, str], ...]) -> str:
-    """What stands in the first line of a request. Kept, because making it costs half of a small exchange."""
+    """Target in the first line of a request. Kept, because making it costs half of a small exchange."""
     url = _joined(base_url, path)
     return (url.with_query(query) if query else url).raw_path_qs
 
 
 @frozen(kw_only=True)
 class TransportStatistics:
-    """What a transport has done so far."""
+    """Exchanges of a transport so far."""
 
     in_flight: int
     """Exchanges that have begun and not ended."""
@@ -114,7 +115,7 @@ class AiohttpTransport:
         )
 
     def statistics(self) -> TransportStatistics:
-        """What it has done so far."""
+        """Count the exchanges so far."""
         return TransportStatistics(
             in_flight=len(self._watchdog.watched),
             answered=self._answered,
@@ -131,8 +132,11 @@ class AiohttpTransport:
         """Exchange one request, as `Transport` says."""
         keyed = self._session_of(api_key)
         length = request.content_length
-        if keyed.fast_path is not None and length <= SMALL:
-            return await self._run(self._fast(request, length, on_handover, keyed.fast_path), _START_COST)
+        if request.answer == "pictures":
+            raise DeliveryFailed(Delivery.NOT_SENT, "answers with pictures cannot be read yet", passes=False)
+        if keyed.fast_path is not None and _is_small(request, length):
+            fast = self._fast(request, length, on_handover, keyed.fast_path)
+            return await self._carry(fast, fast.run, _START_COST)
         timeout = request.timeout
         exchange = SlowExchange(
             request=request,
@@ -149,7 +153,7 @@ class AiohttpTransport:
             stall_timeout=self.stall_timeout if timeout is None else min(timeout, self.stall_timeout),
             is_given=self.session is not None,
         )
-        return await self._run(exchange, _START_COST if length <= SMALL else TEXT_SLICE)
+        return await self._carry(exchange, exchange.run, _START_COST if length <= SMALL else TEXT_SLICE)
 
     def detachable(
         self, request: HTTPRequest, api_key: ApiKey, /, *, on_handover: Callable[[], None]
@@ -160,21 +164,11 @@ class AiohttpTransport:
         except ConfigurationError:  # which `send` raises
             return None
         length = request.content_length
-        if path is None or length > SMALL:
+        if path is None or not _is_small(request, length):
             return None
-        return partial(self._send_detachable, request, length, on_handover, path)
-
-    async def _send_detachable(
-        self, request: HTTPRequest, length: int, on_handover: Callable[[], None], path: FastPath
-    ) -> HTTPResponse:
         exchange = self._fast(request, length, on_handover, path)
         exchange.detachable = True
-        try:
-            return await self._run(exchange, _START_COST)
-        except asyncio.CancelledError:
-            if exchange.cancellation is None:
-                raise
-        raise Detached(exchange.cancellation, lambda: self._carry(exchange, exchange.finish()))
+        return partial(self._carry, exchange, exchange.run, _START_COST)
 
     def _fast(
         self, request: HTTPRequest, length: int, on_handover: Callable[[], None] | None, path: FastPath
@@ -191,17 +185,19 @@ class AiohttpTransport:
             target=_target(self.base_url, request.path, request.query),
         )
 
-    async def _run(self, exchange: FastExchange | SlowExchange, cost: int) -> HTTPResponse:
-        if not self._scheduler.enter(cost):
+    async def _carry(
+        self, exchange: AiohttpExchange, course: Callable[[], Awaitable[HTTPResponse]], cost: int = 0
+    ) -> HTTPResponse:
+        """Watch over an exchange from its turn on, count what becomes of it, and translate it."""
+        if cost and not self._scheduler.enter(cost):
             await self._scheduler.later(cost)
-        return await self._carry(exchange, exchange.run())
-
-    async def _carry(self, exchange: AiohttpExchange, course: Awaitable[HTTPResponse]) -> HTTPResponse:
-        """Watch over an exchange, count what becomes of it, and translate it."""
         self._watchdog.watch(exchange)
         try:
-            answer = await course
+            answer = await course()
         except BaseException as error:  # noqa: BLE001 - it is raised again, or counted
+            if exchange.is_detached:
+                fast = cast("FastExchange", exchange)
+                raise Detached(error.with_traceback(None), partial(self._carry, fast, fast.finish)) from None
             if exchange.is_cancelled_by(error):
                 raise error.with_traceback(None) from None  # aiohttp's frames hold the key
             self._reached |= exchange.handed_over or exchange.status is not None
@@ -264,6 +260,11 @@ class AiohttpTransport:
         for keyed in sessions.values():
             if keyed.session is not self.session:
                 await keyed.session.close()
+
+
+def _is_small(request: HTTPRequest, length: int) -> bool:
+    """Whether a request can take the fast path: no form, and no answer that may be large."""
+    return length <= SMALL and request.parts is None and request.answer == "small"
 
 
 def _this_task() -> "asyncio.Task[object]":

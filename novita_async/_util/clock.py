@@ -2,13 +2,17 @@
 
 Rows of a journal hold unix times, windows hold times of the loop. Reading both clocks apart would let them
 drift, and in virtual time an hour of waiting would pass on one of them only: so unix time is the loop's time
-plus an offset, which is taken once for each loop.
+plus an offset, which is taken once for each loop, and anew where the loop's clock has stood still, as it does
+while a computer sleeps.
 """
 
 import asyncio
 import time
+from typing import Final
 from weakref import WeakKeyDictionary
 
+_STOOD_STILL: Final = 10.0
+"""Seconds by which the loop's clock must be late."""
 _offsets: "WeakKeyDictionary[asyncio.AbstractEventLoop, float]" = WeakKeyDictionary()
 
 
@@ -20,9 +24,11 @@ def loop_time() -> float:
 def wall_offset() -> float:
     """Seconds to add to the loop's time to get unix time."""
     loop = asyncio.get_running_loop()
-    if loop not in _offsets:
-        _offsets[loop] = time.time() - loop.time()
-    return _offsets[loop]
+    known, offset = _offsets.get(loop), time.time() - loop.time()
+    if known is not None and offset < known + _STOOD_STILL:
+        return known
+    _offsets[loop] = offset
+    return offset
 
 
 def wall_time() -> float:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,6 +19,10 @@ T = TypeVar("T")
 _TERMINATED: Final = 128 + signal.SIGTERM
 _LAST_WORD: Final = 5.0
 """Seconds that tasks get to end after SIGTERM, once all blocks were left."""
+_shielded: "Final[WeakSet[asyncio.Task[None]]]" = WeakSet()
+"""Work that a cancelled task waits for."""
+_told: "Final[WeakSet[asyncio.AbstractEventLoop]]" = WeakSet()
+"""Loops to which SIGTERM has come."""
 
 
 @asynccontextmanager
@@ -84,6 +88,7 @@ def _unlisted(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
     """
     task = asyncio.get_running_loop().create_task(work)
     _unregister_task(task)
+    _shielded.add(task)
     return task
 
 
@@ -137,6 +142,8 @@ class _Termination:
     loop: asyncio.AbstractEventLoop
     told: bool = False
     """Whether the signal has come."""
+    ended: bool = False
+    """Whether the loop was ended."""
     blocks: "Counter[asyncio.Task[Any]]" = field(factory=Counter)
     """Open blocks by their tasks."""
     ending: "set[asyncio.Task[Any]]" = field(factory=set)
@@ -145,6 +152,7 @@ class _Termination:
     def cancel(self) -> None:
         """Take in the signal."""
         self.told = True
+        _told.add(self.loop)
         for task in tuple(self.blocks):
             task.cancel()
 
@@ -157,7 +165,7 @@ class _Termination:
         if self.blocks:
             return
         if self.told:
-            self.loop.call_later(_LAST_WORD, self._end)
+            self.loop.call_later(_LAST_WORD, self._end_now)
         else:
             self._forget()
 
@@ -167,8 +175,19 @@ class _Termination:
             self._end()
 
     def _end(self) -> None:
-        self._forget()
-        raise SystemExit(_TERMINATED)
+        """End the loop once no cancelled task waits for its purchase: nobody would do so afterwards."""
+        waited = (task for task in _shielded if not task.done() and task.get_loop() is self.loop)
+        first = next(waited, None)
+        if first is None:
+            self._end_now()
+        else:
+            first.add_done_callback(lambda _: self._end())
+
+    def _end_now(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._forget()
+            raise SystemExit(_TERMINATED)
 
     def _forget(self) -> None:
         self.loop.remove_signal_handler(signal.SIGTERM)
@@ -176,6 +195,11 @@ class _Termination:
 
 
 _terminations: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Termination]" = WeakKeyDictionary()
+
+
+def is_terminated() -> bool:
+    """Whether SIGTERM has come to the running loop: nothing new may be begun."""
+    return bool(_told) and asyncio.get_running_loop() in _told
 
 
 @contextmanager

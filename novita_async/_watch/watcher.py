@@ -40,7 +40,8 @@ from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Un
 from novita_async.tasks import Task
 
 Deliver = Callable[[Outcome], Awaitable[None] | None]
-"""Takes the outcome of a task. What it returns is awaited before another task is polled in its place."""
+"""Takes the outcome of a task. The returned awaitable is awaited before another task is polled in its
+place."""
 Show = Callable[[Snapshot], None]
 """Shows a poll result of a task that goes on; returns at once."""
 
@@ -58,7 +59,7 @@ _STATES: Final[Mapping[str, PolledState]] = {
 
 @define(eq=False, weakref_slot=False)
 class WatchedTask:
-    """One task that is waited for. There may be a hundred thousand."""
+    """A task that is waited for. There may be a hundred thousand."""
 
     task: Task
     request: Request | None
@@ -183,7 +184,7 @@ class Watcher:
 
         Args:
             task: The task. Where it is waited for already, its first time-out counts.
-            request: What the outcome is to carry.
+            request: The request for the outcome to carry.
             timeout: Seconds to wait from now. None: as long as the policy says.
             now: The time now, where that is known.
             deliver: Takes the outcome, also where others wait for the same task. None: the watcher's own, but

@@ -50,7 +50,7 @@ async def models(
         raise ConfigurationError(problem=f"--limit: {limit} is not 1 or above")
     output = Output(json)
     numbers = count(1)
-    async with NovitaClient.from_env(observers=[_tell_waits]) as client:
+    async with NovitaClient(observers=[_tell_waits]) as client:
         records = client.models(
             types=type,
             query=query,
@@ -79,7 +79,7 @@ async def balance(*, json: _Flag = False) -> Exit:
     Args:
         json: Print one JSON object.
     """
-    async with NovitaClient.from_env(observers=[_tell_waits]) as client:
+    async with NovitaClient(observers=[_tell_waits]) as client:
         found = await client.balance()
     facts: dict[str, Any] = {name: value for name, value in attrs.asdict(found).items() if value is not None}
     for name, value in facts.items():

@@ -23,27 +23,32 @@ Answers go to standard output, progress and problems to standard error."""
 
 _EPILOGUE: Final = "Exit codes:\n\n" + "\n".join(f"- {code.value}: {words}" for code, words in EXPLAINED)
 
-_COMMANDS: Final = {
-    "generate": "_generate",
-    "batch": "_batch",
-    "resume": "_batch",
-    "retry": "_batch",
-    "status": "_status",
-    "report": "_status",
-    "export": "_export",
-    "watch": "_watch",
-    "models": "_account",
-    "balance": "_account",
-    "simulate": "_simulate",
-    "demo": "_demo",
+COMMANDS: Final = {
+    "generate": ("_generate", "Make pictures from pictures."),
+    "batch": (
+        "_commands",
+        "Make pictures from a manifest or from folders of pictures, and survive whatever happens.",
+    ),
+    "resume": ("_commands", "Go on with a batch, from what its folder says of it."),
+    "retry": ("_commands", "Go on with a batch, and buy again what failed, where that can help."),
+    "status": ("_status", "Tell how a batch is, and what to do next. Nothing is sent."),
+    "report": ("_status", "Write the report of a batch, one HTML page, and print where it is."),
+    "export": (
+        "_export",
+        "Tell all requests of a batch, one a line, from its journal alone: also while it is running.",
+    ),
+    "watch": ("_watch", "Wait for paid tasks and fetch their results."),
+    "models": (
+        "_account",
+        "List the models that requests can name: the name for requests, the kind, the base model.",
+    ),
+    "balance": ("_account", "Tell what is left to spend, in dollars."),
+    "simulate": ("_simulate", "Serve a simulated Novita over HTTP, until Ctrl-C."),
+    "demo": ("_demo", "Watch 24 pictures being made, without a key and without cost."),
 }
-"""In which room each command lives; it is entered when the command is called."""
-
-app: Final = App(
-    name="novita-async", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version=__version__
-)
-for _name, _room in _COMMANDS.items():
-    app.command(f"novita_async.cli.{_room}:{_name}", name=_name)
+"""In which room each command lives, which is entered when the command is called; and how its help begins, so
+that the list of all commands enters no room.
+"""
 
 
 def run() -> None:
@@ -58,8 +63,6 @@ def run() -> None:
 def main(tokens: list[str]) -> int:
     """Run one command; its exit code."""
     tokens = _with_json_last(tokens)
-    if tokens[:1] not in ([name] for name in _COMMANDS):
-        _enter_all_rooms()
     try:
         return _call(tokens)
     except KeyboardInterrupt:
@@ -72,17 +75,22 @@ def main(tokens: list[str]) -> int:
         return _ended_by(error, Output("--json" in tokens))
 
 
+def _app_for(tokens: list[str]) -> App:
+    """All commands; those that are named have their whole help, the others its beginning."""
+    app = App(
+        name="novita-async", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version=__version__
+    )
+    for name, (room, beginning) in COMMANDS.items():
+        words = {} if name in tokens else {"help": beginning}
+        app.command(f"novita_async.cli.{room}:{name}", name=name, **words)
+    return app
+
+
 def _call(tokens: list[str]) -> int:
-    result = app(
+    result = _app_for(tokens)(
         tokens, exit_on_error=False, print_error=False, result_action="return_value", backend="asyncio"
     )
     return result if isinstance(result, int) else Exit.SUCCEEDED
-
-
-def _enter_all_rooms() -> None:
-    """The list of all commands needs the first line of each."""
-    for name in _COMMANDS:
-        app[name]
 
 
 def _with_json_last(tokens: list[str]) -> list[str]:

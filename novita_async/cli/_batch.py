@@ -1,4 +1,4 @@
-"""`batch`, `resume` and `retry`: many requests, with a journal that survives everything."""
+"""What `batch`, `resume` and `retry` do: many requests, with a journal that survives everything."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
@@ -6,12 +6,12 @@ from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar, assert_never
+from tempfile import TemporaryDirectory
+from typing import Any, Final, Self, TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
 from attrs import define, evolve, field
-from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
 from novita_async._journal.sqlite import SqliteJournal
@@ -23,15 +23,13 @@ from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
-from novita_async.cli._generate import EXTRA, REQUEST, SENDING, Parts, Settings
 from novita_async.cli._inputs import Faults, Typed, folder_faults
-from novita_async.cli._manifest import Made, Recipe, shared_of
-from novita_async.cli._options import given
+from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._setup import Setup, command, marks_of, next_steps
-from novita_async.cli._sources import path_of, shown
+from novita_async.cli._sources import Copy, copies_of, path_of, shown, told
 from novita_async.cli._status import report_of
 from novita_async.errors import (
     BudgetExhausted,
@@ -51,137 +49,31 @@ T = TypeVar("T")
 _PIECE: Final = 64
 """Lines that are read in one go, in a worker thread."""
 
-_Number = Annotated[int | None, Parameter(group=SENDING)]
-_Text = Annotated[str | None, Parameter(group=SENDING)]
-_Flag = Annotated[bool, Parameter(group=SENDING, negative=(), show_default=False)]
 
-
-async def batch(
-    inputs: Annotated[list[str], Parameter(name="INPUT", negative_iterable=())],
-    /,
+async def begin(
+    inputs: list[str],
+    out: str,
+    typed: Typed,
+    options: dict[str, Any],
     *,
-    out: Annotated[str, Parameter(group=SENDING)],
-    settings: Annotated[Settings | None, Parameter(name="*")] = None,
-    lora: Parts = None,
-    embedding: Parts = None,
-    controlnet: Parts = None,
-    ip_adapter: Parts = None,
-    sweep: Annotated[list[str] | None, Parameter(group=SENDING, negative_iterable=())] = None,
-    journal: _Text = None,
-    in_flight: _Number = None,
-    images_per_minute: _Number = None,
-    price: _Text = None,
-    budget: _Text = None,
-    name: _Text = None,
-    dry_run: _Flag = False,
-    json: _Flag = False,
+    journal: str | None,
+    dry_run: bool,
+    output: Output,
 ) -> Exit:
-    """Make pictures from a manifest or from folders of pictures, and survive whatever happens.
-
-    Each INPUT is a manifest (a JSON object a line: a request in the API's form, or just its fields, with
-    `"image": "PATH"` for pictures), a folder of pictures, or a picture. Options fill what a line leaves out.
-    Every line is checked before anything is bought.
-
-    Each step is written into a journal first. Running the same again, or `novita-async resume DIR`, goes on
-    where it ended, however it ended; nothing is bought twice. Results are saved as PLACE-SEED-1.png, with
-    what made them in novita-index.jsonl; a report of all is written to DIR/report.html.
-
-    Ctrl-C and SIGTERM send nothing more, wait up to 5 s for the answers to what was sent, and leave a batch
-    that can be resumed.
-
-    Args:
-        inputs: Manifests, folders, pictures.
-        out: Folder for results, journal and report; made where it is missing.
-        settings: What to make.
-        lora: `NAME[:STRENGTH]`. A small model that bends the checkpoint. May be repeated.
-        embedding: `NAME`. A textual inversion. May be repeated.
-        controlnet: `MODEL[:IMAGE[:STRENGTH]]`. A picture that guides. Default: the request's own picture.
-            May be repeated.
-        ip_adapter: `MODEL[:IMAGE[:STRENGTH]]`. A picture used as a prompt. Default: the request's own.
-        sweep: `FIELD=1..8` or `FIELD=0.3,0.5`. Makes of each line a request for every value; with several
-            sweeps, for every combination. Texts with commas: `FIELD=["a, b", "c"]`.
-        journal: The journal's file. Default: batch.db in the folder.
-        in_flight: How many requests may be under way at once. Default: 64.
-        images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
-        price: Dollars an image, which the API does not tell.
-        budget: The most that may be spent, in dollars, all runs of the batch together. Needs `--price`.
-        name: What files are called: a template of `{index}`, `{seed}`, `{n}`, `{ext}` and `{task_id}`.
-            Default: `{index:05d}-{seed}-{n}.{ext}`.
-        dry_run: Check everything and tell what it would be; buy nothing, write nothing.
-        json: Print one JSON object a line: each submission, each outcome, progress, the summary.
-    """
-    typed = Typed(
-        values=given((*REQUEST, *EXTRA), settings),
-        loras=lora or (),
-        embeddings=embedding or (),
-        controlnets=controlnet or (),
-        ip_adapters=ip_adapter or (),
-    )
-    options = _changes(
-        in_flight=in_flight,
-        images_per_minute=images_per_minute,
-        price=price,
-        budget=budget,
-        sweep=sweep,
-        name=name,
-    )
-    setup = await anyio.to_thread.run_sync(lambda: _setup(inputs, out, typed, journal, options))
-    session = _Session(folder=out, output=Output(json))
-    return await (session.plan(setup) if dry_run else session.run(setup))
-
-
-async def resume(
-    folder: Annotated[str, Parameter(name="DIR")],
-    /,
-    *,
-    in_flight: _Number = None,
-    images_per_minute: _Number = None,
-    price: _Text = None,
-    budget: _Text = None,
-    json: _Flag = False,
-) -> Exit:
-    """Go on with a batch, from what its folder says of it.
-
-    What is paid is fetched and never bought again; what was not sent is sent. What failed, and what is
-    uncertain, is told and left alone: see `retry`.
-
-    Args:
-        folder: Folder of the batch.
-        in_flight: As for `batch`. Default: as before, here and below.
-        images_per_minute: As for `batch`.
-        price: As for `batch`.
-        budget: As for `batch`.
-        json: As for `batch`.
-    """
-    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
-    return await _go_on(folder, changes, Output(json))
-
-
-async def retry(
-    folder: Annotated[str, Parameter(name="DIR")],
-    /,
-    *,
-    uncertain: _Flag = False,
-    in_flight: _Number = None,
-    images_per_minute: _Number = None,
-    price: _Text = None,
-    budget: _Text = None,
-    json: _Flag = False,
-) -> Exit:
-    """Go on with a batch, and buy again what failed, where that can help.
-
-    Args:
-        folder: Folder of the batch.
-        uncertain: Buy again what was perhaps bought, too. It may then be paid twice: look at the account's
-            bill first.
-        in_flight: As for `batch`. Default: as before, here and below.
-        images_per_minute: As for `batch`.
-        price: As for `batch`.
-        budget: As for `batch`.
-        json: As for `batch`.
-    """
-    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
-    return await _go_on(folder, changes, Output(json), retry_failed=True, resubmit_uncertain=uncertain)
+    """Run a batch as it was typed, or tell what it would be."""
+    with TemporaryDirectory() as passing:
+        copies = await copies_of(inputs, Path(passing if dry_run else out))
+        options["copies"] = {copy.name: told(place) for place, copy in copies.items()}
+        found = [str(copies.get(place, place)) for place in inputs]
+        setup = await anyio.to_thread.run_sync(lambda: _setup(found, out, typed, journal, options))
+        session = _Session(folder=out, output=output)
+        try:
+            return await (session.plan(setup) if dry_run else session.run(setup))
+        except InvalidRequest:
+            if not setup.is_noted(Path(out)):  # else the copies may be those of the run before
+                for copy in copies.values():
+                    await anyio.Path(copy).unlink(missing_ok=True)
+            raise
 
 
 def _setup(inputs: list[str], out: str, typed: Typed, journal: str | None, options: dict[str, Any]) -> Setup:
@@ -191,11 +83,8 @@ def _setup(inputs: list[str], out: str, typed: Typed, journal: str | None, optio
     return Setup.of(inputs, Path(out), shared=shared_of(typed), **options)
 
 
-def _changes(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-async def _go_on(folder: str, changes: dict[str, Any], output: Output, **again: bool) -> Exit:
+async def go_on(folder: str, changes: dict[str, Any], output: Output, **again: bool) -> Exit:
+    """Run a batch again, from what its folder says of it."""
     setup = await anyio.to_thread.run_sync(Setup.read, Path(folder))
     return await _Session(folder=folder, output=output, again=again).run(evolve(setup, **changes), anew=False)
 
@@ -234,13 +123,13 @@ class _Session:
         here = await anyio.to_thread.run_sync(Path.cwd)
         report = _BatchReport.of(self.output, course, self.folder, here)
         options: dict[str, Any] = {"images_per_minute": setup.images_per_minute, "observers": [report]}
-        async with NovitaClient.from_env(**options, budget=budget) as client:
+        async with NovitaClient(**options, budget=budget) as client:
             course.quota_of = partial(quota_of, client, setup.images_per_minute)
             code = await follow(
                 client.batch(
                     self._requests(setup, recipe, report),
                     journal=setup.journal_in(self.path),
-                    save_to=here / self.path,
+                    save_to=None if setup.no_save else here / self.path,
                     save_as=setup.name,
                     in_flight=in_flight,
                     **self.again,
@@ -308,7 +197,12 @@ async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str,
 
 def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
     """What the batch is made of, which must not be what it makes."""
-    recipe = setup.recipe(folder, faults)
+    home, axes = setup.home_of_copies(folder), axes_of(setup.sweep, faults)
+    inputs = [
+        Copy(path=path, name=setup.copies[path.name], folder=home) if path.name in setup.copies else path
+        for path in setup.found_from(folder)
+    ]
+    recipe = Recipe(inputs=inputs, shared=setup.shared, axes=axes)
     if any(path.is_dir() and path.resolve() == folder.resolve() for path in map(path_of, recipe.inputs)):
         faults.append(Flaw("--out", f"{folder} is input as well: what is made would be input the next time"))
     return recipe

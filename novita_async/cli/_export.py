@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal
@@ -47,9 +47,9 @@ async def export(
     """Tell all requests of a batch, one a line, from its journal alone: also while it is running.
 
     Each line has the same names: outcome, state, place, id, metadata, endpoint, images, files, task_id,
-    other_task_ids, account, attempts, cost (where `--price` was given), seed, urls (without signatures), nsfw,
-    times, error, inputs, and make: the request as a line of a manifest. In CSV, `times` and `error` have a
-    column for each of their names, such as `error.message`, and lists and objects are JSON.
+    other_task_ids, account, attempts, cost (where `--price` was given), seed, urls (without signatures),
+    nsfw, times, error, inputs, and make: the request as a line of a manifest. In CSV, `times` and `error`
+    have a column for each of their names, such as `error.message`, and lists and objects are JSON.
 
     Args:
         folder: Folder of the batch.
@@ -112,7 +112,7 @@ def _made_again(row: Purchase, seed: int | None, folder: Path) -> dict[str, Any]
 
 
 @contextmanager
-def _opened(out: str | None) -> Iterator[IO[str]]:
+def _opened(out: str | None) -> Generator[IO[str]]:
     """Standard output, or a file that takes the place of an older one once it is whole."""
     if out is None:
         yield sys.stdout
@@ -141,7 +141,7 @@ def _write_csv(file: IO[str], lines: Iterable[Mapping[str, Any]]) -> int:
     writer = csv.writer(written)
     writer.writerow([column.removesuffix(".") for column in _COLUMNS])
     count = 0
-    for count, line in enumerate(lines, 1):
+    for count, line in enumerate(lines, 1):  # noqa: B007 - as above
         writer.writerow([_cell(_at(line, column)) for column in _COLUMNS])
         file.write(written.getvalue())
         written.seek(0)
@@ -152,8 +152,8 @@ def _write_csv(file: IO[str], lines: Iterable[Mapping[str, Any]]) -> int:
 
 def _at(line: Mapping[str, Any], column: str) -> Any:
     name, _, inner = column.partition(".")
-    value = line[name]
-    return (value or {}).get(inner) if inner else value
+    value: Any = line[name]
+    return value[inner] if inner and value else value
 
 
 def _cell(value: Any) -> Any:

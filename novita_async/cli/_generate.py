@@ -1,38 +1,20 @@
 """`generate`: pictures in, pictures out."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated
 
 import anyio.to_thread
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Typed, requests_of
-from novita_async.cli._options import given, options_class, options_of
+from novita_async.cli._options import given
 from novita_async.cli._output import Output
 from novita_async.cli._progress import ProgressTally, display_of
-from novita_async.models.requests import Extra, Img2Img
+from novita_async.cli._settings import EXTRA, REQUEST, SENDING, Parts, Settings
 from novita_async.models.results import Succeeded
-
-REQUEST: Final = tuple(
-    options_of(Img2Img, prefix=("request",), leave_out=("image", "extra", "extra_fields", "tag", "metadata"))
-)
-EXTRA: Final = tuple(options_of(Extra, prefix=("extra",)))
-_GROUPS: Final = {
-    Group("What to make", sort_key=2): REQUEST,
-    Group("How to hand it over", sort_key=4): EXTRA,
-}
-_PARTS: Final = Group("Models and pictures that take part", sort_key=3)
-SENDING: Final = Group("Sending and saving", sort_key=1)
-
-if TYPE_CHECKING:
-    Settings = Any
-else:
-    Settings = options_class("Settings", _GROUPS, {("model_name",): ("model-name", "model")})
-
-Parts = Annotated[list[str] | None, Parameter(group=_PARTS, negative_iterable=())]
 
 
 async def generate(
@@ -90,7 +72,7 @@ async def generate(
     requests = await anyio.to_thread.run_sync(requests_of, typed, (*REQUEST, *EXTRA))
     display = display_of(sum(request.image_num for request in requests))
     report = FollowReport(Output(json), display, ProgressTally(len(requests)), out)
-    async with NovitaClient.from_env(images_per_minute=images_per_minute, observers=[report]) as client:
+    async with NovitaClient(images_per_minute=images_per_minute, observers=[report]) as client:
         return await follow(
             client.stream(requests, in_flight=in_flight, save_to=out, save_as=file_name), report
         )

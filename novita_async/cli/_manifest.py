@@ -2,11 +2,12 @@
 other.
 
 **A line** of a manifest (`_sources` reads them) is an object, a request: in the API's form `{"extra": …,
-"request": …}`, or with the fields of `request` right in it (and `extra` beside them, where there is one). `id`
-and `metadata` are the user's own. A picture is `"image": "PATH"`, seen from the manifest's folder, or `"image_base64"`; so it is in ControlNet
-units and IP-Adapters, which take the request's own picture where they name none. `"endpoint"` is `img2img`,
-`txt2img` or a path; what stands beside a path (in `"body"`, where that alone stands there) is the body of that
-request as it is, where `{"file": "PATH"}` is replaced by that picture in base64.
+"request": …}`, or with the fields of `request` right in it (and `extra` beside them, where there is one).
+`id` and `metadata` are the user's own. A picture is `"image": "PATH"`, seen from the manifest's folder, or
+`"image_base64"`; so it is in ControlNet units and IP-Adapters, which take the request's own picture where
+they name none. `"endpoint"` is `img2img`, `txt2img` or a path; the other names beside a path (or `"body"`,
+where that stands alone there) are the body of that request as it is, where `{"file": "PATH"}` is replaced by
+that picture in base64.
 
 **A folder** stands for its pictures, a picture for itself.
 
@@ -29,7 +30,6 @@ import attrs
 from attrs import frozen
 
 from novita_async._api.codec import as_list, request_from_wire, wire_name
-from novita_async.cli._generate import EXTRA, REQUEST
 from novita_async.cli._inputs import (
     STAND_IN,
     Document,
@@ -41,6 +41,7 @@ from novita_async.cli._inputs import (
     put,
     split_strength,
 )
+from novita_async.cli._settings import EXTRA, REQUEST
 from novita_async.cli._sources import OWN, ManifestLine, Source, lines_of
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules

@@ -6,16 +6,19 @@ for the model to say, because a file may hold the rest. For the same reason a nu
 then the model names it together with all other faults.
 """
 
+import ast
+import inspect
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
 from attrs import evolve, frozen
 from cyclopts import Group, Parameter
-from docstring_parser import parse_from_object
 
 _SCALARS: Final = (bool, int, float, str)
 Path = tuple[str, ...]
@@ -61,9 +64,24 @@ def field_docs(model: type) -> Mapping[str, str]:
     """The docstring of every field of a class, those that it inherits included."""
     docs: dict[str, str] = {}
     for cls in reversed(model.__mro__[:-1]):
-        found = parse_from_object(cls).params
-        docs.update({each.arg_name: " ".join((each.description or "").split()) for each in found})
+        docs.update(_docs_in(cls.__module__).get(cls.__name__, {}))
     return docs
+
+
+@cache
+def _docs_in(module: str) -> Mapping[str, Mapping[str, str]]:
+    """The docstrings of all fields of a module, by class. The source is read once for all of them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: dict(_docs_of(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _docs_of(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for node, below in pairwise(definition.body):
+        match node, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                yield name, " ".join(words.split())
+            case _:
+                pass
 
 
 def options_of(

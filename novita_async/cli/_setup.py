@@ -17,8 +17,6 @@ from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 from novita_async._files.names import NameTemplate
 from novita_async._policy.spending import Budget
-from novita_async.cli._inputs import Document, Faults
-from novita_async.cli._manifest import Recipe, axes_of
 from novita_async.errors import ConfigurationError, Flaw
 
 NOTE: Final = "batch.json"
@@ -61,7 +59,7 @@ class Setup:
     """The same as seen from the batch's folder, for when both have moved."""
     journal: str = field(default=JOURNAL, validator=_TEXT)
     """Seen from the batch's folder, or absolute."""
-    shared: Document = field(factory=dict[str, Any], validator=instance_of(dict))
+    shared: dict[str, Any] = field(factory=dict[str, Any], validator=instance_of(dict))
     """What lines may leave out, in the form of a line."""
     sweep: tuple[str, ...] = field(default=(), converter=_texts, validator=_TEXTS)
     """As it was typed."""
@@ -75,6 +73,13 @@ class Setup:
     """What an image costs."""
     name: str | None = field(default=None, validator=optional(_TEXT))
     """What files are called."""
+    no_save: bool = field(default=False, validator=instance_of(bool))
+    """Whether files stay with the service."""
+    copies: dict[str, str] = field(factory=dict[str, str], validator=deep_mapping(_TEXT, _TEXT))
+    """Copies of inputs that could be read once, in the batch's folder, and what the inputs were called."""
+    typed_in: tuple[str, ...] = field(default=(), converter=_texts, validator=_TEXTS)
+    """Folder in which the batch was typed, absolute and as seen from the batch's folder: paths in copies are
+    seen from there."""
     requests: int = field(default=0, validator=instance_of(int))
     """How many there are."""
     images: dict[str, int] = field(factory=dict[str, int], validator=deep_mapping(_TEXT, instance_of(int)))
@@ -88,23 +93,29 @@ class Setup:
         """Note down what was typed, with inputs that are found again from anywhere."""
         absolute = [Path(place).absolute() for place in inputs]
         nearby = [seen for path in absolute if (seen := _seen_from(folder, path)) is not None]
-        return cls(inputs=[str(path) for path in absolute], nearby=nearby, **options)
+        here = Path.cwd()
+        typed_in = [str(here), _seen_from(folder, here) or str(here)]
+        return cls(inputs=[str(path) for path in absolute], nearby=nearby, typed_in=typed_in, **options)
 
-    def recipe(self, folder: Path, faults: Faults) -> Recipe:
-        """What the batch is made of."""
+    def found_from(self, folder: Path) -> list[Path]:
+        """Where the inputs are, also when they have moved together with the batch's folder."""
         nearby = self.nearby if len(self.nearby) == len(self.inputs) else self.inputs
         pairs = zip(map(Path, self.inputs), (folder / place for place in nearby), strict=True)
-        inputs = [path if path.exists() or not other.exists() else _plain(other) for path, other in pairs]
-        return Recipe(inputs=inputs, shared=self.shared, axes=axes_of(self.sweep, faults))
+        return [path if path.exists() or not other.exists() else _plain(other) for path, other in pairs]
 
-    def spending(self, faults: Faults) -> Budget | None:
+    def home_of_copies(self, folder: Path) -> Path:
+        """From where the paths in copies of inputs are seen."""
+        home, near = self.typed_in or (".", ".")
+        return Path(home) if Path(home).exists() else _plain(folder / near)
+
+    def spending(self, faults: list[Flaw]) -> Budget | None:
         """The budget. None: there is none."""
         price, limit = _money("--price", self.price, faults), _money("--budget", self.budget, faults)
         if self.budget is not None and self.price is None:
             faults.append(Flaw("--budget", "needs --price: the API tells no prices"))
         return None if price is None or limit is None else Budget(limit=limit, price=price)
 
-    def check_name(self, faults: Faults) -> None:
+    def check_name(self, faults: list[Flaw]) -> None:
         """See whether files can be called like that."""
         try:
             NameTemplate(self.name or "{n}.{ext}")
@@ -118,6 +129,10 @@ class Setup:
     def journal_in(self, folder: Path) -> Path:
         """Where the journal is."""
         return folder / self.journal
+
+    def is_noted(self, folder: Path) -> bool:
+        """Whether there is a batch in a folder already."""
+        return (folder / NOTE).exists()
 
     def write(self, folder: Path) -> None:
         """Note it down. Blocks."""
@@ -148,9 +163,9 @@ class Setup:
 
 def _known(noted: Any) -> dict[str, Any]:
     """The fields of a note. Raises `ValueError`."""
-    if not isinstance(noted, dict) or cast("Document", noted).get("version") != _VERSION:
+    if not isinstance(noted, dict) or cast("dict[str, Any]", noted).get("version") != _VERSION:
         raise ValueError("it is of another version")
-    document = cast("Document", noted)
+    document = cast("dict[str, Any]", noted)
     return {name: document[name] for name in attrs.fields_dict(Setup) if name in document}
 
 
@@ -165,7 +180,7 @@ def _plain(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _money(option: str, text: str | None, faults: Faults) -> Decimal | None:
+def _money(option: str, text: str | None, faults: list[Flaw]) -> Decimal | None:
     if text is None:
         return None
     try:

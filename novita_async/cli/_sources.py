@@ -1,17 +1,19 @@
 """Where the requests of a batch come from: manifests, folders of pictures, pictures, standard input.
 
-**A manifest** is told by what stands in it. JSON objects, one a line; or one JSON array of objects; or a table
+**A manifest** is known by its content: JSON objects, one a line; or one JSON array of objects; or a table
 (CSV: commas, semicolons or tabs), whose first line has the names of the fields. All are read lazily, one
-request at a time, and named by the line in which each begins.
+request at a time, and faults are told with the line in which the request begins.
 
 **In a table** a name with dots is a field of an object (`extra.response_image_type`), and a cell of a field
-that is no text is JSON: a number, `true`, a list. An empty cell leaves the field out. `id` and what stands below
-`metadata.` is always text.
+that is no text is JSON: a number, `true`, a list. An empty cell leaves the field out. `id` and all that
+begins with `metadata.` is text.
 
-**Standard input** can be read once, and a batch is read twice, and again when it is resumed. So a copy is kept
-in the batch's folder, called after its content. The same goes for what is no regular file (`<(…)`).
+**Standard input** can be read once, and a batch is read twice, and again when it is resumed. So a copy is
+kept in the batch's folder, called after its content; paths in it are seen from the working directory. The
+same is done with an input that is no regular file (`<(…)`).
 """
 
+import asyncio
 import codecs
 import csv
 import hashlib
@@ -19,18 +21,23 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, BinaryIO, Final, cast
 
+import anyio.to_thread
 import attrs
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from novita_async._api.codec import Unreadable, parse, wire_name
-from novita_async.cli._generate import EXTRA
-from novita_async.cli._inputs import Document, put
+from novita_async._util.scopes import resolve
+from novita_async.cli._inputs import Document, folder_faults, put
 from novita_async.cli._options import options_of
+from novita_async.cli._settings import EXTRA
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.requests import kinds
 
@@ -236,14 +243,36 @@ def _array(file: BinaryIO, name: str, folder: Path) -> Iterator[ManifestLine]:
         ended = ended or bool(last)
 
 
+@define
+class _Nesting:
+    """How deep in brackets and quotes a place of a JSON text is."""
+
+    depth: int = 0
+    quoted: bool = False
+
+    def search(self, data: bytearray, at: int) -> "re.Match[bytes] | None":
+        """Find the next mark that matters."""
+        return (_INSIDE if self.quoted else _OUTSIDE).search(data, at)
+
+    def passed(self, mark: bytes) -> int:
+        """Pass a mark. Returns how many bytes behind it are to be skipped."""
+        if mark == b'"':
+            self.quoted = not self.quoted
+        elif mark in b"[{":
+            self.depth += 1
+        elif mark in b"]}":
+            self.depth -= 1
+        return mark == b"\\"
+
+
 def _elements(file: BinaryIO) -> Iterator[tuple[bytes, bool | None]]:
     """Texts of an array's elements, and whether each is the last. None: the array does not end.
 
-    What comes after the array, where there is something, is one more.
+    The text behind the array, where there is any, is one more.
     """
-    data, at, depth, quoted = bytearray(), 0, 0, False
+    data, nesting, at = bytearray(), _Nesting(), 0
     while True:
-        found = (_INSIDE if quoted else _OUTSIDE).search(data, at)
+        found = nesting.search(data, at)
         if found is None:
             at = max(at, len(data))
             chunk = file.read(_CHUNK)
@@ -252,27 +281,18 @@ def _elements(file: BinaryIO) -> Iterator[tuple[bytes, bool | None]]:
                 return
             data += chunk
             continue
-        mark, at = found[0], found.end()
-        if mark == b"\\":
-            at += 1
-        elif mark == b'"':
-            quoted = not quoted
-        elif mark in b"[{":
-            depth += 1
-            if depth == 1:
-                data[: found.end()] = b"\n" * data.count(b"\n", 0, found.end())
-                at = 0
-        elif mark in b"]}":
-            depth -= 1
-        if (mark == b"," and depth == 1) or (mark in b"]}" and depth == 0):
-            yield bytes(data[: found.start()]), depth == 0
-            del data[: found.end()]
+        at = found.end() + nesting.passed(found[0])
+        if found[0] == b"[" and nesting.depth == 1:  # its beginning; the lines before it count
+            data[:at], at = b"\n" * data.count(b"\n", 0, at), 0
+        elif nesting.depth == (found[0] == b",") and not nesting.quoted and found[0] in b",]}":
+            yield bytes(data[: found.start()]), nesting.depth == 0
+            del data[:at]
             at = 0
-        if depth == 0 and mark in b"]}":
-            rest = bytes(data) + file.read(_CHUNK)
-            if rest.strip():
-                yield rest, True
-            return
+            if nesting.depth == 0:
+                break
+    rest = bytes(data) + file.read(_CHUNK)
+    if rest.strip():
+        yield rest, True
 
 
 # --- Tables -------------------------------------------------------------------------------------------------
@@ -318,7 +338,7 @@ def _table(file: BinaryIO, name: str, folder: Path) -> Iterator[ManifestLine]:
         head = file.readline().decode("utf-8-sig")
         file.seek(0)
         reader = csv.reader(_decoded(file), delimiter=_delimiter_of(head), strict=True)
-        names = [each.strip() for each in next(reader, [])]
+        names = [each.strip() for each in next(reader, list[str]())]
         faults = list(_name_faults(names))
         yield from (ManifestLine(place=f"{name} line 1", trouble=fault) for fault in faults)
         begins = reader.line_num + 1
@@ -378,19 +398,65 @@ def _value(name: str, cell: str) -> Any:
 # --- Standard input -----------------------------------------------------------------------------------------
 
 
-def can_be_read_once(place: str) -> bool:
-    """Whether an input is standard input, or a pipe. Blocks."""
+def told(place: str) -> str:
+    """What to call an input that can be read only once."""
+    return "standard input" if place == STANDARD_INPUT else place
+
+
+async def copies_of(inputs: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Copy the inputs that can be read only once into a folder. Returns where the copy of each is.
+
+    The copies are made by a thread of their own, which ends with the process: a read of standard input lasts
+    for as long as somebody types, and Ctrl-C must end it.
+
+    Raises:
+        InvalidRequest: an input is given twice, or cannot be copied.
+    """
+    once = [place for place in inputs if await anyio.to_thread.run_sync(_can_be_read_once, place)]
+    if not once:
+        return {}
+    faults = [
+        Flaw(place, "can be read only once, and is given twice")
+        for place in set(once)
+        if once.count(place) > 1
+    ]
+    faults += await anyio.to_thread.run_sync(folder_faults, str(folder))
+    if faults:
+        raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
+    loop = asyncio.get_running_loop()
+    copied: asyncio.Future[dict[str, Path]] = loop.create_future()
+
+    def copy() -> None:
+        try:
+            settle = partial(resolve, copied, {place: _copy_into(folder, place) for place in once})
+        except OSError as error:
+            words = (error.strerror or str(error)).lower()
+            settle = partial(_refuse, copied, InvalidRequest(faults=(Flaw(", ".join(once), words),)))
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle)
+
+    Thread(target=copy, name="copying the input", daemon=True).start()
+    return await copied
+
+
+def _refuse(copied: "asyncio.Future[Any]", error: InvalidRequest) -> None:
+    if not copied.done():
+        copied.set_exception(error)
+
+
+def _can_be_read_once(place: str) -> bool:
     path = Path(place)
     return place == STANDARD_INPUT or (path.exists() and not path.is_file() and not path.is_dir())
 
 
-def copy_into(folder: Path, place: str) -> Path:
-    """Copy an input that can be read once into a folder, under a name that its content gives. Blocks."""
-    descriptor = sys.stdin.fileno() if place == STANDARD_INPUT else os.open(place, os.O_RDONLY)
+def _copy_into(folder: Path, place: str) -> Path:
+    """Copy an input under a name that its content gives, durably: a resumed batch needs it."""
+    is_standard = place == STANDARD_INPUT
+    descriptor = sys.stdin.fileno() if is_standard else os.open(place, os.O_RDONLY)
     part, digest = folder / f".input.{os.getpid()}.part", hashlib.sha256()
     try:
         with (
-            open(descriptor, "rb", buffering=0, closefd=place != STANDARD_INPUT) as source,
+            open(descriptor, "rb", buffering=0, closefd=not is_standard) as source,
             part.open("wb") as file,
         ):
             while chunk := source.read(_CHUNK):

@@ -48,7 +48,7 @@ async def status(folder: _Folder, /, *, json: _Flag = False) -> Exit:
         failed = [purchase async for purchase in journal.where(State.FAILED)]
         retryable = [each for each in failed if each.error and helps_to_buy_again(each.error)]
     left = max(setup.requests - ledger.total, 0)
-    steps = next_steps(_counts(ledger, left, len(retryable)), folder)
+    steps = next_steps(_counts(ledger, left, len(retryable), saves=not setup.no_save), folder)
     _tell(Output(json), setup, ledger, left, steps)
     return Exit.SUCCEEDED
 
@@ -113,8 +113,9 @@ async def setup_of(folder: str) -> Setup:
     return await anyio.to_thread.run_sync(Setup.read, path)
 
 
-def _counts(ledger: Summary, left: int, retryable: int) -> dict[str, int]:
-    to_do = sum(ledger.due(action) for action in (Action.SEND, Action.WATCH, Action.SAVE))
+def _counts(ledger: Summary, left: int, retryable: int, *, saves: bool) -> dict[str, int]:
+    actions = (Action.SEND, Action.WATCH, Action.SAVE) if saves else (Action.SEND, Action.WATCH)
+    to_do = sum(map(ledger.due, actions))
     return {"left": left + to_do, "failed": retryable, "uncertain": ledger.rows[State.UNCERTAIN]}
 
 

@@ -38,5 +38,5 @@ async def watch(
         raise InvalidRequest(faults=tuple(faults))
     ids = list(dict.fromkeys(task_ids))
     report = FollowReport(Output(json), display_of(len(ids)), ProgressTally(len(ids)), out)
-    async with NovitaClient.from_env(observers=[report]) as client:
+    async with NovitaClient(observers=[report]) as client:
         return await follow(client.watch(ids, timeout=timeout, save_to=out), report)

@@ -1,1 +1,1 @@
-"""What people write and read: plain immutable values."""
+"""Values that people write and read: plain and immutable."""

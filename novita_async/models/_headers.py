@@ -23,7 +23,7 @@ TAKEN: Final = ("png", "jpeg", "webp")
 PICTURES: Final = frozenset({*TAKEN, "avif", "bmp", "gif", "heic", "ico", "jp2", "jxl", "psd", "svg", "tiff"})
 """Formats of pictures that are recognised."""
 TEXTS: Final = frozenset({"base64", "git-lfs", "html", "json", "text"})
-"""What a file may hold in the place of a picture: a page, a message, a pointer."""
+"""Contents that stand in the place of a picture: a page, a message, a pointer."""
 
 _HEAD: Final = 512
 _MAGIC: Final = (
@@ -83,7 +83,7 @@ UPRIGHT: Final = 1
 
 @frozen
 class Header:
-    """What the first bytes of a file tell."""
+    """Facts in the first bytes of a file."""
 
     format: str | None = None
     """`png`, `jpeg`, `webp` or another format's name, such as `heic` or `html`; None: not known."""
@@ -92,7 +92,7 @@ class Header:
     height: int | None = None
     """Pixels of the picture as it is seen; None as for `width`."""
     orientation: int = UPRIGHT
-    """What EXIF says of how the pixels are to be turned, 1 to 8; 1 is upright."""
+    """EXIF's note of how the pixels are to be turned, 1 to 8; 1 is upright."""
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -292,7 +292,7 @@ def _orientation(block: bytes) -> int:
 
 
 def is_whole(file: BinaryIO, kind: str | None) -> bool:
-    """Whether a picture is there to its end, as far as its structure tells. Whatever follows is no fault.
+    """Whether a picture is there to its end, as far as its structure tells. Bytes that follow are no fault.
 
     PNG ends with an IEND chunk, JPEG with an end-of-image marker (FF D9); RIFF, and so WebP, states a length.
     Other formats are taken for whole.

@@ -1,4 +1,4 @@
-"""Who pays: the key, its quota, its balance."""
+"""Accounts: the key, its quota, its balance."""
 
 import hashlib
 from decimal import Decimal
@@ -85,10 +85,10 @@ class Account:
 
 @frozen(kw_only=True)
 class Balance:
-    """What is left to spend, in dollars."""
+    """Money left, in dollars."""
 
     available: Decimal
-    """What can be spent now. May be negative."""
+    """Money that can be spent now. May be negative."""
     cash: Decimal | None = None
     """Paid in and not yet spent."""
     credit_limit: Decimal | None = None

@@ -32,7 +32,7 @@ class Sampler(StrEnum):
 
 
 class Preprocessor(StrEnum):
-    """What is made of a ControlNet unit's picture before it guides."""
+    """Treatment of a ControlNet unit's picture before it guides."""
 
     SCRIBBLE_HED = "scribble_hed"
     SOFTEDGE_HED = "softedge_hed"
@@ -106,7 +106,7 @@ class ImageType(StrEnum):
 
 
 class Upscaler(StrEnum):
-    """What enlarges the picture in a hires fix."""
+    """Upscaler of the picture in a hires fix."""
 
     REALESRGAN_ANIME = "RealESRGAN_x4plus_anime_6B"
     REALESRNET = "RealESRNet_x4plus"

@@ -47,7 +47,8 @@ _QUALITY: Final = 95
 class Saveable(Protocol):
     """A decoded picture that can encode itself, such as one of Pillow's."""
 
-    def save(self, file: BinaryIO, /, *, format: str) -> object: ...  # noqa: A002 - Pillow's name
+    def save(self, file: BinaryIO, /, *, format: str) -> object:  # noqa: A002 - Pillow's name
+        """Write the picture into a binary file, in a format such as `PNG`."""
 
 
 def objection(picture: "ImageSource") -> str | None:
@@ -189,7 +190,7 @@ class ImageSource:
     def of(cls, value: "Picture") -> "ImageSource":
         """Turn anything that a picture can be given as into a source. A `str` is a path, never base64.
 
-        What can save itself, as Pillow's pictures can, is taken as PNG, without loss.
+        Objects that can save themselves, as Pillow's pictures can, are taken as PNG, without loss.
         """
         if isinstance(value, ImageSource):
             return value
@@ -264,7 +265,7 @@ class ImageSource:
 
     def read(self) -> bytes:
         """The whole picture. Blocks while the file is read."""
-        return b"".join(self.slices(MAX_BYTES))
+        return b"".join(self.slices(MAX_BYTES)) if self.data is None else self.data
 
     def digest(self) -> str:
         """SHA-256 of the picture's bytes, in hex. Blocks while the file is read."""
@@ -341,7 +342,7 @@ def _check_regular(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> InvalidRequest:
-    """What went wrong with a file. A payload in place of a path is not repeated."""
+    """The trouble with a file. A payload in place of a path is not repeated."""
     text = str(path)
     if text.startswith("data:") or len(text) > _LONGEST_PATH:
         words = f"{text[:_GLIMPSE]}… ({len(text):,} characters)"

@@ -1,4 +1,4 @@
-"""What can be asked for. Each class mirrors the wire, name by name; only pictures are called `image` here.
+"""Requests. Each class mirrors the wire, name by name; only pictures are called `image` here.
 
 A kind of request is one class below `Request`, which says all that others need to know of it: the endpoint,
 the form of its body, what it takes of a quota, its pictures. A new kind is a new class, and a new name in the
@@ -72,7 +72,7 @@ class TestMode:
     enabled: bool = field(default=True, validator=rules.flag())
     """Whether the mock event is sent. Always sent, because the service requires it (API)."""
     return_task_status: str = field(default="TASK_STATUS_SUCCEED", validator=rules.text())
-    """What the mock event reports: `TASK_STATUS_SUCCEED` or `TASK_STATUS_FAILED` (API)."""
+    """Status that the mock event reports: `TASK_STATUS_SUCCEED` or `TASK_STATUS_FAILED` (API)."""
 
 
 @frozen(kw_only=True)
@@ -117,7 +117,7 @@ class EnterprisePlan:
 
 @frozen(kw_only=True)
 class Extra:
-    """What concerns the answer rather than the picture."""
+    """Options of the answer rather than the picture."""
 
     response_image_type: ImageType | str | None = field(default=None, validator=rules.optional(rules.text()))
     """Format of the results: `png`, `webp` or `jpeg`. Service default: `png` (API)."""
@@ -165,7 +165,7 @@ def _explain_end(unit: Any, end: float) -> str | None:
 
 @frozen(kw_only=True)
 class ControlNetUnit:
-    """One picture that guides by its edges, depth, pose and so on."""
+    """A picture that guides by its edges, depth, pose and so on."""
 
     model_name: ControlNetModel | str = field(validator=rules.text())
     """Name of the ControlNet; it must suit the checkpoint's base model (API)."""
@@ -175,7 +175,7 @@ class ControlNetUnit:
     strength: float = field(default=1, validator=_FRACTION)
     """How strongly. Range 0 to 1, default 1, always sent (API)."""
     preprocessor: Preprocessor | str | None = field(default=None, validator=rules.optional(rules.text()))
-    """What is made of the picture before it guides. None: none is named (API)."""
+    """Treatment of the picture before it guides. None: none is named (API)."""
     guidance_start: float | None = field(default=None, validator=rules.optional(_FRACTION))
     """Where in the run it begins, as a fraction. Range 0 to 1 (API)."""
     guidance_end: float | None = field(
@@ -321,9 +321,12 @@ class Request(Tagged):
     image_num: int = 1
     """How many images of the endpoint's quota this takes."""
     extra: Extra | None = None
-    """What concerns the answer rather than the picture."""
+    """Options of the answer rather than the picture."""
     extra_fields: Mapping[str, Any] = MappingProxyType[str, Any]({})
     """Fields that this library does not know yet, sent as they are."""
+
+    def __attrs_post_init__(self) -> None:
+        rules.check(self)
 
     def __init_subclass__(cls) -> None:
         """Note the kind. A class with slots is made twice; the second is the one that is used."""
@@ -333,7 +336,7 @@ class Request(Tagged):
 
     @property
     def route(self) -> str:
-        """What names the endpoint in manifests: the kind, or a path."""
+        """Name of the endpoint in manifests: the kind, or a path."""
         return self.path or self.kind
 
     @property
@@ -386,18 +389,18 @@ def kinds() -> Mapping[str, type[Request]]:
     return {name: cls for name, cls in _KINDS.items() if cls.endpoint}
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class _Diffusion(Request):
-    """What requests to Stable Diffusion have in common."""
+    """Fields that all requests to Stable Diffusion have."""
 
     takes_extra: ClassVar[bool] = True
 
     model_name: str = field(validator=rules.text())
     """The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API)."""
     prompt: str = field(validator=rules.text(1, 1024))
-    """What to draw. Length 1 to 1024 Unicode code points (API, live)."""
+    """The wished picture. Length 1 to 1024 Unicode code points (API, live)."""
     negative_prompt: str | None = field(default=None, validator=rules.optional(rules.text(0, 1024)))
-    """What to avoid. Length up to 1024 code points; empty is accepted (live)."""
+    """Things to avoid. Length up to 1024 code points; empty is accepted (live)."""
     image_num: int = field(default=1, validator=rules.whole(1, 8))
     """How many pictures; each counts against the quota. Range 1 to 8 (API)."""
     steps: int = field(default=20, validator=rules.whole(1, 100))
@@ -530,7 +533,7 @@ def _on_grid(pixels: float) -> int:
     return int(pixels / _GRID + 0.5) * _GRID
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class Img2Img(_Diffusion):
     """A picture and a prompt that become pictures: `POST /v3/async/img2img`."""
 
@@ -556,6 +559,7 @@ class Img2Img(_Diffusion):
     """Pictures used as prompts, at most 1 (API)."""
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         if self.width is _FROM_IMAGE or self.height is _FROM_IMAGE:
             width, height = cast("tuple[int, int]", _fitted(self.image, self.width, self.height))
             object.__setattr__(self, "width", width)
@@ -627,7 +631,7 @@ class HiresFix:
     strength: float = field(validator=_FRACTION)
     """How far from the first pass. Range 0 to 1 (API)."""
     upscaler: Upscaler | str | None = field(default=None, validator=rules.optional(rules.text()))
-    """What enlarges the first pass (API)."""
+    """Upscaler of the first pass (API)."""
 
 
 @frozen(kw_only=True)
@@ -638,7 +642,7 @@ class Refiner:
     """Where in the run, as a fraction. Range 0 to 1 (API)."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class Txt2Img(_Diffusion):
     """A prompt that becomes pictures: `POST /v3/async/txt2img`."""
 
@@ -661,7 +665,7 @@ class Txt2Img(_Diffusion):
     """Repair faces (API)."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=rules.apart)
 class AnyTask(Request):
     """A request to any other endpoint that answers with a task id."""
 
@@ -681,7 +685,7 @@ class AnyTask(Request):
 
     @property
     def has_own_storage(self) -> bool:
-        """Whether the service puts the results into a bucket of the user's own, as far as the body says so."""
+        """Whether the service puts the results into a bucket of the user's own, as the body says."""
         return own_storage_in(self.body)
 
     def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:  # noqa: ARG002

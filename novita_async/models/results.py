@@ -1,4 +1,4 @@
-"""What comes back: tasks, what a poll saw of them, results, and the four ways a request can end."""
+"""Answers: tasks, snapshots of them, results, and the four ways a request can end."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from novita_async.models.requests import Request
 from novita_async.tasks import Task
 
 TaskState = Literal["running", "succeeded", "failed"]
-"""What a status means."""
+"""Meaning of a status."""
 
 _STATES: Final[Mapping[str, TaskState]] = {
     TaskStatus.QUEUED.value: "running",
@@ -51,10 +51,10 @@ class Artifact:
 
 @frozen(kw_only=True, slots=False)
 class NsfwDetection:
-    """What the check of one image found. It does not hold the image back."""
+    """Findings of the check of an image. The image is not held back."""
 
     checked: bool = False
-    """Whether the check ran. It does not say that the image is safe."""
+    """Whether the check ran; says nothing of the image's safety."""
     confidence: float | None = None
     """How likely the image is not safe for work. Range 0 to 100."""
 
@@ -68,7 +68,7 @@ class Image(Artifact):
     """A generated picture."""
 
     nsfw: NsfwDetection | None = None
-    """What the NSFW check found. None: not asked for."""
+    """Findings of the NSFW check. None: not asked for."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -76,11 +76,11 @@ class Timings:
     """When the service did what, by its own clock."""
 
     submit_time: datetime | None = None
-    """It took the task."""
+    """When the service took the task."""
     execute_time: datetime | None = None
-    """It began to work."""
+    """When the work began."""
     complete_time: datetime | None = None
-    """It was done."""
+    """When the work was done."""
 
 
 @frozen(kw_only=True, slots=False)
@@ -96,7 +96,7 @@ class TaskResult:
     audios: tuple[Artifact, ...] = ()
     """Files of audio tasks."""
     seed: int | None = None
-    """The seed that the service reports; need not be the one asked for. One for all images."""
+    """The seed that the service reports; need not be the one asked for. The same for all images."""
     task_type: str | None = None
     """The service's name of the kind of work, such as `IMG_TO_IMG`."""
     timings: Timings = field(factory=Timings)
@@ -123,13 +123,13 @@ class TaskResult:
 
 
 def state_of(status: str) -> TaskState:
-    """What a status means. Only two are documented as final; an unknown one is still running."""
+    """Meaning of a status. Only two are documented as final; an unknown one is still running."""
     return _STATES.get(status) or ("failed" if status.endswith(_FAILED_ENDINGS) else "running")
 
 
 @frozen(kw_only=True, slots=False)
 class Snapshot:
-    """What one poll saw of a task."""
+    """Snapshot of a task, from a poll."""
 
     task: Task
     """The task that was asked for."""
@@ -146,7 +146,7 @@ class Snapshot:
 
     @property
     def state(self) -> TaskState:
-        """What the status means."""
+        """Meaning of the status."""
         return state_of(self.status)
 
 
@@ -183,11 +183,11 @@ class Processing:
 
 
 Update = Queued | Processing
-"""What is seen of a task before its end."""
+"""Snapshots of a task before its end."""
 
 
 def update_of(snapshot: Snapshot) -> Update:
-    """What a poll saw of a task that goes on, for whoever follows it."""
+    """Snapshot of a task that goes on, for followers."""
     if snapshot.status == TaskStatus.QUEUED:
         return Queued(task=snapshot.task)
     return Processing(
@@ -211,7 +211,7 @@ class _Ended:
     """The end of a request, whichever."""
 
     request: Request | None = None
-    """What was asked for. None where only a task id was watched."""
+    """The request. None where only a task id was watched."""
     tag: str | None = field(default=Factory(_tag_of, takes_self=True))
     """The user's own id (`request.tagged`); in a batch also where only its journal has the request."""
     metadata: Mapping[str, Any] = field(default=Factory(_metadata_of, takes_self=True), repr=False)
@@ -223,7 +223,7 @@ class Succeeded(_Ended):
     """Paid, done, and here."""
 
     result: TaskResult
-    """What was made."""
+    """The result."""
     paths: tuple[Path, ...] = ()
     """Where the result's files are, in the order of `result.artifacts`; empty where they were not to be
     saved."""
@@ -248,7 +248,7 @@ class _Missed(_Ended):
     """An end without a result."""
 
     error: NovitaError
-    """What stands in the way of a result."""
+    """Why there is no result."""
 
     def __attrs_post_init__(self) -> None:
         if self.tag is not None:

@@ -6,6 +6,7 @@ cancelled after may have.
 """
 
 import math
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,7 +17,15 @@ import anyio.lowlevel
 import pybase64
 from attrs import define, field, frozen
 
-from novita_async._http import BodyPart, Delivery, DeliveryFailed, Download, HTTPRequest, HTTPResponse
+from novita_async._http import (
+    BOUNDARY_LENGTH,
+    Delivery,
+    DeliveryFailed,
+    Download,
+    HTTPRequest,
+    HTTPResponse,
+    form,
+)
 from novita_async.models.accounts import ApiKey
 from novita_async.testing._pump import current_clock, pump
 from novita_async.testing.core import Simulator, Visit
@@ -35,8 +44,12 @@ WebhookReceiver = Callable[[str, bytes], Awaitable[int]]
 """Takes the URL and the body of an event, answers with an HTTP status."""
 
 
-def _text_of(parts: tuple[BodyPart, ...]) -> Iterator[bytes]:
-    for part in parts:
+def _text_of(request: HTTPRequest, boundary: str) -> Iterator[bytes]:
+    if request.parts is not None:
+        for part in form(request.parts, boundary):
+            yield part if isinstance(part, bytes) else part.read()
+        return
+    for part in request.body or ():
         if isinstance(part, bytes):
             yield part
         else:
@@ -122,12 +135,21 @@ class SimulatedTransport:
         on_handover: Callable[[], None] | None = None,
     ) -> HTTPResponse:
         """Exchange one request, as `Transport.send` says."""
+        if request.answer == "pictures":
+            raise DeliveryFailed(Delivery.NOT_SENT, "answers with pictures cannot be read yet", passes=False)
+        boundary = secrets.token_hex(BOUNDARY_LENGTH // 2)
+        kind = "application/json" if request.parts is None else f"multipart/form-data; boundary={boundary}"
+        headers = {
+            "authorization": f"Bearer {api_key.reveal()}",
+            "accept": "application/json",
+            "content-type": kind,
+        }
         exchange = Exchange(
             method=request.method,
             path=request.path,
             query=dict(request.query),
-            headers={"authorization": f"Bearer {api_key.reveal()}", "accept": "application/json"},
-            body=b"".join(_text_of(request.body or ())),
+            headers=headers,
+            body=b"".join(_text_of(request, boundary)),
             origin=self.origin,
         )
         timeout = self.timeout if request.timeout is None else min(request.timeout, self.timeout)

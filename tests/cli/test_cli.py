@@ -1,18 +1,20 @@
 """The commands, run in this process against a simulated service behind a real socket."""
 
 import asyncio
+import inspect
 import io
 import json
 import os
 import re
 import sys
 from functools import cache
+from importlib import import_module
 
 import attrs
 import pytest
 
 from novita_async import Img2Img, NoAnswer, NovitaClient, request_to_json
-from novita_async.cli._app import main
+from novita_async.cli._app import COMMANDS, main
 from novita_async.cli._exits import EXPLAINED, Exit
 from novita_async.cli._options import field_docs, options_of
 from novita_async.cli._progress import Bar, ProgressTally, display_of, waited_for
@@ -486,6 +488,19 @@ def test_help_lists_the_commands_and_the_exit_codes():
         assert plain(sentence) in text
     for code, words in EXPLAINED:
         assert plain(f"{code.value}: {words}") in text
+
+
+def test_the_list_says_of_each_command_what_its_own_help_begins_with():
+    for name, (room, sentence) in COMMANDS.items():
+        command = getattr(import_module(f"novita_async.cli.{room}"), name)
+        assert " ".join(inspect.getdoc(command).partition("\n\n")[0].split()) == sentence
+        assert plain(sentence) in told()
+
+
+def test_a_command_that_is_named_has_its_whole_help_wherever_its_name_stands():
+    code, out, _ = run(python("-m", "novita_async", "--help", "retry", flags=()))
+    assert code == 0
+    assert plain(out) == told("retry")
 
 
 # --- progress ---

@@ -543,12 +543,20 @@ async def test_a_client_that_cannot_work_is_refused(options, problem):
         NovitaClient(**options)
 
 
-async def test_the_environment_makes_a_client():
-    client = NovitaClient.from_env({"NOVITA_API_KEY": "Bearer k", "NOVITA_BASE_URL": "http://127.0.0.1:1/x"})
-    assert client.statistics().pool.accounts[0].label == f"key-{ApiKey('k').fingerprint}"
-    await client.aclose()
+async def test_the_environment_has_the_key_and_the_address_of_a_client_that_is_given_none(monkeypatch):
+    monkeypatch.setenv("NOVITA_API_KEY", " Bearer k\n")
+    monkeypatch.setenv("NOVITA_BASE_URL", "http://127.0.0.1:1/x")
+    async with NovitaClient() as client:
+        assert client.statistics().pool.accounts[0].label == f"key-{ApiKey('k').fingerprint}"
+    async with NovitaClient("another") as client:
+        assert client.statistics().pool.accounts[0].label == f"key-{ApiKey('another').fingerprint}"
+    monkeypatch.setenv("NOVITA_BASE_URL", "no-address.example")
+    with pytest.raises(ConfigurationError, match="the base URL"):
+        NovitaClient()
+    monkeypatch.delenv("NOVITA_API_KEY")
+    monkeypatch.delenv("NOVITA_BASE_URL")
     with pytest.raises(ConfigurationError, match="NOVITA_API_KEY"):
-        NovitaClient.from_env({})
+        NovitaClient()
 
 
 async def test_txt2img_shares_the_way():

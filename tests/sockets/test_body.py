@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novita_async._http import HTTPRequest
+from novita_async._http import BOUNDARY_LENGTH, FormPart, HTTPRequest
 from novita_async._transport import body as _body
 from novita_async._transport.body import RAW_SLICE, TEXT_SLICE, WriteScheduler, whole
 from novita_async._transport.body import pieces as pieces_of
 from novita_async.errors import InvalidRequest
 from novita_async.models.images import ImageSource
+from tests.helpers.forms import fields_of
 
 PICTURES = st.one_of(
     st.binary(min_size=1, max_size=300),
@@ -66,6 +67,49 @@ def test_no_piece_is_larger_than_a_slice_and_a_whole_body_is_the_same(pictures, 
     assert whole(request, request.content_length) == b"".join(pieces(request))
 
 
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="%"), min_size=1, max_size=12)
+FIELDS = st.builds(
+    FormPart,
+    name=NAMES,
+    content=st.one_of(st.binary(max_size=300), PICTURES.map(ImageSource.from_bytes)),
+    filename=st.none() | NAMES,
+    content_type=st.sampled_from([None, "image/png"]),
+)
+
+
+def content_of(part):
+    return part.content if isinstance(part.content, bytes) else part.content.read()
+
+
+@given(st.lists(FIELDS, max_size=4))
+def test_a_form_is_read_by_others_as_it_was_meant_and_has_its_length(parts):
+    request = HTTPRequest(method="POST", path="/edits", parts=tuple(parts))
+    boundary = "b" * BOUNDARY_LENGTH
+    body = b"".join(pieces_of(request, request.content_length, boundary))
+    assert len(body) == request.content_length
+    assert body == whole(request, request.content_length, boundary=boundary)
+    read = fields_of(body, boundary)
+    assert [(name, content) for name, _, _, content in read] == [(p.name, content_of(p)) for p in parts]
+    assert [file for _, file, _, _ in read] == [part.filename for part in parts]
+    assert [kind for _, _, kind, _ in read] == [part.content_type for part in parts]
+
+
+@given(st.lists(FIELDS, min_size=1, max_size=3))
+def test_no_piece_of_a_form_is_larger_than_a_slice(parts):
+    request = HTTPRequest(method="POST", path="/edits", parts=tuple(parts))
+    made = pieces_of(request, request.content_length, "b" * BOUNDARY_LENGTH)
+    assert max(map(len, made)) <= TEXT_SLICE
+
+
+def test_a_picture_that_has_changed_makes_no_form(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x" * 100)
+    part = FormPart(name="image[]", content=ImageSource.from_path(tmp_path / "a.png"), filename="a.png")
+    (tmp_path / "a.png").write_bytes(b"y" * 101)
+    request = HTTPRequest(method="POST", path="/edits", parts=(part,))
+    with pytest.raises(InvalidRequest, match="has changed"):
+        whole(request, request.content_length, boundary="b" * BOUNDARY_LENGTH)
+
+
 def test_an_empty_body_is_empty():
     assert whole(submission(), 0) == b""
 
@@ -104,6 +148,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error(tmp_path):
 def test_a_source_that_is_not_as_long_as_it_says_never_makes_a_whole_body(monkeypatch, length):
     request = submission(b'"', ImageSource.from_bytes(b"x" * (4 * RAW_SLICE)), b'"')
     monkeypatch.setattr(ImageSource, "slices", lambda *_: iter([b"x" * length]))
+    monkeypatch.setattr(ImageSource, "read", lambda _: b"x" * length)
     assert made_until_refused(request) < request.content_length
 
 

@@ -10,6 +10,7 @@ from novita_async._http import Delivery, HTTPRequest
 from novita_async._transport import slow_path as _slow_path
 from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
+from novita_async._transport.whole_answers import WholeAnswers
 from tests.helpers.exchanges import GET, NOT_SENT, POST, exchange, exchange_once, picture_request
 from tests.helpers.wire import ANSWER, OK, answer, serve
 
@@ -90,6 +91,74 @@ async def test_an_answer_too_many_is_nobody_s_and_its_connection_is_dropped(sess
         assert len(wire.peers) == 2
     assert before.response.body == sent.response.body == ANSWER
     assert sent.handovers == (second.method == "POST")
+
+
+# --- Junk behind an answer ----------------------------------------------------------------------------------
+
+JUNK = [b"junk", b"\x00\x01", b"HTTP/1.1 what", b"0\r\n\r\n"]
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (
+    len(ANSWER),
+    ANSWER,
+)
+
+
+async def answered_with(*pieces, session=None):
+    """Send two purchases to a server that answers the first one with these pieces of bytes."""
+
+    async def script(peer):
+        while await peer.request():
+            for piece in pieces if peer is wire.peers[0] else (OK,):
+                await peer.send(piece)
+                await asyncio.sleep(0.01)
+
+    async with serve(script) as wire:
+        transport = AiohttpTransport(wire.url, session=session)
+        first, second = await exchange(transport), await exchange(transport)
+        await transport.aclose()
+        return first, second, len(wire.peers)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("whole", [OK, CHUNKED, HINTS + OK])
+async def test_a_whole_answer_counts_whatever_comes_behind_it_and_its_connection_is_dropped(
+    session, whole, junk
+):
+    first, second, connections = await answered_with(whole + junk, session=session)
+    assert first.response.body == second.response.body == ANSWER
+    assert connections == 2
+
+
+@pytest.mark.parametrize("cut", [5, 30, len(OK) - 3])
+async def test_an_answer_in_pieces_counts_too(session, cut):
+    first, second, _ = await answered_with(HINTS, OK[:cut], OK[cut:] + b"junk", session=session)
+    assert first.response.body == second.response.body == ANSWER
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"junk" + OK, OK[:-3] + b"\x00", b"HTTP/1.1 200 OK\r\nBad Header\x01: \x00\r\n\r\n", HINTS + b"junk"],
+)
+async def test_what_is_no_whole_answer_leaves_a_purchase_uncertain(session, broken):
+    async def script(peer):
+        if await peer.request():
+            await peer.send(broken)
+            peer.close()
+
+    async with serve(script) as wire:
+        sent = await exchange_once(wire.url, session=session)
+    assert sent.response is None or sent.response.body != ANSWER
+    assert sent.handovers == 1
+
+
+async def test_without_the_parser_of_aiohttp_junk_costs_the_answer_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(WholeAnswers, "expect_on", lambda *_: None)
+    first, second, _ = await answered_with(OK + b"junk")
+    assert (first.delivery, second.delivery) == (Delivery.UNKNOWN, Delivery.ANSWERED)
+
+
+def test_a_connection_of_an_unknown_kind_is_left_as_it_is():
+    WholeAnswers.expect_on(None)
 
 
 async def test_a_task_of_somebody_else_s_is_never_taken_over(session):

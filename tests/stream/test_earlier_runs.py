@@ -59,13 +59,14 @@ async def test_a_line_that_comes_later_joins_its_paid_purchase_and_names_its_fil
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["s0-1.png", "s1-1.png", "s2-1.png"]
 
 
-async def test_a_purchase_without_its_line_is_not_named_by_a_function_that_looks_at_requests(tmp_path):
+async def test_files_that_no_function_can_name_without_a_request_have_their_usual_names(tmp_path):
     simulation, journal = service(speed=0.1), MemoryJournal()
     async with client_of(simulation) as (client, _):
         await paid_for(client, journal, 2)
         got = await run(client, [], journal, save_to=tmp_path, save_as=by_seed)
-    assert [outcome.paths for outcome in got] == [(), ()]
-    assert (await journal.summary()).rows[State.SUCCEEDED] == 2
+    names = sorted(path.name for outcome in got for path in outcome.paths)
+    assert names == ["00000-0-1.png", "00001-1-1.png"]
+    assert (await journal.summary()).rows[State.SAVED] == 2
 
 
 async def test_saved_files_are_not_looked_for_without_a_folder(tmp_path):

@@ -127,6 +127,97 @@ EXAMPLES = {
             ),
         ),
     ),
+    "a whole answer is lost because of the junk behind it": (
+        "true doubts",
+        world(user("stream", 6), entrance="bytes", troubles=trouble("junk behind an answer")),
+    ),
+    "after SIGTERM a stream beside a batch tries another account": (
+        "nothing sent late",
+        world(
+            user("batch", 1),
+            user("stream", 3, name="u3", in_flight=4),
+            seed=616,
+            service=ServicePlan(latency=1 / 64, balance=2),
+            client=ClientPlan(accounts=2),
+            ending="sigterm",
+            ends=Moment("handover", 1),
+        ),
+    ),
+    "SIGTERM ends a loop while a purchase is drained": (
+        "nothing lost",
+        world(
+            user("stream", 1),
+            user("batch", 1, name="u2"),
+            user("batch", 1, name="u3"),
+            seed=9184,
+            ending="sigterm",
+            ends=Moment("file", 3, 5),
+        ),
+    ),
+    "a paid row whose line does not come has no files": (
+        "files whole",
+        Plan(
+            seed=919,
+            client=ClientPlan(budget=4),
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 2, images=2, save=True, in_flight=2),),
+                    ending="sigterm",
+                    ends=Moment("take", 1),
+                ),
+                ProcessPlan(
+                    users=(
+                        user("batch", images=2, in_flight=1, save=True, names="function", backwards=True),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "one no such task ends a row that was seen finished": (
+        "true failures",
+        Plan(
+            seed=8101,
+            service=ServicePlan(seconds=8.0),
+            processes=(ProcessPlan(users=(user("batch", 1),)), ProcessPlan(users=(user("batch", 1),))),
+            troubles=trouble("no such task"),
+        ),
+    ),
+    "after a laptop's sleep the next process sends too much": (
+        "window kept",
+        Plan(
+            seed=2379,
+            service=ServicePlan(failure_rate=0.3),
+            client=ClientPlan(images_per_minute=2),
+            processes=(
+                ProcessPlan(users=(user("batch", 2, images=2, in_flight=1),)),
+                ProcessPlan(users=(user("batch", 2, images=2, in_flight=1, retries_failed=True),)),
+            ),
+            troubles=trouble("laptop sleeps", at=10.0, length=3600.0),
+        ),
+    ),
+    "a row that ends while the paid ones are read is taken up twice": (
+        "ends for a reason",
+        Plan(
+            seed=10819,
+            service=ServicePlan(seconds=0.25, latency=1 / 64),
+            processes=(
+                ProcessPlan(
+                    users=(
+                        user("batch", 4, in_flight=4, save=True, raises="body"),
+                        user("batch", 1, name="u2", in_flight=1),
+                    ),
+                    ending="crash",
+                    ends=Moment("finished", 3),
+                ),
+                ProcessPlan(
+                    users=(
+                        user("batch", 1, in_flight=1, save=True),
+                        user("batch", 1, name="u2", in_flight=1),
+                    ),
+                ),
+            ),
+        ),
+    ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
 NOT_MENDED = frozenset[str]()

@@ -105,7 +105,7 @@ _PEAKS: Final = {radius: _peak(radius) for radius in RADII}
 
 @define(eq=False)
 class Durations:
-    """One distribution of durations, learned from spans."""
+    """A distribution of durations, learned from spans."""
 
     mostly_open: bool = False
     """Whether most observations are open towards the long side, as those of forecasts are that the next poll
@@ -189,7 +189,7 @@ class Durations:
         return [list(span) for span in islice(self._spans, 0, None, stride)]
 
     def load(self, spans: Iterable[object]) -> None:
-        """Learn from what `saved` gave. What cannot be understood is left out."""
+        """Learn from what `saved` gave. Parts that cannot be understood are left out."""
         for span in spans:
             match span:
                 case [int(low), int(high)] if 0 <= low <= high < CELLS:

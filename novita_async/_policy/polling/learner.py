@@ -1,9 +1,9 @@
 """Plans polls by what has been learned: durations, the queue, and how far the service's own forecasts hold.
 
-A forecast (progress, or the service's guess in seconds) is not believed. It is a unit of time: what is
-learned is how many of these units tasks really take from a forecast on. Where that turns out to be sharper
-than the age of a task, and only there, the next poll follows it. Every forecast counts, not only the last
-one before an end, which would always have been right by being the last.
+A forecast (progress, or the service's guess in seconds) is not believed. Such a forecast is a unit of time:
+what is learned is how many of these units tasks really take from a forecast on. Where that turns out to be
+sharper than the age of a task, and only there, the next poll follows it. Every forecast counts, not only the
+last one before an end, which would always have been right by being the last.
 """
 
 import math

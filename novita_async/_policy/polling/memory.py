@@ -20,7 +20,7 @@ MOST_KINDS: Final = 256
 
 @frozen(kw_only=True)
 class KindStatistics:
-    """What is known of one kind of task."""
+    """Knowledge of a kind of task."""
 
     endpoint: str
     """Path the kind is submitted to; empty where that is not known."""
@@ -36,7 +36,7 @@ class KindStatistics:
 
 @frozen(kw_only=True)
 class MemoryStatistics:
-    """What is known of all kinds of tasks."""
+    """Knowledge of all kinds of tasks."""
 
     kinds: tuple[KindStatistics, ...]
     """Kinds, by endpoint and size of work."""
@@ -66,7 +66,7 @@ class TaskKind:
         return {"age": self.age.saved(), "service": self.service.saved(), "forecasts": forecasts}
 
     def load(self, row: Mapping[str, Any]) -> None:
-        """Learn from what `saved` gave. What cannot be understood is left out."""
+        """Learn from what `saved` gave. Parts that cannot be understood are left out."""
         self.age.load(_list(row.get("age")))
         self.service.load(_list(row.get("service")))
         for source, outcomes in _mapping(row.get("forecasts")).items():
@@ -102,7 +102,7 @@ class PollMemory:
 
     @classmethod
     def from_dict(cls, saved: object) -> "PollMemory":
-        """Load what `to_dict` gave. What cannot be understood is left out."""
+        """Load what `to_dict` gave. Parts that cannot be understood are left out."""
         memory = cls()
         whole = _mapping(saved)
         if whole.get("version") == VERSION:
@@ -113,7 +113,7 @@ class PollMemory:
         return memory
 
     def statistics(self) -> MemoryStatistics:
-        """What is known now."""
+        """Tell all that is known now."""
         return MemoryStatistics(
             kinds=tuple(
                 KindStatistics(

@@ -49,7 +49,7 @@ class PollResult:
 
 @define(eq=False, kw_only=True, weakref_slot=False)
 class ScheduledTask:
-    """One task of a schedule. There may be a hundred thousand: every field is paid for that often."""
+    """A task of a schedule. There may be a hundred thousand: every field is paid for that often."""
 
     key: str
     submitted_at: float

@@ -14,7 +14,7 @@ Rules:
 * The model counts how many of its tasks run and estimates how many can (`WorkerEstimate`). When a task is
   polled finished, the next of the queue must have started in the same moment, and that is the origin of its
   age.
-* The number of workers is not configured. It is what the polls allow. A task believed to run that is polled
+* The number of workers is not configured. The polls bound it. A task believed to run that is polled
   queued lowers it to the number of the others. A task believed to wait that is polled running is either one
   more, or has the place of one whose end has not been seen yet: the estimate rises only when all others are
   seen to run still. Where answers tell when tasks really started, starts that were believed too early lower
@@ -64,7 +64,7 @@ REORDERED: Final = 64
 CHECKS_AT_FIRST: Final = 24
 """Spot checks when the queue is first seen to be one."""
 CHECK_SHARE: Final = 8
-"""One in so many of those that wait is checked at once at most."""
+"""Of so many that wait, one is checked at once at most."""
 CROWD: Final = 200.0
 """Tasks out of order per worker, from which on they are polled more rarely."""
 LEAST_STEP: Final = 0.2
@@ -72,7 +72,7 @@ LEAST_STEP: Final = 0.2
 
 @define(eq=False, kw_only=True, weakref_slot=False)
 class TrackedTask(ScheduledTask):
-    """One task whose start and end are estimated."""
+    """A task whose start and end are estimated."""
 
     queue: "QueueModel"
     kind: TaskKind

@@ -6,7 +6,7 @@ poll now.
 
 Rules of the schedule:
 
-* A task is *waiting* or *under way* (taken, not yet answered). It is never taken twice at once.
+* A task is *waiting* or *under way* (taken, not yet answered), never taken twice at once.
 * `take` marks tasks as under way. Each must come back through `polled`, `failed` or `drop`.
 * A waiting task has a time at which it is due, or, where it stands in a queue, a task before it has.
 * A task that has finished or was dropped is forgotten, and answers that arrive for it later are ignored.
@@ -40,7 +40,7 @@ from novita_async._policy.polling.planner import (
 )
 
 FAILED_FIRST: Final = 0.5
-"""Seconds: the longest pause after a first failed poll. It doubles with each."""
+"""Seconds: the longest pause after a first failed poll, doubled with each."""
 FAILED_CAP: Final = 15.0
 """Seconds: the longest pause between failed polls that is chosen here."""
 _MAX_DOUBLINGS: Final = 64

@@ -223,25 +223,33 @@ class Pipe(asyncio.Transport):
         odd = self._hit("odd headers")
         form = pick(tuple(_FORMS), self._world.plan.seed, self._number, self._asked) if odd else ""
         data = self._written(response, form)
-        if post is not None and post.reach == "on its way":
-            if form in _UNREADABLE:
-                post.reach = "unknown"
-            else:
-                judge(post, response, fate)
-            self._process.say(f"POST {post.number} ends: {post.reach} {post.told} {form}")
-            self._process.mark("answer")
         if form != "until the end" and self._hit("junk behind an answer"):
             data += pick(_JUNK, self._world.plan.seed, self._number, self._asked)
         self._answered += 1
-        if self._hit("chopped"):
+        chopped = self._hit("chopped")
+        whole_after = _PIECES / 64 if chopped else 0.0
+        if chopped:
             self._give_in_pieces(data)
+            self._later(whole_after, lambda: self._end_post(response, fate, post, form))
         else:
+            self._end_post(response, fate, post, form)
             self._give(data)
         if form == "until the end":
-            self._later(0.0, lambda: self._close(None))
+            self._later(whole_after, lambda: self._close(None))
         for kind, delay in (("one answer too many", 0.0), ("another's answer late", 1 / 32)):
             if self._hit(kind):
-                self._later(delay, self._stray)
+                self._later(whole_after + delay, self._stray)
+
+    def _end_post(self, response: HTTPResponse, fate: Fate, post: Post | None, form: str) -> None:
+        """Note what the sender of a POST can know, once the answer is whole."""
+        if post is None or post.reach != "on its way":
+            return
+        if form in _UNREADABLE:
+            post.reach = "unknown"
+        else:
+            judge(post, response, fate)
+        self._process.say(f"POST {post.number} ends: {post.reach} {post.told} {form}")
+        self._process.mark("answer")
 
     def _hit(self, kind: str) -> bool:
         trouble = self._world.plan.trouble(kind)

@@ -14,10 +14,13 @@ from novita_async import (
     DownloadFailed,
     EndpointNotFound,
     JournalError,
+    NoAnswer,
+    NoImages,
     PermissionDenied,
     Succeeded,
     TaskNotFound,
 )
+from novita_async._policy.believing import FILES_WITHIN
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams
 from novita_async.testing.worlds.plan import UserPlan
@@ -248,11 +251,19 @@ def true_failures(world: "World") -> Iterable[Found]:
             continue
         if came.task_id not in world.service.simulator.tasks:
             continue
-        if isinstance(came.error, TaskNotFound) and _plan_of(world, came.user).kind == "poll":
+        if isinstance(came.error, NoImages) and _is_empty_for_long(world, came.task_id):
+            continue
+        if isinstance(came.error, TaskNotFound | NoAnswer) and _plan_of(world, came.user).kind == "poll":
             continue  # one look, as it was
         status = world.service.status_of(came.task_id)
         if status != _FAILED:
             yield str(came.number), f"its task is {status}, the client says {type(came.error).__name__}"
+
+
+def _is_empty_for_long(world: "World", task_id: str) -> bool:
+    """Whether the service has listed no pictures of a finished task for as long as anybody waits for them."""
+    times = world.service.emptied.get(task_id, [0.0])
+    return times[-1] - times[0] > FILES_WITHIN - _SOON
 
 
 def true_successes(world: "World") -> Iterable[Found]:
@@ -385,8 +396,24 @@ def _paid_before_the_end(world: "World", visit: UserVisit) -> list[int]:
         first = int(visit.user[1:]) * 1000
         wanted |= set(range(first, first + _plan_of(world, visit.user).requests))
     end = visit.ended_at or 0.0
-    known = {p.number for p in world.record.posts if p.reach == "accepted" and (p.handed_at or 0.0) < end}
-    return [number for number in wanted if number in accepted and number in known]
+    known = {
+        post.number
+        for post in world.record.posts
+        if post.reach == "accepted" and (post.handed_at or 0.0) < end and _survived(world, post)
+    }
+    over = {number for number in wanted if _had_ended(world, number, visit.began_at)}
+    return [number for number in wanted - over if number in accepted and number in known]
+
+
+def _had_ended(world: "World", number: int, before: float) -> bool:
+    """Whether a journal knew the end of a request before its user began."""
+    times = [row["finished_time"] for row in _rows(world) if _number_in(row) == number]
+    return any(time is not None and time - world.epoch < before for time in times)
+
+
+def _survived(world: "World", post: Post) -> bool:
+    """Whether what a POST was told has outlived its process."""
+    return post.process not in world.record.crashed or any(post.told in _ids_of(row) for row in _rows(world))
 
 
 def ends_for_a_reason(world: "World") -> Iterable[Found]:

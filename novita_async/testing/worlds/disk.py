@@ -244,8 +244,9 @@ class WorldDisk:
         return None
 
     def commits_all_the_same(self) -> bool:
-        """Whether a commit that fails is in the file all the same."""
-        return fraction(self.world.plan.seed, "all the same", self._steps) < 0.5
+        """Whether a commit that fails is in the file all the same: where all was written, and not synced."""
+        written = not (self.is_full or troubles.is_on(self.world.plan, "folder read-only", self.world.now))
+        return written and fraction(self.world.plan.seed, "all the same", self._steps) < 0.5
 
 
 def _raiser(words: str, code: int) -> Callable[[], None]:

@@ -76,6 +76,8 @@ class UserVisit:
     process: str
     kind: str
     in_flight: int = 0
+    began_at: float = 0.0
+    """When its user began."""
     asked: list[int] = field(factory=list[int])
     """Requests that were taken from the input."""
     watched: list[str] = field(factory=list[str])

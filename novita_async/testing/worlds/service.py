@@ -55,6 +55,8 @@ class Service:
     _files: Counter[str] = field(factory=Counter[str], init=False)
     _posts: Counter[int] = field(factory=Counter[int], init=False)
     _ways: int = field(default=0, init=False)
+    emptied: dict[str, list[float]] = field(factory=dict[str, list[float]], init=False)
+    """By task, when a poll was answered with a success whose pictures are not listed yet."""
 
     def __attrs_post_init__(self) -> None:
         self._plan = plan = self.world.plan
@@ -171,6 +173,8 @@ class Service:
         """Answer a question."""
         if fate.kind == "answer of another":
             exchange = self._of_another(exchange)
+        if fate.kind == "no pictures yet":
+            self.emptied.setdefault(exchange.query.get("task_id", ""), []).append(self.world.now)
         return _response(fate, self.simulator.receive(exchange, self.world.now), exchange)
 
     def _of_another(self, exchange: Exchange) -> Exchange:

@@ -22,6 +22,7 @@ from novita_async import (
     Unfinished,
 )
 from novita_async.testing.worlds.dice import fraction, pick
+from novita_async.testing.worlds.disk import real_open
 from novita_async.testing.worlds.plan import UserPlan
 from novita_async.testing.worlds.record import Came, UserVisit, shown
 
@@ -158,10 +159,15 @@ class User:
 
     def _with_a_picture_that_changes(self, fields: dict[str, Any]) -> Request:
         path: Path = self.process.world.disk.home / f"input-{fields['seed']}.png"
-        path.write_bytes(A_PNG)
+        self._write(path, A_PNG)
         request = Img2Img(image=path, **fields)
-        path.write_bytes(A_PNG + b"changed")
+        self._write(path, A_PNG + b"changed")
         return request
+
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        with real_open(path, "wb") as file:  # whatever is wrong with the disk
+            file.write(data)
 
     def requests(self, visit: UserVisit) -> Iterator[Request]:
         """The input of a stream or a batch."""
@@ -253,7 +259,13 @@ class User:
 
     def _open(self) -> tuple[UserVisit, Any]:
         plan, disk = self.plan, self.process.world.disk
-        visit = UserVisit(plan.name, self.process.name, plan.kind, in_flight=plan.in_flight)
+        visit = UserVisit(
+            plan.name,
+            self.process.name,
+            plan.kind,
+            in_flight=plan.in_flight,
+            began_at=self.process.world.now,
+        )
         self.process.world.record.visits.append(visit)
         options: dict[str, Any] = {"in_flight": plan.in_flight, "priority": plan.priority}
         if plan.save:

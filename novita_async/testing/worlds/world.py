@@ -103,6 +103,7 @@ class Process:
     terminated_at: float | None = field(default=None, init=False)
     """When SIGTERM came."""
     _to_live: list[tuple[User, ...]] = field(factory=list[tuple[User, ...]], init=False)
+    _users_of: dict[Life, tuple[User, ...]] = field(factory=dict[Life, tuple[User, ...]], init=False)
     _counts: dict[str, int] = field(factory=dict[str, int], init=False)
     _moments: dict[tuple[str, int], list[tuple[int, Callable[[], None]]]] = field(factory=dict, init=False)
     _alarms: list[tuple[int, int, Callable[[], None]]] = field(factory=list, init=False)
@@ -190,6 +191,7 @@ class Process:
         with self.world.running(self, loop):
             life = Life(loop, loop.create_task(self._main(users)))
         self.lives.append(life)
+        self._users_of[life] = users
 
     async def _main(self, users: tuple[User, ...]) -> None:
         self.asked_to_leave = asyncio.Event()
@@ -301,14 +303,17 @@ class Process:
     def _sigterm(self) -> None:
         self.say("SIGTERM")
         self.terminated_at = self.world.now
-        handlers = [life.loop.signals.get(TERMINATE) for life in self.lives]
-        handler = next((each for each in handlers if each is not None), None)
-        if handler is None:
+        told = next((life for life in self.lives if TERMINATE in life.loop.signals), None)
+        if told is None:
             self._stop_dead("SIGTERM without a handler")
             self.world.disk.crash()
             return
-        self.stopped("")
-        handler()
+        if self.plan.together == "threads":  # the other loop goes on until its work is done
+            for user in self._users_of[told]:
+                self.stopped(user.name)
+        else:
+            self.stopped("")
+        told.loop.signals[TERMINATE]()
 
     def stopped(self, user: str) -> None:
         """Note that a cancellation is due."""
