@@ -101,7 +101,9 @@ def _with_json_last(tokens: list[str]) -> list[str]:
 def _ended_by(error: CycloptsError | NovitaError | OSError, output: Output) -> Exit:
     output.record(event="error", **error_record(error))
     for line in _lines(error):
-        Console(stderr=True, soft_wrap=True).print(f"error: {line}", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {line}", markup=False, highlight=False, emoji=False
+        )
     return of_error(error)
 
 

@@ -65,8 +65,10 @@ async def begin(
         copies = await copies_of(inputs, Path(passing if dry_run else out))
         options["copies"] = {copy.name: told(place) for place, copy in copies.items()}
         found = [str(copies.get(place, place)) for place in inputs]
-        setup = await anyio.to_thread.run_sync(lambda: _setup(found, out, typed, journal, options))
-        session = _Session(folder=out, output=output)
+        faults: Faults = []
+        options["shared"] = shared_of(typed, faults)
+        setup = await anyio.to_thread.run_sync(lambda: _setup(found, out, journal, options))
+        session = _Session(folder=out, output=output, mistyped=faults)
         try:
             return await (session.plan(setup) if dry_run else session.run(setup))
         except InvalidRequest:
@@ -76,11 +78,11 @@ async def begin(
             raise
 
 
-def _setup(inputs: list[str], out: str, typed: Typed, journal: str | None, options: dict[str, Any]) -> Setup:
+def _setup(inputs: list[str], out: str, journal: str | None, options: dict[str, Any]) -> Setup:
     """What was typed. Whatever is seen from the working directory becomes absolute."""
     if journal is not None:
         options["journal"] = str(Path(journal).absolute())
-    return Setup.of(inputs, Path(out), shared=shared_of(typed), **options)
+    return Setup.of(inputs, Path(out), **options)
 
 
 async def go_on(folder: str, changes: dict[str, Any], output: Output, **again: bool) -> Exit:
@@ -101,6 +103,8 @@ class _Session:
     output: Output
     again: dict[str, Any] = field(factory=dict[str, Any])
     """What is to be bought again."""
+    mistyped: Faults = field(factory=list[Flaw])
+    """Faults of options that no line could show."""
 
     @property
     def path(self) -> Path:
@@ -108,7 +112,7 @@ class _Session:
 
     async def plan(self, setup: Setup) -> Exit:
         """Tell what a batch would be."""
-        faults: Faults = []
+        faults = list(self.mistyped)
         setup, _, budget = await self._checked(setup, faults)
         ledger = await _ledger_of(setup.journal_in(self.path))
         _tell_plan(self.output, setup, budget, ledger)
@@ -116,7 +120,7 @@ class _Session:
 
     async def run(self, setup: Setup, *, anew: bool = True) -> Exit:
         """Check everything, then buy what is not bought yet."""
-        faults = await anyio.to_thread.run_sync(folder_faults, self.folder)
+        faults = self.mistyped + await anyio.to_thread.run_sync(folder_faults, self.folder)
         setup, recipe, budget = await self._checked(setup, faults, anew=anew)
         in_flight = IN_FLIGHT if setup.in_flight is None else setup.in_flight
         course = Course(setup.requests, images=setup.images, in_flight=max(in_flight, 1))
@@ -291,7 +295,7 @@ class _BatchReport(FollowReport):
         if isinstance(event, Retrying):
             self.display.waiting(f"trying again: {event.error.sentence()}")
         if isinstance(event, Transition) and isinstance(event.fact, Bought):
-            self.output.record(event="submitted", task_id=event.fact.task.task_id)
+            self.output.submitted(event.fact.task, event.tag)
         self._show()
 
     def took(self, outcome: Outcome) -> None:

@@ -64,9 +64,9 @@ Axes = Mapping[str, Sequence[Any]]
 # --- What the command line says of all lines ----------------------------------------------------------------
 
 
-def shared_of(typed: Typed) -> Document:
+def shared_of(typed: Typed, faults: Faults) -> Document:
     """Make of options what they are for every line: a line that is incomplete. Paths in it are absolute."""
-    shared = document_of(typed, [])
+    shared = document_of(typed, faults)
     assert shared is not None  # noqa: S101 - there is no file in it that could be unreadable
     units = [_guide(text) for text in typed.controlnets]
     adapters = [_guide(text) for text in typed.ip_adapters]

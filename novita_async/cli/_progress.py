@@ -221,7 +221,7 @@ class Bar:
         self._bar.stop()
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def waiting(self, text: str) -> None:
         self._bar.update(self._bar.task_ids[0], waiting=text)
