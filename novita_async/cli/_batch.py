@@ -6,7 +6,6 @@ from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, Self, TypeVar, assert_never
 
 import anyio
@@ -28,8 +27,8 @@ from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
-from novita_async.cli._setup import Setup, command, marks_of, next_steps
-from novita_async.cli._sources import Copy, copies_of, path_of, shown, told
+from novita_async.cli._setup import Setup, command, is_noted, marks_of, next_steps
+from novita_async.cli._sources import Copy, copies_of, path_of, remove, shown, told
 from novita_async.cli._status import report_of
 from novita_async.errors import (
     BudgetExhausted,
@@ -61,21 +60,22 @@ async def begin(
     output: Output,
 ) -> Exit:
     """Run a batch as it was typed, or tell what it would be."""
-    with TemporaryDirectory() as passing:
-        copies = await copies_of(inputs, Path(passing if dry_run else out))
-        options["copies"] = {copy.name: told(place) for place, copy in copies.items()}
-        found = [str(copies.get(place, place)) for place in inputs]
+    copies = await copies_of(inputs, None if dry_run else Path(out))
+    keeps = not dry_run
+    try:
         faults: Faults = []
+        options["copies"] = {copy.name: told(place) for place, copy in copies.items()}
         options["shared"] = shared_of(typed, faults)
+        found = [str(copies.get(place, place)) for place in inputs]
         setup = await anyio.to_thread.run_sync(lambda: _setup(found, out, journal, options))
         session = _Session(folder=out, output=output, mistyped=faults)
-        try:
-            return await (session.plan(setup) if dry_run else session.run(setup))
-        except InvalidRequest:
-            if not setup.is_noted(Path(out)):  # else the copies may be those of the run before
-                for copy in copies.values():
-                    await anyio.Path(copy).unlink(missing_ok=True)
-            raise
+        return await (session.plan(setup) if dry_run else session.run(setup))
+    except InvalidRequest:  # the copies may be those of a run before
+        keeps = keeps and await anyio.to_thread.run_sync(is_noted, Path(out))
+        raise
+    finally:
+        if not keeps:
+            await anyio.to_thread.run_sync(remove, copies.values(), dry_run)
 
 
 def _setup(inputs: list[str], out: str, journal: str | None, options: dict[str, Any]) -> Setup:

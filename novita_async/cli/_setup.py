@@ -130,10 +130,6 @@ class Setup:
         """Where the journal is."""
         return folder / self.journal
 
-    def is_noted(self, folder: Path) -> bool:
-        """Whether there is a batch in a folder already."""
-        return (folder / NOTE).exists()
-
     def write(self, folder: Path) -> None:
         """Note it down. Blocks."""
         text = json.dumps({"version": _VERSION, **attrs.asdict(self)}, indent=2, ensure_ascii=False)
@@ -159,6 +155,11 @@ class Setup:
             problem = f"{folder / NOTE}: cannot be read: {error}"
         advice = "run the batch as at first: nothing that is in its journal is bought again"
         raise ConfigurationError(problem=problem, advice=advice)
+
+
+def is_noted(folder: Path) -> bool:
+    """Whether there is a batch in a folder already. Blocks."""
+    return (folder / NOTE).exists()
 
 
 def _known(noted: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
+from tempfile import mkdtemp
 from threading import Thread
 from typing import Any, BinaryIO, Final, cast
 
@@ -403,8 +404,12 @@ def told(place: str) -> str:
     return "standard input" if place == STANDARD_INPUT else place
 
 
-async def copies_of(inputs: Sequence[str], folder: Path) -> dict[str, Path]:
+async def copies_of(inputs: Sequence[str], home: Path | None) -> dict[str, Path]:
     """Copy the inputs that can be read only once into a folder. Returns where the copy of each is.
+
+    Args:
+        inputs: All inputs.
+        home: The folder. None: one that lasts until the copies are removed.
 
     The copies are made by a thread of their own, which ends with the process: a read of standard input lasts
     for as long as somebody types, and Ctrl-C must end it.
@@ -420,6 +425,7 @@ async def copies_of(inputs: Sequence[str], folder: Path) -> dict[str, Path]:
         for place in set(once)
         if once.count(place) > 1
     ]
+    folder = home or Path(await anyio.to_thread.run_sync(mkdtemp))
     faults += await anyio.to_thread.run_sync(folder_faults, str(folder))
     if faults:
         raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
@@ -437,6 +443,15 @@ async def copies_of(inputs: Sequence[str], folder: Path) -> dict[str, Path]:
 
     Thread(target=copy, name="copying the input", daemon=True).start()
     return await copied
+
+
+def remove(copies: Iterable[Path], with_folder: bool) -> None:  # noqa: FBT001
+    """Remove copies, and the folder that was made for them. Blocks."""
+    for copy in copies:
+        copy.unlink(missing_ok=True)
+        if with_folder:
+            with suppress(OSError):
+                copy.parent.rmdir()
 
 
 def _refuse(copied: "asyncio.Future[Any]", error: InvalidRequest) -> None:
