@@ -10,6 +10,10 @@ PINNED  := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) \
   $(if $(CONSTRAINTS),--build-constraint $(CONSTRAINTS),--upgrade --upgrade-strategy=eager)
 
+# A machine that writes no byte code would compile every module again in each of the many programs that the suite
+# starts, and that is most of their work.
+unexport PYTHONDONTWRITEBYTECODE
+
 # For installing a browser.
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 

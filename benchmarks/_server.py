@@ -6,13 +6,16 @@ first; on a machine with one core both share it and the figures say little.
 """
 
 import asyncio
+import base64
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import count
+from random import Random
 
 from attrs import define, frozen
 
@@ -80,6 +83,18 @@ def _fal(url: str) -> bytes:
     return json.dumps(handle | {f"{name}_url": link for name, link in links.items()}).encode()
 
 
+PICTURE = 20_000_000
+"""Bytes of the picture in the answer of a route that answers at once."""
+
+
+@cache
+def edited() -> bytes:
+    """What an edit is answered: a picture in base64."""
+    picture = b"\x89PNG\r\n\x1a\n" + Random(0).randbytes(PICTURE - 8)
+    data = [{"b64_json": base64.b64encode(picture).decode(), "revised_prompt": "a cute dog"}]
+    return json.dumps({"created": 1793534400, "data": data, "output_format": "png"}).encode()
+
+
 def _response(body: bytes) -> bytes:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     return head + body
@@ -88,6 +103,7 @@ def _response(body: bytes) -> bytes:
 def routes(url: str) -> list[tuple[bytes, bytes]]:
     """Beginnings of requests and what each is answered."""
     answers = [
+        (b"POST /openai/", edited()),
         (b"POST /v3/", json.dumps({"task_id": TASK_ID}).encode()),
         (b"GET /v3/async/task-result?task_id=one", FINISHED[1]),
         (b"GET /v3/async/task-result?task_id=eight", FINISHED[8]),
@@ -98,6 +114,7 @@ def routes(url: str) -> list[tuple[bytes, bytes]]:
     return [(begin, _response(body)) for begin, body in answers]
 
 
+SLICE = 1 << 18
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
@@ -111,6 +128,7 @@ class Sink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.head = self.answer = b""
+        self.unwritten = memoryview(b"")
         self.left = 0
 
     def get_buffer(self, _sizehint: int) -> memoryview:
@@ -124,7 +142,18 @@ class Sink(asyncio.BufferedProtocol):
         self.left -= count
         if self.left <= 0:
             self.left = 0
-            self.transport.write(self.answer)
+            self.unwritten = memoryview(self.answer)
+            self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """Write the answer, a large one no faster than it is read: what is buffered is copied."""
+        self.paused = False
+        while self.unwritten and not self.paused:
+            self.transport.write(self.unwritten[:SLICE])
+            self.unwritten = self.unwritten[SLICE:]
 
     def read_head(self, count: int) -> int:
         """Take the head off; how much of the body came with it, or -1: the head is not whole yet."""

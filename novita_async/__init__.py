@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from novita_async._policy.spending import Budget
     from novita_async._stream.handle import Outcomes, Updates
     from novita_async.errors import (
+        AnsweredAtOnce,
         APIError,
         AuthenticationFailed,
         BadRequest,
@@ -66,7 +67,9 @@ if TYPE_CHECKING:
         Upscaler,
     )
     from novita_async.models.endpoints import Endpoints
-    from novita_async.models.images import ImageSource, Picture, Saveable
+    from novita_async.models.faces import AnimateImage, EditImage, GenerateImage
+    from novita_async.models.hosts import Host
+    from novita_async.models.images import DataURL, ImageSource, Picture, Saveable
     from novita_async.models.requests import (
         AWSS3,
         AnyTask,
@@ -102,6 +105,7 @@ if TYPE_CHECKING:
         Unfinished,
         Update,
     )
+    from novita_async.models.routes import Route, RouteField, RoutePictures, SizeRange
     from novita_async.tasks import Task
 
 ROOMS: Final = {
@@ -114,7 +118,8 @@ ROOMS: Final = {
     "_policy.retrying": "RetryPolicy",
     "_policy.spending": "Budget",
     "errors": """
-        APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted ConfigurationError
+        AnsweredAtOnce APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted
+        ConfigurationError
         ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
         JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
         RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
@@ -126,7 +131,9 @@ ROOMS: Final = {
         ControlNetModel ImageType IPAdapterModel ModelType Preprocessor Sampler TaskStatus Upscaler
     """,
     "models.endpoints": "Endpoints",
-    "models.images": "ImageSource Picture Saveable",
+    "models.faces": "AnimateImage EditImage GenerateImage",
+    "models.hosts": "Host",
+    "models.images": "DataURL ImageSource Picture Saveable",
     "models.requests": """
         AWSS3 AnyTask ControlNet ControlNetUnit CustomStorage Embedding EnterprisePlan Extra HiresFix Img2Img
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
@@ -135,6 +142,7 @@ ROOMS: Final = {
         Artifact Failed Image TaskResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
         Timings Uncertain Unfinished Update
     """,
+    "models.routes": "Route RouteField RoutePictures SizeRange",
     "tasks": "Task",
 }
 """In which room each public name lives."""
@@ -145,6 +153,8 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "APIError",
     "AWSS3",
     "Account",
+    "AnimateImage",
+    "AnsweredAtOnce",
     "AnyTask",
     "ApiKey",
     "Artifact",
@@ -161,7 +171,9 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "ControlNetModel",
     "ControlNetUnit",
     "CustomStorage",
+    "DataURL",
     "DownloadFailed",
+    "EditImage",
     "Embedding",
     "EndpointNotFound",
     "Endpoints",
@@ -170,7 +182,9 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Failed",
     "FailedEarlier",
     "Flaw",
+    "GenerateImage",
     "HiresFix",
+    "Host",
     "IPAdapter",
     "IPAdapterModel",
     "Image",
@@ -204,9 +218,13 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Request",
     "ResultError",
     "RetryPolicy",
+    "Route",
+    "RouteField",
+    "RoutePictures",
     "Sampler",
     "Saveable",
     "ServerError",
+    "SizeRange",
     "Snapshot",
     "SqliteJournal",
     "StorageRejected",

@@ -3,17 +3,17 @@
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
 
 import anyio
 import anyio.to_thread
 from attrs import frozen
 
-from novita_async import events
+from novita_async import events, logs
 from novita_async._api import protocol
 from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
@@ -30,7 +30,7 @@ from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
-from novita_async._stream.way import end_was_seen
+from novita_async._stream.way import NOTHING_CAME, end_was_seen
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
@@ -40,14 +40,22 @@ from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
 from novita_async._util.scopes import terminated_gently
 from novita_async._watch.memory_file import load_memory, save_memory
-from novita_async.errors import ConfigurationError, NovitaError, SubmissionUncertain
-from novita_async.events import Event, Observer
+from novita_async.errors import (
+    AnsweredAtOnce,
+    ConfigurationError,
+    NoImages,
+    NovitaError,
+    SubmissionUncertain,
+)
+from novita_async.events import Event, Finished, Observer
 from novita_async.models.accounts import Account, ApiKey, Balance
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
+from novita_async.models.hosts import Host
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, Snapshot, TaskResult
+from novita_async.models.results import Artifact, Image, Snapshot, Succeeded, TaskResult
+from novita_async.models.routes import ROUTES, Route
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
 
@@ -99,7 +107,7 @@ class NovitaClient:
             polls come at the right time. Read on entering the client, written on leaving it.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
         session: Your own aiohttp session for the API, never closed here.
-        transport: Carrier of requests, instead of aiohttp; for tests.
+        transport: Carrier of requests, instead of aiohttp; or a function that makes one for each host.
         downloader: Fetches result files, instead of aiohttp; for tests.
 
     Raises:
@@ -123,24 +131,28 @@ class NovitaClient:
         learned: str | os.PathLike[str] | None = None,
         drain: float = DRAIN,
         session: "aiohttp.ClientSession | None" = None,
-        transport: Transport | None = None,
+        transport: Transport | Callable[[Host], Transport] | None = None,
         downloader: Downloader | None = None,
     ) -> None:
         self._polling = polling or Polling()
         self._memory = PollMemory()
         self._learned = None if learned is None else Path(learned)
-        self._observers = tuple(observers)
+        self._observers = (*observers, *logs.from_environment())
         self._endpoints = endpoints or Endpoints()
         base_url = base_url or _environment("NOVITA_BASE_URL") or DEFAULT_BASE_URL
-        self._transport = transport or AiohttpTransport(base_url, session=session, drain=drain)
         self._downloader = downloader or AiohttpDownloader()
         owners = _accounts(api_key, accounts, images_per_minute)
-        self._pool = SessionPool.of(owners, self._polling.polls_per_second)
+        self._pool = SessionPool.of(owners, self._polling.polls_per_second, Host.at(base_url))
+        self._carriers = _carriers(
+            self._pool.hosts,
+            transport or (lambda host: AiohttpTransport(host.base_url, session=session, drain=drain)),
+        )
         self._purchases = Purchases(self._tell if self._observers else None)
         self._buyer = Buyer(
             purchases=self._purchases,
             pool=self._pool,
-            transport=self._transport,
+            transport=next(iter(self._carriers.values())),
+            carriers=self._carriers if len(self._carriers) > 1 else {},
             endpoints=self._endpoints,
             retry=retry or RetryPolicy(),
             drain=drain,
@@ -156,6 +168,7 @@ class NovitaClient:
             emit=self._emit,
             jitter=self._buyer.jitter,
         )
+        self._buyer.keep = self._saver.keep
 
     async def __aenter__(self) -> Self:
         if self._learned is not None:
@@ -173,7 +186,8 @@ class NovitaClient:
             if self._learned is not None:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
-            await self._transport.aclose()
+            for carrier in self._carriers.values():
+                await carrier.aclose()
             await self._downloader.aclose()
 
     def __repr__(self) -> str:
@@ -226,8 +240,13 @@ class NovitaClient:
             if timeout is None
             else min(timeout, self._buyer.callbacks.recovery_timeout)
         )
-        task = await self._buy(request, priority, recovery_timeout)
-        return await self._wait(task, request, timeout)
+        purchase = await self._buy(request, priority, recovery_timeout)
+        if purchase.result is None:
+            return await self._wait(purchase.paid_task, request, timeout)
+        self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
+        if not purchase.result.artifacts:
+            raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
+        return purchase.result
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
@@ -237,16 +256,28 @@ class NovitaClient:
             priority: As for `run`.
 
         Raises:
+            ConfigurationError: the route answers at once, without a task: use `run`. Nothing was bought.
+            AnsweredAtOnce: the route answered at once, which was not known before; the error has the result.
             SubmissionUncertain: perhaps bought.
             NovitaError: nothing was bought.
         """
-        return await self._buy(request, priority)
+        row = request.row
+        if row is not None and row.answer == "at_once":
+            raise ConfigurationError(
+                problem=f"{row.name} answers at once, without a task that could be watched",
+                advice="nothing was bought; use run, stream or batch",
+            )
+        purchase = await self._buy(request, priority)
+        if purchase.task is None:
+            raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
+        return purchase.task
 
-    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Task:
-        """Buy for somebody who waits for the task."""
+    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Purchase:
+        """Buy for somebody who waits for the task, or the result."""
         purchase = Purchase(request, images=request.image_num, tag=request.tag)
         try:
-            return await self._buyer.buy(
+            failed: NovitaError | None = None
+            await self._buyer.buy(
                 purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
             )
         except NovitaError as error:
@@ -255,7 +286,9 @@ class NovitaClient:
             failed = error.of_request(request.tag)
         finally:
             purchase.request = None  # it may hold a picture
-        raise failed
+        if failed is not None:
+            raise failed
+        return purchase
 
     async def wait(
         self,
@@ -389,7 +422,11 @@ class NovitaClient:
                     folder=None if folder is None else folder.path,
                 )
                 stream = self._stream(
-                    folder=folder, resume=resume, in_flight=in_flight, interactive=priority == "interactive"
+                    folder=folder,
+                    resume=resume,
+                    in_flight=in_flight,
+                    interactive=priority == "interactive",
+                    keep_in=_beside(journal) if folder is None else folder.path,
                 )
                 async with stream.run(requests) as outcomes:
                     yield outcomes
@@ -532,6 +569,11 @@ class NovitaClient:
                 return
             seen.add(cursor)
 
+    def routes(self) -> tuple[Route, ...]:
+        """Give the table of routes: first those that a host of this client's accounts serves."""
+        hosts = self._pool.hosts
+        return tuple(sorted(ROUTES, key=lambda row: not any(host.serves(row.hosts) for host in hosts)))
+
     async def balance(self, account: str | None = None) -> Balance:
         """Tell what is left to spend, of the account with this label or of the first."""
         return await self._buyer.read(protocol.balance(self._endpoints), protocol.read_balance, account)
@@ -572,6 +614,34 @@ async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator
     else:
         await journal.new_run()
         yield journal
+
+
+def _carriers(
+    hosts: Sequence[Host], transport: Transport | Callable[[Host], Transport]
+) -> dict[str, Transport]:
+    """A carrier for each host."""
+    names = {host.name: host for host in hosts}
+    if len(names) < len(hosts):
+        raise ConfigurationError(
+            problem="two hosts of one name have different base URLs",
+            advice="give each host a name of its own",
+        )
+    if not hasattr(transport, "send"):
+        return {name: transport(host) for name, host in names.items()}
+    if len(names) > 1:
+        raise ConfigurationError(
+            problem=f"one transport cannot carry to several hosts: {', '.join(names)}",
+            advice="give transport=, a function that makes one for each host",
+        )
+    return dict.fromkeys(names, cast("Transport", transport))
+
+
+def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:
+    """Folder beside a journal for files that come in answers. None: its store is nowhere in particular."""
+    if not isinstance(journal, str | os.PathLike):
+        return None
+    place = Path(journal)
+    return place.with_name(f"{place.name}-files")
 
 
 def _accounts(

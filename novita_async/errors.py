@@ -24,6 +24,7 @@
     ├── FailedEarlier                an earlier run of the batch failed to get this
     ├── TaskTimeout                  we stopped waiting; the task is paid and can be watched again
     ├── JournalError                 the memory of a batch cannot be read, or not written
+    ├── AnsweredAtOnce               paid, and the results came instead of a task: the error has them
     └── ResultError                  the task succeeded, but its files cannot be had
         ├── NoImages                 success without a single image
         └── DownloadFailed           a result file could not be fetched whole
@@ -416,6 +417,18 @@ class JournalError(NovitaError):
 
 
 @define(kw_only=True, eq=False, slots=False, repr=False)
+class AnsweredAtOnce(NovitaError):
+    """A submission that was to give a task was answered with the results. Paid; nothing is lost."""
+
+    result: Any = field(repr=False)
+    """The result (`TaskResult`)."""
+    advice: str = "the results are in `result`; for this route use run, stream or batch"
+
+    def sentence(self) -> str:
+        return "the route answered at once, without a task"
+
+
+@define(kw_only=True, eq=False, slots=False, repr=False)
 class ResultError(NovitaError):
     """The task succeeded, but its files cannot be had."""
 
@@ -432,7 +445,7 @@ class NoImages(ResultError):
         self.advice = self.advice or f"paid; look at `extra` for another kind of result; {again}"
 
     def sentence(self) -> str:
-        return f"task {self.task_id} succeeded without images"
+        return f"task {self.task_id} succeeded without images" if self.task_id else "answered without images"
 
 
 @define(kw_only=True, eq=False, slots=False, repr=False)

@@ -1,6 +1,7 @@
 """What all tests share: virtual time unless a test wants the real one, and a loop that nothing blocks."""
 
 import asyncio
+import gc
 import os
 import signal
 
@@ -16,8 +17,15 @@ from tests.helpers.served import served
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; children would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("steady", deadline=None)  # no test asserts a time
+settings.register_profile("steady", deadline=None, max_examples=50)  # no test asserts a time
+settings.register_profile("long", deadline=None, max_examples=2000)  # for `make soak`
 settings.load_profile("steady")
+
+
+def pytest_collection_finish():
+    """Take all that was collected out of the garbage collector's sight: it lives to the end, and is large."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser):
@@ -44,20 +52,29 @@ def anyio_backend(request):
     return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
-@pytest.fixture(autouse=True)
-def nothing_blocks_the_loop():
-    """A call of the library that blocks while a loop runs is an error, also where the library catches it."""
+@pytest.fixture(scope="session")
+def _guard():
+    """The guard stands for the whole session: to put it there takes longer than most tests."""
     with standing(Guard()) as guard:
-        yield
-    assert guard.found == []
+        yield guard
 
 
 @pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch):
+def nothing_blocks_the_loop(_guard):
+    """A call of the library that blocks while a loop runs is an error, also where the library catches it."""
+    _guard.found.clear()
+    yield
+    assert _guard.found == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_proxies():
     """Nothing here leaves the machine, whatever its environment says."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture

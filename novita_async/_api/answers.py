@@ -37,18 +37,17 @@ _FROM_URLS: Final = bytes.maketrans(b"-_", b"+/")
 _DIGITS: Final = re.compile(rb"[A-Za-z0-9+/]*")
 
 _LONGEST_ESCAPE: Final = 6
-_USUAL_ESCAPES: Final = (
-    (b"\\/", b"/"),
-    (b"\\n", b"\n"),
-    (b"\\r", b"\r"),
-    (b"\\u002b", b"+"),
-    (b"\\u002B", b"+"),
-    (b"\\u002f", b"/"),
-    (b"\\u002F", b"/"),
-    (b"\\u003d", b"="),
-    (b"\\u003D", b"="),
-)
-"""Escapes that encoders write within base64, in great numbers."""
+_USUAL_ESCAPES: Final = {
+    b"\\/": b"/",
+    b"\\n": b"\n",
+    b"\\r": b"\r",
+    b"\\u002b": b"+",
+    b"\\u002B": b"+",
+    b"\\u003d": b"=",
+    b"\\u003D": b"=",
+}
+"""Escapes that encoders write within base64, in great numbers. Undone behind a backslash that stands for
+itself, none of them leaves another behind, but for the first, which leaves itself."""
 _ESCAPE: Final = re.compile(rb"\\(?:u00([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _BY_LETTER: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"f": b"\f", b"/": b"/"}
 
@@ -129,10 +128,10 @@ class AnswerScanner:
         events, self._events = self._events, []
         return events
 
-    def finish(self) -> list[AnswerEvent]:
-        """Give out the text that is left: the answer is over. A part that is open was cut, and never ends."""
+    def finish(self) -> bytes:
+        """Give the text that is left: the answer is over. A part that is open was cut, and never ends."""
         rest, self._rest = self._rest, b""
-        return [TextPiece(rest)] if rest and not self._is_in_part else []
+        return b"" if self._is_in_part else rest
 
     @property
     def _is_in_part(self) -> bool:
@@ -270,12 +269,15 @@ def _opening_of(sample: bytes) -> tuple[int, str | None] | None:
 
 def _unescaped(text: bytes) -> bytes:
     """Undo escapes, none of which may be cut. A backslash stands for all that is no ASCII."""
-    if b"\\" not in text:
-        return text
-    if b"\\\\" not in text:
-        for escape, meant in _USUAL_ESCAPES:
-            text = text.replace(escape, meant)
-    return _ESCAPE.sub(_meaning, text)
+    clean = text
+    seen: set[bytes] = set()
+    while (at := clean.find(b"\\")) >= 0:
+        escape = clean[at : at + (_LONGEST_ESCAPE if clean[at + 1 : at + 2] == b"u" else 2)]
+        if escape not in _USUAL_ESCAPES or escape in seen:
+            return _ESCAPE.sub(_meaning, text)
+        clean = clean.replace(escape, _USUAL_ESCAPES[escape])
+        seen.add(escape)
+    return clean
 
 
 def _meaning(escape: "re.Match[bytes]") -> bytes:

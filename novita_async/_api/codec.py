@@ -7,10 +7,11 @@ it means, unknown fields are passed over, and an odd value becomes None rather t
 """
 
 import difflib
+import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
@@ -24,12 +25,13 @@ from attrs import Attribute, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from novita_async._http import BodyPart
+from novita_async._http import PART_MARK, AnswerPart, BodyPart, FormPart
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
+from novita_async.models._headers import read_header
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler, TaskStatus
-from novita_async.models.images import ImageSource, why_refused
+from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, Request, Tagged, kinds
 from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
 from novita_async.tasks import Task
@@ -146,10 +148,11 @@ def _finite(value: float) -> float:
 class _Hole:
     """A picture in a JSON object. Not an attrs class, because msgspec would write that as an object."""
 
-    __slots__ = ("source",)
+    __slots__ = ("prefix", "source")
 
-    def __init__(self, source: ImageSource) -> None:
+    def __init__(self, source: ImageSource, prefix: str = "") -> None:
         self.source = source
+        self.prefix = prefix
 
 
 def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyPart, ...]:
@@ -157,21 +160,55 @@ def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyP
 
     A callback URL takes the place of the request's webhook, where its body has a place for one.
     """
+    return _written(request, lambda: request.document(_converter.unstructure, callback_url))
+
+
+def kept_parts(request: Request) -> tuple[BodyPart, ...]:
+    """JSON text from which a request can be made again, with pictures between its pieces."""
+    return _written(request, lambda: request.kept(_converter.unstructure), prefixes=False)
+
+
+def _written(
+    request: Request, make: Callable[[], dict[str, Any]], *, prefixes: bool = True
+) -> tuple[BodyPart, ...]:
+    """Write the JSON object that `make` gives. Raises `InvalidRequest`."""
     pictures: list[ImageSource] = []
 
     def leave_hole(value: Any) -> msgspec.Raw:
         if not isinstance(value, _Hole):
             raise NotImplementedError(f"{rules.shown(value)} cannot be written as JSON")
         pictures.append(value.source)
-        return msgspec.Raw(b'"' + _MARK + b'"')
+        prefix = value.prefix.encode() if prefixes else b""
+        return msgspec.Raw(b'"' + prefix + _MARK + b'"')
 
     try:
-        document = request.document(_converter.unstructure, callback_url)
-        head, *tails = msgspec.json.encode(document, enc_hook=leave_hole).split(_MARK)
+        head, *tails = msgspec.json.encode(make(), enc_hook=leave_hole).split(_MARK)
     except (TypeError, NotImplementedError, ValueError, RecursionError) as error:
         raise InvalidRequest(faults=(Flaw(type(request).__name__, str(error)),)) from error
     pieces = (part for pair in zip(pictures, tails, strict=True) for part in pair)
     return (head, *pieces)
+
+
+def form_parts(request: Request) -> tuple[FormPart, ...]:
+    """The body of a submission as the fields of a form: a list becomes several fields of one name."""
+    document = request.document(_converter.unstructure, None)
+    return tuple(
+        _form_part(name, item, number)
+        for name, value in document.items()
+        for number, item in enumerate(
+            cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value], 1
+        )
+    )
+
+
+def _form_part(name: str, value: Any, number: int) -> FormPart:
+    if not isinstance(value, _Hole):
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return FormPart(name=name, content=text.encode())
+    source = value.source
+    stem = source.path.stem if source.path else f"{re.sub(r'[^a-z_]', '', name) or 'image'}-{number}"
+    suffix = source.format or (source.path.suffix.removeprefix(".") if source.path else "") or "bin"
+    return FormPart(name=name, content=source, filename=f"{stem}.{suffix}", content_type=media_type(source))
 
 
 def request_to_json(request: Request) -> str:
@@ -197,6 +234,8 @@ class _Field:
     part: type | None
     """The attrs class of a nested object, or of a list's items."""
     many: bool
+    takes_text: bool
+    """Whether a text is a value too: the address of a picture, the name of a route."""
 
 
 @cache
@@ -206,17 +245,22 @@ def _fields(cls: type) -> tuple[_Field, ...]:
 
 
 def _field(attribute: "Attribute[Any]") -> _Field:
-    kinds = (
-        attribute.type,
-        *get_args(attribute.type),
-    )  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
+    kinds = tuple(_types_in(attribute.type))  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
     parts = [kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)]
     return _Field(
         attribute,
         wire_name(attribute),
         parts[0] if parts else None,
         get_origin(attribute.type) is tuple,
+        takes_text=str in kinds,
     )
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """A type, and all types that it is made of."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _types_in(inner)
 
 
 _FAULTY: Final = object()
@@ -256,12 +300,14 @@ class _Reader:
         source = cast("Mapping[str, Any]", raw)
         before = len(self.faults)
         names = [field.wire_name for field in _fields(cls)]
-        keeps_unknown = self.allow_unknown and "extra_fields" in attrs.fields_dict(cls)
+        others = getattr(cls, "others", "")
+        if not others and self.allow_unknown and "extra_fields" in attrs.fields_dict(cls):
+            others = "extra_fields"
         within = f"{path}." if path else ""
-        unknown = self.unknown(source, names, within, allowed=keeps_unknown)
+        unknown = self.unknown(source, names, within, allowed=bool(others))
         values = {**given, **self.values(source, cls, within)}
-        if unknown:
-            values["extra_fields"] = unknown
+        if unknown and others:
+            values[others] = {**unknown, **as_object(values.get(others))}
         self.ask_rules(cls, values, within)
         return cls(**values) if len(self.faults) == before and _FAULTY not in values.values() else _FAULTY
 
@@ -278,7 +324,11 @@ class _Reader:
     def value(self, raw: Any, field: _Field, path: str) -> Any:
         if field.part is None:
             return raw
-        read = self.picture if field.part is ImageSource else self.object
+        read: Callable[[Any, type, str], Any]
+        if field.takes_text:
+            read = self.picture_or_address if field.part is ImageSource else self.text_or_object
+        else:
+            read = self.picture if field.part is ImageSource else self.object
         if not field.many:
             return read(raw, field.part, path)
         if not isinstance(raw, list | tuple):
@@ -301,12 +351,18 @@ class _Reader:
         except InvalidRequest as refusal:
             return self.blame(path, why_refused(refusal))
 
+    def picture_or_address(self, raw: Any, kind: type, path: str) -> Any:
+        return raw if is_address(raw) else self.picture(raw, kind, path)
+
+    def text_or_object(self, raw: Any, kind: type, path: str) -> Any:
+        return raw if isinstance(raw, str) else self.object(raw, kind, path)
+
     def ask_rules(self, cls: type, values: Mapping[str, Any], within: str) -> None:
         """Ask the rules of all fields, of those too that are not given: some follow from others."""
         known = {
             field.attribute.name: values.get(field.attribute.name, _default(field)) for field in _fields(cls)
         }
-        instance = SimpleNamespace(**known)
+        instance = SimpleNamespace(requested=cls, **known)
         for field in _fields(cls):
             value = known[field.attribute.name]
             if value is not _FAULTY and (message := rules.explain(field.attribute, instance, value)):
@@ -488,9 +544,14 @@ def _listed(kind: type[Artifact]) -> Callable[[Any, object], tuple[Any, ...]]:
     )
 
 
+_NOT_ON_THE_WIRE: Final = ("data", "file", "lost", "cut")
+"""Fields of results that no answer's object has."""
+
+
 def _lenient_class(cls: type, **names: str) -> None:
     """Let a class be read by its fields' hooks, from an object whose fields have these names on the wire."""
     overrides = cast("Any", {name: override(rename=wire) for name, wire in names.items()})
+    overrides |= {name: override(omit=True) for name in _NOT_ON_THE_WIRE if name in attrs.fields_dict(cls)}
     build = cast("Any", make_dict_structure_fn(cls, _converter, **overrides))
     _converter.register_structure_hook(cls, lambda value, _: build(as_object(value), cls))
 
@@ -502,7 +563,6 @@ _converter.register_structure_hook(float | None, as_float)
 _converter.register_structure_hook(bool, _truth)
 _converter.register_structure_hook(bool | None, lambda value, _: as_bool(value))
 _converter.register_structure_hook(datetime | None, as_time)
-_converter.register_structure_hook(Task, _same)
 _converter.register_structure_hook(Task | None, _same)
 _converter.register_structure_hook_func(
     lambda cls: cls == Mapping[str, Any], lambda value, _: as_object(value)
@@ -532,6 +592,9 @@ _lenient_class(
 _lenient_class(TaskResult)
 _converter.register_unstructure_hook_func(attrs.has, _to_wire)
 _converter.register_unstructure_hook_func(lambda cls: cls is ImageSource, _Hole)
+_converter.register_unstructure_hook_func(
+    lambda cls: cls is DataURL, lambda value: _Hole(value.image, value.prefix)
+)
 _converter.register_unstructure_hook(float, _finite)
 
 
@@ -546,7 +609,7 @@ def model_record(value: Mapping[str, Any]) -> ModelRecord:
 # A finished task of the usual form is read by msgspec, straight from the text; any other by the converter.
 
 
-def result(body: Mapping[str, Any], task: Task) -> TaskResult:
+def result(body: Mapping[str, Any], task: Task | None) -> TaskResult:
     """Read what a finished task carries, leniently, from a poll's answer or a webhook's payload."""
     extra = as_object(body.get("extra"))
     debug = as_object(extra.get("debug_info"))
@@ -566,7 +629,7 @@ def result(body: Mapping[str, Any], task: Task) -> TaskResult:
     )
 
 
-def _of_task(files: Any, task: Task, prefix: str = "") -> list[dict[str, Any]]:
+def _of_task(files: Any, task: Task | None, prefix: str = "") -> list[dict[str, Any]]:
     """Listed files, each with its task, and the names of its fields without what tells kinds apart."""
     items = [cast("Mapping[str, Any]", item) for item in as_list(files) if isinstance(item, Mapping)]
     return [{**{name.removeprefix(prefix): item[name] for name in item}, "task": task} for item in items]
@@ -667,6 +730,139 @@ def _usual_image(image: _UsualImage, task: Task) -> Image:
         nsfw=nsfw,
         task=task,
     )
+
+
+# --- Results that come at once ------------------------------------------------------------------------------
+#
+# Every service has a form of its own: `{"images": ["https://…"]}`, `{"data": [{"b64_json": …}]}`,
+# `{"candidates": [{"content": {"parts": [{"inlineData": …}]}}]}`, `{"image_file": …}`. What they share is
+# where files stand: below the name of a container, under the name of a file.
+
+_MEDIA: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("video", "videos", "video_url", "video_urls"), "videos"),
+    **dict.fromkeys(("audio", "audios", "audio_url", "audio_urls"), "audios"),
+    **dict.fromkeys(
+        (
+            "image", "images", "image_url", "image_urls", "image_file", "image_base64", "b64_json", "data",
+            "candidates", "content", "parts", "inlineData", "inline_data", "output", "outputs", "result",
+            "results",
+        ),
+        "images",
+    ),
+}  # fmt: skip
+"""Names below which files stand, and of which medium."""
+_FILES: Final = frozenset({*_MEDIA, "url", "uri"}) - {"candidates", "content", "parts"}
+"""Names under which a file stands, or a list of them."""
+_KINDS_OF_FILE: Final = (
+    "image_type",
+    "video_type",
+    "audio_type",
+    "mimeType",
+    "mime_type",
+    "output_format",
+    "type",
+)
+_NAMED: Final = re.compile(re.escape(PART_MARK) + r"(\d{1,6})")
+_LEAST_BASE64: Final = 16
+"""Characters of the shortest text that is taken for a file."""
+
+
+@frozen
+class _FileFinder:
+    """Walks through an answer and gathers the files in it."""
+
+    parts: Sequence[AnswerPart]
+    task: Task | None
+    found: dict[str, list[Artifact]]
+
+    def walk(self, value: Any, name: str = "", medium: str | None = None, stated: str | None = None) -> None:
+        if isinstance(value, str):
+            if medium is not None and name in _FILES and (file := self.file(value, stated)):
+                cls = Image if medium == "images" else Artifact
+                self.found[medium].append(cls(**file, task=self.task))
+        elif isinstance(value, list):
+            for item in cast("Sequence[Any]", value):
+                self.walk(item, name, medium, stated)
+        elif isinstance(value, Mapping):
+            named = cast("Mapping[str, Any]", value)
+            own = next(
+                (str(named[each]) for each in _KINDS_OF_FILE if isinstance(named.get(each), str)), None
+            )
+            for inner, item in named.items():
+                if inner not in _ABOUT:
+                    self.walk(item, inner, _MEDIA.get(inner, medium), own or stated)
+
+    def file(self, text: str, stated: str | None) -> dict[str, Any] | None:
+        """A file, from what stands in its place. None: that is no file."""
+        kind = stated.rpartition("/")[2] if stated else None
+        if is_address(text):
+            return {"url": text, "type": kind}
+        head, comma, rest = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
+        if comma:
+            kind = head[5:].partition(";")[0].rpartition("/")[2] or kind
+        named = _NAMED.fullmatch(rest)
+        if named is not None and int(named[1]) < len(self.parts):
+            part = self.parts[int(named[1])]
+            return {"data": part.data, "file": part.path, "lost": part.lost, "type": part.kind or kind}
+        data = _decoded(rest) if len(rest) >= _LEAST_BASE64 else None
+        return None if data is None else {"data": data, "type": read_header(io.BytesIO(data)).format or kind}
+
+
+_ABOUT: Final = frozenset({"task", "usage", "error", "metadata", "extra", "webhook"})
+"""Names below which no file stands."""
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+
+
+def results_at_once(
+    body: Mapping[str, Any],
+    parts: Sequence[AnswerPart] = (),
+    task: Task | None = None,
+    cut: str | None = None,
+) -> TaskResult | None:
+    """Read the results in an answer to a submission, in whatever form. None: there are none in it.
+
+    Args:
+        body: The answer.
+        parts: Files that were taken out of its text.
+        task: The task that the answer names besides.
+        cut: Why the answer broke off.
+    """
+    usual = result(body, task)
+    if usual.artifacts:
+        return attrs.evolve(usual, cut=cut)
+    finder = _FileFinder(parts, task, {"images": [], "videos": [], "audios": []})
+    finder.walk(body)
+    found = {medium: tuple(files) for medium, files in finder.found.items()}
+    if not any(found.values()):
+        return None
+    return TaskResult(task=task, extra=_rest_of(body), cut=cut, **cast("Any", found))
+
+
+def nothing_at_once(body: Mapping[str, Any]) -> TaskResult:
+    """The result of an answer that holds no file, from a route that answers at once."""
+    return TaskResult(extra=_rest_of(body))
+
+
+def _rest_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer without the files in it."""
+    return {name: _without_files(item) for name, item in body.items()}
+
+
+def _without_files(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_files(item) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, Mapping):
+        return _rest_of(cast("Mapping[str, Any]", value))
+    return "…" if isinstance(value, str) and len(value) > _LONGEST_WORDS else value
+
+
+_LONGEST_WORDS: Final = 1024
 
 
 class _PeekId(msgspec.Struct, gc=False):

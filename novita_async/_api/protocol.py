@@ -7,6 +7,7 @@ broken answer leaves open whether it was bought. An id that can be read is read,
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final, cast
 
 from attrs import frozen
@@ -41,11 +42,10 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
-from novita_async.models.results import Snapshot, state_of
+from novita_async.models.results import Snapshot, TaskResult, state_of
+from novita_async.models.routes import TASK_TIMEOUT, living_like
 from novita_async.tasks import Task
 
-SUBMIT_TIMEOUT: Final = 120.0
-"""Seconds for the answer to a purchase: long, because giving up leaves it uncertain."""
 QUESTION_TIMEOUT: Final = 30.0
 """Seconds for the answer to a question, which costs nothing to ask again."""
 _SHOWN: Final = 2048
@@ -57,14 +57,49 @@ _ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerErro
 # --- Submissions --------------------------------------------------------------------------------------------
 
 
-def submission(request: Request, endpoints: Endpoints, callback_url: str | None = None) -> HTTPRequest:
-    """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written as JSON."""
-    body = codec.body_parts(request, callback_url)
-    return HTTPRequest(method="POST", path=endpoints.path_of(request), body=body, timeout=SUBMIT_TIMEOUT)
+def submission(
+    request: Request,
+    endpoints: Endpoints,
+    callback_url: str | None = None,
+    folder: Path | None = None,
+) -> HTTPRequest:
+    """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written.
+
+    Args:
+        request: The request.
+        endpoints: Where it goes.
+        callback_url: Where the end of its task is to be told.
+        folder: Where pictures go that come in the answer. None: where they are removed with the transport.
+    """
+    row = request.row
+    body = None if request.is_form else codec.body_parts(request, callback_url)
+    return HTTPRequest(
+        method="POST",
+        path=endpoints.path_of(request),
+        body=body,
+        parts=codec.form_parts(request) if request.is_form else None,
+        timeout=TASK_TIMEOUT if row is None else row.answer_timeout,
+        answer="small" if row is not None and row.answer == "task" else "pictures",
+        folder=folder,
+    )
 
 
-def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
-    """Read the new task's id.
+_RESULTS: Final = (b'"images"', b'"data"', b'"videos"', b'"image_file"', b'"candidates"', b'"audios"')
+"""Names in an answer that may hold results besides a task's id."""
+
+
+def read_submission(
+    response: HTTPResponse, endpoint: str, images: int, *, at_once: bool = False
+) -> str | TaskResult:
+    """Read the new task's id, or the results where the answer holds them: then those count.
+
+    The task of such a result is known by its id alone, where the answer names one.
+
+    Args:
+        response: The answer.
+        endpoint: Path of the submission.
+        images: Number of images that were asked for.
+        at_once: Whether the route answers with results only: an answer without any is paid all the same.
 
     Raises:
         APIError: a definite no (a reason or a code that says so, or a 4xx): nothing was bought.
@@ -72,13 +107,16 @@ def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
         SubmissionUncertain: anything else.
     """
     good = _is_good(response)
-    usual = codec.peek_task_id(response.body) if good and not response.early else ""
-    if usual:
-        return usual
+    if good and not response.early and not any(name in response.body for name in _RESULTS):
+        usual = codec.peek_task_id(response.body)
+        if usual:
+            return usual
     body = _object(response)
     task_id = (_id_in(body) or _id_in_shards(response.body)) if good else ""
-    if task_id and not response.early:
-        return task_id
+    if good and not response.early:
+        bought = _bought_in(response, body, task_id, at_once=at_once)
+        if bought is not None:
+            return bought
     reason, code = _reason(body), codec.as_int(body.get("code"))
     meaning = meaning_of(response.status, reason)
     legacy = LEGACY_CODES.get(code or 0) if good else None
@@ -95,6 +133,22 @@ def read_submission(response: HTTPResponse, endpoint: str, images: int) -> str:
     raise SubmissionUncertain(
         cause=_seen(response), endpoint=endpoint, images=images, status=response.status, reason=reason
     )
+
+
+def _bought_in(
+    response: HTTPResponse, body: Mapping[str, Any], task_id: str, *, at_once: bool
+) -> str | TaskResult | None:
+    """What a good answer says was bought: results, or a task. None: neither is in it."""
+    reason = _reason(body)
+    if reason not in REASONS:
+        task = Task(task_id=task_id) if task_id else None
+        found = codec.results_at_once(body, response.parts, task, response.cut)
+        if found is not None:
+            return found
+    if task_id:
+        return task_id
+    says_nothing = not body or reason is not None or response.cut is not None
+    return codec.nothing_at_once(body) if at_once and not says_nothing else None
 
 
 def failed_purchase(status: int, error: NovitaError, retry_after: float | None = None) -> Failure:
@@ -297,7 +351,18 @@ def refusal(response: HTTPResponse, *, endpoint: str = "", task: Task | None = N
     error = _refused(meaning, response, found, reason)
     if isinstance(error, EndpointNotFound):
         error.endpoint = endpoint
+        error.advice = _advice_for(endpoint) or error.advice
     return _about(error, task)
+
+
+def _advice_for(endpoint: str) -> str:
+    """Routes of the same kind that live; empty where the table knows none."""
+    living = living_like(endpoint)
+    names = [model for route in living for model in (route.models or (route.name,))]
+    if not names:
+        return ""
+    named = ", ".join(dict.fromkeys(names))
+    return f"nothing was bought; the route may be retired, and of its kind live {named} (novita-async routes)"
 
 
 def _refused(
@@ -345,7 +410,8 @@ def _object_of(text: bytes) -> Mapping[str, Any] | None:
 
 def _reason(body: Mapping[str, Any]) -> str | None:
     nested = codec.as_object(body.get("error"))
-    found = (body.get("reason"), nested.get("reason"), nested.get("code"))
+    names = ("reason", "code", "status", "type")  # the last two: Google's, and OpenAI's where it has no code
+    found = (body.get("reason"), *(nested.get(name) for name in names))
     return next((_shown(reason) for reason in found if isinstance(reason, str) and reason), None)
 
 

@@ -94,10 +94,19 @@ REASONS: Final[Mapping[str, Meaning]] = {
     "BILLING_FAILED": Meaning(ServerError, "request", passes=True),
     "CREATE_TASK_FAILED": Meaning(ServerError, "request", passes=True),
     "SERVICE_NOT_AVAILABLE": Meaning(ServerError, "request", passes=True),
+    "invalid_api_key": Meaning(AuthenticationFailed, "account"),
+    "insufficient_quota": Meaning(BalanceExhausted, "account"),
+    "billing_hard_limit_reached": Meaning(BalanceExhausted, "account"),
+    "rate_limit_exceeded": Meaning(RateLimited, "request", passes=True),
+    "RESOURCE_EXHAUSTED": Meaning(RateLimited, "request", passes=True),
+    "content_policy_violation": Meaning(ContentRejected, "request"),
+    "moderation_blocked": Meaning(ContentRejected, "request"),
+    "UNAUTHENTICATED": Meaning(AuthenticationFailed, "account"),
     "GET_RESULT_FAILED": Meaning(ServerError, "request", "unknown", passes=True),
     "UNKNOWN": Meaning(ServerError, "request", "unknown", passes=True),
 }
-"""Source: the API's error table, and reasons seen on the live service."""
+"""Source: the API's error table, reasons seen on the live service, and the codes of OpenAI's and Google's
+forms, in which some routes answer."""
 
 LEGACY_CODES: Final[Mapping[int, Meaning]] = {
     1: Meaning(BadRequest, "request"),

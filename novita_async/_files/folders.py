@@ -1,11 +1,6 @@
-"""Folders of result files: made, tried before anything is bought, and made durable.
-
-A file's own fsync keeps its bytes. Its name is an entry of the folder, and outlives a power cut once the
-folder has been fsynced too: before that, nothing may be called saved.
-"""
+"""Folders of result files: tried before anything is bought, and made durable for many files at once."""
 
 import errno
-import os
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
@@ -14,22 +9,11 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
+from novita_async._util.disk import make_folder, sync_folder
 from novita_async.errors import ConfigurationError, Scope
 
 _STOPPING: Final = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """A full disk, a used-up quota, a read-only disk: the next file would meet the same."""
-_NOT_FOR_FOLDERS: Final = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})
-"""Answers of file systems that fsync no folders, as some network drives do."""
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, durably, with those above it. Blocks. Raises `OSError`."""
-    if folder.is_dir():
-        return
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
 
 
 def see_to_folder(folder: Path) -> None:
@@ -58,21 +42,6 @@ def scope_of(error: OSError, folder: Path) -> Scope:
             return "request"  # one file of somebody else's
     except OSError:
         return "account"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Blocks. Raises `OSError`."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders, and keeps their entries itself
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _NOT_FOR_FOLDERS:
-            raise
-    finally:
-        os.close(handle)
 
 
 @define(eq=False)

@@ -23,11 +23,12 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async._files.folders import make_folder, scope_of
+from novita_async._files.folders import scope_of
 from novita_async._files.lines import cost_of, line_of, made_again
 from novita_async._journal.identity import DigestCache, order_of
 from novita_async._policy.spending import Budget
 from novita_async._purchase.machine import JournalEntry, Order, Purchase
+from novita_async._util.disk import make_folder
 from novita_async.errors import DownloadFailed, InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
@@ -121,7 +122,7 @@ class Index:
         make = None
         try:
             if request is not None:
-                endpoint = line["endpoint"] or request.route
+                endpoint = line["endpoint"] or ""
                 order = order_of(request, endpoint=endpoint, position=0, digest=self._noting(places))
             make = None if order is None else made_again(order, line["seed"], place_of)
         except (InvalidRequest, LookupError):

@@ -191,8 +191,9 @@ def made_again(order: Order, seed: int | None, place_of: PlaceOf) -> dict[str, A
         return {"endpoint": order.endpoint, **own, **({"body": body} if apart else body)}
     line = _named(with_pictures(wire, place_of))
     line.get("extra", {}).pop("webhook", None)
-    if seed is not None:
-        line.get("request", line)["seed"] = seed
+    fields = line.get("request", line)
+    if seed is not None and (fields is not line or "seed" in line):
+        fields["seed"] = seed
     return {"endpoint": order.kind, **own, **line}
 
 

@@ -61,7 +61,8 @@ def chosen(save_as: Callable[[Succeeded], str], outcome: Succeeded) -> str:
 
 
 def _unnamed(outcome: Succeeded, cause: str) -> DownloadFailed:
-    return DownloadFailed(url="", cause=cause, task_id=outcome.task_id, account=outcome.task.account)
+    account = outcome.task.account if outcome.task else None
+    return DownloadFailed(url="", cause=cause, task_id=outcome.task_id, account=account)
 
 
 class _NoSeed:
@@ -111,12 +112,12 @@ class NameTemplate:
     `{task_id}` and `{id}` (the user's own, and where there is none the place in the input); formats such as
     `{index:05d}` are those of `str.format`."""
 
-    def of(self, *, index: int, seed: int | None, task_id: str, tag: str | None = None) -> Naming:
+    def of(self, *, index: int, seed: int | None, task_id: str | None, tag: str | None = None) -> Naming:
         """The names of one result's files."""
         known: dict[str, object] = {
             "index": index,
             "seed": _NoSeed() if seed is None else seed,
-            "task_id": safe_name(task_id),
+            "task_id": "none" if task_id is None else safe_name(task_id),
             "id": f"{index:05d}" if tag is None else safe_name(tag),
         }
         return lambda n, ext: _fill(self.text, n=n, ext=ext, **known)

@@ -10,7 +10,7 @@ from typing import Final
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async._files.folders import make_folder
+from novita_async._util.disk import make_folder
 
 HELD: Final = 1024 * 1024
 """Bytes of one file that are held in memory before they are written."""
@@ -24,6 +24,13 @@ class Part:
     """Where it is written before it has its name."""
     _held: bytearray = field(factory=bytearray, init=False)
     _is_begun: bool = field(default=False, init=False)
+
+    @classmethod
+    def finished(cls, path: Path) -> "Part":
+        """A file that is whole already."""
+        part = cls(path)
+        part._is_begun = True
+        return part
 
     def restart(self) -> None:
         """Forget what has come: the file is asked for again."""

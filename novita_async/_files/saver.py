@@ -31,9 +31,10 @@ from novita_async._files.part import Part
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
+from novita_async._util.disk import make_folder
 from novita_async.errors import DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
-from novita_async.models.results import Artifact, TaskResult
+from novita_async.models.results import Artifact, TaskResult, with_files
 from novita_async.tasks import Task
 
 Refresh = Callable[[Task], Awaitable[TaskResult | None]]
@@ -54,6 +55,7 @@ _GONE: Final = frozenset({400, 401, 403, 404, 410})
 _UNUSABLE: Final = 400
 """Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
 _NAMES: Final = 10_000
+_CANNOT_COME_AGAIN: Final = "paid; the file came in the answer itself and cannot be had again"
 
 
 class _TooLongError(Exception):
@@ -110,15 +112,18 @@ class _Target:
         found again,
         whatever the file is to be called now.
         """
-        if self.owned and self.result is not None:
-            tag = hashlib.sha256(self.result.task.task_id.encode()).hexdigest()
+        if self.owned and self.result is not None and self.result.task is not None:
+            tag = hashlib.sha256(str(self.result.task_id).encode()).hexdigest()
         else:
             tag = uuid.uuid4().hex
         return folder / f".{tag[:16]}-{self.place + 1}.part"
 
     def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
+        gone = self.artifact.came_at_once and dooms == "request"
         return DownloadFailed(
             scope=dooms,
+            retryable=not gone,
+            advice=_CANNOT_COME_AGAIN if gone else "",
             url=without_query(self.artifact.url),
             cause=cause,
             task_id=self.task.task_id if self.task else None,
@@ -177,6 +182,7 @@ class Saver:
         *,
         max_elapsed: float = 0.0,
         owned: bool = False,
+        moves: bool = False,
     ) -> tuple[Path, ...]:
         """Save every file of a result as `NAME-1.png` and so on, in the folder, which is made.
 
@@ -188,17 +194,23 @@ class Saver:
                 retry policy's own.
             owned: No other process saves this task here, so parts of an earlier process are taken over;
                 and a journal will say that it is saved, so files and names are durable on return.
+            moves: Files that came in the answer are moved to the folder, and not copied.
 
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
-        naming = name if callable(name) else beginning_with(name or result.task.task_id)
+        naming = name if callable(name) else beginning_with(name or result.task_id or "image")
         retry = evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place, owned=owned)
             try:
-                paths.append(await self._save(target, folder, naming, retry))
+                saving = (
+                    self._save_at_once(target, folder, naming, moves=moves)
+                    if artifact.came_at_once or artifact.file is not None
+                    else self._save(target, folder, naming, retry)
+                )
+                paths.append(await saving)
                 if owned and place == len(result.artifacts) - 1:
                     await self._folders.sync(folder)
             except OSError as error:
@@ -224,8 +236,43 @@ class Saver:
         self._tell(target, settled.kind, settled)
         return settled.path
 
+    async def _save_at_once(self, target: _Target, folder: Path, naming: Naming, *, moves: bool) -> Path:
+        """Give a file its name that came in the answer itself."""
+        settling = partial(_settle_at_once, target, folder, naming, moves=moves)
+        settled = await anyio.to_thread.run_sync(settling)
+        self._saved += 1
+        self._tell(target, settled.kind, settled)
+        return settled.path
+
+    async def keep(self, result: TaskResult, folder: Path) -> TaskResult:
+        """Make files durable that came at once, in a folder; what cannot be, stays as it is.
+
+        Files behind URLs are fetched where no task can be asked for the URLs again.
+        """
+        kept = [await self._keep(artifact, result, folder) for artifact in result.artifacts]
+        if any(kept):
+            with suppress(OSError):
+                await self._folders.sync(folder)
+        return with_files(result, kept)
+
+    async def _keep(self, artifact: Artifact, result: TaskResult, folder: Path) -> Path | None:
+        target = _Target(artifact=artifact, owned=True)
+        part = Part(target.part_of(folder))
+        with suppress(OSError, DownloadFailed):
+            if artifact.came_at_once:
+                return await anyio.to_thread.run_sync(partial(_kept, artifact, part))
+            if result.task is None:
+
+                async def finish(target: _Target, *, takes_cut: bool) -> Path | None:  # noqa: ARG001
+                    return await anyio.to_thread.run_sync(partial(_kept, artifact, part, takes_cut=takes_cut))
+
+                return await self._fetch(target, part, finish, self._retry)
+        return None
+
     async def fetch(self, artifact: Artifact) -> bytes:
         """Fetch one file into memory."""
+        if artifact.came_at_once or artifact.file is not None:
+            return await anyio.to_thread.run_sync(_bytes_of, _Target(artifact=artifact))
         memory = _InMemory()
 
         async def finish(target: _Target, *, takes_cut: bool) -> FoundKind:
@@ -366,6 +413,60 @@ def _settle(part: Part, folder: Path, naming: Naming, target: _Target, *, takes_
         part.remove()
         return _Settled(path=path, size=path.stat().st_size, kind=kind)
     raise target.failed(f"{folder / stem} exists {_NAMES} times")
+
+
+def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: bool) -> _Settled:
+    """Give a file its name that came in the answer itself. Blocks."""
+    source = target.artifact.file
+    if source is None or not moves or source.parent != folder:
+        part = Part(target.part_of(folder))
+        make_folder(folder)
+        part.path.write_bytes(_bytes_of(target))
+        part = Part.finished(part.path)
+    else:
+        _check_there(target)
+        part = Part.finished(source)
+    try:
+        settled = _settle(part, folder, naming, target, takes_cut=True)
+    except BadFileError as error:
+        raise target.failed(error.cause) from None
+    if moves and source is not None and source != part.path:
+        source.unlink(missing_ok=True)
+    return settled
+
+
+def _check_there(target: _Target) -> None:
+    """Raise `DownloadFailed` where a file that came in the answer is not there any more."""
+    artifact = target.artifact
+    if artifact.lost is not None:
+        raise target.failed(f"it came, and could not be kept: {artifact.lost}")
+    if artifact.data is None and (artifact.file is None or not artifact.file.is_file()):
+        raise target.failed(f"{artifact.file or 'the file'} is no longer there")
+
+
+def _bytes_of(target: _Target) -> bytes:
+    _check_there(target)
+    data, file = target.artifact.data, target.artifact.file
+    return file.read_bytes() if data is None and file is not None else data or b""
+
+
+def _kept(artifact: Artifact, part: Part, *, takes_cut: bool = True) -> Path | None:
+    """Make a file durable that came at once, or has just been fetched. Blocks. Raises `OSError`."""
+    if artifact.file is not None:
+        part = Part.finished(artifact.file)
+    elif artifact.data is not None:
+        make_folder(part.path.parent)
+        part.path.write_bytes(artifact.data)
+        part = Part.finished(part.path)
+    elif artifact.came_at_once:
+        return None
+    else:
+        part.write()
+    with part.path.open("rb+") as file:
+        if not artifact.came_at_once:
+            kind_of(file, artifact.type, takes_cut=takes_cut)
+        os.fsync(file.fileno())
+    return part.path
 
 
 def _claim(part: Path, path: Path) -> None:

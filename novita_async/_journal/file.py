@@ -72,6 +72,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX requests_by_token ON requests (token) WHERE token IS NOT NULL",
         "DROP INDEX requests_by_task",
     ),
+    ("ALTER TABLE requests ADD COLUMN host TEXT",),  # of the latest attempt
     ("ALTER TABLE requests ADD COLUMN metadata TEXT",),  # the user's own, as JSON
 )
 """Statements that make version n + 1 of version n."""

@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn, cast
 
 from attrs import define, field
 
-from novita_async._api.codec import body_parts, request_from_wire
+from novita_async._api.codec import kept_parts, request_from_wire
 from novita_async._purchase.machine import Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
@@ -71,7 +71,7 @@ def order_of(
 
 def _referring(request: Request, digest: Callable[[ImageSource], str]) -> bytes:
     """The body with a reference in the place of each picture, whose quotes stand in the text around it."""
-    parts = body_parts(request)
+    parts = kept_parts(request)
     texts = [part for part in parts if isinstance(part, bytes)]
     if any(name in text for text in texts for name in _RESERVED):
         raise InvalidRequest(
@@ -110,7 +110,8 @@ def _discreet(text: str) -> Any:
 
 def _key(request: Request, wire: dict[str, Any]) -> str:
     """The identity: 128 bits of a hash over what is bought, and where."""
-    content = _text([request.route, _without_callback(_bare(wire))])
+    address = request.kind if request.is_face else request.path or request.kind
+    content = _text([address, _without_callback(_bare(wire))])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

@@ -43,7 +43,7 @@ KEPT: Final = (
     "key", "occurrence", "run", "position", "kind", "endpoint", "image_num", "request", "state", "account",
     "task_id", "attempts", "announced_time", "answered_time", "finished_time", "saved_time", "seed", "error",
     "paths", "result", "earlier", "token", "tag",
-    "number", "metadata",
+    "number", "host", "metadata",
 )  # fmt: skip
 """Columns that the checksum is over. New ones come last; while they are NULL, the checksum is the old one."""
 COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
@@ -149,6 +149,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _text(purchase.token),
         _text(entry.tag),
         None if present is None or present.number == purchase.attempt else present.number,
+        _text(purchase.host),
         entry.metadata,
     )
     return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), checksum(kept))
@@ -170,7 +171,7 @@ def fresh_record(entry: JournalEntry) -> Record:
     tag, metadata = _text(entry.tag), entry.metadata
     kept: Record = (*told, None, None, 0)
     if tag is not None or metadata is not None:
-        kept += (*[None] * 10, tag, None, metadata)
+        kept += (*[None] * 10, tag, None, None, metadata)
     return (entry.serial, *told, 0, tag, metadata, 0, 0, checksum(kept))
 
 
@@ -284,6 +285,10 @@ def _file(artifact: Artifact) -> dict[str, Any]:
     }
     if nsfw and nsfw.checked:
         told["nsfw"] = nsfw.confidence
+    if artifact.file is not None:
+        told["file"] = str(artifact.file)
+    if artifact.lost is not None:
+        told["lost"] = redacted(artifact.lost)
     return told
 
 
@@ -300,7 +305,7 @@ def known_of(serial: int, record: Record) -> Known:
     """Read a purchase back."""
     (
         key, occurrence, run, position, kind, endpoint, images, request, state, account, task_id, attempt,
-        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number,
+        announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number, host,
         metadata, *_,
     ) = record  # fmt: skip
     entry = JournalEntry(
@@ -316,13 +321,14 @@ def known_of(serial: int, record: Record) -> Known:
         serial=serial,
         run=run,
     )
-    task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images)
+    task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images, host=host)
     purchase = Purchase(
         None,
         endpoint,
         images,
         position,
         tag,
+        host=host,
         entry=entry,
         token=token,
         state=State(state),
@@ -401,7 +407,7 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         kind = facts.get("kind") or _usual_kind(facts.get("type"))
         files[kind].append(_read_file(facts, kind, task))
     return TaskResult(
-        task=task or Task(task_id=""),
+        task=task,
         images=tuple(files["images"]),
         videos=tuple(files["videos"]),
         audios=tuple(files["audios"]),
@@ -417,6 +423,8 @@ def _read_file(told: Mapping[str, Any], kind: str, task: Task | None) -> Artifac
         "url_ttl": told.get("ttl"),
         "type": told.get("type"),
         "task": task,
+        "file": Path(told["file"]) if "file" in told else None,
+        "lost": told.get("lost"),
     }
     if kind != "images":
         return Artifact(**facts)

@@ -18,7 +18,8 @@ risked first. Each answered image makes room for one more, so each answered burs
 **Polls** cost nothing. In an outage they wait with the purchases, and one of them is the first probe, a
 little before a purchase would be: without an answer the breaker opens again and nothing was risked. When a
 poll is answered, polls go on, but only an answered purchase says that purchases are served. After a few polls
-that failed as the probe a purchase goes first: perhaps nothing is away but the polls. A few polls in a row
+that failed as the probe a purchase goes first: perhaps nothing is away but the polls. Where no task is polled
+and purchases may have been paid, a question for the balance is asked in a poll's place. A few polls in a row
 without an answer trip the breaker as well, or an outage would not be noticed while all requests are paid.
 
 Pure: times are seconds on one monotonic clock, `jitter` is a fresh random number in [0, 1).
@@ -206,6 +207,15 @@ class Breaker:
         if self._failed_probes >= _POLLS_FIRST:
             return max(now, self.until + _RECHECK)
         return max(now, self.until - min(_POLLS_LEAD, self.pause / 2))
+
+    def question_at(self, now: float) -> float:
+        """Tell when a question that costs nothing is due as the probe; infinite where none would help.
+
+        For purchases that wait while no task is polled, and only where a purchase as the probe may be paid.
+        """
+        if self.state is not OPEN or self.cause is not Trip.UNCERTAIN or not self._holds_polls():
+            return math.inf
+        return self.poll_at(now) if self._failed_probes < _POLLS_FIRST else math.inf
 
     def poll(self, now: float) -> int:
         """Let a poll go, the probe where one is due. Returns the generation."""

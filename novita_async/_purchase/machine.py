@@ -32,6 +32,7 @@ cannot happen.
 | Reopened (asked)   | uncertain, failed           | planned   | as it was       | as it was |         |
 | Rewatched          | failed, with a task         | submitted |                 |           |         |
 | FailedForGood      | planned without a doubt, submitted | failed |             |           |         |
+| FailedForGood      | succeeded at once, without a file  | failed |             |           |         |
 | Completed          | submitted, succeeded        | succeeded |                 |           |         |
 | Saved              | succeeded                   | saved     |                 |           |         |
 | NotSaved           | succeeded, saved            | succeeded |                 |           |         |
@@ -219,6 +220,8 @@ class Purchase:
     """The place in that store."""
     token: str | None = None
     """Secret of the latest attempt's callback."""
+    host: str | None = None
+    """Name of the host that the latest attempt went to."""
     state: State = PLANNED
     """How far the purchase has come."""
     account: str | None = None
@@ -299,6 +302,8 @@ class Announced:
     """Label of the account."""
     token: str | None = None
     """Secret of this attempt's callback."""
+    host: str | None = None
+    """Name of the host that the attempt goes to."""
 
 
 @frozen
@@ -414,7 +419,7 @@ def _illegal(purchase: Purchase, fact: Fact, why: str = "there is no such transi
 
 
 def _announce(purchase: Purchase, fact: Announced) -> None:
-    purchase.account, purchase.token = fact.account, fact.token
+    purchase.account, purchase.token, purchase.host = fact.account, fact.token, fact.host
     purchase.attempt += 1
     mine = Attempt(fact.account, fact.at, number=purchase.attempt)
     purchase.attempts = (*purchase.attempts, mine) if purchase.attempts else (mine,)
@@ -429,6 +434,7 @@ def _buy(purchase: Purchase, fact: Bought) -> None:
             mine.answered_at = fact.at
         purchase.account = mine.account
     purchase.task, purchase.error = fact.task, None
+    purchase.host = fact.task.host or purchase.host
     _settle_doubt(purchase)
 
 
@@ -525,13 +531,19 @@ def _refuse(purchase: Purchase, fact: FailedForGood) -> None:
     _fail(purchase, fact)
 
 
+def _fail_empty(purchase: Purchase, fact: FailedForGood) -> None:
+    if purchase.task is not None or (purchase.result is not None and purchase.result.artifacts):
+        _illegal(purchase, fact, "it has a task, or files")
+    _fail(purchase, fact)
+
+
 def _fail(purchase: Purchase, fact: FailedForGood) -> None:
     purchase.error, purchase.finished_at = fact.error, fact.at
 
 
 def _complete(purchase: Purchase, fact: Completed) -> None:
     purchase.result, purchase.error = fact.result, None
-    if fact.result.task.task_id:
+    if fact.result.task is not None:
         purchase.task = fact.result.task
     if purchase.finished_at is None:
         purchase.finished_at = fact.at
@@ -542,7 +554,7 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
     if mine is None:
         _illegal(purchase, fact, "nothing of it was sent")
     task = fact.result.task
-    if task.task_id:  # a store that could not record the purchase hears of its end
+    if task is not None:  # the answer names it too, or a store that could not record hears of the end
         purchase.task, mine.task_id = task, task.task_id
     else:
         mine.at_once = True
@@ -592,6 +604,7 @@ TRANSITIONS: Final[Mapping[tuple[State, type], tuple[State, Change]]] = MappingP
         (SUBMITTED, Completed): (SUCCEEDED, _complete),
         (SUBMITTED, FailedForGood): (FAILED, _fail),
         (SUCCEEDED, Completed): (SUCCEEDED, _complete),
+        (SUCCEEDED, FailedForGood): (FAILED, _fail_empty),
         (SUCCEEDED, Saved): (SAVED, _save),
         (SUCCEEDED, NotSaved): (SUCCEEDED, _miss),
         (SAVED, NotSaved): (SUCCEEDED, _miss),

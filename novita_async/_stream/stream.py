@@ -11,6 +11,7 @@ earlier run has paid for is watched first, from the journal alone, without a slo
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, cast
 
 import anyio
@@ -72,6 +73,8 @@ class Stream:
     """Where there is a journal."""
     _in_flight: int = IN_FLIGHT
     _interactive: bool = False
+    _keep_in: Path | None = None
+    """Where files go that come in an answer."""
     _watcher: Watcher = field(init=False)
     _way: Way = field(init=False)
     _outlet: Outlet[Item] = field(init=False)
@@ -90,7 +93,15 @@ class Stream:
         if self._in_flight < 1:
             raise ConfigurationError(problem=f"in_flight: {self._in_flight!r} is not 1 or above")
         self._watcher = Watcher.of(self._buyer, self._polling, self._memory)
-        self._way = Way(self._buyer, self._watcher, self._folder, self._interactive, self._counts, self._stop)
+        self._way = Way(
+            self._buyer,
+            self._watcher,
+            self._folder,
+            self._interactive,
+            self._counts,
+            self._stop,
+            self._folder.path if self._keep_in is None and self._folder is not None else self._keep_in,
+        )
         self._outlet = Outlet(self._taken, lambda: self._input_ended)
         self._slots = anyio.Semaphore(self._in_flight)
 
@@ -175,6 +186,7 @@ class Stream:
         """Take requests in as slots come free, until the input ends or is of no use any more."""
         try:
             if self._resume is not None:
+                await self._resume.check_hosts(self._buyer.pool, files=self._folder is not None)
                 await self._resume.begin(self._buyer.pool, self._buyer.spending)
                 async for purchase in self._resume.paid(files=self._folder is not None):
                     self._serve_early(self._paid.add(purchase))
@@ -238,6 +250,7 @@ class Stream:
         if not isinstance(request, Request):
             raise InvalidRequest(faults=(Flaw("the input", f"{rules.shown(request)} is not a request"),))
         endpoint = self._buyer.endpoints.path_of(request)
+        self._buyer.hosts_of(request)
         self._way.goes_to(endpoint)
         return endpoint
 
@@ -274,6 +287,9 @@ class Stream:
         purchase = early.purchase
         self._open[purchase] = None
         purchase.wants_files = self._folder is not None
+        if purchase.task is None:  # its files came at once, and are to be saved
+            self._tasks.start_soon(self._finish_early, early)
+            return
         self._watcher.add(
             purchase.paid_task,
             deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
@@ -282,7 +298,13 @@ class Stream:
     async def _end_early(self, early: Early, outcome: Outcome) -> None:
         """Record the end of a paid purchase, and save its files."""
         known = await self._way.note_end(early.purchase, outcome)
-        early.end(known or cast("Outcome", await self._way.outcome_of(early.purchase)))
+        if known is None:
+            await self._finish_early(early)
+        else:
+            early.end(known)
+
+    async def _finish_early(self, early: Early) -> None:
+        early.end(cast("Outcome", await self._way.outcome_of(early.purchase)))
 
     async def _late(self, purchase: Purchase, early: Early) -> Outcome | None:
         """The outcome of a purchase that was taken up before its line came."""

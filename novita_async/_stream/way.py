@@ -5,6 +5,7 @@ SEND buy · WATCH poll · SAVE save · else: the outcome
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
 from attrs import define, evolve, field
@@ -31,13 +32,22 @@ from novita_async.errors import (
     DownloadFailed,
     EndpointNotFound,
     JournalError,
+    NoImages,
     NovitaError,
     SubmissionUncertain,
     TaskFailed,
     TaskNotFound,
 )
 from novita_async.events import Finished
-from novita_async.models.results import Failed, Outcome, Succeeded, TaskResult, Uncertain, Unfinished
+from novita_async.models.results import (
+    Failed,
+    Outcome,
+    Succeeded,
+    TaskResult,
+    Uncertain,
+    Unfinished,
+    with_files,
+)
 
 _ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
@@ -67,6 +77,8 @@ class Way:
     _counts: Counts
     _stop: Callable[[NovitaError], object]
     """Send nothing more, because of this error."""
+    _keep_in: Path | None = None
+    """Where files go that come in an answer."""
     _endpoints: dict[str, bool] = field(factory=dict, init=False)
     """Endpoints that this stream sends to, and whether they are served."""
 
@@ -79,6 +91,8 @@ class Way:
         purchase.wants_files = self._folder is not None
         outcome: Outcome | None = None
         while outcome is None:
+            if purchase.state is SUCCEEDED and purchase.task is None and not _files_of(purchase):
+                await self._end_empty(purchase)
             if purchase.state is SUCCEEDED and purchase.result is None:  # an earlier run's URLs
                 outcome = await self.note_end(purchase, await self._end_of(purchase))
                 continue
@@ -109,6 +123,7 @@ class Way:
                 interactive=self._interactive,
                 patient=True,
                 recovery_timeout=self._buyer.callbacks.recovery_timeout,
+                folder=self._keep_in,
             )
         except SubmissionUncertain:
             self._buyer.emit(Finished(outcome=outcome_of(purchase)))  # listed with what an earlier run left
@@ -126,9 +141,18 @@ class Way:
             self._buyer.emit(Finished(outcome=outcome_of(purchase)))
         else:
             self._endpoints[purchase.endpoint] = True
+            if purchase.state is SUCCEEDED and _files_of(purchase):  # no watcher will tell of its end
+                self._buyer.emit(Finished(outcome=outcome_of(purchase)))
         finally:
-            self._counts.submitted += purchase.task is not None
+            self._counts.submitted += purchase.task is not None or purchase.state is SUCCEEDED
         return True
+
+    async def _end_empty(self, purchase: Purchase) -> None:
+        """End a purchase that was answered at once, without a single file: paid, and nothing to be had."""
+        extra = purchase.result.extra if purchase.result else {}
+        error = NoImages(account=purchase.account, extra=extra, advice=NOTHING_CAME)
+        await self._record(purchase, FailedForGood(loop_time(), error))
+        self._buyer.emit(Finished(outcome=outcome_of(purchase)))
 
     async def note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
         """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
@@ -164,6 +188,10 @@ class Way:
             await self.add_to_index(failed, purchase)
             await self._record(purchase, NotSaved(loop_time(), error))
             return failed
+        if purchase.result is not None and paths:  # files that came in the answer have moved there
+            own = zip(purchase.result.artifacts, paths, strict=True)
+            moved = [path if each.came_at_once or each.file is not None else None for each, path in own]
+            purchase.result = with_files(purchase.result, moved) if any(moved) else purchase.result
         await self._record(purchase, Saved(loop_time(), paths))
         return None
 
@@ -192,6 +220,14 @@ class Way:
         end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._watcher.add(purchase.paid_task, purchase.request, deliver=lambda outcome: resolve(end, outcome))
         return await end
+
+
+NOTHING_CAME: Final = "paid; look at `extra` for what the service says instead"
+"""Advice where a route answered at once without a file."""
+
+
+def _files_of(purchase: Purchase) -> bool:
+    return purchase.result is not None and bool(purchase.result.artifacts)
 
 
 def outcome_of(purchase: Purchase) -> Outcome:

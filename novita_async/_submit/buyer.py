@@ -16,9 +16,10 @@ cancellation comes: few do, and tasks cost. A cancellation that comes before the
 import asyncio
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Final, cast
 
 import anyio
@@ -47,6 +48,7 @@ from novita_async._purchase.machine import (
     UNSEEN,
     Announced,
     Bought,
+    Completed,
     IllegalTransition,
     Keeper,
     Lost,
@@ -66,6 +68,7 @@ from novita_async._util.clock import loop_time
 from novita_async._util.scopes import finish_detached, is_terminated, run_shielded
 from novita_async.errors import (
     APIError,
+    ConfigurationError,
     JournalError,
     NotSent,
     NovitaError,
@@ -73,6 +76,9 @@ from novita_async.errors import (
     SubmissionUncertain,
 )
 from novita_async.events import AccountDisabled, Paced, Retrying
+from novita_async.models.requests import Request
+from novita_async.models.results import TaskResult, of_task
+from novita_async.models.routes import living_like
 from novita_async.tasks import Task
 
 _TOKEN_BYTES: Final = 16
@@ -88,6 +94,8 @@ class Permit:
     """The request on the wire."""
     cost: Decimal | None
     """Reserved money. None: there is no budget."""
+    at_once: bool = False
+    """Whether the route answers with the results themselves, and with nothing else."""
     token: str | None = None
     """Secret of the callback. None: there is no callback."""
     callback: Callback | None = None
@@ -118,6 +126,8 @@ class _Effort:
     interactive: bool
     patient: bool
     recovery_timeout: float
+    folder: Path | None
+    hosts: tuple[str, ...]
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
     began_at: float | None = None
@@ -130,6 +140,10 @@ class _Effort:
     """Set once an event has told the task of a lost attempt. None: no lost attempt has a callback."""
 
 
+async def _kept_nowhere(result: TaskResult, _: Path) -> TaskResult:
+    return result
+
+
 @define(eq=False, repr=False, kw_only=True)
 class Buyer(Asker):
     """Buys for one client."""
@@ -139,13 +153,16 @@ class Buyer(Asker):
     """Seconds for which a cancelled purchase that was handed over is still waited for."""
     spending: Spending | None = None
     """The budget. None: as much as the accounts have."""
+    keep: Callable[[TaskResult, Path], Awaitable[TaskResult]] = _kept_nowhere
+    """Makes results that came at once durable in a folder, before a journal says that they came."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
-    _detaching: DetachableTransport | None = field(init=False)
+    _detaching: Mapping[int, DetachableTransport] = field(init=False)
+    """Carriers, by their `id`, whose exchanges can outlive the task that began them."""
 
     def __attrs_post_init__(self) -> None:
-        detachable = isinstance(self.transport, DetachableTransport) and self.drain > 0
-        self._detaching = cast("DetachableTransport", self.transport) if detachable else None
+        carriers = (self.transport, *self.carriers.values()) if self.drain > 0 else ()
+        self._detaching = {id(each): each for each in carriers if isinstance(each, DetachableTransport)}
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
@@ -159,8 +176,9 @@ class Buyer(Asker):
         interactive: bool = False,
         patient: bool = False,
         recovery_timeout: float = 0.0,
-    ) -> Task:
-        """Send a purchase until it is bought.
+        folder: Path | None = None,
+    ) -> Task | None:
+        """Send a purchase until it is bought. Returns its task; None where the results came at once.
 
         Args:
             purchase: The purchase. Its record says how this ended.
@@ -168,15 +186,16 @@ class Buyer(Asker):
             patient: Wait out an outage of any length, rather than `RetryPolicy.max_elapsed`.
             recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
                 a callback.
+            folder: Where files go that come in the answer. None: where they are removed with the transport.
 
         Raises:
             SubmissionUncertain: perhaps bought.
             NovitaError: certainly not bought.
         """
         self.at_home()
-        http = protocol.submission(purchase.wish, self.endpoints)
+        http = protocol.submission(purchase.wish, self.endpoints, folder=folder)
         purchase.endpoint = http.path
-        effort = _Effort(interactive, patient, recovery_timeout)
+        effort = _Effort(interactive, patient, recovery_timeout, folder, self.hosts_of(purchase.wish))
         while next_action(purchase) is SEND:
             try:
                 permit = await self._permit(purchase, http, effort)
@@ -192,7 +211,7 @@ class Buyer(Asker):
                 raise
             except NovitaError as error:
                 return await self._give_up(purchase, error, effort)
-        return purchase.paid_task
+        return purchase.task
 
     async def _permit(self, purchase: Purchase, http: HTTPRequest, effort: _Effort) -> Permit:
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
@@ -201,10 +220,12 @@ class Buyer(Asker):
             grant = await self.pool.acquire(
                 http.path,
                 purchase.images,
+                effort.hosts,
                 interactive=effort.interactive,
                 again=effort.again,
                 max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
                 on_wait=partial(self._tell_paced, purchase),
+                ask=self.probe,
             )
         except BaseException as error:
             if cost is not None:
@@ -212,12 +233,36 @@ class Buyer(Asker):
             if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
                 raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
-        permit = Permit(grant, http, cost)
+        row = purchase.wish.row
+        permit = Permit(grant, http, cost, at_once=row is not None and row.answer == "at_once")
         if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
-            permit.http = protocol.submission(purchase.wish, self.endpoints, url)
+            permit.http = protocol.submission(purchase.wish, self.endpoints, url, effort.folder)
         return permit
+
+    def hosts_of(self, request: Request) -> tuple[str, ...]:
+        """Names of the hosts that serve a request's route. Empty: any.
+
+        Raises:
+            ConfigurationError: no account belongs to one of them. Nothing was bought.
+        """
+        row = request.row
+        if row is None or not row.hosts or self.pool.serves(row.hosts):
+            return () if row is None else row.hosts
+        if not request.is_face:  # the path was written by hand, and the table may be old
+            return ()
+        own = self.pool.hosts
+        living = living_like(self.endpoints.path_of(request))
+        names = [
+            each.models[0] for each in living if each.models and any(host.serves(each.hosts) for host in own)
+        ]
+        beside = f"; served there: {', '.join(names)}" if names else ""
+        raise ConfigurationError(
+            problem=f"{row.name} is served by {', '.join(row.hosts)}, and no account belongs there",
+            advice=f"nothing was bought; add Account(api_key=…, host=Host.{row.hosts[0].upper()}){beside}",
+            scope="endpoint",
+        )
 
     def _tell_paced(self, purchase: Purchase, paced: Paced) -> None:
         self.emit(evolve(paced, purchase=purchase.id))
@@ -272,17 +317,19 @@ class Buyer(Asker):
                 advice="nothing was bought; send it again when the program runs again",
             )
         account, detachable = permit.grant.account, None
-        announced = Announced(permit.grant.slot.announced_at, account.label, permit.token)
+        announced = Announced(permit.grant.slot.announced_at, account.label, permit.token, permit.grant.host)
+        carrier = self.carrier_of(account)
         key = account.api_key
         if purchase.journal is None:
             self.purchases.happen(purchase, announced)
             self._expect_event(purchase, permit)
-            if self._detaching is not None:
-                detachable = self._detaching.detachable(permit.http, key, on_handover=permit.hand_over)
+            detaching = self._detaching.get(id(carrier))
+            if detaching is not None:
+                detachable = detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
             await self._admit(purchase.journal, purchase, permit, announced)
         if detachable is None:
-            send = partial(self.transport.send, permit.http, key, on_handover=permit.hand_over)
+            send = partial(carrier.send, permit.http, key, on_handover=permit.hand_over)
             await run_shielded(
                 self._carry(purchase, permit, send), lambda: self.drain if permit.handed_over else 0.0
             )
@@ -328,6 +375,8 @@ class Buyer(Asker):
             fact = self._failed(purchase, permit, DeliveryFailed(reach, "cancelled before the answer came"))
         else:
             fact = self._answered(purchase, permit, without_key(response, permit.grant.account.api_key))
+        if type(fact) is Completed and purchase.journal is not None and permit.http.folder is not None:
+            fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
         self._settle(permit, settlement(fact), fact.at)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
@@ -344,19 +393,16 @@ class Buyer(Asker):
 
     def _answered(self, purchase: Purchase, permit: Permit, response: HTTPResponse) -> Verdict:
         try:
-            task_id = protocol.read_submission(response, permit.http.path, purchase.images)
+            path, images = permit.http.path, purchase.images
+            answer = protocol.read_submission(response, path, images, at_once=permit.at_once)
         except NovitaError as error:
             return self._refused(permit, response, error)
         now = loop_time()
-        task = Task(
-            task_id=task_id,
-            account=permit.grant.account.label,
-            endpoint=permit.http.path,
-            image_num=purchase.images,
-            submitted_at=now,
-        )
         self.pool.enable(permit.grant)
-        return Bought(now, task, purchase.attempt)
+        if not isinstance(answer, str):
+            named = answer.task and _task_of(answer.task.task_id, purchase, permit, now)
+            return Completed(now, of_task(answer, named))
+        return Bought(now, _task_of(answer, purchase, permit, now), purchase.attempt)
 
     def _refused(self, permit: Permit, response: HTTPResponse, error: NovitaError) -> Verdict:
         permit.retry_after = self._retry_after(response)
@@ -421,7 +467,10 @@ class Buyer(Asker):
         """Seconds until the next attempt. None: at once, by another account. Raises where there is none."""
         error = cast("NovitaError", purchase.error)
         if error.scope == "endpoint":
-            self.pool.retire(permit.http.path, error)
+            self.pool.retire(permit.grant, error)
+            hosts = self.hosts_of(purchase.wish)
+            if len(self.pool.hosts) > 1 and self.pool.doom(permit.http.path, loop_time(), hosts) is None:
+                return None
         elif error.scope == "account":
             return None
         if permit.failure is None:
@@ -441,7 +490,7 @@ class Buyer(Asker):
         )
         return decision.after
 
-    async def _give_up(self, purchase: Purchase, last: NovitaError, effort: _Effort) -> Task:
+    async def _give_up(self, purchase: Purchase, last: NovitaError, effort: _Effort) -> Task | None:
         """End in doubt where any attempt may have been bought, unless an event tells its task in time.
 
         Raises:
@@ -460,6 +509,17 @@ class Buyer(Asker):
         if doubt is last:
             raise last
         raise doubt from last
+
+
+def _task_of(task_id: str, purchase: Purchase, permit: Permit, now: float) -> Task:
+    return Task(
+        task_id=task_id,
+        account=permit.grant.account.label,
+        endpoint=permit.http.path,
+        image_num=purchase.images,
+        host=permit.grant.host,
+        submitted_at=now,
+    )
 
 
 async def _never() -> HTTPResponse:

@@ -8,7 +8,7 @@ functions; `acquire` and `poll_turn` only wait for what they say.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from copy import copy
 from typing import Final
 
@@ -22,6 +22,7 @@ from novita_async._util.clock import loop_time
 from novita_async.errors import APIError, ConfigurationError, NoAnswer, NotSent, NovitaError
 from novita_async.events import BreakerClosed, BreakerOpened, Paced
 from novita_async.models.accounts import Account, ApiKey
+from novita_async.models.hosts import Host
 
 AHEAD: Final = 0.002
 """Seconds before its turn at which a poll may be chosen: timers are no finer."""
@@ -35,6 +36,7 @@ class _Member:
     """An account, and its health."""
 
     account: Account
+    host: Host
     pacer: AccountPacer
     next_poll_at: float = 0.0
     polls_pause_until: float = 0.0
@@ -58,6 +60,10 @@ class _Member:
         return max(now, self.next_poll_at, self.breaker.poll_at(now))
 
 
+Hosts = tuple[str, ...]
+"""Names of the hosts that serve a route. Empty: any."""
+
+
 @define(eq=False)
 class _Waiter:
     """A submission in line."""
@@ -67,6 +73,8 @@ class _Waiter:
     joined_at: float
     max_outage: float
     """Seconds of one outage after which the submission gives up."""
+    hosts: Hosts = ()
+    """Hosts that serve the route."""
     event: anyio.Event = field(factory=anyio.Event)
     """Set to wake the submission."""
 
@@ -129,6 +137,8 @@ class Grant:
     """Path of the submission."""
     slot: Slot
     """Place in the account's window, since `slot.announced_at`."""
+    host: str
+    """Name of the account's host."""
 
 
 @frozen(kw_only=True)
@@ -164,12 +174,20 @@ class SessionPool:
     _members: dict[str, _Member]
     _polls_per_second: float
     _lines: dict[str, _Line] = field(factory=dict)
-    _retired: dict[str, tuple[NovitaError, float]] = field(factory=dict)
+    _retired: dict[tuple[str, str], tuple[NovitaError, float]] = field(factory=dict)
+    """Endpoints, by host, that the service said it does not have."""
+    _by_hosts: dict[Hosts, list[_Member]] = field(factory=dict)
+    """Accounts whose host serves a route."""
     _sending: int = 0
 
     @classmethod
-    def of(cls, accounts: Iterable[Account], polls_per_second: float) -> "SessionPool":
-        """Make a pool of accounts, each of which must have a label and a key of its own."""
+    def of(
+        cls, accounts: Iterable[Account], polls_per_second: float, home: Host = Host.NOVITA
+    ) -> "SessionPool":
+        """Make a pool of accounts, each of which must have a label and a key of its own.
+
+        Accounts that name no host belong to `home`.
+        """
         members: dict[str, _Member] = {}
         keys: set[ApiKey] = set()
         for account in accounts:
@@ -182,9 +200,8 @@ class SessionPool:
                     problem=f"the key of {account.label!r} was given before", advice="give each key once"
                 )
             keys.add(account.api_key)
-            members[account.label] = _Member(
-                account, AccountPacer(images_per_minute=account.images_per_minute)
-            )
+            pacer = AccountPacer(images_per_minute=account.images_per_minute)
+            members[account.label] = _Member(account, account.host or home, pacer)
         if not members:
             raise ConfigurationError(problem="no account", advice="pass api_key= or accounts=[…]")
         return cls(members, polls_per_second)
@@ -204,7 +221,7 @@ class SessionPool:
                 AccountStatistics(label=label, error=member.error, pacing=member.pacer.statistics())
                 for label, member in self._members.items()
             ),
-            retired=tuple(self._retired),
+            retired=tuple(dict.fromkeys(endpoint for endpoint, _ in self._retired)),
         )
 
     # --- Who may send ---------------------------------------------------------------------------------------
@@ -213,21 +230,25 @@ class SessionPool:
         self,
         endpoint: str,
         images: int,
+        hosts: Hosts = (),
         *,
         interactive: bool = False,
         again: bool = False,
         max_outage: float = math.inf,
         on_wait: Callable[[Paced], object] = lambda _: None,
+        ask: Callable[[Account], Awaitable[None]] | None = None,
     ) -> Grant:
         """Wait for a place in some account's window.
 
         Args:
             endpoint: Path of the submission.
             images: How many of the quota it takes.
+            hosts: Hosts that serve the route. Empty: any.
             interactive: Stand before those that are not.
             again: Stand first: the submission had its turn and was sent back.
             max_outage: Seconds of waiting after which an outage of all accounts is not waited for any longer.
             on_wait: Called with each wait for the quota or for the breaker.
+            ask: Asks an account something that costs nothing, to see whether its outage is over.
 
         Raises:
             NotSent: the outage has lasted for `max_outage`.
@@ -237,10 +258,10 @@ class SessionPool:
         if line is None:
             line = self._lines[endpoint] = _Line()
         now = loop_time()
-        granted = None if line else self._grant(endpoint, images, now)
+        granted = None if line else self._grant(endpoint, images, hosts, now)
         if isinstance(granted, Grant):
             return granted
-        waiter = _Waiter(images, interactive, now, max_outage)
+        waiter = _Waiter(images, interactive, now, max_outage, hosts)
         line.join(waiter, first=again)
         try:
             while True:
@@ -249,6 +270,13 @@ class SessionPool:
                 if isinstance(granted, Grant):
                     return granted
                 patience = self._outage_left(waiter, now)
+                if ask is not None and granted is not None:
+                    member = self._members[granted.account]
+                    question_at = member.breaker.question_at(now)
+                    if question_at <= now:
+                        await ask(member.account)
+                        continue
+                    patience = min(patience, question_at - now)
                 if granted is not None and granted.delay < math.inf:
                     on_wait(granted)
                 await waiter.sleep(min(granted.delay, patience) if granted else patience)
@@ -259,7 +287,7 @@ class SessionPool:
         """Seconds for which a waiter goes on waiting for an outage of all accounts. Raises `NotSent`."""
         if waiter.max_outage == math.inf:
             return math.inf
-        able = [member for member in self._members.values() if not member.is_out(now)]
+        able = [member for member in self._serving(waiter.hosts) if not member.is_out(now)]
         if not all(member.breaker.in_outage() for member in able):
             return math.inf
         member = max(able, key=lambda each: each.breaker.opened_at)
@@ -272,25 +300,40 @@ class SessionPool:
     def _grant_in_line(self, endpoint: str, line: _Line, waiter: _Waiter, now: float) -> Grant | Paced | None:
         """Let a waiter send, or say for what it waits. None: for its turn in line."""
         if line.head() is not waiter:
-            self._check_doom(endpoint, now)
+            self._check_doom(endpoint, waiter.hosts, now)
             return None
-        return self._grant(endpoint, waiter.images, now)
+        return self._grant(endpoint, waiter.images, waiter.hosts, now)
 
-    def _grant(self, endpoint: str, images: int, now: float) -> Grant | Paced:
+    def _grant(self, endpoint: str, images: int, hosts: Hosts, now: float) -> Grant | Paced:
         """Let whoever is first send, or say how long it waits for the quota."""
-        able = [member for member in self._members.values() if not member.is_out(now)]
+        able = [member for member in self._serving(hosts) if not member.is_out(now)]
         if self._retired or not able:
-            self._check_doom(endpoint, now)
+            self._check_doom(endpoint, hosts, now)
+            able = [member for member in able if self._gone(member, endpoint, now) is None]
         member = able[0] if len(able) == 1 else _soonest(able, endpoint, images, now)
         slot = math.inf if member.on_trial else member.pacer.take(endpoint, images, now)
         if not isinstance(slot, Slot):
             return Paced(account=member.account.label, endpoint=endpoint, delay=slot - now)
         self._sending += 1
         member.on_trial = member.error is not None
-        return Grant(member.account, endpoint, slot)
+        return Grant(member.account, endpoint, slot, member.host.name)
 
-    def _check_doom(self, endpoint: str, now: float) -> None:
-        doom = self.doom(endpoint, now)
+    def _serving(self, hosts: Hosts) -> list[_Member]:
+        """Accounts whose host serves a route; all where none does, for the table may be old."""
+        found = self._by_hosts.get(hosts)
+        if found is None:
+            every = list(self._members.values())
+            found = [member for member in every if member.host.serves(hosts)] or every
+            self._by_hosts[hosts] = found
+        return found
+
+    def _gone(self, member: _Member, endpoint: str, now: float) -> NovitaError | None:
+        """Why an account's host does not serve an endpoint. None: it may."""
+        retired = self._retired.get((endpoint, member.host.name)) if self._retired else None
+        return retired[0] if retired is not None and now < retired[1] else None
+
+    def _check_doom(self, endpoint: str, hosts: Hosts, now: float) -> None:
+        doom = self.doom(endpoint, now, hosts)
         if doom is not None:
             raise copy(doom)  # each request raises its own: tracebacks and notes are not shared
 
@@ -376,30 +419,49 @@ class SessionPool:
         if permit.slot.announced_at >= member.out_until:
             member.error = None
 
-    def retire(self, endpoint: str, error: NovitaError) -> None:
-        """Stop sending to an endpoint that the service does not have."""
-        self._retired[endpoint] = error, loop_time() + REVIVAL
+    def retire(self, permit: Grant, error: NovitaError) -> None:
+        """Stop sending to an endpoint that the service of an account's host does not have."""
+        self._retired[permit.endpoint, permit.host] = error, loop_time() + REVIVAL
         self._wake_all()
 
-    def doom(self, endpoint: str, now: float) -> NovitaError | None:
+    def doom(self, endpoint: str, now: float, hosts: Hosts = ()) -> NovitaError | None:
         """Why nothing can be sent to this endpoint any more. None: something can."""
-        retired = self._retired.get(endpoint)
-        if retired is not None and now < retired[1]:
-            return retired[0]
-        error = None
-        for member in self._members.values():
-            if not member.is_out(now):
+        gone = out = None
+        for member in self._serving(hosts):
+            retired = self._gone(member, endpoint, now)
+            if retired is None and not member.is_out(now):
                 return None
-            error = error or member.error
-        return error
+            gone, out = gone or retired, out or member.error
+        return gone or out
 
     # --- Reading --------------------------------------------------------------------------------------------
 
-    def accounts(self, label: str | None) -> tuple[Account, ...]:
-        """Whom to ask about a task: the account that paid, or, where that is not known, each."""
-        if label is not None and label in self._members:
-            return (self._members[label].account,)
-        return tuple(member.account for member in self._members.values())
+    def serves(self, hosts: Hosts) -> bool:
+        """Whether an account belongs to a host that serves a route."""
+        return any(member.host.serves(hosts) for member in self._members.values())
+
+    def has_host(self, name: str | None) -> bool:
+        """Whether an account belongs to this host."""
+        return any(member.host.may_be(name) for member in self._members.values())
+
+    def host_of(self, account: Account) -> str:
+        """Name of the host of an account."""
+        return self._members[account.label].host.name
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The hosts of all accounts, in their order, each once."""
+        return tuple(dict.fromkeys(member.host for member in self._members.values()))
+
+    def accounts(self, label: str | None, host: str | None = None) -> tuple[Account, ...]:
+        """Accounts that can be asked about a task: the one that paid, or, where that is not known, each.
+
+        Only accounts of the task's own host can, where that is known. Empty: there is none.
+        """
+        member = None if label is None else self._members.get(label)
+        if member is not None and member.host.may_be(host):
+            return (member.account,)
+        return tuple(each.account for each in self._members.values() if each.host.may_be(host))
 
     def may_choose_poll_at(self, label: str | None, now: float) -> float:
         """When the next poll may be chosen of a task that this account paid for, or when to ask again."""
@@ -427,6 +489,10 @@ class SessionPool:
             # the server may ask for a pause, or be lost, while polls wait for their turn
             if at >= member.polls_pause_until and member.breaker.poll_at(now) <= now:
                 return member.breaker.poll(now)
+
+    def question_begins(self, account: Account) -> int:
+        """Let a question be the probe, now. Returns the generation of the account's breaker."""
+        return self._members[account.label].breaker.poll(loop_time())
 
     def poll_ended(
         self, account: Account, task_id: str, generation: int, error: BaseException | None, jitter: float

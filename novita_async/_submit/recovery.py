@@ -58,6 +58,7 @@ class Recovery:
                 account=attempt.account,
                 endpoint=purchase.endpoint,
                 image_num=purchase.images,
+                host=purchase.host,
                 submitted_at=attempt.announced_at,
             )
             if await self._knows(task):

@@ -11,9 +11,11 @@ import asyncio
 import os
 import re
 import select
+import socket
 import ssl
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, TypedDict
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
@@ -46,6 +48,8 @@ class HeadLimits(TypedDict):
 HEAD_LIMITS: Final = HeadLimits(max_line_size=128 * 1024, max_field_size=128 * 1024, max_headers=2000)
 """aiohttp's own 8,190 bytes are too few for a long Content-Security-Policy, and a head that is not read
 leaves a purchase uncertain."""
+_KEEPALIVE_OPTIONS: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""Seconds until a silent peer is asked for a sign of life, and between the questions; how many are asked."""
 _TURNS_TO_READ: Final = 4
 """Turns of the loop from bytes in the socket to the task that waits for the answer."""
 
@@ -194,6 +198,21 @@ def has_news(transport: asyncio.BaseTransport | None) -> bool:
     poll = select.poll()  # unlike `select` it takes any file descriptor
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the system notice within a minute that the peer of a connection is gone, though nothing is sent.
+
+    Systems without these options notice later.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE_OPTIONS:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def in_lower_case(headers: Mapping[str, str]) -> dict[str, str]:

@@ -11,8 +11,10 @@
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import aiohttp
@@ -27,16 +29,23 @@ from novita_async._transport.connections import (
     HEAD_LIMITS,
     KEEPALIVE,
     LAST_USED,
+    explain,
     has_news,
     in_lower_case,
+    keep_alive,
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
+from novita_async._transport.pictures import PictureAnswer, PictureIntake
 from novita_async._transport.whole_answers import WholeAnswers
 from novita_async.errors import InvalidRequest
 
 _MOST_UNASKED: Final = 20
 """Connections on which an answer came unasked before the exchange is given up."""
+_READ_SIZE: Final = 16 * 1024
+"""Bytes: a connection of which twice as many have come pauses until they are taken."""
+_LONGEST: Final = 900.0
+"""Seconds that an answer with pictures may take from its first byte to its last."""
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -53,6 +62,8 @@ class SlowExchange(AiohttpExchange):
     """Seconds in which a piece of a body must go out."""
     boundary: str = field(factory=lambda: secrets.token_hex(BOUNDARY_LENGTH // 2))
     """Stands between the fields of a form. Nobody can guess it, so no content can hold it."""
+    intake: PictureIntake
+    """Takes in answers that hold pictures."""
     is_given: bool
     """Whether the session is the user's, who may bound it: waiting for a connection has no deadline then."""
     begun: bool = False
@@ -61,6 +72,10 @@ class SlowExchange(AiohttpExchange):
     """Whether the connection had been used before, and nothing of this request was written to it."""
     _unasked: int = 0
     """Answers that were there before anything was asked."""
+    _coming_since: float | None = None
+    """When the body of an answer with pictures began to come."""
+    _unread: list[bytes] = field(init=False, factory=list)
+    """What has come of it and was not taken in."""
 
     async def run(self) -> HTTPResponse:
         """Send the request and read the answer, on another connection where the first has gone stale."""
@@ -94,6 +109,7 @@ class SlowExchange(AiohttpExchange):
                 timeout=self.timeout,
                 allow_redirects=False,
                 raise_for_status=False,
+                read_bufsize=_READ_SIZE,
                 **HEAD_LIMITS,
             )
         finally:
@@ -165,6 +181,8 @@ class SlowExchange(AiohttpExchange):
         await self._read_first(writer)
         if writer.transport is None or writer.transport.is_closing():
             raise aiohttp.ClientConnectionResetError
+        if self.request.answer == "pictures":
+            keep_alive(writer.transport)
         if self.request.method == "POST":
             WholeAnswers.expect_on(getattr(writer, "protocol", None))
         self.hand_over()
@@ -190,21 +208,77 @@ class SlowExchange(AiohttpExchange):
         if early:
             self.expect_within(self.answer_timeout)
         content = response.content
+        headers = in_lower_case(response.headers)
+        if self.request.answer == "pictures" and not early and 200 <= response.status < 300:  # noqa: PLR2004
+            return await self._read_pictures(response, headers)
         try:
             body = content.read_nowait() if content.is_eof() else await self.read_all(content)
         except BaseException:
             response.close()
             raise
         finally:
-            protocol = getattr(response, "_protocol", None)
-            if protocol is not None:
-                LAST_USED[protocol] = asyncio.get_running_loop().time()
+            self._note_use(response)
         if early:
             await response.wait_for_close()
-        headers = in_lower_case(response.headers)
         return HTTPResponse(status=response.status, headers=headers, body=body, early=early)
 
+    async def _read_pictures(
+        self, response: aiohttp.ClientResponse, headers: Mapping[str, str]
+    ) -> HTTPResponse:
+        """Read an answer into files. All that came whole before it broke off is an answer, too."""
+        answer = self.intake.begin(self.request)
+        content, cut = response.content, None
+        try:
+            while await self._has_more(content):
+                self.due = math.inf
+                async with self.intake.turns:
+                    self._unread.append(content.read_nowait())
+                    piece, self._unread = b"".join(self._unread), []
+                    await answer.take(piece)
+        except (Exception, asyncio.CancelledError) as error:
+            self.due = math.inf
+            await self._take_unread(answer, content)
+            response.close()
+            if not answer.has_whole:
+                await answer.discard()
+                raise
+            is_cancelled = self.is_cancelled_by(error)
+            late = self.lateness() if self.overdue else explain(error).words
+            cut = "cancelled before the rest came" if is_cancelled else late
+        finally:
+            self._note_use(response)
+        self.due = math.inf
+        return await answer.end(response.status, headers, cut)
+
+    async def _has_more(self, content: aiohttp.StreamReader) -> bool:
+        """Wait for more of an answer with pictures, and take none of it but a byte."""
+        now = asyncio.get_running_loop().time()
+        if self._coming_since is None:
+            self.due = max(self.due, now + self.stall_timeout)
+        else:
+            self.due = min(now + self.stall_timeout, self._coming_since + _LONGEST)
+        self._unread.append(await content.read(1))
+        if self._coming_since is None:
+            self._coming_since = asyncio.get_running_loop().time()
+        return bool(self._unread[-1])
+
+    async def _take_unread(self, answer: PictureAnswer, content: aiohttp.StreamReader) -> None:
+        """Take in what came before the connection broke: aiohttp hands that to nobody any more."""
+        take = getattr(content, "_read_nowait", None)
+        if take is not None:
+            with suppress(Exception):
+                self._unread.append(take(-1))
+        with suppress(DeliveryFailed):
+            await answer.take(b"".join(self._unread))
+
+    def _note_use(self, response: aiohttp.ClientResponse) -> None:
+        protocol = getattr(response, "_protocol", None)
+        if protocol is not None:
+            LAST_USED[protocol] = asyncio.get_running_loop().time()
+
     def lateness(self) -> str:
+        if self._coming_since is not None:
+            return f"the answer made no progress for {self.stall_timeout:g} s, or took {_LONGEST:g} s"
         if self.begun and self.length and not self.handed_over and self.status is None:
             return f"the upload made no progress for {self.stall_timeout:g} s"
         return super().lateness()

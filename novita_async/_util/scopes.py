@@ -7,7 +7,7 @@ from asyncio.tasks import _unregister_task
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
@@ -15,13 +15,14 @@ from anyio.abc import TaskGroup
 from attrs import define, field
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _TERMINATED: Final = 128 + signal.SIGTERM
 _LAST_WORD: Final = 5.0
 """Seconds that tasks get to end after SIGTERM, once all blocks were left."""
-_shielded: "Final[WeakSet[asyncio.Task[None]]]" = WeakSet()
+_shielded: Final["WeakSet[asyncio.Task[None]]"] = WeakSet()
 """Work that a cancelled task waits for."""
-_told: "Final[WeakSet[asyncio.AbstractEventLoop]]" = WeakSet()
+_told: Final["WeakSet[asyncio.AbstractEventLoop]"] = WeakSet()
 """Loops to which SIGTERM has come."""
 
 
@@ -126,6 +127,20 @@ async def _ended(task: "asyncio.Task[None]", grace: float) -> None:
             left = until - anyio.current_time()
     if not task.cancelled():
         task.exception()  # taken note of: being cancelled goes first
+
+
+async def run_in_thread(work: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Run work that blocks in a thread. A cancellation that comes meanwhile goes on when the work is done."""
+    done = asyncio.get_running_loop().run_in_executor(None, work, *args)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            while not done.done():
+                with suppress(asyncio.CancelledError):  # told again; it is known
+                    await asyncio.wait({done})
+        done.exception()  # taken note of: being cancelled goes first
+        raise
 
 
 # --- SIGTERM ------------------------------------------------------------------------------------------------

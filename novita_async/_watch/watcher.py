@@ -210,7 +210,7 @@ class Watcher:
         return True
 
     def _schedule_of(self, task: Task) -> PollSchedule:
-        accounts = self._asker.pool.accounts(task.account)
+        accounts = self._asker.pool.accounts(task.account, task.host)
         label = accounts[0].label if len(accounts) == 1 else None
         schedule = self._schedules.get(label)
         if schedule is None:
@@ -459,8 +459,9 @@ class Watcher:
             )
             return Failed(task=snapshot.task, request=watched.request, error=failed)
         if result is not None and not result.artifacts:
-            empty = NoImages(task_id=result.task.task_id, account=result.task.account, extra=result.extra)
-            return Failed(task=result.task, request=watched.request, error=empty)
+            task = snapshot.task
+            empty = NoImages(task_id=task.task_id, account=task.account, extra=result.extra)
+            return Failed(task=task, request=watched.request, error=empty)
         if result is not None:
             return Succeeded(result=result, request=watched.request)
         self._show(snapshot)

@@ -1,26 +1,102 @@
-"""`models` and `balance`: what can be used, and what is left to spend."""
+"""`models` and `balance`: what can be used, and what is left to spend.
 
+Questions cost nothing. On a terminal somebody waits for the answer, so that a server which does not answer is
+given up soon; elsewhere a question is as patient as everything else.
+"""
+
+import math
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from itertools import count
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, TypeVar
 
+import anyio
 import attrs
+from attrs import define, field
 from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
 from novita_async.cli._exits import Exit
-from novita_async.cli._output import Output, StandardError
-from novita_async.cli._progress import waited_for
-from novita_async.errors import ConfigurationError
-from novita_async.events import Event
+from novita_async.cli._output import Output
+from novita_async.cli._progress import display_of
+from novita_async.cli._report_timeline import elapsed
+from novita_async.cli._terminal import Part
+from novita_async.cli._waits import host_of_environment
+from novita_async.errors import ConfigurationError, NoAnswer
+from novita_async.events import Event, Retrying
 from novita_async.models.catalogue import ModelRecord
+
+T = TypeVar("T")
+
+_PATIENCE: Final = 10.0
+"""Seconds for which an answer is waited for on a terminal."""
+_UNREMARKABLE: Final = 1.0
+"""Seconds without an answer that are not mentioned."""
 
 _Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
-def _tell_waits(event: Event) -> None:
-    waiting = waited_for(event)
-    if waiting is not None:
-        StandardError().note(waiting)
+@define(eq=False)
+class _Questions:
+    """Questions of one command, and what somebody who waits for the answers is told."""
+
+    client: NovitaClient = field(init=False)
+    host: str = field(factory=host_of_environment)
+    patience: float = field(factory=lambda: _PATIENCE if sys.stderr.isatty() else math.inf)
+    _asked_at: float = field(default=math.inf, init=False)
+    _trouble: str = field(default="", init=False)
+    """Why the last try came to nothing."""
+    _told: str = field(default="", init=False)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> "AsyncGenerator[_Questions]":
+        """Make a client, and tell how the waiting goes."""
+        questions, display = cls(), display_of()
+        display.view = questions
+        async with NovitaClient(observers=[questions]) as client:
+            questions.client = client
+            with display:
+                yield questions
+
+    def __call__(self, event: Event) -> None:
+        """Observe."""
+        if isinstance(event, Retrying):
+            error = event.error
+            self._trouble = error.cause if isinstance(error, NoAnswer) else error.sentence()
+
+    async def answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and give up when nobody would wait any longer.
+
+        Raises:
+            NoAnswer: there was none in time.
+        """
+        self._asked_at, self._trouble = anyio.current_time(), ""
+        with anyio.move_on_after(self.patience):
+            try:
+                return await ask()
+            finally:
+                self._asked_at = math.inf
+        why = f" ({self._trouble})" if self._trouble else ""
+        raise NoAnswer(
+            cause=f"{self.host} has not answered for {self.patience:.0f} s{why}",
+            advice="check the network and NOVITA_BASE_URL, then ask again",
+        )
+
+    def parts(self) -> list[Part]:
+        """The line on a terminal."""
+        waited = anyio.current_time() - self._asked_at
+        if waited < _UNREMARKABLE:
+            return []
+        left = Part((f"giving up in {elapsed(math.ceil(self.patience - waited))}", ""), (2,), "; ")
+        span = elapsed(math.floor(waited))
+        return [Part((f"no answer from {self.host} for {span}", f"no answer for {span}"), (1,)), left]
+
+    def lines(self, *, due: bool) -> str:
+        """What a log is told: each new trouble, and now and then that there is still some."""
+        news, self._told = due or self._trouble != self._told, self._trouble
+        return f"no answer from {self.host}: {self._trouble}" if news and self._trouble else ""
 
 
 async def models(
@@ -50,8 +126,8 @@ async def models(
         raise ConfigurationError(problem=f"--limit: {limit} is not 1 or above")
     output = Output(json)
     numbers = count(1)
-    async with NovitaClient(observers=[_tell_waits]) as client:
-        records = client.models(
+    async with _Questions.open() as questions:
+        records = questions.client.models(
             types=type,
             query=query,
             visibility=visibility,
@@ -59,7 +135,7 @@ async def models(
             is_sdxl=sdxl,
             is_inpainting=inpainting,
         )
-        async for record in records:
+        while (record := await questions.answer(lambda: anext(records, None))) is not None:
             _tell_model(output, record)
             if next(numbers) == limit:
                 break
@@ -79,8 +155,8 @@ async def balance(*, json: _Flag = False) -> Exit:
     Args:
         json: Print one JSON object.
     """
-    async with NovitaClient(observers=[_tell_waits]) as client:
-        found = await client.balance()
+    async with _Questions.open() as questions:
+        found = await questions.answer(questions.client.balance)
     facts: dict[str, Any] = {name: value for name, value in attrs.asdict(found).items() if value is not None}
     for name, value in facts.items():
         Output(json).line(f"{name.replace('_', ' ')}: ${value}")

@@ -7,11 +7,10 @@ import sys
 from typing import Final
 
 from cyclopts import App, CycloptsError
-from rich.console import Console
 
 from novita_async._version import __version__
 from novita_async.cli._exits import EXPLAINED, Exit, of_error
-from novita_async.cli._output import Output, error_record, show_warnings
+from novita_async.cli._output import Output, StandardError, error_record, show_warnings
 from novita_async.errors import InvalidRequest, NovitaError
 
 _HELP: Final = """Pictures from pictures, by the Novita AI image API.
@@ -38,6 +37,8 @@ COMMANDS: Final = {
         "Tell all requests of a batch, one a line, from its journal alone: also while it is running.",
     ),
     "watch": ("_watch", "Wait for paid tasks and fetch their results."),
+    "edit": ("_edit", "Edit pictures with whatever route serves a model."),
+    "routes": ("_routes", "List the routes of the API: models, hosts, whether they live."),
     "models": (
         "_account",
         "List the models that requests can name: the name for requests, the kind, the base model.",
@@ -101,14 +102,14 @@ def _with_json_last(tokens: list[str]) -> list[str]:
 def _ended_by(error: CycloptsError | NovitaError | OSError, output: Output) -> Exit:
     output.record(event="error", **error_record(error))
     for line in _lines(error):
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {line}", markup=False, highlight=False, emoji=False
-        )
+        StandardError().note(f"error: {line}")
     return of_error(error)
 
 
 def _lines(error: Exception) -> list[str]:
     """One line; one for each fault where there are several."""
+    if isinstance(error, CycloptsError):
+        return str(error).splitlines()
     faults = error.faults if isinstance(error, InvalidRequest) else ()
     return [str(fault) for fault in faults] if len(faults) > 1 else [str(error)]
 

@@ -19,12 +19,13 @@ from novita_async._policy.spending import Budget
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import helps_to_buy_again
 from novita_async._stream.stream import IN_FLIGHT
-from novita_async.cli._course import LINES_EVERY, BatchBar, BatchLines, Course, batch_display_of
+from novita_async.cli._course import Course
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, Typed, folder_faults
 from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
+from novita_async.cli._progress import LINES_EVERY, display_of
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._setup import Setup, command, is_noted, marks_of, next_steps
@@ -38,7 +39,7 @@ from novita_async.errors import (
     NovitaError,
     ResultError,
 )
-from novita_async.events import Bought, Event, Retrying, Transition
+from novita_async.events import Event
 from novita_async.models.requests import Request
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 from novita_async.tasks import Task
@@ -129,6 +130,7 @@ class _Session:
         options: dict[str, Any] = {"images_per_minute": setup.images_per_minute, "observers": [report]}
         async with NovitaClient(**options, budget=budget) as client:
             course.quota_of = partial(quota_of, client, setup.images_per_minute)
+            report.price, report.spending = setup.price_each(), lambda: client.statistics().spending
             code = await follow(
                 client.batch(
                     self._requests(setup, recipe, report),
@@ -272,13 +274,10 @@ class _BatchReport(FollowReport):
 
     course: Course = field(kw_only=True)
     """How it goes: the tally, by its other name."""
-    shows: BatchBar | BatchLines = field(kw_only=True)
-    """The display, by its other name."""
     here: Path = field(kw_only=True)
     """From where paths are shown."""
     places: dict[int, str] = field(factory=dict[int, str], init=False)
     """What requests are called, by their identity, while they are under way."""
-    _shown_at: float = field(factory=anyio.current_time, init=False)
     _recorded_at: float = field(factory=anyio.current_time, init=False)
     _to_do: Counter[str] = field(factory=Counter[str], init=False)
     """What asks for another run, besides what this one has not come to."""
@@ -286,17 +285,12 @@ class _BatchReport(FollowReport):
     @classmethod
     def of(cls, output: Output, course: Course, folder: str, here: Path) -> Self:
         """Make a report of a batch in a folder."""
-        display = batch_display_of(course.requests)
-        return cls(output, display, course, folder, course=course, shows=display, here=here)
+        return cls(output, display_of(), course, folder, course=course, here=here)
 
     def __call__(self, event: Event) -> None:
         """Observe."""
-        self.course(event)
-        if isinstance(event, Retrying):
-            self.display.waiting(f"trying again: {event.error.sentence()}")
-        if isinstance(event, Transition) and isinstance(event.fact, Bought):
-            self.output.submitted(event.fact.task, event.tag)
-        self._show()
+        super().__call__(event)
+        self._record_progress()
 
     def took(self, outcome: Outcome) -> None:
         """Tell one outcome. What an earlier run has made is part of the answer, but no news."""
@@ -308,19 +302,22 @@ class _BatchReport(FollowReport):
         self.output.outcome(self._with_short_paths(outcome), place)
         if news or not good:
             totals = self.course.statistics()
-            self.display.advance(_images(outcome), totals, f"{place}: {_words(outcome)}", good=good)
-        self._show()
+            self.display.advance(totals, f"{place}: {_words(outcome)}", good=good)
+        self._record_progress()
 
     def _with_short_paths(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Succeeded):
             return outcome
         return evolve(outcome, paths=tuple(Path(shown(path, self.here)) for path in outcome.paths))
 
-    def _show(self) -> None:
+    def lines(self, *, due: bool) -> str:
+        """What a log is told: how it goes, now and then, and each wait."""
+        waiting = super().lines(due=due)
+        told = [self.course.status().sentence(), self.spent()] if due else []
+        return " · ".join(filter(None, (*told, waiting)))
+
+    def _record_progress(self) -> None:
         now = anyio.current_time()
-        if now - self._shown_at >= self.shows.every:
-            self._shown_at = now
-            self.shows.show(self.course.status())
         if now - self._recorded_at >= LINES_EVERY:
             self._recorded_at = now
             self.output.record(event="progress", **self.course.status().as_record())
@@ -372,10 +369,6 @@ def _duties(outcome: Outcome) -> Iterator[str]:
             pass
         case _:
             assert_never(outcome)
-
-
-def _images(outcome: Outcome) -> int:
-    return outcome.request.image_num if outcome.request else 1
 
 
 def _words(outcome: Outcome) -> str:

@@ -1,83 +1,19 @@
-"""How a batch is going: counted from events and outcomes, told as a bar on a terminal, elsewhere as lines."""
+"""How a batch is going: counted from events and outcomes, with a forecast of its end."""
 
 import math
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import anyio
-from attrs import asdict, define, evolve, field, frozen
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
-from rich.progress import Task as RichTask
-from rich.text import Text
+from attrs import define, field
 
 from novita_async.cli._forecast import ForecastLane, Pace, time_left
-from novita_async.cli._progress import Bar, Lines, ProgressTally, Totals
-from novita_async.cli._report_timeline import elapsed
+from novita_async.cli._progress import ProgressTally, Status
 from novita_async.events import Announced, Bought, Event, Finished, Paced, Polled, Retrying, Transition
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
 from novita_async.models.results import Outcome, Succeeded
 from novita_async.tasks import Task
-
-LINES_EVERY: Final = 10.0
-"""Seconds between two lines about how it goes."""
-_BAR_EVERY: Final = 0.2
-_BAR_WIDTH: Final = 8
-
-
-@frozen(kw_only=True)
-class Status:
-    """How it is going."""
-
-    requests: int
-    """All that there are."""
-    done: int
-    """Ended well, in this run or earlier."""
-    running: int
-    """Tasks that are paid and not done."""
-    failed: int
-    """Ended badly."""
-    uncertain: int
-    """Perhaps bought."""
-    images: int
-    """Pictures made by this run."""
-    seconds: float
-    """Since it began."""
-    polls: int
-    """Questions how a task is doing."""
-    seconds_left: float | None
-    """Until all is done. None: not known yet."""
-
-    @property
-    def images_per_minute(self) -> float:
-        """How many this run makes."""
-        return self.images / self.seconds * 60 if self.seconds > 0 else 0.0
-
-    def later(self, seconds: float) -> "Status":
-        """The same, when so many seconds have passed in which nothing happened."""
-        left = None if self.seconds_left is None else max(self.seconds_left - seconds, 0.0)
-        return evolve(self, seconds=self.seconds + seconds, seconds_left=left)
-
-    def sentence(self) -> str:
-        """The same in words, leaving out what there is none of."""
-        counts = ((self.running, "running"), (self.failed, "failed"), (self.uncertain, "uncertain"))
-        some = "".join(f", {count:,} {word}" for count, word in counts if count)
-        left = "" if self.seconds_left is None else f" · {elapsed(self.seconds_left)} left"
-        rate = f"{self.images_per_minute:.1f} images/min · {self.polls:,} polls"
-        return f"{self.done:,} of {self.requests:,} done{some} · {rate}{left}"
-
-    def as_record(self) -> dict[str, float | None]:
-        """The same for programs."""
-        facts = asdict(self) | {"images_per_minute": self.images_per_minute}
-        return {name: _rounded(value) for name, value in facts.items()}
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(value, 1) if isinstance(value, float) else value
 
 
 @define(eq=False)
@@ -290,64 +226,3 @@ def _endpoint(outcome: Outcome) -> str:
 
 def _images(outcome: Outcome) -> int:
     return outcome.request.image_num if outcome.request else 1
-
-
-# --- Displays -----------------------------------------------------------------------------------------------
-
-
-class BatchLines(Lines):
-    """Lines for logs and pipes."""
-
-    every: float = LINES_EVERY
-    """Seconds between two of `show`."""
-
-    def show(self, status: Status) -> None:
-        """Say how it is going."""
-        self.note(status.sentence())
-
-
-class _Going(ProgressColumn):
-    """How it is going at the moment at which it is drawn, which is more often than something happens."""
-
-    def render(self, task: RichTask) -> Text:
-        shown: tuple[float, Status] | None = task.fields["shown"]
-        if shown is None:
-            return Text()
-        at, status = shown
-        return Text(status.later(time.monotonic() - at).sentence())
-
-
-@define(eq=False)
-class BatchBar(Bar):
-    """A bar for terminals."""
-
-    every: float = _BAR_EVERY
-    """Seconds between two of `show`."""
-
-    def __attrs_post_init__(self) -> None:
-        self._bar = Progress(
-            SpinnerColumn(),
-            BarColumn(bar_width=_BAR_WIDTH),
-            _Going(),
-            TextColumn("[dim]{task.fields[waiting]}"),
-            console=Console(stderr=True),
-            redirect_stdout=sys.stdout.isatty(),
-            transient=True,
-        )
-        self._bar.add_task("", total=self.images, shown=None, waiting="")
-
-    def show(self, status: Status) -> None:
-        """Say how it is going."""
-        ended = status.done + status.failed + status.uncertain
-        shown = time.monotonic(), status
-        self._bar.update(self._bar.task_ids[0], completed=ended, shown=shown, waiting="")
-
-    def advance(self, images: int, totals: Totals, text: str, *, good: bool) -> None:  # noqa: ARG002
-        """Say only what went wrong; the rest is shown."""
-        if not good:
-            self.note(text)
-
-
-def batch_display_of(requests: int) -> BatchBar | BatchLines:
-    """The display that suits standard error."""
-    return BatchBar(requests) if sys.stderr.isatty() else BatchLines()

@@ -77,9 +77,7 @@ async def demo(
     _require_pillow()
     workspace = Workspace(Path(out))
     requests = await anyio.to_thread.run_sync(_prepared, workspace)
-    show = _Show(
-        Output(json, tells_paths=False), display_of(len(requests)), ProgressTally(len(requests)), out
-    )
+    show = _Show(Output(json, tells_paths=False), display_of(), ProgressTally(len(requests)), out)
     code = await _serve_and_send(requests, show, workspace)
     totals = show.tally.statistics()
     url = await anyio.to_thread.run_sync(_write_page, workspace)

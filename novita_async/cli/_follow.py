@@ -2,16 +2,21 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from decimal import Decimal
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from novita_async._client import DRAIN
+from novita_async._policy.spending import SpendingStatistics
 from novita_async._stream.handle import Outcomes
 from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
-from novita_async.cli._progress import Display, ProgressTally, waited_for
+from novita_async.cli._progress import Display, ProgressTally
+from novita_async.cli._report_summary import money
+from novita_async.cli._terminal import Part
 from novita_async.errors import NovitaError
 from novita_async.events import Bought, Event, Transition
 from novita_async.models.requests import Request
@@ -21,7 +26,7 @@ from novita_async.tasks import Task
 
 def name_of(request: Request | None) -> str | None:
     """What the user knows a request by: its picture's file name."""
-    path = request.images[0].path if request and request.images else None
+    path = request.pictures[0].path if request and request.pictures else None
     return None if path is None else str(path)
 
 
@@ -34,14 +39,19 @@ class FollowReport:
     tally: ProgressTally
     folder: str | None = None
     """Where files go; part of the advice how to fetch the rest."""
+    price: Decimal | None = field(default=None, kw_only=True)
+    """Dollars an image. None: not known."""
+    spending: Callable[[], SpendingStatistics | None] = field(default=lambda: None, kw_only=True)
+    """How the budget is doing. None: there is none."""
+    _is_waiting: bool = field(default=False, init=False)
     _codes: set[Exit] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.display.view = self
 
     def __call__(self, event: Event) -> None:
         """Observe."""
         self.tally(event)
-        waiting = waited_for(event)
-        if waiting is not None:
-            self.display.waiting(waiting)
         if isinstance(event, Transition) and isinstance(event.fact, Bought):
             self.output.submitted(event.fact.task, event.tag)
 
@@ -51,14 +61,32 @@ class FollowReport:
         self._codes.add(of_outcome(outcome))
         name = name_of(outcome.request)
         label = name or outcome.task_id or "request"
-        images = getattr(outcome.request, "image_num", 1)
         self.output.outcome(outcome, name)
         self.display.advance(
-            images,
             self.tally.statistics(),
             f"{label}: {described(outcome)}",
             good=isinstance(outcome, Succeeded),
         )
+
+    def parts(self) -> list[Part]:
+        """The line on a terminal."""
+        waits, status, now = self.tally.waits, self.tally.status(), anyio.current_time()
+        if waits.is_silent(now):  # nobody knows how long that will last
+            status = evolve(status, seconds_left=None)
+        return list(status.parts(waits.parts(now), waits.tasks(), self.spent()))
+
+    def lines(self, *, due: bool) -> str:
+        """What a log is told: a wait when it begins, and now and then while it lasts."""
+        waiting = self.tally.waits.sentence(anyio.current_time())
+        news, self._is_waiting = bool(waiting) and (due or not self._is_waiting), bool(waiting)
+        return waiting if news else ""
+
+    def spent(self) -> str:
+        """What is spent, in dollars; empty where nobody knows."""
+        spending = self.spending()
+        if spending is not None:
+            return f"{money(spending.spent)} of {money(spending.limit)}"
+        return "" if self.price is None else money(self.tally.spent(self.price))
 
     def ended_by(self, error: NovitaError | OSError) -> None:
         """Tell what ended everything early."""

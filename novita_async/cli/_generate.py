@@ -70,8 +70,7 @@ async def generate(
         ip_adapters=ip_adapter or (),
     )
     requests = await anyio.to_thread.run_sync(requests_of, typed, (*REQUEST, *EXTRA))
-    display = display_of(sum(request.image_num for request in requests))
-    report = FollowReport(Output(json), display, ProgressTally(len(requests)), out)
+    report = FollowReport(Output(json), display_of(), ProgressTally(len(requests)), out)
     async with NovitaClient(images_per_minute=images_per_minute, observers=[report]) as client:
         return await follow(
             client.stream(requests, in_flight=in_flight, save_to=out, save_as=file_name), report
@@ -81,6 +80,6 @@ async def generate(
 def file_name(outcome: Succeeded) -> str:
     """Call a result after its picture and the seed that makes it again."""
     request, seed = outcome.request, outcome.result.seed
-    source = request.images[0].path if request and request.images else None
+    source = request.pictures[0].path if request and request.pictures else None
     stem = "image" if source is None else source.stem
     return stem if seed is None else f"{stem}-seed{seed}"

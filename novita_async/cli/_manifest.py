@@ -30,6 +30,7 @@ import attrs
 from attrs import frozen
 
 from novita_async._api.codec import as_list, request_from_wire, wire_name
+from novita_async.cli._faces import face_of, with_face_pictures
 from novita_async.cli._inputs import (
     STAND_IN,
     Document,
@@ -212,7 +213,7 @@ class Recipe:
         if line.trouble is not None:
             yield _faulty(line, Flaw(line.place, line.trouble))
             return
-        endpoint = line.document.get("endpoint") or "img2img"
+        endpoint = line.document.get("endpoint") or face_of(line.document) or "img2img"
         if not isinstance(endpoint, str):
             yield _faulty(line, Flaw(f"{line.place}: endpoint", f"{rules.shown(endpoint)} is not text"))
         elif endpoint.startswith("/"):
@@ -253,7 +254,14 @@ class _TypedLine:
         own = _own(line, faults)
         request = whole.get("request")
         if isinstance(request, dict):
-            whole["request"] = _with_pictures(cast("Document", request), line.folder, faults)
+            fields, cls_of_line = cast("Document", request), kinds().get(endpoint, Request)
+            whole["request"] = (
+                with_face_pictures(
+                    fields, lambda place, where: _located(place, f"{_WIRE}{where}", line.folder, faults)
+                )
+                if cls_of_line.is_face
+                else _with_pictures(fields, line.folder, faults)
+            )
         names = _names(filled, recipe.axes, missing=line.is_picture)
         return cls(
             line=line,

@@ -5,7 +5,6 @@ object a line, and nothing else. Everything about the way there goes to standard
 """
 
 import json
-import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Protocol, assert_never
 
 from attrs import frozen
 
+from novita_async.cli._terminal import command_line, visible
 from novita_async.errors import InvalidRequest, NovitaError, NovitaWarning
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 from novita_async.tasks import Task
@@ -30,7 +30,7 @@ class Output:
     def line(self, text: str) -> None:
         """Write a line for people."""
         if not self.as_json:
-            print(text, flush=True)
+            print(visible(text) if sys.stdout.isatty() else text, flush=True)
 
     def record(self, **fields: Any) -> None:
         """Write a line for programs."""
@@ -58,7 +58,7 @@ class StandardError:
     """Notes for where there is no progress to show."""
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
 
 def outcome_record(outcome: Outcome, name: str | None) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def described(outcome: Outcome) -> str:
 def watch_again(tasks: Iterable[Task], folder: str | None) -> str:
     """The command that fetches paid tasks."""
     where = () if folder is None else ("--out", folder)
-    return shlex.join(("novita-async", "watch", *(task.task_id for task in tasks), *where))
+    return command_line(("novita-async", "watch", *(task.task_id for task in tasks), *where))
 
 
 def show_warnings() -> None:
@@ -124,7 +124,7 @@ def show_warnings() -> None:
 
     def as_note(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> str:
         if issubclass(category, NovitaWarning):
-            return f"warning: {message}\n"
+            return f"warning: {visible(str(message))}\n"
         return before(message, category, *rest, **more)
 
     warnings.formatwarning = as_note

@@ -1,29 +1,31 @@
-"""Progress on standard error: a bar on a terminal, lines elsewhere. An observer, and a reader of outcomes."""
+"""Progress on standard error: one line on a terminal, lines elsewhere. An observer and a reader."""
 
+import asyncio
+import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from decimal import Decimal
+from itertools import cycle
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, assert_never
+from typing import Any, Final, Protocol, Self, TextIO, assert_never, cast
 
+import anyio
 from attrs import asdict, define, field, frozen
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from novita_async.events import Bought, Event, Paced, Polled, Retrying, Transition
+from novita_async.cli._report_timeline import elapsed
+from novita_async.cli._terminal import AboveLine, Part, StatusLine, visible
+from novita_async.cli._waits import Waits
+from novita_async.events import Bought, Event, Lost, Polled, Transition
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
 
-_WORTH_TELLING: Final = 1.0
-"""Seconds: shorter waits are not mentioned."""
+LINES_EVERY: Final = 10.0
+"""Seconds between two lines about how it goes."""
+_LINE_EVERY: Final = 0.1
+"""Seconds between two drawings of the line on a terminal."""
+_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_BAR_WIDTH: Final = 8
 
 
 @frozen(kw_only=True)
@@ -71,16 +73,89 @@ class Totals:
     def sentence(self) -> str:
         """What happened, leaving out what did not."""
         parts = [f"{self.succeeded} of {self.requests} succeeded"]
-        for count, word in (
+        for number, word in (
             (self.failed, "failed"),
             (self.uncertain, "uncertain"),
             (self.unfinished, "unfinished"),
         ):
-            parts += [f"{count} {word}"] if count else []
+            parts += [f"{number} {word}"] if number else []
         left = self.requests - self.ended
         parts += [f"{left} not sent"] if left else []
         rate = f": {self.images} images in {self.seconds:.1f} s ({self.images_per_minute:.0f} a minute)"
         return ", ".join(parts) + (rate if self.images else "")
+
+
+@frozen(kw_only=True)
+class Status:
+    """How it is going."""
+
+    requests: int
+    """All that there are."""
+    done: int
+    """Ended well, in this run or earlier."""
+    running: int
+    """Tasks that are paid and not done."""
+    failed: int
+    """Ended badly."""
+    uncertain: int
+    """Perhaps bought."""
+    images: int
+    """Pictures made by this run."""
+    seconds: float
+    """Since it began."""
+    polls: int
+    """Questions how a task is doing."""
+    seconds_left: float | None
+    """Until all is done. None: not known yet."""
+
+    @property
+    def images_per_minute(self) -> float:
+        """How many this run makes."""
+        return self.images / self.seconds * 60 if self.seconds > 0 else 0.0
+
+    def sentence(self) -> str:
+        """The same in words, leaving out what there is none of."""
+        counts = ((self.running, "running"), (self.failed, "failed"), (self.uncertain, "uncertain"))
+        some = "".join(f", {number:,} {word}" for number, word in counts if number)
+        left = f" · {self._left()}" if self._left() else ""
+        rate = f"{self.images_per_minute:.1f} images/min · {self.polls:,} polls"
+        return f"{self.done:,} of {self.requests:,} done{some} · {rate}{left}"
+
+    def as_record(self) -> dict[str, float | None]:
+        """The same for programs."""
+        facts = asdict(self) | {"images_per_minute": self.images_per_minute}
+        return {name: _rounded(value) for name, value in facts.items()}
+
+    def parts(self, waiting: Sequence[Part], tasks: str, money: str) -> Iterator[Part]:
+        """The same as parts of one line, with what is waited for, how far tasks are, and what is spent."""
+        ended = self.done + self.failed + self.uncertain
+        filled = round(ended * _BAR_WIDTH / self.requests) if self.requests else 0
+        yield Part(("━" * filled + "─" * (_BAR_WIDTH - filled), ""), (17,))
+        done, requests = f"{self.done:,}", f"{self.requests:,}"
+        yield Part((f"{done} of {requests} done", f"{done}/{requests}", ""), (10, 3), " ")
+        yield from waiting
+        if self.running:
+            running = f"{self.running:,} running"
+            yield Part((f"{running}: {tasks}" if tasks else running, running, ""), (13, 12))
+        for number, word in ((self.failed, "failed"), (self.uncertain, "uncertain")):
+            if number:
+                yield Part((f"{number:,} {word}", ""), (8,))
+        if self.images:
+            rate = self.images_per_minute
+            yield Part((f"{rate:.1f} images/min", f"{rate:.0f}/min", ""), (16, 14))
+            yield Part((f"{self.polls:,} polls", ""), (18,))
+        if money:
+            yield Part((money, money.partition(" ")[0], ""), (15, 12))
+        if self._left():
+            yield Part((self._left(), ""), (11,))
+
+    def _left(self) -> str:
+        """How long it will still take; empty where nobody knows, or hardly any time."""
+        return f"{elapsed(self.seconds_left)} left" if self.seconds_left and self.seconds_left >= 1 else ""
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 1) if isinstance(value, float) else value
 
 
 @define(eq=False)
@@ -90,7 +165,11 @@ class ProgressTally:
     requests: int
     """How many outcomes there will be."""
     _began_at: float = field(factory=time.monotonic, init=False)
+    waits: Waits = field(factory=Waits, init=False)
+    """What is waited for."""
     _submitted: int = field(default=0, init=False)
+    _bought: int = field(default=0, init=False)
+    """Images that are bought, or perhaps bought."""
     _polls: int = field(default=0, init=False)
     _images: int = field(default=0, init=False)
     _succeeded: int = field(default=0, init=False)
@@ -100,7 +179,10 @@ class ProgressTally:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
-        self._submitted += isinstance(event, Transition) and isinstance(event.fact, Bought)
+        self.waits.take(event, anyio.current_time())
+        if isinstance(event, Transition):
+            self._submitted += isinstance(event.fact, Bought)
+            self._bought += event.images if isinstance(event.fact, Bought | Lost) else 0
         self._polls += isinstance(event, Polled)
 
     def took(self, outcome: Outcome) -> None:
@@ -123,6 +205,26 @@ class ProgressTally:
         self._unfinished = unfinished
         self._uncertain += uncertain
 
+    def status(self) -> Status:
+        """How it is going."""
+        totals = self.statistics()
+        left = totals.requests - totals.ended
+        return Status(
+            requests=totals.requests,
+            done=totals.succeeded,
+            running=self.waits.running,
+            failed=totals.failed,
+            uncertain=totals.uncertain,
+            images=totals.images,
+            seconds=totals.seconds,
+            polls=totals.polls,
+            seconds_left=left * totals.seconds / totals.ended if totals.ended else None,
+        )
+
+    def spent(self, price: Decimal) -> Decimal:
+        """What this run has bought, or perhaps bought, at a price for each image."""
+        return price * self._bought
+
     def statistics(self) -> Totals:
         """Count."""
         return Totals(
@@ -138,110 +240,123 @@ class ProgressTally:
         )
 
 
-class Display(AbstractContextManager[Any], Protocol):
-    """Shows how far it is."""
+class View(Protocol):
+    """What a display shows."""
+
+    def parts(self) -> Sequence[Part]:
+        """The line on a terminal."""
+        ...
+
+    def lines(self, *, due: bool) -> str:
+        """What a log is told now; empty for nothing. `due`: some time has passed since the last time."""
+        ...
+
+
+@frozen
+class _Nothing:
+    """Shows nothing."""
+
+    def parts(self) -> Sequence[Part]:
+        return ()
+
+    def lines(self, *, due: bool) -> str:  # noqa: ARG002 - the protocol's
+        return ""
+
+
+@define(eq=False)
+class Display(AbstractContextManager[Any]):
+    """Shows how far it is, again and again."""
+
+    view: View = field(factory=_Nothing, init=False)
+    """What is shown."""
+    every: float = field(default=1.0, init=False)
+    """Seconds between two looks at it."""
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        self._tick()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self.every, self._tick)
+        self.look()
+
+    def look(self) -> None:
+        """Show how it is now."""
 
     def note(self, text: str) -> None:
         """Say something on a line of its own."""
-        ...
+        print(visible(text), file=sys.stderr, flush=True)
 
-    def waiting(self, text: str) -> None:
-        """Say what is being waited for."""
-        ...
-
-    def advance(self, images: int, totals: Totals, text: str, *, good: bool) -> None:
-        """Show one more outcome."""
-        ...
+    def advance(self, totals: Totals, text: str, *, good: bool) -> None:
+        """Tell one more outcome."""
 
 
 @define(eq=False)
-class Lines:
+class Lines(Display):
     """Progress in lines, for logs and pipes."""
 
-    _last: str = field(default="", init=False)
+    _told_at: float = field(factory=time.monotonic, init=False)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
-
-    def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    def waiting(self, text: str) -> None:
-        if text != self._last:  # a wait is told once, not each time that someone looks at the clock
-            self._last = text
+    def look(self) -> None:
+        """Say how it is, now and then."""
+        now = time.monotonic()
+        text = self.view.lines(due=now - self._told_at >= LINES_EVERY)
+        if text:
+            self._told_at = now
             self.note(text)
 
-    def advance(self, images: int, totals: Totals, text: str, *, good: bool) -> None:  # noqa: ARG002 - the protocol's
+    def advance(self, totals: Totals, text: str, *, good: bool) -> None:  # noqa: ARG002 - the line's
+        """Tell one more outcome."""
         self.note(f"[{totals.ended}/{totals.requests}] {text}")
 
 
-class _Progress(Progress):
-    """A bar, and below it what is being waited for: beside it, long words would leave the bar no room."""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield from super().get_renderables()
-        for task in self.tasks:
-            if task.fields["waiting"]:
-                yield Text(task.fields["waiting"], style="dim", no_wrap=True, overflow="ellipsis")
-
-
 @define(eq=False)
-class Bar:
-    """Progress as a bar, for terminals."""
+class Bar(Display):
+    """Progress as one line, the last of a terminal."""
 
-    images: int
-    """How many pictures are asked for."""
-    _bar: Progress = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._bar = _Progress(
-            SpinnerColumn(),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images · {task.fields[rate]:.0f} a minute ·"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            redirect_stdout=sys.stdout.isatty(),
-            transient=True,
-        )
-        self._bar.add_task("", total=self.images, rate=0.0, waiting="")
+    every: float = field(default=_LINE_EVERY, init=False)
+    _line: StatusLine = field(init=False)
+    _spins: Iterator[str] = field(factory=lambda: cycle(_SPINNER), init=False)
+    _streams: tuple[TextIO, TextIO] | None = field(default=None, init=False)
+    """What `sys` called stdout and stderr before."""
 
     def __enter__(self) -> Self:
-        self._bar.start()
-        return self
+        self._line, self._streams = StatusLine(sys.stderr), (sys.stdout, sys.stderr)
+        sys.stderr = self._above(sys.stderr)
+        if sys.stdout.isatty():
+            sys.stdout = self._above(sys.stdout)
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        super().__exit__(kind, error, trace)
+        self._line.erase()
+        if self._streams is not None:
+            sys.stdout, sys.stderr = self._streams
 
-    def note(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    def _above(self, stream: TextIO) -> TextIO:
+        return cast("TextIO", AboveLine(stream, self._line.write_above))
 
-    def waiting(self, text: str) -> None:
-        self._bar.update(self._bar.task_ids[0], waiting=text)
+    def look(self) -> None:
+        """Draw the line."""
+        parts = self.view.parts()
+        if parts:
+            self._line.draw(next(self._spins), parts)
 
-    def advance(self, images: int, totals: Totals, text: str, *, good: bool) -> None:
+    def advance(self, totals: Totals, text: str, *, good: bool) -> None:  # noqa: ARG002 - the log's
+        """Say only what went wrong; the rest is shown."""
         if not good:
             self.note(text)
-        rate = totals.images_per_minute
-        self._bar.update(self._bar.task_ids[0], advance=images, rate=rate, waiting="")
 
 
-def display_of(images: int) -> Display:
+def display_of() -> Display:
     """The display that suits standard error."""
-    return Bar(images) if sys.stderr.isatty() else Lines()
-
-
-def waited_for(event: Event) -> str | None:
-    """What an event says about waiting. None: nothing worth telling."""
-    if isinstance(event, Paced) and event.delay >= _WORTH_TELLING:
-        return f"the quota is used up: the next submission goes in {event.delay:.0f} s"
-    if isinstance(event, Retrying):
-        return f"trying again in {event.after:.1f} s: {event.error.sentence()}"
-    return None
+    return Bar() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else Lines()

@@ -5,7 +5,6 @@ The note holds paths, options and counts. The key is not among them: it always c
 
 import json
 import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -17,6 +16,7 @@ from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 from novita_async._files.names import NameTemplate
 from novita_async._policy.spending import Budget
+from novita_async.cli._terminal import command_line
 from novita_async.errors import ConfigurationError, Flaw
 
 NOTE: Final = "batch.json"
@@ -196,7 +196,7 @@ def _money(option: str, text: str | None, faults: list[Flaw]) -> Decimal | None:
 
 def command(name: str, folder: str, *options: str) -> str:
     """A command about a batch, as it is typed."""
-    return shlex.join(("novita-async", name, folder, *options))
+    return command_line(("novita-async", name, folder, *options))
 
 
 _STEPS: Final = (

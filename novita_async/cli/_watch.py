@@ -37,6 +37,6 @@ async def watch(
     if faults:
         raise InvalidRequest(faults=tuple(faults))
     ids = list(dict.fromkeys(task_ids))
-    report = FollowReport(Output(json), display_of(len(ids)), ProgressTally(len(ids)), out)
+    report = FollowReport(Output(json), display_of(), ProgressTally(len(ids)), out)
     async with NovitaClient(observers=[report]) as client:
         return await follow(client.watch(ids, timeout=timeout, save_to=out), report)

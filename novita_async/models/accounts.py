@@ -4,10 +4,11 @@ import hashlib
 from decimal import Decimal
 from typing import Final, NoReturn
 
-from attrs import Factory, field, frozen
+from attrs import Factory, field, frozen, validators
 
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
+from novita_async.models.hosts import Host
 
 _BALANCE_UNIT: Final = Decimal(10_000)
 
@@ -71,6 +72,8 @@ class Account:
     images_per_minute: int | None = None
     """Images that may be asked for in any 60 s, per endpoint. None: unknown, found out from the
     server's answers. The documented default of img2img is 10 (API)."""
+    host: Host | None = field(default=None, validator=validators.optional(validators.instance_of(Host)))
+    """The host that the key belongs to, and is sent to. None: that of the client's `base_url`."""
     label: str = field(default=Factory(_label_from_key, takes_self=True))
     """Names the account in tasks, events and journals. Default: made from the key's fingerprint."""
 

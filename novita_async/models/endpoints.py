@@ -8,9 +8,10 @@ from attrs import field, frozen
 
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
+from novita_async.models.hosts import Host
 from novita_async.models.requests import Img2Img, Request, Txt2Img
 
-DEFAULT_BASE_URL: Final = "https://api.novita.ai"
+DEFAULT_BASE_URL: Final = Host.NOVITA.base_url
 
 
 @frozen(kw_only=True)

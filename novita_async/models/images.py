@@ -16,20 +16,18 @@ from attrs import field, frozen
 
 from novita_async.errors import ConfigurationError, Flaw, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
-from novita_async.models._headers import PICTURES, TAKEN, UPRIGHT, Header, read_header
+from novita_async.models._headers import PICTURES, UPRIGHT, Header, read_header
+from novita_async.models.routes import RoutePictures
 
-MAX_BYTES: Final = 10_485_760
-"""No sensible reading of the documented "10 Mb" allows a larger file."""
-SAFE_BYTES: Final = 7_500_000
-"""Every sensible reading of the documented "10 Mb" allows a file of this size."""
-MAX_PIXELS: Final = 16_777_216
-"""The larger reading of the documented "16 megapixels"."""
+MAX_BYTES: Final = 50 * 1024 * 1024
+"""No route takes a larger file."""
 _DIGEST_SLICE: Final = 1 << 20
 _GLIMPSE: Final = 24
 """Characters of a payload that may be shown."""
 _LONGEST_PATH: Final = 500
 """Longer texts are taken for base64 when they name no file."""
 _IN_MEMORY: Final = "the picture"
+_CALLED: Final = {"webp": "WebP"}
 _NO_PICTURE: Final = {
     "base64": "base64 text: give it as ImageSource.from_base64(…)",
     "git-lfs": "a pointer of git-lfs: run `git lfs pull` first",
@@ -51,14 +49,29 @@ class Saveable(Protocol):
         """Write the picture into a binary file, in a format such as `PNG`."""
 
 
-def objection(picture: "ImageSource") -> str | None:
-    """Tell a file that no field for a picture takes: another format, or no picture at all."""
-    if picture.format is None or picture.format in TAKEN:
-        return None
+def objection(picture: "ImageSource", limits: RoutePictures) -> str | None:
+    """What a route has against a picture: no picture at all, another format, too large. None: nothing."""
     where = f"{picture.path} " if picture.path else ""
-    if picture.format in PICTURES:
-        return f"{where}is {picture.format.upper()}; the API takes PNG, JPEG and WebP: convert it first"
-    return f"{where}is no picture but {_NO_PICTURE.get(picture.format, picture.format.upper())}"
+    if picture.format is not None and picture.format not in limits.formats:
+        if picture.format in PICTURES:
+            *most, last = (_CALLED.get(name, name.upper()) for name in limits.formats)
+            taken = f"{', '.join(most)} and {last}" if most else last
+            return f"{where}is {picture.format.upper()}; the API takes {taken}: convert it first"
+        return f"{where}is no picture but {_NO_PICTURE.get(picture.format, picture.format.upper())}"
+    if picture.size > limits.max_bytes:
+        return f"{where}has {picture.size:,} bytes, above the limit of {limits.max_bytes:,}"
+    pixels = (picture.width or 0) * (picture.height or 0)
+    if limits.max_pixels is not None and pixels > limits.max_pixels:
+        size = f"{picture.width}x{picture.height}"
+        return f"{where}has {size} pixels, above the limit of {limits.max_pixels:,}"
+    return None
+
+
+def warn_of_size(picture: "ImageSource", limits: RoutePictures, stacklevel: int) -> None:
+    """Warn of a picture that only some readings of a route's unclear limit allow."""
+    if limits.safe_bytes is not None and picture.size > limits.safe_bytes:
+        text = f"{picture.size:,} bytes may be above the service's limit; {limits.safe_bytes:,} are safe"
+        warnings.warn(f"{picture.path or _IN_MEMORY}: {text}", NovitaWarning, stacklevel=stacklevel + 1)
 
 
 def _refusal(where: str, message: str) -> InvalidRequest:
@@ -81,8 +94,8 @@ class ImageSource:
     heed that note. Whether the service does is not known; `upright` turns the pixels themselves.
 
     Raises:
-        InvalidRequest: missing, empty, above 10,485,760 bytes, or above 16,777,216 pixels where the header
-            tells. Above 7,500,000 bytes it warns, because the service's limit is not documented exactly.
+        InvalidRequest: missing, empty, or larger than any route takes. What a route takes is checked by the
+            request.
     """
 
     path: Path | None = None
@@ -95,7 +108,7 @@ class ImageSource:
     """Modification time of the file when it was measured, in nanoseconds; a later change is an error."""
     format: str | None = None
     """`png`, `jpeg` or `webp`, from the header; another format or no picture, such as `heic` or `html`, which
-    requests refuse by that name; None: not recognised, the service decides."""
+    most requests refuse by that name; None: not recognised, the service decides."""
     width: int | None = None
     """Pixels of the picture as it is seen, from the header; None: not readable there."""
     height: int | None = None
@@ -114,11 +127,6 @@ class ImageSource:
             raise _refusal(where, "is empty")
         if self.size > MAX_BYTES:
             raise _refusal(where, f"{self.size:,} bytes are above the limit of {MAX_BYTES:,}")
-        if (self.width or 0) * (self.height or 0) > MAX_PIXELS:
-            raise _refusal(where, f"{self.width}x{self.height} is above the limit of {MAX_PIXELS:,} pixels")
-        if self.size > SAFE_BYTES:
-            text = f"{self.size:,} bytes may be above the service's limit; {SAFE_BYTES:,} are safe"
-            warnings.warn(f"{where or _IN_MEMORY}: {text}", NovitaWarning, stacklevel=4)
 
     @classmethod
     def from_path(cls, path: "str | os.PathLike[str]") -> "ImageSource":
@@ -265,7 +273,7 @@ class ImageSource:
 
     def read(self) -> bytes:
         """The whole picture. Blocks while the file is read."""
-        return b"".join(self.slices(MAX_BYTES)) if self.data is None else self.data
+        return b"".join(self.slices(_DIGEST_SLICE)) if self.data is None else self.data
 
     def digest(self) -> str:
         """SHA-256 of the picture's bytes, in hex. Blocks while the file is read."""
@@ -275,8 +283,32 @@ class ImageSource:
         return sha.hexdigest()
 
 
+def media_type(picture: ImageSource) -> str:
+    """Media type of a picture."""
+    known = picture.format in PICTURES
+    return f"image/{picture.format}" if known else "application/octet-stream"
+
+
 Picture = ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Saveable
 """Ways to give a picture. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
+
+
+def _source(value: Picture) -> ImageSource:
+    return ImageSource.of(value)
+
+
+@frozen(kw_only=True)
+class DataURL:
+    """A picture that goes into a JSON body as a data URL: `data:image/png;base64,…`."""
+
+    image: ImageSource = field(converter=_source)
+    """The picture: a path, bytes, a binary file or an `ImageSource`."""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the base64."""
+        return f"data:{media_type(self.image)};base64,"
+
 
 _STANDARD: Final = str.maketrans("-_", "+/")
 
@@ -356,6 +388,11 @@ def _unreadable(path: Path, error: OSError | ValueError) -> InvalidRequest:
         )
     words = getattr(error, "strerror", None) or str(error)
     return _refusal(text, words[:1].lower() + words[1:])
+
+
+def is_address(value: object) -> bool:
+    """Whether a value is the web address of a picture, and no picture."""
+    return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 def _address(url: "re.Match[str]") -> str:

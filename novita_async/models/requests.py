@@ -30,32 +30,42 @@ from novita_async.models.choices import (
     Sampler,
     Upscaler,
 )
-from novita_async.models.images import ImageSource, Picture, objection, why_refused
+from novita_async.models.images import (
+    DataURL,
+    ImageSource,
+    Picture,
+    objection,
+    warn_of_size,
+    why_refused,
+)
+from novita_async.models.routes import IMG2IMG, TXT2IMG, Route, routes_at, rule_of
 
 DEFAULT_LONGER_SIDE: Final = 1024
 _GRID: Final = 8
-_SMALLEST: Final = 128
-_LARGEST: Final = 2048
+_LIMITS: Final = IMG2IMG.pictures[0]
+_SMALLEST: Final = int(IMG2IMG["width"].low or 0)
+_LARGEST: Final = int(IMG2IMG["width"].high or 0)
 
 
 @frozen
-class _Unmeasured:
+class Unmeasured:
     """Stands for a picture that could not be measured, until the rules of its request report it."""
 
     why: str
 
 
-def _image(value: Picture) -> ImageSource:
+def measured(value: Picture) -> ImageSource:
+    """Measure a picture, or leave it to the rules of its request to say why that cannot be."""
     try:
         return ImageSource.of(value)
     except InvalidRequest as refusal:
-        return cast("ImageSource", _Unmeasured(why_refused(refusal)))
+        return cast("ImageSource", Unmeasured(why_refused(refusal)))
 
 
 def _explain_image(_: Any, value: Any) -> str | None:
     if isinstance(value, ImageSource):
-        return objection(value)
-    return value.why if isinstance(value, _Unmeasured) else f"{rules.shown(value)} is not a picture"
+        return objection(value, _LIMITS)
+    return value.why if isinstance(value, Unmeasured) else f"{rules.shown(value)} is not a picture"
 
 
 _PICTURE: Final = rules.Rule(_explain_image)
@@ -169,7 +179,7 @@ class ControlNetUnit:
 
     model_name: ControlNetModel | str = field(validator=rules.text())
     """Name of the ControlNet; it must suit the checkpoint's base model (API)."""
-    image: ImageSource = field(converter=_image, validator=_PICTURE)
+    image: ImageSource = field(converter=measured, validator=_PICTURE)
     """The picture that guides: a path, bytes, a binary file or an `ImageSource`. Limits as for the main
     picture (ours)."""
     strength: float = field(default=1, validator=_FRACTION)
@@ -204,7 +214,7 @@ class IPAdapter:
 
     model_name: IPAdapterModel | str = field(validator=rules.text())
     """`ip-adapter_sd15.bin` for SD 1.x checkpoints, `ip-adapter_sdxl.bin` for SDXL (API)."""
-    image: ImageSource = field(converter=_image, validator=_PICTURE)
+    image: ImageSource = field(converter=measured, validator=_PICTURE)
     """The picture: a path, bytes, a binary file or an `ImageSource`. Limits as for the main picture
     (ours)."""
     strength: float = field(default=1.0, validator=_FRACTION)
@@ -315,11 +325,11 @@ class Request(Tagged):
     """Form of the body: `{"extra": …, "request": {fields}}`. False: the fields, with `extra` beside them."""
     takes_extra: ClassVar[bool] = False
     """Whether the body has a place for `extra`, and so for a webhook."""
+    is_face: ClassVar[bool] = False
+    """Whether requests of this kind find their route in the table."""
+    others: ClassVar[str] = ""
+    """Field that takes what JSON has beside the fields of this kind. Empty: that is refused."""
 
-    path: str = ""
-    """A path of its own. Empty: that of its kind."""
-    image_num: int = 1
-    """How many images of the endpoint's quota this takes."""
     extra: Extra | None = None
     """Options of the answer rather than the picture."""
     extra_fields: Mapping[str, Any] = MappingProxyType[str, Any]({})
@@ -335,12 +345,27 @@ class Request(Tagged):
             _KINDS[cls.kind] = cls
 
     @property
-    def route(self) -> str:
-        """Name of the endpoint in manifests: the kind, or a path."""
-        return self.path or self.kind
+    def path(self) -> str:
+        """A path of its own. Empty: that of its kind."""
+        return ""
 
     @property
-    def images(self) -> tuple[ImageSource, ...]:
+    def image_num(self) -> int:
+        """How many images of the endpoint's quota this takes."""
+        return 1
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the body is a multipart form."""
+        return False
+
+    @property
+    def row(self) -> Route | None:
+        """The route, as the table of routes has it. None: the table does not know the path."""
+        return next(iter(routes_at(self.path or self.endpoint)), None)
+
+    @property
+    def pictures(self) -> tuple[ImageSource, ...]:
         """Every picture that is sent."""
         return ()
 
@@ -359,6 +384,10 @@ class Request(Tagged):
     def takes_callback(self) -> bool:
         """Whether a callback URL can be added: there is a place for one, and none of the user's own there."""
         return self.takes_extra and (self.extra is None or self.extra.webhook is None)
+
+    def kept(self, write: Write) -> dict[str, Any]:
+        """The JSON object from which the request can be made again; it tells requests apart."""
+        return self.document(write)
 
     def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:
         """The JSON object that is sent. A callback URL takes the place of the request's webhook."""
@@ -386,33 +415,77 @@ def kinds() -> Mapping[str, type[Request]]:
     for room in package.ROOMS:
         if room.startswith("models."):
             import_module(f"{package.__name__}.{room}")
-    return {name: cls for name, cls in _KINDS.items() if cls.endpoint}
+    return {name: cls for name, cls in _KINDS.items() if cls.endpoint or cls.is_face}
+
+
+class Sweepable:
+    """A request of which many can be made, each with other values."""
+
+    __slots__ = ()
+
+    def sweep(self, **axes: Iterable[Any]) -> Iterator[Self]:
+        """Make a request of every combination, lazily; the last axis varies fastest.
+
+        Args:
+            axes: Field names and the values they take. The first axis may be endless. Where `image` varies,
+                a size that is what the request's own picture gives is worked out anew for each picture.
+
+        Raises:
+            InvalidRequest: no such field; or, when its turn comes, a value that its field refuses.
+        """
+        names = attrs.fields_dict(cast("Any", type(self)))
+        faults = tuple(
+            Flaw(f"{type(self).__name__}.{name}", message)
+            for name, values in axes.items()
+            if (message := _explain_axis(values) if name in names else "no such field")
+        )
+        if faults:
+            raise InvalidRequest(faults=faults)
+        return self._swept(axes)
+
+    def _swept(self, axes: Mapping[str, Iterable[Any]]) -> Iterator[Self]:
+        if not axes:
+            yield self
+            return
+        first, *rest = axes.values()
+        inner = tuple(product(*rest))
+        anew = self._worked_out_anew(axes)
+        for value in first if inner else ():  # no combinations: do not run through an endless first axis
+            for others in inner:
+                changes = dict(zip(axes, (value, *others), strict=True))
+                yield attrs.evolve(cast("Any", self), **anew, **changes)
+
+    def _worked_out_anew(self, axes: Iterable[str]) -> dict[str, Any]:  # noqa: ARG002 - for Img2Img
+        """Fields that each combination of a sweep works out for itself."""
+        return {}
 
 
 @frozen(kw_only=True, field_transformer=rules.apart)
-class _Diffusion(Request):
+class _Diffusion(Request, Sweepable):
     """Fields that all requests to Stable Diffusion have."""
 
     takes_extra: ClassVar[bool] = True
 
     model_name: str = field(validator=rules.text())
     """The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API)."""
-    prompt: str = field(validator=rules.text(1, 1024))
+    prompt: str = field(validator=rule_of(IMG2IMG["prompt"]))
     """The wished picture. Length 1 to 1024 Unicode code points (API, live)."""
-    negative_prompt: str | None = field(default=None, validator=rules.optional(rules.text(0, 1024)))
+    negative_prompt: str | None = field(
+        default=None, validator=rules.optional(rule_of(IMG2IMG["negative_prompt"]))
+    )
     """Things to avoid. Length up to 1024 code points; empty is accepted (live)."""
-    image_num: int = field(default=1, validator=rules.whole(1, 8))
+    image_num: int = field(default=1, validator=rule_of(IMG2IMG["image_num"]))
     """How many pictures; each counts against the quota. Range 1 to 8 (API)."""
-    steps: int = field(default=20, validator=rules.whole(1, 100))
+    steps: int = field(default=20, validator=rule_of(IMG2IMG["steps"]))
     """Denoising steps: more is slower and often better. Range 1 to 100 (API)."""
-    guidance_scale: float = field(default=7.5, validator=rules.number(1, 30))
+    guidance_scale: float = field(default=7.5, validator=rule_of(IMG2IMG["guidance_scale"]))
     """How closely the prompt is followed. Range 1 to 30 (API)."""
     sampler_name: Sampler | str = field(default=Sampler.EULER_A, validator=rules.text())
     """The denoising algorithm (API)."""
-    seed: int | None = field(default=None, validator=rules.optional(rules.whole(-1)))
+    seed: int | None = field(default=None, validator=rules.optional(rule_of(IMG2IMG["seed"])))
     """The same seed gives the same picture. -1 or None: random. At least -1 (API); results report the seed
     used."""
-    clip_skip: int | None = field(default=None, validator=rules.optional(rules.whole(1, 12)))
+    clip_skip: int | None = field(default=None, validator=rules.optional(rule_of(IMG2IMG["clip_skip"])))
     """Layers of CLIP left out at its end. Range 1 to 12 (API)."""
     sd_vae: str | None = field(default=None, validator=rules.optional(rules.text()))
     """`api_name` of a record of the model listing with type `vae` (API)."""
@@ -450,42 +523,6 @@ class _Diffusion(Request):
         """Set fields of `extra`, keeping the others."""
         return attrs.evolve(self, extra=attrs.evolve(self.extra or Extra(), **changes))
 
-    def sweep(self, **axes: Iterable[Any]) -> Iterator[Self]:
-        """Make a request of every combination, lazily; the last axis varies fastest.
-
-        Args:
-            axes: Field names and the values they take. The first axis may be endless. Where `image` varies,
-                a size that is what the request's own picture gives is worked out anew for each picture.
-
-        Raises:
-            InvalidRequest: no such field; or, when its turn comes, a value that its field refuses.
-        """
-        names = attrs.fields_dict(type(self))
-        faults = tuple(
-            Flaw(f"{type(self).__name__}.{name}", message)
-            for name, values in axes.items()
-            if (message := _explain_axis(values) if name in names else "no such field")
-        )
-        if faults:
-            raise InvalidRequest(faults=faults)
-        return self._swept(axes)
-
-    def _swept(self, axes: Mapping[str, Iterable[Any]]) -> Iterator[Self]:
-        if not axes:
-            yield self
-            return
-        first, *rest = axes.values()
-        inner = tuple(product(*rest))
-        anew = self._worked_out_anew(axes)
-        for value in first if inner else ():  # no combinations: do not run through an endless first axis
-            for others in inner:
-                changes = dict(zip(axes, (value, *others), strict=True))
-                yield attrs.evolve(self, **anew, **changes)
-
-    def _worked_out_anew(self, axes: Iterable[str]) -> dict[str, Any]:  # noqa: ARG002 - for Img2Img
-        """Fields that each combination of a sweep works out for itself."""
-        return {}
-
 
 class _FromImage(int):
     """A side that was not given, until the picture tells it. As a number it is 0, and false."""
@@ -505,7 +542,7 @@ def _explain_pixels(request: Any, value: Any) -> str | None:
     given = [side for side in (request.width, request.height) if side is not _FROM_IMAGE]
     if (
         not isinstance(image, ImageSource)
-        or objection(image)
+        or objection(image, _LIMITS)
         or any(_SIDE.explain(request, side) for side in given)
     ):
         return None  # that fault is enough
@@ -538,9 +575,9 @@ class Img2Img(_Diffusion):
     """A picture and a prompt that become pictures: `POST /v3/async/img2img`."""
 
     kind: ClassVar[str] = "img2img"
-    endpoint: ClassVar[str] = "/v3/async/img2img"
+    endpoint: ClassVar[str] = IMG2IMG.path
 
-    image: ImageSource = field(converter=_image, validator=_PICTURE)
+    image: ImageSource = field(converter=measured, validator=_PICTURE)
     """The picture to start from: a path, bytes, a binary file or an `ImageSource`. At most 10 MiB and 16
     megapixels (API)."""
     width: int = field(default=None, converter=_pixels, validator=rules.Rule(_explain_pixels))
@@ -564,10 +601,12 @@ class Img2Img(_Diffusion):
             width, height = cast("tuple[int, int]", _fitted(self.image, self.width, self.height))
             object.__setattr__(self, "width", width)
             object.__setattr__(self, "height", height)
+        for picture in self.pictures:
+            warn_of_size(picture, _LIMITS, stacklevel=3)
         _warn_of_mixed_bases(self)
 
     @property
-    def images(self) -> tuple[ImageSource, ...]:
+    def pictures(self) -> tuple[ImageSource, ...]:
         """Every picture that is sent."""
         units = self.controlnet.units if self.controlnet else ()
         return (self.image, *(unit.image for unit in units), *(adapter.image for adapter in self.ip_adapters))
@@ -647,13 +686,13 @@ class Txt2Img(_Diffusion):
     """A prompt that becomes pictures: `POST /v3/async/txt2img`."""
 
     kind: ClassVar[str] = "txt2img"
-    endpoint: ClassVar[str] = "/v3/async/txt2img"
+    endpoint: ClassVar[str] = TXT2IMG.path
 
     width: int = field(validator=_SIDE)
     """Pixels of the result. Range 128 to 2048 (API)."""
     height: int = field(validator=_SIDE)
     """Pixels of the result. Range 128 to 2048 (API)."""
-    clip_skip: int | None = field(default=None, validator=rules.optional(rules.whole(0, 12)))
+    clip_skip: int | None = field(default=None, validator=rules.optional(rule_of(TXT2IMG["clip_skip"])))
     """Layers of CLIP left out at its end. Range 0 to 12 (the API's own examples send 0 here)."""
     hires_fix: HiresFix | None = field(default=None, validator=rules.optional(rules.part(HiresFix)))
     """A second pass at a larger size."""
@@ -667,19 +706,22 @@ class Txt2Img(_Diffusion):
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class AnyTask(Request):
-    """A request to any other endpoint that answers with a task id."""
+    """A request to any other endpoint, whether it answers with a task or with the results."""
 
     kind: ClassVar[str] = "task"
 
     path: str = field(validator=rules.path())
     """Absolute path, such as `/v3/async/upscale`."""
     body: Mapping[str, Any] = field(converter=_copied, validator=rules.part(Mapping), hash=False)
-    """The whole JSON body. An `ImageSource` anywhere in it is sent as base64."""
+    """The whole body. An `ImageSource` anywhere in it is sent as base64, a `DataURL` as that; in a form a
+    picture is a file of its own."""
     image_num: int = field(default=1, validator=rules.whole(1))
     """How many images of the endpoint's quota this takes."""
+    is_form: bool = field(default=False, validator=rules.flag())
+    """Whether the body goes out as a multipart form, a field for each name, and not as JSON."""
 
     @property
-    def images(self) -> tuple[ImageSource, ...]:
+    def pictures(self) -> tuple[ImageSource, ...]:
         """Every picture that is sent."""
         return tuple(_pictures_in(self.body))
 
@@ -705,6 +747,8 @@ def own_storage_in(body: Any) -> bool:
 def _pictures_in(value: Any) -> Iterator[ImageSource]:
     if isinstance(value, ImageSource):
         yield value
+    elif isinstance(value, DataURL):
+        yield value.image
     elif isinstance(value, Mapping):
         for item in cast("Mapping[str, Any]", value).values():
             yield from _pictures_in(item)

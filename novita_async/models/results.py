@@ -1,12 +1,12 @@
 """Answers: tasks, snapshots of them, results, and the four ways a request can end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, cast
 from urllib.parse import parse_qs, urlsplit
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout, without_query
 from novita_async.models.choices import TaskStatus
@@ -37,6 +37,19 @@ class Artifact:
     """File type: `png`, `jpeg`, `webp`, `mp4` and the like."""
     task: Task | None = field(default=None, eq=False, repr=False)
     """The task that made it, which can be asked for a new URL. None: not known here."""
+    data: bytes | None = field(
+        default=None, repr=lambda data: "None" if data is None else f"<{len(data)} bytes>"
+    )
+    """The file itself, where it came in the answer and is small."""
+    file: Path | None = None
+    """Where the file lies that came in the answer; without a folder of the user's it goes with the client."""
+    lost: str | None = None
+    """Why the file is gone that came in the answer. None: it is not gone."""
+
+    @property
+    def came_at_once(self) -> bool:
+        """Whether the file came in the answer itself, and is behind no URL."""
+        return not self.url
 
     @property
     def expiry_time(self) -> datetime | None:
@@ -87,8 +100,8 @@ class Timings:
 class TaskResult:
     """Everything that a finished task carries."""
 
-    task: Task
-    """The task that made it."""
+    task: Task | None = None
+    """The task that made it. None: the results came at once, and there is no task."""
     images: tuple[Image, ...] = ()
     """In the service's order. Their number need not be what was asked for."""
     videos: tuple[Artifact, ...] = ()
@@ -104,7 +117,14 @@ class TaskResult:
     request_info: str | None = None
     """JSON text of what the engine was asked for, unparsed."""
     extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
-    """The answer's `extra`, as it came."""
+    """The answer's `extra`, as it came; where the results came at once, the rest of the answer."""
+    cut: str | None = None
+    """Why the answer broke off that held the results: what came whole is here. None: it is whole."""
+
+    @property
+    def task_id(self) -> str | None:
+        """The task's id. None: there is no task."""
+        return self.task.task_id if self.task else None
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -118,8 +138,38 @@ class TaskResult:
             NoImages: success without a single one.
         """
         if not self.images:
-            raise NoImages(task_id=self.task.task_id, account=self.task.account, extra=self.extra)
+            account = self.task.account if self.task else None
+            raise NoImages(task_id=self.task_id, account=account, extra=self.extra)
         return self.images
+
+
+def of_task(result: TaskResult, task: Task | None) -> TaskResult:
+    """A result, and its files, of this task."""
+    if task is None:
+        return result
+    return evolve(
+        result,
+        task=task,
+        images=tuple(evolve(each, task=task) for each in result.images),
+        videos=tuple(evolve(each, task=task) for each in result.videos),
+        audios=tuple(evolve(each, task=task) for each in result.audios),
+    )
+
+
+def with_files(result: TaskResult, files: Sequence[Path | None]) -> TaskResult:
+    """A result whose files lie elsewhere now, in the order of `artifacts`. None: that one has not moved."""
+    moved = iter(
+        [
+            artifact if path is None else evolve(artifact, file=path, data=None)
+            for artifact, path in zip(result.artifacts, files, strict=True)
+        ]
+    )
+    return evolve(
+        result,
+        images=tuple(cast("Image", next(moved)) for _ in result.images),
+        videos=tuple(next(moved) for _ in result.videos),
+        audios=tuple(next(moved) for _ in result.audios),
+    )
 
 
 def state_of(status: str) -> TaskState:
@@ -229,14 +279,14 @@ class Succeeded(_Ended):
     saved."""
 
     @property
-    def task(self) -> Task:
-        """The task."""
+    def task(self) -> Task | None:
+        """The task. None: the results came at once, and there is no task."""
         return self.result.task
 
     @property
-    def task_id(self) -> str:
-        """The task's id."""
-        return self.result.task.task_id
+    def task_id(self) -> str | None:
+        """The task's id. None: the results came at once, and there is no task."""
+        return self.result.task_id
 
     def unwrap(self) -> TaskResult:
         """The result."""

@@ -4,6 +4,8 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen, validators
 
+from novita_async.models.routes import ROUTES, Route
+
 DEFAULT_API_KEY: Final = "sk_simulator"
 """The key that a simulator knows unless it is told others."""
 
@@ -22,7 +24,7 @@ _POSITIVE: Final[Any] = validators.gt(0)
 _NOT_NEGATIVE: Final[Any] = validators.ge(0)
 
 
-def _to_tuple(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+def _to_tuple(value: Any) -> tuple[Any, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
@@ -89,6 +91,10 @@ class SimulatorConfig:
     """The strength of an img2img request that names none."""
     plain_pictures: bool = False
     """Whether results are of one colour, with nothing of the input: many times quicker to make."""
+    routes: tuple[Route, ...] = field(
+        default=ROUTES, converter=_to_tuple, repr=lambda rows: f"<{len(rows)} routes>"
+    )
+    """Rows of the table of routes that are served, also those that the table calls retired."""
     other_tasks: tuple[str, ...] = field(default=OTHER_TASKS, converter=_to_tuple)
     """Further paths that take any JSON object and answer with a task id."""
     retired: tuple[str, ...] = field(default=(), converter=_to_tuple)

@@ -102,7 +102,7 @@ def _task(name: str) -> Task:
 def _result(name: str = "") -> TaskResult:
     checked = NsfwDetection(checked=True, confidence=12.5)
     return TaskResult(
-        task=_task(name),
+        task=_task(name) if name else None,
         images=(Image(url="https://host.example/a.png", type="png", url_ttl=3600, nsfw=checked),),
         videos=(Artifact(url="https://host.example/b.mp4", type="mp4"),),
         seed=1 << 70,
@@ -241,7 +241,7 @@ def _told_of_result(result: TaskResult) -> tuple[object, ...]:
         (each.url, each.type, each.url_ttl, each.nsfw if isinstance(each, Image) else None)
         for each in result.artifacts
     ]
-    return result.task.task_id, files, result.seed, result.task_type, result.timings
+    return result.task_id, files, result.seed, result.task_type, result.timings
 
 
 async def _all(journal: Journal, *states: State) -> list[Purchase]:

@@ -15,12 +15,13 @@ Rules:
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, cast
 
 import msgspec
 from attrs import Factory, define, evolve, field, frozen
 
+from novita_async.models.routes import Route
 from novita_async.testing import catalogue, presigned
 from novita_async.testing._dice import digest, fraction, uuid
 from novita_async.testing.config import SimulatorConfig
@@ -29,7 +30,15 @@ from novita_async.testing.faults import ExchangeKind, Fault, FaultKind, FaultPla
 from novita_async.testing.inputs import InputStore
 from novita_async.testing.ledger import Entry, Ledger
 from novita_async.testing.mailbox import Mailbox, WebhookCall
+from novita_async.testing.painting import Painting
 from novita_async.testing.quota import FixedWindow, LeakyBucket, SlidingWindow, make_quota
+from novita_async.testing.routed import (
+    VIDEO,
+    answers_at_once,
+    read_routed,
+    refusal_reply,
+    reply_at_once,
+)
 from novita_async.testing.tasks import (
     FAILED,
     SUBMISSIONS,
@@ -148,6 +157,8 @@ class Simulator:
         factory=dict, init=False
     )
     _spent: dict[str, int] = field(factory=dict, init=False)
+    _paths: Mapping[str, tuple[Route, ...]] = field(init=False)
+    """Rows of the table, by the paths that they are served at."""
     _clocks: dict[Hashable, float] = field(factory=dict, init=False)
     _listeners: list[Callable[[], None]] = field(factory=list, init=False)
 
@@ -156,6 +167,7 @@ class Simulator:
         self._queue = WorkerQueue(workers=config.workers, fifo=config.fifo, seed=config.seed)
         self._mail = Mailbox(retry=config.webhook_retry)
         self._inputs = InputStore(limit=config.keep_input_bytes)
+        self._paths = _by_path(config.routes)
 
     # --- time
 
@@ -195,7 +207,8 @@ class Simulator:
 
     def begin(self, method: str, path: str) -> Visit:
         """Count an exchange that begins, and tell what is to go wrong with it."""
-        return self._visit(_kind(method, path))
+        submits = method == "POST" and (path.startswith("/v3/async/") or path in self._paths)
+        return self._visit(ExchangeKind.SUBMIT if submits else _kind(path))
 
     def _visit(self, kind: ExchangeKind) -> Visit:
         self.ledger.exchanges[kind] += 1
@@ -234,7 +247,7 @@ class Simulator:
         except Refused as refused:
             account = self._account_or_none(exchange)
             self._book(visit, exchange, status=refused.status, reason=refused.reason, account=account)
-            return refused.reply()
+            return refusal_reply(exchange.path, refused)
 
     def _book(self, visit: Visit, exchange: Exchange, **facts: Any) -> None:
         if visit.kind is ExchangeKind.SUBMIT:
@@ -308,9 +321,10 @@ class Simulator:
     # --- submissions
 
     def _submit(self, exchange: Exchange, visit: Visit, account: str) -> Reply:
-        document, order = self._read(exchange)
+        document, order, route = self._read(exchange)
         self._admit(order, account)
-        task = self._accept(exchange, order, account)
+        at_once = route is not None and answers_at_once(route, len(self._tasks) + 1)
+        task = self._accept(exchange, order, account, at_once=at_once)
         self._book(
             visit,
             exchange,
@@ -321,17 +335,32 @@ class Simulator:
             billed=cost(order, self.config),
             request=_hide_pictures(document),
         )
+        if route is not None and at_once:
+            return self._reply_at_once(route, task, document, exchange.origin)
         return json_reply(_submitted(task.task_id, envelope=self.config.envelope))
 
-    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder]:
+    def _reply_at_once(self, route: Route, task: SimulatedTask, document: JSONObject, origin: str) -> Reply:
+        def paint(index: int) -> bytes:
+            return Reply(painting=self._recipe(task, index)).content()
+
+        urls = [self._sign(task, index, origin)[0] for index in range(task.order.images)]
+        now = self.epoch + self.now
+        return reply_at_once(route, task, document, paint=paint, urls=urls, unix_time=now)
+
+    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder, Route | None]:
         rules = SUBMISSIONS.get(exchange.path)
+        rows = () if rules is not None else self._paths.get(exchange.path, ())
+        if rows:
+            document, route, order = read_routed(exchange, rows)
+            return document, self._allowed(document, order), route
         if rules is None and exchange.path not in self.config.other_tasks:
             raise Refused("API_NOT_FOUND", f"{exchange.path} is not found")
         document = decode_object(exchange.body)
         if rules is None:
-            return document, read_loose_order(exchange.path, document)
+            return document, read_loose_order(exchange.path, document), None
         pictures = check(document, rules, strict_names=self.config.strict_names)
-        return document, self._allowed(document, read_order(exchange.path, document, pictures, self.config))
+        order = read_order(exchange.path, document, pictures, self.config)
+        return document, self._allowed(document, order), None
 
     def _allowed(self, document: JSONObject, order: WorkOrder) -> WorkOrder:
         words = [word for word in self.config.illegal_words if word.lower() in order.prompt.lower()]
@@ -363,7 +392,7 @@ class Simulator:
             )
         self._quotas[name] = after
 
-    def _accept(self, exchange: Exchange, order: WorkOrder, account: str) -> SimulatedTask:
+    def _accept(self, exchange: Exchange, order: WorkOrder, account: str, *, at_once: bool) -> SimulatedTask:
         number = len(self._tasks) + 1
         task = SimulatedTask(
             task_id=uuid(self.config.seed, "task", number),
@@ -379,7 +408,10 @@ class Simulator:
         self._tasks[task.task_id] = task
         if order.source is not None:
             self._sources[task.task_id] = self._inputs.keep(order.source)
-        self._start(task)
+        if at_once:  # no worker of the queue's
+            self._mocks[task.task_id] = Span(started_at=self.now, ended_at=self.now + task.seconds)
+        else:
+            self._start(task)
         for listener in tuple(self._listeners):
             listener()
         return task
@@ -476,9 +508,14 @@ class Simulator:
         if task is None or path not in paths:
             return xml_error(404, "NoSuchKey", "The specified key does not exist.")
         self.ledger.downloads[task_id] += 1
-        source = self._inputs.get(self._sources.get(task_id))
-        recipe = painting(task, paths.index(path), source, plain=self.config.plain_pictures)
+        if task.order.image_type == "mp4":
+            return Reply(content_type="video/mp4", body=VIDEO)
+        recipe = self._recipe(task, paths.index(path))
         return Reply(content_type=f"image/{task.order.image_type}", painting=recipe)
+
+    def _recipe(self, task: SimulatedTask, index: int) -> Painting:
+        source = self._inputs.get(self._sources.get(task.task_id))
+        return painting(task, index, source, plain=self.config.plain_pictures)
 
     # --- webhooks
 
@@ -532,12 +569,20 @@ class Simulator:
         )
 
 
-def _kind(method: str, path: str) -> ExchangeKind:
+def _by_path(routes: Iterable[Route]) -> Mapping[str, tuple[Route, ...]]:
+    found: dict[str, tuple[Route, ...]] = {}
+    for route in routes:
+        for path in {route.path_for(model) for model in route.models or ("",)}:
+            found[path] = (*found.get(path, ()), route)
+    return found
+
+
+def _kind(path: str) -> ExchangeKind:
     if path.startswith((_FILES, _BUCKETS)):
         return ExchangeKind.DOWNLOAD
     if path == _TASK_RESULT:
         return ExchangeKind.POLL
-    return ExchangeKind.SUBMIT if method == "POST" and path.startswith("/v3/async/") else ExchangeKind.OTHER
+    return ExchangeKind.OTHER
 
 
 def _bare(header: str) -> str:

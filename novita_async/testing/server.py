@@ -31,7 +31,6 @@ from novita_async.testing.core import Simulator, Visit
 from novita_async.testing.faults import Fault, FaultKind, FaultPlan
 from novita_async.testing.ledger import Ledger
 from novita_async.testing.mailbox import WebhookCall
-from novita_async.testing.pictures import render
 from novita_async.testing.wire import Exchange, Reply, text_reply
 
 _LINGER_NOT: Final = struct.pack("ii", 1, 0)
@@ -217,6 +216,7 @@ class SimulatorServer:
             return await self._answer(request, text_reply(413, "request entity too large"), None)
         await anyio.sleep(self.simulator.latency("there", visit.kind.value, visit.number))
         reply = self.simulator.receive(_exchange(request, body), self.now(), visit)
+        await anyio.sleep(reply.delay)
         await anyio.sleep(self.simulator.latency("back", visit.kind.value, visit.number))
         if visit.fault is not None:
             await self._delay(request, visit.fault)
@@ -269,9 +269,9 @@ class SimulatorServer:
         raise _BrokenOffError
 
     async def _content(self, reply: Reply) -> bytes:
-        if reply.painting is None:
+        if reply.painting is None and reply.compose is None:
             return reply.body
-        return await anyio.to_thread.run_sync(render, reply.painting, limiter=self._painters)
+        return await anyio.to_thread.run_sync(reply.content, limiter=self._painters)
 
     async def _deliver(self, call: WebhookCall) -> bool:
         assert self._http is not None  # noqa: S101 the server runs

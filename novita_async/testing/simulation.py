@@ -42,7 +42,12 @@ class Simulation:
     def client(self, **options: Any) -> NovitaClient:
         """Make a client that reaches it in memory, with the first key; takes the client's own options."""
         wire = self.transport()
-        settings: dict[str, Any] = {"api_key": self.api_key, "transport": wire, "downloader": wire}
+        settings: dict[str, Any] = {
+            "api_key": self.api_key,
+            "base_url": wire.origin,
+            "transport": wire,
+            "downloader": wire,
+        }
         return NovitaClient(**(settings | options))
 
     def serve(self, *, host: str = "127.0.0.1", port: int = 0) -> SimulatorServer:

@@ -299,7 +299,7 @@ def snapshot(
     signer: Signer,
 ) -> JSONObject:
     """What task-result says of a task, in the service's own odd types."""
-    status = status_at(task, span, now)
+    status, is_video = status_at(task, span, now), task.order.image_type == "mp4"
     eta, progress = _progress(span, now, config)
     return {
         "extra": {
@@ -315,8 +315,8 @@ def snapshot(
             "eta": eta,
             "progress_percent": progress,
         },
-        "images": _images(task, config, signer) if status == SUCCEEDED else [],
-        "videos": [],
+        "images": _images(task, config, signer) if status == SUCCEEDED and not is_video else [],
+        "videos": _videos(task, signer) if status == SUCCEEDED and is_video else [],
         "audios": [],
     }
 
@@ -366,6 +366,11 @@ def _image(task: SimulatedTask, index: int, config: SimulatorConfig, signer: Sig
         "image_type": task.order.image_type,
         "nsfw_detection_result": _nsfw(task, index, config) if task.order.nsfw else None,
     }
+
+
+def _videos(task: SimulatedTask, signer: Signer) -> list[JSONObject]:
+    signed = [signer(task, index) for index in range(task.order.images)]
+    return [{"video_url": url, "video_url_ttl": ttl, "video_type": "mp4"} for url, ttl in signed]
 
 
 def _nsfw(task: SimulatedTask, index: int, config: SimulatorConfig) -> dict[str, bool | float]:

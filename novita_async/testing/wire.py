@@ -1,6 +1,6 @@
 """The service's side of HTTP, as values: an exchange comes in, a reply goes out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl
 
@@ -52,9 +52,15 @@ class Reply:
     """Further headers, names in lower case."""
     painting: Painting | None = None
     """The body where it is a picture: a recipe, because painting takes a while and is not always needed."""
+    compose: Callable[[], bytes] | None = field(default=None, repr=False)
+    """Makes the body where that holds pictures."""
+    delay: float = 0.0
+    """Seconds of work before the answer begins."""
 
     def content(self) -> bytes:
         """The body, painted now where it has to be."""
+        if self.compose is not None:
+            return self.compose()
         return self.body if self.painting is None else render(self.painting)
 
     def all_headers(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Scanned:
         for piece in pieces:
             self.take(scanner.feed(piece))
             assert len(scanner._rest) < SAMPLE + 6
-        self.take(scanner.finish())
+        self.text += scanner.finish()
         self.repr = repr(scanner)
 
     def take(self, events):
@@ -91,28 +91,29 @@ def picture_literals(draw):
 PREFIXES = ("", "", "data:image\\/png;base64,", "data:;base64,", "DATA:image/x;a=b;BASE64,")
 
 
+TEXTS = st.builds(
+    lambda text, times, is_ascii: json.dumps(text * times, ensure_ascii=is_ascii),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=10),
+    st.sampled_from([1, 1, 1, 200]),
+    st.booleans(),
+)
+OTHERS = TEXTS | st.sampled_from(["-2.5e3", "null"])
+ITEMS = picture_literals() | OTHERS.map(lambda text: (text, None))
+SHAPES = (
+    "{}",
+    "[{}]",
+    "[[ {}, true ] , 1]",
+    '{{"b64_json" : {}, "revised_prompt":"a"}}',
+    '{{"a":{{"b\\"":{}}}}}',
+)
+
+
 @st.composite
 def answers(draw):
     """The text of a JSON value, with the pictures in it."""
-    pictures = []
-
-    def write(depth):
-        kind = draw(st.sampled_from(["text", "number", "picture", "list", "object"] if depth else ["text"]))
-        if kind == "picture":
-            text, picture = draw(picture_literals())
-            pictures.append(picture)
-            return text
-        if kind == "number":
-            return draw(st.sampled_from(["1", "-2.5e3", "true", "null"]))
-        if kind == "list":
-            return "[" + ", ".join(write(depth - 1) for _ in range(draw(st.integers(0, 3)))) + "]"
-        if kind == "object":
-            keys = [f"key {n}" + draw(st.text(max_size=3)) for n in range(draw(st.integers(0, 3)))]
-            return "{" + ",".join(f"{json.dumps(key)} : {write(depth - 1)}" for key in keys) + "}"
-        text = draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-        return json.dumps(text * draw(st.sampled_from([1, 1, 200])), ensure_ascii=draw(st.booleans()))
-
-    return f'{{"data": {write(4)}}}'.encode(), pictures
+    items = draw(st.lists(st.tuples(ITEMS, st.sampled_from(SHAPES)), max_size=4))
+    text = ", ".join(shape.format(literal) for (literal, _), shape in items)
+    return f'{{"created": 1, "data": [{text}]}}'.encode(), [each for (_, each), _ in items if each]
 
 
 def put_back(value, parts):

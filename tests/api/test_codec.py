@@ -415,7 +415,7 @@ def test_a_byte_order_mark_is_no_fault():
 
 def test_an_unknown_endpoint_is_refused():
     assert faults(document(), "img2image") == [
-        "endpoint: 'img2image' is none of img2img, txt2img, nor a path"
+        "endpoint: 'img2image' is none of img2img, txt2img, edit, generate, animate, nor a path"
     ]
     assert faults([], "/v3/async/x") == ["AnyTask.body: [] is not of type Mapping"]
 

@@ -19,6 +19,7 @@ from tests.helpers.service import client_of, service
 pytestmark = pytest.mark.anyio
 
 PATH = "/v3/async/relight"
+OWN = ["img2img", "txt2img", "edit", "generate", "animate"]
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def relight(monkeypatch):
             return self.num_images
 
         @property
-        def images(self) -> tuple[ImageSource, ...]:
+        def pictures(self) -> tuple[ImageSource, ...]:
             return (self.image,)
 
     return Relight
@@ -55,7 +56,7 @@ def made(relight, **changes):
 
 def test_a_new_class_is_known_by_its_kind(relight):
     assert models.kinds()["relight"] is relight
-    assert list(models.kinds()) == ["img2img", "txt2img", "relight"]
+    assert list(models.kinds()) == [*OWN, "relight"]
 
 
 def test_its_body_has_the_form_that_the_class_says(relight):
@@ -83,7 +84,10 @@ def test_it_is_read_strictly_and_every_fault_is_named_as_the_json_is(relight):
         InvalidRequest, match=r"^promt: no such field; did you mean prompt\?; image_file: is missing$"
     ):
         codec.request_from_json('{"promt": "x"}', "relight")
-    with pytest.raises(InvalidRequest, match="'relit' is none of img2img, txt2img, relight, nor a path"):
+    with pytest.raises(
+        InvalidRequest,
+        match="'relit' is none of img2img, txt2img, edit, generate, animate, relight, nor a path",
+    ):
         codec.request_from_json("{}", "relit")
 
 
@@ -130,10 +134,11 @@ def test_a_manifest_can_name_it(relight, tmp_path):
 
 
 def test_the_kinds_say_what_others_need_to_know():
-    assert models.kinds() == {"img2img": Img2Img, "txt2img": Txt2Img}
+    assert list(models.kinds()) == OWN
+    assert (models.kinds()["img2img"], models.kinds()["txt2img"]) == (Img2Img, Txt2Img)
     dog = ImageSource.of(picture())
     other = AnyTask(path="/v3/async/upscale", body={"a": [{"b": dog}, 1], "c": dog}, image_num=3)
-    assert (other.route, other.images, other.image_num, other.work) == (
+    assert (other.path, other.pictures, other.image_num, other.work) == (
         "/v3/async/upscale",
         (dog, dog),
         3,
@@ -141,7 +146,7 @@ def test_the_kinds_say_what_others_need_to_know():
     )
     assert not other.takes_callback
     plain = Txt2Img(model_name="m", prompt="p", width=512, height=512)
-    assert (plain.route, plain.images, plain.path) == ("txt2img", (), "")
+    assert (plain.kind, plain.pictures, plain.path) == ("txt2img", (), "")
 
 
 def test_a_request_without_anything_of_its_own_asks_for_one_image():
@@ -150,5 +155,5 @@ def test_a_request_without_anything_of_its_own_asks_for_one_image():
         pass
 
     bare = Bare()
-    assert (bare.image_num, bare.images, bare.work, bare.extra) == (1, (), None, None)
+    assert (bare.image_num, bare.pictures, bare.work, bare.extra) == (1, (), None, None)
     assert bare.document(lambda _: {}) == {"request": {}}

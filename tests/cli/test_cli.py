@@ -2,23 +2,18 @@
 
 import asyncio
 import inspect
-import io
 import json
 import os
-import re
-import sys
 from functools import cache
 from importlib import import_module
 
 import attrs
 import pytest
 
-from novita_async import Img2Img, NoAnswer, NovitaClient, request_to_json
+from novita_async import Img2Img, NovitaClient, request_to_json
 from novita_async.cli._app import COMMANDS, main
 from novita_async.cli._exits import EXPLAINED, Exit
 from novita_async.cli._options import field_docs, options_of
-from novita_async.cli._progress import Bar, ProgressTally, display_of, waited_for
-from novita_async.events import Paced, Retrying
 from novita_async.models.requests import Extra
 from novita_async.testing import Fault, FaultPlan, SimulatorConfig, sample_picture
 from tests.helpers.programs import python, run
@@ -503,66 +498,7 @@ def test_a_command_that_is_named_has_its_whole_help_wherever_its_name_stands():
     assert plain(out) == told("retry")
 
 
-# --- progress ---
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_a_terminal_gets_a_bar_with_images_rate_and_problems(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    tally = ProgressTally(3)
-    with display_of(24) as bar:
-        assert isinstance(bar, Bar)
-        bar.advance(8, tally.statistics(), "dog.png: done", good=True)
-        bar.advance(8, tally.statistics(), "cat.png: failed: no", good=False)
-        bar.waiting("the quota is used up")
-        bar.note("[brackets] stay")
-    shown = terminal.getvalue()
-    assert "16/24" in shown
-    assert "a minute" in shown
-    assert "cat.png: failed: no" in shown
-    assert "dog.png" not in shown
-    assert "the quota is used up" in shown
-    assert "[brackets] stay" in shown
-
-
-def test_a_long_wait_leaves_a_narrow_terminal_its_bar(monkeypatch):
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with display_of(24) as bar:
-        bar.waiting(
-            "trying again in 2.0 s: not sent after 4 attempts: the server cannot be reached (refused)"
-        )
-        bar.advance(8, ProgressTally(3).statistics(), "dog.png: done", good=True)
-        bar.waiting(
-            "trying again in 9.0 s: not sent after 5 attempts: the server cannot be reached (refused)"
-        )
-    last = terminal.getvalue().rpartition("trying again in 9.0 s: not sent after 5 attempts")[0]
-    assert re.search(r"8/24.{0,20}images · \d+ a minute ·", last)
-
-
-def test_a_pipe_gets_lines_and_each_wait_once(capsys):
-    with display_of(2) as lines:
-        lines.waiting("wait")
-        lines.waiting("wait")
-        lines.advance(1, ProgressTally(2).statistics(), "dog.png: done", good=True)
-    assert capsys.readouterr().err == "wait\n[0/2] dog.png: done\n"
-
-
-def test_waits_worth_telling_are_told():
-    paced = Paced(account="a", endpoint="/e", delay=31.4)
-    assert waited_for(paced) == "the quota is used up: the next submission goes in 31 s"
-    assert waited_for(attrs.evolve(paced, delay=0.2)) is None
-    retrying = Retrying(account="a", endpoint="/e", attempt=1, after=2.0, error=NoAnswer(cause="reset"))
-    assert waited_for(retrying) == "trying again in 2.0 s: no answer: reset"
+# --- Exit codes ---
 
 
 def test_exit_codes_are_what_the_help_says():

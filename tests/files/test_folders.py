@@ -10,7 +10,8 @@ import pytest
 from novita_async import ConfigurationError, DownloadFailed, Failed, Succeeded
 from novita_async._files import folders
 from novita_async._files import saver as _saver
-from novita_async._files.folders import FolderSync, make_folder, scope_of, see_to_folder, sync_folder
+from novita_async._files.folders import FolderSync, scope_of, see_to_folder
+from novita_async._util.disk import make_folder, sync_folder
 from tests.helpers.hosts import Host, Saving, result_of
 from tests.helpers.service import client_of, requests, service
 

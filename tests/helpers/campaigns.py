@@ -321,8 +321,9 @@ def check_pictures(folder: Path, side: int) -> int:
 
 MOST_GROWTH: Final = 4 * 1024 * 1024
 """Bytes by which a process may grow from the first third of a batch to its end, however long."""
-MOST_BLOCKS: Final = 5000
-"""The same in blocks that Python has handed out, which tells a leak of one block a request from noise."""
+MOST_BLOCKS: Final = 0
+"""The same in blocks that Python has handed out. At the end nothing is under way: there are thousands fewer,
+unless something is kept of each request."""
 
 
 def endless(count: int, journal: Path | None = None) -> Figures:

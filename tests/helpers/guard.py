@@ -1,6 +1,6 @@
 """A guard: no call of the library blocks a running event loop.
 
-Whatever may block is wrapped for the length of a test: files, folders, sockets, SQLite, waits for threads,
+Whatever may block is wrapped while the guard stands: files, folders, sockets, SQLite, waits for threads,
 sleep. A call is judged by the nearest frame that is neither the standard library's nor of a package through
 which the library reaches the disk. Where that frame is the library's, and a loop runs in the thread, the call
 is a violation. All other callers are left alone by the same rule: the tests, the simulator, coverage and

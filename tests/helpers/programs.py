@@ -24,7 +24,8 @@ STRICT: Final = ("-W", "error")
 """Not `-X dev`: its asyncio reports whatever took long, which on a busy machine is anything."""
 GLANCE: Final = 0.05
 LONGEST: Final = 60.0
-"""Seconds after which a program that lives is taken for one that hangs."""
+"""Seconds of its own after which a program that lives is taken for one that hangs."""
+TICK: Final = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
 
 @frozen
@@ -37,6 +38,47 @@ class Finished:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.returncode, self.stdout, self.stderr))
+
+
+@define(eq=False)
+class OwnTime:
+    """The time that a program has had: what passes while it sleeps, and the work that it gets done.
+
+    So a program that waits for a core has all the time in the world, however busy the machine, and one that
+    waits for what never comes, or works for ever, has not.
+    """
+
+    pid: int
+    had: float = 0.0
+    """Seconds so far."""
+    _worked: float = 0.0
+    _looked_at: float = field(factory=time.monotonic)
+
+    def __attrs_post_init__(self) -> None:
+        self._worked = self._state()[1]
+
+    def look(self) -> float:
+        """Count what has passed since the last look. To be called every glance."""
+        now, (sleeps, worked) = time.monotonic(), self._state()
+        # Who looks may have waited for a core, too: the program need not have slept all that time.
+        asleep = min(now - self._looked_at, 2 * GLANCE) if sleeps else 0.0
+        self.had += asleep + worked - self._worked
+        self._worked, self._looked_at = worked, now
+        return self.had
+
+    def _state(self) -> tuple[bool, float]:
+        """Whether all its threads sleep, and the seconds of its work. Where nobody tells, it sleeps."""
+        try:
+            threads = [_fields(path) for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        except OSError:  # a thread has just ended
+            threads = []
+        ticks = sum(int(number) for thread in threads for number in thread[11:13])
+        return all(thread[0] == "S" for thread in threads), max(ticks * TICK, self._worked)
+
+
+def _fields(stat: Path) -> list[str]:
+    """The fields of a thread's `stat` from its state on; its name before that may hold anything."""
+    return stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 @define(eq=False)
@@ -93,13 +135,13 @@ class Program:
 
     def line_or_end(self, seconds: float = LONGEST) -> str | None:
         """Wait for the next line of its output. None: there is none."""
-        end = time.monotonic() + seconds
+        time_had = OwnTime(self.process.pid)
         while True:
             check_servers()
             try:
                 line = self._lines.get(timeout=GLANCE)
             except queue.Empty:
-                if time.monotonic() > end:
+                if time_had.look() > seconds:
                     self._fail(f"has not said a line within {seconds:g} s")
             else:
                 if line is None:
@@ -122,10 +164,10 @@ class Program:
 
     def wait(self, seconds: float = LONGEST) -> int:
         """Wait for its end, and give its exit code."""
-        end = time.monotonic() + seconds
+        time_had = OwnTime(self.process.pid)
         while (code := self._ended()) is None:
             check_servers()
-            if time.monotonic() > end:
+            if time_had.look() > seconds:
                 self._fail(f"has not ended within {seconds:g} s")
         self._join()
         return code

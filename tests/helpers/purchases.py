@@ -54,7 +54,7 @@ def task(name: str = "t") -> Task:
 
 def result(name: str = "t", **changes: Any) -> TaskResult:
     """A result with all that a journal can keep. Without a task's name: pictures that came at once."""
-    made_by = task(name)
+    made_by = task(name) if name else None
     told = {
         "images": (
             Image(
@@ -196,7 +196,7 @@ def told_of_error(error: Any) -> tuple[Any, ...]:
 def told_of_result(found: TaskResult) -> dict[str, Any]:
     """What a store keeps of a result."""
     return {
-        "task": found.task.task_id,
+        "task": found.task_id,
         "files": [
             (each.url, each.type, each.url_ttl, getattr(each, "nsfw", None)) for each in found.artifacts
         ],

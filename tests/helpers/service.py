@@ -34,6 +34,7 @@ async def client_of(simulation: Simulation, *, timeout: float = 120.0, **options
     if "accounts" not in options:
         options.setdefault("api_key", simulation.api_key)
     options.setdefault("polling", Polling.exponential())
+    options.setdefault("base_url", transport.origin)
     async with NovitaClient(
         transport=transport, downloader=transport, observers=[events.append], **options
     ) as client:

@@ -163,7 +163,7 @@ def test_a_request_is_made_again_as_it_was(prompt, seed, scale, number, parts):
         asked = asked.with_lora(lora, 0.5)
     for n in range(units):
         asked = asked.with_controlnet(f"net-{n}", picture(n + 2))
-    pictures = {source.digest(): source for source in asked.images}
+    pictures = {source.digest(): source for source in asked.pictures}
     kept = described(asked, position=5)
     again = request_of(kept, lambda sha, path: pictures[sha] if path is None else pytest.fail("no path"))
     assert again == asked

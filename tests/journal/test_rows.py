@@ -22,7 +22,7 @@ from novita_async import (
     Timings,
 )
 from novita_async._journal import rows
-from novita_async._journal.rows import COLUMNS, FRESH, KEPT, Known
+from novita_async._journal.rows import COLUMNS, FRESH, KEPT, Known, entry_of
 from novita_async._purchase.machine import (
     Announced,
     Bought,
@@ -281,7 +281,7 @@ def test_a_result_that_says_nothing_comes_back():
 def test_pictures_that_came_at_once_have_no_task():
     known = read(written(planned(), *FACTS["bought at once"])[1])
     assert known.purchase.task is None
-    assert known.purchase.result.task == Task(task_id="")
+    assert known.purchase.result.task is None
     assert (known.purchase.bought, known.purchase.attempts[0].at_once) == (ENTRY.images, True)
 
 
@@ -368,6 +368,19 @@ VERSION_1 = [
 def attempts_of(purchase: Purchase) -> list[tuple[Any, ...]]:
     found = ((each.announced_at, each.answered_at, each.task_id, each.perhaps) for each in purchase.attempts)
     return sorted(found)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_rows_of_older_versions_are_of_no_known_host_and_new_attempts_are_of_theirs(tmp_path, version):
+    store = open_store(old_journal(tmp_path, version))
+    found = list(look(store).values())
+    assert {each.host for each in found} == {None}
+    assert {each.task.host for each in found if each.task} == {None}
+    first = next(each for each in found if each.state is State.PLANNED)
+    bought = Bought(T + 1, Task(task_id="n", host="ppio"))
+    record(store, entry_of(first).name, Announced(T, "a", host="ppio"), bought)
+    read_back = look(store)[entry_of(first).name]
+    assert (read_back.host, read_back.task and read_back.task.host) == ("ppio", "ppio")
 
 
 def test_every_row_of_version_1_is_read_as_what_it_meant(tmp_path):

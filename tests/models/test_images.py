@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageOps
 
 from novita_async.errors import ConfigurationError, InvalidRequest, NovitaWarning
-from novita_async.models.images import MAX_BYTES, MAX_PIXELS, SAFE_BYTES, ImageSource, objection
+from novita_async.models.images import MAX_BYTES, DataURL, ImageSource
+from novita_async.models.images import objection as objection_by
+from novita_async.models.requests import Img2Img
+from novita_async.models.routes import IMG2IMG
 from tests.helpers.payloads import picture, png
 
 # --- Where a picture comes from -----------------------------------------------------------------------------
+
+
+def objection(source):
+    return objection_by(source, IMG2IMG.pictures[0])
+
+
+def made(picture):
+    return Img2Img(model_name="m", prompt="p", image=picture, width=512, height=512)
 
 
 def test_every_way_in_measures_the_same(tmp_path):
@@ -234,14 +245,13 @@ def test_an_empty_picture_is_refused(tmp_path):
     assert refused(io.BytesIO()) == "the picture: is empty"
 
 
-def test_ten_mebibytes_are_the_limit():
-    with pytest.warns(NovitaWarning, match="10,485,760 bytes may be above"):
-        assert ImageSource.of(bytes(MAX_BYTES)).size == 10_485_760
+def test_no_picture_may_be_larger_than_any_route_takes():
+    assert ImageSource.of(bytes(MAX_BYTES)).size == 52_428_800
     assert refused(bytes(MAX_BYTES + 1)) == (
-        "the picture: 10,485,761 bytes are above the limit of 10,485,760"
+        "the picture: 52,428,801 bytes are above the limit of 52,428,800"
     )
     file = io.BytesIO(bytes(MAX_BYTES + 100))
-    assert "10,485,761 bytes" in refused(file)
+    assert "52,428,801 bytes" in refused(file)
     assert file.tell() == MAX_BYTES + 1
 
 
@@ -252,16 +262,31 @@ def test_a_file_above_the_limit_is_refused_without_being_read(tmp_path):
     assert "above the limit" in refused(path)
 
 
-def test_seven_and_a_half_megabytes_are_safe_and_more_is_warned_about():
-    assert ImageSource.of(bytes(SAFE_BYTES)).size == 7_500_000
+def test_ten_mebibytes_are_the_limit_of_img2img():
+    (limits,) = IMG2IMG.pictures
+    assert limits.max_bytes == 10_485_760
+    assert objection(ImageSource.of(bytes(10_485_760))) is None
+    assert objection(ImageSource.of(bytes(10_485_761))) == (
+        "has 10,485,761 bytes, above the limit of 10,485,760"
+    )
+
+
+def test_seven_and_a_half_megabytes_are_safe_for_img2img_and_more_is_warned_about():
+    assert made(bytes(7_500_000)).image.size == 7_500_000
     with pytest.warns(NovitaWarning, match="7,500,001 bytes may be above"):
-        ImageSource.of(bytes(SAFE_BYTES + 1))
+        made(bytes(7_500_001))
 
 
-def test_sixteen_megapixels_are_the_limit():
-    assert MAX_PIXELS == 4096 * 4096
-    assert ImageSource.of(png(4096, 4096)).width == 4096
-    assert "4097x4096 is above the limit of 16,777,216 pixels" in refused(png(4097, 4096))
+def test_sixteen_megapixels_are_the_limit_of_img2img():
+    assert objection(ImageSource.of(png(4096, 4096))) is None
+    assert objection(ImageSource.of(png(4097, 4096))) == (
+        "has 4097x4096 pixels, above the limit of 16,777,216"
+    )
+
+
+def test_a_data_url_names_the_kind_of_its_picture():
+    assert DataURL(image=png(8, 8)).prefix == "data:image/png;base64,"
+    assert DataURL(image=b"\0\1\2\3").prefix == "data:application/octet-stream;base64,"
 
 
 def test_an_unknown_format_is_left_to_the_service():

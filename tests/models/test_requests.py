@@ -455,9 +455,9 @@ def test_builders_return_new_requests():
     )
     assert second.ip_adapters == (IPAdapter(model_name="ip-adapter_sd15.bin", image=cat, strength=0.4),)
     assert second.extra == Extra(response_image_type="webp", nsfw_detection_level=1)
-    assert second.images == (DOG, DOG, cat, cat)
+    assert second.pictures == (DOG, DOG, cat, cat)
     assert first.with_ip_adapter("a").ip_adapters[0].image is DOG
-    assert first.images == (DOG,)
+    assert first.pictures == (DOG,)
 
 
 def test_a_builder_refuses_like_a_constructor():
@@ -469,7 +469,7 @@ def test_a_builder_refuses_like_a_constructor():
 
 def test_txt2img_shares_the_builders_and_sends_no_picture():
     request = txt2img().with_lora("l").with_embedding("e")
-    assert (len(request.loras), len(request.embeddings), request.images) == (1, 1, ())
+    assert (len(request.loras), len(request.embeddings), request.pictures) == (1, 1, ())
 
 
 def test_a_sweep_is_every_combination_and_the_last_axis_varies_fastest():

@@ -5,9 +5,9 @@ import pickle
 
 import pytest
 
-from novita_async import AnyTask, CustomStorage, Img2Img, InvalidRequest, Txt2Img, request_to_json
+from novita_async import AnyTask, CustomStorage, EditImage, Img2Img, InvalidRequest, Txt2Img, request_to_json
 from novita_async.models.requests import AWSS3, Extra
-from tests.helpers.service import request
+from tests.helpers.service import picture, request
 
 WORDS = {"shop": 7, "names": ["süß", None, {"x": 1.5}]}
 
@@ -89,7 +89,14 @@ def test_a_request_keeps_metadata_of_its_own_and_never_changes():
         tagged.tag = "c"
 
 
-@pytest.mark.parametrize("make", [request, lambda: AnyTask(path="/v3/async/upscale", body={"a": 1})])
+MAKERS = {
+    "img2img": request,
+    "task": lambda: AnyTask(path="/v3/async/upscale", body={"a": 1}),
+    "face": lambda: EditImage(model="qwen-image-edit", image=picture(), prompt="p"),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_requests_that_differ_in_words_alone_are_equal_and_sent_alike(make):
     plain = make()
     tagged = plain.tagged("sku-1", WORDS)

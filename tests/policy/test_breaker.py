@@ -241,6 +241,23 @@ def test_after_three_polls_that_failed_as_the_probe_a_purchase_goes_first():
     assert probes == "pppspppsp"
 
 
+def test_a_question_is_due_when_a_poll_would_be_the_probe_and_a_purchase_may_be_paid():
+    breaker = opened()
+    assert breaker.question_at(0.1) == breaker.poll_at(0.1) == 0.25
+    breaker.poll_answered(breaker.poll(0.25), 0.3)
+    assert breaker.question_at(0.3) == math.inf  # what would it say
+    assert opened(cause=UNREACHABLE).question_at(0.1) == math.inf  # there a purchase costs nothing
+    assert Breaker().question_at(0.1) == math.inf
+
+
+def test_after_three_questions_that_failed_a_purchase_goes_first():
+    breaker = opened()
+    for _ in range(3):
+        now = breaker.question_at(0.0)
+        breaker.poll_unanswered(breaker.poll(now), now, 1.0)
+    assert breaker.question_at(0.0) == math.inf
+
+
 def test_a_429_does_not_stop_polls():
     """They are no part of the quota."""
     breaker = Breaker()

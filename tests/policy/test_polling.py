@@ -264,7 +264,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         assert self.now - began < 4000 + 40 * self.added
 
 
-ScheduleMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+ScheduleMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestSchedule = ScheduleMachine.TestCase
 
 
@@ -1067,12 +1067,12 @@ def test_an_unknown_word_counts_as_running():
     assert schedule.next_at(now) > now
 
 
-def test_a_hundred_thousand_tasks_take_little_memory_and_little_time_each():
+def test_thousands_of_tasks_take_little_memory_each():
     """At most 0.6 KB a task, everything that the schedule holds included."""
     import tracemalloc  # noqa: PLC0415 - only here
 
-    schedule, keys = new(), [f"t{i}" for i in range(5_000)]
-    known = [facts(i * 0.004) for i in range(5_000)]
+    schedule, keys = new(), [f"t{i}" for i in range(2_000)]
+    known = [facts(i * 0.01) for i in range(2_000)]
     tracemalloc.start()
     for key, fact in zip(keys, known, strict=True):
         schedule.add(key, fact, fact.submitted_at)
@@ -1086,5 +1086,5 @@ def test_a_hundred_thousand_tasks_take_little_memory_and_little_time_each():
             schedule.polled(key, RUNNING, now, 0.5)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert only_queue(schedule).proven == 5_000
-    assert held / 5_000 < 0.6 * 1024
+    assert only_queue(schedule).proven == 2_000
+    assert held / 2_000 < 0.6 * 1024

@@ -62,7 +62,7 @@ def test_the_simulators_first_line_holds_its_url_and_ctrl_c_ends_it_well(start):
     )
     url = process.line().split()[-1]
     request = Request(f"{url}/v3/user", headers={"Authorization": "Bearer sk_mine"})
-    with urlopen(request, timeout=10) as answer:
+    with urlopen(request) as answer:
         assert "credit_balance" in json.load(answer)
     process.send_signal(signal.SIGINT)
     code, out, err = process.finish()

@@ -47,16 +47,16 @@ async def test_urls_that_expired_while_the_host_was_down_are_signed_anew_though_
 
 def test_a_batch_killed_at_random_moments_loses_nothing_and_buys_nothing_twice(tmp_path):
     """Its minutes last two seconds, so that the quota binds."""
-    figures = killing.killed_batch(tmp_path, count=60, kills=8, images_per_minute=30, minute=2.0)
+    figures = killing.killed_batch(tmp_path, count=40, kills=4, images_per_minute=20, minute=2.0)
     assert figures["killed"] > 0
 
 
 def test_a_stream_of_any_length_takes_no_more_memory():
-    campaigns.endless(4000)
+    campaigns.endless(1800)
 
 
 def test_a_journal_of_any_length_takes_no_more_memory(tmp_path):
-    campaigns.endless(900, tmp_path / "run.db")
+    campaigns.endless(450, tmp_path / "run.db")
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])

@@ -1,8 +1,12 @@
 """What tests wait for: a child or a server that dies is noticed, with its traceback."""
 
+import queue
+import signal
+import time
+
 import pytest
 
-from tests.helpers.programs import Program, python, run, running
+from tests.helpers.programs import GLANCE, OwnTime, Program, python, run, running
 from tests.helpers.served import ServerDiedError, served
 
 SILENT = "import time; time.sleep(1000)"
@@ -22,6 +26,29 @@ def test_a_program_that_hangs_is_broken_off_and_tells_where_it_was():
         program.line()
         with pytest.raises(AssertionError, match=r'(?s)has not ended within 0.1 s.*File "<string>", line 1'):
             program.finish(seconds=0.1)
+
+
+def test_a_program_that_works_for_ever_is_broken_off():
+    with running(python("-c", "print('one', flush=True)\nwhile True: pass")) as program:
+        program.line()
+        with pytest.raises(AssertionError, match=r"has not ended within 0.1 s"):
+            program.finish(seconds=0.1)
+
+
+def test_a_program_that_gets_no_time_is_not_taken_for_one_that_hangs():
+    """It is stopped here; on a busy machine it waits for a core."""
+    with running(python("-c", "print('one', flush=True); " + SILENT)) as program:
+        program.line()
+        program.send_signal(signal.SIGSTOP)
+        with pytest.raises(queue.Empty):
+            program._lines.get(timeout=0.1)
+        had = OwnTime(program.process.pid)
+        for _ in range(3):
+            time.sleep(GLANCE)
+            assert had.look() < GLANCE
+        program.send_signal(signal.SIGCONT)
+        while had.look() < GLANCE:
+            time.sleep(GLANCE)
 
 
 @pytest.mark.parametrize("wait", [Program.line, Program.finish, Program.wait])

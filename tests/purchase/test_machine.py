@@ -21,6 +21,7 @@ from novita_async import (
     Task,
     TaskFailed,
     TaskNotFound,
+    TaskResult,
 )
 from novita_async._purchase import machine
 from novita_async._purchase.journal import Tally, action_of, summed, tally_of
@@ -156,8 +157,9 @@ def test_every_settlement_is_met():
 REFUSED_HERE = {
     (State.PLANNED, Bought): "nothing of it was sent",
     (State.PLANNED, Lost): "nothing of it was sent",
+    (State.SUCCEEDED, FailedForGood): "it has a task, or files",
 }
-"""Pairs of the table that need a doubt."""
+"""Pairs of the table that need a doubt, or an answer without a file."""
 
 
 @pytest.mark.parametrize(("state", "kind"), list(itertools.product(State, KINDS)))
@@ -392,6 +394,14 @@ def test_pictures_that_came_at_once_are_bought_without_a_task(state):
     assert each.attempts[0].at_once
     assert (each.doubt, each.error, each.finished_at) == (None, None, 30.0)
     assert each.attempts[0].answered_at == (30.0 if state is State.ANNOUNCED else 11.0)
+
+
+def test_an_answer_without_a_file_is_paid_and_fails_for_good():
+    empty = TaskResult()
+    each = purchase(fact(Announced), fact(Completed, 2.0, result=empty), fact(FailedForGood, 3.0))
+    assert (each.state, each.bought, each.task) == (State.FAILED, 2, None)
+    advance(each, fact(Reopened, 4.0))
+    assert each.state is State.PLANNED
 
 
 def test_the_end_of_a_task_tells_which_was_bought_to_a_store_that_could_not_record_it():

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from novita_async import Img2Img
-from novita_async._http import Delivery, DeliveryFailed, HTTPRequest, HTTPResponse
+from novita_async._http import Delivery, DeliveryFailed, FormPart, HTTPRequest, HTTPResponse
+from novita_async._transport.pictures import PictureIntake
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
 from novita_async.testing import (
@@ -21,6 +22,8 @@ from novita_async.testing import (
     run_virtually,
     sample_picture,
 )
+from tests.helpers.forms import fields_of
+from tests.helpers.picture_answers import images_answer, picture
 from tests.helpers.simulator_bodies import IMG2IMG, KEY, b64, img2img, png
 
 pytestmark = pytest.mark.anyio
@@ -274,3 +277,55 @@ async def test_thousands_of_tasks_run_in_virtual_time():
         for _ in range(300):
             group.start_soon(one)
     assert len(found) == transport.simulator.statistics().done == 300
+
+
+def edit(folder=None):
+    return HTTPRequest(method="POST", path=IMG2IMG, body=(BODY,), answer="pictures", folder=folder)
+
+
+async def test_pictures_in_an_answer_become_files_as_on_a_real_wire(tmp_path):
+    transport = faulty(Fault.garbage(images_answer(picture(900), picture(70_000))))
+    response = await transport.send(edit(tmp_path), API_KEY)
+    assert [part.path.read_bytes() for part in response.parts] == [picture(900), picture(70_000)]
+    assert [item["b64_json"] for item in json(response)["data"]] == ["novita-part:0", "novita-part:1"]
+    await transport.aclose()
+
+
+async def test_pictures_without_a_folder_are_gone_when_the_transport_is_closed():
+    transport = faulty(Fault.garbage(images_answer(picture(900), picture(70_000))))
+    small, large = (await transport.send(edit(), API_KEY)).parts
+    assert (small.data, large.path.read_bytes()) == (picture(900), picture(70_000))
+    await transport.aclose()
+    assert not large.path.exists()
+
+
+async def test_an_answer_that_was_cut_is_one_where_a_picture_had_come_whole(tmp_path):
+    body = images_answer(picture(900), picture(900))
+    intake = PictureIntake()
+    for cut in range(0, len(body), 50):
+        response = HTTPResponse(status=200, body=body[:cut])
+        try:
+            kept = await intake.read(edit(tmp_path / str(cut)), response, "it was cut")
+        except DeliveryFailed as failed:
+            assert (failed.delivery, failed.status, failed.cause) == (Delivery.UNKNOWN, 200, "it was cut")
+            assert cut < body.index(b'", "revised')
+        else:
+            assert cut > body.index(b'", "revised')
+            assert (kept.cut, kept.parts[0].path.read_bytes()) == ("it was cut", picture(900))
+    assert intake.under_way == 0
+
+
+async def test_a_form_reaches_the_service_with_its_boundary():
+    seen = []
+
+    class Noting(Simulator):
+        def receive(self, exchange, *rest):
+            seen.append(exchange)
+            return super().receive(exchange, *rest)
+
+    part = FormPart(name="image", content=ImageSource.from_bytes(png()), filename="a.png")
+    request = HTTPRequest(method="POST", path="/no/such/route", parts=(part,))
+    await SimulatedTransport(Noting(SimulatorConfig())).send(request, API_KEY)
+    kind, _, boundary = seen[0].headers["content-type"].partition("; boundary=")
+    assert kind == "multipart/form-data"
+    assert fields_of(seen[0].body, boundary) == [("image", "a.png", None, png())]

@@ -12,6 +12,7 @@ from novita_async._api import protocol
 from novita_async._http import Delivery
 from novita_async._transport.transport import AiohttpTransport
 from novita_async.models.endpoints import Endpoints
+from novita_async.models.routes import TASK_TIMEOUT
 from tests.helpers.exchanges import GET, HUGE, KEY, NOT_SENT, POST, UNKNOWN, exchange, picture_request
 from tests.helpers.service import picture
 from tests.helpers.wire import OK, answer, serve, settled
@@ -91,7 +92,7 @@ async def test_a_connection_must_come_about_by_the_deadline(request_, delivery):
 async def test_purchases_and_questions_have_deadlines():
     request = Img2Img(model_name="m", image=picture(), prompt="a dog", width=128, height=128)
     endpoints = Endpoints()
-    assert protocol.submission(request, endpoints).timeout == protocol.SUBMIT_TIMEOUT
+    assert protocol.submission(request, endpoints).timeout == TASK_TIMEOUT
     questions = [
         protocol.poll("t", endpoints),
         protocol.balance(endpoints),

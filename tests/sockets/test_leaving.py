@@ -51,7 +51,7 @@ def held(client) -> int:
 
 
 def at_rest(client) -> bool:
-    return client.statistics().pool.sending == 0 == client._transport.statistics().in_flight
+    return client.statistics().pool.sending == 0 == client._buyer.transport.statistics().in_flight
 
 
 @asynccontextmanager
@@ -181,7 +181,7 @@ async def test_a_connection_that_breaks_within_the_drain_leaves_it_uncertain(ses
             go.set()
         assert kept(client) == []
         assert held(client) == 1
-        assert client._transport.statistics().unknown == 1
+        assert client._buyer.transport.statistics().unknown == 1
 
 
 @pytest.mark.parametrize("drain", [0.0, 1e-9, 0.05])
@@ -220,7 +220,7 @@ async def test_an_answer_that_came_together_with_the_cancellation_is_kept(sessio
     async with serve(script) as wire, client_of(wire, session) as client:
         async with submitting(wire, client) as task:
             go.set()
-            while not client._transport.statistics().answered and not task.done():
+            while not client._buyer.transport.statistics().answered and not task.done():
                 task.cancel()
                 await asyncio.sleep(0)
         assert kept(client) == ["a-task"]
@@ -229,10 +229,10 @@ async def test_an_answer_that_came_together_with_the_cancellation_is_kept(sessio
 async def test_a_deadline_that_passes_while_the_answer_is_left_to_another_task_counts(monkeypatch):
     monkeypatch.setattr(protocol, "SUBMIT_TIMEOUT", 0.1)
     async with serve(lambda peer: peer.rest()) as wire, client_of(wire, None) as client:
-        monkeypatch.setattr(client._transport, "_watchdog", _exchange.Watchdog(tick=0.01))
+        monkeypatch.setattr(client._buyer.transport, "_watchdog", _exchange.Watchdog(tick=0.01))
         async with submitting(wire, client) as task:
             task.cancel()
-        assert client._transport.statistics().unknown == 1
+        assert client._buyer.transport.statistics().unknown == 1
 
 
 async def test_a_purchase_has_no_task_of_its_own_unless_someone_is_cancelled(monkeypatch):

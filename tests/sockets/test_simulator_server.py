@@ -380,7 +380,7 @@ def test_as_a_program_it_prints_its_url_first_and_ends_cleanly_on_a_signal(end):
         url = process.line().split()[-1]
         assert urlsplit(url).port
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(url + "/v3/user", timeout=10)
+            urllib.request.urlopen(url + "/v3/user")
         with caught.value as answer:
             assert json.load(answer)["reason"] == "MISSING_API_KEY"
         process.send_signal(end)

@@ -431,7 +431,25 @@ async def test_a_name_that_is_never_resolved_is_never_sent(monkeypatch, request_
     assert (sent.delivery, sent.handovers) == (NOT_SENT, 0)
 
 
-async def test_a_body_that_stalls_is_never_sent_and_never_completes_later():
+@pytest.fixture
+def bodies(monkeypatch):
+    """Sockets on which bodies go out, each of which may stall for a tenth of a second.
+
+    To connect may take any time. The deadlines are looked at often, as the one of the answer is short.
+    """
+    sockets = []
+    write = _slow_path.SlowExchange.write
+
+    async def watched(exchange, writer):
+        sockets.append(writer.transport.get_extra_info("socket"))
+        exchange.stall_timeout = 0.1
+        await write(exchange, writer)
+
+    monkeypatch.setattr(_slow_path.SlowExchange, "write", watched)
+    return sockets
+
+
+async def test_a_body_that_stalls_is_never_sent_and_never_completes_later(bodies):
     resumed = asyncio.Event()
 
     async def script(peer):
@@ -440,26 +458,19 @@ async def test_a_body_that_stalls_is_never_sent_and_never_completes_later():
         await peer.rest()
 
     async with serve(script) as wire:
-        sent = await exchange_once(wire.url, HUGE, stall_timeout=0.1)
+        sent = await exchange_once(wire.url, HUGE, answer_timeout=0.5)
         resumed.set()
         await asyncio.gather(*wire.tasks)
+    assert len(bodies) == 1
     assert (sent.delivery, sent.handovers) == (NOT_SENT, 0)
     assert "no progress" in sent.error.cause
     assert not wire.peers[0].whole
 
 
-async def test_a_body_that_stalls_leaves_no_socket_behind(monkeypatch):
-    sockets = []
-    write = _slow_path.SlowExchange.write
-
-    async def watched(exchange, writer):
-        sockets.append(writer.transport.get_extra_info("socket"))
-        await write(exchange, writer)
-
-    monkeypatch.setattr(_slow_path.SlowExchange, "write", watched)
+async def test_a_body_that_stalls_leaves_no_socket_behind(bodies):
     async with serve(lambda _: asyncio.sleep(60)) as wire:
-        await exchange_once(wire.url, HUGE, stall_timeout=0.1)
-        await settled(lambda: [sock.fileno() for sock in sockets] == [-1])
+        await exchange_once(wire.url, HUGE, answer_timeout=0.5)
+        await settled(lambda: [sock.fileno() for sock in bodies] == [-1])
 
 
 async def test_a_slow_body_that_moves_is_not_a_stall():

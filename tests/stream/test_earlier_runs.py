@@ -59,14 +59,29 @@ async def test_a_line_that_comes_later_joins_its_paid_purchase_and_names_its_fil
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["s0-1.png", "s1-1.png", "s2-1.png"]
 
 
-async def test_files_that_no_function_can_name_without_a_request_have_their_usual_names(tmp_path):
+@pytest.mark.parametrize(
+    ("save_as", "names"),
+    [
+        (by_seed, ["00000-0-1.png", "00001-1-1.png"]),
+        (lambda done: f"task-{done.result.seed}", ["task-0-1.png", "task-1-1.png"]),
+    ],
+)
+async def test_a_function_that_needs_the_request_leaves_a_purchase_without_its_line_its_usual_name(
+    tmp_path, save_as, names
+):
     simulation, journal = service(speed=0.1), MemoryJournal()
     async with client_of(simulation) as (client, _):
         await paid_for(client, journal, 2)
-        got = await run(client, [], journal, save_to=tmp_path, save_as=by_seed)
-    names = sorted(path.name for outcome in got for path in outcome.paths)
-    assert names == ["00000-0-1.png", "00001-1-1.png"]
+        got = await run(client, [], journal, save_to=tmp_path, save_as=save_as)
+    assert sorted(path.name for outcome in got for path in outcome.paths) == names
     assert (await journal.summary()).rows[State.SAVED] == 2
+
+
+async def test_a_function_that_raises_spoils_the_files_of_a_line_that_comes(tmp_path):
+    simulation, journal = service(speed=0.1), MemoryJournal()
+    async with client_of(simulation) as (client, _):
+        got = await run(client, [request()], journal, save_to=tmp_path, save_as=lambda _: 1 / 0)
+    assert [type(outcome.error).__name__ for outcome in got] == ["DownloadFailed"]
 
 
 async def test_saved_files_are_not_looked_for_without_a_folder(tmp_path):

@@ -11,16 +11,22 @@ from novita_async import (
     NotSent,
     Polling,
     RetryPolicy,
+    SubmissionUncertain,
     events,
 )
 from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy.breaker import BreakerState
-from tests.helpers.outages import REFUSED, RESET, client_in
+from tests.helpers.outages import REFUSED, RESET, Outage, client_in
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
 
 NEVER = 1e9
+
+
+async def never(*_, **__):
+    """Answer nothing."""
+    await anyio.sleep_forever()
 
 
 async def ends_of(client, many, **options):
@@ -46,9 +52,9 @@ async def makespan(count, begins, ends, **outage):
 
 async def test_a_minute_of_a_gateway_s_pages_costs_a_handful():
     """What was under way when it began and twelve, and hardly more time than the minute."""
-    usual, ends, _ = await makespan(2000, NEVER, NEVER)
-    assert ends == {"Succeeded": 2000}
-    taken, ends, transport = await makespan(2000, usual / 3, usual / 3 + 60)
+    usual, ends, _ = await makespan(600, NEVER, NEVER)
+    assert ends == {"Succeeded": 600}
+    taken, ends, transport = await makespan(600, usual / 3, usual / 3 + 60)
     assert set(ends) == {"Succeeded", "Uncertain"}
     assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 12
     assert taken <= 1.15 * (usual + 60)
@@ -70,12 +76,12 @@ async def test_half_an_hour_without_a_network_fails_nothing(begins, with_journal
     outage = {"answer": REFUSED}
     async with client_in(simulation, begins, begins + 1800, outage=outage) as (client, transport, seen):
         if with_journal:
-            async with client.batch(requests(300), journal=tmp_path / "run.db") as outcomes:
+            async with client.batch(requests(150), journal=tmp_path / "run.db") as outcomes:
                 ends = Counter([type(outcome).__name__ async for outcome in outcomes])
         else:
-            ends = await ends_of(client, requests(300))
-    assert ends == {"Succeeded": 300}
-    assert len(simulation.ledger.accepted) == 300
+            ends = await ends_of(client, requests(150))
+    assert ends == {"Succeeded": 150}
+    assert len(simulation.ledger.accepted) == 150
     assert transport.met.total() <= 100
     assert anyio.current_time() <= begins + 1800 + 120
     opened = of_kind(seen, events.BreakerOpened)
@@ -94,6 +100,32 @@ async def test_an_hour_that_begins_while_tasks_are_watched_costs_a_dozen():
     assert ends["Succeeded"] + ends["Uncertain"] == 300
     assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 12
     assert transport.met.total() <= 150
+
+
+async def test_an_outage_without_paid_tasks_is_probed_by_questions():
+    """The balance costs nothing, so one purchase in four probes is risked."""
+    simulation = service(workers=64, plain_pictures=True)
+    async with client_in(simulation, 0.0, 600.0) as (client, transport, _):
+        ends = await ends_of(client, requests(40), in_flight=2)
+    assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 8
+    assert ends["Succeeded"] == 40 - ends["Uncertain"]
+    assert transport.met["GET"] > 2 * transport.met["POST"]
+    assert anyio.current_time() < 750
+
+
+async def test_a_call_that_is_cancelled_while_it_asks_whether_the_outage_is_over_lets_the_next_ask(
+    monkeypatch,
+):
+    simulation = service(plain_pictures=True)
+    async with client_in(simulation, 0.0, 60.0) as (client, *_):
+        with pytest.raises(SubmissionUncertain):
+            await client.run(request())
+        with monkeypatch.context() as away, anyio.move_on_after(5):
+            away.setattr(Outage, "send", never)
+            await client.run(request())
+        assert client.statistics().pool.accounts[0].pacing.breaker is BreakerState.OPEN
+        ends = await ends_of(client, requests(20), in_flight=2)
+    assert ends["Succeeded"] >= 15
 
 
 @pytest.mark.parametrize("answer", [RESET, REFUSED, None], ids=["reset", "refused", "page"])

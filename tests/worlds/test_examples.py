@@ -134,11 +134,11 @@ EXAMPLES = {
     "after SIGTERM a stream beside a batch tries another account": (
         "nothing sent late",
         world(
-            user("batch", 1),
-            user("stream", 3, name="u3", in_flight=4),
+            user("batch", 1, in_flight=1),
+            user("stream", 3, name="u3", in_flight=4, save=True),
             seed=616,
             service=ServicePlan(latency=1 / 64, balance=2),
-            client=ClientPlan(accounts=2),
+            client=ClientPlan(accounts=2, learned=True),
             ending="sigterm",
             ends=Moment("handover", 1),
         ),

@@ -38,8 +38,8 @@ Found = tuple[str, str]
 _SUCCEEDED: Final = "TASK_STATUS_SUCCEED"
 _FAILED: Final = "TASK_STATUS_FAILED"
 _SOON: Final = 0.5
-_PROBED_EVERY: Final = 8.0
-"""Seconds: an outage may be probed so often, each time at the risk of a purchase."""
+_PROBED_EVERY: Final = 24.0
+"""Seconds: an outage may be probed by purchases so often, and by questions between."""
 _TURNS: Final = 8
 """Turns of the loop in which a cancellation reaches every task."""
 _DISK: Final = ("disk full", "fsync fails", "folder read-only")

@@ -39,9 +39,9 @@ def key_of(account: int) -> str:
 class _Unexacting(Simulator):
     """A simulator that does not check what is asked for: worlds are about the wire, and there are many."""
 
-    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder]:
+    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder, None]:
         document = decode_object(exchange.body)
-        return document, read_loose_order(exchange.path, document)
+        return document, read_loose_order(exchange.path, document), None
 
 
 @define(eq=False, repr=False)

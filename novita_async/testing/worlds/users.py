@@ -290,7 +290,7 @@ class User:
         return {"save_as": self._name_of}
 
     def _name_of(self, outcome: Succeeded) -> str:
-        number = self.process.world.service.number_of(outcome.task_id)
+        number = self.process.world.service.number_of(outcome.task_id or "")
         hit = number % 1000 == self.plan.raises_at
         if self.plan.names == "raises" and hit:
             raise UserError("in save_as")

@@ -17,6 +17,7 @@ import pybase64
 from attrs import define, field, frozen
 
 from novita_async._http import BodyPart, Delivery, DeliveryFailed, Download, HTTPRequest, HTTPResponse
+from novita_async._transport.pictures import PictureIntake
 from novita_async.models.accounts import ApiKey
 from novita_async.testing.wire import Exchange, Reply, decode_query
 from novita_async.testing.worlds import troubles
@@ -100,6 +101,7 @@ class WorldTransport:
     """What carries one process's requests to the service of its world."""
 
     _process: "Process"
+    _intake: PictureIntake = field(factory=PictureIntake, init=False)
 
     def __repr__(self) -> str:
         return f"<WorldTransport of {self._process.name}>"
@@ -124,8 +126,9 @@ class WorldTransport:
             origin=ORIGIN,
         )
         if request.method == "POST":
-            return await self._submit(exchange, on_handover or _nobody)
-        return await self._ask(exchange)
+            response = await self._submit(exchange, on_handover or _nobody)
+            return await self._intake.read(request, response)
+        return await self._ask(exchange, troubles.TIMEOUT if request.timeout is None else request.timeout)
 
     async def _submit(self, exchange: Exchange, on_handover: Callable[[], None]) -> HTTPResponse:
         process, service = self._process, self._process.world.service
@@ -164,7 +167,7 @@ class WorldTransport:
         judge(post, response, fate)
         return response
 
-    async def _ask(self, exchange: Exchange) -> HTTPResponse:
+    async def _ask(self, exchange: Exchange, timeout: float) -> HTTPResponse:  # noqa: ASYNC109
         process, service = self._process, self._process.world.service
         task_id = exchange.query.get("task_id", "")
         process.mark("poll")
@@ -174,9 +177,10 @@ class WorldTransport:
             process.say(f"poll {service.number_of(task_id)} {fate.kind}")
             raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
         response = service.answer(exchange, fate)
-        await anyio.sleep(service.way_back(task_id) + fate.after)
-        process.say(f"poll {service.number_of(task_id)} {fate.kind or response.status}")
-        if fate.end == "silence":
+        await anyio.sleep(service.way_back(task_id) + min(fate.after, timeout))
+        what = f"poll {service.number_of(task_id)}" if task_id else "question"
+        process.say(f"{what} {fate.kind or response.status}")
+        if fate.end == "silence" or fate.after > timeout:
             raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
         if fate.end == "cut":
             raise DeliveryFailed(Delivery.UNKNOWN, "the answer broke off", status=response.status)
@@ -203,7 +207,8 @@ class WorldTransport:
         yield _File(status=response.status, headers=headers, content=response.body, cut=fate.end == "cut")
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Remove the pictures that came in answers and got no place. Nothing else is open."""
+        await self._intake.aclose()
 
 
 def _refuse() -> NoReturn:

@@ -1,0 +1,341 @@
+"""The same client without `await`: for scripts, Flask, Celery, Streamlit, and inside loops of others.
+
+```python
+with Client() as client:
+    result = client.run(Img2Img(model_name="…", image="dog.png", prompt="a cute dog"))
+    with client.stream(requests, save_to="out") as outcomes:
+        for outcome in outcomes:
+            ...
+```
+
+There is no second implementation: an event loop in a thread of its own runs a `NovitaClient`, and each call
+here is one of its calls. Threads may share a client. Observers are called in the client's thread, iterables
+of requests are read in it, and neither may call the client.
+
+An interrupted call (Ctrl-C) is cancelled as `asyncio` would do it: a purchase that was handed over gets its
+answer first, and its task stands in `unfinished`.
+"""
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
+
+from novita_async._client import NovitaClient
+from novita_async._stream.handle import Outcomes as AsyncOutcomes
+from novita_async._stream.handle import StreamStatistics
+from novita_async._stream.handle import Updates as AsyncUpdates
+from novita_async.errors import ConfigurationError, SubmissionUncertain
+from novita_async.models.results import Outcome, Update
+from novita_async.models.routes import Route
+from novita_async.statistics import ClientStatistics
+from novita_async.tasks import Task
+from novita_async.webhooks import Waker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+I = TypeVar("I", bound=Update | Outcome)  # noqa: E741 - an item
+
+
+class _Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+        self._stopped = asyncio.Event()
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=self._serve, args=(started,), name="novita_async", daemon=True)
+        self._thread.start()
+        self._loop = started.result()
+
+    def _serve(self, started: "Future[asyncio.AbstractEventLoop]") -> None:
+        async def until_stopped() -> None:
+            started.set_result(asyncio.get_running_loop())
+            await self._stopped.wait()
+
+        asyncio.run(until_stopped())
+
+    def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run work in the loop and wait for it. An interrupt cancels the work, and waits for its end."""
+        self._check_caller()
+        future: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            tasks.append(self._loop.create_task(work()))
+            tasks[0].add_done_callback(partial(_settle, future))
+
+        self._loop.call_soon_threadsafe(begin)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108 - `begin` comes first
+                future.exception()
+            raise
+
+    def _check_caller(self) -> None:
+        if os.getpid() != self._process:
+            raise ConfigurationError(
+                problem="this client was made before the process was forked",
+                advice="nothing was bought; make a client in each process",
+            )
+        if threading.current_thread() is self._thread:
+            raise ConfigurationError(
+                problem="an observer, or an iterable of requests, calls the client that calls it",
+                advice="nothing was bought; call another client, or call from another thread",
+            )
+        if not self._thread.is_alive():
+            raise ConfigurationError(problem="the client is closed", advice="make a new client")
+
+    def end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do the last work, then end the loop and its thread."""
+        if os.getpid() != self._process or not self._thread.is_alive():
+            return
+        if threading.current_thread() is self._thread:  # the client was collected here
+            self._loop.create_task(last()).add_done_callback(lambda _: self._stopped.set())
+            return
+        try:
+            self.call(last)
+        finally:
+            self._loop.call_soon_threadsafe(self._stopped.set)
+            self._thread.join()
+
+
+def _settle(future: "Future[T]", task: "asyncio.Task[T]") -> None:
+    if task.cancelled():
+        future.set_exception(asyncio.CancelledError())
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
+
+
+# --- Calls --------------------------------------------------------------------------------------------------
+
+Call = Callable[Concatenate[NovitaClient, P], Coroutine[Any, Any, T]]
+Block = Callable[Concatenate[NovitaClient, P], AbstractAsyncContextManager[AsyncOutcomes]]
+
+
+def _options_of(
+    _: Callable[Concatenate[NovitaClient, P], None],
+) -> Callable[[Any], Callable[Concatenate[Any, P], None]]:
+    """Give a constructor the options of another."""
+    return wraps(NovitaClient.__init__)
+
+
+def _called(method: Call[P, T]) -> "Callable[Concatenate[Client, P], T]":
+    """Make a call without `await` of one with it."""
+
+    @wraps(method)
+    def call(self: "Client", /, *arguments: P.args, **options: P.kwargs) -> T:
+        return self._loop.call(partial(method, self._client, *arguments, **options))
+
+    return call
+
+
+def _entered(
+    method: Block[P],
+) -> "Callable[Concatenate[Client, P], AbstractContextManager[Outcomes[Outcome]]]":
+    """Make a block for `with` of one for `async with`."""
+
+    @wraps(method)
+    def block(
+        self: "Client", /, *arguments: P.args, **options: P.kwargs
+    ) -> "AbstractContextManager[Outcomes[Outcome]]":
+        return self._entered(partial(method, self._client, *arguments, **options))
+
+    return block
+
+
+def _listed(
+    method: Callable[Concatenate[NovitaClient, P], AsyncGenerator[T]],
+) -> "Callable[Concatenate[Client, P], Generator[T]]":
+    """Make an iterator of an asynchronous one."""
+
+    @wraps(method)
+    def items(self: "Client", /, *arguments: P.args, **options: P.kwargs) -> Generator[T]:
+        source = method(self._client, *arguments, **options)
+
+        async def take() -> tuple[T, ...]:
+            try:
+                return (await anext(source),)
+            except StopAsyncIteration:
+                return ()
+
+        try:
+            while taken := self._loop.call(take):
+                yield from taken
+        finally:
+            self._loop.call(source.aclose)
+
+    return items
+
+
+class Outcomes(Generic[I]):
+    """The outcomes of a stream or a watch, in the order in which they come. Iterate over it once."""
+
+    def __init__(self, loop: _Loop, outcomes: AsyncOutcomes | AsyncUpdates) -> None:
+        self._loop, self._outcomes = loop, outcomes
+
+    def __iter__(self) -> Iterator[I]:
+        return self
+
+    def __next__(self) -> I:
+        """Give the next outcome; raises as the asynchronous one does."""
+        taken = self._loop.call(self._take)
+        if taken is None:
+            raise StopIteration
+        return cast("I", taken)
+
+    async def _take(self) -> Update | Outcome | None:
+        return await anext(self._outcomes, None)
+
+    def watch(self, task: Task | str) -> None:
+        """Wait for one more paid task."""
+        self._loop.call(partial(_made, lambda: self._outcomes.watch(task)))
+
+    @property
+    def unfinished(self) -> tuple[Task, ...]:
+        """Paid tasks whose outcome has not been taken. Watch them again."""
+        return self._loop.call(partial(_made, lambda: self._outcomes.unfinished))
+
+    @property
+    def uncertain(self) -> tuple[SubmissionUncertain, ...]:
+        """Purchases whose end is unknown and whose outcome has not been taken."""
+        return self._loop.call(partial(_made, lambda: self._outcomes.uncertain))
+
+    def statistics(self) -> StreamStatistics:
+        """Count, now."""
+        return self._loop.call(partial(_made, self._outcomes.statistics))
+
+
+async def _made(make: Callable[[], T]) -> T:
+    """Read something in the loop: elsewhere it may change while it is read."""
+    return make()
+
+
+# --- The client ---------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A client of the Novita image API for code without `async`. Use it with `with`, or call `close`.
+
+    Takes the options of `NovitaClient`. A client that is never closed is closed when the program ends.
+    """
+
+    @_options_of(NovitaClient.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._client = NovitaClient(*arguments, **options)
+        self._loop = _Loop()
+        self._end = weakref.finalize(self, self._loop.end, self._client.aclose)
+        self._loop.call(self._client.__aenter__)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that this client opened, and end its thread."""
+        self._end()
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._client!r}>"
+
+    run = _called(NovitaClient.run)
+    submit = _called(NovitaClient.submit)
+    wait = _called(NovitaClient.wait)
+    poll = _called(NovitaClient.poll)
+    save = _called(NovitaClient.save)
+    fetch = _called(NovitaClient.fetch)
+    balance = _called(NovitaClient.balance)
+    stream = _entered(NovitaClient.stream)
+    batch = _entered(NovitaClient.batch)
+    models = _listed(NovitaClient.models)
+
+    @overload
+    def watch(
+        self,
+        tasks: Iterable[Task | str],
+        *,
+        timeout: float | None = None,
+        total: float | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        updates: Literal[False] = False,
+    ) -> AbstractContextManager[Outcomes[Outcome]]: ...
+
+    @overload
+    def watch(
+        self,
+        tasks: Iterable[Task | str],
+        *,
+        timeout: float | None = None,
+        total: float | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        updates: Literal[True],
+    ) -> AbstractContextManager[Outcomes[Update | Outcome]]: ...
+
+    @wraps(NovitaClient.watch)
+    def watch(
+        self, tasks: Iterable[Task | str], *, updates: bool = False, **options: Any
+    ) -> AbstractContextManager[Outcomes[Any]]:
+        many = tuple(tasks)
+        watch: Callable[..., AbstractAsyncContextManager[AsyncOutcomes | AsyncUpdates]] = self._client.watch
+        return self._entered(partial(watch, many, updates=updates, **options))
+
+    @contextmanager
+    def _entered(
+        self, make: Callable[[], AbstractAsyncContextManager[AsyncOutcomes | AsyncUpdates]]
+    ) -> Generator[Outcomes[Any]]:
+        block = self._loop.call(partial(_made, make))
+        outcomes = self._loop.call(partial(_enter, block))
+        try:
+            yield Outcomes(self._loop, outcomes)
+        except BaseException as error:
+            if not self._loop.call(partial(_leave, block, error)):
+                raise
+        else:
+            self._loop.call(partial(_leave, block, None))
+
+    def routes(self) -> tuple[Route, ...]:
+        """Give the table of routes: first those that a host of this client's accounts serves."""
+        return self._client.routes()
+
+    def webhook_waker(self) -> Waker:
+        """Make what a web app hands every webhook event to, from any thread."""
+        return self._client.webhook_waker()
+
+    def statistics(self) -> ClientStatistics:
+        """Count, now."""
+        return self._loop.call(partial(_made, self._client.statistics))
+
+    @property
+    def unfinished(self) -> tuple[Task, ...]:
+        """Paid tasks whose outcome was not handed over. Watch them again."""
+        return self._loop.call(partial(_made, lambda: self._client.unfinished))
+
+    @property
+    def uncertain(self) -> tuple[SubmissionUncertain, ...]:
+        """Uncertain purchases whose error never reached the caller."""
+        return self._loop.call(partial(_made, lambda: self._client.uncertain))
+
+
+async def _enter(block: AbstractAsyncContextManager[T]) -> T:
+    return await block.__aenter__()
+
+
+async def _leave(block: AbstractAsyncContextManager[Any], error: BaseException | None) -> bool:
+    """Leave a block as `async with` would. Returns whether the error ends there."""
+    return bool(
+        await block.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
+    )

@@ -1,0 +1,205 @@
+"""Every row of the table of routes, from the request to the file, against the simulated service."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from novita_async import (
+    ConfigurationError,
+    EditImage,
+    Failed,
+    InvalidRequest,
+    Route,
+    RouteField,
+    RoutePictures,
+    SqliteJournal,
+    Succeeded,
+)
+from novita_async.events import Finished
+from novita_async.models.routes import ROUTES
+from novita_async.testing import Fault, FaultPlan, FaultRule
+from tests.helpers.routed import request_for
+from tests.helpers.service import client_of, of_kind, picture, service
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = [row for row in ROUTES if row.answer == "at_once"]
+BY_TASK = [row for row in ROUTES if row.answer == "task"]
+
+
+def named(rows):
+    return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
+
+
+def quick(**config):
+    return service(plain_pictures=True, **config)
+
+
+@named(ROUTES)
+async def test_each_row_is_run_and_its_files_are_fetched(row):
+    simulation = quick()
+    async with client_of(simulation) as (client, events):
+        result = await client.run(request_for(row))
+        files = [await client.fetch(artifact) for artifact in result.artifacts]
+    (entry,) = simulation.ledger.accepted
+    assert len(files) == entry.images == 1
+    assert all(files)
+    assert bool(result.videos) is (row.kind == "animate")
+    assert (result.task is None) is (row.answer == "at_once")
+    assert [type(event.outcome) for event in of_kind(events, Finished)] == [Succeeded]
+
+
+@named(ROUTES)
+async def test_each_row_is_streamed_to_files(row, tmp_path):
+    simulation = quick()
+    async with (
+        client_of(simulation) as (client, _),
+        client.stream([request_for(row), request_for(row)], save_to=tmp_path) as outcomes,
+    ):
+        found = [outcome async for outcome in outcomes]
+    paths = [path for outcome in found for path in outcome.paths]
+    assert len({path.read_bytes() for path in paths}) >= 1
+    assert len(set(paths)) == len(simulation.ledger.accepted) == 2
+    assert all(path.parent == tmp_path for path in paths)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+
+
+@named(ROUTES)
+async def test_each_row_is_bought_once_by_a_batch_that_is_run_twice(row, tmp_path):
+    simulation = quick()
+    saved = []
+    for _ in range(2):
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
+            ) as outcomes,
+        ):
+            (outcome,) = [outcome async for outcome in outcomes]
+        assert isinstance(outcome, Succeeded)
+        saved.append(outcome.paths)
+    assert len(simulation.ledger.accepted) == 1
+    assert saved[0] == saved[1]
+    assert all(path.stat().st_size for path in saved[0])
+
+
+@named(ROUTES)
+async def test_each_row_s_request_is_known_again_and_made_again_from_a_journal(row, tmp_path):
+    simulation = quick()
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
+    ):
+        (outcome,) = [outcome async for outcome in outcomes]
+    (line,) = map(json.loads, (tmp_path / "out" / "novita-index.jsonl").read_text().splitlines())
+    assert line["make"]["endpoint"] == outcome.request.kind
+
+
+@named(AT_ONCE)
+async def test_results_that_came_at_once_are_saved_by_the_run_after_the_one_that_died(row, tmp_path):
+    simulation = quick()
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([request_for(row)], journal=tmp_path / "run.db") as outcomes,
+    ):
+        (outcome,) = [outcome async for outcome in outcomes]
+        assert isinstance(outcome, Succeeded)
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
+    ):
+        (outcome,) = [outcome async for outcome in outcomes]
+    assert [path.parent for path in outcome.paths] == [tmp_path / "out"]
+    assert len(simulation.ledger.accepted) == 1
+
+
+@named(AT_ONCE)
+async def test_a_lost_answer_with_results_is_uncertain_and_not_sent_again(row, tmp_path):
+    plan = FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit", numbers=1))
+    simulation = quick(faults=plan)
+    for _ in range(2):
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
+            ) as outcomes,
+        ):
+            (outcome,) = [outcome async for outcome in outcomes]
+        assert type(outcome).__name__ == "Uncertain"
+        assert "perhaps paid" in str(outcome.error)
+    assert len(simulation.ledger.accepted) == 1
+
+
+@named(AT_ONCE)
+async def test_a_route_that_answers_at_once_is_not_submitted(row):
+    simulation = quick()
+    async with client_of(simulation) as (client, _):
+        with pytest.raises(
+            ConfigurationError, match=f"^{row.name} answers at once.*nothing was bought; use run"
+        ):
+            await client.submit(request_for(row))
+    assert simulation.ledger.entries == []
+
+
+@named(BY_TASK)
+async def test_a_route_that_answers_with_a_task_is_submitted_and_awaited(row):
+    async with client_of(quick()) as (client, _):
+        task = await client.submit(request_for(row))
+        assert (await client.wait(task)).artifacts
+
+
+async def test_a_route_that_refuses_is_told_in_its_own_words():
+    simulation = quick(illegal_words=("blood",))
+    async with client_of(simulation) as (client, _):
+        for model in ("gpt-image-2", "gemini-3-pro-image", "seedream-4.5"):
+            with pytest.raises(Exception, match="the prompt is against the content policy") as raised:
+                await client.run(EditImage(model=model, image=picture(), prompt="blood"))
+            assert type(raised.value).__name__ == "ContentRejected"
+    assert Counter(entry.status for entry in simulation.ledger.entries) == {400: 3}
+
+
+MADE_UP = Route(
+    name="relight-9",
+    kind="edit",
+    path="/v3/relight-9",
+    models=("relight-9",),
+    pictures=(RoutePictures(name="photo", form="data_url"),),
+    fields=(RouteField(name="warmth", type="integer", required=True, low=1, high=9),),
+    answer="at_once",
+)
+
+
+async def test_a_made_up_route_is_a_row_and_nothing_else(tmp_path):
+    simulation = quick(routes=(*ROUTES, MADE_UP))
+    request = EditImage(model="relight-9", route=MADE_UP, image=picture(), options={"warmth": 3})
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([request], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
+    ):
+        (outcome,) = [outcome async for outcome in outcomes]
+    assert [path.suffix for path in outcome.paths] == [".png"]
+    with pytest.raises(InvalidRequest, match=r"options: warmth: 10 is not in \[1, 9\]"):
+        EditImage(model="relight-9", route=MADE_UP, image=picture(), options={"warmth": 10})
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        (purchase,) = [purchase async for purchase in journal.where()]
+    assert (purchase.task, purchase.bought) == (None, 1)
+
+
+async def test_an_answer_without_a_picture_is_paid_and_has_failed_for_good(tmp_path):
+    plan = FaultPlan.of(
+        FaultRule(fault=Fault.answer(200, b'{"data": [], "note": "no"}', acted=True), on="submit", numbers=1)
+    )
+    row = next(row for row in AT_ONCE if row.name == "openai-images-edits")
+    simulation = quick(faults=plan)
+    for _ in range(2):
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [request_for(row)], journal=tmp_path / "run.db", save_to=tmp_path / "out"
+            ) as outcomes,
+        ):
+            (outcome,) = [outcome async for outcome in outcomes]
+        assert isinstance(outcome, Failed)
+        assert "answered without images" in str(outcome.error)
+    assert len(simulation.ledger.entries) == 1
