@@ -66,7 +66,7 @@ async def begin(
     try:
         faults: Faults = []
         options["copies"] = {copy.name: told(place) for place, copy in copies.items()}
-        options["shared"] = shared_of(typed, faults)
+        options["shared"] = await anyio.to_thread.run_sync(shared_of, typed, faults)
         found = [str(copies.get(place, place)) for place in inputs]
         setup = await anyio.to_thread.run_sync(lambda: _setup(found, out, journal, options))
         session = _Session(folder=out, output=output, mistyped=faults)

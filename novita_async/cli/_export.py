@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal
 
@@ -66,8 +66,8 @@ async def export(
     kind = format or ("csv" if out is not None and out.lower().endswith(".csv") else "jsonl")
 
     def write() -> int:
-        lines = _lines(rows_in(journal), Path(folder), setup, frozenset(state or State))
-        with _opened(out) as file:
+        with closing(rows_in(journal)) as rows, _opened(out) as file:
+            lines = _lines(rows, Path(folder), setup, frozenset(state or State))
             return _write_csv(file, lines) if kind == "csv" else _write_jsonl(file, lines)
 
     count = await anyio.to_thread.run_sync(write)

@@ -198,7 +198,7 @@ def _json_lines(file: BinaryIO, name: str, folder: Path) -> Iterator[ManifestLin
             continue
         line = _line(f"{name} line {number}", folder, bare)
         if is_first and line.trouble is not None:
-            if bare.endswith((b"{", b"[", b",")):
+            if bare.endswith((b"{", b"[", b",")) and _goes_on(file):
                 words = f"is one JSON object over several lines: jq -c . {name} writes it on one"
                 yield ManifestLine(place=name, trouble=words)
                 return
@@ -207,6 +207,14 @@ def _json_lines(file: BinaryIO, name: str, folder: Path) -> Iterator[ManifestLin
                 return
         is_first = False
         yield line
+
+
+def _goes_on(file: BinaryIO) -> bool:
+    """Whether the next line belongs to the object of the last. The file stays where it is."""
+    at = file.tell()
+    following = file.readline().strip()
+    file.seek(at)
+    return bool(following) and not following.startswith(b"{")
 
 
 def _line(place: str, folder: Path, text: bytes) -> ManifestLine:

@@ -1,6 +1,6 @@
 """`status` and `report`: what a batch's journal says. Both only read, also while the batch is running."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -91,7 +91,7 @@ async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
     return path
 
 
-def rows_in(journal: Path) -> Iterator[Purchase]:
+def rows_in(journal: Path) -> Generator[Purchase]:
     """Read all rows, in this thread, as many at a time as a page holds."""
     store = Store(_file.open_to_read(journal))
     try:
