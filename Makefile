@@ -86,6 +86,7 @@ coverage: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
+	$(SUITE) --hypothesis-profile=long tests/api tests/journal tests/models tests/policy tests/purchase
 
 # Worlds of trouble from seeds: `make worlds SEEDS=10000 FIRST=5000`, for a night `make worlds MINUTES=480`.
 # One of them again, with its trace, as small as it can be: `.venv/bin/python -m novita_async.testing.worlds 7 --shrink`.

@@ -1,6 +1,18 @@
 """What this library costs, beside other clients and beside the physical limit. `make bench` measures it all."""
 
-NAMES = ("submit", "upload", "poll", "watch", "wait", "window", "batch", "journal", "start")
+NAMES = (
+    "submit",
+    "upload",
+    "forms",
+    "answers",
+    "poll",
+    "watch",
+    "wait",
+    "window",
+    "batch",
+    "journal",
+    "start",
+)
 """Tables, in the order in which they are shown; each is a module that gives `tables(quick=...)`."""
 
 PEERS = ("novita-client", "fal-client", "replicate", "httpx", "aiohttp", "aiolimiter", "pyrate-limiter")

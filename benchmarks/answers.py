@@ -200,7 +200,7 @@ def headlines(rounds: Rounds) -> list[Headline]:
 def tables(*, quick: bool) -> list[Table]:
     names = QUICK if quick else tuple(CONTENDERS)
     with server() as service:
-        rounds = interleaved(names, lambda name: one(service, name), 2 if quick else 5)
+        rounds = interleaved(names, lambda name: one(service, name), 2 if quick else 3)
     return [
         Table(
             title="Answers that hold pictures",

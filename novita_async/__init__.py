@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         MalformedAnswer,
         NoAnswer,
         NoImages,
+        NotPlanned,
         NotSent,
         NovitaError,
         NovitaWarning,
@@ -121,9 +122,9 @@ ROOMS: Final = {
         AnsweredAtOnce APIError AuthenticationFailed BadRequest BalanceExhausted BudgetExhausted
         ConfigurationError
         ContentRejected DownloadFailed EndpointNotFound FailedEarlier Flaw ImageRejected InvalidRequest
-        JournalError MalformedAnswer NoAnswer NoImages NotSent NovitaError NovitaWarning PermissionDenied
-        RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed TaskNotFound
-        TaskTimeout
+        JournalError MalformedAnswer NoAnswer NoImages NotPlanned NotSent NovitaError NovitaWarning
+        PermissionDenied RateLimited ResultError ServerError StorageRejected SubmissionUncertain TaskFailed
+        TaskNotFound TaskTimeout
     """,
     "models.accounts": "Account ApiKey Balance",
     "models.catalogue": "ModelRecord",
@@ -200,6 +201,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "ModelType",
     "NoAnswer",
     "NoImages",
+    "NotPlanned",
     "NotSent",
     "NovitaClient",
     "NovitaError",

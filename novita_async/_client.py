@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import anyio
 import anyio.to_thread
@@ -24,13 +24,20 @@ from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
 from novita_async._purchase.journal import Journal
-from novita_async._purchase.machine import Fact, Purchase, State
-from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates
+from novita_async._purchase.machine import (
+    Action,
+    Fact,
+    FailedForGood,
+    Purchase,
+    State,
+    next_action,
+)
+from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
-from novita_async._stream.way import NOTHING_CAME, end_was_seen
+from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
@@ -38,12 +45,15 @@ from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
 from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
+from novita_async._util.clock import loop_time
 from novita_async._util.scopes import terminated_gently
 from novita_async._watch.memory_file import load_memory, save_memory
 from novita_async.errors import (
     AnsweredAtOnce,
     ConfigurationError,
+    JournalError,
     NoImages,
+    NotSent,
     NovitaError,
     SubmissionUncertain,
 )
@@ -171,6 +181,7 @@ class NovitaClient:
         self._buyer.keep = self._saver.keep
 
     async def __aenter__(self) -> Self:
+        self._buyer.at_home()
         if self._learned is not None:
             self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
         return self
@@ -226,7 +237,8 @@ class NovitaClient:
 
         Args:
             request: The request to buy.
-            timeout: Seconds to wait for the task. None: the polling policy's deadline.
+            timeout: Seconds to wait for the task, or for an answer that holds the results. None: the polling
+                policy's deadline, or as long as the route may take.
             priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
 
         Raises:
@@ -240,7 +252,7 @@ class NovitaClient:
             if timeout is None
             else min(timeout, self._buyer.callbacks.recovery_timeout)
         )
-        purchase = await self._buy(request, priority, recovery_timeout)
+        purchase = await self._buy(request, priority, recovery_timeout, timeout)
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout)
         self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
@@ -272,17 +284,34 @@ class NovitaClient:
             raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
         return purchase.task
 
-    async def _buy(self, request: Request, priority: Priority, recovery_timeout: float = 0.0) -> Purchase:
+    async def _buy(
+        self,
+        request: Request,
+        priority: Priority,
+        recovery_timeout: float = 0.0,
+        longest: float | None = None,
+    ) -> Purchase:
         """Buy for somebody who waits for the task, or the result."""
+        self._buyer.at_home()
         purchase = Purchase(request, images=request.image_num, tag=request.tag)
         try:
             failed: NovitaError | None = None
             await self._buyer.buy(
-                purchase, interactive=priority == "interactive", recovery_timeout=recovery_timeout
+                purchase,
+                interactive=priority == "interactive",
+                recovery_timeout=recovery_timeout,
+                longest=longest,
             )
-        except NovitaError as error:
+        except BaseException as error:
+            begun = purchase.endpoint and next_action(purchase) is Action.SEND
             if isinstance(error, SubmissionUncertain):
                 self._purchases.report_doubt(purchase)
+            elif begun and purchase.doubt is None:
+                cancelled = NotSent(cause="cancelled", attempts=purchase.attempt)
+                why = error if isinstance(error, NovitaError) else cancelled
+                self._purchases.happen(purchase, FailedForGood(loop_time(), why))
+            if not isinstance(error, NovitaError):
+                raise
             failed = error.of_request(request.tag)
         finally:
             purchase.request = None  # it may hold a picture
@@ -318,7 +347,7 @@ class NovitaClient:
         async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
             outcome = await anext(outcomes)
         if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
-            self._purchases.ended(task.task_id)
+            self._purchases.ended(task.task_id, fact_of(outcome))
         return outcome.unwrap()
 
     async def poll(self, task: Task | str) -> Snapshot:
@@ -372,7 +401,7 @@ class NovitaClient:
             folder=self._folder(save_to, save_as), in_flight=in_flight, interactive=priority == "interactive"
         ).run(requests)
 
-    @asynccontextmanager
+    @block
     async def batch(
         self,
         requests: Requests,
@@ -383,7 +412,8 @@ class NovitaClient:
         in_flight: int = IN_FLIGHT,
         priority: Priority = "batch",
         resubmit_uncertain: bool = False,
-        retry_failed: bool = False,
+        retry_failed: bool | Literal["all"] = False,
+        only_planned: bool = False,
     ) -> AsyncGenerator[Outcomes]:
         """Buy many requests, as `stream` does, and write each step into a journal.
 
@@ -400,7 +430,11 @@ class NovitaClient:
             in_flight: As for `stream`.
             priority: As for `run`.
             resubmit_uncertain: Buy uncertain requests again, which may pay for them twice.
-            retry_failed: Buy again what failed in an earlier run, where that can help.
+            retry_failed: Buy again what failed in an earlier run, where that can help; `"all"`: also what
+                would fail again unless its cause was mended (a refused picture, a route), and what is paid
+                and no longer to be had. A task is asked for once more before its request is bought again.
+            only_planned: Buy nothing that is new to the journal: a request that no earlier run has planned
+                (a line that was added, a picture that has changed) comes out as failed, with `NotPlanned`.
 
         Ctrl-C and SIGTERM (which otherwise ends a Python program on the spot) send nothing more, wait for up
         to the client's `drain` seconds for the answers to what was sent, and end the program, with status 143
@@ -410,6 +444,7 @@ class NovitaClient:
             ConfigurationError: `in_flight` below 1, a folder that cannot be written to.
             JournalError: in use by another process, damaged, of a newer version, on a full disk.
         """
+        self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
             async with _opened(journal) as store:
@@ -419,6 +454,7 @@ class NovitaClient:
                     self._buyer.callbacks,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
+                    only_planned=only_planned,
                     folder=None if folder is None else folder.path,
                 )
                 stream = self._stream(
@@ -481,9 +517,11 @@ class NovitaClient:
         return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
     def _stream(self, **options: Any) -> Stream:
+        self._buyer.at_home()
         return Stream(self._buyer, self._polling, self._memory, **options)
 
     def _watch(self, **options: Any) -> Watch:
+        self._buyer.at_home()
         return Watch(self._buyer, self._polling, self._memory, **options)
 
     def _folder(
@@ -593,6 +631,7 @@ class NovitaClient:
                 task=purchase.task,
                 before=before,
                 after=purchase.state,
+                next=next_action(purchase),
                 fact=fact,
             )
         )
@@ -611,9 +650,22 @@ async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator
     if isinstance(journal, str | os.PathLike):
         async with await SqliteJournal.open(journal) as store:
             yield store
-    else:
+        return
+    if id(journal) in _running:
+        raise JournalError(
+            problem=f"journal {journal.name}: another batch of this program is using it",
+            advice="nothing was sent; wait for that batch to end, or give this one a journal of its own",
+        )
+    _running.add(id(journal))
+    try:
         await journal.new_run()
         yield journal
+    finally:
+        _running.discard(id(journal))
+
+
+_running: Final[set[int]] = set()
+"""Identities of stores in use: a second batch would take what the first has under way for lost."""
 
 
 def _carriers(
@@ -626,14 +678,15 @@ def _carriers(
             problem="two hosts of one name have different base URLs",
             advice="give each host a name of its own",
         )
+    given: Any = transport
     if not hasattr(transport, "send"):
-        return {name: transport(host) for name, host in names.items()}
+        return {name: given(host) for name, host in names.items()}
     if len(names) > 1:
         raise ConfigurationError(
             problem=f"one transport cannot carry to several hosts: {', '.join(names)}",
             advice="give transport=, a function that makes one for each host",
         )
-    return dict.fromkeys(names, cast("Transport", transport))
+    return {name: given for name in names}  # noqa: C420 - `fromkeys` is typed as if it had no value
 
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:

@@ -4,6 +4,7 @@
     ├── ConfigurationError           a client that cannot work: no key, a bad base URL
     ├── InvalidRequest               refused here, before any money is spent; names every fault
     ├── BudgetExhausted              would cost more than the caller allows
+    ├── NotPlanned                   new to a journal whose plan alone was to be bought
     ├── NotSent                      never reached the service: nothing was bought
     ├── NoAnswer                     a question (not a purchase) went unanswered
     ├── SubmissionUncertain          sent whole, never answered: perhaps bought, task id unknown
@@ -168,6 +169,16 @@ class BudgetExhausted(NovitaError):
 
     def sentence(self) -> str:
         return f"{self.cost} more would exceed the budget of {self.limit}, of which {self.spent} is spent"
+
+
+@define(kw_only=True, eq=False, slots=False, repr=False)
+class NotPlanned(NovitaError):
+    """A request that the journal does not know, in a run that buys only what earlier runs have planned."""
+
+    advice: str = "nothing was bought; to buy it, run the batch without only_planned=True"
+
+    def sentence(self) -> str:
+        return "new since the last run: the journal has no such request"
 
 
 @define(kw_only=True, eq=False, slots=False, repr=False)
@@ -372,7 +383,7 @@ class FailedEarlier(NovitaError):
         self.advice = self.advice or (
             "run the batch again with retry_failed=True"
             if self.retryable
-            else "the same would fail again; change the request"
+            else 'the same would fail again; change the request, or mend the cause: retry_failed="all"'
         )
 
     def sentence(self) -> str:

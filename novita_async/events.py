@@ -14,6 +14,7 @@ from typing import Protocol
 from attrs import frozen
 
 from novita_async._purchase.machine import (
+    Action,
     Announced,
     Bought,
     Completed,
@@ -54,6 +55,8 @@ class Transition:
     """State before the fact."""
     after: State
     """State after the fact."""
+    next: Action
+    """The next step. `nothing` and `list`: the purchase has come to its end."""
     fact: Fact
     """The fact."""
 
@@ -221,6 +224,7 @@ class Observer(Protocol):
 
 __all__ = [
     "AccountDisabled",
+    "Action",
     "Announced",
     "Bought",
     "BreakerClosed",

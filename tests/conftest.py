@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; ch
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("steady", deadline=None, max_examples=50)  # no test asserts a time
-settings.register_profile("long", deadline=None, max_examples=2000)  # for `make soak`
+settings.register_profile("long", deadline=None, max_examples=1000)  # for `make soak`
 settings.load_profile("steady")
 
 

@@ -763,6 +763,7 @@ _KINDS_OF_FILE: Final = (
     "type",
 )
 _NAMED: Final = re.compile(re.escape(PART_MARK) + r"(\d{1,6})")
+_FILMS: Final = frozenset({"mp4", "webm"})
 _LEAST_BASE64: Final = 16
 """Characters of the shortest text that is taken for a file."""
 
@@ -803,7 +804,7 @@ class _FileFinder:
         named = _NAMED.fullmatch(rest)
         if named is not None and int(named[1]) < len(self.parts):
             part = self.parts[int(named[1])]
-            return {"data": part.data, "file": part.path, "lost": part.lost, "type": part.kind or kind}
+            return _about(part) | {"type": part.kind or kind}
         data = _decoded(rest) if len(rest) >= _LEAST_BASE64 else None
         return None if data is None else {"data": data, "type": read_header(io.BytesIO(data)).format or kind}
 
@@ -842,6 +843,19 @@ def results_at_once(
     if not any(found.values()):
         return None
     return TaskResult(task=task, extra=_rest_of(body), cut=cut, **cast("Any", found))
+
+
+def parts_at_once(
+    body: Mapping[str, Any], parts: Sequence[AnswerPart], cut: str | None = None
+) -> TaskResult | None:
+    """Take all pictures and films of an answer for results, whatever their names. None: there are none."""
+    images = tuple(Image(**_about(part)) for part in parts if part.kind not in _FILMS)
+    videos = tuple(Artifact(**_about(part)) for part in parts if part.kind in _FILMS)
+    return TaskResult(images=images, videos=videos, extra=_rest_of(body), cut=cut) if parts else None
+
+
+def _about(part: AnswerPart) -> dict[str, Any]:
+    return {"data": part.data, "file": part.path, "lost": part.lost, "type": part.kind}
 
 
 def nothing_at_once(body: Mapping[str, Any]) -> TaskResult:

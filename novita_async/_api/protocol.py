@@ -62,6 +62,7 @@ def submission(
     endpoints: Endpoints,
     callback_url: str | None = None,
     folder: Path | None = None,
+    longest: float | None = None,
 ) -> HTTPRequest:
     """Make the purchase of a request. Raises `InvalidRequest` where it cannot be written.
 
@@ -70,15 +71,20 @@ def submission(
         endpoints: Where it goes.
         callback_url: Where the end of its task is to be told.
         folder: Where pictures go that come in the answer. None: where they are removed with the transport.
+        longest: Seconds for which the caller waits for results that come at once. None: as long as the route
+            may take.
     """
     row = request.row
+    timeout = TASK_TIMEOUT if row is None else row.answer_timeout
+    if longest is not None and row is not None and row.answer == "at_once":
+        timeout = min(timeout, longest)
     body = None if request.is_form else codec.body_parts(request, callback_url)
     return HTTPRequest(
         method="POST",
         path=endpoints.path_of(request),
         body=body,
         parts=codec.form_parts(request) if request.is_form else None,
-        timeout=TASK_TIMEOUT if row is None else row.answer_timeout,
+        timeout=timeout,
         answer="small" if row is not None and row.answer == "task" else "pictures",
         folder=folder,
     )
@@ -147,6 +153,8 @@ def _bought_in(
             return found
     if task_id:
         return task_id
+    if reason is None and (pictures := codec.parts_at_once(body, response.parts, response.cut)):
+        return pictures
     says_nothing = not body or reason is not None or response.cut is not None
     return codec.nothing_at_once(body) if at_once and not says_nothing else None
 

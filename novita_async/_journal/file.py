@@ -1,8 +1,13 @@
 """The file of a SQLite journal: whose it is, whether it is whole, and of which form.
 
-**One process.** Who writes holds a lock on a file of its own beside the journal (`….db-lock`, empty, kept).
-SQLite itself takes that lock, so it works wherever SQLite does, ends with the process however that ends, and
-leaves the journal open to readers.
+**One process.** Who writes holds a lock on a file of its own beside the journal (`….db-lock`, empty). SQLite
+itself takes that lock, so it works wherever SQLite does, ends with the process however that ends, and leaves
+the journal open to readers. The file is taken away while the lock is held; so a lock counts only where the
+file has stayed the same while the lock was being taken.
+
+**Little beside it.** After a clean end only the journal itself is left; a reader that was the first to open
+it takes away the files that SQLite made for that. The log is cut after each checkpoint; where the disk is
+full, a checkpoint makes room once before anything is refused.
 
 **Room for the end.** Who writes also keeps some room on the disk (`….db-spare`), which is given up when the
 disk is full: what is paid by then can still be recorded, while nothing new is begun.
@@ -43,6 +48,7 @@ _SETTINGS: Final = (
     "fullfsync=1",  # what macOS calls being on the disk
     "cache_size=-32768",  # KiB
     "wal_autocheckpoint=16384",  # pages: planning touches the same ones again and again
+    "journal_size_limit=1048576",  # bytes that the log keeps after a checkpoint
 )
 
 _VERSION_0: Final = (
@@ -86,7 +92,10 @@ _DAMAGED: Final = (
     "it is damaged",
     "restore it from a copy; without one, compare the account's bill before sending anything again",
 )
-_LOCKED: Final = ("another process, or another journal of this one, has it open", "wait for that to end")
+_LOCKED: Final = (
+    "another process, or another journal of this one, has it open",
+    "wait for that to end, then run the same again",
+)
 _UNREACHABLE: Final = ("it cannot be opened", "check the path, the folder and their permissions")
 _READ_ONLY: Final = ("it can only be read", "open it to write, or check the permissions")
 _BROKEN: Final = ("the disk cannot be read or written", "look after the disk, then run the same again")
@@ -172,6 +181,8 @@ class OpenFile:
     """None: it is only read."""
     run: int
     """The number of this run."""
+    made_files: bool = False
+    """Whether SQLite's files beside it were made for this reader."""
 
     def keep_room(self) -> None:
         """Keep room on the disk for what is paid when it is full. Raises `OSError` where there is none."""
@@ -182,6 +193,16 @@ class OpenFile:
         except OSError:
             spare.unlink(missing_ok=True)
             raise
+
+    def reuse_log(self) -> bool:
+        """Move what the log holds into the journal, so that its room is used again. Tells whether it is.
+
+        The log keeps its length until then: without one, a journal that is open counts as incomplete.
+        """
+        with suppress(sqlite3.Error):
+            busy, length, moved = self.connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            return not busy and length == moved > 0
+        return False
 
     def give_room(self) -> bool:
         """Give that room up. Tells whether there was any."""
@@ -195,6 +216,8 @@ class OpenFile:
         """Close the file, and let others have it. Commits stay, whatever goes wrong here."""
         if self.lock is None:
             self.connection.close()
+            if self.made_files:
+                _take_away_files(self.path)
             return
         try:
             set_meta(self.connection, "open", 0)
@@ -202,7 +225,7 @@ class OpenFile:
         except sqlite3.Error:
             self._close_as_it_is()
         self.give_room()
-        self.lock.close()
+        _unlock(self.path, self.lock)
 
     def _close_as_it_is(self) -> None:
         """Close a journal that still says that it is open.
@@ -225,7 +248,7 @@ def open_to_write(path: Path, *, connect: Connect = connect, without_wal: bool =
                 _create(place, connect)
             file = _opened(place, connect, lock, "rw", without_wal=without_wal)
         except BaseException:
-            lock.close()
+            _unlock(place, lock)
             raise
         try:
             file.keep_room()
@@ -256,7 +279,8 @@ def _opened(
     *,
     without_wal: bool = False,
 ) -> OpenFile:
-    wal = _size(_beside(place, "-wal"))
+    log = _beside(place, "-wal")
+    wal, made_files = _size(log), lock is None and not log.exists()
     _look_from_outside(place, closed=not wal)
     connection = connect(place, mode)
     try:
@@ -265,23 +289,60 @@ def _opened(
             _refuse_older(place, connection)
         else:
             _prepare(place, connection, check=wal > 0)
-        return OpenFile(place, connection, lock, meta(connection, "run"))
+        return OpenFile(place, connection, lock, meta(connection, "run"), made_files)
     except BaseException:
         connection.close()
         raise
 
 
-def _locked(place: Path) -> sqlite3.Connection:
-    lock = sqlite3.connect(
-        _beside(place, "-lock"), isolation_level=None, timeout=_PATIENCE, check_same_thread=False
-    )
+def _locked(place: Path, patience: float = _PATIENCE) -> sqlite3.Connection:
+    """Take the lock. Raises `sqlite3.OperationalError` where another has it.
+
+    SQLite alone opens that file: with any other descriptor that this process closes, its locks would be gone.
+    """
+    path = _beside(place, "-lock")
+    while True:
+        before = _identity(path)
+        lock = sqlite3.connect(path, isolation_level=None, timeout=patience, check_same_thread=False)
+        try:
+            lock.execute("PRAGMA journal_mode=OFF")  # nothing is ever written there
+            lock.execute("BEGIN EXCLUSIVE")
+        except BaseException:
+            lock.close()
+            raise
+        if before is not None and _identity(path) == before:
+            return lock
+        lock.close()  # whoever had it has just taken the file away, or there was none
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell files of one name apart; a number is given again, but not at the same time."""
     try:
-        lock.execute("PRAGMA journal_mode=OFF")  # nothing is ever written there
-        lock.execute("BEGIN EXCLUSIVE")
-    except BaseException:
-        lock.close()
-        raise
-    return lock
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_ino, facts.st_ctime_ns
+
+
+def _unlock(place: Path, lock: sqlite3.Connection) -> None:
+    """Take the lock's file away, and then let others have the lock. Windows keeps files that are open."""
+    with suppress(OSError):
+        _beside(place, "-lock").unlink()
+    lock.close()
+
+
+def _take_away_files(place: Path) -> None:
+    """Take away the files that SQLite made for a reader, unless somebody else uses them by now.
+
+    The last connection that may write does so by closing.
+    """
+    with suppress(sqlite3.Error, OSError):
+        lock = _locked(place, 0.0)
+        try:
+            with closing(connect(place, "rw")) as last:
+                meta(last, "open")
+        finally:
+            _unlock(place, lock)
 
 
 def _beside(place: Path, suffix: str) -> Path:

@@ -43,17 +43,33 @@ class MemoryJournal:
     async def plan(self, orders: Sequence[Order]) -> list[Purchase]:
         """Find the purchases of these orders, in this order, and make those that are missing."""
         self._check()
-        return [self._find_or_make(order) for order in orders]
+        return [self._handed_out(self._find(order) or self._made(order)) for order in orders]
 
-    def _find_or_make(self, order: Order) -> Purchase:
-        occurrence = 0
-        while (kept := self._kept.get((order.key, occurrence))) and entry_of(kept).run == self.run:
-            occurrence += 1
-        if kept is None:
-            kept = rows.fresh(order, occurrence, len(self._kept) + 1, self.run)
-            self._kept[order.key, occurrence] = kept
-        else:
+    async def find(self, orders: Sequence[Order]) -> list[Purchase | None]:
+        """Find the purchases of these orders, in this order; None where there is none."""
+        self._check()
+        found = (self._find(order) for order in orders)
+        return [None if kept is None else self._handed_out(kept) for kept in found]
+
+    def _find(self, order: Order) -> Purchase | None:
+        kept = self._kept.get((order.key, self._first_unclaimed(order.key)))
+        if kept is not None:
             rows.asked_again(kept, order, self.run)
+        return kept
+
+    def _made(self, order: Order) -> Purchase:
+        occurrence = self._first_unclaimed(order.key)
+        kept = rows.fresh(order, occurrence, len(self._kept) + 1, self.run)
+        self._kept[order.key, occurrence] = kept
+        return kept
+
+    def _first_unclaimed(self, key: str) -> int:
+        occurrence = 0
+        while (kept := self._kept.get((key, occurrence))) and entry_of(kept).run == self.run:
+            occurrence += 1
+        return occurrence
+
+    def _handed_out(self, kept: Purchase) -> Purchase:
         found = copy_of(kept, -wall_offset())
         found.journal = self
         return found

@@ -269,7 +269,11 @@ def _result(result: TaskResult | None) -> str | None:
         for artifact in artifacts
     ]
     told: dict[str, Any] = {"files": files, "times": _times(result.timings)}
-    return _json(told | ({"task_type": result.task_type} if result.task_type else {}))
+    if result.task_type:
+        told["task_type"] = result.task_type
+    if result.cut:
+        told["cut"] = redacted(result.cut)
+    return _json(told)
 
 
 def _usual_kind(file_type: str | None) -> str:
@@ -413,6 +417,7 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         audios=tuple(files["audios"]),
         seed=seed,
         task_type=told.get("task_type"),
+        cut=told.get("cut"),
         timings=Timings(**_read_times(told.get("times", {}).items())),
     )
 
@@ -479,6 +484,14 @@ def asked_again(purchase: Purchase, order: Order, run: int) -> None:
         tag=order.tag,
         metadata=order.metadata,
     )
+
+
+_ASKED: Final = tuple(each.name for each in attrs.fields(Order))
+
+
+def asks_the_same(entry: JournalEntry, order: Order) -> bool:
+    """Whether an order says exactly what the journal has, its place included."""
+    return all(getattr(entry, name) == getattr(order, name) for name in _ASKED)
 
 
 PERHAPS_UNDER_WAY: Final = (ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, SAVED)

@@ -95,8 +95,8 @@ class SqliteJournal:
         """Open a journal; make it where there is none.
 
         Args:
-            path: The file. Beside it lie `-wal`, `-shm` and `-spare` while it is open, or after a crash, and
-                `-lock`.
+            path: The file. Beside it lie `-wal`, `-shm`, `-spare` and `-lock` while it is open, or after a
+                crash.
             read_only: Only look, also while another process writes it. Makes nothing, changes nothing.
             without_wal: Accept a journal that was not closed although its `-wal` file is missing. That file
                 has what was bought last: without it the same may be bought twice.
@@ -168,6 +168,33 @@ class SqliteJournal:
             found += await self._do(partial(_plan, piece, offset), begins=True)
         for purchase in found:
             purchase.journal = self
+        return found
+
+    async def find(self, orders: Sequence[Order]) -> list[Purchase | None]:
+        """Find the purchases of these orders, in this order; None where there is none."""
+        found: list[Purchase | None] = []
+        offset = -wall_offset()
+        for start in range(0, len(orders), PIECE):
+            found += await self._do(partial(_find, orders[start : start + PIECE], offset))
+        for purchase in found:
+            if purchase is not None:
+                purchase.journal = self
+        return found
+
+    async def finished(
+        self, orders: Sequence[Order], is_here: Callable[[Purchase], bool]
+    ) -> list[Purchase | None]:
+        """Find what is saved and stands where it stood, without writing. None: ask `plan`.
+
+        Args:
+            orders: No more than a thousand.
+            is_here: Whether the files of a purchase are where they were; called in the journal's thread.
+        """
+        offset = -wall_offset()
+        found = await self._ask(lambda store: store.finished(orders, offset, is_here))
+        for purchase in found:
+            if purchase is not None:
+                purchase.journal = self
         return found
 
     async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:  # noqa: ARG002
@@ -274,6 +301,10 @@ def _open(path: Path, *, read_only: bool, without_wal: bool) -> tuple[Store, int
 
 def _plan(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase]:
     return store.plan(orders, offset)
+
+
+def _find(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase | None]:
+    return store.find(orders, offset)
 
 
 def _page(state: State | None, after: int, store: Store) -> list[Purchase]:

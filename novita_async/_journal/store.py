@@ -8,7 +8,7 @@ import os
 import sqlite3
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import cache
@@ -39,7 +39,10 @@ BY_SLOT: Final = f"{_SELECT} WHERE slot_time > ? ORDER BY slot_time"
 PAGE_OF_STATE: Final = f"{_SELECT} WHERE state = ? AND serial > ? ORDER BY serial LIMIT ?"
 PERHAPS_OF_STATE: Final = f"{_SELECT} WHERE state = ? AND serial > ? AND perhaps > 0 ORDER BY serial LIMIT ?"
 PAGE_OF_ALL: Final = f"{_SELECT} WHERE serial > ? ORDER BY serial LIMIT ?"
-CLAIMED: Final = "SELECT run FROM requests WHERE key = ? AND occurrence = ?"
+STATE_BY_KEY: Final = "SELECT state FROM requests WHERE key = ? AND occurrence = ?"
+PLANNED_BEFORE: Final = "SELECT count(*), sum(image_num) FROM requests WHERE state = 'planned' AND run < ?"
+PAYERS: Final = "SELECT DISTINCT account FROM requests WHERE state = ? AND account IS NOT NULL LIMIT 8"
+CLAIMED: Final = "SELECT run, serial FROM requests WHERE key = ? AND occurrence = ?"
 TALLIES: Final = (
     "SELECT state, count(*), sum(image_num), sum(bought), sum(perhaps) FROM requests GROUP BY state"
 )
@@ -48,6 +51,13 @@ TALLIES: Final = (
 def known_keys(count: int) -> str:
     """The question which of so many keys the journal has."""
     return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
+
+
+@cache
+def saved_first(count: int) -> str:
+    """The question which of so many keys were saved, each as the first of its equals."""
+    marks = ", ".join("?" * count)
+    return f"{_SELECT} WHERE key IN ({marks}) AND occurrence = 0 AND state = 'saved'"
 
 
 @cache
@@ -81,6 +91,8 @@ class Store:
     """Closes the file also where nobody else does and the process just ends."""
     _full: Exception | None = field(default=None, init=False)
     """Why nothing new is begun: the disk is full, and the room that was kept is for what is under way."""
+    _asked_for: bytearray = field(factory=bytearray, init=False)
+    """Finished rows that this run has asked for: a bit for each serial number, and no write."""
     _fresh: dict[tuple[str, int], Known] = field(factory=dict, init=False)
     """Rows that were written last, as they stand in the file: most of them are changed again soon."""
 
@@ -106,15 +118,28 @@ class Store:
         done = self._write([work for work in works if work.writes])
         return [done[id(work)] if work.writes else self._attempt(work) for work in works]
 
-    def _write(self, works: Sequence[Work]) -> dict[int, Any]:
+    def _write(self, works: Sequence[Work], *, may_reuse: bool = True) -> dict[int, Any]:
         """Do all that there is room for; give each result by the work's identity."""
         able = [work for work in works if self._full is None or not work.begins]
         done = dict(zip(map(id, able), self._transact(able) if able else (), strict=True))
         full = next(filter(_is_full, done.values()), None)
+        if full is not None and may_reuse and self.file.reuse_log():
+            return self._write(works, may_reuse=False)
         if full is not None and self.file.give_room():
-            self._full = full
-            return self._write(works)
+            if not (may_reuse and self.file.reuse_log()):  # which takes a little room itself
+                self._full = full
+            done = self._write(works, may_reuse=False)
+            self._keep_room_again(full)
+            return done
         return {id(work): _copy(self._full) for work in works if self._full is not None} | done
+
+    def _keep_room_again(self, full: Exception) -> None:
+        """Keep room again, now that the log was cut; where there is none, begin nothing new."""
+        if self._full is None:
+            try:
+                self.file.keep_room()
+            except OSError:
+                self._full = full
 
     def _transact(self, works: Sequence[Work]) -> list[Any]:
         run = self.run
@@ -179,12 +204,27 @@ class Store:
             for state, count, images, bought, perhaps in self._connection.execute(TALLIES)
         )
 
+    def state_of(self, key: str, occurrence: int) -> State | None:
+        """The state of a purchase. None: it is not there."""
+        found = self._connection.execute(STATE_BY_KEY, (bytes.fromhex(key), occurrence)).fetchone()
+        return None if found is None else State(found[0])
+
+    def planned_before(self, run: int) -> tuple[int, int]:
+        """Planned purchases that no run since then has asked for, and their images."""
+        rows, images = self._connection.execute(PLANNED_BEFORE, (run,)).fetchone()
+        return rows, images or 0
+
+    def payers(self, state: State) -> list[str]:
+        """Labels of the accounts that have bought what is in this state: the first few."""
+        return [label for (label,) in self._connection.execute(PAYERS, (state.value,))]
+
     # --- Writing ------------------------------------------------------------------------------------------
 
     def new_run(self, now: float) -> int:
         """Begin another run, to which what is under way is lost."""
         self.recover(now)
         self.run += 1
+        self._asked_for.clear()
         _file.set_meta(self._connection, "run", self.run)
         return self.run
 
@@ -232,21 +272,32 @@ class Store:
 
     def plan(self, orders: Sequence[Order], offset: float) -> list[Purchase]:
         """Find each purchase, or make it; give copies, whose times have this offset to unix time."""
-        firsts = self._first_unclaimed(orders)
-        seen: Counter[str] = Counter()
         found: list[Purchase] = []
         new: list[Purchase] = []
         serial = self._last_serial()
-        for order in orders:
-            occurrence = firsts.get(order.key, 0) + seen[order.key]
-            seen[order.key] += 1
-            purchase = self._claim(order, occurrence, offset) if order.key in firsts else None
+        for order, occurrence, purchase in self._claimed(orders, offset):
             if purchase is None:
-                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, self.run)
+                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, self.run)  # noqa: PLW2901
                 new.append(purchase)
             found.append(purchase)
         self._connection.executemany(_INSERT, (rows.fresh_record(rows.entry_of(each)) for each in new))
         return found
+
+    def find(self, orders: Sequence[Order], offset: float) -> list[Purchase | None]:
+        """Find each purchase; give copies, whose times have this offset to unix time. None: not there."""
+        return [purchase for _, _, purchase in self._claimed(orders, offset)]
+
+    def _claimed(
+        self, orders: Sequence[Order], offset: float
+    ) -> Iterator[tuple[Order, int, Purchase | None]]:
+        """Let this run ask for these orders: each with its number among its equals, and its purchase."""
+        firsts = self._first_unclaimed(orders)
+        seen: Counter[str] = Counter()
+        for order in orders:
+            occurrence = firsts.get(order.key, 0) + seen[order.key]
+            seen[order.key] += 1
+            there = order.key in firsts
+            yield order, occurrence, self._claim(order, occurrence, offset) if there else None
 
     def _last_serial(self) -> int:
         return int(self._connection.execute("SELECT coalesce(max(serial), 0) FROM requests").fetchone()[0])
@@ -274,7 +325,44 @@ class Store:
         return low
 
     def _is_claimed(self, key: bytes, occurrence: int) -> bool:
-        return bool(self._connection.execute(CLAIMED, (key, occurrence)).fetchone() == (self.run,))
+        found = self._connection.execute(CLAIMED, (key, occurrence)).fetchone()
+        return found is not None and (found[0] == self.run or self._is_asked_for(found[1]))
+
+    def finished(
+        self, orders: Sequence[Order], offset: float, is_here: Callable[[Purchase], bool]
+    ) -> list[Purchase | None]:
+        """Let this run ask for what is saved and stands where it stood; nothing is written.
+
+        None: `plan` must say. Give as many orders as one question may have keys.
+        """
+        keys = list({bytes.fromhex(order.key) for order in orders})
+        found = {record[1]: record for record in self._connection.execute(saved_first(len(keys)), keys)}
+        return [
+            self._finished(found.pop(bytes.fromhex(each.key), None), each, offset, is_here) for each in orders
+        ]
+
+    def _finished(
+        self, found: Record | None, order: Order, offset: float, is_here: Callable[[Purchase], bool]
+    ) -> Purchase | None:
+        if found is None:
+            return None
+        purchase = self._known(found).purchase
+        entry = rows.entry_of(purchase)
+        new = entry.run != self.run and not self._is_asked_for(entry.serial)
+        if not (new and rows.asks_the_same(entry, order) and is_here(purchase)):
+            return None
+        self._ask_for(entry.serial)
+        return rows.copy_of(purchase, offset)
+
+    def _is_asked_for(self, serial: int) -> bool:
+        place, bit = divmod(serial, 8)
+        return place < len(self._asked_for) and bool(self._asked_for[place] >> bit & 1)
+
+    def _ask_for(self, serial: int) -> None:
+        place, bit = divmod(serial, 8)
+        if place >= len(self._asked_for):
+            self._asked_for.extend(bytes(place + 1024 - len(self._asked_for)))
+        self._asked_for[place] |= 1 << bit
 
     def close(self) -> None:
         self._closing()

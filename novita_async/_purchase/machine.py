@@ -29,7 +29,7 @@ cannot happen.
 | Lost               | announced                   | uncertain | held a minute   | spent     | trips   |
 | Lost               | planned, with a doubt       | uncertain |                 |           |         |
 | NotBought, Lost    | submitted and later         | unchanged | as above        | as above  | as above|
-| Reopened (asked)   | uncertain, failed           | planned   | as it was       | as it was |         |
+| Reopened (asked)   | uncertain, failed, succeeded | planned  | as it was       | as it was |         |
 | Rewatched          | failed, with a task         | submitted |                 |           |         |
 | FailedForGood      | planned without a doubt, submitted | failed |             |           |         |
 | FailedForGood      | succeeded at once, without a file  | failed |             |           |         |
@@ -63,6 +63,7 @@ from novita_async.errors import (
     RateLimited,
     SubmissionUncertain,
     TaskFailed,
+    TaskNotFound,
 )
 from novita_async.models.requests import Request
 from novita_async.models.results import TaskResult
@@ -600,6 +601,7 @@ TRANSITIONS: Final[Mapping[tuple[State, type], tuple[State, Change]]] = MappingP
         (UNCERTAIN, Completed): (SUCCEEDED, _complete_at_once),
         (UNCERTAIN, Reopened): (PLANNED, _reopen),
         (FAILED, Reopened): (PLANNED, _reopen),
+        (SUCCEEDED, Reopened): (PLANNED, _reopen),
         (FAILED, Rewatched): (SUBMITTED, _rewatch),
         (SUBMITTED, Completed): (SUCCEEDED, _complete),
         (SUBMITTED, FailedForGood): (FAILED, _fail),
@@ -672,6 +674,14 @@ def helps_to_buy_again(error: NovitaError) -> bool:
     if isinstance(error, FailedEarlier):
         return error.retryable
     return error.retryable or error.scope != "request" or isinstance(error, TaskFailed)
+
+
+def is_gone(purchase: Purchase) -> bool:
+    """Whether a paid result can no longer be had: the service has forgotten its task, or there was none."""
+    if purchase.state is not SUCCEEDED or purchase.error is None:
+        return False
+    kind = purchase.error.kind if isinstance(purchase.error, FailedEarlier) else type(purchase.error).__name__
+    return purchase.task is None or kind == TaskNotFound.__name__
 
 
 # --- Slot, money, breaker -----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.folders import see_to_folder
+from novita_async._http import MIB
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
@@ -29,13 +30,14 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
-from novita_async._stream.handle import Outcomes, StreamStatistics
+from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
-from novita_async._stream.resume import Resume
+from novita_async._stream.resume import AHEAD, Resume
 from novita_async._stream.saving import Folder
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
+from novita_async._util.clock import loop_time
 from novita_async._util.scopes import background, resolve, task_group
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
@@ -43,6 +45,7 @@ from novita_async.errors import (
     Flaw,
     InvalidRequest,
     JournalError,
+    NotPlanned,
     NovitaError,
     SubmissionUncertain,
 )
@@ -53,9 +56,16 @@ from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, U
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
+_MOST_HELD: Final = 16 * MIB
+"""Bytes of pictures in memory beyond which no further line is read ahead."""
+_SLOW: Final = 1.0
+"""Seconds for some lines from which on an input lets wait."""
 
 Requests = Iterable[Request] | AsyncIterable[Request]
 """Any iterable or async iterable of requests, endless ones included."""
+
+Line = tuple[Request, Order | None, Purchase | None]
+"""A request of the input; its description and its purchase where they are known already."""
 
 Item = tuple[Outcome, Purchase, bool]
 """An outcome, the purchase, and whether it holds a slot."""
@@ -82,6 +92,7 @@ class Stream:
     _tasks: TaskGroup = field(init=False)
     _taking_in: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     _input_ended: bool = field(default=False, init=False)
+    _is_left: bool = field(default=False, init=False)
     _open: dict[Purchase, None] = field(factory=dict, init=False)
     """Purchases whose outcome was not taken, or was that they are unfinished."""
     _paid: Paid = field(factory=Paid, init=False)
@@ -131,7 +142,7 @@ class Stream:
 
     # --- Opening, handing out -------------------------------------------------------------------------------
 
-    @asynccontextmanager
+    @block
     async def run(self, requests: Requests) -> AsyncGenerator[Outcomes]:
         """Bring requests to their outcomes. Leaving the block leaves nothing running.
 
@@ -142,7 +153,10 @@ class Stream:
         if self._folder is not None:
             await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
         async with background(self._work(requests), self._worked):
-            yield Outcomes(self)
+            try:
+                yield Outcomes(self)
+            finally:
+                self._is_left = True
 
     async def _work(self, requests: Requests) -> None:
         async with task_group() as self._tasks:
@@ -157,6 +171,8 @@ class Stream:
 
     async def next_item(self) -> Outcome:
         """Wait for what comes next; raise what ended the stream early, or `StopAsyncIteration`."""
+        if self._is_left:
+            refuse_left()
         item = await self._outlet.take()
         if item is not None:
             return item[0]
@@ -193,8 +209,8 @@ class Stream:
             with self._taking_in:
                 async with _closing(requests) as iterator:
                     await self._slots.acquire()
-                    async for request in iterator:
-                        await self._take(request)
+                    async for line in self._lines(iterator):
+                        await self._take(*line)
                         await self._slots.acquire()
         except Exception as error:  # noqa: BLE001 - the user's code, or the journal: goes to the user
             self._failure = self._failure or error
@@ -202,13 +218,43 @@ class Stream:
             self._input_ended = True
             self._hand_out_the_rest()
 
-    async def _take(self, request: Request) -> None:
+    async def _lines(self, iterator: AsyncIterator[Request]) -> AsyncGenerator[Line]:
+        """Read the input one by one; some lines ahead while that finds purchases that are finished.
+
+        An input that waits for something is not read ahead, so that no line waits for the next.
+        """
+        one_by_one, pause = 0, AHEAD
+        async for request in iterator:
+            if self._resume is None or not self._resume.finished or one_by_one:
+                one_by_one = max(0, one_by_one - 1)
+                yield request, None, None
+                continue
+            piece = await _Piece.of(request, iterator)
+            lines = [(each, self._endpoint_of(each)) for each in piece.requests]
+            found = await self._resume.look_up(lines, self._counts.taken_in)
+            if piece.is_slow or not any(purchase for _, purchase in found):
+                one_by_one, pause = pause, 2 * pause
+            else:
+                pause = AHEAD
+            for each, (order, purchase) in zip(piece.requests, found, strict=True):
+                yield each, order, purchase
+            if piece.error is not None:
+                raise piece.error
+
+    def _endpoint_of(self, request: object) -> str | None:
+        try:
+            return self._checked(request)
+        except NovitaError:
+            return None
+
+    async def _take(self, request: Request, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
         self._buyer.emit(Planned(index=position, image_num=getattr(request, "image_num", 1)))
         self._outlet.expect()
         try:
-            endpoint = self._checked(request)
-            order = await self._resume.describe(request, endpoint, position) if self._resume else None
+            endpoint = self._checked(request) if order is None else order.endpoint
+            if self._resume is not None and order is None:
+                order = await self._resume.describe(request, endpoint, position)
         except NovitaError as error:
             outcome = Failed(request=request, error=error)
             self._buyer.emit(Finished(outcome=outcome))
@@ -218,7 +264,9 @@ class Stream:
             self._outlet.drop()
             raise
         else:
-            if self._resume is None or order is None:
+            if finished is not None:
+                self._outlet.offer((outcome_of(finished), finished, True))
+            elif self._resume is None or order is None:
                 purchase = Purchase(request, endpoint, request.image_num, position, request.tag)
                 self._tasks.start_soon(self._outlet.fill, self._item, purchase, self._way.outcome_of)
             else:
@@ -229,6 +277,12 @@ class Stream:
         """Find what the journal knows of a line, and go on from there."""
         try:
             purchase = await resume.plan(request, order)
+            if resume.wants_again(purchase):
+                await self._way.reopen(purchase)
+        except NotPlanned as error:
+            outcome = Failed(request=request, error=error)
+            self._buyer.emit(Finished(outcome=outcome))
+            return outcome, Purchase(None, position=order.position), True
         except JournalError as error:
             self._counts.unsent += 1
             self._stop(error)
@@ -273,6 +327,8 @@ class Stream:
 
     def watch_task(self, task: Task | str) -> None:
         """Wait for a paid task besides, without a slot."""
+        if self._is_left:
+            refuse_left()
         known = self._buyer.purchases.task_of(task)
         purchase = Purchase(None, known.endpoint or "", state=SUBMITTED, task=known)
         early = self._paid.add(purchase)
@@ -333,6 +389,40 @@ class Stream:
 
     async def _saved(self, purchase: Purchase) -> Item:
         return await self._way.save(purchase) or outcome_of(purchase), purchase, False
+
+
+@define
+class _Piece:
+    """Some lines that were read ahead."""
+
+    requests: list[Request]
+    is_slow: bool = False
+    """Whether the input lets wait."""
+    error: Exception | None = None
+    """What the input raised after these lines."""
+
+    @classmethod
+    async def of(cls, first: Request, iterator: AsyncIterator[Request]) -> "_Piece":
+        piece, began_at = cls([first]), loop_time()
+        held = _bytes_in(first)
+        while len(piece.requests) < AHEAD and held < _MOST_HELD and not piece.is_slow:
+            try:
+                request = await anext(iterator)
+            except StopAsyncIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - the user's: told once these lines were taken in
+                piece.error = error
+                break
+            piece.requests.append(request)
+            held += _bytes_in(request)
+            piece.is_slow = loop_time() - began_at > _SLOW
+        return piece
+
+
+def _bytes_in(request: object) -> int:
+    """Bytes of the pictures that a request holds in memory."""
+    pictures = request.pictures if isinstance(request, Request) else ()
+    return sum(len(each.data) for each in pictures if each.data is not None)
 
 
 @asynccontextmanager

@@ -20,6 +20,8 @@ from novita_async._purchase.machine import (
     FailedForGood,
     NotSaved,
     Purchase,
+    Reopened,
+    Rewatched,
     Saved,
     next_action,
 )
@@ -48,6 +50,7 @@ from novita_async.models.results import (
     Unfinished,
     with_files,
 )
+from novita_async.tasks import Task
 
 _ENDS: Final = (TaskFailed, TaskNotFound, DownloadFailed)
 
@@ -149,7 +152,7 @@ class Way:
 
     async def _end_empty(self, purchase: Purchase) -> None:
         """End a purchase that was answered at once, without a single file: paid, and nothing to be had."""
-        extra = purchase.result.extra if purchase.result else {}
+        extra = purchase.result.extra if purchase.result else dict[str, Any]()
         error = NoImages(account=purchase.account, extra=extra, advice=NOTHING_CAME)
         await self._record(purchase, FailedForGood(loop_time(), error))
         self._buyer.emit(Finished(outcome=outcome_of(purchase)))
@@ -163,7 +166,10 @@ class Way:
         if purchase.request is None and purchase.tag is not None:  # the watcher knows the task alone
             outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)
         await self.add_to_index(outcome, purchase)
-        if isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
+        if isinstance(outcome, Failed) and _is_foreign(purchase, outcome.error):
+            payer = purchase.account
+            outcome.error.advice = f"{payer} has paid for it; fetch it with the key of that account"
+        elif isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
             await self._record(purchase, NotSaved(now, outcome.error))
         elif isinstance(outcome, Failed) and _is_final(purchase, outcome.error):
             await self._record(purchase, FailedForGood(now, outcome.error))
@@ -200,6 +206,30 @@ class Way:
         error = await self._folder.note(outcome, purchase) if self._folder else None
         if error is not None and error.scope == "account":
             self._stop(error)
+
+    async def reopen(self, purchase: Purchase) -> None:
+        """Prepare to buy again. A task that failed is watched instead where it is well after all.
+
+        Raises:
+            JournalError: that could not be recorded, so nothing may be bought.
+        """
+        if purchase.task is None or purchase.state is UNCERTAIN or not await self._is_well(purchase.task):
+            await self._buyer.purchases.record(purchase, Reopened(loop_time()))
+        elif purchase.state is FAILED:
+            await self._buyer.purchases.record(purchase, Rewatched(loop_time()))
+            self._buyer.purchases.add(purchase)
+
+    async def _is_well(self, task: Task) -> bool:
+        """Whether pictures may come of a task that was said to have failed, or nobody can say."""
+        try:
+            snapshot = await self._buyer.poll_patiently(task)
+        except (TaskFailed, TaskNotFound):
+            return False
+        except NovitaError:
+            return True
+        if snapshot.state == "succeeded":
+            return snapshot.result is not None and bool(snapshot.result.artifacts)
+        return snapshot.state != "failed"
 
     async def _record(self, purchase: Purchase, fact: Fact) -> None:
         """Record an end. Where that fails the outcome still comes out, but nothing more is bought."""
@@ -254,6 +284,18 @@ def _is_final(purchase: Purchase, error: NovitaError) -> bool:
     if isinstance(error, TaskFailed):
         return True
     return isinstance(error, TaskNotFound) and error.account == purchase.account
+
+
+def _is_foreign(purchase: Purchase, error: NovitaError) -> bool:
+    """Whether an account was asked that has not paid for this."""
+    return isinstance(error, TaskNotFound) and purchase.account not in (None, error.account)
+
+
+def fact_of(outcome: Outcome) -> Completed | FailedForGood | None:
+    """The fact of a task's end. None: its end was not seen."""
+    if isinstance(outcome, Succeeded):
+        return Completed(loop_time(), outcome.result)
+    return FailedForGood(loop_time(), outcome.error) if isinstance(outcome, Failed) else None
 
 
 def end_was_seen(outcome: Outcome) -> bool:

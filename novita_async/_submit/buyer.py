@@ -82,6 +82,7 @@ from novita_async.models.routes import living_like
 from novita_async.tasks import Task
 
 _TOKEN_BYTES: Final = 16
+_TERMINATED: Final = "the program is being terminated"
 
 
 @define(eq=False)
@@ -116,6 +117,9 @@ class Permit:
         return self.grant.account.label
 
     def hand_over(self) -> None:
+        """Note that the last byte goes out now. Raises `DeliveryFailed` where nothing may be sent now."""
+        if is_terminated():
+            raise DeliveryFailed(Delivery.NOT_SENT, _TERMINATED, passes=False)
         self.handed_over = True
 
 
@@ -126,7 +130,6 @@ class _Effort:
     interactive: bool
     patient: bool
     recovery_timeout: float
-    folder: Path | None
     hosts: tuple[str, ...]
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
@@ -177,6 +180,7 @@ class Buyer(Asker):
         patient: bool = False,
         recovery_timeout: float = 0.0,
         folder: Path | None = None,
+        longest: float | None = None,
     ) -> Task | None:
         """Send a purchase until it is bought. Returns its task; None where the results came at once.
 
@@ -187,15 +191,16 @@ class Buyer(Asker):
             recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
                 a callback.
             folder: Where files go that come in the answer. None: where they are removed with the transport.
+            longest: Seconds for which the caller waits for results that come at once.
 
         Raises:
             SubmissionUncertain: perhaps bought.
             NovitaError: certainly not bought.
         """
         self.at_home()
-        http = protocol.submission(purchase.wish, self.endpoints, folder=folder)
+        http = protocol.submission(purchase.wish, self.endpoints, folder=folder, longest=longest)
         purchase.endpoint = http.path
-        effort = _Effort(interactive, patient, recovery_timeout, folder, self.hosts_of(purchase.wish))
+        effort = _Effort(interactive, patient, recovery_timeout, self.hosts_of(purchase.wish))
         while next_action(purchase) is SEND:
             try:
                 permit = await self._permit(purchase, http, effort)
@@ -238,7 +243,8 @@ class Buyer(Asker):
         if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
-            permit.http = protocol.submission(purchase.wish, self.endpoints, url, effort.folder)
+            told = protocol.submission(purchase.wish, self.endpoints, url)
+            permit.http = evolve(http, body=told.body, parts=told.parts)
         return permit
 
     def hosts_of(self, request: Request) -> tuple[str, ...]:
@@ -310,7 +316,7 @@ class Buyer(Asker):
         if is_terminated():  # a stream beside a batch is not cancelled, and buys nothing more all the same
             self._settle(permit, UNSEEN, loop_time())
             raise NotSent(
-                cause="the program is being terminated",
+                cause=_TERMINATED,
                 attempts=purchase.attempt,
                 scope="account",
                 retryable=False,

@@ -14,7 +14,9 @@ from novita_async._purchase.machine import (
     SUBMITTED,
     Announced,
     Bought,
+    Completed,
     Fact,
+    FailedForGood,
     Keeper,
     Lost,
     Purchase,
@@ -134,10 +136,18 @@ class Purchases:
         purchase.reported, purchase.request = True, None
         self._open.pop(purchase.id, None)
 
-    def ended(self, task_id: str) -> None:
-        """Forget the purchases of a task whose end was seen by the caller."""
-        for number in self._by_task.pop(task_id, {}):
+    def ended(self, task_id: str, fact: Completed | FailedForGood | None = None) -> None:
+        """Forget the purchases of a task whose end was seen by the caller.
+
+        Args:
+            task_id: The task.
+            fact: How the task ended, for purchases that nobody else leads to their end.
+        """
+        for number, purchase in self._by_task.pop(task_id, {}).items():
             self._open.pop(number, None)
+            is_single = purchase.request is None and purchase.entry is None  # else a stream leads it
+            if fact is not None and is_single and purchase.state is SUBMITTED:
+                self.happen(purchase, fact)
 
     def task_of(self, task: Task | str) -> Task:
         """The task of an id; a task that was bought here comes with its account and its age."""

@@ -119,9 +119,18 @@ def explain(error: BaseException, *, reached: bool = False) -> Cause:
         if isinstance(error, kind):
             broke_off = isinstance(getattr(error, "os_error", None), _BROKE_OFF)
             return Cause(
-                delivery, words + _system_words(error), reached or broke_off if passes is None else passes
+                delivery,
+                words + _place(error) + _system_words(error),
+                reached or broke_off if passes is None else passes,
             )
     return Cause(Delivery.UNKNOWN, type(error).__name__)
+
+
+def _place(error: BaseException) -> str:
+    """Name the host that was not found or not reached."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f": {error.host}"
+    return f" at {error.host}:{error.port}" if type(error) is aiohttp.ClientConnectorError else ""
 
 
 def _system_words(error: BaseException) -> str:

@@ -91,12 +91,13 @@ class AiohttpExchange:
         outside = not self.overdue or self.task.uncancel() > self.cancelling
         return not isinstance(error, Exception) and (outside or not isinstance(error, asyncio.CancelledError))
 
-    def failure(self, error: BaseException, *, reached: bool) -> Exception:
+    def failure(self, error: BaseException, *, reached: bool, perhaps_tls: bool) -> Exception:
         """Translate an error into one that holds nothing of aiohttp's.
 
         Args:
             error: The error that ended the exchange.
             reached: Whether the host was reached before.
+            perhaps_tls: Whether the server may speak TLS alone, and was addressed without.
         """
         if self.refusal:
             return self.refusal.with_traceback(None)
@@ -106,6 +107,8 @@ class AiohttpExchange:
             delivery = Delivery.UNKNOWN if self.handed_over else Delivery.NOT_SENT
         if self.overdue:
             words = self.lateness()
+        elif perhaps_tls and isinstance(error, aiohttp.ServerDisconnectedError):
+            words += ": is it https?"
         return DeliveryFailed(delivery, words, status=self.status, passes=cause.passes)
 
     def lateness(self) -> str:

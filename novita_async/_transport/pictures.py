@@ -78,9 +78,10 @@ class PictureIntake:
                     await answer.take(response.body)
             except DeliveryFailed as too_large:
                 cut = too_large.cause
-            except BaseException:
-                await answer.discard()
-                raise
+            except asyncio.CancelledError:
+                if not answer.has_whole:
+                    await answer.discard()
+                    raise
             if answer.has_whole or cut is None:
                 return await answer.end(response.status, response.headers, cut)
             await answer.discard()

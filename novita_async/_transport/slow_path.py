@@ -268,7 +268,7 @@ class SlowExchange(AiohttpExchange):
         if take is not None:
             with suppress(Exception):
                 self._unread.append(take(-1))
-        with suppress(DeliveryFailed):
+        with suppress(DeliveryFailed, asyncio.CancelledError):  # told again; it is known
             await answer.take(b"".join(self._unread))
 
     def _note_use(self, response: aiohttp.ClientResponse) -> None:

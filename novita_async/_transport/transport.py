@@ -15,6 +15,7 @@ from attrs import define, field, frozen, setters
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed, Detached, HTTPRequest, HTTPResponse
+from novita_async._transport.address import misdirection
 from novita_async._transport.body import SMALL, TEXT_SLICE, WriteScheduler
 from novita_async._transport.connections import USER_AGENT, Proxies, check_base_url, new_session
 from novita_async._transport.exchange import AiohttpExchange, Watchdog
@@ -25,6 +26,8 @@ from novita_async._transport.slow_path import SlowExchange
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
 
+_REDIRECTED: Final = 300
+"""The lowest status that may be the sign of a wrong address."""
 _START_COST: Final = 6 * 1024
 """Share that the start of a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3
 ms."""
@@ -204,10 +207,18 @@ class AiohttpTransport:
             if exchange.is_cancelled_by(error):
                 raise error.with_traceback(None) from None  # aiohttp's frames hold the key
             self._reached |= exchange.handed_over or exchange.status is not None
-            failure = exchange.failure(error, reached=self._reached)
+            failure = exchange.failure(
+                error,
+                reached=self._reached,
+                perhaps_tls=self.base_url.scheme == "http" and not self._answered,
+            )
         else:
             self._answered += 1
             self._reached = True
+            if answer.status >= _REDIRECTED and (
+                wrong := misdirection(self.base_url, exchange.request.path, answer)
+            ):
+                raise DeliveryFailed(Delivery.NOT_SENT, wrong, passes=False)
             return answer
         finally:
             if not exchange.is_detached:

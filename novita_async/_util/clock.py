@@ -3,17 +3,24 @@
 Rows of a journal hold unix times, windows hold times of the loop. Reading both clocks apart would let them
 drift, and in virtual time an hour of waiting would pass on one of them only: so unix time is the loop's time
 plus an offset, which is taken once for each loop, and anew where the loop's clock has stood still, as it does
-while a computer sleeps.
+while a computer sleeps. A loop in virtual time stands still by its rules, while anything is computed, and so
+keeps its offset.
 """
 
 import asyncio
 import time
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 _STOOD_STILL: Final = 10.0
 """Seconds by which the loop's clock must be late."""
 _offsets: "WeakKeyDictionary[asyncio.AbstractEventLoop, float]" = WeakKeyDictionary()
+_virtual: "WeakSet[asyncio.AbstractEventLoop]" = WeakSet()
+
+
+def keep_offset(loop: asyncio.AbstractEventLoop) -> None:
+    """Take the offset of a loop once: its clock is its own, and tells nothing about the computer's."""
+    _virtual.add(loop)
 
 
 def loop_time() -> float:
@@ -25,7 +32,7 @@ def wall_offset() -> float:
     """Seconds to add to the loop's time to get unix time."""
     loop = asyncio.get_running_loop()
     known, offset = _offsets.get(loop), time.time() - loop.time()
-    if known is not None and offset < known + _STOOD_STILL:
+    if known is not None and (offset < known + _STOOD_STILL or loop in _virtual):
         return known
     _offsets[loop] = offset
     return offset

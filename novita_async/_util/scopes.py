@@ -20,8 +20,8 @@ Ts = TypeVarTuple("Ts")
 _TERMINATED: Final = 128 + signal.SIGTERM
 _LAST_WORD: Final = 5.0
 """Seconds that tasks get to end after SIGTERM, once all blocks were left."""
-_shielded: Final["WeakSet[asyncio.Task[None]]"] = WeakSet()
-"""Work that a cancelled task waits for."""
+_draining: Final["WeakSet[asyncio.Task[None]]"] = WeakSet()
+"""Work that a cancelled task waits for, each for its grace."""
 _told: Final["WeakSet[asyncio.AbstractEventLoop]"] = WeakSet()
 """Loops to which SIGTERM has come."""
 
@@ -89,7 +89,6 @@ def _unlisted(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
     """
     task = asyncio.get_running_loop().create_task(work)
     _unregister_task(task)
-    _shielded.add(task)
     return task
 
 
@@ -117,6 +116,7 @@ async def finish_detached(work: Coroutine[Any, Any, None], grace: float) -> None
 
 
 async def _ended(task: "asyncio.Task[None]", grace: float) -> None:
+    _draining.add(task)
     left, until = grace, anyio.current_time() + grace
     with anyio.CancelScope(shield=True):
         while not task.done():
@@ -180,7 +180,7 @@ class _Termination:
         if self.blocks:
             return
         if self.told:
-            self.loop.call_later(_LAST_WORD, self._end_now)
+            self.loop.call_later(_LAST_WORD, self._end)
         else:
             self._forget()
 
@@ -190,19 +190,17 @@ class _Termination:
             self._end()
 
     def _end(self) -> None:
-        """End the loop once no cancelled task waits for its purchase: nobody would do so afterwards."""
-        waited = (task for task in _shielded if not task.done() and task.get_loop() is self.loop)
-        first = next(waited, None)
-        if first is None:
-            self._end_now()
-        else:
+        """End the loop, once; but first wait for what is drained: nobody would do so afterwards."""
+        if self.ended:
+            return
+        drained = (task for task in _draining if not task.done() and task.get_loop() is self.loop)
+        first = next(drained, None)
+        if first is not None:
             first.add_done_callback(lambda _: self._end())
-
-    def _end_now(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self._forget()
-            raise SystemExit(_TERMINATED)
+            return
+        self.ended = True
+        self._forget()
+        raise SystemExit(_TERMINATED)
 
     def _forget(self) -> None:
         self.loop.remove_signal_handler(signal.SIGTERM)

@@ -17,6 +17,7 @@ from attrs import define, field
 from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
+from novita_async._util.clock import loop_time
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output
 from novita_async.cli._progress import display_of
@@ -72,7 +73,7 @@ class _Questions:
         Raises:
             NoAnswer: there was none in time.
         """
-        self._asked_at, self._trouble = anyio.current_time(), ""
+        self._asked_at, self._trouble = loop_time(), ""
         with anyio.move_on_after(self.patience):
             try:
                 return await ask()
@@ -86,7 +87,7 @@ class _Questions:
 
     def parts(self) -> list[Part]:
         """The line on a terminal."""
-        waited = anyio.current_time() - self._asked_at
+        waited = loop_time() - self._asked_at
         if waited < _UNREMARKABLE:
             return []
         left = Part((f"giving up in {elapsed(math.ceil(self.patience - waited))}", ""), (2,), "; ")

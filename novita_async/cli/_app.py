@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from cyclopts import App, CycloptsError
@@ -45,6 +46,7 @@ COMMANDS: Final = {
     ),
     "balance": ("_account", "Tell what is left to spend, in dollars."),
     "simulate": ("_simulate", "Serve a simulated Novita over HTTP, until Ctrl-C."),
+    "completion": ("_completion", "Print the completion script of a shell."),
     "demo": ("_demo", "Watch 24 pictures being made, without a key and without cost."),
 }
 """In which room each command lives, which is entered when the command is called; and how its help begins, so
@@ -76,7 +78,7 @@ def main(tokens: list[str]) -> int:
         return _ended_by(error, Output("--json" in tokens))
 
 
-def _app_for(tokens: list[str]) -> App:
+def app_for(tokens: Sequence[str]) -> App:
     """All commands; those that are named have their whole help, the others its beginning."""
     app = App(
         name="novita-async", help=_HELP, help_epilogue=_EPILOGUE, help_format="markdown", version=__version__
@@ -88,7 +90,7 @@ def _app_for(tokens: list[str]) -> App:
 
 
 def _call(tokens: list[str]) -> int:
-    result = _app_for(tokens)(
+    result = app_for(tokens)(
         tokens, exit_on_error=False, print_error=False, result_action="return_value", backend="asyncio"
     )
     return result if isinstance(result, int) else Exit.SUCCEEDED

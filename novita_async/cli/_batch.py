@@ -1,12 +1,12 @@
 """What `batch`, `resume` and `retry` do: many requests, with a journal that survives everything."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar, assert_never
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -17,7 +17,8 @@ from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, WINDOW
 from novita_async._policy.spending import Budget
 from novita_async._purchase.journal import Summary
-from novita_async._purchase.machine import helps_to_buy_again
+from novita_async._purchase.machine import Action, State
+from novita_async._stream.handle import Outcomes
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._course import Course
 from novita_async.cli._exits import Exit, of_outcome
@@ -25,23 +26,24 @@ from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, Typed, folder_faults
 from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
+from novita_async.cli._plan import Foreseen, News, changed_in, foresee, plan_all
 from novita_async.cli._progress import LINES_EVERY, display_of
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
-from novita_async.cli._setup import Setup, command, is_noted, marks_of, next_steps
+from novita_async.cli._setup import Setup, command, is_noted, marks_of
 from novita_async.cli._sources import Copy, copies_of, path_of, remove, shown, told
-from novita_async.cli._status import report_of
+from novita_async.cli._status import report_of, setup_of, standing_of
 from novita_async.errors import (
     BudgetExhausted,
     FailedEarlier,
     Flaw,
     InvalidRequest,
+    NotPlanned,
     NovitaError,
-    ResultError,
 )
-from novita_async.events import Event
+from novita_async.events import Event, Finished
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
+from novita_async.models.results import Failed, Outcome, Succeeded
 from novita_async.tasks import Task
 
 T = TypeVar("T")
@@ -64,12 +66,11 @@ async def begin(
     copies = await copies_of(inputs, None if dry_run else Path(out))
     keeps = not dry_run
     try:
-        faults: Faults = []
         options["copies"] = {copy.name: told(place) for place, copy in copies.items()}
-        options["shared"] = await anyio.to_thread.run_sync(shared_of, typed, faults)
+        options["shared"] = await anyio.to_thread.run_sync(shared_of, typed)
         found = [str(copies.get(place, place)) for place in inputs]
         setup = await anyio.to_thread.run_sync(lambda: _setup(found, out, journal, options))
-        session = _Session(folder=out, output=output, mistyped=faults)
+        session = _Session(folder=out, output=output)
         return await (session.plan(setup) if dry_run else session.run(setup))
     except InvalidRequest:  # the copies may be those of a run before
         keeps = keeps and await anyio.to_thread.run_sync(is_noted, Path(out))
@@ -86,10 +87,28 @@ def _setup(inputs: list[str], out: str, journal: str | None, options: dict[str, 
     return Setup.of(inputs, Path(out), **options)
 
 
-async def go_on(folder: str, changes: dict[str, Any], output: Output, **again: bool) -> Exit:
-    """Run a batch again, from what its folder says of it."""
-    setup = await anyio.to_thread.run_sync(Setup.read, Path(folder))
-    return await _Session(folder=folder, output=output, again=again).run(evolve(setup, **changes), anew=False)
+async def resume(
+    folder: str,
+    changes: dict[str, Any],
+    output: Output,
+    *,
+    fetch_only: bool,
+    buy_new: bool,
+    dry_run: bool,
+) -> Exit:
+    """Go on with a batch, from what its folder says of it, or tell what that would be."""
+    session = _Session(folder=folder, output=output, buy_new=buy_new)
+    known = await (setup_of(folder) if fetch_only else anyio.to_thread.run_sync(Setup.read, Path(folder)))
+    setup = evolve(known, **changes)
+    if dry_run:
+        return await session.foresee(setup, fetch_only=fetch_only)
+    return await (session.fetch(setup) if fetch_only else session.go_on(setup))
+
+
+async def retry(folder: str, changes: dict[str, Any], output: Output, **again: Any) -> Exit:
+    """Go on with a batch, and buy again what failed."""
+    setup = evolve(await anyio.to_thread.run_sync(Setup.read, Path(folder)), **changes)
+    return await _Session(folder=folder, output=output, again=again).go_on(setup)
 
 
 # --- One run of a batch -------------------------------------------------------------------------------------
@@ -104,8 +123,8 @@ class _Session:
     output: Output
     again: dict[str, Any] = field(factory=dict[str, Any])
     """What is to be bought again."""
-    mistyped: Faults = field(factory=list[Flaw])
-    """Faults of options that no line could show."""
+    buy_new: bool = False
+    """Whether what is new since the last run is to be bought."""
 
     @property
     def path(self) -> Path:
@@ -113,16 +132,58 @@ class _Session:
 
     async def plan(self, setup: Setup) -> Exit:
         """Tell what a batch would be."""
-        faults = list(self.mistyped)
+        faults: Faults = []
         setup, _, budget = await self._checked(setup, faults)
         ledger = await _ledger_of(setup.journal_in(self.path))
-        _tell_plan(self.output, setup, budget, ledger)
+        tell_plan(self.output, setup, budget, ledger)
         return Exit.SUCCEEDED
 
-    async def run(self, setup: Setup, *, anew: bool = True) -> Exit:
-        """Check everything, then buy what is not bought yet."""
-        faults = self.mistyped + await anyio.to_thread.run_sync(folder_faults, self.folder)
-        setup, recipe, budget = await self._checked(setup, faults, anew=anew)
+    async def run(self, setup: Setup) -> Exit:
+        """Check everything, plan everything, then buy what is not bought yet."""
+        faults = await anyio.to_thread.run_sync(folder_faults, self.folder)
+        setup, recipe, budget = await self._checked(setup, faults)
+        return await self._follow(evolve(setup, plan=0), recipe, budget)
+
+    async def go_on(self, setup: Setup) -> Exit:
+        """Buy what was planned and is not bought yet; where the input is wrong, fetch what is paid."""
+        faults = await anyio.to_thread.run_sync(folder_faults, self.folder)
+        try:
+            checked, recipe, budget = await self._checked(setup, faults, anew=False)
+        except InvalidRequest as refusal:
+            if await self._is_owed(setup):
+                await self.fetch(setup)
+                refusal.advice = "what is paid was fetched, and nothing was bought"
+            raise
+        if self.buy_new or not setup.plan:
+            return await self._follow(evolve(checked, plan=0), recipe, budget)
+        return await self._follow(setup, recipe, budget)
+
+    async def fetch(self, setup: Setup) -> Exit:
+        """Fetch what is paid, from the journal alone."""
+        standing = await anyio.to_thread.run_sync(standing_of, setup, self.path)
+        return await self._follow(evolve(setup, requests=standing.to_fetch, images={}), None, None)
+
+    async def _is_owed(self, setup: Setup) -> bool:
+        """Whether something is paid that is not here."""
+        ledger = await _ledger_of(setup.journal_in(self.path))
+        return ledger is not None and bool(ledger.due(Action.WATCH) + ledger.due(Action.SAVE))
+
+    async def foresee(self, setup: Setup, *, fetch_only: bool) -> Exit:
+        """Tell what `resume` would do."""
+        faults: Faults = []
+        recipe = None if fetch_only else (await self._checked(setup, faults, anew=False))[1]
+        is_planned = bool(setup.plan) and not self.buy_new
+        foreseen = await anyio.to_thread.run_sync(
+            partial(foresee, setup.journal_in(self.path), recipe, is_planned=is_planned)
+        )
+        _tell_foreseen(self.output, setup, foreseen, self._buy_new())
+        return Exit.SUCCEEDED
+
+    def _buy_new(self) -> str:
+        return command("resume", self.folder, "--buy-new")
+
+    async def _follow(self, setup: Setup, recipe: Recipe | None, budget: Budget | None) -> Exit:
+        """Do it, and say at the end how the batch is and what to do next."""
         in_flight = IN_FLIGHT if setup.in_flight is None else setup.in_flight
         course = Course(setup.requests, images=setup.images, in_flight=max(in_flight, 1))
         here = await anyio.to_thread.run_sync(Path.cwd)
@@ -131,19 +192,48 @@ class _Session:
         async with NovitaClient(**options, budget=budget) as client:
             course.quota_of = partial(quota_of, client, setup.images_per_minute)
             report.price, report.spending = setup.price_each(), lambda: client.statistics().spending
-            code = await follow(
-                client.batch(
-                    self._requests(setup, recipe, report),
-                    journal=setup.journal_in(self.path),
-                    save_to=None if setup.no_save else here / self.path,
-                    save_as=setup.name,
-                    in_flight=in_flight,
-                    **self.again,
-                ),
-                report,
-            )
+            try:
+                code = await follow(self._outcomes(client, setup, recipe, report), report)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._conclude(setup, report, only_fetched=recipe is None)
         await self._report(setup, report)
         return code
+
+    @asynccontextmanager
+    async def _outcomes(
+        self, client: NovitaClient, setup: Setup, recipe: Recipe | None, report: "_BatchReport"
+    ) -> AsyncGenerator[Outcomes]:
+        """The batch with its journal, in which all of its input is planned first, unless that was done."""
+        async with await SqliteJournal.open(setup.journal_in(self.path)) as journal:
+            if recipe is not None:
+                await anyio.to_thread.run_sync(setup.write, self.path)
+                if not setup.plan:
+                    setup = evolve(setup, plan=await plan_all(journal, recipe))
+                    await anyio.to_thread.run_sync(setup.write, self.path)
+            async with client.batch(
+                () if recipe is None else self._requests(recipe, report),
+                journal=journal,
+                save_to=report.here / self.path,
+                save_as=setup.name,
+                in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
+                only_planned=True,
+                **self.again,
+            ) as outcomes:
+                yield outcomes
+
+    async def _conclude(self, setup: Setup, report: "_BatchReport", *, only_fetched: bool) -> None:
+        """Tell the totals as the journal has them, what is new, and what to do next."""
+        journal = setup.journal_in(self.path)
+        try:
+            noted = setup if only_fetched else await anyio.to_thread.run_sync(Setup.read, self.path)
+            standing = await anyio.to_thread.run_sync(standing_of, noted, self.path)
+            changed = await anyio.to_thread.run_sync(changed_in, journal, report.news)
+        except NovitaError:  # the error that ended the batch was told
+            report.conclude([], None, ())
+        else:
+            unsent = None if only_fetched else standing.unsent
+            report.conclude(standing.steps(noted, self.folder or "."), unsent, changed)
 
     async def _checked(
         self, setup: Setup, faults: Faults, *, anew: bool = True
@@ -165,11 +255,8 @@ class _Session:
             raise InvalidRequest(faults=tuple(told), advice="nothing was bought")
         return setup, recipe, budget
 
-    async def _requests(
-        self, setup: Setup, recipe: Recipe, report: "_BatchReport"
-    ) -> AsyncGenerator[Request]:
-        """Read the input again, now that the journal is ours; note first how to go on."""
-        await anyio.to_thread.run_sync(setup.write, self.path)
+    async def _requests(self, recipe: Recipe, report: "_BatchReport") -> AsyncGenerator[Request]:
+        """Read the input again, now that it is planned."""
         async with aclosing(_in_pieces(recipe.read())) as lines:
             async for made in lines:
                 if made.request is None:
@@ -179,9 +266,12 @@ class _Session:
                     yield made.request
 
     async def _report(self, setup: Setup, report: "_BatchReport") -> None:
-        """Write the page; that it cannot be written makes nothing undone."""
+        """Write the page, with the quota as far as it was found out; without a page nothing is undone."""
+        quotas = [quota for each in setup.images if (quota := report.course.quota_of(each))]
         try:
-            path = await report_of(self.folder, setup)
+            path = await report_of(
+                self.folder, evolve(setup, images_per_minute=max(quotas, default=setup.images_per_minute))
+            )
         except (NovitaError, OSError) as error:
             report.display.note(f"no report: {error}")
         else:
@@ -239,7 +329,36 @@ async def _ledger_of(journal: Path) -> Summary | None:
         return await opened.summary()
 
 
-def _tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
+def _tell_foreseen(output: Output, setup: Setup, foreseen: Foreseen, buy_new: str) -> None:
+    price, ledger, news = setup.price_each(), foreseen.ledger, foreseen.news
+
+    def cost(images: int) -> str:
+        return f"{images:,} images" + ("" if price is None else f", {money(price * images)}")
+
+    fetched = ledger.due(Action.WATCH) + ledger.due(Action.SAVE)
+    output.line(f"to fetch: {fetched:,} requests, which are paid")
+    output.line(f"to buy: {foreseen.buy:,} requests ({cost(foreseen.buy_images)})")
+    if news.requests:
+        told = news.sentence(foreseen.changed)
+        output.line(f"not to buy: {told} ({cost(news.images)}); to buy them, too: {buy_new}")
+    left = {state: ledger.rows[state] for state in (State.FAILED, State.UNCERTAIN) if ledger.rows[state]}
+    if left:
+        output.line("left alone: " + ", ".join(f"{rows:,} {state}" for state, rows in left.items()))
+    output.record(
+        event="plan",
+        fetch=fetched,
+        buy=foreseen.buy,
+        images=foreseen.buy_images,
+        cost=None if price is None else str(price * foreseen.buy_images),
+        new=news.requests,
+        new_images=news.images,
+        changed=list(foreseen.changed),
+        left={str(state): rows for state, rows in left.items()},
+    )
+
+
+def tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
+    """Tell what would be bought, how long that would take, and what it would cost."""
     images, price = sum(setup.images.values()), setup.price_each()
     quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
     seconds = max(((each - 1) // quota * WINDOW for each in setup.images.values()), default=0.0)
@@ -279,8 +398,8 @@ class _BatchReport(FollowReport):
     places: dict[int, str] = field(factory=dict[int, str], init=False)
     """What requests are called, by their identity, while they are under way."""
     _recorded_at: float = field(factory=anyio.current_time, init=False)
-    _to_do: Counter[str] = field(factory=Counter[str], init=False)
-    """What asks for another run, besides what this one has not come to."""
+    news: News = field(factory=News, init=False)
+    """Requests that were not bought, because they are not in the plan."""
 
     @classmethod
     def of(cls, output: Output, course: Course, folder: str, here: Path) -> Self:
@@ -289,16 +408,21 @@ class _BatchReport(FollowReport):
 
     def __call__(self, event: Event) -> None:
         """Observe."""
+        if isinstance(event, Finished) and _is_new(event.outcome):
+            return
         super().__call__(event)
         self._record_progress()
 
     def took(self, outcome: Outcome) -> None:
         """Tell one outcome. What an earlier run has made is part of the answer, but no news."""
         place = self.places.pop(id(outcome.request), None) or outcome.task_id or "request"
+        if _is_new(outcome) and outcome.request is not None:
+            self._codes.add(Exit.SOME_FAILED)
+            self.news.add(outcome.request)
+            return
         good, news = isinstance(outcome, Succeeded), not self.course.is_earlier(outcome)
         self.course.took(outcome)
         self._codes.add(of_outcome(outcome))
-        self._to_do.update(_duties(outcome))
         self.output.outcome(self._with_short_paths(outcome), place)
         if news or not good:
             totals = self.course.statistics()
@@ -339,36 +463,39 @@ class _BatchReport(FollowReport):
         return command("resume", self.folder or ".")
 
     def summary(self) -> None:
-        """Tell the totals, and what to do next."""
+        """Tell nothing yet: see `conclude`."""
+
+    def conclude(self, steps: list[tuple[str, str]], unsent: int | None, changed: Sequence[str]) -> None:
+        """Tell the totals, what is new, and what to do next.
+
+        Args:
+            steps: What to do next, why and how.
+            unsent: Requests that are still to be sent, by the journal. None: that is not known.
+            changed: Pictures that have changed since they were planned.
+        """
+        if unsent is not None:
+            self.course.requests = self.course.statistics().ended + unsent
         totals = self.course.statistics()
-        counts = {**self._to_do, "uncertain": totals.uncertain}
-        counts["left"] = self._to_do["left"] + totals.requests - totals.ended + totals.unfinished
-        steps = next_steps(counts, self.folder or ".")
         earlier = f"; {self.course.earlier:,} ended in earlier runs" if self.course.earlier else ""
         self.display.note(totals.sentence() + earlier)
+        if self.news.requests:
+            steps = [*steps, ("to buy them, too", command("resume", self.folder or ".", "--buy-new"))]
+            names = [shown(Path(path), self.here) for path in changed]
+            self.display.note(f"{self.news.sentence(names)}; not bought")
         for why, how in steps:
             self.display.note(f"{why}: {how}")
         self.output.record(
             event="summary",
             **totals.as_record(),
             earlier=self.course.earlier,
+            new=self.news.requests,
             next=[how for _, how in steps],
             exit_code=self.exit_code(),
         )
 
 
-def _duties(outcome: Outcome) -> Iterator[str]:
-    """What an outcome asks of the next run."""
-    match outcome:
-        case Failed(error=ResultError()):  # it is paid and done; only its files are missing
-            yield "left"
-        case Failed(error=error):
-            if helps_to_buy_again(error):
-                yield "failed"
-        case Succeeded() | Uncertain() | Unfinished():
-            pass
-        case _:
-            assert_never(outcome)
+def _is_new(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed) and isinstance(outcome.error, NotPlanned)
 
 
 def _words(outcome: Outcome) -> str:

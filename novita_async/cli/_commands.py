@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from novita_async.cli._exits import Exit
 from novita_async.cli._options import given
 from novita_async.cli._output import Output
-from novita_async.cli._settings import EXTRA, REQUEST, SENDING, Parts, Settings
+from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Parts, Settings
 from novita_async.errors import Flaw, InvalidRequest
 
 _Number = Annotated[int | None, Parameter(group=SENDING)]
@@ -27,7 +27,7 @@ async def batch(
     ],  # for standard input
     /,
     *,
-    out: Annotated[str, Parameter(group=SENDING)],
+    out: Out,
     settings: Annotated[Settings | None, Parameter(name="*")] = None,
     lora: Parts = None,
     embedding: Parts = None,
@@ -41,7 +41,7 @@ async def batch(
     budget: _Text = None,
     name: _Text = None,
     no_save: _Flag = False,
-    dry_run: _Flag = False,
+    dry_run: DryRun = False,
     json: _Flag = False,
 ) -> Exit:
     """Make pictures from a manifest or from folders of pictures, and survive whatever happens.
@@ -110,6 +110,9 @@ async def resume(
     folder: Annotated[str, Parameter(name="DIR")],
     /,
     *,
+    fetch_only: _Flag = False,
+    buy_new: _Flag = False,
+    dry_run: _Flag = False,
     in_flight: _Number = None,
     images_per_minute: _Number = None,
     price: _Text = None,
@@ -118,11 +121,15 @@ async def resume(
 ) -> Exit:
     """Go on with a batch, from what its folder says of it.
 
-    What is paid is fetched and never bought again; what was not sent is sent. What failed, and what is
-    uncertain, is told and left alone: see `retry`.
+    What is paid is fetched and never bought again, also where the input is gone; what was planned and not
+    sent is sent. What is new since the last run (a line that was added, a picture that has changed) is told
+    and not bought. What failed, and what is uncertain, is told and left alone: see `retry`.
 
     Args:
         folder: Folder of the batch.
+        fetch_only: Only fetch what is paid; buy nothing, and do not look at the input.
+        buy_new: Buy what is new since the last run, too.
+        dry_run: Tell what would be fetched, bought and left alone; send nothing, write nothing.
         in_flight: As for `batch`. Default: as before, here and below.
         images_per_minute: As for `batch`.
         price: As for `batch`.
@@ -132,7 +139,9 @@ async def resume(
     from novita_async.cli import _batch
 
     changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
-    return await _batch.go_on(folder, changes, Output(json))
+    return await _batch.resume(
+        folder, changes, Output(json), fetch_only=fetch_only, buy_new=buy_new, dry_run=dry_run
+    )
 
 
 async def retry(
@@ -140,6 +149,9 @@ async def retry(
     /,
     *,
     uncertain: _Flag = False,
+    everything: Annotated[
+        bool, Parameter(name="--all", group=SENDING, negative=(), show_default=False)
+    ] = False,
     in_flight: _Number = None,
     images_per_minute: _Number = None,
     price: _Text = None,
@@ -148,10 +160,14 @@ async def retry(
 ) -> Exit:
     """Go on with a batch, and buy again what failed, where that can help.
 
+    A task that failed is asked for once more before it is bought again.
+
     Args:
         folder: Folder of the batch.
         uncertain: Buy again what was perhaps bought, too. It may then be paid twice: look at the account's
             bill first.
+        everything: Buy again all that failed, also what would fail again if nothing was mended: a picture
+            that was refused, a route that was retired; and what is paid but no longer to be had.
         in_flight: As for `batch`. Default: as before, here and below.
         images_per_minute: As for `batch`.
         price: As for `batch`.
@@ -161,7 +177,8 @@ async def retry(
     from novita_async.cli import _batch
 
     changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
-    return await _batch.go_on(folder, changes, Output(json), retry_failed=True, resubmit_uncertain=uncertain)
+    again = {"retry_failed": "all" if everything else True, "resubmit_uncertain": uncertain}
+    return await _batch.retry(folder, changes, Output(json), **again)
 
 
 def _refuse_options(inputs: list[str]) -> None:

@@ -4,9 +4,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 
-import anyio
 from attrs import define, field
 
+from novita_async._util.clock import loop_time
 from novita_async.cli._forecast import ForecastLane, Pace, time_left
 from novita_async.cli._progress import ProgressTally, Status
 from novita_async.events import Announced, Bought, Event, Finished, Paced, Polled, Retrying, Transition
@@ -86,7 +86,7 @@ class Course(ProgressTally):
     def __call__(self, event: Event) -> None:
         """Take in an event."""
         super().__call__(event)
-        now = anyio.current_time()
+        now = loop_time()
         if isinstance(event, Transition):
             self._moved(event, now)
         elif isinstance(event, Paced):
@@ -142,7 +142,7 @@ class Course(ProgressTally):
 
     def seconds_left(self) -> float | None:
         """How long it will still take."""
-        now = anyio.current_time()
+        now = loop_time()
         lanes = [lane.facts(self.quota_of(endpoint), now) for endpoint, lane in self._lanes.items()]
         count, seconds = self._durations
         pace = Pace(
@@ -167,7 +167,7 @@ class Course(ProgressTally):
     def _runs(self, task: Task) -> None:
         """A task is paid: by this run, or, where it is new here, by an earlier one."""
         if task.task_id not in self._running:
-            self._busy_since = self._busy_since if self._running else anyio.current_time()
+            self._busy_since = self._busy_since if self._running else loop_time()
             self._running.add(task.task_id)
             self._lane(task.endpoint).left -= task.image_num
 
@@ -216,7 +216,7 @@ class Course(ProgressTally):
 
 
 def _key(outcome: Outcome) -> object:
-    return outcome.task_id or id(outcome)
+    return outcome.task_id or id(outcome.request or outcome)  # the outcome of saved files is another object
 
 
 def _endpoint(outcome: Outcome) -> str:

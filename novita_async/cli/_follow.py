@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 from novita_async._client import DRAIN
 from novita_async._policy.spending import SpendingStatistics
 from novita_async._stream.handle import Outcomes
+from novita_async._util.clock import loop_time
 from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
 from novita_async.cli._progress import Display, ProgressTally
@@ -70,14 +71,14 @@ class FollowReport:
 
     def parts(self) -> list[Part]:
         """The line on a terminal."""
-        waits, status, now = self.tally.waits, self.tally.status(), anyio.current_time()
+        waits, status, now = self.tally.waits, self.tally.status(), loop_time()
         if waits.is_silent(now):  # nobody knows how long that will last
             status = evolve(status, seconds_left=None)
         return list(status.parts(waits.parts(now), waits.tasks(), self.spent()))
 
     def lines(self, *, due: bool) -> str:
         """What a log is told: a wait when it begins, and now and then while it lasts."""
-        waiting = self.tally.waits.sentence(anyio.current_time())
+        waiting = self.tally.waits.sentence(loop_time())
         news, self._is_waiting = bool(waiting) and (due or not self._is_waiting), bool(waiting)
         return waiting if news else ""
 

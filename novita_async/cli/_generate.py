@@ -1,19 +1,28 @@
 """`generate`: pictures in, pictures out."""
 
-from typing import Annotated
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import anyio.to_thread
+from attrs import evolve
 from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
+from novita_async._policy.spending import Budget
 from novita_async._stream.stream import IN_FLIGHT
+from novita_async.cli._batch import tell_plan
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import FollowReport, follow
-from novita_async.cli._inputs import Typed, requests_of
+from novita_async.cli._inputs import Faults, Typed, requests_of
 from novita_async.cli._options import given
 from novita_async.cli._output import Output
 from novita_async.cli._progress import ProgressTally, display_of
-from novita_async.cli._settings import EXTRA, REQUEST, SENDING, Parts, Settings
+from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Parts, Settings
+from novita_async.cli._setup import Setup
+from novita_async.errors import InvalidRequest
+from novita_async.models.endpoints import Endpoints
+from novita_async.models.requests import Request
 from novita_async.models.results import Succeeded
 
 
@@ -27,9 +36,13 @@ async def generate(
     controlnet: Parts = None,
     ip_adapter: Parts = None,
     request: Annotated[str | None, Parameter(group=SENDING)] = None,
-    out: Annotated[str, Parameter(group=SENDING)] = ".",
+    out: Out = ".",
     in_flight: Annotated[int, Parameter(group=SENDING)] = IN_FLIGHT,
     images_per_minute: Annotated[int | None, Parameter(group=SENDING)] = None,
+    price: Annotated[str | None, Parameter(group=SENDING)] = None,
+    budget: Annotated[str | None, Parameter(group=SENDING)] = None,
+    name: Annotated[str | None, Parameter(group=SENDING)] = None,
+    dry_run: DryRun = False,
     json: Annotated[bool, Parameter(group=SENDING, negative=(), show_default=False)] = False,
 ) -> Exit:
     """Make pictures from pictures.
@@ -57,24 +70,59 @@ async def generate(
         out: Folder for the results; made where it is missing.
         in_flight: How many requests may be under way at once.
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
+        price: Dollars an image, which the API does not tell.
+        budget: The most that may be spent, in dollars. Needs `--price`.
+        name: What files are called: a template of `{index}`, `{seed}`, `{n}`, `{ext}` and `{task_id}`.
+            Default: the picture's name and the seed.
+        dry_run: Check everything and tell what it would be; buy nothing, write nothing.
         json: Print one JSON object a line: each submission, each outcome, the summary.
     """
     typed = Typed(
         pictures=images or (),
         file=request,
-        out=out,
+        out=None if dry_run else out,
         values=given((*REQUEST, *EXTRA), settings),
         loras=lora or (),
         embeddings=embedding or (),
         controlnets=controlnet or (),
         ip_adapters=ip_adapter or (),
     )
-    requests = await anyio.to_thread.run_sync(requests_of, typed, (*REQUEST, *EXTRA))
-    report = FollowReport(Output(json), display_of(), ProgressTally(len(requests)), out)
-    async with NovitaClient(images_per_minute=images_per_minute, observers=[report]) as client:
+    setup = Setup(inputs=(), images_per_minute=images_per_minute, price=price, budget=budget, name=name)
+    requests, spending = await anyio.to_thread.run_sync(_checked, typed, setup)
+    if dry_run:
+        _tell_plan(Output(json), setup, spending, requests)
+        return Exit.SUCCEEDED
+    report = FollowReport(
+        Output(json), display_of(), ProgressTally(len(requests)), out, price=setup.price_each()
+    )
+    options: dict[str, Any] = {"images_per_minute": images_per_minute, "observers": [report]}
+    async with NovitaClient(**options, budget=spending) as client:
+        report.spending = lambda: client.statistics().spending
         return await follow(
-            client.stream(requests, in_flight=in_flight, save_to=out, save_as=file_name), report
+            client.stream(requests, in_flight=in_flight, save_to=out, save_as=name or file_name), report
         )
+
+
+def _checked(typed: Typed, setup: Setup) -> tuple[list[Request], Budget | None]:
+    """Make the requests and the budget. Raises `InvalidRequest`, which names every fault."""
+    faults: Faults = []
+    spending = setup.spending(faults)
+    setup.check_name(faults)
+    try:
+        requests = requests_of(typed, (*REQUEST, *EXTRA))
+    except InvalidRequest as refusal:
+        refusal.faults += tuple(faults)
+        raise
+    if faults:
+        raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
+    return requests, spending
+
+
+def _tell_plan(output: Output, setup: Setup, spending: Budget | None, requests: Sequence[Request]) -> None:
+    images, endpoints = Counter[str](), Endpoints()
+    for request in requests:
+        images[endpoints.path_of(request)] += request.image_num
+    tell_plan(output, evolve(setup, requests=len(requests), images=dict(images)), spending, None)
 
 
 def file_name(outcome: Succeeded) -> str:

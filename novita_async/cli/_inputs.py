@@ -18,6 +18,7 @@ from attrs import frozen
 from novita_async._api.codec import as_list, request_from_wire
 from novita_async.cli._options import Option
 from novita_async.cli._options import Path as OptionPath
+from novita_async.cli._unknown import warned
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
@@ -41,8 +42,8 @@ class Typed:
 
     pictures: Sequence[str] = ()
     """Paths of input pictures."""
-    out: str = "."
-    """Folder for the results."""
+    out: str | None = "."
+    """Folder for the results. None: nothing will be written."""
     file: str | None = None
     """Path of a JSON file in the wire form."""
     values: Mapping[OptionPath, Any]
@@ -63,7 +64,7 @@ def requests_of(typed: Typed, options: Sequence[Option]) -> list[Request]:
     Raises:
         InvalidRequest: names every fault of every picture, file and option.
     """
-    faults = folder_faults(typed.out)
+    faults = [] if typed.out is None else folder_faults(typed.out)
     document = document_of(typed, faults)
     requests: list[Request] = []
     by_picture: dict[str, Faults] = {}
@@ -169,7 +170,7 @@ def _request(document: Document | None, typed: Typed, place: str | None, faults:
         put(whole, ("request", "controlnet", "units"), [*_units(whole), *units])
     _extend(whole, "ip_adapters", _guides("--ip-adapter", typed.ip_adapters, own, faults))
     try:
-        return request_from_wire(whole)
+        return warned(request_from_wire(whole))
     except InvalidRequest as refusal:
         faults.extend(refusal.faults)
         return None

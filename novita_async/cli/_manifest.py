@@ -44,6 +44,7 @@ from novita_async.cli._inputs import (
 )
 from novita_async.cli._settings import EXTRA, REQUEST
 from novita_async.cli._sources import OWN, ManifestLine, Source, lines_of
+from novita_async.cli._unknown import warned
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
@@ -65,10 +66,13 @@ Axes = Mapping[str, Sequence[Any]]
 # --- What the command line says of all lines ----------------------------------------------------------------
 
 
-def shared_of(typed: Typed, faults: Faults) -> Document:
+def shared_of(typed: Typed) -> Document:
     """Make of options what they are for every line: a line that is incomplete. Paths in it are absolute."""
+    faults: Faults = []
     shared = document_of(typed, faults)
     assert shared is not None  # noqa: S101 - there is no file in it that could be unreadable
+    if faults:
+        raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
     units = [_guide(text) for text in typed.controlnets]
     adapters = [_guide(text) for text in typed.ip_adapters]
     if units:
@@ -256,9 +260,7 @@ class _TypedLine:
         if isinstance(request, dict):
             fields, cls_of_line = cast("Document", request), kinds().get(endpoint, Request)
             whole["request"] = (
-                with_face_pictures(
-                    fields, lambda place, where: _located(place, f"{_WIRE}{where}", line.folder, faults)
-                )
+                with_face_pictures(fields, lambda place, where: _located(place, where, line.folder, faults))
                 if cls_of_line.is_face
                 else _with_pictures(fields, line.folder, faults)
             )
@@ -285,7 +287,7 @@ class _TypedLine:
         found = list(self.faults)
         try:
             cls = kinds().get(self.endpoint, Request)
-            request = request_from_wire(_arranged(whole, cls), self.endpoint, own=self.own)
+            request = warned(request_from_wire(_arranged(whole, cls), self.endpoint, own=self.own))
         except InvalidRequest as refusal:
             found += refusal.faults
         else:

@@ -11,9 +11,9 @@ from itertools import cycle
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TextIO, assert_never, cast
 
-import anyio
 from attrs import asdict, define, field, frozen
 
+from novita_async._util.clock import loop_time
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._terminal import AboveLine, Part, StatusLine, visible
 from novita_async.cli._waits import Waits
@@ -179,7 +179,7 @@ class ProgressTally:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
-        self.waits.take(event, anyio.current_time())
+        self.waits.take(event, loop_time())
         if isinstance(event, Transition):
             self._submitted += isinstance(event.fact, Bought)
             self._bought += event.images if isinstance(event.fact, Bought | Lost) else 0

@@ -15,12 +15,14 @@
   const commands = JSON.parse(find("#commands").textContent);
 
   const STATES = {
-    saved: "✓", succeeded: "✓", submitted: "…", announced: "↑", planned: "○", failed: "✕", uncertain: "?",
+    saved: "✓", succeeded: "↓", submitted: "…", announced: "↑", planned: "○", failed: "✕", uncertain: "?",
   };
   const INSTEAD = {
     planned: "not sent yet", announced: "on its way", submitted: "paid for, not seen finished",
-    succeeded: "done, files not saved", saved: "no files", uncertain: "never answered: perhaps paid for",
+    succeeded: "done and paid for, files not saved", saved: "no files", uncertain: "never answered: perhaps paid for",
   };
+  /** What a state is called, where its name alone would say too little. */
+  const NAMES = { succeeded: "not saved" };
   const number = (value) => value.toLocaleString("en");
   const seconds = (value) => {
     if (value < 59.95) return `${value.toFixed(value < 9.95 ? 1 : 0)} s`;
@@ -42,7 +44,7 @@
   const text = (row) => {
     if (!texts.has(row)) {
       const names = [...row.inputs.map((input) => input[1]), ...row.outputs].map((index) => pictures[index].name);
-      const own = [`#${row.no}`, row.state, row.endpoint, row.seed, row.task, row.account, ...names];
+      const own = [`#${row.no}`, row.state, NAMES[row.state], row.endpoint, row.seed, row.task, row.account, ...names];
       const error = row.error ? [row.error.kind, row.error.reason, row.error.text] : [];
       texts.set(row, [...own, ...error, ...leaves(row.request)].filter((each) => each != null).join("\n").toLowerCase());
     }
@@ -102,10 +104,47 @@
     options(field.model, "all", distinct("model"));
     options(field.sort, "", Object.keys(SORTS));
     const counts = states.map((state) => [state, rows.filter((row) => row.state === state).length]);
-    const chips = counts.filter(([, count]) => count).map(([state, count]) => chip(state, state, count));
+    const chips = counts.filter(([, count]) => count).map(([state, count]) => chip(state, NAMES[state] ?? state, count));
     find("fieldset", form).append(chip("", "all", rows.length), ...chips);
     form.hidden = false;
   };
+  // --- The address says what is listed, so that it can be passed on and gone back to ----------------------
+
+  const pressed = (button) => button.ariaPressed === "true";
+  /** What is listed, without what goes without saying. */
+  const wanted = () => Object.entries({
+    text: field.text.value, state: field.state.value, endpoint: field.endpoint.value, model: field.model.value,
+    sort: field.sort.value === field.sort.options[0].value ? "" : field.sort.value,
+    turned: pressed(field.turn) ? "1" : "", compact: pressed(field.view) ? "1" : "",
+  }).filter(([, value]) => value);
+  const note = () => {
+    const address = new URLSearchParams(wanted()).toString();
+    if (address !== location.hash.slice(1)) history.replaceState(null, "", address ? `#${address}` : location.pathname + location.search);
+  };
+  const press = (button, is) => { button.ariaPressed = String(is); };
+  const pick = (choice, value) => {
+    choice.value = value;
+    if (choice.value !== value) choice.value = choice.options[0].value;
+  };
+  /** Choose a state; `form.elements.state.value = ""` would choose none in Chromium. */
+  const pickState = (value) => {
+    const all = [...form.querySelectorAll("[name=state]")];
+    (all.find((each) => each.value === value) ?? all[0]).checked = true;
+  };
+  const heed = () => {
+    const given = new URLSearchParams(location.hash.slice(1));
+    field.text.value = given.get("text") ?? "";
+    pickState(given.get("state") ?? "");
+    for (const name of ["endpoint", "model"]) pick(field[name], given.get(name) ?? "");
+    pick(field.sort, given.get("sort") ?? field.sort.options[0].value);
+    press(field.turn, given.get("turned") === "1");
+    press(field.view, given.get("compact") === "1");
+    turnArrow();
+    select();
+  };
+  const turnArrow = () => { find("span", field.turn).textContent = pressed(field.turn) ? "↓" : "↑"; };
+  addEventListener("hashchange", heed);
+
   const select = () => {
     const words = field.text.value.toLowerCase().split(/\s+/).filter(Boolean);
     const { value: state } = field.state, { value: endpoint } = field.endpoint, { value: model } = field.model;
@@ -119,6 +158,7 @@
     none.hidden = shown.length > 0;
     output.value = all ? `${number(rows.length)} requests` : `${number(shown.length)} of ${number(rows.length)} requests`;
     place = 0;
+    note();
     renew();
   };
 
@@ -137,7 +177,7 @@
     const columns = compact() ? 1 : Math.max(1, Math.floor((room + gap) / (19.5 * rem + gap)));
     const width = (room - gap * (columns - 1)) / columns;
     const picture = compact() ? (narrow.matches ? 4.2 : 5.2) * rem : Math.round(width / 2);
-    return { room, columns, width, gap, picture, height: compact() ? picture : picture + 9.1 * rem };
+    return { room, columns, width, gap, picture, height: compact() ? picture : picture + (narrow.matches ? 11.6 : 9.6) * rem };
   };
   const lines = () => Math.ceil(shown.length / grid.columns);
   const position = (index) => ({
@@ -260,7 +300,7 @@
     ? [make("span", { className: "why" }, fault(row))]
     : ["queued", "worked", "saved"].filter((name) => row.spans?.[name] != null)
       .map((name) => make("span", { className: name }, `${name} `, make("b", {}, seconds(row.spans[name]))));
-  const badge = (row) => make("span", { className: `badge ${row.state}` }, `${STATES[row.state]} ${row.state}`);
+  const badge = (row) => make("span", { className: `badge ${row.state}` }, `${STATES[row.state]} ${NAMES[row.state] ?? row.state}`);
   const tries = (row) => row.attempts > 1 ? ` · ${row.attempts} attempts` : "";
   const card = (row, index) => {
     const shownInputs = row.inputs.slice(0, 1).map(([, input]) => make("span", {}, image(pictures[input], "Input")));
@@ -270,8 +310,8 @@
         make("span", { className: "top" }, badge(row), make("span", {}, `#${row.no}${tries(row)}`)),
         make("span", { className: "prompt" }, row.prompt ? make("q", {}, row.prompt) : row.endpoint),
         make("span", { className: "settings" }, ...settings(row)),
-        track(row),
-        make("span", { className: "times" }, ...times(row))));
+        ...(row.error ? [] : [track(row)]),
+        make("span", { className: row.error ? "times fault" : "times" }, ...times(row))));
     open.dataset.no = row.no;
     return make("li", { className: "card", ariaSetSize: String(shown.length), ariaPosInSet: String(index + 1) }, open);
   };
@@ -415,13 +455,13 @@
   const toggle = (button) => { button.ariaPressed = String(button.ariaPressed !== "true"); };
   field.turn.onclick = () => {
     toggle(field.turn);
-    find("span", field.turn).textContent = field.turn.ariaPressed === "true" ? "↓" : "↑";
+    turnArrow();
     select();
   };
-  field.view.onclick = () => { toggle(field.view); renew(); };
+  field.view.onclick = () => { toggle(field.view); note(); renew(); };
   field.clear.onclick = () => {
     field.text.value = field.endpoint.value = field.model.value = "";
-    field.state.value = "";
+    pickState("");
     select();
     field.text.focus();
   };
@@ -431,7 +471,7 @@
   for (const button of document.querySelectorAll(".show")) {
     button.onclick = () => {
       field.endpoint.value = field.model.value = "";
-      field.state.value = button.dataset.state;
+      pickState(button.dataset.state);
       field.text.value = button.dataset.text ?? "";
       select();
       form.scrollIntoView();
@@ -459,6 +499,6 @@
   addEventListener("afterprint", renew);
 
   prepare();
-  select();
+  heed();
   (window.requestIdleCallback ?? setTimeout)(() => rows.forEach(text));
 })();

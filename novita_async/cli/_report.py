@@ -31,6 +31,7 @@ from novita_async.cli import _report_summary as summary
 from novita_async.cli._report_files import Disk, Files
 from novita_async.cli._report_rows import Gathering
 from novita_async.cli._report_summary import Commands
+from novita_async.cli._terminal import visible
 
 TITLE: Final = "Batch report"
 
@@ -102,7 +103,7 @@ def page(rows: Iterable[Purchase], found: Files, about: About) -> Iterator[str]:
     """
     head, _, rest = _resource("_report.html").partition("$rows")
     style, script = _resource("_report.css"), _resource("_report.js")
-    title = escape(about.title)
+    title = escape(visible(about.title))
     yield Template(head).substitute(title=title, policy=_policy(style, script), style=style)
     seen = Gathering(found)
     yield from _lines(chain.from_iterable(map(seen.take, rows)))

@@ -6,6 +6,7 @@ secret is cut out, though a journal should hold none of it.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
@@ -17,8 +18,9 @@ from attrs import Factory, define, field
 from novita_async._journal.rows import entry_of
 from novita_async._purchase.journal import Summary, summed, tally_of
 from novita_async._purchase.machine import Attempt, Purchase, State, helps_to_buy_again
-from novita_async.cli._report_files import Files
+from novita_async.cli._report_files import Files, Picture
 from novita_async.cli._report_timeline import Happenings
+from novita_async.cli._terminal import visible
 from novita_async.errors import FailedEarlier, NovitaError, redacted
 from novita_async.models.results import Image
 
@@ -57,11 +59,11 @@ class Gathering:
         outputs: list[int] = []
         for label, digest, path in _pictures_in(wire):
             if (digest, path) not in self._inputs:  # a sweep sends one picture often
-                yield _without_none(attrs.asdict(self.found.input(digest, path)))
+                yield _file(self.found.input(digest, path))
                 self._inputs[digest, path] = self._numbered()
             inputs.append((label, self._inputs[digest, path]))
         for file in row.paths:
-            yield _without_none(attrs.asdict(self.found.output(str(file))))
+            yield _file(self.found.output(str(file)))
             outputs.append(self._numbered())
         yield _told(row, wire) | {"inputs": inputs, "outputs": outputs}
 
@@ -135,6 +137,12 @@ def _without_none(values: Mapping[str, Any]) -> Entry:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _file(picture: Picture) -> Entry:
+    """A file, with a name that can be shown."""
+    shown = attrs.evolve(picture, name=visible(picture.name), lack=visible(picture.lack))
+    return _without_none(attrs.asdict(shown))
+
+
 def _attempt(attempt: Attempt) -> Entry:
     return _without_none(
         {
@@ -151,10 +159,26 @@ def _error(error: NovitaError) -> Entry:
     told = error if isinstance(error, FailedEarlier) else None
     return {
         "kind": told.kind if told else type(error).__name__,
-        "text": told.text if told else str(error),
+        "text": visible(reason_first(told.text if told else str(error))),
         "reason": error.reason,
         "retryable": helps_to_buy_again(error),
     }
+
+
+_SUBJECT: Final = re.compile(
+    r"(?P<about>task \S+ |download of \S+ |submission of .*? )(?:failed|has no known end): (?P<why>.+)"
+    r"|no answer (?P<question>about task \S+): (?P<silence>.+)",
+    re.DOTALL,
+)
+
+
+def reason_first(text: str) -> str:
+    """An error's text with the reason before the ids: in a narrow place the end is what is cut off."""
+    found = _SUBJECT.fullmatch(text)
+    if found is None:
+        return text
+    why, about = found["why"] or f"no answer: {found['silence']}", found["about"] or found["question"]
+    return f"{why} ({about.strip()})"
 
 
 def _body(wire: Entry) -> Entry:

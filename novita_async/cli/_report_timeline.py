@@ -22,6 +22,10 @@ PAUSE: Final = 600.0
 _MINUTE: Final = 60.0
 _WIDTH: Final = 1000
 _HEIGHT: Final = 100
+_PLOT: Final = 160
+"""Pixels that the height is drawn with."""
+_LEVELS: Final = 4
+"""Steps of the y axis at most."""
 _ROUNDING: Final = 1e-6
 _BREAK: Final = 14.0
 """Columns that a pause takes."""
@@ -267,8 +271,11 @@ def _chart(
     ending = [_columns(finished, stretch) for stretch in stretches]
     peak = max(max(heights.values()) for heights in (*sending, *ending))
     top = max(peak, quota or 0, 1) * 1.15
+    levels = _levels(peak, quota)
+    grid = "".join(f"M0 {_level(level, top)}H{_WIDTH}" for level in levels)
     shapes = "".join(
         (
+            f'<path class="grid" d="{grid}"/>',
             *(f'<path class="sent" d="{_area(heights, top)}"/>' for heights in sending),
             *(f'<path class="finished" d="{_steps(heights, top)}"/>' for heights in ending),
             f'<path class="quota" d="M0 {_level(quota, top)}H{_WIDTH}"/>' if quota else "",
@@ -277,18 +284,35 @@ def _chart(
     )
     marks = _marks("failed", happened.failed, stretches) + _marks("uncertain", happened.uncertain, stretches)
     labels = _labels(stretches)
-    level = "" if quota is None else _quota_label(quota, top)
+    level = _axis(levels, top) + ("" if quota is None else _quota_label(quota, top))
     told = _told(max((max(each.values()) for each in sending), default=0), quota, stretches)
     frame = 'width="100%" preserveAspectRatio="none"'
     return (
         f'<svg class="chart" width="100%" height="200" role="img" aria-label="{escape(told)}">'
-        f'<svg y="0" height="160" viewBox="0 0 {_WIDTH} {_HEIGHT}" {frame}>{shapes}</svg>'
+        f'<svg y="0" height="{_PLOT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" {frame}>{shapes}</svg>'
         f'<svg y="163" height="10" viewBox="0 0 {_WIDTH} 10" {frame}>{marks}</svg>{level}{labels}</svg>'
     )
 
 
+def _levels(peak: int, quota: int | None) -> range:
+    """Round numbers of images for the y axis, from 0 to the top."""
+    highest = max(peak, quota or 0, 1)
+    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
+    step = next(step for step in steps if step * _LEVELS >= highest)
+    return range(0, highest + 1, step)
+
+
+def _axis(levels: Iterable[int], top: float) -> str:
+    """The numbers of the y axis."""
+    return "".join(
+        f'<text class="level" x="0" y="{_PLOT * (1 - level / top):.1f}" dy="-3">{level:,}</text>'
+        for level in levels
+        if level
+    )
+
+
 def _quota_label(quota: int, top: float) -> str:
-    place = 160 * (1 - quota / top)
+    place = _PLOT * (1 - quota / top)
     words = f"quota {quota} a minute"
     return f'<text class="level" x="100%" y="{place:.1f}" dy="-5" text-anchor="end">{words}</text>'
 

@@ -5,7 +5,7 @@ The note holds paths, options and counts. The key is not among them: it always c
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -87,6 +87,8 @@ class Setup:
 
     marks: Marks = field(default=(), converter=_marks)
     """What inputs looked like when they were checked."""
+    plan: int = field(default=0, validator=instance_of(int))
+    """The journal's run that planned all of the input. 0: none has come to its end."""
 
     @classmethod
     def of(cls, inputs: Sequence[str], folder: Path, **options: Any) -> Self:
@@ -121,6 +123,10 @@ class Setup:
             NameTemplate(self.name or "{n}.{ext}")
         except ConfigurationError as error:
             faults.append(Flaw("--name", str(error)))
+
+    def limit(self) -> Decimal | None:
+        """Dollars that may be spent."""
+        return _money("--budget", self.budget, [])
 
     def price_each(self) -> Decimal | None:
         """Dollars an image."""
@@ -197,17 +203,3 @@ def _money(option: str, text: str | None, faults: list[Flaw]) -> Decimal | None:
 def command(name: str, folder: str, *options: str) -> str:
     """A command about a batch, as it is typed."""
     return command_line(("novita-async", name, folder, *options))
-
-
-_STEPS: Final = (
-    ("left", "to go on", "resume", ()),
-    ("failed", "to try again what failed and can succeed", "retry", ()),
-    ("uncertain", "look at the account's bill; to buy again what was not charged", "retry", ("--uncertain",)),
-)
-
-
-def next_steps(counts: Mapping[str, int], folder: str) -> list[tuple[str, str]]:
-    """What to do next and how, for what there is of `left`, `failed` and `uncertain`."""
-    return [
-        (why, command(name, folder, *options)) for what, why, name, options in _STEPS if counts.get(what, 0)
-    ]

@@ -54,12 +54,14 @@ def _options(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return dict(value) if isinstance(cast("object", value), Mapping) else value
 
 
-def _named(value: "Route | str | None") -> "Route | str | None":
+def _named(value: Route | str | None) -> Route | str | None:
     return (route_called(value) or value) if isinstance(value, str) else value
 
 
 def _kinds_of(instance: Any) -> tuple[str, ...]:
-    cls = getattr(instance, "requested", type(instance))  # what is known of one that is being read, or one
+    cls: Any = (
+        getattr(instance, "requested", None) or instance.__class__
+    )  # what is known of one that is being read, or one
     return cast("tuple[str, ...]", cls.route_kinds)
 
 
@@ -73,7 +75,7 @@ def _row_of(instance: Any) -> Route | None:
 
 
 def _explain_route(_: Any, value: Any) -> str | None:
-    given: object = _named(value)
+    given: Any = _named(value)
     if given is None or isinstance(given, Route):
         return None
     if not isinstance(given, str):
@@ -142,25 +144,30 @@ def _explain_pictures(role: PictureRole, *, is_main: bool = False) -> rules.Rule
 
     def explain(instance: Any, value: Any) -> str | None:
         row = _row_of(instance)
-        given = [] if value is None else list(value) if isinstance(value, tuple) else [value]
+        given = _listed(value)
         limits = row.pictures_for(role) if row else None
         if row is not None and limits is None:
             return f"{row.name} takes no {role}" if given else None
-        together = _all_of(instance) if role == "image" else tuple(given)
+        together = _all_of(instance) if role == "image" else given
         if limits is not None and limits.required and is_main and not together:
             return "is missing"
         number = 0 if is_main else len(together)  # too many are told with the others
-        if limits is not None and given and number > limits.most:
+        wrong = next((why for each in given if (why := _wrong_picture(each, limits))), None)
+        if wrong is None and limits is not None and given and number > limits.most:
             return f"{cast('Route', row).name} takes at most {limits.most}, has {number}"
-        return next((why for each in given if (why := _wrong_picture(each, limits))), None)
+        return wrong
 
     return rules.Rule(explain)
 
 
+def _listed(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, tuple):
+        return cast("tuple[Any, ...]", value)  # type: ignore[redundant-cast]  # for the other checker
+    return () if value is None else (value,)
+
+
 def _all_of(instance: Any) -> tuple[Any, ...]:
-    first = () if getattr(instance, "image", None) is None else (instance.image,)
-    rest = getattr(instance, "images", ())
-    return (*first, *(rest if isinstance(rest, tuple) else ()))
+    return (*_listed(getattr(instance, "image", None)), *_listed(getattr(instance, "images", ())))
 
 
 def _wrong_picture(value: Any, limits: RoutePictures | None) -> str | None:
@@ -218,17 +225,17 @@ class Face(Request, Sweepable):
         return cast("Route", _row_of(self))
 
     @property
-    def path(self) -> str:
+    def path(self) -> str:  # type: ignore[override]  # the route says it
         """Path of the route, for this model."""
         return self.row.path_for(self.model)
 
     @property
-    def is_form(self) -> bool:
+    def is_form(self) -> bool:  # type: ignore[override]  # the route says it
         """Whether the body is a multipart form."""
         return self.row.body == "multipart"
 
     @property
-    def image_num(self) -> int:
+    def image_num(self) -> int:  # type: ignore[override]  # the route says it
         """How many results the route's quota counts."""
         number = self._fields().get(self.row.counts) if self.row.counts else 1
         return number if isinstance(number, int) and number > 0 else 1

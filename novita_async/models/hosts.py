@@ -5,7 +5,7 @@ stands in for any: all routes are taken to be served there.
 """
 
 from collections.abc import Collection
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -15,8 +15,7 @@ from novita_async.models import _rules as rules
 
 
 def _trimmed(base_url: str) -> str:
-    given: object = base_url
-    return base_url.rstrip("/") if isinstance(given, str) else base_url
+    return base_url.rstrip("/") if isinstance(cast("object", base_url), str) else base_url
 
 
 @frozen(kw_only=True)

@@ -330,6 +330,12 @@ class Request(Tagged):
     others: ClassVar[str] = ""
     """Field that takes what JSON has beside the fields of this kind. Empty: that is refused."""
 
+    path: str = ""
+    """A path of its own. Empty: that of its kind."""
+    image_num: int = 1
+    """How many images of the endpoint's quota this takes."""
+    is_form: bool = False
+    """Whether the body is a multipart form."""
     extra: Extra | None = None
     """Options of the answer rather than the picture."""
     extra_fields: Mapping[str, Any] = MappingProxyType[str, Any]({})
@@ -343,21 +349,6 @@ class Request(Tagged):
         super().__init_subclass__()
         if "kind" in vars(cls):
             _KINDS[cls.kind] = cls
-
-    @property
-    def path(self) -> str:
-        """A path of its own. Empty: that of its kind."""
-        return ""
-
-    @property
-    def image_num(self) -> int:
-        """How many images of the endpoint's quota this takes."""
-        return 1
-
-    @property
-    def is_form(self) -> bool:
-        """Whether the body is a multipart form."""
-        return False
 
     @property
     def row(self) -> Route | None:

@@ -144,7 +144,7 @@ class RouteField:
             return " ".join(map(str, self.choices))
         if self.low is None and self.high is None:
             return ""
-        low, high = ("" if end is None else f"{end:g}" for end in (self.low, self.high))
+        low, high = ("" if end is None else f"{end:.15g}" for end in (self.low, self.high))
         return f"{low}..{high}"
 
 

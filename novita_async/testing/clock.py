@@ -28,6 +28,8 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, TypeVarTuple, cast
 
+from novita_async._util.clock import keep_offset
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -110,6 +112,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._holds_lock = threading.Lock()
         self._jumps = 0
         super().__init__(_JumpingSelector(self))
+        keep_offset(self)
 
     def time(self) -> float:
         return self._now

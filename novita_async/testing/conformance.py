@@ -313,6 +313,20 @@ async def another_run_finds_its_purchases_wherever_their_lines_stand(store: Stor
         _same(old, [first[0]], "what this run did not ask for shows it by its run")
 
 
+async def only_what_is_there_is_found(store: StoreUnderTest) -> None:
+    """`find` gives what `plan` would give where a purchase is there, else None, and makes nothing."""
+    async with _opened(store) as journal:
+        first = _serials(await journal.plan([_order(1), _order(2), _order(2)]))
+    async with _opened(store) as journal:
+        lines = [_order(name, place) for place, name in enumerate((9, 2, 1, 9, 2, 2))]
+        found = [*await journal.find(lines[:3]), *await journal.find(lines[3:])]
+        serials = [each and _entry(each).serial for each in found]
+        _same(serials, [None, first[1], first[0], None, first[2], None], "equal orders are counted as ever")
+        _same([each.position for each in found if each], [1, 2, 4], "what is found has its new place")
+        _require(all(each is None or each.journal is journal for each in found), "and knows its journal")
+        _same((await journal.summary()).total, 3, "nothing was made")
+
+
 async def a_run_may_begin_anew_in_an_open_journal(store: StoreUnderTest) -> None:
     """`new_run` counts equal orders from the first again, and takes what is announced for lost."""
     async with _opened(store) as journal:
@@ -685,6 +699,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     orders_are_planned_as_purchases,
     equal_orders_are_told_apart_by_counting,
     another_run_finds_its_purchases_wherever_their_lines_stand,
+    only_what_is_there_is_found,
     a_run_may_begin_anew_in_an_open_journal,
     where_a_purchase_was_sent_stays,
     odd_values_come_back_as_they_were,

@@ -184,7 +184,8 @@ def multipart(exchange: Exchange) -> Iterator[tuple[str, str | None, str | None,
         raise Refused("INVALID_REQUEST_BODY", "the form does not begin or end with its boundary")
     for part in exchange.body[len(mark) + 2 : -len(end) - 4].split(end + b"\r\n"):
         head, gap, content = part.partition(b"\r\n\r\n")
-        headers = dict(line.partition(": ")[::2] for line in head.decode("utf-8", "strict").split("\r\n"))
+        lines = [line.partition(": ") for line in head.decode("utf-8", "strict").split("\r\n")]
+        headers = {name: value for name, _, value in lines}
         found = _DISPOSITION.fullmatch(headers.pop("Content-Disposition", ""))
         content_type = headers.pop("Content-Type", None)
         if not gap or found is None or headers:

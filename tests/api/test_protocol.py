@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from novita_async._api import codec, protocol
-from novita_async._http import Delivery, DeliveryFailed, HTTPResponse
+from novita_async._http import AnswerPart, Delivery, DeliveryFailed, HTTPResponse
 from novita_async._policy.retrying import Failure
 from novita_async.errors import (
     APIError,
@@ -251,25 +251,25 @@ STATUSES = [400, 401, 402, 403, 404, 409, 413, 418, 422, 429, 500, 502, 503, 504
 
 
 @pytest.mark.parametrize(("reason", "cls", "scope", "retryable"), TABLE)
-@pytest.mark.parametrize("status", STATUSES)
-def test_the_reason_decides_whatever_the_status(reason, cls, scope, retryable, status):
-    problem = raised(seen, error(reason, status), status)
-    assert (type(problem), problem.scope, problem.retryable) == (cls, scope, retryable)
-    assert (problem.status, problem.reason) == (status, reason)
-    assert problem.message == "the service's words"
-    assert (problem.task_id, problem.account) == (TASK.task_id, "mine")
+def test_the_reason_decides_whatever_the_status(reason, cls, scope, retryable):
+    for status in STATUSES:
+        problem = raised(seen, error(reason, status), status)
+        assert (type(problem), problem.scope, problem.retryable) == (cls, scope, retryable), status
+        assert (problem.status, problem.reason) == (status, reason)
+        assert problem.message == "the service's words"
+        assert (problem.task_id, problem.account) == (TASK.task_id, "mine")
 
 
 @pytest.mark.parametrize(("reason", "cls", "scope", "retryable"), TABLE)
-@pytest.mark.parametrize("status", [200, *STATUSES])
-def test_a_purchase_is_refused_only_if_the_answer_says_so(reason, cls, scope, retryable, status):
+def test_a_purchase_is_refused_only_if_the_answer_says_so(reason, cls, scope, retryable):
     """A reason that says that no task was made is believed under every status; another leaves it to that."""
-    problem = raised(submitted, error(reason, status), status)
-    if reason in OPEN and not 400 <= status < 500:
-        assert (type(problem), problem.reason) == (SubmissionUncertain, reason)
-    else:
-        assert (type(problem), problem.scope, problem.retryable) == (cls, scope, retryable)
-        assert problem.task_id is None
+    for status in (200, *STATUSES):
+        problem = raised(submitted, error(reason, status), status)
+        if reason in OPEN and not 400 <= status < 500:
+            assert (type(problem), problem.reason) == (SubmissionUncertain, reason), status
+        else:
+            assert (type(problem), problem.scope, problem.retryable) == (cls, scope, retryable), status
+            assert problem.task_id is None
 
 
 @pytest.mark.parametrize(
@@ -1018,3 +1018,31 @@ def test_a_success_with_a_url_is_never_refused(document):
 @given(document=mutated(named("seed_*_submit_response")), task_id=st.text(min_size=1).filter(str.isprintable))
 def test_a_submission_with_an_id_is_never_refused(document, task_id):
     assert submitted({**document, "task_id": task_id}) == task_id
+
+
+PARTS = (AnswerPart(data=b"a", size=1, kind="png"), AnswerPart(data=b"b", size=1, kind="mp4"))
+PICTURE_IN = {"drawing": {"bits": "novita-part:0"}, "film": "novita-part:1"}
+
+
+def with_parts(document):
+    return attrs.evolve(response(document), parts=PARTS)
+
+
+def test_pictures_under_names_that_nobody_knows_are_results():
+    result = protocol.read_submission(with_parts(PICTURE_IN), "/v3/new", 1)
+    assert [image.data for image in result.images] == [b"a"]
+    assert [video.data for video in result.videos] == [b"b"]
+
+
+def test_pictures_in_what_is_no_json_are_results():
+    odd = HTTPResponse(status=200, body=b"<html>novita-part:0", parts=PARTS[:1])
+    assert [image.data for image in protocol.read_submission(odd, "/v3/new", 1).images] == [b"a"]
+
+
+def test_pictures_beside_a_task_under_names_that_nobody_knows_are_an_echo_of_the_input():
+    assert protocol.read_submission(with_parts(PICTURE_IN | {"task_id": "t1"}), "/v3/new", 1) == "t1"
+
+
+def test_pictures_beside_a_reason_are_no_results():
+    with pytest.raises(SubmissionUncertain):
+        protocol.read_submission(with_parts(PICTURE_IN | {"reason": "NEVER_HEARD_OF"}), "/v3/new", 1)

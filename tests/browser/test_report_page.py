@@ -1,14 +1,17 @@
 """The report in a real browser."""
 
 import json
+from pathlib import Path
 
 import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from novita_async._purchase.machine import State
+from novita_async.cli._report import write_report
 from tests.browser.conftest import resize
-from tests.helpers.report_rows import WICKED
+from tests.helpers.report_rows import WICKED, row
 
 COUNT = 5000
 
@@ -16,9 +19,10 @@ COUNT = 5000
 class Page:
     """What a reader sees and does."""
 
-    def __init__(self, browser, path):
+    def __init__(self, browser, path, *, open_it=True):
         self.browser = browser
-        browser.get(path.as_uri())
+        if open_it:
+            browser.get(path.as_uri())
         self.until(lambda: self.count)
 
     def until(self, condition):
@@ -165,6 +169,71 @@ def test_it_sorts_either_way_and_what_is_unknown_comes_last(page):
     assert {(number - 1) % 7 for number in page.listed[:8]} == {6}
     page.run("scrollTo(0, document.body.scrollHeight)")
     page.until(lambda: page.listed[-4:] == [3, 4, 5, 6])
+
+
+def address(page):
+    return page.run("return decodeURIComponent(location.hash)")
+
+
+def test_the_address_says_what_is_listed_and_how(page):
+    assert address(page) == ""
+    page.state("failed")
+    page.pick("sort", "seconds queued")
+    page.one("[name=turn]").click()
+    page.one("[name=view]").click()
+    page.one("[name=text]").send_keys("hill")
+    assert address(page) == "#text=hill&state=failed&sort=seconds+queued&turned=1&compact=1"
+    page.one("[name=clear]").click()
+    assert address(page) == "#sort=seconds+queued&turned=1&compact=1"
+
+
+def test_an_address_that_was_passed_on_lists_the_same(browser, report):
+    browser.get(f"{report.as_uri()}#text=hill&state=failed&sort=seed&turned=1&compact=1")
+    page = Page(browser, report, open_it=False)
+    assert (page.count, page.listed) == ("2 of 5,000 requests", [3, 4])
+    assert page.one("[name=view]").get_attribute("aria-pressed") == "true"
+    assert page.one("[name=turn]").get_attribute("aria-pressed") == "true"
+    assert "↓" in page.one("[name=turn]").text
+    page.run("location.hash = 'model=other.safetensors'")
+    page.until(lambda: page.count == "2,496 of 5,000 requests")
+
+
+def test_an_address_that_makes_no_sense_lists_everything(browser, report):
+    browser.get(f"{report.as_uri()}#state=odd&sort=nothing&model=none&%%%")
+    page = Page(browser, report, open_it=False)
+    assert page.count == "5,000 requests"
+    assert complaints(browser) == []
+
+
+def test_files_that_are_not_saved_have_a_sign_of_their_own(browser, tmp_path):
+    write_report([row(0, State.SAVED, paths=(Path("a.png"),)), row(1, State.SUCCEEDED)], tmp_path / "r.html")
+    page = Page(browser, tmp_path / "r.html")
+    badges = [each.text for each in page.all(".card .badge")]
+    assert badges == ["✓ saved", "↓ not saved"]
+    assert page.one("fieldset").text.split("\n") == ["State", "all2", "saved1", "not saved1"]
+
+
+CUT = """
+const cut = [];
+for (const each of document.querySelectorAll(`${arguments[0]} *`)) {
+  if (!each.checkVisibility() || each.closest(".told, svg, select, script, .prompt")) continue;
+  const style = getComputedStyle(each);
+  if (style.overflowX === "visible" && style.overflowY === "visible") continue;
+  if (each.scrollWidth > each.clientWidth + 1 || each.scrollHeight > each.clientHeight + 2)
+    cut.push([each.className, each.textContent.slice(0, 60)]);
+}
+return cut;
+"""
+
+
+def test_nothing_but_long_prompts_is_cut_on_a_small_screen(page):
+    resize(page.browser, 400, 800)
+    page.until(lambda: page.run("return document.documentElement.scrollWidth") <= 400)
+    assert page.run(CUT, "body") == []
+    for no in (1, 2, 3, 5, 6):
+        page.open(no)
+        assert page.run(CUT, "dialog") == []
+        page.press(Keys.ESCAPE)
 
 
 def test_the_keyboard_opens_steps_and_closes(page):

@@ -10,10 +10,11 @@ from importlib import import_module
 import attrs
 import pytest
 
-from novita_async import Img2Img, NovitaClient, request_to_json
+from novita_async import Img2Img, NovitaClient, NovitaWarning, request_to_json
 from novita_async.cli._app import COMMANDS, main
 from novita_async.cli._exits import EXPLAINED, Exit
 from novita_async.cli._options import field_docs, options_of
+from novita_async.cli._unknown import unknown_names
 from novita_async.models.requests import Extra
 from novita_async.testing import Fault, FaultPlan, SimulatorConfig, sample_picture
 from tests.helpers.programs import python, run
@@ -128,7 +129,7 @@ def test_every_scalar_option_reaches_the_service(call, folder, serve):
 
 def test_what_takes_part_reaches_the_service(call, folder, serve):
     server = serve()
-    parts = ("--lora", "detail:0.5", "--lora", "a:b", "--embedding", "neg")
+    parts = ("--lora", "detail:0.5", "--lora", "plain", "--embedding", "neg")
     guides = (
         "--controlnet",
         "control_v11p_sd15_canny:cat.png:0.4",
@@ -142,7 +143,7 @@ def test_what_takes_part_reaches_the_service(call, folder, serve):
     assert code == 0
     assert sent["loras"] == [
         {"model_name": "detail", "strength": 0.5},
-        {"model_name": "a:b", "strength": 1.0},
+        {"model_name": "plain", "strength": 1.0},
     ]
     assert sent["embeddings"] == [{"model_name": "neg"}]
     units = sent["controlnet"]["units"]
@@ -473,7 +474,7 @@ def test_help_of_generate_is_the_docstrings_of_the_fields(model):
 
 def test_help_of_simulate_is_the_docstrings_of_the_fields():
     text = told("simulate")
-    for name in attrs.fields_dict(SimulatorConfig):
+    for name in {*attrs.fields_dict(SimulatorConfig)} - {"routes"}:  # rows of a table are no option
         assert plain(field_docs(SimulatorConfig)[name]) in text
 
 
@@ -504,3 +505,107 @@ def test_a_command_that_is_named_has_its_whole_help_wherever_its_name_stands():
 def test_exit_codes_are_what_the_help_says():
     assert [code for code, _ in EXPLAINED] == [0, 1, 2, 3, 4, 5, 130]
     assert Exit.TERMINATED == 143
+
+
+# --- generate: without buying, with a budget, with names of one's own ---
+
+
+def test_a_dry_run_tells_what_it_would_be_and_buys_and_writes_nothing(call, folder, serve):
+    server = serve()
+    options = ("--image-num", 3, "--price", "0.01", "--budget", "0.05", "--images-per-minute", 2)
+    code, out, err = call("generate", "dog.png", "cat.png", *SETTINGS, *options, "--out", "made", "-n")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "requests: 2",
+        "images: 6",
+        "time: 2 min until the last is sent, at your quota of 2 images a minute",
+        "cost: $0.06 at $0.01 an image, which is over the budget",
+    ]
+    assert server.ledger.entries == []
+    assert not (folder / "made").exists()
+
+
+def test_a_dry_run_names_every_fault(call, folder, serve):
+    serve()
+    code, _, err = call("generate", "gone.png", *SETTINGS, "--budget", 1, "--name", "{nope}", "--dry-run")
+    assert code == 2
+    for told in ("gone.png", "--budget: needs --price", "--name: file names '{nope}'"):
+        assert told in err
+
+
+def test_a_budget_is_not_exceeded(call, folder, serve):
+    server = serve()
+    code, _, err = call(
+        "generate", "dog.png", "cat.png", *SETTINGS, "--price", 1, "--budget", 1, "--in-flight", 1
+    )
+    assert (code, server.ledger.images) == (3, 1)
+    assert "would exceed the budget of 1" in err
+
+
+def test_files_have_the_names_that_are_asked_for(call, folder, serve):
+    serve()
+    code, out, _ = call("generate", "dog.png", *SETTINGS, "--seed", 7, "--name", "{index:03d}-{seed}.{ext}")
+    assert (code, out) == (0, "000-7.png\n")
+
+
+def test_common_options_have_short_names(call, folder, serve):
+    serve()
+    code, out, _ = call("generate", "dog.png", "-m", "m", "-p", "p", "-s", 7, "-o", "made")
+    assert (code, out) == (0, "made/dog-seed7-1.png\n")
+
+
+@pytest.mark.parametrize("text", ["detail:abc", "detail:", "detail:nan"])
+@pytest.mark.parametrize("command", ["generate", "batch"])
+def test_a_strength_that_is_none_is_no_part_of_a_name(call, folder, serve, command, text):
+    server = serve()
+    code, _, err = call(command, "dog.png", *SETTINGS, "--lora", text, "--out", "made")
+    assert code == 2
+    assert f"--lora {text}: {text.partition(':')[2]!r} is no strength" in err
+    assert server.ledger.entries == []
+
+
+@pytest.mark.parametrize("command", ["generate", "batch"])
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_name_that_is_not_known_is_told_with_what_may_be_meant(call, folder, serve, command, dry_run):
+    serve()
+    with pytest.warns(NovitaWarning) as told:
+        call(command, "dog.png", "cat.png", *SETTINGS, "--sampler-name=euler A", "--out", "made", *dry_run)
+    assert {str(each.message) for each in told} == {
+        "sampler_name: 'euler A' is not a known name, and sent as it is; did you mean 'Euler a'?"
+    }
+
+
+def test_unknown_names_are_found_wherever_they_stand():
+    picture = sample_picture("dog", (256, 192))
+    known = Img2Img(model_name="m", image=picture, prompt="p", extra=Extra(response_image_type="webp"))
+    assert list(unknown_names(known)) == []
+    guided = known.with_controlnet("control_v11p_sd15_cany", preprocessor="zzz")
+    told = list(unknown_names(attrs.evolve(guided, extra=Extra(response_image_type="jpg"))))
+    assert told == [
+        "extra.response_image_type: 'jpg' is not a known name, and sent as it is; did you mean 'jpeg'?",
+        (
+            "controlnet.units[0].model_name: 'control_v11p_sd15_cany' is not a known name, "
+            "and sent as it is; did you mean 'control_v11p_sd15_canny'?"
+        ),
+        "controlnet.units[0].preprocessor: 'zzz' is not a known name, and sent as it is",
+    ]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(capsys, shell):
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    for word in ("generate", "resume", "dry-run"):
+        assert word in out
+
+
+def test_bash_knows_what_to_do_with_its_completion(capsys, tmp_path):
+    script = tmp_path / "completion"
+    main(["completion", "bash"])
+    script.write_text(capsys.readouterr().out)
+    lines = (
+        f"source {script}",
+        "complete_with=$(complete -p novita-async | sed 's/.*-F \\([^ ]*\\).*/\\1/')",
+        "COMP_WORDS=(novita-async batch --dry); COMP_CWORD=2; $complete_with; echo ${COMPREPLY[@]}",
+    )
+    assert run(["bash", "-c", "\n".join(lines)]).stdout.strip() == "--dry-run"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from novita_async import Artifact, ConfigurationError, Image, NsfwDetection, Timings
+from novita_async import Artifact, ConfigurationError, FailedEarlier, Image, NsfwDetection, Timings
 from novita_async._purchase.machine import Attempt, State
 from novita_async.cli import _report_files, _report_timeline
 from novita_async.cli._report import About, Commands, page, write_report
@@ -23,6 +23,7 @@ from novita_async.cli._report_files import Disk, Picture, link, thumbnail
 from novita_async.cli._report_rows import spans
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import Happenings, elapsed, timeline
+from novita_async.cli._terminal import visible
 from tests.helpers.report_rows import BEGIN, BROKEN, LOST, WICKED, batch, digest, png, result, row, wire
 
 few = settings(max_examples=30, deadline=None)
@@ -119,7 +120,7 @@ def test_no_text_becomes_markup_and_every_text_comes_back(prompt, title):
     report = read(row(request=wire(prompt=prompt)), title=title)
     assert [tag for tag, _ in report.tags] == [tag for tag, _ in plain.tags]
     assert report.rows[0]["request"]["request"]["prompt"] == report.rows[0]["prompt"]
-    assert html.escape(title) in report.source
+    assert html.escape(visible(title)) in report.source
 
 
 def test_a_wicked_prompt_model_error_and_file_are_text():
@@ -128,11 +129,14 @@ def test_a_wicked_prompt_model_error_and_file_are_text():
         0, State.FAILED, request=wire(prompt=WICKED, model_name=WICKED), error=error, paths=(Path(WICKED),)
     )
     report = read(wicked, title=WICKED, commands=Commands(resume=WICKED, retry=WICKED))
-    assert "stolen" not in report.source.replace(html.escape(WICKED), "").replace(
-        json.dumps(WICKED)[1:-1].replace("<", "\\u003c"), ""
-    )
+    source = report.source
+    for text in (WICKED, visible(WICKED)):
+        source = source.replace(html.escape(text), "").replace(
+            json.dumps(text)[1:-1].replace("<", "\\u003c"), ""
+        )
+    assert "stolen" not in source
     assert [row["prompt"] for row in report.rows] == [WICKED]
-    assert report.files[0]["name"] == WICKED
+    assert report.files[0]["name"] == visible(WICKED)
     assert not report.all("img")[2:]
 
 
@@ -219,6 +223,32 @@ def test_a_flat_body_of_another_endpoint_is_understood():
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("task t-9 failed: no face: send it again", "no face: send it again (task t-9)"),
+        ("download of https://h/a.png failed: reset: paid", "reset: paid (download of https://h/a.png)"),
+        (
+            "submission of 2 image(s) to /v3/x has no known end: reset: perhaps paid",
+            "reset: perhaps paid (submission of 2 image(s) to /v3/x)",
+        ),
+        ("no answer about task t-9: reset: ask again", "no answer: reset: ask again (about task t-9)"),
+        ("400 ILLEGAL_PROMPT: no", "400 ILLEGAL_PROMPT: no"),
+        ("task t-9 succeeded without images: paid", "task t-9 succeeded without images: paid"),
+    ],
+)
+def test_a_reason_comes_before_the_ids(text, told):
+    error = FailedEarlier(kind="TaskFailed", text=text)
+    assert read(row(0, State.FAILED, error=error)).rows[0]["error"]["text"] == told
+
+
+def test_control_characters_of_names_are_written_out():
+    paths = (Path("outputs/a\x1b[2J\nb.png"),)
+    report = read(row(0, State.SAVED, paths=paths), title="Batch \u202egnp")
+    assert [each["name"] for each in report.files] == [r"outputs/a\x1b[2J\nb.png"]
+    assert r"Batch \u202egnp" in report.text
+
+
 def test_attempts_before_are_told():
     earlier = (Attempt("k2", 1.0, 2.0, perhaps=True),)
     [told] = read(row(0, State.SAVED, earlier=earlier)).rows
@@ -242,7 +272,7 @@ def test_a_request_that_cannot_be_read_leaves_a_gap_and_no_more(text):
 
 def test_a_lone_surrogate_is_no_obstacle(tmp_path):
     write_report([row(request='{"request": {"prompt": "\\ud800"}}')], tmp_path / "r.html", title="\ud800")
-    assert "&#55296;" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert r"<h1>\ud800</h1>" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 # --- Secrets ------------------------------------------------------------------------------------------------
@@ -424,6 +454,19 @@ def test_a_night_between_two_runs_is_a_break():
     assert chart.count('class="pause"') == 1
     assert "nothing for 8 h 18" in chart
     assert re.search(r">8 h 20</text>", chart)
+
+
+@few
+@given(MOMENTS, st.none() | st.integers(1, 5000))
+def test_the_chart_has_a_scale_of_a_few_round_numbers(sent, quota):
+    chart = timeline(Happenings(sent=sent), quota)
+    levels = [int(text.replace(",", "")) for text in re.findall(r'class="level" x="0".*?>([\d,]+)<', chart)]
+    peak = int(re.search(r"at most (\d+) images", chart)[1])
+    step = levels[0]
+    assert levels == [step * number for number in range(1, len(levels) + 1)]
+    assert str(step).strip("0") in {"1", "2", "5"}
+    assert 1 <= len(levels) <= 4
+    assert levels[-1] <= max(peak, quota or 0) < levels[-1] + step
 
 
 def test_labels_keep_their_distance():

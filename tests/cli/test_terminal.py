@@ -18,6 +18,7 @@ from novita_async.cli._progress import Bar, Display, Lines, ProgressTally, Statu
 from novita_async.cli._terminal import Part, command_line, composed, cut, visible, width_of
 from novita_async.cli._waits import Waits, host_of_environment
 from novita_async.events import (
+    Action,
     Announced,
     Bought,
     BreakerClosed,
@@ -126,7 +127,7 @@ def task(name="t-1", account=ACCOUNT):
 def moved(fact, *, purchase=1, images=1):
     return Transition(
         purchase=purchase, position=0, tag=None, endpoint="/e", images=images, attempt=1, task=None,
-        before=State.PLANNED, after=State.ANNOUNCED, fact=fact,
+        before=State.PLANNED, after=State.ANNOUNCED, next=Action.AWAIT, fact=fact,
     )  # fmt: skip
 
 

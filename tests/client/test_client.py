@@ -59,8 +59,8 @@ async def test_events_tell_the_whole_way_of_a_request():
         await client.run(request())
     kinds = [type(event.fact if isinstance(event, events.Transition) else event) for event in seen]
     assert kinds[:2] == [events.Announced, events.Bought]
-    assert kinds[-1] is events.Finished
-    assert set(kinds[2:-1]) == {events.Polled}
+    assert kinds[-2:] == [events.Finished, events.Completed]
+    assert set(kinds[2:-2]) == {events.Polled}
 
 
 async def test_events_are_made_only_where_somebody_takes_them(monkeypatch):

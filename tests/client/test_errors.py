@@ -321,7 +321,10 @@ def test_images_that_are_required_and_missing_are_an_error_with_the_task_id():
     ("retryable", "advice"),
     [
         (True, "run the batch again with retry_failed=True"),
-        (False, "the same would fail again; change the request"),
+        (
+            False,
+            'the same would fail again; change the request, or mend the cause: retry_failed="all"',
+        ),
     ],
 )
 def test_what_failed_earlier_is_advised_to_be_bought_again_only_where_that_can_help(retryable, advice):

@@ -9,9 +9,11 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +30,7 @@ from novita_async._journal import rows as journal_rows
 from novita_async._journal import sqlite as sqlite_journal
 from novita_async._journal import store as _store
 from novita_async._journal.rows import copy_of, entry_of
+from novita_async._journal.store import Work
 from novita_async._purchase.journal import summed, tally_of
 from novita_async._purchase.machine import (
     Announced,
@@ -41,6 +44,8 @@ from novita_async._purchase.machine import (
     Saved,
     State,
 )
+from novita_async._util import clock
+from novita_async._util.clock import loop_time
 from tests.helpers.journal_processes import ROOT, kill_after, process
 from tests.helpers.journals import (
     Model,
@@ -477,7 +482,7 @@ async def test_a_closed_journal_says_so_and_closing_twice_does_nothing(tmp_path)
         await journal.summary()
     found = await anyio.to_thread.run_sync(read, tmp_path / "run.db")
     assert found[entry_of(purchase).name]["state"] is State.ANNOUNCED
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.db", "run.db-lock"]
+    assert [file.name for file in tmp_path.iterdir()] == ["run.db"]
 
 
 async def test_what_was_under_way_in_a_killed_process_is_uncertain_and_told(tmp_path):
@@ -507,6 +512,84 @@ def test_many_more_than_a_page_are_recovered(tmp_path, monkeypatch):
     assert do(store, lambda store: store.recover(3.0)) == 0
     assert store.summary().rows[State.UNCERTAIN] == 10
     store.close()
+
+
+@pytest.mark.real_loop
+async def test_a_journal_knows_after_a_laptop_has_slept_when_the_service_has_seen_an_attempt(
+    tmp_path, monkeypatch
+):
+    """What was announced before is long ago, what is announced now is not."""
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        before, after = await journal.plan([asked(1), asked(2)])
+        await journal.record(before, Announced(loop_time(), "a"))
+        late = SimpleNamespace(time=lambda: time.time() + 8 * 3600)
+        monkeypatch.setattr(clock, "time", late)
+        await journal.record(after, Announced(loop_time(), "a"))
+        seen = await journal.seen_since(60)
+    assert [entry_of(each).serial for each in seen] == [entry_of(after).serial]
+    assert abs(seen[0].attempts[0].announced_at - loop_time()) < 60
+
+
+# --- What lies beside it ----------------------------------------------------------------------------------
+
+
+async def test_after_a_clean_end_only_the_journal_itself_is_left(tmp_path):
+    path = tmp_path / "run.db"
+    async with await SqliteJournal.open(path) as journal:
+        await journal.plan([asked(1)])
+        assert len(list(tmp_path.iterdir())) == 5
+    assert list(tmp_path.iterdir()) == [path]
+    async with await SqliteJournal.open(path, read_only=True) as reader:
+        assert (await reader.summary()).total == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_a_reader_takes_nothing_away_that_another_uses(tmp_path):
+    path = tmp_path / "run.db"
+    async with await SqliteJournal.open(path):
+        pass
+    async with await SqliteJournal.open(path, read_only=True) as last:
+        async with await SqliteJournal.open(path, read_only=True):
+            pass
+        async with await SqliteJournal.open(path) as journal:
+            await journal.plan([asked(1)])
+            async with await SqliteJournal.open(path, read_only=True) as reader:
+                assert (await reader.summary()).total == 1
+            await journal.plan([asked(2)])
+        assert (await last.summary()).total == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_whose_file_was_taken_away_meanwhile_does_not_count(tmp_path, monkeypatch):
+    told = iter([(1, 1), (2, 2), (2, 2), (2, 2)])
+    monkeypatch.setattr(_file, "_identity", lambda _: next(told))
+    lock = _file._locked(tmp_path / "run.db")
+    assert next(told, None) is None
+    lock.close()
+
+
+def test_never_do_two_have_the_lock_while_its_file_comes_and_goes(tmp_path):
+    holders, most, turns = [], [], []
+
+    def take_turns():
+        for _ in range(25):
+            try:
+                lock = _file._locked(tmp_path / "run.db", 5.0)
+            except sqlite3.OperationalError:
+                continue
+            holders.append(lock)
+            most.append(len(holders))
+            turns.append(holders.pop())
+            _file._unlock(tmp_path / "run.db", lock)
+
+    threads = [threading.Thread(target=take_turns) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert len(turns) > 25
+    assert not list(tmp_path.iterdir())
 
 
 # --- One process ------------------------------------------------------------------------------------------
@@ -943,6 +1026,96 @@ class Cramped(sqlite3.Connection):
         return super().execute(sql, *values)
 
     executemany = execute
+
+
+class Narrow(sqlite3.Connection):
+    """Finds no room for more than so many writes, before the log is used again."""
+
+    room = 100
+    spare: Path | None = None
+    """Where it is there, the log cannot be moved."""
+
+    def execute(self, sql, *values):
+        self._count(sql)
+        return super().execute(sql, *values)
+
+    def executemany(self, sql, *values):
+        self._count(sql)
+        return super().executemany(sql, *values)
+
+    def _count(self, sql):
+        if "wal_checkpoint(RESTART)" in sql:
+            if self.spare is not None and self.spare.exists():
+                raise sqlite3.OperationalError("no room to move it")
+            Narrow.room = 100
+        elif sql.startswith(("INSERT", "UPDATE")):
+            Narrow.room -= 1
+            if Narrow.room < 0:
+                error = sqlite3.OperationalError("no room")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+
+
+def test_where_only_the_log_has_filled_the_disk_its_room_is_used_again(tmp_path):
+    path, log = tmp_path / "run.db", tmp_path / "run.db-wal"
+    store = open_store(path, connect=narrow)
+    plan(store, [asked(1)])
+    name, lengths = (asked(1).key, 0), []
+    for n in range(200):
+        record(store, name, fact(Announced, float(n)))
+        record(store, name, fact(NotBought, n + 0.5))
+        lengths.append(_file._size(log))
+    assert lengths[100] == lengths[-1] > _file._WAL_HEADER
+    assert (tmp_path / "run.db-spare").exists()
+    copied(path, tmp_path / "killed.db")
+    store.close()
+    assert read(tmp_path / "killed.db") == read(path)
+
+
+def test_moving_the_log_may_take_the_room_that_was_kept_which_is_kept_again_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(Narrow, "spare", tmp_path / "run.db-spare")
+    store = open_store(tmp_path / "run.db", connect=narrow)
+    plan(store, [asked(1)])
+    Narrow.room = 0
+    plan(store, [asked(2)])
+    assert Narrow.spare.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.file), "keep_room", no_room)
+        Narrow.room = 0
+        plan(store, [asked(3)])
+        beginning = Work(lambda store: store.plan([asked(4)], 0.0), begins=True)
+        (refusal,) = store.carry_out([beginning])
+        assert "the disk is full" in str(refusal)
+        record(store, (asked(3).key, 0), fact(Announced))
+        store.close()
+    assert len(read(tmp_path / "run.db")) == 3
+
+
+def no_room(_):
+    raise OSError(errno.ENOSPC, "no room")
+
+
+def test_a_log_that_cannot_be_moved_makes_no_room(tmp_path):
+    store = open_store(tmp_path / "run.db")
+    plan(store, [asked(1)])
+    with closing(sqlite3.connect(tmp_path / "run.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM requests").fetchone()
+        plan(store, [asked(2)])
+        assert not store.file.reuse_log()
+    assert store.file.reuse_log()
+    store.file.connection.close()
+    assert not store.file.reuse_log()
+
+
+def narrow(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=Narrow,
+    )
 
 
 async def test_on_a_full_disk_what_is_paid_is_recorded_and_nothing_is_begun(tmp_path, monkeypatch):

@@ -23,17 +23,17 @@ PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
     APIError AWSS3 Account AnimateImage AnsweredAtOnce AnyTask ApiKey Artifact AuthenticationFailed
-    Backoff BadRequest Balance BalanceExhausted Budget BudgetExhausted ConfigurationError ContentRejected
-    ControlNet ControlNetModel ControlNetUnit CustomStorage DataURL DownloadFailed EditImage Embedding
-    EndpointNotFound Endpoints EnterprisePlan Extra Failed FailedEarlier Flaw GenerateImage HiresFix Host
-    IPAdapter IPAdapterModel Image ImageRejected ImageSource ImageType Img2Img InvalidRequest
-    JournalError Lora MalformedAnswer ModelRecord ModelType NoAnswer NoImages NotSent NovitaClient
-    NovitaError NovitaWarning NsfwDetection Outcome Outcomes PermissionDenied Picture Polling
-    Preprocessor Processing Queued RateLimited Refiner Request ResultError RetryPolicy Route RouteField
-    RoutePictures Sampler Saveable ServerError SizeRange Snapshot SqliteJournal StorageRejected
-    SubmissionUncertain Succeeded Task TaskFailed TaskNotFound TaskResult TaskStatus TaskTimeout TestMode
-    Timings Txt2Img Uncertain Unfinished Update Updates Upscaler Webhook __version__ request_from_json
-    request_to_json
+    Backoff BadRequest Balance BalanceExhausted Budget BudgetExhausted ConfigurationError
+    ContentRejected ControlNet ControlNetModel ControlNetUnit CustomStorage DataURL DownloadFailed
+    EditImage Embedding EndpointNotFound Endpoints EnterprisePlan Extra Failed FailedEarlier Flaw
+    GenerateImage HiresFix Host IPAdapter IPAdapterModel Image ImageRejected ImageSource ImageType
+    Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType NoAnswer NoImages
+    NotPlanned NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome Outcomes
+    PermissionDenied Picture Polling Preprocessor Processing Queued RateLimited Refiner Request
+    ResultError RetryPolicy Route RouteField RoutePictures Sampler Saveable ServerError SizeRange
+    Snapshot SqliteJournal StorageRejected SubmissionUncertain Succeeded Task TaskFailed TaskNotFound
+    TaskResult TaskStatus TaskTimeout TestMode Timings Txt2Img Uncertain Unfinished Update Updates
+    Upscaler Webhook __version__ request_from_json request_to_json
 """.split()  # noqa: SIM905 - a list to be read
 """A new name is a promise: it is added here on purpose."""
 

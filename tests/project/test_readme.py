@@ -21,7 +21,7 @@ from tests.helpers.service import picture, request
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 ERRORS = ("-W", "error")
-TWELVE_LINES, FOUR_ENDS, SERVICE, BATCH, WATCHING, HOOKED, PLUGIN = BLOCKS
+TWELVE_LINES, FOUR_ENDS, SERVICE, SYNC, BATCH, WATCHING, HOOKED, PLUGIN = BLOCKS
 
 
 @pytest.fixture
@@ -52,6 +52,12 @@ def test_the_four_ends_are_told_apart(environment, tmp_path):
     done = run(python("-c", FOUR_ENDS, flags=ERRORS), cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "[3600]" in done.stdout
+
+
+def test_a_script_without_async_saves_its_picture(environment, tmp_path):
+    done = run(python("-c", SYNC, flags=ERRORS), cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
 
 
 def test_tasks_are_followed_by_their_ids(simulator, environment, tmp_path):
@@ -144,13 +150,14 @@ def test_the_command_lines_run(simulator, environment, tmp_path):
     (tmp_path / "pictures" / "dog.png").write_bytes(picture())
     (manifest,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     (tmp_path / "shots.jsonl").write_text(manifest, encoding="utf-8")
-    lines = commands("generate", "models", "balance", "batch")
-    assert len(lines) == 5
+    lines = commands("generate", "edit", "routes", "models", "balance", "batch")
+    assert len(lines) == 7
     for line in lines:
         done = run(python("-m", "novita_async", *line, flags=ERRORS), cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
-    assert simulator.ledger.images == 2 + 8
+    assert len(list((tmp_path / "edited").glob("*.png"))) == 1
+    assert simulator.ledger.images == 2 + 1 + 8
 
 
 def test_the_readme_names_no_command_that_does_not_exist():

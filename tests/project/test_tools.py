@@ -69,6 +69,15 @@ def test_the_workflows_run_targets_that_exist():
         assert f'"{version}"' in text
 
 
+def test_the_workflows_name_every_action_by_a_commit():
+    """A tag can be moved to other code by whoever gets hold of the action."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / ".github/workflows").glob("*.yml"))
+    actions = re.findall(r"uses: (.+)", text)
+    assert len(actions) >= 10
+    commit = re.compile(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+")
+    assert [action for action in actions if not commit.fullmatch(action)] == []
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """A machine without any Python: its path, and the folder of its pyenv."""

@@ -1,5 +1,6 @@
 """The simulator in memory, in virtual time: deliveries, faults, latency, webhooks."""
 
+import asyncio
 import math
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pytest
 
 from novita_async import Img2Img
 from novita_async._http import Delivery, DeliveryFailed, FormPart, HTTPRequest, HTTPResponse
-from novita_async._transport.pictures import PictureIntake
+from novita_async._transport.pictures import PictureAnswer, PictureIntake
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
 from novita_async.testing import (
@@ -313,6 +314,28 @@ async def test_an_answer_that_was_cut_is_one_where_a_picture_had_come_whole(tmp_
             assert cut > body.index(b'", "revised')
             assert (kept.cut, kept.parts[0].path.read_bytes()) == ("it was cut", picture(900))
     assert intake.under_way == 0
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_cancellation_keeps_what_has_come_whole_and_nothing_else(is_whole, tmp_path, monkeypatch):
+    task = None
+    usual = PictureAnswer._carry_out
+
+    def carried_out(answer, piece):
+        usual(answer, piece)
+        task.get_loop().call_soon_threadsafe(task.cancel)
+
+    monkeypatch.setattr(PictureAnswer, "_carry_out", carried_out)
+    body = images_answer(picture(90_000))
+    response = HTTPResponse(status=200, body=body if is_whole else body[:-100])
+    task = asyncio.ensure_future(PictureIntake().read(edit(tmp_path), response))
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelling() == 1
+    if is_whole:
+        assert outcome.parts[0].path.read_bytes() == picture(90_000)
+    else:
+        assert isinstance(outcome, asyncio.CancelledError)
+        assert not list(tmp_path.iterdir())
 
 
 async def test_a_form_reaches_the_service_with_its_boundary():

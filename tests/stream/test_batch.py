@@ -12,10 +12,16 @@ from novita_async import (
     BudgetExhausted,
     Failed,
     FailedEarlier,
+    NotPlanned,
+    Polling,
+    RetryPolicy,
     Succeeded,
+    TaskFailed,
+    TaskNotFound,
     Uncertain,
     Unfinished,
 )
+from novita_async._journal.memory import MemoryJournal
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._purchase.machine import Bought, State
 from novita_async.errors import JournalError
@@ -179,8 +185,6 @@ async def test_a_bad_key_leaves_all_that_was_not_sent_planned(journal):
 
 async def test_a_task_without_an_end_in_time_is_taken_up_by_the_next_run(journal):
     simulation = service(speed=0.001)
-    from novita_async import Polling  # noqa: PLC0415
-
     async with client_of(simulation, polling=Polling.fixed(5, deadline=30)) as (client, _):
         assert isinstance((await run(client, [request()], journal))[0], Unfinished)
     await anyio.sleep(10_000)
@@ -317,3 +321,142 @@ async def test_a_million_requests_are_taken_in_only_as_they_are_sent(journal):
             for _ in range(20):
                 await anext(outcomes)
     assert next(taken) <= 30
+
+
+# --- Buying again, and nothing new --------------------------------------------------------------------------
+
+
+async def test_a_batch_of_what_is_planned_alone_buys_nothing_that_is_new_to_its_journal(journal):
+    simulation = service()
+    async with client_of(simulation) as (client, _):
+        await run(client, requests(3), journal)
+        many = [request(seed=0), request(seed=0), request(seed=2, prompt="changed"), request(seed=1)]
+        got = await run(client, many, journal, only_planned=True)
+    new = [outcome for outcome in got if isinstance(outcome, Failed)]
+    assert [type(outcome.error) for outcome in new] == [NotPlanned, NotPlanned]
+    assert {outcome.request.prompt for outcome in new} == {request().prompt, "changed"}
+    assert len(simulation.ledger.accepted) == 3
+    assert len(await rows_of(journal)) == 3
+
+
+async def test_what_is_planned_and_was_never_sent_is_bought_where_nothing_new_is(journal):
+    simulation = service()
+    async with client_of(simulation, api_key="wrong") as (client, _):
+        with pytest.raises(AuthenticationFailed):
+            await run(client, requests(2), journal)
+    planned = len(await rows_of(journal))
+    async with client_of(simulation) as (client, _):
+        await run(client, requests(5), journal, only_planned=True)
+    assert len(simulation.ledger.accepted) == planned == 2
+
+
+async def test_what_was_refused_is_bought_again_once_its_cause_was_mended(journal):
+    strict, mended = service(illegal_words="forbidden"), service()
+    async with client_of(strict) as (client, _):
+        await run(client, [request(prompt="forbidden")], journal)
+    async with client_of(mended) as (client, _):
+        (told,) = await run(client, [request(prompt="forbidden")], journal, retry_failed=True)
+        assert 'retry_failed="all"' in str(told.error)
+        (done,) = await run(client, [request(prompt="forbidden")], journal, retry_failed="all")
+    assert isinstance(done, Succeeded)
+    assert len(mended.ledger.accepted) == 1
+
+
+async def test_a_task_that_was_said_to_have_failed_is_fetched_where_it_is_well_after_all(tmp_path):
+    simulation, journal = service(), MemoryJournal()
+    async with client_of(simulation) as (client, _):
+        await run(client, [request()], journal)
+        (kept,) = journal._kept.values()
+        kept.state, kept.result, kept.error = State.FAILED, None, TaskFailed(task=kept.task)
+        (outcome,) = await run(client, [request()], journal, retry_failed=True, save_to=tmp_path)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.task_id == simulation.ledger.accepted[0].task_id
+    assert len(simulation.ledger.accepted) == len(list(tmp_path.glob("*.png"))) == 1
+
+
+async def test_a_failed_task_is_neither_bought_again_nor_given_up_while_nobody_answers_for_it(journal):
+    faults = FaultPlan.of(FaultRule(fault=Fault.answer(503, b""), on="poll", numbers=range(2, 1_000_000)))
+    simulation = service(failure_rate=1.0, faults=faults)
+    async with client_of(simulation) as (client, _):
+        await run(client, [request()], journal)
+    again = Polling.fixed(5, deadline=60)
+    async with client_of(simulation, polling=again, retry=RetryPolicy(max_elapsed=10)) as (client, _):
+        (outcome,) = await run(client, [request()], journal, retry_failed=True)
+    assert isinstance(outcome, Unfinished)
+    assert len(simulation.ledger.accepted) == 1
+    assert [row.state for row in await rows_of(journal)] == [State.SUBMITTED]
+
+
+async def test_what_is_paid_and_forgotten_by_the_service_is_bought_again_only_when_all_is_asked_for(
+    tmp_path, journal
+):
+    first = service(faults=FaultPlan.of(FaultRule(fault=Fault.answer(404, b""), on="download")))
+    async with client_of(first) as (client, _):
+        assert isinstance((await run(client, [request()], journal, save_to=tmp_path))[0], Failed)
+    second = service()
+    async with client_of(second) as (client, _):
+        for retry in (False, True):
+            (told,) = await run(client, [request()], journal, save_to=tmp_path, retry_failed=retry)
+            assert isinstance(told.error, TaskNotFound)
+        assert [row.state for row in await rows_of(journal)] == [State.SUCCEEDED]
+        assert second.ledger.entries == []
+        (done,) = await run(client, [request()], journal, save_to=tmp_path, retry_failed="all")
+    assert isinstance(done, Succeeded)
+    assert len(second.ledger.accepted) == 1
+
+
+async def test_a_result_that_is_there_again_is_fetched_even_where_all_is_asked_for(tmp_path):
+    simulation, store = service(), MemoryJournal()
+    async with client_of(simulation) as (client, _):
+        await run(client, [request()], store)
+        (kept,) = store._kept.values()
+        kept.error = TaskNotFound(account=kept.account)
+        (done,) = await run(client, [request()], store, save_to=tmp_path, retry_failed="all")
+    assert isinstance(done, Succeeded)
+    assert len(simulation.ledger.accepted) == len(done.paths) == 1
+
+
+@pytest.mark.parametrize("files", [False, True])
+async def test_another_accounts_key_fetches_nothing_ends_nothing_and_says_whose_it_takes(tmp_path, files):
+    simulation, store = service(api_keys=("sk_of_the_first", "sk_of_the_second"), speed=0.1), MemoryJournal()
+    save = {"save_to": tmp_path} if files else {}
+    async with client_of(simulation, api_key="sk_of_the_first") as (client, _):
+        if files:
+            await run(client, [request()], store)
+        else:
+            with anyio.move_on_after(1.0):
+                await run(client, [request()], store)
+    (before,) = [row async for row in store.where()]
+    async with client_of(simulation, api_key="sk_of_the_second") as (client, _):
+        (told,) = await run(client, [request()], store, **save)
+    assert f"{before.account} has paid for it; fetch it with the key of that account" in str(told.error)
+    (after,) = [row async for row in store.where()]
+    assert (after.state, after.error) == (before.state, before.error)
+    async with client_of(simulation, api_key="sk_of_the_first") as (client, _):
+        assert isinstance((await run(client, [request()], store, **save))[0], Succeeded)
+
+
+# --- Journals that are used twice ---------------------------------------------------------------------------
+
+
+async def test_the_same_journal_twice_in_one_client_counts_its_window_once(journal):
+    simulation = service(images_per_minute=10, speed=20)
+    async with client_of(simulation, images_per_minute=10) as (client, _):
+        await run(client, requests(5), journal)
+        began = anyio.current_time()
+        await run(client, requests(10), journal)
+        assert anyio.current_time() - began < 30
+    assert simulation.ledger.refused == []
+
+
+async def test_two_batches_at_once_with_one_store_are_refused_before_anything_is_sent():
+    simulation, store = service(), MemoryJournal()
+    async with client_of(simulation) as (client, _), client.batch(requests(3), journal=store) as outcomes:
+        bought = len(simulation.ledger.entries)
+        with pytest.raises(JournalError, match="another batch of this program is using it: nothing was sent"):
+            await run(client, requests(5), store)
+        assert len(simulation.ledger.entries) == bought
+        assert [type(outcome) async for outcome in outcomes] == [Succeeded] * 3
+        assert store.run == 2
+    async with client_of(simulation) as (client, _):
+        assert len(await run(client, requests(5), store)) == 5

@@ -154,6 +154,29 @@ EXAMPLES = {
             ends=Moment("file", 3, 5),
         ),
     ),
+    "SIGTERM ends a loop at the moment when a drain is over": (
+        "nothing lost",
+        world(
+            user("batch", 1, in_flight=1),
+            user("run", 1, name="u2", in_flight=1),
+            seed=42038,
+            ending="sigterm",
+            ends=Moment("take", 1),
+            troubles=trouble("stall", rate=0.3),
+        ),
+    ),
+    "after SIGTERM a call beside a batch sends what waited for a connection": (
+        "nothing sent late",
+        world(
+            user("batch", 1, in_flight=1),
+            user("run", name="u2"),
+            seed=44922,
+            entrance="bytes",
+            client=ClientPlan(session=True),
+            ending="sigterm",
+            ends=Moment("answer", 1),
+        ),
+    ),
     "a paid row whose line does not come has no files": (
         "files whole",
         Plan(
@@ -223,6 +246,9 @@ EXAMPLES = {
 NOT_MENDED = frozenset[str]()
 
 
+WIRES = ("one answer too many", "junk behind an answer", "odd headers", "another's answer late", "chopped")
+
+
 @pytest.fixture(autouse=True)
 def nothing_blocks_the_loop():
     """Let files be touched: what a thread would do is done between the turns of a world's loops."""
@@ -241,3 +267,29 @@ def test_this_does_not_happen(fault):
     invariant, plan = EXAMPLES[fault]
     report = run(plan)
     assert invariant not in report.invariants, report.trace
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["its own session", "the user's session"])
+@pytest.mark.parametrize("kind", WIRES)
+def test_whatever_a_connection_does_everything_holds(kind, session):
+    plan = world(
+        user("stream", 12),
+        entrance="bytes",
+        client=ClientPlan(session=session),
+        troubles=trouble(kind),
+    )
+    report = run(plan)
+    assert report.reached[f"trouble: {kind}"]
+    assert not report.violations, report.trace
+
+
+def test_connections_are_refused_and_reset_as_others_are():
+    kinds = ("refuse", "reset before", "reset after", "cut", "early", "stall unacted")
+    plan = world(
+        user("stream", 24, in_flight=4),
+        entrance="bytes",
+        troubles=tuple(Trouble(kind=kind, rate=0.6 if kind == "refuse" else 0.15) for kind in kinds),
+    )
+    report = run(plan)
+    assert report.reached["trouble: connection refused"]
+    assert not report.violations, report.trace

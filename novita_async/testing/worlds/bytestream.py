@@ -10,7 +10,7 @@ import errno
 import gzip
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -22,11 +22,9 @@ from novita_async.testing.worlds import troubles
 from novita_async.testing.worlds.dice import fraction, pick, whole
 from novita_async.testing.worlds.loops import WorldLoop
 from novita_async.testing.worlds.record import Post
+from novita_async.testing.worlds.roles import Agent, Host
 from novita_async.testing.worlds.troubles import Fate
 from novita_async.testing.worlds.wire import ORIGIN, judge, number_in
-
-if TYPE_CHECKING:
-    from novita_async.testing.worlds.world import Process, World
 
 _STRAY: Final = b'{"task_id":"somebody-elses"}'
 _END: Final = b"\r\n\r\n"
@@ -38,18 +36,18 @@ _PIECES: Final = 5
 class Network:
     """All connections of a world."""
 
-    world: "World"
+    world: Host
     _numbers: "itertools.count[int]" = field(factory=itertools.count, init=False)
     _sessions: dict[str, aiohttp.ClientSession] = field(factory=dict[str, aiohttp.ClientSession], init=False)
 
-    def options(self, process: "Process") -> dict[str, Any]:
+    def options(self, process: Agent) -> dict[str, Any]:
         """What a client is made with."""
         if not self.world.plan.client.session or asyncio._get_running_loop() is None:
             return {}
         session = self._sessions[process.name] = aiohttp.ClientSession()
         return {"session": session}
 
-    async def leave(self, process: "Process") -> None:
+    async def leave(self, process: Agent) -> None:
         """Close what the user of a process has opened."""
         session = self._sessions.pop(process.name, None)
         if session is not None:
@@ -79,9 +77,7 @@ class Network:
 class Pipe(asyncio.Transport):
     """One connection: what the client writes is read here at once, and answered in time."""
 
-    def __init__(
-        self, world: "World", process: "Process", loop: WorldLoop, protocol: Any, number: int
-    ) -> None:
+    def __init__(self, world: Host, process: Agent, loop: WorldLoop, protocol: Any, number: int) -> None:
         super().__init__()
         self._world, self._process, self._loop, self._protocol = world, process, loop, protocol
         self._number = number

@@ -14,15 +14,13 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from attrs import define, field
 
 from novita_async.testing.worlds import troubles
 from novita_async.testing.worlds.dice import fraction
-
-if TYPE_CHECKING:
-    from novita_async.testing.worlds.world import World
+from novita_async.testing.worlds.stage import Stage
 
 _FULL: Final = 2
 """`PRAGMA synchronous` that syncs each commit."""
@@ -40,7 +38,7 @@ class Dead(OSError):
 class WorldDisk:
     """One folder, seen by one process after the other."""
 
-    world: "World"
+    world: Stage
     root: Path
     """Where everything is."""
     _generation: int = field(default=0, init=False)

@@ -35,10 +35,10 @@ from anyio._backends import _asyncio as backend
 
 from novita_async.testing.worlds.dice import whole
 from novita_async.testing.worlds.loops import WorldLoop
+from novita_async.testing.worlds.roles import Host
 
 if TYPE_CHECKING:
     from novita_async.testing.worlds.disk import WorldDisk
-    from novita_async.testing.worlds.world import World
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ Change = tuple[Any, str, Any]
 
 
 @contextmanager
-def installed(world: "World") -> Generator[None]:
+def installed(world: Host) -> Generator[None]:
     """Let one world have all of the machine."""
     changes: list[Change] = [
         *_chance(world),
@@ -80,7 +80,7 @@ def installed(world: "World") -> Generator[None]:
 class _LogListener(logging.Handler):
     """Takes in what the client logs."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Host) -> None:
         super().__init__()
         self._world = world
         self.setFormatter(logging.Formatter("%(message)s"))
@@ -91,7 +91,7 @@ class _LogListener(logging.Handler):
         self._world.record.say(self._world.now, "log", text.partition("\n")[0])
 
 
-def _chance(world: "World") -> Iterator[Change]:
+def _chance(world: Host) -> Iterator[Change]:
     drawn = iter(range(1 << 62))
 
     def draw(size: int | None = None) -> bytes:
@@ -171,7 +171,7 @@ class _Limiter(Protocol):
     async def __aexit__(self, *_: object) -> None: ...
 
 
-def _threads(world: "World") -> Iterator[Change]:
+def _threads(world: Host) -> Iterator[Change]:
     async def run_sync(func: Callable[..., T], *args: Any, **options: Any) -> T:
         await anyio.lowlevel.checkpoint()
         limiter = cast("_Limiter", options.get("limiter") or contextlib.nullcontext())
@@ -190,12 +190,12 @@ def _threads(world: "World") -> Iterator[Change]:
     yield aiohappyeyeballs, "start_connection", world.start_connection
 
 
-def _in_a_thread(world: "World", func: Callable[..., T], args: tuple[Any, ...]) -> Awaitable[T]:
+def _in_a_thread(world: Host, func: Callable[..., T], args: tuple[Any, ...]) -> Awaitable[T]:
     return _wait_for_thread(world, contextvars.copy_context(), func, args)
 
 
 async def _wait_for_thread(
-    world: "World", context: contextvars.Context, func: Callable[..., T], args: tuple[Any, ...]
+    world: Host, context: contextvars.Context, func: Callable[..., T], args: tuple[Any, ...]
 ) -> T:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, WorldLoop)
@@ -209,7 +209,7 @@ async def _wait_for_thread(
 # --- Files --------------------------------------------------------------------------------------------------
 
 
-def _files(world: "World") -> Iterator[Change]:
+def _files(world: Host) -> Iterator[Change]:
     disk = world.disk
     real_open, real_fsync, real_write = io.open, os.fsync, os.write
 
@@ -237,7 +237,7 @@ def _files(world: "World") -> Iterator[Change]:
     yield sqlite3, "connect", _connecting(world, sqlite3.connect)
 
 
-def _stepping(world: "World", name: str) -> Callable[..., Any]:
+def _stepping(world: Host, name: str) -> Callable[..., Any]:
     real: Callable[..., Any] = getattr(os, name)
 
     def step(path: Any, *args: Any, **options: Any) -> Any:
@@ -248,7 +248,7 @@ def _stepping(world: "World", name: str) -> Callable[..., Any]:
     return step
 
 
-_PRESENT: "Final[list[World]]" = []
+_PRESENT: Final[list[Host]] = []
 """The world that is running. A connection must not hold one: the library keeps it until its process ends."""
 
 
@@ -283,7 +283,7 @@ class _Connection(sqlite3.Connection):
             disk.closed(self.file)
 
 
-def _connecting(world: "World", real: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
+def _connecting(world: Host, real: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
     def connect(database: Any, *args: Any, **options: Any) -> sqlite3.Connection:
         if str(world.disk.root) not in str(database):
             return real(database, *args, **options)
@@ -298,7 +298,7 @@ def _connecting(world: "World", real: Callable[..., sqlite3.Connection]) -> Call
 # --- Order --------------------------------------------------------------------------------------------------
 
 
-def _scopes(_: "World") -> Iterator[Change]:
+def _scopes(_: Host) -> Iterator[Change]:
     numbers = iter(range(1 << 62))
     known: dict[int, int] = {}
     real = backend.CancelScope.__init__
@@ -333,7 +333,7 @@ _FILE: Final = _found("novita_async._journal.file")
 _STORE: Final = _found("novita_async._journal.rows")
 
 
-def _journal(_: "World") -> Iterator[Change]:
+def _journal(_: Host) -> Iterator[Change]:
     if _FILE is not None and hasattr(_FILE, "ROOM"):
         yield _FILE, "ROOM", _ROOM
 
@@ -347,5 +347,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     finally:
         connection.close()
     for row in rows:
+        kept = tuple(row[name] for name in getattr(_STORE, "KEPT", ()))
+        row["whole"] = not kept or cast("Any", _STORE).checksum(kept) == row["checksum"]
         row["request"] = _STORE.unpacked(row["request"]) if _STORE is not None else ""
     return rows

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from attrs import define, evolve, field
 
@@ -16,13 +16,11 @@ from novita_async.testing.tasks import WorkOrder, read_loose_order
 from novita_async.testing.wire import Exchange, JSONObject, Reply, decode_object, text_reply
 from novita_async.testing.worlds import troubles
 from novita_async.testing.worlds.dice import fraction, pick
+from novita_async.testing.worlds.painted import content_of
 from novita_async.testing.worlds.plan import Plan
 from novita_async.testing.worlds.record import Post
+from novita_async.testing.worlds.stage import Stage
 from novita_async.testing.worlds.troubles import Fate
-from novita_async.testing.worlds.wire import content_of
-
-if TYPE_CHECKING:
-    from novita_async.testing.worlds.world import World
 
 PRICE: Final = 20
 _USUAL_SECONDS: Final = 0.36
@@ -48,7 +46,7 @@ class _Unexacting(Simulator):
 class Service:
     """What all processes of a world send to."""
 
-    world: "World"
+    world: Stage
     simulator: Simulator = field(init=False)
     _plan: Plan = field(init=False)
     _polls: Counter[str] = field(factory=Counter[str], init=False)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 from attrs import define, field
@@ -25,9 +25,7 @@ from novita_async.testing.worlds.dice import fraction, pick
 from novita_async.testing.worlds.disk import real_open
 from novita_async.testing.worlds.plan import UserPlan
 from novita_async.testing.worlds.record import Came, UserVisit, shown
-
-if TYPE_CHECKING:
-    from novita_async.testing.worlds.world import Process
+from novita_async.testing.worlds.roles import Agent
 
 A_PNG: Final = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x80\x00\x00\x00\x80\x08\x02\x00\x00\x00" + b"\x00" * 12
@@ -49,7 +47,7 @@ class UserError(Exception):
 class User:
     """One user at work."""
 
-    process: "Process"
+    process: Agent
     plan: UserPlan
     task: "asyncio.Task[Any] | None" = field(default=None, init=False)
     scope: anyio.CancelScope | None = field(default=None, init=False)

@@ -4,10 +4,9 @@ The service acts when a request's last byte has been handed over. What its sende
 noted, to be compared with what the client says.
 """
 
-import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -19,45 +18,15 @@ from attrs import define, field, frozen
 from novita_async._http import BodyPart, Delivery, DeliveryFailed, Download, HTTPRequest, HTTPResponse
 from novita_async._transport.pictures import PictureIntake
 from novita_async.models.accounts import ApiKey
-from novita_async.testing.wire import Exchange, Reply, decode_query
+from novita_async.testing.wire import Exchange, decode_query
 from novita_async.testing.worlds import troubles
 from novita_async.testing.worlds.record import Post
+from novita_async.testing.worlds.roles import Agent
 from novita_async.testing.worlds.troubles import Fate
-
-if TYPE_CHECKING:
-    from novita_async.testing.worlds.world import Process
 
 ORIGIN: Final = "http://127.0.0.1:8080"
 """What the service calls itself."""
-PNG: Final = b"\x89PNG\r\n\x1a\n"
-
 _CAUSES: Final = {"not sent": "connection refused", "silence": "connection reset before an answer"}
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
-
-
-_HEAD: Final = PNG + _chunk(b"IHDR", bytes.fromhex("00000001000000010800000000"))
-_TAIL: Final = _chunk(b"IDAT", zlib.compress(b"\0\0")) + _chunk(b"IEND", b"")
-_WORD: Final = b"path\0"
-
-
-def picture(path: str) -> bytes:
-    """The file behind the path of a result: a PNG of one pixel, and the path as a text in it."""
-    return _HEAD + _chunk(b"tEXt", _WORD + path.encode()) + _TAIL
-
-
-def path_in(data: bytes) -> str:
-    """The path that a picture was made for. Empty: it is not whole."""
-    _, _, rest = data.partition(_WORD)
-    path = rest[: -len(_TAIL) - 4].decode(errors="replace")
-    return path if picture(path) == data else ""
-
-
-def content_of(reply: Reply, path: str) -> bytes:
-    """The body of a reply; a picture is not painted."""
-    return reply.body if reply.painting is None else picture(path)
 
 
 class _Numbered(msgspec.Struct):
@@ -100,7 +69,7 @@ class _File:
 class WorldTransport:
     """What carries one process's requests to the service of its world."""
 
-    _process: "Process"
+    _process: Agent
     _intake: PictureIntake = field(factory=PictureIntake, init=False)
 
     def __repr__(self) -> str:

@@ -1,0 +1,180 @@
+"""The plan of a batch: all requests of its input, in the journal before anything is bought.
+
+So the journal alone says what belongs to the batch, and `resume` tells a request that is new (a line that was
+added, a picture that has changed) from one whose turn has not come.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import anyio.to_thread
+from attrs import define, field, frozen
+
+from novita_async._journal import file as _file
+from novita_async._journal.identity import DigestCache, order_of, with_pictures
+from novita_async._journal.rows import entry_of
+from novita_async._journal.store import Store
+from novita_async._purchase.journal import Journal, Summary
+from novita_async._purchase.machine import PLANNED, Order
+from novita_async.cli._manifest import Made, Recipe
+from novita_async.errors import InvalidRequest
+from novita_async.models.endpoints import Endpoints
+from novita_async.models.images import ImageSource
+from novita_async.models.requests import Request
+
+_PIECE: Final = 64
+"""Requests that are planned in one go: their pictures are read, and nobody can break off meanwhile."""
+_PICTURES: Final = 10_000
+"""Pictures of new requests that are remembered, so that those that changed can be named."""
+
+
+async def plan_all(journal: Journal, recipe: Recipe) -> int:
+    """Plan every request of the input. Returns the number of the run that did. 0: not all can be planned."""
+    whole = True
+    lines = _described(recipe.read())
+    while piece := await anyio.to_thread.run_sync(lambda: list(islice(lines, _PIECE))):
+        orders = [line[1] for line in piece if line is not None]
+        whole = whole and len(orders) == len(piece)
+        await journal.plan(orders)
+    return journal.run if whole else 0
+
+
+def _described(lines: Iterator[Made]) -> Iterator[tuple[Request, Order] | None]:
+    """Describe the requests of the input. None: one that cannot be made or described any more."""
+    digest, endpoints = DigestCache(), Endpoints()
+    position = -1
+    for made in lines:
+        position += made.request is not None
+        try:
+            yield (
+                None
+                if made.request is None
+                else (
+                    made.request,
+                    order_of(
+                        made.request,
+                        endpoint=endpoints.path_of(made.request),
+                        position=position,
+                        digest=digest,
+                    ),
+                )
+            )
+        except InvalidRequest:
+            yield None
+
+
+@define(eq=False)
+class News:
+    """Requests of the input that the journal does not know."""
+
+    requests: int = 0
+    """How many."""
+    images: int = 0
+    """The images that they ask for."""
+    pictures: set[str] = field(factory=set[str])
+    """Paths of their pictures."""
+
+    def add(self, request: Request) -> None:
+        """Count one more."""
+        self.requests += 1
+        self.images += request.image_num
+        if len(self.pictures) < _PICTURES:
+            self.pictures.update(str(each.path) for each in request.pictures if each.path is not None)
+
+    def sentence(self, changed: Sequence[str]) -> str:
+        """How many there are, and the files that have changed."""
+        some = "1 request is" if self.requests == 1 else f"{self.requests:,} requests are"
+        return f"{some} new since the last run{_changes(changed)}"
+
+
+def _changes(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    told, more = ", ".join(names[:3]), len(names) - 3
+    return (
+        f": {told}{f' and {more:,} more' if more > 0 else ''} {'has' if len(names) == 1 else 'have'} changed"
+    )
+
+
+def changed_in(journal: Path, news: News) -> list[str]:
+    """Find which pictures of new requests the journal knows by another content alone. Blocks."""
+    known: dict[str, set[str]] = {}
+    if news.pictures:
+        store = Store(_file.open_to_read(journal))
+        try:
+            for path, digest in _pictures_in(store):
+                if path in news.pictures:
+                    known.setdefault(path, set()).add(digest)
+        finally:
+            store.close()
+    return [path for path, digests in known.items() if _digest(path) not in digests]
+
+
+def _pictures_in(store: Store) -> Iterator[tuple[str, str]]:
+    """Paths of pictures in a journal, with the digest of each."""
+    found: list[tuple[str, str]] = []
+
+    def note(digest: str, path: Path | None) -> None:
+        if path is not None:
+            found.append((str(path), digest))
+
+    after = 0
+    while page := store.page(None, after):
+        for purchase in page:
+            with_pictures(json.loads(entry_of(purchase).request), note, str)
+        after = entry_of(page[-1]).serial
+        yield from found
+        found.clear()
+
+
+def _digest(path: str) -> str | None:
+    try:
+        return ImageSource.from_path(path).digest()
+    except InvalidRequest:
+        return None
+
+
+@frozen(kw_only=True)
+class Foreseen:
+    """What another run would do."""
+
+    ledger: Summary
+    """What the journal has."""
+    buy: int
+    """Requests that would be bought."""
+    buy_images: int
+    """The images that they ask for."""
+    news: News
+    """Requests that would be bought only when asked."""
+    changed: Sequence[str]
+    """Pictures that have changed."""
+
+
+def foresee(journal: Path, recipe: Recipe | None, *, is_planned: bool) -> Foreseen:
+    """Tell what another run would do. Blocks, and writes nothing.
+
+    Args:
+        journal: The journal's file.
+        recipe: The input. None: nothing would be bought.
+        is_planned: Whether what is new to the journal is not to be bought.
+    """
+    store = Store(_file.open_to_read(journal))
+    seen = Counter[str]()
+    news, buy, images = News(), 0, 0
+    try:
+        for request, order in filter(None, () if recipe is None else _described(recipe.read())):
+            state = store.state_of(order.key, seen[order.key])
+            seen[order.key] += 1
+            if state is None and is_planned:
+                news.add(request)
+            elif state is None or state is PLANNED:
+                buy += 1
+                images += request.image_num
+        ledger = store.summary()
+    finally:
+        store.close()
+    return Foreseen(ledger=ledger, buy=buy, buy_images=images, news=news, changed=changed_in(journal, news))
