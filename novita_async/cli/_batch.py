@@ -214,7 +214,7 @@ class _Session:
             async with client.batch(
                 () if recipe is None else self._requests(recipe, report),
                 journal=journal,
-                save_to=report.here / self.path,
+                save_to=None if setup.no_save else report.here / self.path,
                 save_as=setup.name,
                 in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
                 only_planned=True,
