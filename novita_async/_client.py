@@ -293,26 +293,30 @@ class NovitaClient:
     ) -> Purchase:
         """Buy for somebody who waits for the task, or the result."""
         self._buyer.at_home()
-        purchase = Purchase(request, images=request.image_num)
+        purchase = Purchase(request, images=request.image_num, tag=request.tag)
         try:
+            failed: NovitaError | None = None
             await self._buyer.buy(
                 purchase,
                 interactive=priority == "interactive",
                 recovery_timeout=recovery_timeout,
                 longest=longest,
             )
-        except SubmissionUncertain:
-            self._purchases.report_doubt(purchase)
-            raise
         except BaseException as error:
             begun = purchase.endpoint and next_action(purchase) is Action.SEND
-            if begun and purchase.doubt is None:
+            if isinstance(error, SubmissionUncertain):
+                self._purchases.report_doubt(purchase)
+            elif begun and purchase.doubt is None:
                 cancelled = NotSent(cause="cancelled", attempts=purchase.attempt)
                 why = error if isinstance(error, NovitaError) else cancelled
                 self._purchases.happen(purchase, FailedForGood(loop_time(), why))
-            raise
+            if not isinstance(error, NovitaError):
+                raise
+            failed = error.of_request(request.tag)
         finally:
             purchase.request = None  # it may hold a picture
+        if failed is not None:
+            raise failed
         return purchase
 
     async def wait(
@@ -526,7 +530,8 @@ class NovitaClient:
         naming = _naming(save_as)
         if save_to is None:
             return None
-        return Folder(Path(save_to), self._saver, self._endpoints, naming, self._polling.deadline)
+        budget = self._buyer.spending.budget if self._buyer.spending else None
+        return Folder(Path(save_to), self._saver, naming, self._polling.deadline, budget)
 
     # --- Files ----------------------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ with what to do next, and shows no key, no picture and no presigned query. All o
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from copy import copy
+from typing import Any, Final, Literal, Self
 
 from attrs import define, field, frozen
 
@@ -90,6 +91,8 @@ class NovitaError(Exception):
     """The service's reason in capitals, such as `INVALID_API_KEY`."""
     account: str | None = None
     """Label of the account that sent the request."""
+    tag: str | None = None
+    """The user's own id of the request that this is about (`request.tagged`)."""
     unsent: int = field(default=0, init=False)
     """How many requests a stream had taken in and not sent when this ended it."""
 
@@ -97,8 +100,17 @@ class NovitaError(Exception):
         """The event, without the advice."""
         return type(self).__name__
 
+    def of_request(self, tag: str | None) -> Self:
+        """The same error, of the request with this tag; a copy where another request may have it, too."""
+        if tag == self.tag:
+            return self
+        told = copy(self)
+        told.tag, told.__cause__, told.__traceback__ = tag, self.__cause__, self.__traceback__
+        return told
+
     def __str__(self) -> str:
-        return redacted(f"{self.sentence()}: {self.advice}" if self.advice else self.sentence())
+        about = "" if self.tag is None else f"request {self.tag}: "
+        return redacted(about + (f"{self.sentence()}: {self.advice}" if self.advice else self.sentence()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"

@@ -32,13 +32,13 @@ from novita_async.models._headers import read_header
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
-from novita_async.models.requests import AnyTask, Extra, Request, kinds
+from novita_async.models.requests import AnyTask, Extra, Request, Tagged, kinds
 from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
 from novita_async.tasks import Task
 
 _WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
-_APART: Final = ("extra", "extra_fields")
-"""Fields of a request that stand elsewhere in its JSON."""
+_APART: Final = ("extra", "extra_fields", "tag", "metadata")
+"""Fields of a request that stand elsewhere in its JSON, or nowhere."""
 
 
 class Unreadable(ValueError):
@@ -272,6 +272,7 @@ class _Reader:
 
     faults: list[Flaw]
     allow_unknown: bool
+    own: Tagged | None = None
 
     def blame(self, path: str, message: str) -> Any:
         self.faults.append(Flaw(path, message))
@@ -283,6 +284,8 @@ class _Reader:
         document = dict(cast("Mapping[str, Any]", raw))
         extra = document.pop("extra", None) if cls.takes_extra else None
         given: dict[str, Any] = {} if extra is None else {"extra": self.object(extra, Extra, "extra")}
+        if self.own is not None:
+            given |= {"tag": self.own.tag, "metadata": self.own.metadata}
         if not cls.wrapped:
             return self.object(document, cls, "", given)
         self.unknown(document, ("extra", "request"), "", allowed=False)
@@ -386,8 +389,16 @@ def _default(field: _Field) -> Any:
     return convert(attribute.default) if convert else attribute.default
 
 
-def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown: bool = False) -> Request:
+def request_from_wire(
+    document: Any, endpoint: str = "img2img", *, allow_unknown: bool = False, own: Tagged | None = None
+) -> Request:
     """Read a request from parsed JSON, in which pictures are base64 text or `ImageSource`s.
+
+    Args:
+        document: The JSON.
+        endpoint: As for `request_from_json`.
+        allow_unknown: As for `request_from_json`.
+        own: The user's own words for it.
 
     Raises:
         InvalidRequest: names every fault by its path.
@@ -399,7 +410,7 @@ def request_from_wire(document: Any, endpoint: str = "img2img", *, allow_unknown
         raise InvalidRequest(
             faults=(Flaw("endpoint", f"{endpoint!r} is none of {', '.join(known)}, nor a path"),)
         )
-    reader = _Reader([], allow_unknown)
+    reader = _Reader([], allow_unknown, own)
     request = reader.document(document, known[endpoint])
     if reader.faults:
         raise InvalidRequest(faults=tuple(reader.faults))

@@ -79,6 +79,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "DROP INDEX requests_by_task",
     ),
     ("ALTER TABLE requests ADD COLUMN host TEXT",),  # of the latest attempt
+    ("ALTER TABLE requests ADD COLUMN metadata TEXT",),  # the user's own, as JSON
 )
 """Statements that make version n + 1 of version n."""
 VERSION: Final = len(MIGRATIONS)

@@ -1,10 +1,12 @@
 """Identity of requests, and their text in a journal: the content, with pictures as their digests.
 
 **Identity.** A request is known by its content: the fields that are sent, with each picture replaced by the
-SHA-256 of its bytes. The address of its callback is left out, because a new address asks for no other
-picture; so is what signs a presigned URL, because that changes by the hour. Equal requests are told apart by
-an occurrence number, in the order in which one run asks for them. Inserting, removing and reordering lines of
-the input therefore never makes a bought request look like a new one.
+SHA-256 of its bytes. The user's own tag and metadata are left out, because they are not sent; so is the
+address of its callback, because a new address asks for no other picture; so is what signs a presigned URL,
+because that changes by the hour. Equal requests are told apart by an occurrence number, in the order in
+which one run asks for them: of two that differ in their tags alone each is bought, and the tags go to the
+purchases in the order of the input. Inserting, removing and reordering lines of the input therefore never
+makes a bought request look like a new one.
 
 **Secrets.** An order never holds a key, a picture's bytes or a presigned query. Parts that were left out of a
 request cannot be made again from the order alone (`request_of` says so); the caller's own input still has it.
@@ -25,6 +27,7 @@ from attrs import define, field
 from novita_async._api.codec import kept_parts, request_from_wire
 from novita_async._purchase.machine import Order
 from novita_async.errors import Flaw, InvalidRequest
+from novita_async.models import _rules as rules
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import AnyTask, Request
 
@@ -61,6 +64,8 @@ def order_of(
         endpoint=endpoint,
         images=request.image_num,
         request=_text(wire),
+        tag=request.tag,
+        metadata=rules.json_text(request.metadata) if request.metadata else None,
     )
 
 

@@ -43,11 +43,11 @@ KEPT: Final = (
     "key", "occurrence", "run", "position", "kind", "endpoint", "image_num", "request", "state", "account",
     "task_id", "attempts", "announced_time", "answered_time", "finished_time", "saved_time", "seed", "error",
     "paths", "result", "earlier", "token", "tag",
-    "number", "host",
+    "number", "host", "metadata",
 )  # fmt: skip
 """Columns that the checksum is over. New ones come last; while they are NULL, the checksum is the old one."""
 COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
-FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "bought", "perhaps", "checksum")
+FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "metadata", "bought", "perhaps", "checksum")
 """Columns of a purchase to which nothing has happened; the others are NULL."""
 
 _REQUEST: Final = KEPT.index("request")
@@ -150,6 +150,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _text(entry.tag),
         None if present is None or present.number == purchase.attempt else present.number,
         _text(purchase.host),
+        entry.metadata,
     )
     return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), checksum(kept))
 
@@ -167,9 +168,11 @@ def fresh_record(entry: JournalEntry) -> Record:
         packed(entry.request),
         PLANNED.value,
     )
-    tag = _text(entry.tag)
-    kept = (*told, None, None, 0) if tag is None else (*told, None, None, 0, *[None] * 10, tag)
-    return (entry.serial, *told, 0, tag, 0, 0, checksum(kept))
+    tag, metadata = _text(entry.tag), entry.metadata
+    kept: Record = (*told, None, None, 0)
+    if tag is not None or metadata is not None:
+        kept += (*[None] * 10, tag, None, None, metadata)
+    return (entry.serial, *told, 0, tag, metadata, 0, 0, checksum(kept))
 
 
 def checksum(kept: Record) -> int:
@@ -307,7 +310,7 @@ def known_of(serial: int, record: Record) -> Known:
     (
         key, occurrence, run, position, kind, endpoint, images, request, state, account, task_id, attempt,
         announced, answered, finished, saved, seed, error, paths, result, earlier, token, tag, number, host,
-        *_,
+        metadata, *_,
     ) = record  # fmt: skip
     entry = JournalEntry(
         key=key.hex(),
@@ -317,6 +320,7 @@ def known_of(serial: int, record: Record) -> Known:
         images=images,
         request=unpacked(request),
         tag=tag,
+        metadata=metadata,
         occurrence=occurrence,
         serial=serial,
         run=run,
@@ -473,7 +477,12 @@ def asked_again(purchase: Purchase, order: Order, run: int) -> None:
         entry = attrs.evolve(entry, endpoint=order.endpoint, images=order.images)
     purchase.position, purchase.tag = order.position, order.tag
     purchase.entry = attrs.evolve(
-        entry, run=run, position=order.position, request=order.request, tag=order.tag
+        entry,
+        run=run,
+        position=order.position,
+        request=order.request,
+        tag=order.tag,
+        metadata=order.metadata,
     )
 
 

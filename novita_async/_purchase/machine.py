@@ -45,6 +45,7 @@ Times are seconds on the loop's clock; a durable journal adds the offset to unix
 here waits or reads a clock.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum, StrEnum
@@ -155,6 +156,8 @@ class Order:
     """JSON text to make the request again with; pictures as their digest and path."""
     tag: str | None = None
     """The user's own id."""
+    metadata: str | None = None
+    """JSON text of the user's own metadata. None: there are none."""
 
 
 @frozen(kw_only=True)
@@ -258,6 +261,14 @@ class Purchase:
         if self.task is None:
             raise ValueError(f"{self!r} has no task")
         return self.task
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The user's own metadata, as far as the request or a journal tells them."""
+        if self.request is not None:
+            return self.request.metadata
+        text = self.entry.metadata if self.entry else None
+        return json.loads(text) if text else {}
 
     @property
     def in_doubt(self) -> bool:

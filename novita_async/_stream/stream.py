@@ -35,7 +35,7 @@ from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import AHEAD, Resume
 from novita_async._stream.saving import Folder
-from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of
+from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import background, resolve, task_group
@@ -134,7 +134,11 @@ class Stream:
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Doubts whose outcome has not been taken."""
-        return tuple(p.doubt for p in self._open if p.doubt is not None and p.in_doubt and not p.reported)
+        return tuple(
+            p.doubt.of_request(p.tag)
+            for p in self._open
+            if p.doubt is not None and p.in_doubt and not p.reported
+        )
 
     # --- Opening, handing out -------------------------------------------------------------------------------
 
@@ -254,7 +258,8 @@ class Stream:
         except NovitaError as error:
             outcome = Failed(request=request, error=error)
             self._buyer.emit(Finished(outcome=outcome))
-            self._outlet.offer((outcome, Purchase(None, position=position), True))
+            purchase = Purchase(None, position=position, tag=outcome.tag)
+            self._tasks.start_soon(self._outlet.fill, self._refused, outcome, purchase)
         except BaseException:  # no more is taken in
             self._outlet.drop()
             raise
@@ -262,7 +267,7 @@ class Stream:
             if finished is not None:
                 self._outlet.offer((outcome_of(finished), finished, True))
             elif self._resume is None or order is None:
-                purchase = Purchase(request, endpoint, request.image_num, position)
+                purchase = Purchase(request, endpoint, request.image_num, position, request.tag)
                 self._tasks.start_soon(self._outlet.fill, self._item, purchase, self._way.outcome_of)
             else:
                 self._paid.planning += 1
@@ -289,6 +294,11 @@ class Stream:
         if early is None:
             return await self._item(purchase, self._way.outcome_of)
         return await self._item(purchase, self._late, early)
+
+    async def _refused(self, outcome: Failed, purchase: Purchase) -> Item:
+        """What cannot be sent at all."""
+        await self._way.add_to_index(outcome, purchase)
+        return outcome, purchase, True
 
     def _checked(self, request: object) -> str:
         if not isinstance(request, Request):
@@ -359,7 +369,7 @@ class Stream:
         outcome = await known
         if isinstance(outcome, Succeeded) and next_action(purchase) is Action.SAVE:
             return await self._way.outcome_of(purchase)  # named by a function that looks at the request
-        return evolve(outcome, request=purchase.request)
+        return evolve(outcome, **words_of(purchase))
 
     def _hand_out_the_rest(self) -> None:
         """Let paid purchases come out whose line is not in the input."""

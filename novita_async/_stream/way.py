@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from novita_async._purchase.machine import (
     FAILED,
@@ -112,6 +112,8 @@ class Way:
                     )
                 case Action.LIST | Action.NOTHING | Action.AWAIT:
                     outcome = outcome_of(purchase)
+                    if purchase.state is UNCERTAIN:
+                        await self.add_to_index(outcome, purchase)
                 case _:
                     assert_never(action)
         return outcome
@@ -127,7 +129,7 @@ class Way:
                 folder=self._keep_in,
             )
         except SubmissionUncertain:
-            self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+            self._buyer.emit(Finished(outcome=outcome_of(purchase)))  # listed with what an earlier run left
         except JournalError as error:
             self._counts.unsent += purchase.task is None
             self._stop(error)
@@ -137,6 +139,7 @@ class Way:
                 self._counts.unsent += 1
                 self._stop(error)
                 return False
+            await self.add_to_index(Failed(error=error, **words_of(purchase)), purchase)
             await self._record(purchase, FailedForGood(loop_time(), error))
             self._buyer.emit(Finished(outcome=outcome_of(purchase)))
         else:
@@ -160,6 +163,9 @@ class Way:
         if isinstance(outcome, Succeeded):
             await self._record(purchase, Completed(now, outcome.result))
             return None
+        if purchase.request is None and purchase.tag is not None:  # the watcher knows the task alone
+            outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)
+        await self.add_to_index(outcome, purchase)
         if isinstance(outcome, Failed) and _is_foreign(purchase, outcome.error):
             payer = purchase.account
             outcome.error.advice = f"{payer} has paid for it; fetch it with the key of that account"
@@ -180,18 +186,26 @@ class Way:
         folder = cast("Folder", self._folder)
         done = cast("Succeeded", outcome_of(purchase))
         try:
-            paths = await folder.save(done, purchase.position, owned=purchase.journal is not None)
+            paths = await folder.save(done, purchase)
         except NovitaError as error:
             if error.scope == "account":  # a full disk: what is bought now could not be saved either
                 self._stop(error)
+            failed = Failed(task=purchase.task, error=error, **words_of(purchase))
+            await self.add_to_index(failed, purchase)
             await self._record(purchase, NotSaved(loop_time(), error))
-            return Failed(request=purchase.request, task=purchase.task, error=error)
-        if purchase.result is not None:  # files that came in the answer have moved there
+            return failed
+        if purchase.result is not None and paths:  # files that came in the answer have moved there
             own = zip(purchase.result.artifacts, paths, strict=True)
             moved = [path if each.came_at_once or each.file is not None else None for each, path in own]
             purchase.result = with_files(purchase.result, moved) if any(moved) else purchase.result
         await self._record(purchase, Saved(loop_time(), paths))
         return None
+
+    async def add_to_index(self, outcome: Outcome, purchase: Purchase) -> None:
+        """Add what is no success to the folder's index, before a journal knows of it."""
+        error = await self._folder.note(outcome, purchase) if self._folder else None
+        if error is not None and error.scope == "account":
+            self._stop(error)
 
     async def reopen(self, purchase: Purchase) -> None:
         """Prepare to buy again. A task that failed is watched instead where it is well after all.
@@ -248,12 +262,17 @@ def _files_of(purchase: Purchase) -> bool:
 
 def outcome_of(purchase: Purchase) -> Outcome:
     """The outcome of a purchase to which nothing more will happen."""
+    words = words_of(purchase)
     if purchase.state is UNCERTAIN:
-        return Uncertain(request=purchase.request, error=cast("SubmissionUncertain", purchase.doubt))
+        return Uncertain(error=cast("SubmissionUncertain", purchase.doubt), **words)
     if purchase.state is FAILED:
-        return Failed(request=purchase.request, task=purchase.task, error=cast("NovitaError", purchase.error))
-    result = cast("TaskResult", purchase.result)
-    return Succeeded(result=result, request=purchase.request, paths=purchase.paths)
+        return Failed(task=purchase.task, error=cast("NovitaError", purchase.error), **words)
+    return Succeeded(result=cast("TaskResult", purchase.result), paths=purchase.paths, **words)
+
+
+def words_of(purchase: Purchase) -> dict[str, Any]:
+    """The user's side of an outcome: the request, and what the user calls it."""
+    return {"request": purchase.request, "tag": purchase.tag, "metadata": purchase.metadata}
 
 
 def _is_final(purchase: Purchase, error: NovitaError) -> bool:

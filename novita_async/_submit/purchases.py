@@ -166,7 +166,7 @@ class Purchases:
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Doubts that no caller knows of."""
         return tuple(
-            purchase.doubt
+            purchase.doubt.of_request(purchase.tag)
             for purchase in self._open.values()
             if purchase.doubt is not None and purchase.in_doubt and not purchase.reported
         )

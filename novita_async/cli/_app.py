@@ -33,6 +33,10 @@ COMMANDS: Final = {
     "retry": ("_commands", "Go on with a batch, and buy again what failed, where that can help."),
     "status": ("_status", "Tell how a batch is, and what to do next. Nothing is sent."),
     "report": ("_status", "Write the report of a batch, one HTML page, and print where it is."),
+    "export": (
+        "_export",
+        "Tell all requests of a batch, one a line, from its journal alone: also while it is running.",
+    ),
     "watch": ("_watch", "Wait for paid tasks and fetch their results."),
     "edit": ("_edit", "Edit pictures with whatever route serves a model."),
     "routes": ("_routes", "List the routes of the API: models, hosts, whether they live."),

@@ -24,13 +24,14 @@ from novita_async.cli._course import Course
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, Typed, folder_faults
-from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of, shown
+from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
 from novita_async.cli._plan import Foreseen, News, changed_in, foresee, plan_all
 from novita_async.cli._progress import LINES_EVERY, display_of
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
-from novita_async.cli._setup import Setup, command, marks_of
+from novita_async.cli._setup import Setup, command, is_noted, marks_of
+from novita_async.cli._sources import Copy, copies_of, path_of, remove, shown, told
 from novita_async.cli._status import report_of, setup_of, standing_of
 from novita_async.errors import (
     BudgetExhausted,
@@ -62,16 +63,28 @@ async def begin(
     output: Output,
 ) -> Exit:
     """Run a batch as it was typed, or tell what it would be."""
-    setup = await anyio.to_thread.run_sync(lambda: _setup(inputs, out, typed, journal, options))
-    session = _Session(folder=out, output=output)
-    return await (session.plan(setup) if dry_run else session.run(setup))
+    copies = await copies_of(inputs, None if dry_run else Path(out))
+    keeps = not dry_run
+    try:
+        options["copies"] = {copy.name: told(place) for place, copy in copies.items()}
+        options["shared"] = await anyio.to_thread.run_sync(shared_of, typed)
+        found = [str(copies.get(place, place)) for place in inputs]
+        setup = await anyio.to_thread.run_sync(lambda: _setup(found, out, journal, options))
+        session = _Session(folder=out, output=output)
+        return await (session.plan(setup) if dry_run else session.run(setup))
+    except InvalidRequest:  # the copies may be those of a run before
+        keeps = keeps and await anyio.to_thread.run_sync(is_noted, Path(out))
+        raise
+    finally:
+        if not keeps:
+            await anyio.to_thread.run_sync(remove, copies.values(), dry_run)
 
 
-def _setup(inputs: list[str], out: str, typed: Typed, journal: str | None, options: dict[str, Any]) -> Setup:
+def _setup(inputs: list[str], out: str, journal: str | None, options: dict[str, Any]) -> Setup:
     """What was typed. Whatever is seen from the working directory becomes absolute."""
     if journal is not None:
         options["journal"] = str(Path(journal).absolute())
-    return Setup.of(inputs, Path(out), shared=shared_of(typed), **options)
+    return Setup.of(inputs, Path(out), **options)
 
 
 async def resume(
@@ -201,7 +214,7 @@ class _Session:
             async with client.batch(
                 () if recipe is None else self._requests(recipe, report),
                 journal=journal,
-                save_to=report.here / self.path,
+                save_to=None if setup.no_save else report.here / self.path,
                 save_as=setup.name,
                 in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
                 only_planned=True,
@@ -234,7 +247,7 @@ class _Session:
         budget = setup.spending(faults)
         setup.check_name(faults)
         told = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
-        marks = await anyio.to_thread.run_sync(marks_of, recipe.inputs)
+        marks = await anyio.to_thread.run_sync(marks_of, [*map(path_of, recipe.inputs)])
         if (anew or marks != setup.marks) and not any(fault.path.startswith("--sweep") for fault in faults):
             requests, images = await _count(recipe, told)
             setup = evolve(setup, requests=requests, images=images, marks=marks)
@@ -280,9 +293,13 @@ async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str,
 
 def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
     """What the batch is made of, which must not be what it makes."""
-    inputs, axes = setup.found_from(folder), axes_of(setup.sweep, faults)
+    home, axes = setup.home_of_copies(folder), axes_of(setup.sweep, faults)
+    inputs = [
+        Copy(path=path, name=setup.copies[path.name], folder=home) if path.name in setup.copies else path
+        for path in setup.found_from(folder)
+    ]
     recipe = Recipe(inputs=inputs, shared=setup.shared, axes=axes)
-    if any(path.is_dir() and path.resolve() == folder.resolve() for path in recipe.inputs):
+    if any(path.is_dir() and path.resolve() == folder.resolve() for path in map(path_of, recipe.inputs)):
         faults.append(Flaw("--out", f"{folder} is input as well: what is made would be input the next time"))
     return recipe
 

@@ -4,6 +4,8 @@ The rooms that do it are entered when a command is called: they need the whole c
 the fault of an option should wait for that.
 """
 
+from difflib import get_close_matches
+from inspect import signature
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -12,6 +14,7 @@ from novita_async.cli._exits import Exit
 from novita_async.cli._options import given
 from novita_async.cli._output import Output
 from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Parts, Settings
+from novita_async.errors import Flaw, InvalidRequest
 
 _Number = Annotated[int | None, Parameter(group=SENDING)]
 _Text = Annotated[str | None, Parameter(group=SENDING)]
@@ -19,7 +22,9 @@ _Flag = Annotated[bool, Parameter(group=SENDING, negative=(), show_default=False
 
 
 async def batch(
-    inputs: Annotated[list[str], Parameter(name="INPUT", negative_iterable=())],
+    inputs: Annotated[
+        list[str], Parameter(name="INPUT", negative_iterable=(), allow_leading_hyphen=True)
+    ],  # for standard input
     /,
     *,
     out: Out,
@@ -35,13 +40,16 @@ async def batch(
     price: _Text = None,
     budget: _Text = None,
     name: _Text = None,
+    no_save: _Flag = False,
     dry_run: DryRun = False,
     json: _Flag = False,
 ) -> Exit:
     """Make pictures from a manifest or from folders of pictures, and survive whatever happens.
 
-    Each INPUT is a manifest (a JSON object a line: a request in the API's form, or just its fields, with
-    `"image": "PATH"` for pictures), a folder of pictures, or a picture. Options fill what a line leaves out.
+    Each INPUT is a manifest, a folder of pictures, or a picture. A manifest has a JSON object a line: a
+    request in the API's form, or just its fields, with `"image": "PATH"` for pictures, and `"id"` and
+    `"metadata"` of your own, which come back with the result. A JSON array of them will do, and a table (CSV)
+    with the names of fields in its first line. `-` reads standard input. Options fill what a line leaves out.
     Every line is checked before anything is bought.
 
     Each step is written into a journal first. Running the same again, or `novita-async resume DIR`, goes on
@@ -52,7 +60,7 @@ async def batch(
     that can be resumed.
 
     Args:
-        inputs: Manifests, folders, pictures.
+        inputs: Manifests, folders, pictures; `-` for standard input.
         out: Folder for results, journal and report; made where it is missing.
         settings: What to make.
         lora: `NAME[:STRENGTH]`. A small model that bends the checkpoint. May be repeated.
@@ -67,11 +75,14 @@ async def batch(
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
         price: Dollars an image, which the API does not tell.
         budget: The most that may be spent, in dollars, all runs of the batch together. Needs `--price`.
-        name: What files are called: a template of `{index}`, `{seed}`, `{n}`, `{ext}` and `{task_id}`.
+        name: What files are called: a template of `{index}`, `{id}`, `{seed}`, `{n}`, `{ext}` and
+            `{task_id}`.
             Default: `{index:05d}-{seed}-{n}.{ext}`.
+        no_save: Save no files. What the service puts into a bucket of your own is not fetched anyway.
         dry_run: Check everything and tell what it would be; buy nothing, write nothing.
         json: Print one JSON object a line: each submission, each outcome, progress, the summary.
     """
+    _refuse_options(inputs)
     from novita_async.cli import _batch, _inputs
 
     typed = _inputs.Typed(
@@ -88,6 +99,7 @@ async def batch(
         budget=budget,
         sweep=sweep,
         name=name,
+        no_save=no_save,
     )
     return await _batch.begin(
         inputs, out, typed, options, journal=journal, dry_run=dry_run, output=Output(json)
@@ -167,6 +179,20 @@ async def retry(
     changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
     again = {"retry_failed": "all" if everything else True, "resubmit_uncertain": uncertain}
     return await _batch.retry(folder, changes, Output(json), **again)
+
+
+def _refuse_options(inputs: list[str]) -> None:
+    """Refuse what looks like an option among the inputs: `-` alone is one."""
+    known = [f"--{name.replace('_', '-')}" for name in signature(batch).parameters]
+    known += [f"--{option.dotted}" for option in (*REQUEST, *EXTRA)]
+    faults = [
+        Flaw(place, f"no such option{f'; did you mean {close[0]}?' if close else ''}")
+        for place in inputs
+        if place.startswith("-") and place != "-"
+        for close in [get_close_matches(place.partition("=")[0], known, 1)]
+    ]
+    if faults:
+        raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
 
 
 def _changes(**options: Any) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class FollowReport:
         """Observe."""
         self.tally(event)
         if isinstance(event, Transition) and isinstance(event.fact, Bought):
-            self.output.record(event="submitted", task_id=event.fact.task.task_id)
+            self.output.submitted(event.fact.task, event.tag)
 
     def took(self, outcome: Outcome) -> None:
         """Tell one outcome."""

@@ -117,8 +117,8 @@ def document_of(typed: Typed, faults: Faults) -> Document | None:
     document.setdefault("request", {})
     for path, value in typed.values.items():
         put(document, path, value)
-    _extend(document, "loras", [_with_strength(text, faults) for text in typed.loras])
-    _extend(document, "embeddings", [{"model_name": text} for text in typed.embeddings])
+    _extend(document, "loras", [_lora(text, faults) for text in typed.loras])
+    _extend(document, "embeddings", [_embedding(text, faults) for text in typed.embeddings])
     return document
 
 
@@ -220,12 +220,20 @@ def _guides(option: str, texts: Sequence[str], own: Any, faults: Faults) -> list
     return parts
 
 
-def _with_strength(text: str, faults: Faults) -> Document:
+def _lora(text: str, faults: Faults) -> Document:
     name, strength = split_strength(text)
-    if strength is None and ":" in name:
-        tail = name.rpartition(":")[2]
-        faults.append(Flaw(f"--lora {text}", f"{tail!r} is no strength; give NAME:0.7, or the name alone"))
+    whole, colon, tail = text.rpartition(":")
+    if colon and strength is None:
+        message = f"{tail!r} is not a strength; give NAME or NAME:STRENGTH, such as {whole or 'NAME'}:0.7"
+        faults.append(Flaw(f"--lora {text}", message))
     return {"model_name": name, "strength": 1.0 if strength is None else strength}
+
+
+def _embedding(text: str, faults: Faults) -> Document:
+    name, strength = split_strength(text)
+    if strength is not None:
+        faults.append(Flaw(f"--embedding {text}", f"an embedding has no strength; give {name or 'NAME'}"))
+    return {"model_name": text}
 
 
 def split_strength(text: str, may_split: Callable[[str], bool] = bool) -> tuple[str, float | None]:

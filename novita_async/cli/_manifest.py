@@ -1,12 +1,13 @@
 """What a batch is made of: manifests, folders of pictures and shared options, read as one request after the
 other.
 
-**A manifest** is a file of JSON objects, one a line, each a request: in the API's form `{"extra": …,
-"request": …}`, or with the fields of `request` right in it (and `extra` beside them, where there is one). A
-picture is `"image": "PATH"`, seen from the manifest's folder, or `"image_base64"`; so it is in ControlNet
-units and IP-Adapters, which take the request's own picture where they name none. `"endpoint"` is `img2img`,
-`txt2img` or a path; what stands beside a path is the body of that request as it is, where `{"file": "PATH"}`
-is replaced by that picture in base64.
+**A line** of a manifest (`_sources` reads them) is an object, a request: in the API's form `{"extra": …,
+"request": …}`, or with the fields of `request` right in it (and `extra` beside them, where there is one).
+`id` and `metadata` are the user's own. A picture is `"image": "PATH"`, seen from the manifest's folder, or
+`"image_base64"`; so it is in ControlNet units and IP-Adapters, which take the request's own picture where
+they name none. `"endpoint"` is `img2img`, `txt2img` or a path; the other names beside a path (or `"body"`,
+where that stands alone there) are the body of that request as it is, where `{"file": "PATH"}` is replaced by
+that picture in base64.
 
 **A folder** stands for its pictures, a picture for itself.
 
@@ -18,19 +19,17 @@ between two lines. A fault that comes from an option is told once, under the opt
 told with their line.
 """
 
-import codecs
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
-from attrs import field, frozen
+from attrs import frozen
 
-from novita_async._api.codec import Unreadable, as_list, parse, request_from_wire, wire_name
+from novita_async._api.codec import as_list, request_from_wire, wire_name
 from novita_async.cli._faces import face_of, with_face_pictures
 from novita_async.cli._inputs import (
     STAND_IN,
@@ -44,14 +43,14 @@ from novita_async.cli._inputs import (
     split_strength,
 )
 from novita_async.cli._settings import EXTRA, REQUEST
+from novita_async.cli._sources import OWN, ManifestLine, Source, lines_of
 from novita_async.cli._unknown import warned
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import AnyTask, Img2Img, Request, kinds
+from novita_async.models.requests import AnyTask, Img2Img, Request, Tagged, kinds
 
-_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 _OWN_COUNTS: Final = ("image_num", "num_images")
 """Fields in which other endpoints are told how many images to make."""
 _ENTWINED: Final = frozenset({"width", "height"})
@@ -62,96 +61,6 @@ _LONGEST_PATH: Final = 500
 
 Axes = Mapping[str, Sequence[Any]]
 """Swept fields and their values."""
-
-
-# --- Lines --------------------------------------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class ManifestLine:
-    """One line of a manifest, or one picture."""
-
-    place: str
-    """What to call it."""
-    folder: Path = field(factory=Path)
-    """From where its paths are seen."""
-    document: Document = field(factory=dict[str, Any])
-    """What it says."""
-    trouble: str | None = None
-    """Why it cannot be read."""
-    is_picture: bool = False
-    """Whether it is a picture, about which only the options say anything."""
-
-
-def lines_of(inputs: Sequence[Path]) -> Iterator[ManifestLine]:
-    """Read all inputs, line by line and picture by picture. Blocks."""
-    here = Path.cwd()
-    for path in inputs:
-        yield from _lines_of(path, shown(path, here))
-
-
-def shown(path: Path, here: Path) -> str:
-    """A path as it is told: short where it is below the working directory."""
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _lines_of(path: Path, name: str) -> Iterator[ManifestLine]:
-    try:
-        if path.is_dir():
-            yield from _pictures_in(path, name)
-        elif path.suffix.lower() in _SUFFIXES:
-            yield _picture(path, name)
-        elif path.exists() and not path.is_file():
-            yield ManifestLine(place=name, trouble="not a regular file; a batch is read twice")
-        else:
-            yield from _manifest(path, name)
-    except OSError as error:
-        yield ManifestLine(place=name, trouble=(error.strerror or str(error)).lower())
-
-
-def _picture(path: Path, name: str) -> ManifestLine:
-    return ManifestLine(place=name, document={"image": str(path)}, is_picture=True)
-
-
-def _pictures_in(folder: Path, name: str) -> Iterator[ManifestLine]:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if _is_picture(entry))
-    for each in names:
-        yield _picture(folder / each, os.path.join(name, each))  # noqa: PTH118 - as it was typed
-    if not names:
-        yield ManifestLine(place=name, trouble="holds no png, jpeg or webp pictures")
-
-
-def _is_picture(entry: "os.DirEntry[str]") -> bool:
-    suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122 - a text, not a path
-    return suffix.lower() in _SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-
-
-def _manifest(path: Path, name: str) -> Iterator[ManifestLine]:
-    empty = True
-    with path.open("rb") as file:
-        for number, text in enumerate(file, 1):
-            if b"\0" in text:
-                yield ManifestLine(
-                    place=f"{name} line {number}", trouble="is not text; a manifest has a JSON object a line"
-                )
-                return
-            bare = text.removeprefix(codecs.BOM_UTF8).strip()
-            if bare:
-                empty = False
-                yield _line(f"{name} line {number}", path.parent, bare)
-    if empty:
-        yield ManifestLine(place=name, trouble="holds no requests")
-
-
-def _line(place: str, folder: Path, text: bytes) -> ManifestLine:
-    try:
-        document = parse(text)
-    except Unreadable as error:
-        return ManifestLine(place=place, trouble=f"is not JSON: {error}")
-    if not isinstance(document, dict):
-        return ManifestLine(place=place, trouble=f"{rules.shown(document)} is not a JSON object")
-    return ManifestLine(place=place, folder=folder, document=cast("Document", document))
 
 
 # --- What the command line says of all lines ----------------------------------------------------------------
@@ -276,7 +185,7 @@ class Made:
 class Recipe:
     """What a batch is made of."""
 
-    inputs: Sequence[Path]
+    inputs: Sequence[Source]
     """Manifests, folders and pictures; absolute."""
     shared: Document
     """What lines may leave out, in the form of a line."""
@@ -333,16 +242,20 @@ class _TypedLine:
     """The line in the form `{"extra": …, "request": …}`, filled, with its pictures."""
     names: Mapping[str, str]
     """Options that parts of the document came from."""
+    own: Tagged
+    """The user's own words for it."""
     faults: tuple[Flaw, ...]
-    """What is wrong with its pictures."""
+    """What is wrong with its pictures, and with those words."""
 
     @classmethod
     def of(cls, line: ManifestLine, endpoint: str, recipe: Recipe) -> "_TypedLine":
-        own = {name: value for name, value in line.document.items() if name != "endpoint"}
-        is_flat = "request" not in own
-        wire = _wired(own) if is_flat else own
+        apart = ("endpoint", *OWN)
+        given = {name: value for name, value in line.document.items() if name not in apart}
+        is_flat = "request" not in given
+        wire = _wired(given) if is_flat else given
         whole, filled = _filled(wire, _fitting(recipe.shared, endpoint))
         faults: Faults = []
+        own = _own(line, faults)
         request = whole.get("request")
         if isinstance(request, dict):
             fields, cls_of_line = cast("Document", request), kinds().get(endpoint, Request)
@@ -353,7 +266,13 @@ class _TypedLine:
             )
         names = _names(filled, recipe.axes, missing=line.is_picture)
         return cls(
-            line=line, endpoint=endpoint, is_flat=is_flat, document=whole, names=names, faults=tuple(faults)
+            line=line,
+            endpoint=endpoint,
+            is_flat=is_flat,
+            document=whole,
+            names=names,
+            own=own,
+            faults=tuple(faults),
         )
 
     def made(self, axes: Axes) -> Iterator[Made]:
@@ -368,7 +287,7 @@ class _TypedLine:
         found = list(self.faults)
         try:
             cls = kinds().get(self.endpoint, Request)
-            request = warned(request_from_wire(_arranged(whole, cls), self.endpoint))
+            request = warned(request_from_wire(_arranged(whole, cls), self.endpoint, own=self.own))
         except InvalidRequest as refusal:
             found += refusal.faults
         else:
@@ -380,6 +299,8 @@ class _TypedLine:
         """Name the option that a fault came from; else the line."""
         wrapped = kinds().get(self.endpoint, Request).wrapped
         path = fault.path if wrapped else f"{_WIRE}{fault.path}"
+        if fault.path in OWN:
+            return Flaw(f"{self.line.place}: {fault.path}", fault.message)
         parts = (part for part in self.names if path == part or path.startswith((f"{part}[", f"{part}.")))
         option = self.names.get(next(parts, ""))
         if option is not None:
@@ -389,6 +310,17 @@ class _TypedLine:
         if path == f"{_WIRE}image_base64" and fault.message == "is missing":
             path = f"{_WIRE}image"
         return Flaw(f"{self.line.place}: {path.removeprefix(_WIRE) if self.is_flat else path}", fault.message)
+
+
+def _own(line: ManifestLine, faults: Faults) -> Tagged:
+    """The user's own words in a line."""
+    given = {name: line.document[name] for name in OWN if line.document.get(name) is not None}
+    try:
+        return Tagged(tag=given.get("id"), metadata=given.get("metadata", {}))
+    except InvalidRequest as refusal:
+        names = {"Tagged.tag": "id", "Tagged.metadata": "metadata"}
+        faults += (Flaw(names[fault.path], fault.message) for fault in refusal.faults)
+        return Tagged()
 
 
 def _arranged(whole: Document, cls: type[Request]) -> Document:
@@ -542,10 +474,15 @@ def _other(line: ManifestLine, endpoint: str, axes: Axes) -> Made:
         message = "only img2img and txt2img requests can be swept"
         return _faulty(line, Flaw(f"{line.place}: --sweep", message))
     faults: Faults = []
-    body = {name: value for name, value in line.document.items() if name != "endpoint"}
+    own = _own(line, faults)
+    body = {name: value for name, value in line.document.items() if name not in ("endpoint", *OWN)}
+    if body.keys() == {"body"} and isinstance(body["body"], dict):
+        body = part_of(body, "body")
     try:
         whole = _with_files(body, "", line.folder, faults)
-        request = AnyTask(path=endpoint, body=whole, image_num=_asked_for(body))
+        request = AnyTask(
+            path=endpoint, body=whole, image_num=_asked_for(body), tag=own.tag, metadata=own.metadata
+        )
     except InvalidRequest as refusal:
         faults += refusal.faults
     else:

@@ -7,7 +7,7 @@ object a line, and nothing else. Everything about the way there goes to standard
 import json
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, assert_never
 
 from attrs import frozen
@@ -37,6 +37,10 @@ class Output:
         if self.as_json:
             print(json.dumps(fields, default=str), flush=True)
 
+    def submitted(self, task: Task, tag: str | None) -> None:
+        """Write that a request is paid for."""
+        self.record(event="submitted", task_id=task.task_id, **_own(tag, {}))
+
     def outcome(self, outcome: Outcome, name: str | None) -> None:
         """Write how a request ended."""
         for path in outcome.paths if isinstance(outcome, Succeeded) and self.tells_paths else ():
@@ -61,6 +65,7 @@ def outcome_record(outcome: Outcome, name: str | None) -> dict[str, Any]:
     """An outcome as programs read it."""
     record: dict[str, Any] = {"event": "outcome", "outcome": type(outcome).__name__.lower()}
     record |= {"task_id": outcome.task_id} | ({} if name is None else {"input": name})
+    record |= _own(outcome.tag, outcome.metadata)
     match outcome:
         case Succeeded():
             return record | _result_record(outcome)
@@ -68,6 +73,12 @@ def outcome_record(outcome: Outcome, name: str | None) -> dict[str, Any]:
             return record | error_record(outcome.error)
         case _:
             assert_never(outcome)
+
+
+def _own(tag: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's own words, where there are any."""
+    named = {} if tag is None else {"id": tag}
+    return named | ({"metadata": dict(metadata)} if metadata else {})
 
 
 def _result_record(outcome: Succeeded) -> dict[str, Any]:

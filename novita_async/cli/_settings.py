@@ -7,7 +7,9 @@ from cyclopts import Group, Parameter
 from novita_async.cli._options import options_class, options_of
 from novita_async.models.requests import Extra, Img2Img
 
-REQUEST: Final = tuple(options_of(Img2Img, prefix=("request",), leave_out=("image", "extra", "extra_fields")))
+REQUEST: Final = tuple(
+    options_of(Img2Img, prefix=("request",), leave_out=("image", "extra", "extra_fields", "tag", "metadata"))
+)
 EXTRA: Final = tuple(options_of(Extra, prefix=("extra",)))
 _GROUPS: Final = {
     Group("What to make", sort_key=2): REQUEST,

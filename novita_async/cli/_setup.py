@@ -73,6 +73,13 @@ class Setup:
     """What an image costs."""
     name: str | None = field(default=None, validator=optional(_TEXT))
     """What files are called."""
+    no_save: bool = field(default=False, validator=instance_of(bool))
+    """Whether files stay with the service."""
+    copies: dict[str, str] = field(factory=dict[str, str], validator=deep_mapping(_TEXT, _TEXT))
+    """Copies of inputs that could be read once, in the batch's folder, and what the inputs were called."""
+    typed_in: tuple[str, ...] = field(default=(), converter=_texts, validator=_TEXTS)
+    """Folder in which the batch was typed, absolute and as seen from the batch's folder: paths in copies are
+    seen from there."""
     requests: int = field(default=0, validator=instance_of(int))
     """How many there are."""
     images: dict[str, int] = field(factory=dict[str, int], validator=deep_mapping(_TEXT, instance_of(int)))
@@ -88,13 +95,20 @@ class Setup:
         """Note down what was typed, with inputs that are found again from anywhere."""
         absolute = [Path(place).absolute() for place in inputs]
         nearby = [seen for path in absolute if (seen := _seen_from(folder, path)) is not None]
-        return cls(inputs=[str(path) for path in absolute], nearby=nearby, **options)
+        here = Path.cwd()
+        typed_in = [str(here), _seen_from(folder, here) or str(here)]
+        return cls(inputs=[str(path) for path in absolute], nearby=nearby, typed_in=typed_in, **options)
 
     def found_from(self, folder: Path) -> list[Path]:
         """Where the inputs are, also when they have moved together with the batch's folder."""
         nearby = self.nearby if len(self.nearby) == len(self.inputs) else self.inputs
         pairs = zip(map(Path, self.inputs), (folder / place for place in nearby), strict=True)
         return [path if path.exists() or not other.exists() else _plain(other) for path, other in pairs]
+
+    def home_of_copies(self, folder: Path) -> Path:
+        """From where the paths in copies of inputs are seen."""
+        home, near = self.typed_in or (".", ".")
+        return Path(home) if Path(home).exists() else _plain(folder / near)
 
     def spending(self, faults: list[Flaw]) -> Budget | None:
         """The budget. None: there is none."""
@@ -147,6 +161,11 @@ class Setup:
             problem = f"{folder / NOTE}: cannot be read: {error}"
         advice = "run the batch as at first: nothing that is in its journal is bought again"
         raise ConfigurationError(problem=problem, advice=advice)
+
+
+def is_noted(folder: Path) -> bool:
+    """Whether there is a batch in a folder already. Blocks."""
+    return (folder / NOTE).exists()
 
 
 def _known(noted: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`status` and `report`: what a batch's journal says. Both only read, also while the batch is running."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -98,7 +98,7 @@ async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
     return path
 
 
-def rows_in(journal: Path) -> Iterator[Purchase]:
+def rows_in(journal: Path) -> Generator[Purchase]:
     """Read all rows, in this thread, as many at a time as a page holds."""
     store = Store(_file.open_to_read(journal))
     try:
@@ -141,6 +141,8 @@ class Standing:
     """... and their images."""
     payers: tuple[str, ...]
     """Accounts that have paid for what is still to be fetched."""
+    saves: bool = True
+    """Whether files are to be saved."""
 
     @property
     def unsent(self) -> int:
@@ -150,7 +152,8 @@ class Standing:
     @property
     def to_fetch(self) -> int:
         """Requests that are paid and not here."""
-        return self.ledger.due(Action.WATCH) + self.ledger.due(Action.SAVE) - self.lost
+        unsaved = self.ledger.due(Action.SAVE) if self.saves else 0
+        return max(0, self.ledger.due(Action.WATCH) + unsaved - self.lost)
 
     def steps(self, setup: Setup, folder: str) -> list[tuple[str, str]]:
         """What to do next, why and how: a command for every state that is no end."""
@@ -205,6 +208,7 @@ def standing_of(setup: Setup, folder: Path) -> Standing:
     finally:
         store.close()
     return Standing(
+        saves=not setup.no_save,
         ledger=ledger,
         ahead=0 if setup.plan else max(setup.requests - ledger.total, 0),
         ahead_images=0 if setup.plan else max(sum(setup.images.values()) - sum(ledger.images.values()), 0),

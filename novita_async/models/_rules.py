@@ -8,6 +8,8 @@ Requests are made by the thousand, with most fields left out. So their classes p
 (`field_transformer=rules.apart`), and `check` asks those of the fields that were given.
 """
 
+import json
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import compress
@@ -153,7 +155,7 @@ def number(low: float, high: float) -> Rule:
     """A finite number in a range that includes its ends."""
 
     def explain(_: Any, value: Any) -> str | None:
-        if value.__class__ not in _NUMBERS and not _is_number(value):
+        if value.__class__ not in _NUMBERS and not is_number(value):
             return f"{shown(value)} is not a number{_within(low, high)}"
         return _outside(value, low, high)  # NaN and infinity are outside of everything
 
@@ -168,7 +170,8 @@ _NUMBERS: Final = frozenset({int, float})
 """Classes of nearly all numbers; asking for a class costs a tenth of asking for its bases."""
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -192,6 +195,57 @@ def text(low: int = 1, high: int | None = None) -> Rule:
         return None if encodable else f"{shown(value)} cannot be written as UTF-8"
 
     return Rule(explain)
+
+
+def tag() -> Rule:
+    """Text that names something: short, on one line, without control characters."""
+    plain = text(1, _LONGEST_TAG)
+
+    def explain(instance: Any, value: Any) -> str | None:
+        if not isinstance(value, str):
+            return f"{shown(value)} is neither text nor a number"
+        if value.isascii() and value.isprintable():
+            return plain.explain(instance, value)
+        breaks = any(unicodedata.category(character) in _BREAKS for character in value)
+        message = f"{shown(value)} has a line break or a control character" if breaks else None
+        return message or plain.explain(instance, value)
+
+    return Rule(explain)
+
+
+_LONGEST_TAG: Final = 256
+_BREAKS: Final = frozenset({"Cc", "Zl", "Zp"})
+"""Unicode's categories of characters that spoil a line."""
+
+
+def json_object() -> Rule:
+    """A mapping that can be written as JSON, in not too many bytes."""
+
+    def explain(_: Any, value: Any) -> str | None:
+        if value.__class__ is dict and not value:
+            return None
+        if not isinstance(value, Mapping):
+            return f"{shown(value)} is not a JSON object"
+        written = json_text(value)
+        if written is None:
+            return "cannot be written as JSON"
+        size = len(written.encode())
+        return f"is {size:,} bytes of JSON, more than {_MOST_JSON:,}" if size > _MOST_JSON else None
+
+    return Rule(explain)
+
+
+_MOST_JSON: Final = 16 * 1024
+
+
+def json_text(value: Any) -> str | None:
+    """A value as JSON that can be written as UTF-8. None: there is no such JSON."""
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        written.encode()
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return written
 
 
 def flag() -> Rule:

@@ -306,7 +306,9 @@ def face_for(model: str, *, has_picture: bool) -> str:
     return next((face.kind for face in faces if route_of(model, face.route_kinds)), faces[0].kind)
 
 
-_APART: Final = frozenset({"model", "route", "options", "image", "images", "mask", "end_image"})
+_APART: Final = frozenset(
+    {"model", "route", "options", "image", "images", "mask", "end_image", "tag", "metadata"}
+)
 """Fields of faces that are no fields of a route by the same name."""
 
 

@@ -9,6 +9,7 @@ field that is None is left out, and the service's own default holds. Names of mo
 are never refused: the service's lists grow.
 """
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
@@ -243,7 +244,7 @@ def _explain_extra_fields(request: Any, value: Any) -> str | None:
         return None
     if not isinstance(value, Mapping):
         return f"{rules.shown(value)} is not a mapping"
-    taken = {*(attribute.name for attribute in rules.fields_of(request)), "image_base64"}
+    taken = {*(attribute.name for attribute in rules.fields_of(request)), "image_base64"} - _WIRELESS
     known = sorted(taken.intersection(cast("Mapping[str, Any]", value)))
     return f"{', '.join(known)} has a field of its own" if known else None
 
@@ -258,7 +259,56 @@ Write = Callable[[Any], Any]
 """Turns values (requests, their parts, mappings) into JSON objects, in which pictures stay what they are."""
 
 
-class Request:
+_WIRELESS: Final = frozenset({"tag", "metadata"})
+"""Fields that are the user's own, and never sent."""
+
+
+def _tag(value: Any) -> Any:
+    """Make text of a number; leave the rest for the rule to explain."""
+    if value is None or value.__class__ is str:
+        return value
+    if isinstance(value, float) and value.is_integer():  # spreadsheets write 7 as 7.0
+        value = int(value)
+    return str(value) if rules.is_number(value) and abs(value) < _LARGEST_TAG else value
+
+
+_LARGEST_TAG: Final = 10**200
+
+
+def _own_metadata(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A request keeps its own copy, all the way down."""
+    if value.__class__ is dict and not value:
+        return value
+    text = rules.json_text(value) if isinstance(cast("object", value), Mapping) else None
+    return value if text is None else cast("dict[str, Any]", json.loads(text))
+
+
+@frozen(kw_only=True)
+class Tagged:
+    """The user's own words for a request. They go with the request wherever that is told of, and are neither
+    sent nor part of its identity: requests that differ in nothing else are equal, and a journal tells them
+    apart by counting.
+    """
+
+    tag: str | None = field(default=None, converter=_tag, validator=rules.optional(rules.tag()), eq=False)
+    """The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours)."""
+    metadata: Mapping[str, Any] = field(
+        factory=dict[str, Any], converter=_own_metadata, validator=rules.json_object(), eq=False, repr=False
+    )
+    """Whatever else the user wants to find beside the result: a JSON object of at most 16 KiB (ours)."""
+
+    def tagged(self, tag: str | float | None, metadata: Mapping[str, Any] | None = None) -> Self:
+        """Give the request an id of the user's own, and metadata where there are any to give.
+
+        Args:
+            tag: Text or a number; need not be unique. None: no id.
+            metadata: A JSON object. None: as it was.
+        """
+        changes: dict[str, Any] = {"tag": tag} if metadata is None else {"tag": tag, "metadata": metadata}
+        return attrs.evolve(self, **changes)
+
+
+class Request(Tagged):
     """Everything that can be submitted. A subclass with a `kind` is known by it to manifests and journals.
 
     The wire calls fields as they are called here, unless they say otherwise: `field(metadata={"wire": …})`.
@@ -314,6 +364,12 @@ class Request:
     def work(self) -> float | None:
         """How much is asked for, in proportion to the time it takes. None: not known."""
         return None
+
+    @property
+    def has_own_storage(self) -> bool:
+        """Whether the service puts the results into a bucket of the user's own, where nobody else reads."""
+        storage = self.extra.custom_storage if self.extra else None
+        return storage is not None and storage.aws_s3 is not None
 
     @property
     def takes_callback(self) -> bool:
@@ -660,10 +716,23 @@ class AnyTask(Request):
         """Every picture that is sent."""
         return tuple(_pictures_in(self.body))
 
+    @property
+    def has_own_storage(self) -> bool:
+        """Whether the service puts the results into a bucket of the user's own, as the body says."""
+        return own_storage_in(self.body)
+
     def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:  # noqa: ARG002
         """The body as it is: there is no place in it for a callback."""
         body: dict[str, Any] = write(dict(self.body))
         return body
+
+
+def own_storage_in(body: Any) -> bool:
+    """Whether a body asks the service to put the results into a bucket of the user's own."""
+    part = body
+    for name in ("extra", "custom_storage", "aws_s3"):
+        part = cast("Mapping[str, Any]", part).get(name) if isinstance(part, Mapping) else None
+    return bool(part)
 
 
 def _pictures_in(value: Any) -> Iterator[ImageSource]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, cast
 from urllib.parse import parse_qs, urlsplit
 
-from attrs import evolve, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout, without_query
 from novita_async.models.choices import TaskStatus
@@ -248,14 +248,32 @@ def update_of(snapshot: Snapshot) -> Update:
     )
 
 
+def _tag_of(outcome: Any) -> str | None:
+    return outcome.request.tag if isinstance(outcome.request, Request) else None
+
+
+def _metadata_of(outcome: Any) -> Mapping[str, Any]:
+    return outcome.request.metadata if isinstance(outcome.request, Request) else {}
+
+
 @frozen(kw_only=True)
-class Succeeded:
+class _Ended:
+    """The end of a request, whichever."""
+
+    request: Request | None = None
+    """The request. None where only a task id was watched."""
+    tag: str | None = field(default=Factory(_tag_of, takes_self=True))
+    """The user's own id (`request.tagged`); in a batch also where only its journal has the request."""
+    metadata: Mapping[str, Any] = field(default=Factory(_metadata_of, takes_self=True), repr=False)
+    """The user's own metadata, which came with the id."""
+
+
+@frozen(kw_only=True)
+class Succeeded(_Ended):
     """Paid, done, and here."""
 
     result: TaskResult
     """The result."""
-    request: Request | None = None
-    """The request. None where only a task id was watched."""
     paths: tuple[Path, ...] = ()
     """Where the result's files are, in the order of `result.artifacts`; empty where they were not to be
     saved."""
@@ -276,13 +294,15 @@ class Succeeded:
 
 
 @frozen(kw_only=True)
-class _Missed:
+class _Missed(_Ended):
     """An end without a result."""
 
     error: NovitaError
     """Why there is no result."""
-    request: Request | None = None
-    """The request. None where only a task id was watched."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.tag is not None:
+            object.__setattr__(self, "error", self.error.of_request(self.tag))
 
     def unwrap(self) -> NoReturn:
         """Raise what stands in the way of a result."""

@@ -12,6 +12,7 @@ import pytest
 
 from novita_async import (
     AnyTask,
+    Budget,
     DownloadFailed,
     Extra,
     Failed,
@@ -32,6 +33,8 @@ from novita_async import (
 )
 from novita_async._files import index
 from novita_async._files.index import NAME, Index
+from novita_async._files.lines import NAMES
+from novita_async._purchase.machine import Attempt, Purchase
 from novita_async.cli._manifest import Recipe
 from tests.helpers.service import client_of, picture, request, service
 
@@ -39,7 +42,7 @@ pytestmark = pytest.mark.anyio
 
 PATH = "/v3/async/img2img"
 TASK = Task(task_id="t-1", account="main")
-NAMES = ("outcome place id files task_id seed urls nsfw times error account cost inputs make").split()  # noqa: SIM905 - a list to be read
+ENTRY = Attempt("main", 1.0, 2.0, "t-1", number=1)
 
 
 async def run(client, many, journal=None, **options):
@@ -69,27 +72,36 @@ def result():
 
 async def test_a_line_has_all_that_is_known_of_a_success_and_no_signature(tmp_path):
     paths = (tmp_path / "a.png", tmp_path / "b.png")
-    outcome = Succeeded(result=result(), request=request(), paths=paths)
-    await Index(tmp_path).add(outcome, endpoint=PATH, place=3, tag="sku-1", cost=0.0015)
+    outcome = Succeeded(result=result(), request=request().tagged("sku-1", {"shop": 7}), paths=paths)
+    purchase = Purchase(outcome.request, PATH, 2, 3, "sku-1", task=TASK, account="main", attempt=2)
+    purchase.attempts = (Attempt("main", 0.5, 0.6, "t-0", number=1), ENTRY)
+    await Index(tmp_path, Budget(limit=1, price="0.0015")).add(outcome, purchase)
     (line,) = lines_of(tmp_path)
-    assert list(line) == NAMES
+    assert list(line) == [*NAMES]
     inputs, make = line.pop("inputs"), line.pop("make")
     assert make["endpoint"] == "img2img"
     assert make["request"]["seed"] == 7
+    assert (make["id"], make["metadata"]) == ("sku-1", {"shop": 7})
     assert len(inputs) == 1
     assert line == {
         "outcome": "succeeded",
+        "state": "saved",
         "place": 3,
         "id": "sku-1",
+        "metadata": {"shop": 7},
+        "endpoint": PATH,
+        "images": 2,
         "files": ["a.png", "b.png"],
         "task_id": "t-1",
+        "other_task_ids": ["t-0"],
+        "attempts": 2,
         "seed": 7,
         "urls": ["https://host/a.png", "https://host/b.png"],
         "nsfw": [{"checked": True, "confidence": 3.5}, None],
         "times": {"submit": "2026-11-25T12:00:00+00:00", "execute": None, "complete": None},
         "error": None,
         "account": "main",
-        "cost": 0.0015,
+        "cost": 0.006,
     }
     assert "secret" not in (tmp_path / NAME).read_text()
 
@@ -101,22 +113,22 @@ OTHERS = [
             task=TASK,
             request=request(),
         ),
-        {"outcome": "failed", "task_id": "t-1", "account": "main"},
+        {"outcome": "failed", "state": "failed", "account": "main"},
         {"type": "TaskFailed", "reason": "OOM"},
     ),
     (
         Failed(error=RateLimited(reason="OOM", account="spare")),
-        {"outcome": "failed", "task_id": None, "account": "spare"},
+        {"outcome": "failed", "state": "failed", "account": "spare"},
         {"type": "RateLimited", "reason": "OOM"},
     ),
     (
         Uncertain(error=SubmissionUncertain(cause="reset", endpoint=PATH, account="main"), request=request()),
-        {"outcome": "uncertain", "task_id": None, "account": "main"},
+        {"outcome": "uncertain", "state": "uncertain", "account": "main"},
         {"type": "SubmissionUncertain"},
     ),
     (
         Unfinished(error=TaskTimeout(task=TASK, waited=5.0), task=TASK),
-        {"outcome": "unfinished", "task_id": "t-1", "account": "main"},
+        {"outcome": "unfinished", "state": "submitted", "task_id": "t-1"},
         {"type": "TaskTimeout", "message": "paid, not seen finished after 5 s"},
     ),
 ]
@@ -126,9 +138,11 @@ OTHERS = [
     ("outcome", "told", "error"), OTHERS, ids=["failed", "failed early", "uncertain", "unfinished"]
 )
 async def test_what_did_not_succeed_has_a_line_of_the_same_names(tmp_path, outcome, told, error):
-    await Index(tmp_path / "new").add(outcome, endpoint=PATH, place=0)
+    await Index(tmp_path / "new").add(
+        outcome, Purchase(outcome.request, PATH, task=getattr(outcome, "task", None))
+    )
     (line,) = lines_of(tmp_path / "new")
-    assert list(line) == NAMES
+    assert list(line) == [*NAMES]
     assert told.items() <= line.items()
     assert error.items() <= line["error"].items()
     assert set(line["error"]) == {"type", "reason", "status", "message"}
@@ -137,8 +151,16 @@ async def test_what_did_not_succeed_has_a_line_of_the_same_names(tmp_path, outco
 
 
 async def test_an_account_that_the_caller_knows_counts(tmp_path):
-    await Index(tmp_path).add(OTHERS[1][0], account="mine")
+    await Index(tmp_path).add(OTHERS[1][0], Purchase(None, account="mine"))
     assert lines_of(tmp_path)[0]["account"] == "mine"
+
+
+async def test_of_a_task_that_was_bought_elsewhere_only_its_outcome_is_told(tmp_path):
+    await Index(tmp_path).add(OTHERS[3][0])
+    (line,) = lines_of(tmp_path)
+    assert list(line) == [*NAMES]
+    assert (line["task_id"], line["account"], line["state"]) == ("t-1", "main", "submitted")
+    assert (line["place"], line["attempts"], line["cost"]) == (None, None, None)
 
 
 async def test_a_message_shows_no_secret(tmp_path):

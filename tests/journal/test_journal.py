@@ -797,7 +797,7 @@ def test_a_journal_of_a_newer_release_is_refused_and_stays_as_it_is(saved):
     with closing(sqlite3.connect(saved, isolation_level=None)) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
     before = saved.read_bytes()
-    assert "a newer release wrote it (its version 99, here 3): update novita-async" in failing(saved)
+    assert "a newer release wrote it (its version 99, here 4): update novita-async" in failing(saved)
     with pytest.raises(JournalError, match="a newer release"):
         _file.open_to_read(saved)
     assert saved.read_bytes() == before
@@ -1262,7 +1262,7 @@ def test_a_journal_of_version_0_is_brought_up_to_date(tmp_path):
     assert found[1].task.task_id == "73fab7c0"
     assert store.summary() == summed(map(tally_of, found))
     record(store, entry_of(found[0]).name, fact(Announced, 1.0), fact(NotBought, 2.0))
-    assert _file.meta(store.file.connection, "version") == _file.VERSION == 3
+    assert _file.meta(store.file.connection, "version") == _file.VERSION == 4
     store.close()
     assert read(path)[entry_of(found[0]).name]["attempts"] == [(1.0, 1, "a", 2.0, None, False, False)]
 
