@@ -266,7 +266,11 @@ def _result(result: TaskResult | None) -> str | None:
         for artifact in artifacts
     ]
     told: dict[str, Any] = {"files": files, "times": _times(result.timings)}
-    return _json(told | ({"task_type": result.task_type} if result.task_type else {}))
+    if result.task_type:
+        told["task_type"] = result.task_type
+    if result.cut:
+        told["cut"] = redacted(result.cut)
+    return _json(told)
 
 
 def _usual_kind(file_type: str | None) -> str:
@@ -409,6 +413,7 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         audios=tuple(files["audios"]),
         seed=seed,
         task_type=told.get("task_type"),
+        cut=told.get("cut"),
         timings=Timings(**_read_times(told.get("times", {}).items())),
     )
 

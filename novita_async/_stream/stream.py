@@ -219,7 +219,7 @@ class Stream:
 
         An input that waits for something is not read ahead, so that no line waits for the next.
         """
-        one_by_one = 0
+        one_by_one, pause = 0, AHEAD
         async for request in iterator:
             if self._resume is None or not self._resume.finished or one_by_one:
                 one_by_one = max(0, one_by_one - 1)
@@ -229,7 +229,9 @@ class Stream:
             lines = [(each, self._endpoint_of(each)) for each in piece.requests]
             found = await self._resume.look_up(lines, self._counts.taken_in)
             if piece.is_slow or not any(purchase for _, purchase in found):
-                one_by_one = AHEAD
+                one_by_one, pause = pause, 2 * pause
+            else:
+                pause = AHEAD
             for each, (order, purchase) in zip(piece.requests, found, strict=True):
                 yield each, order, purchase
             if piece.error is not None:
@@ -246,7 +248,7 @@ class Stream:
         self._buyer.emit(Planned(index=position, image_num=getattr(request, "image_num", 1)))
         self._outlet.expect()
         try:
-            endpoint = self._checked(request)
+            endpoint = self._checked(request) if order is None else order.endpoint
             if self._resume is not None and order is None:
                 order = await self._resume.describe(request, endpoint, position)
         except NovitaError as error:

@@ -8,7 +8,8 @@ from typing import Annotated, Final
 
 import anyio
 import anyio.to_thread
-from attrs import define
+import attrs
+from attrs import define, field
 from cyclopts import Parameter
 
 from novita_async._client import NovitaClient
@@ -22,6 +23,7 @@ from novita_async.cli._report import write_report
 from novita_async.cli._status import rows_in
 from novita_async.cli._workspace import Workspace
 from novita_async.errors import ConfigurationError
+from novita_async.models.faces import EditImage
 from novita_async.models.requests import Img2Img
 from novita_async.models.results import Succeeded
 from novita_async.testing.config import DEFAULT_API_KEY, SimulatorConfig
@@ -43,11 +45,15 @@ _PAGE: Final = "index.html"
 _TITLE: Final = "24 pictures from a simulated service"
 _JOURNAL: Final = "batch.db"
 _MODEL: Final = "sd_xl_base_1.0.safetensors"
+_EDITING_MODEL: Final = "gpt-image-2"
 
 
 @define(eq=False)
 class _Show(FollowReport):
     """A report that leaves the summary to the demo."""
+
+    edited: int = field(default=0, init=False)
+    """Pictures that came at once, at the end."""
 
     def left_behind(self, outcomes: Outcomes) -> None:
         """The service ends with the demo: there is nothing to fetch."""
@@ -67,8 +73,8 @@ async def demo(
     """Watch 24 pictures being made, without a key and without cost.
 
     Starts a simulated service on a free port of this machine, draws three pictures, sends each with four
-    strengths and two seeds as a batch with a journal, saves all results, and ends with the report that every
-    batch has. Takes about fifteen seconds.
+    strengths and two seeds as a batch with a journal, saves all results, edits the three pictures through a
+    route that answers at once, and ends with the report that every batch has. Takes about twenty seconds.
 
     Args:
         out: Folder for the pictures and the page. What an earlier demo left there is replaced, nothing else.
@@ -81,7 +87,7 @@ async def demo(
     code = await _serve_and_send(requests, show, workspace)
     totals = show.tally.statistics()
     url = await anyio.to_thread.run_sync(_write_page, workspace)
-    _tell(show.output, totals, url, code)
+    _tell(show, totals, url, code)
     return code
 
 
@@ -102,6 +108,9 @@ def _prepared(workspace: Workspace) -> list[Img2Img]:
             f"outputs/{INDEX}",
             *(f"inputs/{name}.png" for name in _PICTURES),
             *(f"outputs/{_result_name(*settings)}-1.png" for settings in swept),
+            f"edits/{INDEX}",
+            *(f"edits/{name}-1.png" for name in _PICTURES),
+            f"edits/{next(iter(_PICTURES))}-and-others-1.png",
         )
     )
     for name in _PICTURES:
@@ -129,7 +138,34 @@ async def _serve_and_send(requests: list[Img2Img], show: _Show, workspace: Works
         batch = client.batch(
             requests, journal=folder / _JOURNAL, save_to=folder / "outputs", save_as=_file_name
         )
-        return await follow(batch, show)
+        code = await follow(batch, show)
+        if code is Exit.SUCCEEDED:
+            show.edited = await _edit(server.url, folder)
+        return code
+
+
+async def _edit(url: str, folder: Path) -> int:
+    """Send a handful of edits through a route that answers at once, with the pictures in the answer."""
+    async with (
+        NovitaClient(DEFAULT_API_KEY, base_url=url) as client,
+        client.stream(_edits(folder), save_to=folder / "edits", save_as=_edit_name) as outcomes,
+    ):
+        return sum([len(outcome.paths) async for outcome in outcomes if isinstance(outcome, Succeeded)])
+
+
+def _edits(folder: Path) -> Iterator[EditImage]:
+    """An edit of each picture, and one of all together."""
+    places = [folder / "inputs" / f"{name}.png" for name in _PICTURES]
+    first = EditImage(model=_EDITING_MODEL, image=places[0], prompt="as a woodcut", size="512x384")
+    yield from first.sweep(image=places)
+    yield attrs.evolve(first, images=places[1:], prompt="all in one")
+
+
+def _edit_name(outcome: Succeeded) -> str:
+    request = outcome.request
+    assert isinstance(request, EditImage)  # noqa: S101 - it sends no others
+    source = request.pictures[0].path
+    return f"{source.stem if source else 'image'}{'-and-others' if request.images else ''}"
 
 
 def _file_name(outcome: Succeeded) -> str:
@@ -149,16 +185,19 @@ def _write_page(workspace: Workspace) -> str:
     return path.resolve().as_uri()
 
 
-def _tell(output: Output, totals: Totals, url: str, code: Exit) -> None:
+def _tell(show: _Show, totals: Totals, url: str, code: Exit) -> None:
+    output = show.output
     output.line(f"submitted {totals.submitted}, succeeded {totals.succeeded}, failed {totals.failed}")
     output.line(
         f"{totals.images_per_minute:.0f} images per minute, {totals.polls_per_task:.1f} polls per task, "
         f"{totals.seconds:.1f} s"
     )
+    output.line(f"edited {show.edited} more with {_EDITING_MODEL}, whose route answers at once")
     output.line(url)
     output.record(
         event="demo",
         **totals.as_record(),
+        edited=show.edited,
         images_per_minute=round(totals.images_per_minute, 1),
         polls_per_task=round(totals.polls_per_task, 2),
         page=url,

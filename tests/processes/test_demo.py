@@ -64,7 +64,7 @@ def test_the_page_is_the_report_with_every_picture_beside_its_input_and_no_netwo
     rows, pictures = rows_of(page)
     assert [row["state"] for row in rows] == ["saved"] * 24
     assert all(len(row["inputs"]) == len(row["outputs"]) == 1 for row in rows)
-    ours = {name for name in files_in(folder) if name.endswith(".png")}
+    ours = {name for name in files_in(folder) if name.endswith(".png") and not name.startswith("edits/")}
     assert {unquote(picture["href"]) for picture in pictures} == ours
     assert len(ours) == 27
     assert not re.search(r"https?://|@import|url\(", page)
@@ -75,6 +75,15 @@ def test_every_combination_of_strength_and_seed_is_on_the_page_for_each_picture(
     rows, _ = rows_of((tmp_path / "demo-output" / "index.html").read_text("utf-8"))
     asked = Counter((row["request"]["request"]["strength"], row["seed"]) for row in rows)
     assert asked == dict.fromkeys(itertools.product(_demo._STRENGTHS, _demo._SEEDS), len(_demo._PICTURES))
+
+
+def test_it_ends_with_edits_through_a_route_that_answers_at_once(demo, tmp_path):
+    for _ in range(2):
+        code, out, _ = demo()
+    assert code == 0
+    assert "edited 4 more with gpt-image-2, whose route answers at once" in out.splitlines()
+    names = sorted(path.name for path in (tmp_path / "demo-output" / "edits").glob("*.png"))
+    assert names == ["dunes-1.png", "fjord-1.png", "lagoon-1.png", "lagoon-and-others-1.png"]
 
 
 def test_running_it_again_replaces_what_it_made_and_nothing_else(demo, tmp_path):

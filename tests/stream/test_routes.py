@@ -3,13 +3,17 @@
 import json
 from collections import Counter
 
+import attrs
 import pytest
 
 from novita_async import (
+    AnsweredAtOnce,
+    AnyTask,
     ConfigurationError,
     EditImage,
     Failed,
     InvalidRequest,
+    NoImages,
     Route,
     RouteField,
     RoutePictures,
@@ -140,6 +144,74 @@ async def test_a_route_that_answers_at_once_is_not_submitted(row):
         ):
             await client.submit(request_for(row))
     assert simulation.ledger.entries == []
+
+
+async def test_a_path_that_answers_at_once_unexpectedly_gives_its_results_with_the_error():
+    unlisted = attrs.evolve(MADE_UP, path="/v3/unlisted", fields=(), pictures=())
+    simulation = quick(routes=(unlisted,))
+    request = AnyTask(path="/v3/unlisted", body={})
+    async with client_of(simulation) as (client, _):
+        with pytest.raises(AnsweredAtOnce, match="answered at once, without a task") as raised:
+            await client.submit(request)
+        assert await client.fetch(raised.value.result.images[0])
+        assert (await client.run(request)).task is None
+    assert len(simulation.ledger.accepted) == 2
+
+
+@pytest.mark.parametrize(("byte", "whole"), [(1000, 0), (60_000, 1), (100_000, 2)])
+async def test_an_answer_that_breaks_off_keeps_each_whole_picture(tmp_path, byte, whole):
+    plan = FaultPlan.of(FaultRule(fault=Fault.truncate(byte), on="submit", numbers=1))
+    simulation = service(faults=plan)
+    request = EditImage(model="gpt-image-2", image=picture(), prompt="p", n=3)
+    for _ in range(2):
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch([request], journal=tmp_path / "run.db", save_to=tmp_path / "out") as outcomes,
+        ):
+            (outcome,) = [outcome async for outcome in outcomes]
+        paths = outcome.paths if isinstance(outcome, Succeeded) else ()
+        assert len({path.read_bytes() for path in paths}) == len(paths) == whole
+        assert (
+            outcome.result.cut if paths else outcome.error.cause
+        ) == f"the answer was cut after {byte} bytes"
+    assert len(simulation.ledger.accepted) == 1
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+async def test_files_that_came_at_once_and_are_gone_are_told_for_good(tmp_path):
+    simulation = quick()
+    results = []
+    for _ in range(3):
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [request_for(AT_ONCE[0])], journal=tmp_path / "run.db", save_to=tmp_path / "out"
+            ) as outcomes,
+        ):
+            (outcome,) = [outcome async for outcome in outcomes]
+            results.append(outcome)
+        for path in (tmp_path / "out").glob("*.png"):
+            path.unlink()
+    assert [type(each) for each in results] == [Succeeded, Failed, Failed]
+    assert "the file came in the answer itself and cannot be had again" in str(results[1].error)
+    assert len(simulation.ledger.accepted) == 1
+
+
+async def test_a_result_can_be_saved_and_fetched_as_often_as_one_likes(tmp_path):
+    async with client_of(quick()) as (client, _):
+        result = await client.run(request_for(AT_ONCE[0]))
+        first = await client.save(result, tmp_path / "a")
+        second = await client.save(result, tmp_path / "b", name="dog")
+        fetched = await client.fetch(result.images[0])
+    assert [path.name for path in (*first, *second)] == ["image-1.png", "dog-1.png"]
+    assert first[0].read_bytes() == second[0].read_bytes() == fetched
+
+
+async def test_a_request_without_a_picture_in_its_answer_raises_when_run():
+    plan = FaultPlan.of(FaultRule(fault=Fault.answer(200, b'{"data": []}', acted=True), on="submit"))
+    async with client_of(quick(faults=plan)) as (client, _):
+        with pytest.raises(NoImages, match="answered without images: paid; look at `extra`"):
+            await client.run(request_for(AT_ONCE[0]))
 
 
 @named(BY_TASK)

@@ -62,7 +62,7 @@ def found_after(tamper, of=None):
 
 def failure(world, error, **facts):
     came = world.record.came[0]
-    world.record.came[0] = evolve(came, kind="Failed", error=error, outcome=None, **facts)
+    world.record.came[0] = evolve(came, **{"kind": "Failed", "error": error, "outcome": None} | facts)
 
 
 def buy_again(world):
@@ -181,6 +181,7 @@ TAMPERING = [
     ("budget kept", buy_again, plan(client=ClientPlan(budget=3))),
     ("budget used", run_out, plan(client=ClientPlan(budget=9))),
     ("true failures", lambda w: failure(w, TaskNotFound()), None),
+    ("ends seen", lambda w: failure(w, TaskNotFound(), kind="Unfinished"), None),
     ("true successes", wrong_pictures, None),
     ("true successes", no_pictures, None),
     ("own tasks", lambda w: failure(w, TaskNotFound(), number=another(w)), None),
@@ -211,6 +212,7 @@ TAMPERING = [
     ("files whole", missing, None),
     ("files whole", unnamed, None),
     ("rows true", row(task_id="nobody's"), None),
+    ("rows true", row(whole=False), None),
     ("rows true", row(request='{"seed":1001}'), None),
     ("rows true", row(state="failed"), None),
     ("rows true", row(state="planned"), None),

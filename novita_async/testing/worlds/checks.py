@@ -23,7 +23,7 @@ from novita_async import (
 from novita_async._policy.believing import FILES_WITHIN
 from novita_async._stream.resume import AHEAD
 from novita_async.testing.ledger import Entry
-from novita_async.testing.worlds import seams
+from novita_async.testing.worlds import seams, troubles
 from novita_async.testing.worlds.painted import path_in
 from novita_async.testing.worlds.plan import UserPlan
 from novita_async.testing.worlds.record import Came, Post, Stopped, UserVisit, listed, shown
@@ -263,6 +263,17 @@ def _is_empty_for_long(world: Host, task_id: str) -> bool:
     """Whether the service has listed no pictures of a finished task for as long as anybody waits for them."""
     times = world.service.emptied.get(task_id, [0.0])
     return times[-1] - times[0] > FILES_WITHIN - _SOON
+
+
+def ends_seen(world: Host) -> Iterable[Found]:
+    """A task is seen to end where its polls are answered: nobody's patience has an end by itself."""
+    kinds = {trouble.kind for trouble in world.plan.troubles}
+    if kinds & {*troubles.POLLS, *troubles.OUTAGES, *troubles.CLOCKS, *troubles.WIRES, *troubles.WEBHOOKS}:
+        return
+    for came in world.record.came:
+        user = _plan_of(world, came.user)
+        if came.kind == "Unfinished" and user.timeout is None and user.kind != "poll":
+            yield str(came.number), f"was given up: {str(came.error)[:_ENDS_OF_WORDS]}"
 
 
 def true_successes(world: Host) -> Iterable[Found]:
@@ -553,6 +564,8 @@ def rows_true(world: Host) -> Iterable[Found]:
     tasks = world.service.simulator.tasks
     for row in _rows(world):
         number = _number_in(row)
+        if not row["whole"]:
+            yield str(number), "its row in the journal is not as it was written"
         if row["task_id"] is not None and row["task_id"] not in tasks:
             yield str(number), f"the journal has the task {row['task_id']}, which nobody made"
         elif row["task_id"] is not None and tasks[row["task_id"]].order.seed != number:
@@ -622,6 +635,7 @@ INVARIANTS: Final[dict[str, Callable[[Host], Iterable[Found]]]] = {
     "budget kept": budget_kept,
     "budget used": budget_used,
     "true failures": true_failures,
+    "ends seen": ends_seen,
     "true successes": true_successes,
     "own tasks": own_tasks,
     "true doubts": true_doubts,

@@ -24,7 +24,7 @@ def plan_of(seed: int) -> Plan:
     dice = random.Random(f"world {seed}")
     entrance: Any = "bytes" if dice.random() < BYTES else "transport"
     outage = entrance == "transport" and dice.random() < 0.03
-    client = _client(dice)
+    client = _client(dice, random.Random(f"polls {seed}"))
     if outage:
         return _outage(seed, dice, client)
     return Plan(
@@ -41,12 +41,13 @@ BYTES: Final = 0.15
 """Share of worlds with the second entrance."""
 
 
-def _client(dice: random.Random) -> ClientPlan:
+def _client(dice: random.Random, polls: random.Random) -> ClientPlan:
     return ClientPlan(
         accounts=dice.choice((1, 1, 1, 2)),
         images_per_minute=dice.choice((None, None, None, 2, 3, 5)),
         polling=dice.choice(("exponential",) * 4 + ("fixed", "fixed", "learned")),
         polls_per_second=dice.choice((20.0, 20.0, 2.0)),
+        polls_at_once=polls.choice((16, 16, 16, 1, 3)),
         resubmits=dice.random() < 0.12,
         budget=dice.choice((None,) * 5 + (2, 4)),
         drain=dice.choice((5.0, 5.0, 5.0, 1.0, 0.0)),

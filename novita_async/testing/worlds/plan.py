@@ -161,6 +161,8 @@ class ClientPlan:
     """How it polls."""
     polls_per_second: float = 20.0
     """At most."""
+    polls_at_once: int = 16
+    """Polls that are under way at most."""
     resubmits: bool = False
     """Whether the retry policy buys uncertain purchases again."""
     budget: int | None = None

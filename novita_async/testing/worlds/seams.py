@@ -347,5 +347,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     finally:
         connection.close()
     for row in rows:
+        kept = tuple(row[name] for name in getattr(_STORE, "KEPT", ()))
+        row["whole"] = not kept or cast("Any", _STORE).checksum(kept) == row["checksum"]
         row["request"] = _STORE.unpacked(row["request"]) if _STORE is not None else ""
     return rows

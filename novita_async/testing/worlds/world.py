@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from novita_async import Account, Budget, NovitaClient, Polling, RetryPolicy
 from novita_async.testing.worlds import checks, seams
@@ -613,7 +613,7 @@ class World:
         client = NovitaClient(
             accounts=accounts,
             base_url=ORIGIN,
-            polling=_POLLINGS[plan.polling](plan.polls_per_second),
+            polling=evolve(_POLLINGS[plan.polling](plan.polls_per_second), concurrency=plan.polls_at_once),
             retry=RetryPolicy(resubmit_uncertain=plan.resubmits),
             observers=[process.observe],
             drain=plan.drain,
