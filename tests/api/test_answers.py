@@ -203,6 +203,7 @@ def of_string(inside):
 
 PICTURE = PNG + bytes(range(256)) * 8
 DIGITS = base64.b64encode(PICTURE)
+SLASHED = base64.b64decode(DIGITS[:1200] + b"/" + DIGITS[1201:2000])
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,7 @@ def test_what_is_no_picture_stays_in_the_text(inside):
         (DIGITS[:2000] + b"\\u00e9" + DIGITS[2000:], PICTURE[:1500]),
         (DIGITS[:2001] + b'\\"' + DIGITS[2000:], PICTURE[:1500]),
         (DIGITS[:2000] + b"\\\\/" + DIGITS[2000:], PICTURE[:1500]),
+        (DIGITS[:1200] + b"\\/" + DIGITS[1201:2000] + b"\\\\/" + DIGITS[2000:], SLASHED),
         (DIGITS[:2000] + b"=" + DIGITS[2000:], PICTURE[:1500]),
         (DIGITS[:2002] + b"==" + DIGITS[2000:], PICTURE[:1501]),
         (DIGITS[:2001], PICTURE[:1500]),

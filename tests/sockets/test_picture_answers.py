@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import socket
+import threading
 from contextlib import suppress
 
 import pytest
@@ -88,6 +89,24 @@ async def test_without_a_folder_a_large_picture_lies_in_a_temporary_one_until_th
     assert not large.path.parent.exists()
 
 
+async def test_pictures_in_a_folder_are_on_the_disk_with_their_names_when_the_answer_is_told(
+    tmp_path, monkeypatch
+):
+    synced, usual = [], os.fsync
+
+    def fsync(handle):
+        usual(handle)
+        synced.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    result = await answered(answer(200, images_answer(SMALL, LARGE)), tmp_path)
+    places = [*(part.path for part in result.response.parts), tmp_path]
+    assert synced == [place.stat().st_ino for place in places]
+    synced.clear()
+    await answered(answer(200, images_answer(LARGE)))
+    assert synced == []
+
+
 async def test_a_missing_folder_is_made(tmp_path):
     result = await answered(answer(200, images_answer(SMALL)), tmp_path / "new" / "folder")
     assert files_in(tmp_path / "new" / "folder") == [result.response.parts[0].path.name]
@@ -153,6 +172,36 @@ async def test_an_answer_that_breaks_off_anywhere_keeps_every_whole_picture_and_
             assert marks == [f"novita-part:{n}" for n in range(len(expected))]
         else:
             assert (result.sent.delivery, result.sent.error.status) == (UNKNOWN, 200)
+
+
+async def test_what_comes_while_a_piece_is_worked_on_is_kept_where_the_connection_breaks(
+    tmp_path, monkeypatch
+):
+    raw = answer(200, images_answer(SMALL, LARGE))
+    begun, goes_on, usual = threading.Event(), threading.Event(), PictureAnswer._carry_out
+
+    def carry_out(answer, piece):
+        begun.set()
+        goes_on.wait(10)
+        usual(answer, piece)
+
+    async def script(peer):
+        await peer.request()
+        await peer.send(raw[:1000])
+        await settled(begun.is_set)
+        await peer.send(raw[1000:6000])
+        await asyncio.sleep(0.05)
+        peer.reset()
+        await asyncio.sleep(0.05)
+        goes_on.set()
+
+    monkeypatch.setattr(PictureAnswer, "_carry_out", carry_out)
+    async with serve(script) as wire:
+        transport = AiohttpTransport(wire.url)
+        result = Answered(await exchange(transport, request(tmp_path)))
+        await transport.aclose()
+    assert result.pictures == [SMALL]
+    assert "broke" in result.response.cut
 
 
 async def test_json_that_ends_too_early_in_a_whole_answer_is_told_as_cut(tmp_path):
