@@ -221,7 +221,6 @@ class Pipe(asyncio.Transport):
         data = self._written(response, form)
         if form != "until the end" and self._hit("junk behind an answer"):
             data += pick(_JUNK, self._world.plan.seed, self._number, self._asked)
-        self._answered += 1
         chopped = self._hit("chopped")
         whole_after = _PIECES / 64 if chopped else 0.0
         if chopped:
@@ -237,7 +236,8 @@ class Pipe(asyncio.Transport):
                 self._later(whole_after + delay, self._stray)
 
     def _end_post(self, response: HTTPResponse, fate: Fate, post: Post | None, form: str) -> None:
-        """Note what the sender of a POST can know, once the answer is whole."""
+        """Note that the answer is whole, and what the sender of a POST can know."""
+        self._answered += 1
         if post is None or post.reach != "on its way":
             return
         if form in _UNREADABLE:
