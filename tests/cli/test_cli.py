@@ -102,7 +102,10 @@ def test_every_scalar_option_reaches_the_service(call, folder, serve):
     tokens = [f"--{name}={value}" for name, value in {**options, **extra}.items()]
     call("generate", "dog.png", *SETTINGS, *tokens, *flags, "--custom-storage.aws-s3.save-to-path-directly")
     sent = server.ledger.entries[0].request
-    names = {option.path[0] for option in options_of(Img2Img, leave_out=("image", "extra", "extra_fields"))}
+    names = {
+        option.path[0]
+        for option in options_of(Img2Img, leave_out=("image", "extra", "extra_fields", "tag", "metadata"))
+    }
     assert {name.replace("-", "_") for name in options} | {"model_name", "prompt"} == names
     assert (
         sent["request"].items() >= {name.replace("-", "_"): value for name, value in options.items()}.items()
@@ -465,7 +468,11 @@ def told(*tokens):
 @pytest.mark.parametrize("model", [Img2Img, Extra])
 def test_help_of_generate_is_the_docstrings_of_the_fields(model):
     text = told("generate")
-    options = [o for o in options_of(model, leave_out=("image", "extra", "extra_fields")) if len(o.path) == 1]
+    options = [
+        o
+        for o in options_of(model, leave_out=("image", "extra", "extra_fields", "tag", "metadata"))
+        if len(o.path) == 1
+    ]
     assert len(options) >= 3
     for option in options:
         assert plain(f"--{option.dotted}") in text
@@ -560,7 +567,7 @@ def test_a_strength_that_is_none_is_no_part_of_a_name(call, folder, serve, comma
     server = serve()
     code, _, err = call(command, "dog.png", *SETTINGS, "--lora", text, "--out", "made")
     assert code == 2
-    assert f"--lora {text}: {text.partition(':')[2]!r} is no strength" in err
+    assert f"--lora {text}: {text.partition(':')[2]!r} is not a strength" in err
     assert server.ledger.entries == []
 
 
