@@ -123,7 +123,7 @@ class AnswerPart:
     size: int
     """Length of the decoded bytes."""
     kind: str | None = None
-    """What it is, from its first bytes: `png`, `jpeg`, `webp` and so on. None: not recognised."""
+    """Kind of the file, from its first bytes: `png`, `jpeg`, `webp` and so on. None: not recognised."""
     is_whole: bool = True
     """False: something that is no base64 stood in it; what is there is the picture up to that place."""
     lost: str | None = None

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def novita_simulator_config() -> "SimulatorConfig":
-    """What kind of service `novita_simulator` is. Define a fixture of this name to have another one."""
+    """Configuration of the service `novita_simulator`. Define a fixture of this name to have another one."""
     from novita_async.testing import SimulatorConfig  # noqa: PLC0415
 
     return SimulatorConfig()

@@ -144,7 +144,7 @@ def read_submission(
 def _bought_in(
     response: HTTPResponse, body: Mapping[str, Any], task_id: str, *, at_once: bool
 ) -> str | TaskResult | None:
-    """What a good answer says was bought: results, or a task. None: neither is in it."""
+    """Purchase in a good answer: results, or a task. None: neither is in it."""
     reason = _reason(body)
     if reason not in REASONS:
         task = Task(task_id=task_id) if task_id else None

@@ -68,7 +68,7 @@ class Index:
 
     folder: Path
     budget: Budget | None = None
-    """What things cost. None: not known."""
+    """Prices. None: not known."""
     _digests: DigestCache = field(factory=DigestCache, init=False)
     _one: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(1), init=False)
 
@@ -76,8 +76,8 @@ class Index:
         """Add the line of an outcome of any kind.
 
         Args:
-            outcome: What becomes of the request; a success with the paths of its files.
-            purchase: What else is known. None: bought elsewhere, by somebody who knows more.
+            outcome: Outcome of the request; a success with the paths of its files.
+            purchase: Its record. None: bought elsewhere, by somebody who knows more.
             durable: Whether the line must be on the disk on return.
 
         Raises:

@@ -1,10 +1,10 @@
 """Result URLs to files: whole, right, and never over another file.
 
 A file appears under its name only when it is whole and a picture (or whatever else the service states); until
-then it is a `.part` file, which is removed when anything goes wrong. It is paid, so it is fetched again while
-that is free, and kept in the end where it is of another kind than stated, or stays cut. An expired or refused
-URL is signed anew by asking for the task again, so a host that is down for longer than a URL lives costs time
-and no picture. No key goes to a result host.
+then it is a `.part` file, which is removed when anything goes wrong. The file is paid, so it is fetched again
+while that is free, and kept in the end where it is of another kind than stated, or stays cut. An expired or
+refused URL is signed anew by asking for the task again, so a host that is down for longer than a URL lives
+costs time and no picture. No key goes to a result host.
 """
 
 import filecmp

@@ -399,7 +399,7 @@ class _Piece:
     is_slow: bool = False
     """Whether the input lets wait."""
     error: Exception | None = None
-    """What the input raised after these lines."""
+    """Error of the input after these lines."""
 
     @classmethod
     async def of(cls, first: Request, iterator: AsyncIterator[Request]) -> "_Piece":

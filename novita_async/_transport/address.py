@@ -1,4 +1,4 @@
-"""What is wrong with a base URL, seen from the answers that it leads to. Nothing was bought by any of them.
+"""Faults of a base URL, seen from the answers that it leads to. Nothing was bought by any of them.
 
 A front door that asks for https, a server that speaks TLS alone, a path that begins twice: each is told as
 what it is, to the first request, and stops the others.
@@ -15,7 +15,7 @@ _NOT_THERE: Final = frozenset({404, 405})
 _USUAL: Final = "/v3/async"
 """How most paths begin."""
 _TLS_ALONE: Final = b"sent to HTTPS port"
-"""What nginx, and the doors that are made of it, say to a request without TLS."""
+"""Words of nginx, and of the doors that are made of it, to a request without TLS."""
 
 
 def host_of(base_url: URL) -> str:
@@ -27,7 +27,7 @@ def misdirection(base_url: URL, path: str, answer: HTTPResponse) -> str | None:
     """Say why an answer is that of a wrong address. None: nothing tells.
 
     Args:
-        base_url: What the user gave.
+        base_url: As the user gave it.
         path: The path of the request, below it.
         answer: An answer that is not good.
     """

@@ -64,7 +64,7 @@ class PictureIntake:
         """Read an answer that has come already: what a transport without sockets does.
 
         Args:
-            request: What it answers.
+            request: The request that is answered.
             response: As much of it as came.
             cut: Why it broke off. None: it is whole.
 
@@ -114,7 +114,7 @@ class _PartFile:
     is_durable: bool
     """Whether the file must be on the disk when it is finished."""
     media_type: str | None
-    """What the answer calls it."""
+    """Name in the answer."""
     size: int = field(init=False, default=0)
     lost: str | None = field(init=False, default=None)
     """Why it cannot be kept."""

@@ -75,7 +75,7 @@ class SlowExchange(AiohttpExchange):
     _coming_since: float | None = None
     """When the body of an answer with pictures began to come."""
     _unread: list[bytes] = field(init=False, factory=list)
-    """What has come of it and was not taken in."""
+    """Bytes that have come and were not taken in."""
 
     async def run(self) -> HTTPResponse:
         """Send the request and read the answer, on another connection where the first has gone stale."""

@@ -31,7 +31,7 @@ class WholeAnswers:
     def __init__(self, protocol: Any, parser: Any) -> None:
         self._protocol, self._parser = protocol, parser
         self._heard: bytes | None = b""
-        """What has come since the last answer that was none yet. None: the head of the answer was given."""
+        """Bytes since the last answer that was none yet. None: the head of the answer was given."""
 
     @classmethod
     def expect_on(cls, protocol: Any) -> None:

@@ -1,4 +1,4 @@
-"""What it takes for files to be there after a power cut.
+"""Folders and names that are there after a power cut.
 
 A file's own fsync keeps its bytes. Its name is an entry of the folder, and outlives a power cut once the
 folder has been fsynced too: before that, nothing may be called saved.

@@ -183,7 +183,7 @@ def _wrong_picture(value: Any, limits: RoutePictures | None) -> str | None:
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class Face(Request, Sweepable):
-    """What requests that find their route by model have in common."""
+    """Fields and checks of all requests that find their route by model."""
 
     wrapped: ClassVar[bool] = False
     others: ClassVar[str] = "options"
@@ -193,7 +193,7 @@ class Face(Request, Sweepable):
     model: str = field(validator=rules.Rule(_explain_model))
     """Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all."""
     prompt: str | None = field(default=None, validator=_common_rule("prompt"))
-    """What to make. Most routes need a prompt."""
+    """Description of the wished result. Most routes need a prompt."""
     seed: int | None = field(default=None, validator=_common_rule("seed"))
     """The same seed gives the same picture, where the route takes one."""
     output_format: str | None = field(default=None, validator=_common_rule("output_format"))
@@ -406,6 +406,6 @@ class AnimateImage(Face):
     duration: int | None = field(default=None, validator=_common_rule("duration"))
     """Seconds of the video."""
     negative_prompt: str | None = field(default=None, validator=_common_rule("negative_prompt"))
-    """What to avoid."""
+    """Things to avoid."""
     aspect_ratio: str | None = field(default=None, validator=_common_rule("aspect_ratio"))
     """Shape of the video, such as `16:9`."""

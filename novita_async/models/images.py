@@ -50,7 +50,7 @@ class Saveable(Protocol):
 
 
 def objection(picture: "ImageSource", limits: RoutePictures) -> str | None:
-    """What a route has against a picture: no picture at all, another format, too large. None: nothing."""
+    """Objection of a route to a picture: no picture at all, another format, too large. None: nothing."""
     where = f"{picture.path} " if picture.path else ""
     if picture.format is not None and picture.format not in limits.formats:
         if picture.format in PICTURES:
@@ -306,7 +306,7 @@ class DataURL:
 
     @property
     def prefix(self) -> str:
-        """What stands before the base64."""
+        """Text before the base64."""
         return f"data:{media_type(self.image)};base64,"
 
 

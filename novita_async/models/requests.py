@@ -285,7 +285,8 @@ def _own_metadata(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @frozen(kw_only=True)
 class Tagged:
-    """The user's own words for a request. They go with the request wherever that is told of, and are neither
+    """The user's own words for a request. These words go with the request wherever that is told of, and are
+    neither
     sent nor part of its identity: requests that differ in nothing else are equal, and a journal tells them
     apart by counting.
     """
@@ -295,7 +296,7 @@ class Tagged:
     metadata: Mapping[str, Any] = field(
         factory=dict[str, Any], converter=_own_metadata, validator=rules.json_object(), eq=False, repr=False
     )
-    """Whatever else the user wants to find beside the result: a JSON object of at most 16 KiB (ours)."""
+    """Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours)."""
 
     def tagged(self, tag: str | float | None, metadata: Mapping[str, Any] | None = None) -> Self:
         """Give the request an id of the user's own, and metadata where there are any to give.

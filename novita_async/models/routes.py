@@ -22,15 +22,15 @@ from novita_async.models import _rules as rules
 from novita_async.models.hosts import Host
 
 RouteKind = Literal["edit", "generate", "upscale", "erase", "remove_background", "animate"]
-"""What a route makes: pictures of pictures, pictures of text, videos of pictures."""
+"""Kinds of routes, by what they make: pictures of pictures, pictures of text, videos of pictures."""
 RouteBody = Literal["wrapped", "flat", "multipart", "gemini"]
 """Form of a body: fields inside `request`, fields right in the object, multipart, Google's nested one."""
 PictureForm = Literal["base64", "data_url", "multipart"]
 """How a picture travels: as bare base64, as a data URL, as a part of its own."""
 PictureRole = Literal["image", "mask", "end_image"]
-"""What a picture is to a request."""
+"""Role of a picture in a request."""
 FieldType = Literal["text", "integer", "number", "flag", "size", "object", "list"]
-"""What a field holds."""
+"""Type of a field."""
 RouteAnswer = Literal["task", "at_once", "either"]
 """How a route answers: with a task to be watched, with the results, or sometimes so and sometimes so."""
 RouteStatus = Literal["served", "documented", "retired"]
@@ -52,7 +52,7 @@ class SizeRange:
     """Sizes that a route takes, as `WIDTHxHEIGHT`."""
 
     separator: str = "x"
-    """What stands between the two numbers."""
+    """Text between the two numbers."""
     multiple_of: int = 1
     """Both sides are multiples of this."""
     low_side: int = 1
@@ -67,7 +67,7 @@ class SizeRange:
     """How many times longer than the shorter side the longer one may be."""
 
     def explain(self, value: Any) -> str | None:
-        """What is wrong with a size; None where it is right."""
+        """The fault of a size; None where there is none."""
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
         if match is None or match[2] != self.separator:
             return f"{rules.shown(value)} is not a size such as 1024{self.separator}1024"
@@ -106,7 +106,7 @@ class RouteField:
     name: str
     """Name on the wire."""
     type: FieldType = "text"
-    """What the field holds."""
+    """Type of the field."""
     required: bool = False
     """Whether a request must have the field."""
     low: float | None = None
@@ -118,12 +118,12 @@ class RouteField:
     size: SizeRange | None = None
     """Sizes that are taken."""
     default: str | float | None = None
-    """What the service takes where the field is left out. None: not known."""
+    """The service's own value where the field is left out. None: not known."""
     place: str = ""
     """Where in the body the field stands, with dots between the names. Empty: under its name."""
 
     def explain(self, value: Any) -> str | None:
-        """What is wrong with a value; None where it is right."""
+        """The fault of a value; None where there is none."""
         if self.size is not None:
             return None if value in self.choices else self._wrong_size(value)
         if self.choices and (isinstance(value, bool) or value not in self.choices):
@@ -137,7 +137,7 @@ class RouteField:
 
     @property
     def range(self) -> str:
-        """What the field may hold, in words."""
+        """Range of the field, in words."""
         if self.size is not None:
             return " ".join([*map(str, self.choices), str(self.size)])
         if self.choices:
@@ -180,7 +180,7 @@ class RoutePictures:
     name: str
     """Name on the wire."""
     role: PictureRole = "image"
-    """What these pictures are to the request."""
+    """Role of these pictures in the request."""
     form: PictureForm = "base64"
     """How they travel."""
     is_list: bool = False
@@ -211,7 +211,7 @@ class Route:
     name: str
     """Name of the row."""
     kind: RouteKind
-    """What the route makes."""
+    """Kind of the route."""
     path: str = field(validator=rules.path())
     """Path of submissions; `{model}` stands for the request's model."""
     hosts: tuple[str, ...] = field(default=(), converter=_tuple)
