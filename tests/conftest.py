@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from novita_async import Polling
 from novita_async.testing import DEFAULT_API_KEY, VirtualTimeLoop, sample_picture
@@ -17,8 +17,10 @@ from tests.helpers.served import served
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; children would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("steady", deadline=None, max_examples=50)  # no test asserts a time
-settings.register_profile("long", deadline=None, max_examples=1000)  # for `make soak`
+LUCK = [HealthCheck.too_slow, HealthCheck.filter_too_much]  # of the machine, and of the draw
+# No test asserts a time. The long form is for `make soak`.
+settings.register_profile("steady", deadline=None, max_examples=50, suppress_health_check=LUCK)
+settings.register_profile("long", deadline=None, max_examples=1000, suppress_health_check=LUCK)
 settings.load_profile("steady")
 
 

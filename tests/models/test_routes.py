@@ -62,7 +62,13 @@ def test_the_older_classes_are_rows_of_the_table():
     assert routes.routes_at("/v3/async/unknown") == ()
     for row, cls in ((IMG2IMG, Img2Img), (TXT2IMG, Txt2Img)):
         known = {each.name for each in (*row.fields, *row.pictures)} - {"image_base64"}
-        own = {each.name for each in cls.__attrs_attrs__} - {"image", "extra", "extra_fields"}
+        own = {each.name for each in cls.__attrs_attrs__} - {
+            "image",
+            "extra",
+            "extra_fields",
+            "tag",
+            "metadata",
+        }
         assert known == own
 
 
