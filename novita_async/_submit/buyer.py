@@ -148,10 +148,6 @@ class _Effort:
     """Set once an event has told the task of a lost attempt. None: no lost attempt has a callback."""
 
 
-async def _kept_nowhere(result: TaskResult, _: Path) -> TaskResult:
-    return result
-
-
 @define(eq=False, repr=False, kw_only=True)
 class Buyer(Asker):
     """Buys for one client."""
@@ -161,7 +157,7 @@ class Buyer(Asker):
     """Seconds for which a cancelled purchase that was handed over is still waited for."""
     spending: Spending | None = None
     """The budget. None: as much as the accounts have."""
-    keep: Callable[[TaskResult, Path], Awaitable[TaskResult]] = _kept_nowhere
+    keep: Callable[[TaskResult, Path], Awaitable[TaskResult]] = field(init=False)
     """Makes results that came at once durable in a folder, before a journal says that they came."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""

@@ -248,6 +248,13 @@ def completed(found: TaskResult) -> TaskResult:
     return known.purchase.result
 
 
+def test_a_picture_that_was_lost_after_it_came_is_told_with_its_cause():
+    kept = result(images=(Image(url="", type="png", lost=f"disk full: /tmp/a?{SECRET}"),))
+    (image,) = completed(kept).images
+    assert image.lost.startswith("disk full: /tmp/a")
+    assert "0123abcd" not in image.lost
+
+
 def test_a_result_is_kept_without_presigned_queries():
     kept = result(images=(Image(url=f"https://bucket.example/a.png?{SECRET}", type="png"),))
     _, record = written(planned(), fact(Announced), fact(Bought), fact(Completed, result=kept))
