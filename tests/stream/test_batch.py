@@ -377,10 +377,8 @@ async def test_a_task_that_was_said_to_have_failed_is_fetched_where_it_is_well_a
 async def test_a_failed_task_is_neither_bought_again_nor_given_up_while_nobody_answers_for_it(journal):
     faults = FaultPlan.of(FaultRule(fault=Fault.answer(503, b""), on="poll", numbers=range(2, 1_000_000)))
     simulation = service(failure_rate=1.0, faults=faults)
-    async with client_of(simulation, polling=Polling.fixed(100)) as (
-        client,
-        _,
-    ):  # the first poll sees the end
+    late = Polling.fixed(100)  # the first poll sees the end
+    async with client_of(simulation, polling=late) as (client, _):
         await run(client, [request()], journal)
     assert [row.state for row in await rows_of(journal)] == [State.FAILED]
     again = Polling.fixed(5, deadline=60)
