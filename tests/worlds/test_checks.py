@@ -123,7 +123,7 @@ def doubted(world):
 
 def cut(world):
     post = world.record.posts[0]
-    post.cut_at, post.due_at = 1.0, 1.1
+    post.number, post.cut_at, post.due_at = -1, 1.0, 1.1  # nobody knows a task of it
 
 
 def terminated(world):

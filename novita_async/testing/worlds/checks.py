@@ -520,6 +520,9 @@ def drained(world: Host) -> Iterable[Found]:
             continue
         if post.cut_at + _SOON < post.due_at:
             continue
+        bought = world.service.accepted().get(post.number, [])
+        if any(_is_known(world, entry.task_id or "") for entry in bought):
+            continue  # the answer was read, and only what came behind was cut off
         if not any(stop.at + drain <= post.cut_at + 1e-6 for stop in _stops_of(world, post)):
             yield str(post.number), f"given up at {post.cut_at:.3f}, its answer came before {post.due_at:.3f}"
 
