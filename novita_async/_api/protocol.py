@@ -90,7 +90,7 @@ def submission(
     )
 
 
-_RESULTS: Final = (b'"images"', b'"data"', b'"videos"', b'"image_file"', b'"candidates"', b'"audios"')
+_RESULTS: Final = re.compile(rb'"(?:images|data|videos|image_file|candidates|audios)"')
 """Names in an answer that may hold results besides a task's id."""
 
 
@@ -113,7 +113,7 @@ def read_submission(
         SubmissionUncertain: anything else.
     """
     good = _is_good(response)
-    if good and not response.early and not any(name in response.body for name in _RESULTS):
+    if good and not response.early and _RESULTS.search(response.body) is None:
         usual = codec.peek_task_id(response.body)
         if usual:
             return usual
