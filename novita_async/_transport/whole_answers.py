@@ -56,11 +56,10 @@ class WholeAnswers:
             self._protocol.force_close()
             return found, False, b""
         if heard is not None:
-            messages = parsed[0]
-            if not messages:
-                self._heard = heard + data
-            else:
-                self._heard = b"" if _is_interim(messages[-1][0]) else None
+            messages = [*parsed[0]]
+            is_over = bool(messages) and not _is_interim(messages[-1][0])
+            # The beginning of the answer may have come together with an interim one.
+            self._heard = None if is_over else heard + data
         return parsed
 
     def _before_the_junk(self, data: bytes) -> "Messages":
@@ -70,10 +69,8 @@ class WholeAnswers:
             middle = (low + high + 1) // 2
             low, high = (low, middle - 1) if _parsed(data[:middle]) is None else (middle, high)
         messages = _parsed(data[:low]) or []
-        for place, (message, payload) in enumerate(messages):
-            if not _is_interim(message):
-                return messages[: place + 1] if payload.is_eof() else []
-        return []
+        final = next((each for each in messages if not _is_interim(each[0])), None)
+        return [final] if final is not None and final[1].is_eof() else []
 
 
 def _is_interim(message: "RawResponseMessage") -> bool:

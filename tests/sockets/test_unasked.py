@@ -130,8 +130,11 @@ async def test_a_whole_answer_counts_whatever_comes_behind_it_and_its_connection
 
 
 @pytest.mark.parametrize("cut", [5, 30, len(OK) - 3])
-async def test_an_answer_in_pieces_counts_too(session, cut):
-    first, second, _ = await answered_with(HINTS, OK[:cut], OK[cut:] + b"junk", session=session)
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_answer_in_pieces_counts_too(session, cut, together):
+    """Also where its beginning comes together with an interim answer."""
+    begin = [HINTS + OK[:cut]] if together else [HINTS, OK[:cut]]
+    first, second, _ = await answered_with(*begin, OK[cut:] + b"junk", session=session)
     assert first.response.body == second.response.body == ANSWER
 
 
