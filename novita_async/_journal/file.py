@@ -22,7 +22,6 @@ transaction. New journals go the same way from version 0. A journal of a newer v
 """
 
 import errno
-import os
 import sqlite3
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -31,6 +30,7 @@ from typing import Final
 
 from attrs import frozen
 
+from novita_async._util.disk import sync_folder
 from novita_async.errors import JournalError
 
 APPLICATION_ID: Final = 0x4E6F764A
@@ -246,6 +246,7 @@ def open_to_write(path: Path, *, connect: Connect = connect, without_wal: bool =
         try:
             if not place.exists():
                 _create(place, connect)
+            sync_folder(place.parent)  # its name is durable from here on, also where its maker got no further
             file = _opened(place, connect, lock, "rw", without_wal=without_wal)
         except BaseException:
             _unlock(place, lock)
@@ -425,17 +426,6 @@ def _create(place: Path, connect: Connect) -> None:
     finally:
         connection.close()
     draft.replace(place)
-    _sync_folder(place.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename durable; Windows has no such thing as an open folder."""
-    with suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

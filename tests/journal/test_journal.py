@@ -1329,3 +1329,20 @@ def test_the_memory_of_purchases_that_were_written_last_is_bounded(tmp_path, mon
     assert store.summary().rows[State.SUBMITTED] == 9
     assert repr(store).startswith("<Store ")
     store.close()
+
+
+async def test_the_name_of_a_journal_is_made_durable_by_all_who_open_it(tmp_path, monkeypatch):
+    """Its maker may have got no further than the rename."""
+    synced, fsync = [], os.fsync
+
+    def fails_at_first(handle):
+        synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+        if len(synced) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", fails_at_first)
+    with pytest.raises(JournalError, match="Input/output error"):
+        await SqliteJournal.open(tmp_path / "run.db")
+    async with await SqliteJournal.open(tmp_path / "run.db"):
+        assert synced == [tmp_path.resolve()] * 2
