@@ -55,6 +55,14 @@ EXAMPLES = {
             troubles=trouble("another's answer late"),
         ),
     ),
+    "another task's failure is believed where its answer names no task": (
+        "true failures",
+        world(
+            user("stream", 4),
+            service=ServicePlan(failure_rate=0.3, failure_as_error=True),
+            troubles=trouble("answer of another"),
+        ),
+    ),
     "another task's result is believed": (
         "true successes",
         world(user("stream", 4), troubles=trouble("answer of another")),
@@ -243,7 +251,7 @@ EXAMPLES = {
     ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
-NOT_MENDED = frozenset[str]()
+NOT_MENDED = frozenset({"another task's failure is believed where its answer names no task"})
 
 
 WIRES = ("one answer too many", "junk behind an answer", "odd headers", "another's answer late", "chopped")
