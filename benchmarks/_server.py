@@ -89,7 +89,7 @@ PICTURE = 20_000_000
 
 @cache
 def edited() -> bytes:
-    """What an edit is answered: a picture in base64."""
+    """Answer to an edit: a picture in base64."""
     picture = b"\x89PNG\r\n\x1a\n" + Random(0).randbytes(PICTURE - 8)
     data = [{"b64_json": base64.b64encode(picture).decode(), "revised_prompt": "a cute dog"}]
     return json.dumps({"created": 1793534400, "data": data, "output_format": "png"}).encode()

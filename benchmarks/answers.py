@@ -65,7 +65,7 @@ def ours(*, durable: bool) -> Editor:
 
 
 def naive(*, durable: bool) -> Editor:
-    """What most programs do."""
+    """The way of most programs."""
 
     @asynccontextmanager
     async def editor(url: str, folder: Path) -> AsyncIterator[Edit]:

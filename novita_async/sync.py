@@ -28,9 +28,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from novita_async._client import NovitaClient
-from novita_async._stream.handle import Outcomes as AsyncOutcomes
-from novita_async._stream.handle import StreamStatistics
-from novita_async._stream.handle import Updates as AsyncUpdates
+from novita_async._stream.handle import Outcomes, StreamStatistics, Updates
 from novita_async.errors import ConfigurationError, SubmissionUncertain
 from novita_async.models.results import Outcome, Update
 from novita_async.models.routes import Route
@@ -120,7 +118,7 @@ def _settle(future: "Future[T]", task: "asyncio.Task[T]") -> None:
 # --- Calls --------------------------------------------------------------------------------------------------
 
 Call = Callable[Concatenate[NovitaClient, P], Coroutine[Any, Any, T]]
-Block = Callable[Concatenate[NovitaClient, P], AbstractAsyncContextManager[AsyncOutcomes]]
+Block = Callable[Concatenate[NovitaClient, P], AbstractAsyncContextManager[Outcomes]]
 
 
 def _options_of(
@@ -142,13 +140,13 @@ def _called(method: Call[P, T]) -> "Callable[Concatenate[Client, P], T]":
 
 def _entered(
     method: Block[P],
-) -> "Callable[Concatenate[Client, P], AbstractContextManager[Outcomes[Outcome]]]":
+) -> "Callable[Concatenate[Client, P], AbstractContextManager[OutcomeIterator[Outcome]]]":
     """Make a block for `with` of one for `async with`."""
 
     @wraps(method)
     def block(
         self: "Client", /, *arguments: P.args, **options: P.kwargs
-    ) -> "AbstractContextManager[Outcomes[Outcome]]":
+    ) -> "AbstractContextManager[OutcomeIterator[Outcome]]":
         return self._entered(partial(method, self._client, *arguments, **options))
 
     return block
@@ -178,10 +176,10 @@ def _listed(
     return items
 
 
-class Outcomes(Generic[I]):
+class OutcomeIterator(Generic[I]):
     """The outcomes of a stream or a watch, in the order in which they come. Iterate over it once."""
 
-    def __init__(self, loop: _Loop, outcomes: AsyncOutcomes | AsyncUpdates) -> None:
+    def __init__(self, loop: _Loop, outcomes: Outcomes | Updates) -> None:
         self._loop, self._outcomes = loop, outcomes
 
     def __iter__(self) -> Iterator[I]:
@@ -272,7 +270,7 @@ class Client:
         total: float | None = None,
         save_to: str | os.PathLike[str] | None = None,
         updates: Literal[False] = False,
-    ) -> AbstractContextManager[Outcomes[Outcome]]: ...
+    ) -> AbstractContextManager[OutcomeIterator[Outcome]]: ...
 
     @overload
     def watch(
@@ -283,24 +281,24 @@ class Client:
         total: float | None = None,
         save_to: str | os.PathLike[str] | None = None,
         updates: Literal[True],
-    ) -> AbstractContextManager[Outcomes[Update | Outcome]]: ...
+    ) -> AbstractContextManager[OutcomeIterator[Update | Outcome]]: ...
 
     @wraps(NovitaClient.watch)
     def watch(
         self, tasks: Iterable[Task | str], *, updates: bool = False, **options: Any
-    ) -> AbstractContextManager[Outcomes[Any]]:
+    ) -> AbstractContextManager[OutcomeIterator[Any]]:
         many = tuple(tasks)
-        watch: Callable[..., AbstractAsyncContextManager[AsyncOutcomes | AsyncUpdates]] = self._client.watch
+        watch: Callable[..., AbstractAsyncContextManager[Outcomes | Updates]] = self._client.watch
         return self._entered(partial(watch, many, updates=updates, **options))
 
     @contextmanager
     def _entered(
-        self, make: Callable[[], AbstractAsyncContextManager[AsyncOutcomes | AsyncUpdates]]
-    ) -> Generator[Outcomes[Any]]:
+        self, make: Callable[[], AbstractAsyncContextManager[Outcomes | Updates]]
+    ) -> Generator[OutcomeIterator[Any]]:
         block = self._loop.call(partial(_made, make))
         outcomes = self._loop.call(partial(_enter, block))
         try:
-            yield Outcomes(self._loop, outcomes)
+            yield OutcomeIterator(self._loop, outcomes)
         except BaseException as error:
             if not self._loop.call(partial(_leave, block, error)):
                 raise

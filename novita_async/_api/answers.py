@@ -2,7 +2,7 @@
 
 A picture of 20 MB is 27 MB of base64 in the answer, and every JSON library hands over whole strings. So the
 text is not parsed here: strings are found by their quotes, and a string above 1 KiB that is base64 of a
-picture, or a data URL, is taken out. What is left is small, and JSON like any other. The rules:
+picture, or a data URL, is taken out. The rest is small, and JSON like any other. The rules:
 
 * The scanner is pure: bytes go in, events come out, wherever the bytes are cut.
 * A string is judged by its first 1 KiB. Base64 that does not begin like a picture or a film stays in the
@@ -98,10 +98,10 @@ class AnswerScanner:
     parts: int = field(init=False, default=0)
     """Parts that have begun."""
     _step: "Callable[[AnswerScanner, bytes, int], int | None]" = field(init=False)
-    """What to do next with the bytes at hand, from a place on. Gives the place to go on from; None: the bytes
+    """Next step with the bytes at hand, from a place on. Gives the place to go on from; None: the bytes
     that follow decide."""
     _rest: bytes = field(init=False, default=b"")
-    """What could not be judged yet: at most `SAMPLE` bytes."""
+    """Bytes that could not be judged yet: at most `SAMPLE` bytes."""
     _given: int = field(init=False, default=0)
     """Up to where the bytes at hand were given out as text, or belong to a part."""
     _events: list[AnswerEvent] = field(init=False, factory=list)

@@ -735,8 +735,8 @@ def _usual_image(image: _UsualImage, task: Task) -> Image:
 # --- Results that come at once ------------------------------------------------------------------------------
 #
 # Every service has a form of its own: `{"images": ["https://…"]}`, `{"data": [{"b64_json": …}]}`,
-# `{"candidates": [{"content": {"parts": [{"inlineData": …}]}}]}`, `{"image_file": …}`. What they share is
-# where files stand: below the name of a container, under the name of a file.
+# `{"candidates": [{"content": {"parts": [{"inlineData": …}]}}]}`, `{"image_file": …}`. All share the
+# places of files: below the name of a container, under the name of a file.
 
 _MEDIA: Final[Mapping[str, str]] = {
     **dict.fromkeys(("video", "videos", "video_url", "video_urls"), "videos"),

@@ -4,8 +4,8 @@
 
 A request holds its slot from being taken in until the consumer has taken its outcome, so a slow consumer
 slows the input. A request that cannot be served is one outcome. A cause that dooms all the rest (no account
-can pay, no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. What an
-earlier run has paid for is watched first, from the journal alone, without a slot.
+can pay, no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. Tasks of
+earlier runs are watched first, from the journal alone, without a slot.
 """
 
 import asyncio
@@ -296,7 +296,7 @@ class Stream:
         return await self._item(purchase, self._late, early)
 
     async def _refused(self, outcome: Failed, purchase: Purchase) -> Item:
-        """What cannot be sent at all."""
+        """Item of a request that cannot be sent at all."""
         await self._way.add_to_index(outcome, purchase)
         return outcome, purchase, True
 

@@ -22,7 +22,7 @@ from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output
 from novita_async.cli._progress import display_of
 from novita_async.cli._report_timeline import elapsed
-from novita_async.cli._terminal import Part
+from novita_async.cli._terminal import LinePart
 from novita_async.cli._waits import host_of_environment
 from novita_async.errors import ConfigurationError, NoAnswer
 from novita_async.events import Event, Retrying
@@ -85,14 +85,14 @@ class _Questions:
             advice="check the network and NOVITA_BASE_URL, then ask again",
         )
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[LinePart]:
         """The line on a terminal."""
         waited = loop_time() - self._asked_at
         if waited < _UNREMARKABLE:
             return []
-        left = Part((f"giving up in {elapsed(math.ceil(self.patience - waited))}", ""), (2,), "; ")
+        left = LinePart((f"giving up in {elapsed(math.ceil(self.patience - waited))}", ""), (2,), "; ")
         span = elapsed(math.floor(waited))
-        return [Part((f"no answer from {self.host} for {span}", f"no answer for {span}"), (1,)), left]
+        return [LinePart((f"no answer from {self.host} for {span}", f"no answer for {span}"), (1,)), left]
 
     def lines(self, *, due: bool) -> str:
         """What a log is told: each new trouble, and now and then that there is still some."""

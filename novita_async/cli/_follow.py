@@ -17,7 +17,7 @@ from novita_async.cli._exits import Exit, gravest, of_error, of_outcome
 from novita_async.cli._output import Output, described, error_record, watch_again
 from novita_async.cli._progress import Display, ProgressTally
 from novita_async.cli._report_summary import money
-from novita_async.cli._terminal import Part
+from novita_async.cli._terminal import LinePart
 from novita_async.errors import NovitaError
 from novita_async.events import Bought, Event, Transition
 from novita_async.models.requests import Request
@@ -69,7 +69,7 @@ class FollowReport:
             good=isinstance(outcome, Succeeded),
         )
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[LinePart]:
         """The line on a terminal."""
         waits, status, now = self.tally.waits, self.tally.status(), loop_time()
         if waits.is_silent(now):  # nobody knows how long that will last

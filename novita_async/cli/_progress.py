@@ -15,7 +15,7 @@ from attrs import asdict, define, field, frozen
 
 from novita_async._util.clock import loop_time
 from novita_async.cli._report_timeline import elapsed
-from novita_async.cli._terminal import AboveLine, Part, StatusLine, visible
+from novita_async.cli._terminal import AboveLine, LinePart, StatusLine, visible
 from novita_async.cli._waits import Waits
 from novita_async.events import Bought, Event, Lost, Polled, Transition
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
@@ -126,28 +126,28 @@ class Status:
         facts = asdict(self) | {"images_per_minute": self.images_per_minute}
         return {name: _rounded(value) for name, value in facts.items()}
 
-    def parts(self, waiting: Sequence[Part], tasks: str, money: str) -> Iterator[Part]:
+    def parts(self, waiting: Sequence[LinePart], tasks: str, money: str) -> Iterator[LinePart]:
         """The same as parts of one line, with what is waited for, how far tasks are, and what is spent."""
         ended = self.done + self.failed + self.uncertain
         filled = round(ended * _BAR_WIDTH / self.requests) if self.requests else 0
-        yield Part(("━" * filled + "─" * (_BAR_WIDTH - filled), ""), (17,))
+        yield LinePart(("━" * filled + "─" * (_BAR_WIDTH - filled), ""), (17,))
         done, requests = f"{self.done:,}", f"{self.requests:,}"
-        yield Part((f"{done} of {requests} done", f"{done}/{requests}", ""), (10, 3), " ")
+        yield LinePart((f"{done} of {requests} done", f"{done}/{requests}", ""), (10, 3), " ")
         yield from waiting
         if self.running:
             running = f"{self.running:,} running"
-            yield Part((f"{running}: {tasks}" if tasks else running, running, ""), (13, 12))
+            yield LinePart((f"{running}: {tasks}" if tasks else running, running, ""), (13, 12))
         for number, word in ((self.failed, "failed"), (self.uncertain, "uncertain")):
             if number:
-                yield Part((f"{number:,} {word}", ""), (8,))
+                yield LinePart((f"{number:,} {word}", ""), (8,))
         if self.images:
             rate = self.images_per_minute
-            yield Part((f"{rate:.1f} images/min", f"{rate:.0f}/min", ""), (16, 14))
-            yield Part((f"{self.polls:,} polls", ""), (18,))
+            yield LinePart((f"{rate:.1f} images/min", f"{rate:.0f}/min", ""), (16, 14))
+            yield LinePart((f"{self.polls:,} polls", ""), (18,))
         if money:
-            yield Part((money, money.partition(" ")[0], ""), (15, 12))
+            yield LinePart((money, money.partition(" ")[0], ""), (15, 12))
         if self._left():
-            yield Part((self._left(), ""), (11,))
+            yield LinePart((self._left(), ""), (11,))
 
     def _left(self) -> str:
         """How long it will still take; empty where nobody knows, or hardly any time."""
@@ -243,7 +243,7 @@ class ProgressTally:
 class View(Protocol):
     """What a display shows."""
 
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[LinePart]:
         """The line on a terminal."""
         ...
 
@@ -253,10 +253,10 @@ class View(Protocol):
 
 
 @frozen
-class _Nothing:
+class _NoProgress:
     """Shows nothing."""
 
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[LinePart]:
         return ()
 
     def lines(self, *, due: bool) -> str:  # noqa: ARG002 - the protocol's
@@ -267,7 +267,7 @@ class _Nothing:
 class Display(AbstractContextManager[Any]):
     """Shows how far it is, again and again."""
 
-    view: View = field(factory=_Nothing, init=False)
+    view: View = field(factory=_NoProgress, init=False)
     """What is shown."""
     every: float = field(default=1.0, init=False)
     """Seconds between two looks at it."""

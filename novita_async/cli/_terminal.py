@@ -74,7 +74,7 @@ def cut(text: str, columns: int) -> str:
 
 
 @frozen
-class Part:
+class LinePart:
     """A part of the line."""
 
     texts: tuple[str, ...]
@@ -85,7 +85,7 @@ class Part:
     """Stands before the part, unless it is the first."""
 
 
-def composed(parts: Sequence[Part], columns: int) -> str:
+def composed(parts: Sequence[LinePart], columns: int) -> str:
     """Put the line together from parts, as much as there is room for."""
     chosen = [0] * len(parts)
     steps = sorted(
@@ -102,7 +102,7 @@ def composed(parts: Sequence[Part], columns: int) -> str:
     return cut(_joined(parts, chosen), columns)
 
 
-def _joined(parts: Sequence[Part], chosen: Sequence[int]) -> str:
+def _joined(parts: Sequence[LinePart], chosen: Sequence[int]) -> str:
     line = ""
     for part, place in zip(parts, chosen, strict=True):
         text = part.texts[place]
@@ -128,7 +128,7 @@ class StatusLine:
             columns = 0
         return (columns or shutil.get_terminal_size().columns) - 1
 
-    def draw(self, spin: str, parts: Sequence[Part]) -> None:
+    def draw(self, spin: str, parts: Sequence[LinePart]) -> None:
         """Draw the line anew."""
         if self._is_mid_line:
             return

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from attrs import define, field, frozen
 
 from novita_async.cli._report_timeline import elapsed
-from novita_async.cli._terminal import Part, cut, visible
+from novita_async.cli._terminal import LinePart, cut, visible
 from novita_async.errors import NoAnswer, NotSent
 from novita_async.events import (
     Announced,
@@ -149,7 +149,7 @@ class Waits:
 
     # --- Told -----------------------------------------------------------------------------------------------
 
-    def parts(self, now: float) -> list[Part]:
+    def parts(self, now: float) -> list[LinePart]:
         """What is waited for, for the line; empty where that is nothing worth telling."""
         return self._outage(now) or self._quota(now) or self._retry(now)
 
@@ -176,39 +176,39 @@ class Waits:
         told = [each for each in self._outages.values() if each.is_told(now)]
         return min(told, key=lambda each: (each.is_over, each.since), default=None)
 
-    def _outage(self, now: float) -> list[Part]:
+    def _outage(self, now: float) -> list[LinePart]:
         outage = self._told_outage(now)
         if outage is None:
             return []
         again = _again(outage.until, now)
         if outage.limited:
-            return [Part(("the service asks to slow down", "slow down"), (7,)), *again]
+            return [LinePart(("the service asks to slow down", "slow down"), (7,)), *again]
         if outage.is_over:
-            return [Part((f"{self.host} answers again", "answers again"), (7,)), *again]
+            return [LinePart((f"{self.host} answers again", "answers again"), (7,)), *again]
         span, paid = elapsed(now - outage.since), self.running
         whom = f"no answer from {self.host} for {span}"
-        silence = Part((whom, f"no answer for {span}", f"no answer {span}"), (7, 1))
+        silence = LinePart((whom, f"no answer for {span}", f"no answer {span}"), (7, 1))
         tasks = "task is" if paid == 1 else "tasks are"
-        safe = Part((f"{paid:,} paid {tasks} safe", f"{paid:,} paid, safe", ""), (5, 4), "; ")
+        safe = LinePart((f"{paid:,} paid {tasks} safe", f"{paid:,} paid, safe", ""), (5, 4), "; ")
         return [silence, *([safe] if paid else []), *again]
 
-    def _quota(self, now: float) -> list[Part]:
+    def _quota(self, now: float) -> list[LinePart]:
         self._paced = {purchase: until for purchase, until in self._paced.items() if until > now}
         until = min(self._paced.values(), default=-math.inf)
         if until - now < _WORTH_TELLING:
             return []
         span = elapsed(math.ceil(until - now))
         words = f"the quota is used up: the next goes in {span}"
-        return [Part((words, f"quota used up: next in {span}", f"next in {span}"), (7, 5))]
+        return [LinePart((words, f"quota used up: next in {span}", f"next in {span}"), (7, 5))]
 
-    def _retry(self, now: float) -> list[Part]:
+    def _retry(self, now: float) -> list[LinePart]:
         self._retries = {purchase: told for purchase, told in self._retries.items() if told[0] > now}
         until, why = min(self._retries.values(), default=(-math.inf, ""))
         if until - now < _WORTH_TELLING:
             return []
-        return [Part((visible(why), f"{cut(visible(why), 30)}", ""), (7, 5)), *_again(until, now)]
+        return [LinePart((visible(why), f"{cut(visible(why), 30)}", ""), (7, 5)), *_again(until, now)]
 
 
-def _again(until: float, now: float) -> list[Part]:
+def _again(until: float, now: float) -> list[LinePart]:
     span = elapsed(math.ceil(until - now)) if until > now else ""
-    return [Part((f"again in {span}", f"↻ {span}", ""), (9, 8), "; ")] if span else []
+    return [LinePart((f"again in {span}", f"↻ {span}", ""), (9, 8), "; ")] if span else []

@@ -354,7 +354,8 @@ class Request(Tagged):
     @property
     def row(self) -> Route | None:
         """The route, as the table of routes has it. None: the table does not know the path."""
-        return next(iter(routes_at(self.path or self.endpoint)), None)
+        rows = routes_at(self.path or self.endpoint)
+        return rows[0] if rows else None
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:

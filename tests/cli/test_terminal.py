@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from novita_async import NoAnswer, NotSent
 from novita_async.cli import _account
 from novita_async.cli._progress import Bar, Display, Lines, ProgressTally, Status, display_of
-from novita_async.cli._terminal import Part, command_line, composed, cut, visible, width_of
+from novita_async.cli._terminal import LinePart, command_line, composed, cut, visible, width_of
 from novita_async.cli._waits import Waits, host_of_environment
 from novita_async.events import (
     Action,
@@ -98,13 +98,16 @@ texts = st.lists(
 @given(st.lists(texts, max_size=6), st.integers(1, 80), st.randoms())
 def test_a_line_fits_whatever_its_parts_are(lines, columns, random):
     parts = [
-        Part(tuple(each), sorted((random.randrange(9) for _ in each[1:]), reverse=True)) for each in lines
+        LinePart(tuple(each), sorted((random.randrange(9) for _ in each[1:]), reverse=True)) for each in lines
     ]
     assert width_of(composed(parts, columns)) <= columns
 
 
 def test_the_parts_of_the_highest_rank_are_shortened_first_and_no_more_than_need_be():
-    parts = (Part(("12 of 200 done", "12/200", ""), (3, 1)), Part(("a minute left", "1 min", ""), (5, 4)))
+    parts = (
+        LinePart(("12 of 200 done", "12/200", ""), (3, 1)),
+        LinePart(("a minute left", "1 min", ""), (5, 4)),
+    )
     assert composed(parts, 40) == "12 of 200 done · a minute left"
     assert composed(parts, 25) == "12 of 200 done · 1 min"
     assert composed(parts, 15) == "12 of 200 done"
@@ -316,7 +319,7 @@ class Fixed:
         self.texts = texts
 
     def parts(self):
-        return [Part((text,)) for text in self.texts]
+        return [LinePart((text,)) for text in self.texts]
 
     def lines(self, *, due):
         return self.texts[0] if due else ""

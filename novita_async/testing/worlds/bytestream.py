@@ -22,7 +22,7 @@ from novita_async.testing.worlds import troubles
 from novita_async.testing.worlds.dice import fraction, pick, whole
 from novita_async.testing.worlds.loops import WorldLoop
 from novita_async.testing.worlds.record import Post
-from novita_async.testing.worlds.roles import Agent, Host
+from novita_async.testing.worlds.roles import Agent, WorldView
 from novita_async.testing.worlds.troubles import Fate
 from novita_async.testing.worlds.wire import ORIGIN, judge, number_in
 
@@ -36,7 +36,7 @@ _PIECES: Final = 5
 class Network:
     """All connections of a world."""
 
-    world: Host
+    world: WorldView
     _numbers: "itertools.count[int]" = field(factory=itertools.count, init=False)
     _sessions: dict[str, aiohttp.ClientSession] = field(factory=dict[str, aiohttp.ClientSession], init=False)
 
@@ -77,7 +77,7 @@ class Network:
 class Pipe(asyncio.Transport):
     """One connection: what the client writes is read here at once, and answered in time."""
 
-    def __init__(self, world: Host, process: Agent, loop: WorldLoop, protocol: Any, number: int) -> None:
+    def __init__(self, world: WorldView, process: Agent, loop: WorldLoop, protocol: Any, number: int) -> None:
         super().__init__()
         self._world, self._process, self._loop, self._protocol = world, process, loop, protocol
         self._number = number

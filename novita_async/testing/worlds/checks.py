@@ -27,7 +27,7 @@ from novita_async.testing.worlds import seams, troubles
 from novita_async.testing.worlds.painted import path_in
 from novita_async.testing.worlds.plan import UserPlan
 from novita_async.testing.worlds.record import Came, Post, Stopped, UserVisit, listed, shown
-from novita_async.testing.worlds.roles import Host
+from novita_async.testing.worlds.roles import WorldView
 from novita_async.testing.worlds.service import key_of
 from novita_async.testing.worlds.users import UserError
 
@@ -48,21 +48,21 @@ _ENDS_OF_WORDS: Final = 300
 # --- Reading ----------------------------------------------------------------------------------------------
 
 
-def read_journals(world: Host) -> None:
+def read_journals(world: WorldView) -> None:
     """Take note of what the journals say."""
     for path in sorted(world.disk.home.glob("*.db")):
         if path.stat().st_size:
             world.record.rows[path.name] = seams.rows_of(path.resolve())
 
 
-def check(world: Host) -> None:
+def check(world: WorldView) -> None:
     """Note everything that does not hold."""
     for name, find in INVARIANTS.items():
         for about, how in find(world):
             world.record.violate(name, about, how)
 
 
-def _plan_of(world: Host, name: str) -> UserPlan:
+def _plan_of(world: WorldView, name: str) -> UserPlan:
     return next(u for process in world.plan.processes for u in process.users if u.name == name)
 
 
@@ -70,7 +70,7 @@ def _user_of(number: int) -> str:
     return f"u{number // 1000}"
 
 
-def _rows(world: Host) -> Iterable[dict[str, Any]]:
+def _rows(world: WorldView) -> Iterable[dict[str, Any]]:
     for rows in world.record.rows.values():
         yield from rows
 
@@ -82,11 +82,11 @@ def _number_in(row: dict[str, Any]) -> int:
     return int(digits[: next(i for i, c in enumerate(digits) if not c.isdigit())]) if start >= 0 else -1
 
 
-def _has(world: Host, *kinds: str) -> bool:
+def _has(world: WorldView, *kinds: str) -> bool:
     return any(world.plan.trouble(kind) is not None for kind in kinds)
 
 
-def _crashed(world: Host) -> bool:
+def _crashed(world: WorldView) -> bool:
     return bool(world.record.crashed)
 
 
@@ -97,14 +97,14 @@ def _ids_of(row: dict[str, Any]) -> str:
 # --- Money ------------------------------------------------------------------------------------------------
 
 
-def bought_once(world: Host) -> Iterable[Found]:
+def bought_once(world: WorldView) -> Iterable[Found]:
     """No request is bought twice unless that was asked for."""
     for number, entries in world.service.accepted().items():
         if len(entries) > 1 and not _may_be_bought_again(world, number, entries):
             yield str(number), f"bought {len(entries)} times, at {listed(f'{e.at:.3f}' for e in entries)}"
 
 
-def _may_be_bought_again(world: Host, number: int, entries: list[Entry]) -> bool:
+def _may_be_bought_again(world: WorldView, number: int, entries: list[Entry]) -> bool:
     users = [u for process in world.plan.processes for u in process.users if u.name == _user_of(number)]
     before = entries[:-1]
     if any(u.retries_failed for u in users) and all(
@@ -119,7 +119,7 @@ def _may_be_bought_again(world: Host, number: int, entries: list[Entry]) -> bool
     return sum(post.reach == "accepted" for post in posts) <= 1  # what was known is bought no second time
 
 
-def nothing_lost(world: Host) -> Iterable[Found]:
+def nothing_lost(world: WorldView) -> Iterable[Found]:
     """Whatever was bought is an outcome, unfinished, uncertain or in the journal."""
     unaccounted: Counter[str] = Counter()
     for number, entries in world.service.accepted().items():
@@ -138,18 +138,18 @@ def nothing_lost(world: Host) -> Iterable[Found]:
                 yield str(number), f"bought by {process} at {entry.at:.3f}, and nobody knows"
 
 
-def _process_of(world: Host, entry: Entry) -> str:
+def _process_of(world: WorldView, entry: Entry) -> str:
     number = entry.request["request"]["seed"]
     posts = [p for p in world.record.posts if p.number == number and p.handed_at is not None]
     near = min(posts, key=lambda post: abs((post.handed_at or 0.0) - entry.at), default=None)
     return near.process if near else ""
 
 
-def _has_journal(world: Host, number: int) -> bool:
+def _has_journal(world: WorldView, number: int) -> bool:
     return _plan_of(world, _user_of(number)).kind == "batch"
 
 
-def _is_known(world: Host, task_id: str) -> bool:
+def _is_known(world: WorldView, task_id: str) -> bool:
     """Whether a task's id is anywhere that the user can look."""
     if any(task_id in kept for kept in world.record.kept.values()):
         return True
@@ -158,7 +158,7 @@ def _is_known(world: Host, task_id: str) -> bool:
     return any(task_id in _ids_of(row) for row in _rows(world))
 
 
-def _is_doubted(world: Host, number: int) -> bool:
+def _is_doubted(world: WorldView, number: int) -> bool:
     """Whether the user can see that a request was perhaps bought."""
     if any(came.number == number and came.kind == "Uncertain" for came in world.record.came):
         return True
@@ -168,7 +168,7 @@ def _is_doubted(world: Host, number: int) -> bool:
     )
 
 
-def ids_kept(world: Host) -> Iterable[Found]:
+def ids_kept(world: WorldView) -> Iterable[Found]:
     """A task id that the client was told is not forgotten."""
     for post in world.record.posts:
         if post.reach != "accepted" or post.process in world.record.crashed:
@@ -177,7 +177,7 @@ def ids_kept(world: Host) -> Iterable[Found]:
             yield str(post.number), f"{post.process} was told {post.told[:8]} and has forgotten it"
 
 
-def window_kept(world: Host) -> Iterable[Found]:
+def window_kept(world: WorldView) -> Iterable[Found]:
     """The service never sees more than N images a minute."""
     limit = world.plan.client.images_per_minute
     if limit is None or (_crashed(world) and _without_journal(world)) or _has(world, "wall clock jumps"):
@@ -199,11 +199,11 @@ def window_kept(world: Host) -> Iterable[Found]:
             yield f"a{account}", f"the service refused a submission at {over[0].at:.3f} s"
 
 
-def _without_journal(world: Host) -> bool:
+def _without_journal(world: WorldView) -> bool:
     return any(user.kind != "batch" for process in world.plan.processes for user in process.users)
 
 
-def budget_kept(world: Host) -> Iterable[Found]:
+def budget_kept(world: WorldView) -> Iterable[Found]:
     """What is bought never costs more than the budget."""
     limit = world.plan.client.budget
     if limit is None or (len(world.plan.processes) > 1 and _without_journal(world)):
@@ -215,11 +215,11 @@ def budget_kept(world: Host) -> Iterable[Found]:
         yield "budget", f"{bought} images of {limit}"
 
 
-def _journals(world: Host) -> set[str]:
+def _journals(world: WorldView) -> set[str]:
     return {u.name for process in world.plan.processes for u in process.users if u.kind == "batch"}
 
 
-def budget_used(world: Host) -> Iterable[Found]:
+def budget_used(world: WorldView) -> Iterable[Found]:
     """Money that was only reserved is not called spent."""
     limit = world.plan.client.budget
     if limit is None:
@@ -241,7 +241,7 @@ def budget_used(world: Host) -> Iterable[Found]:
 # --- Truth ------------------------------------------------------------------------------------------------
 
 
-def true_failures(world: Host) -> Iterable[Found]:
+def true_failures(world: WorldView) -> Iterable[Found]:
     """A paid task is called failed only where the service says so."""
     for came in world.record.came:
         if came.kind != "Failed" or came.task_id is None or isinstance(came.error, DownloadFailed):
@@ -259,13 +259,13 @@ def true_failures(world: Host) -> Iterable[Found]:
             yield str(came.number), f"its task is {status}, the client says {type(came.error).__name__}"
 
 
-def _is_empty_for_long(world: Host, task_id: str) -> bool:
+def _is_empty_for_long(world: WorldView, task_id: str) -> bool:
     """Whether the service has listed no pictures of a finished task for as long as anybody waits for them."""
     times = world.service.emptied.get(task_id, [0.0])
     return times[-1] - times[0] > FILES_WITHIN - _SOON
 
 
-def ends_seen(world: Host) -> Iterable[Found]:
+def ends_seen(world: WorldView) -> Iterable[Found]:
     """A task is seen to end where its polls are answered: nobody's patience has an end by itself."""
     kinds = {trouble.kind for trouble in world.plan.troubles}
     if kinds & {*troubles.POLLS, *troubles.OUTAGES, *troubles.CLOCKS, *troubles.WIRES, *troubles.WEBHOOKS}:
@@ -276,7 +276,7 @@ def ends_seen(world: Host) -> Iterable[Found]:
             yield str(came.number), f"was given up: {str(came.error)[:_ENDS_OF_WORDS]}"
 
 
-def true_successes(world: Host) -> Iterable[Found]:
+def true_successes(world: WorldView) -> Iterable[Found]:
     """A success has the pictures of its own task."""
     for came in world.record.came:
         if not isinstance(came.outcome, Succeeded):
@@ -296,7 +296,7 @@ def true_successes(world: Host) -> Iterable[Found]:
             yield str(number), "called a success, and is none"
 
 
-def own_tasks(world: Host) -> Iterable[Found]:
+def own_tasks(world: WorldView) -> Iterable[Found]:
     """An answer is believed only by the request that it belongs to."""
     for came in world.record.came:
         if came.number is None or came.task_id is None:
@@ -306,7 +306,7 @@ def own_tasks(world: Host) -> Iterable[Found]:
             yield str(came.number), f"was given the task of {owner if owner >= 0 else 'nobody'}"
 
 
-def true_doubts(world: Host) -> Iterable[Found]:
+def true_doubts(world: WorldView) -> Iterable[Found]:
     """A request is uncertain only where nobody can know."""
     for came in world.record.came:
         if came.kind != "Uncertain" or came.number is None or _crashed(world) or _has(world, *_DISK):
@@ -316,7 +316,7 @@ def true_doubts(world: Host) -> Iterable[Found]:
             yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
 
 
-def few_doubts(world: Host) -> Iterable[Found]:
+def few_doubts(world: WorldView) -> Iterable[Found]:
     """An outage leaves a few purchases uncertain, not all that come after."""
     outages = [t for t in world.plan.troubles if t.kind.startswith("outage")]
     if not outages or any(t.rate for t in world.plan.troubles):
@@ -328,7 +328,7 @@ def few_doubts(world: Host) -> Iterable[Found]:
             yield visit.user, f"{count} of {len(visit.asked)} are uncertain after an outage"
 
 
-def _most_doubts(visit: UserVisit, world: Host) -> float:
+def _most_doubts(visit: UserVisit, world: WorldView) -> float:
     length = sum(t.length for t in world.plan.troubles if t.kind.startswith("outage"))
     probes = max(1, int(length)).bit_length() + length / _PROBED_EVERY
     return (2 * visit.in_flight + probes) * world.plan.client.accounts + 2
@@ -337,7 +337,7 @@ def _most_doubts(visit: UserVisit, world: Host) -> float:
 # --- Outcomes ---------------------------------------------------------------------------------------------
 
 
-def one_outcome(world: Host) -> Iterable[Found]:
+def one_outcome(world: WorldView) -> Iterable[Found]:
     """Each request has exactly one outcome."""
     for visit in world.record.visits:
         came = [c for c in world.record.came if c.user == visit.user and c.process == visit.process]
@@ -351,7 +351,7 @@ def one_outcome(world: Host) -> Iterable[Found]:
                 yield str(missing[0]), f"{len(missing)} of {len(visit.asked)} have no outcome"
 
 
-def watched_come_out(world: Host) -> Iterable[Found]:
+def watched_come_out(world: WorldView) -> Iterable[Found]:
     """A task that was handed to a stream or a watch comes out, or is unfinished where that was left."""
     for visit in world.record.visits:
         if visit.process in world.record.crashed or visit.handle is None:
@@ -372,7 +372,7 @@ def watched_come_out(world: Host) -> Iterable[Found]:
             yield visit.user, f"{len(doubled)} watched tasks have several outcomes"
 
 
-def bound_kept(world: Host) -> Iterable[Found]:
+def bound_kept(world: WorldView) -> Iterable[Found]:
     """No more than `in_flight` requests are between input and consumer.
 
     A batch that goes on may look ahead for lines that an earlier run has finished.
@@ -385,7 +385,7 @@ def bound_kept(world: Host) -> Iterable[Found]:
             yield visit.user, f"{visit.most_open} requests under way, of {most}"
 
 
-def paid_comes_out(world: Host) -> Iterable[Found]:
+def paid_comes_out(world: WorldView) -> Iterable[Found]:
     """A stream that ends early has handed out whatever was paid before it says why."""
     for visit in world.record.visits:
         error = visit.error
@@ -405,7 +405,7 @@ def paid_comes_out(world: Host) -> Iterable[Found]:
             yield visit.user, f"raised {type(error).__name__}, and {len(paid)} paid requests did not come out"
 
 
-def _paid_before_the_end(world: Host, visit: UserVisit) -> list[int]:
+def _paid_before_the_end(world: WorldView, visit: UserVisit) -> list[int]:
     accepted = world.service.accepted()
     wanted = set(visit.asked)
     if visit.kind == "batch":
@@ -421,7 +421,7 @@ def _paid_before_the_end(world: Host, visit: UserVisit) -> list[int]:
     return [number for number in wanted - over if number in accepted and number in known]
 
 
-def _had_ended(world: Host, number: int, before: float) -> bool:
+def _had_ended(world: WorldView, number: int, before: float) -> bool:
     """Whether a journal knew the end of a request before its user began."""
     jump = world.plan.trouble("wall clock jumps")
     until = world.epoch + before + (0.0 if jump is None else jump.length)
@@ -429,12 +429,12 @@ def _had_ended(world: Host, number: int, before: float) -> bool:
     return any(time is not None and time < until for time in times)
 
 
-def _survived(world: Host, post: Post) -> bool:
+def _survived(world: WorldView, post: Post) -> bool:
     """Whether what a POST was told has outlived its process."""
     return post.process not in world.record.crashed or any(post.told in _ids_of(row) for row in _rows(world))
 
 
-def ends_for_a_reason(world: Host) -> Iterable[Found]:
+def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
     """A stream ends early only when nothing can be sent any more."""
     for visit in world.record.visits:
         error = visit.error
@@ -442,7 +442,7 @@ def ends_for_a_reason(world: Host) -> Iterable[Found]:
             yield visit.user, f"{visit.kind} ended by {type(error).__name__}: {str(error)[:_ENDS_OF_WORDS]}"
 
 
-def _is_reason(world: Host, error: BaseException) -> bool:
+def _is_reason(world: WorldView, error: BaseException) -> bool:
     service, client = world.plan.service, world.plan.client
     reasons: tuple[tuple[type[BaseException], bool], ...] = (
         (UserError, True),
@@ -458,15 +458,15 @@ def _is_reason(world: Host, error: BaseException) -> bool:
     return next((holds for kind, holds in reasons if isinstance(error, kind)), True)
 
 
-def _has_pages(world: Host) -> bool:
+def _has_pages(world: WorldView) -> bool:
     return any("page" in trouble.kind for trouble in world.plan.troubles)
 
 
-def _has_two_loops(world: Host) -> bool:
+def _has_two_loops(world: WorldView) -> bool:
     return any(process.together in ("loops", "threads") for process in world.plan.processes)
 
 
-def pages_not_believed(world: Host) -> Iterable[Found]:
+def pages_not_believed(world: WorldView) -> Iterable[Found]:
     """Only the service's own word counts: a gateway's page refuses nothing."""
     for came in world.record.came:
         if came.kind != "Failed" or came.task_id is not None or came.number is None:
@@ -478,7 +478,7 @@ def pages_not_believed(world: Host) -> Iterable[Found]:
             yield str(came.number), f"a page was taken for {type(came.error).__name__}"
 
 
-def pictures_saved(world: Host) -> Iterable[Found]:
+def pictures_saved(world: WorldView) -> Iterable[Found]:
     """A picture that can be had is saved in the end."""
     if any(t.kind.startswith("file") for t in world.plan.troubles) or _has(world, *_DISK):
         return
@@ -488,14 +488,14 @@ def pictures_saved(world: Host) -> Iterable[Found]:
             yield str(came.number), f"not saved: {str(came.error)[:_ENDS_OF_WORDS]}"
 
 
-def _is_outage(world: Host) -> bool:
+def _is_outage(world: WorldView) -> bool:
     return any(t.kind.startswith("outage") for t in world.plan.troubles)
 
 
 # --- Cancellation -----------------------------------------------------------------------------------------
 
 
-def nothing_sent_late(world: Host) -> Iterable[Found]:
+def nothing_sent_late(world: WorldView) -> Iterable[Found]:
     """Nothing is sent after a cancellation was due."""
     for post in world.record.posts:
         for stop in _stops_of(world, post):
@@ -504,13 +504,13 @@ def nothing_sent_late(world: Host) -> Iterable[Found]:
                 break
 
 
-def _stops_of(world: Host, post: Post) -> list[Stopped]:
+def _stops_of(world: WorldView, post: Post) -> list[Stopped]:
     return [
         stop for stop in world.record.stops if stop.process == post.process and stop.user in ("", post.user)
     ]
 
 
-def drained(world: Host) -> Iterable[Found]:
+def drained(world: WorldView) -> Iterable[Found]:
     """A purchase that was handed over is waited for, as long as was promised."""
     drain = world.plan.client.drain
     if drain <= 0:
@@ -527,7 +527,7 @@ def drained(world: Host) -> Iterable[Found]:
             yield str(post.number), f"given up at {post.cut_at:.3f}, its answer came before {post.due_at:.3f}"
 
 
-def terminates(world: Host) -> Iterable[Found]:
+def terminates(world: WorldView) -> Iterable[Found]:
     """SIGTERM ends a process, with status 143."""
     for process in world.processes:
         if process.terminated_at is not None and not process.dead and process.status != 128 + 15:
@@ -537,7 +537,7 @@ def terminates(world: Host) -> Iterable[Found]:
 # --- Files ------------------------------------------------------------------------------------------------
 
 
-def files_whole(world: Host) -> Iterable[Found]:
+def files_whole(world: WorldView) -> Iterable[Found]:
     """A saved file is there, whole, and the right one."""
     for came in world.record.came:
         if not isinstance(came.outcome, Succeeded) or came.process in world.record.crashed:
@@ -548,7 +548,7 @@ def files_whole(world: Host) -> Iterable[Found]:
         yield from _wrong_files(world, came, came.outcome)
 
 
-def _wrong_files(world: Host, came: Came, outcome: Succeeded) -> Iterable[Found]:
+def _wrong_files(world: WorldView, came: Came, outcome: Succeeded) -> Iterable[Found]:
     if not outcome.paths and not outcome.result.artifacts:
         return
     if len(outcome.paths) != len(outcome.result.artifacts):
@@ -562,7 +562,7 @@ def _wrong_files(world: Host, came: Came, outcome: Succeeded) -> Iterable[Found]
             yield str(came.number), f"{path.name} is not what was made for it"
 
 
-def rows_true(world: Host) -> Iterable[Found]:
+def rows_true(world: WorldView) -> Iterable[Found]:
     """What a journal calls saved is on the disk, and what it calls bought was bought."""
     tasks = world.service.simulator.tasks
     for row in _rows(world):
@@ -588,12 +588,12 @@ def rows_true(world: Host) -> Iterable[Found]:
                 yield str(number), f"the journal calls {Path(name).name} saved, and it is missing"
 
 
-def _asked(world: Host, number: int) -> bool:
+def _asked(world: WorldView, number: int) -> bool:
     user = _plan_of(world, _user_of(number))
     return world.plan.client.resubmits or user.resubmits or user.retries_failed
 
 
-def _has_power_cut(world: Host) -> bool:
+def _has_power_cut(world: WorldView) -> bool:
     return any(process.ending == "power" for process in world.plan.processes)
 
 
@@ -601,7 +601,7 @@ def _paths_of(row: dict[str, Any]) -> list[str]:
     return json.loads(row["paths"]) if row["paths"] else []
 
 
-def tidy_folders(world: Host) -> Iterable[Found]:
+def tidy_folders(world: WorldView) -> Iterable[Found]:
     """Nothing unfinished is left in a folder of files."""
     if _crashed(world) or _has(world, *_DISK):
         return
@@ -612,7 +612,7 @@ def tidy_folders(world: Host) -> Iterable[Found]:
 # --- Secrets ----------------------------------------------------------------------------------------------
 
 
-def secrets_kept(world: Host) -> Iterable[Found]:
+def secrets_kept(world: WorldView) -> Iterable[Found]:
     """No key is in anything that left the client."""
     keys = [key_of(account) for account in range(world.plan.client.accounts)]
     for text in world.record.texts:
@@ -625,12 +625,12 @@ def secrets_kept(world: Host) -> Iterable[Found]:
             yield path.name, "a key is in a file"
 
 
-def nothing_runs_on(world: Host) -> Iterable[Found]:
+def nothing_runs_on(world: WorldView) -> Iterable[Found]:
     """A client that was left leaves nothing running."""
     yield from world.record.left_running
 
 
-INVARIANTS: Final[dict[str, Callable[[Host], Iterable[Found]]]] = {
+INVARIANTS: Final[dict[str, Callable[[WorldView], Iterable[Found]]]] = {
     "bought once": bought_once,
     "nothing lost": nothing_lost,
     "ids kept": ids_kept,

@@ -17,7 +17,7 @@ class Agent(Actor, Protocol):
     """A process: what its users, its wire and the checks need of it."""
 
     @property
-    def world(self) -> "Host": ...
+    def world(self) -> "WorldView": ...
     @property
     def name(self) -> str: ...
     @property
@@ -35,7 +35,7 @@ class Agent(Actor, Protocol):
     def broken_off(self, post: Post, error: BaseException) -> None: ...
 
 
-class Host(Stage, Protocol):
+class WorldView(Stage, Protocol):
     """A world: what stands for the machine that processes run on, and what is known of it afterwards."""
 
     @property

@@ -35,7 +35,7 @@ from anyio._backends import _asyncio as backend
 
 from novita_async.testing.worlds.dice import whole
 from novita_async.testing.worlds.loops import WorldLoop
-from novita_async.testing.worlds.roles import Host
+from novita_async.testing.worlds.roles import WorldView
 
 if TYPE_CHECKING:
     from novita_async.testing.worlds.disk import WorldDisk
@@ -51,7 +51,7 @@ Change = tuple[Any, str, Any]
 
 
 @contextmanager
-def installed(world: Host) -> Generator[None]:
+def installed(world: WorldView) -> Generator[None]:
     """Let one world have all of the machine."""
     changes: list[Change] = [
         *_chance(world),
@@ -80,7 +80,7 @@ def installed(world: Host) -> Generator[None]:
 class _LogListener(logging.Handler):
     """Takes in what the client logs."""
 
-    def __init__(self, world: Host) -> None:
+    def __init__(self, world: WorldView) -> None:
         super().__init__()
         self._world = world
         self.setFormatter(logging.Formatter("%(message)s"))
@@ -91,7 +91,7 @@ class _LogListener(logging.Handler):
         self._world.record.say(self._world.now, "log", text.partition("\n")[0])
 
 
-def _chance(world: Host) -> Iterator[Change]:
+def _chance(world: WorldView) -> Iterator[Change]:
     drawn = iter(range(1 << 62))
 
     def draw(size: int | None = None) -> bytes:
@@ -171,7 +171,7 @@ class _Limiter(Protocol):
     async def __aexit__(self, *_: object) -> None: ...
 
 
-def _threads(world: Host) -> Iterator[Change]:
+def _threads(world: WorldView) -> Iterator[Change]:
     async def run_sync(func: Callable[..., T], *args: Any, **options: Any) -> T:
         await anyio.lowlevel.checkpoint()
         limiter = cast("_Limiter", options.get("limiter") or contextlib.nullcontext())
@@ -190,12 +190,12 @@ def _threads(world: Host) -> Iterator[Change]:
     yield aiohappyeyeballs, "start_connection", world.start_connection
 
 
-def _in_a_thread(world: Host, func: Callable[..., T], args: tuple[Any, ...]) -> Awaitable[T]:
+def _in_a_thread(world: WorldView, func: Callable[..., T], args: tuple[Any, ...]) -> Awaitable[T]:
     return _wait_for_thread(world, contextvars.copy_context(), func, args)
 
 
 async def _wait_for_thread(
-    world: Host, context: contextvars.Context, func: Callable[..., T], args: tuple[Any, ...]
+    world: WorldView, context: contextvars.Context, func: Callable[..., T], args: tuple[Any, ...]
 ) -> T:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, WorldLoop)
@@ -209,7 +209,7 @@ async def _wait_for_thread(
 # --- Files --------------------------------------------------------------------------------------------------
 
 
-def _files(world: Host) -> Iterator[Change]:
+def _files(world: WorldView) -> Iterator[Change]:
     disk = world.disk
     real_open, real_fsync, real_write = io.open, os.fsync, os.write
 
@@ -237,7 +237,7 @@ def _files(world: Host) -> Iterator[Change]:
     yield sqlite3, "connect", _connecting(world, sqlite3.connect)
 
 
-def _stepping(world: Host, name: str) -> Callable[..., Any]:
+def _stepping(world: WorldView, name: str) -> Callable[..., Any]:
     real: Callable[..., Any] = getattr(os, name)
 
     def step(path: Any, *args: Any, **options: Any) -> Any:
@@ -248,7 +248,7 @@ def _stepping(world: Host, name: str) -> Callable[..., Any]:
     return step
 
 
-_PRESENT: Final[list[Host]] = []
+_PRESENT: Final[list[WorldView]] = []
 """The world that is running. A connection must not hold one: the library keeps it until its process ends."""
 
 
@@ -283,7 +283,9 @@ class _Connection(sqlite3.Connection):
             disk.closed(self.file)
 
 
-def _connecting(world: Host, real: Callable[..., sqlite3.Connection]) -> Callable[..., sqlite3.Connection]:
+def _connecting(
+    world: WorldView, real: Callable[..., sqlite3.Connection]
+) -> Callable[..., sqlite3.Connection]:
     def connect(database: Any, *args: Any, **options: Any) -> sqlite3.Connection:
         if str(world.disk.root) not in str(database):
             return real(database, *args, **options)
@@ -298,7 +300,7 @@ def _connecting(world: Host, real: Callable[..., sqlite3.Connection]) -> Callabl
 # --- Order --------------------------------------------------------------------------------------------------
 
 
-def _scopes(_: Host) -> Iterator[Change]:
+def _scopes(_: WorldView) -> Iterator[Change]:
     numbers = iter(range(1 << 62))
     known: dict[int, int] = {}
     real = backend.CancelScope.__init__
@@ -333,7 +335,7 @@ _FILE: Final = _found("novita_async._journal.file")
 _STORE: Final = _found("novita_async._journal.rows")
 
 
-def _journal(_: Host) -> Iterator[Change]:
+def _journal(_: WorldView) -> Iterator[Change]:
     if _FILE is not None and hasattr(_FILE, "ROOM"):
         yield _FILE, "ROOM", _ROOM
 
