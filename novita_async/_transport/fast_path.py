@@ -26,7 +26,6 @@ import inspect
 import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Final, cast
-from weakref import WeakSet
 
 import aiohttp
 from attrs import define, field
@@ -37,9 +36,10 @@ from novita_async._transport.body import whole
 from novita_async._transport.connections import (
     HEAD_LIMITS,
     KEEPALIVE,
-    LAST_USED,
-    has_news,
+    KNOWN,
+    KnownConnection,
     in_lower_case,
+    news_of,
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
@@ -111,9 +111,6 @@ def connector() -> aiohttp.TCPConnector:
 class LiveConnector(aiohttp.TCPConnector):
     """Hands out no connection that its server has begun to close, or on which something has come unasked."""
 
-    _used: Final[WeakSet[object]] = WeakSet()
-    """Protocols of the connections that were handed out, in all connectors."""
-
     async def connect(
         self,
         req: aiohttp.ClientRequest,
@@ -122,8 +119,11 @@ class LiveConnector(aiohttp.TCPConnector):
     ) -> "Connection":
         while True:
             connection = await super().connect(req, traces, timeout)
-            is_new = connection.protocol not in self._used
-            if _is_usable(connection):
+            known = KNOWN.get(connection.protocol)
+            is_new = known is None
+            if known is None:
+                known = KnownConnection(news_of(connection.transport))
+            if _is_usable(connection, known):
                 usable = True
             else:
                 try:
@@ -131,21 +131,23 @@ class LiveConnector(aiohttp.TCPConnector):
                 except BaseException:
                     connection.close()
                     raise
-                usable = _is_usable(connection)
+                usable = _is_usable(connection, known)
             if usable:
                 if is_new:
-                    self._used.add(connection.protocol)
+                    KNOWN[connection.protocol] = known
+                else:
+                    known.used_at = asyncio.get_running_loop().time()
                 return connection
             connection.close()
             if is_new:
                 raise aiohttp.ServerDisconnectedError
 
 
-def _is_usable(connection: "Connection") -> bool:
+def _is_usable(connection: "Connection", known: KnownConnection) -> bool:
     transport, protocol = connection.transport, connection.protocol
     if transport is None or protocol is None or transport.is_closing():
         return False
-    return not protocol.should_close and not has_news(transport)
+    return not protocol.should_close and not known.news(0)
 
 
 @define(eq=False, repr=False)
@@ -245,7 +247,6 @@ class FastExchange(AiohttpExchange):
                 self._answer, self.status = (message, payload), message.code
         message, payload = self._answer
         body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
-        LAST_USED[protocol] = asyncio.get_running_loop().time()
         connection.release()
         return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
 
