@@ -223,16 +223,19 @@ class Buyer(Asker):
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
         cost = await self._reserve(purchase, self.spending) if self.spending else None
         try:
-            grant = await self.pool.acquire(
-                http.path,
-                purchase.images,
-                effort.hosts,
-                interactive=effort.interactive,
-                again=effort.again,
-                max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
-                on_wait=partial(self._tell_paced, purchase),
-                ask=self.probe,
-            )
+            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts)
+            if grant is None:
+                patience = math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent)
+                grant = await self.pool.acquire(
+                    http.path,
+                    purchase.images,
+                    effort.hosts,
+                    interactive=effort.interactive,
+                    again=effort.again,
+                    max_outage=patience,
+                    on_wait=partial(self._tell_paced, purchase),
+                    ask=self.probe,
+                )
         except BaseException as error:
             if cost is not None:
                 self._settle_cost(cost, bought=False)

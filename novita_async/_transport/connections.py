@@ -225,7 +225,7 @@ class KnownConnection:
 
 
 KNOWN: Final[WeakKeyDictionary[object, KnownConnection]] = WeakKeyDictionary()
-"""Connections by their protocols. A session of the user's keeps idle ones for a time of its own, or for ever."""
+"""Connections by their protocols. A session of the user's keeps idle ones for its own time, or for ever."""
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:

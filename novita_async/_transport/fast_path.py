@@ -3,7 +3,8 @@
 The work of `ClientSession.request` (cookies, redirects, middlewares, a task that writes) costs three times as
 much as the exchange itself. None of it is used here: a request is written to a connection of the session's
 connector, in the turn of the loop in which the connection was looked at, and the answer is read from the
-connection's own parser.
+connection's own parser. A connection that has carried an answer waits for the next request here, for a
+moment, before the connector gets it back: while requests follow each other, nobody asks the connector.
 
 This relies on parts of aiohttp that are not documented, and on no others:
 
@@ -24,6 +25,7 @@ also changes what is documented, is not released and not tested.
 import asyncio
 import inspect
 import warnings
+from bisect import bisect
 from functools import cache
 from typing import TYPE_CHECKING, Final, cast
 
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
 
+_MOMENT: Final = 0.25
+"""Seconds after which a connection that nobody used is given back to its connector."""
 _SAMPLE: Final = b"HTTP/1.1 200 OK\r\nX-Sample: yes\r\nContent-Length: 2\r\n\r\n"
 
 
@@ -150,6 +154,15 @@ def _is_usable(connection: "Connection", known: KnownConnection) -> bool:
     return not protocol.should_close and not known.news(0)
 
 
+@define(eq=False)
+class _Idle:
+    """A connection between two requests."""
+
+    connection: "Connection"
+    known: KnownConnection
+    since: float
+
+
 @define(eq=False, repr=False)
 class FastPath:
     """Small requests to one host, written straight to the connections of one session."""
@@ -159,6 +172,9 @@ class FastPath:
     """Tells the connector where to, and has the headers that all requests share."""
     _timeout: aiohttp.ClientTimeout
     _lines: bytes = field(init=False)
+    _idle: list[_Idle] = field(init=False, factory=list)
+    """The one that has waited for the longest comes first; the last is used next."""
+    _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         lines = [f"{name}: {value}\r\n" for name, value in self._asking.headers.items()]
@@ -175,8 +191,50 @@ class FastPath:
         asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
         return cls(cast("aiohttp.BaseConnector", session.connector), asking, timeout)
 
+    def take(self) -> "Connection | None":
+        """Take a connection that has just carried an answer. None: `connect`."""
+        if not self._idle:
+            return None
+        idle = self._idle.pop()
+        if asyncio.get_running_loop().time() - idle.since > KEEPALIVE:
+            idle.connection.close()
+        elif _is_usable(idle.connection, idle.known):
+            return idle.connection
+        else:
+            idle.connection.release()  # the connector looks at it once more
+        return None
+
+    def keep(self, connection: "Connection", protocol: "ResponseHandler") -> None:
+        """Keep a connection, whose answer was read, for the next request."""
+        known = KNOWN.get(protocol)
+        if known is None or protocol.should_close:
+            connection.release()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle.append(_Idle(connection, known, loop.time()))
+        if self._timer is None:
+            self._timer = loop.call_later(_MOMENT, self._give_back)
+
+    def _give_back(self) -> None:
+        """Give the connector what nobody has used since the last time."""
+        loop = asyncio.get_running_loop()
+        unused = bisect(self._idle, loop.time() - _MOMENT, key=lambda idle: idle.since)
+        for idle in self._idle[:unused]:
+            idle.connection.release()
+        del self._idle[:unused]
+        self._timer = loop.call_later(_MOMENT, self._give_back) if self._idle else None
+
+    def close(self) -> None:
+        """Give the connector all that waits here."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for idle in self._idle:
+            idle.connection.release()
+        self._idle.clear()
+
     async def connect(self) -> "Connection":
-        """Take a connection that its server has not begun to close."""
+        """Ask the connector for a connection that its server has not begun to close."""
         try:
             return await self._connector.connect(self._asking, [], self._timeout)
         except TimeoutError as error:
@@ -216,7 +274,7 @@ class FastExchange(AiohttpExchange):
             self.refusal = error
             raise
         try:
-            return await self._run_on(await self.path.connect(), text)
+            return await self._run_on(self.path.take() or await self.path.connect(), text)
         except aiohttp.ClientConnectionError:
             if request.method == "POST" or self.status is not None:
                 raise
@@ -247,7 +305,7 @@ class FastExchange(AiohttpExchange):
                 self._answer, self.status = (message, payload), message.code
         message, payload = self._answer
         body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
-        connection.release()
+        self.path.keep(connection, protocol)
         return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
 
     def _detach(self, connection: "Connection", error: BaseException) -> bool:

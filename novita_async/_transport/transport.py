@@ -142,6 +142,8 @@ class AiohttpTransport:
         if keyed.fast_path is not None and _is_small(request, length):
             fast = self._fast(request, length, on_handover, keyed.fast_path)
             return await self._carry(fast, fast.run, _START_COST)
+        if keyed.fast_path is not None and (connection := keyed.fast_path.take()):
+            connection.release()  # for the session to find
         timeout = request.timeout
         exchange = SlowExchange(
             request=request,
@@ -272,6 +274,8 @@ class AiohttpTransport:
             self._watchdog.stop()
         sessions, self._sessions = self._sessions, {}
         for keyed in sessions.values():
+            if keyed.fast_path is not None:
+                keyed.fast_path.close()
             if keyed.session is not self.session:
                 await keyed.session.close()
         await self._intake.aclose()
