@@ -600,6 +600,8 @@ class Img2Img(_Diffusion):
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
         """Every picture that is sent."""
+        if self.controlnet is None and not self.ip_adapters:
+            return (self.image,)
         units = self.controlnet.units if self.controlnet else ()
         return (self.image, *(unit.image for unit in units), *(adapter.image for adapter in self.ip_adapters))
 
