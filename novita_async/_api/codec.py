@@ -152,6 +152,21 @@ def _finite(value: float) -> float:
     return value
 
 
+def plain_fields(request: Request) -> dict[str, Any] | None:
+    """The fields of a request's JSON where all are texts, numbers, flags and pictures; else None.
+
+    Then the whole is `{"request": fields}`, with nothing beside the fields.
+    """
+    kind = type(request)
+    if request.extra is not None or request.extra_fields or kind.kept is not Request.kept or not kind.wrapped:
+        return None
+    fields = _given(kind)(request)
+    return fields if _PLAIN_OR_PICTURE.issuperset(map(type, fields.values())) else None
+
+
+_PLAIN_OR_PICTURE: Final = _PLAIN | {ImageSource}
+
+
 class _Hole:
     """A picture in a JSON object. Not an attrs class, because msgspec would write that as an object."""
 
