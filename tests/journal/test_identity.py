@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from novita_async import AnyTask, Img2Img, InvalidRequest, TestMode, Txt2Img
@@ -98,8 +98,7 @@ def _diffusion(**more):
         "seed": maybe(st.integers(-1, 2**70)),
         "sd_vae": maybe(_TEXTS.filter(bool)),
         "tag": maybe(st.just("mine")),
-        "extra": maybe(st.just(Extra(enable_nsfw_detection=True))),
-        "extra_fields": st.sampled_from([{}, {"new": 1.5}]),
+        "extra_fields": st.sampled_from([{}, {}, {}, {"new": 1.5}]),
     }
     return st.fixed_dictionaries(fields | {name: make(fractions) for name, make in more.items()})
 
@@ -109,6 +108,11 @@ def _from_picture(place: str | None) -> ImageSource:
     return ImageSource(data=b"no picture", size=10) if path is None else ImageSource(path=path, size=10)
 
 
+@example(request(strength=1e-5))
+@example(request(image=_from_picture("A" * 210)))
+@example(request(image=_from_picture("a\udc80")))
+@example(request(image=_from_picture("https://a.example/x?sig=1")))
+@example(request(guidance_scale=7.0, prompt="\x7f\u2028é", seed=2**70))
 @given(
     st.one_of(
         _diffusion().map(lambda fields: Txt2Img(**fields)),
