@@ -207,7 +207,7 @@ class FastPath:
     def keep(self, connection: "Connection", protocol: "ResponseHandler") -> None:
         """Keep a connection, whose answer was read, for the next request."""
         known = KNOWN.get(protocol)
-        if known is None or protocol.should_close:
+        if known is None or protocol.should_close or self._connector.closed:
             connection.release()
             return
         loop = asyncio.get_running_loop()
