@@ -17,9 +17,7 @@ from tests.helpers.served import served
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; children would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # coverage takes in the workers, and not what tests start: that costs minutes
+if "PYTEST_XDIST_WORKER" in os.environ:  # coverage measures the workers, not what tests start: minutes less
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 LUCK = [HealthCheck.too_slow, HealthCheck.filter_too_much]  # of the machine, and of the draw
