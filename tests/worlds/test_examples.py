@@ -251,7 +251,6 @@ EXAMPLES = {
     ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
-NOT_MENDED = frozenset({"another task's failure is believed where its answer names no task"})
 
 
 WIRES = ("one answer too many", "junk behind an answer", "odd headers", "another's answer late", "chopped")
@@ -262,15 +261,7 @@ def nothing_blocks_the_loop():
     """Let files be touched: what a thread would do is done between the turns of a world's loops."""
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, marks=pytest.mark.xfail(strict=True, reason=fault))
-        if fault in NOT_MENDED
-        else fault
-        for fault in EXAMPLES
-    ],
-)
+@pytest.mark.parametrize("fault", EXAMPLES)
 def test_this_does_not_happen(fault):
     invariant, plan = EXAMPLES[fault]
     report = run(plan)
