@@ -167,6 +167,11 @@ class Buyer(Asker):
     def __attrs_post_init__(self) -> None:
         carriers = (self.transport, *self.carriers.values()) if self.drain > 0 else ()
         self._detaching = {id(each): each for each in carriers if isinstance(each, DetachableTransport)}
+        self.on_move(self.pool.leave_loop, self._leave_loop)
+
+    def _leave_loop(self) -> None:
+        """An event that was waited for belongs to its loop."""
+        self._refunded = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"

@@ -230,6 +230,23 @@ class SessionPool:
             retired=tuple(dict.fromkeys(endpoint for endpoint, _ in self._retired)),
         )
 
+    def is_busy(self) -> bool:
+        """Whether submissions are under way, or wait."""
+        return self._sending > 0 or any(map(len, self._lines.values()))
+
+    def leave_loop(self) -> None:
+        """Forget who waited in a loop that was left: windows and breakers are the account's, and stay.
+
+        Where a loop was closed under submissions that were under way, all that a window holds counts as sent
+        now.
+        """
+        if self.is_busy():
+            self._lines.clear()
+            self._sending = 0
+            for member in self._members.values():
+                member.on_trial = False
+                member.pacer.cut_off(loop_time())
+
     # --- Who may send ---------------------------------------------------------------------------------------
 
     async def acquire(
