@@ -95,6 +95,18 @@ EXAMPLES = {
         "drained",
         world(user("batch"), together="left", leaves=Moment("handover", 2)),
     ),
+    "SIGTERM at the moment when the main task returns: bought, and nobody knows": (
+        "nothing lost",
+        world(
+            user("submit", 2),
+            user("run", 1, name="u2", in_flight=4),
+            user("batch", 1, name="u3", in_flight=1),
+            together="left",
+            ending="sigterm",
+            ends=Moment("event", 1, turns=2),
+            leaves=Moment("event", 1, turns=1),
+        ),
+    ),
     "a success without pictures is believed": (
         "true successes",
         world(user("run"), troubles=trouble("no pictures yet")),
