@@ -160,10 +160,12 @@ def plain_fields(request: Request) -> dict[str, Any] | None:
     kind = type(request)
     if request.extra is not None or request.extra_fields or kind.kept is not Request.kept or not kind.wrapped:
         return None
-    fields = _given(kind)(request)
+    fields = _given(cast("type", kind))(request)
     return fields if _PLAIN_OR_PICTURE.issuperset(map(type, fields.values())) else None
 
 
+in_order: Final = msgspec.json.Encoder(order="deterministic").encode
+"""Writes JSON with the names of each object in their order."""
 _PLAIN_OR_PICTURE: Final = _PLAIN | {ImageSource}
 
 

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
-import msgspec
 from attrs import define, field
 
-from novita_async._api.codec import kept_parts, plain_fields, request_from_wire
+from novita_async._api.codec import in_order, kept_parts, plain_fields, request_from_wire
 from novita_async._purchase.machine import Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
@@ -95,9 +94,9 @@ def _described_plainly(request: Request, digest: Callable[[ImageSource], str]) -
     if None in fields.values() or any(place["path"] is None for place in places.values()):
         return None
     try:
-        content = _encode_in_order([request.kind, {"request": fields}])
+        content = in_order([request.kind, {"request": fields}])
         fields.update(places)
-        text = _encode_in_order({"request": fields}).decode()
+        text = in_order({"request": fields}).decode()
     except (ValueError, OverflowError):  # half of a surrogate pair in a path, a large number
         return None
     return hashlib.sha256(content).hexdigest()[:_KEY_LENGTH], text
@@ -119,7 +118,6 @@ _LEAST_PLAIN: Final = 1e-4
 _MOST_PLAIN: Final = 1e15
 """Numbers between these are written without an exponent, in which encoders differ."""
 _KEY_LENGTH: Final = 32
-_encode_in_order: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 def _referring(request: Request, digest: Callable[[ImageSource], str]) -> bytes:

@@ -27,7 +27,7 @@ import inspect
 import warnings
 from bisect import bisect
 from functools import cache
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from attrs import define, field
@@ -112,8 +112,23 @@ def connector() -> aiohttp.TCPConnector:
     return kind(limit=0, keepalive_timeout=KEEPALIVE)
 
 
+@define(eq=False)
+class _Idle:
+    """A connection between two requests."""
+
+    connection: "Connection"
+    known: KnownConnection
+    since: float
+
+
 class LiveConnector(aiohttp.TCPConnector):
     """Hands out no connection that its server has begun to close, or on which something has come unasked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._idle: list[_Idle] = []
+        """The one that has waited for the longest comes first; the last is used next."""
+        self._timer: asyncio.TimerHandle | None = None
 
     async def connect(
         self,
@@ -146,51 +161,6 @@ class LiveConnector(aiohttp.TCPConnector):
             if is_new:
                 raise aiohttp.ServerDisconnectedError
 
-
-def _is_usable(connection: "Connection", known: KnownConnection) -> bool:
-    transport, protocol = connection.transport, connection.protocol
-    if transport is None or protocol is None or transport.is_closing():
-        return False
-    return not protocol.should_close and not known.news(0)
-
-
-@define(eq=False)
-class _Idle:
-    """A connection between two requests."""
-
-    connection: "Connection"
-    known: KnownConnection
-    since: float
-
-
-@define(eq=False, repr=False)
-class FastPath:
-    """Small requests to one host, written straight to the connections of one session."""
-
-    _connector: aiohttp.BaseConnector
-    _asking: aiohttp.ClientRequest
-    """Tells the connector where to, and has the headers that all requests share."""
-    _timeout: aiohttp.ClientTimeout
-    _lines: bytes = field(init=False)
-    _idle: list[_Idle] = field(init=False, factory=list)
-    """The one that has waited for the longest comes first; the last is used next."""
-    _timer: asyncio.TimerHandle | None = field(init=False, default=None)
-
-    def __attrs_post_init__(self) -> None:
-        lines = [f"{name}: {value}\r\n" for name, value in self._asking.headers.items()]
-        self._lines = "".join(lines).encode()
-
-    @classmethod
-    def of(
-        cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout
-    ) -> "FastPath | None":
-        """Make the fast path of a session to a host. None: this aiohttp has none."""
-        if problem() is not None:
-            return None
-        loop = asyncio.get_running_loop()
-        asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
-        return cls(cast("aiohttp.BaseConnector", session.connector), asking, timeout)
-
     def take(self) -> "Connection | None":
         """Take a connection that has just carried an answer. None: `connect`."""
         if not self._idle:
@@ -207,7 +177,7 @@ class FastPath:
     def keep(self, connection: "Connection", protocol: "ResponseHandler") -> None:
         """Keep a connection, whose answer was read, for the next request."""
         known = KNOWN.get(protocol)
-        if known is None or protocol.should_close or self._connector.closed:
+        if known is None or protocol.should_close or self.closed:
             connection.release()
             return
         loop = asyncio.get_running_loop()
@@ -224,19 +194,54 @@ class FastPath:
         del self._idle[:unused]
         self._timer = loop.call_later(_MOMENT, self._give_back) if self._idle else None
 
-    def close(self) -> None:
-        """Give the connector all that waits here."""
+    async def close(self, **options: Any) -> None:
+        """Close all connections, those too that wait here."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        for idle in self._idle:
-            idle.connection.release()
-        self._idle.clear()
+        try:
+            await super().close(**options)
+        finally:
+            for idle in self._idle:
+                idle.connection.release()
+            self._idle.clear()
+
+
+def _is_usable(connection: "Connection", known: KnownConnection) -> bool:
+    transport, protocol = connection.transport, connection.protocol
+    if transport is None or protocol is None or transport.is_closing():
+        return False
+    return not protocol.should_close and not known.news(0)
+
+
+@define(eq=False, repr=False)
+class FastPath:
+    """Small requests to one host, written straight to the connections of one session."""
+
+    connector: LiveConnector
+    _asking: aiohttp.ClientRequest
+    """Tells the connector where to, and has the headers that all requests share."""
+    _timeout: aiohttp.ClientTimeout
+    _lines: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        lines = [f"{name}: {value}\r\n" for name, value in self._asking.headers.items()]
+        self._lines = "".join(lines).encode()
+
+    @classmethod
+    def of(
+        cls, session: aiohttp.ClientSession, url: URL, timeout: aiohttp.ClientTimeout
+    ) -> "FastPath | None":
+        """Make the fast path of a session to a host. None: this aiohttp has none."""
+        if problem() is not None:
+            return None
+        loop = asyncio.get_running_loop()
+        asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
+        return cls(cast("LiveConnector", session.connector), asking, timeout)
 
     async def connect(self) -> "Connection":
         """Ask the connector for a connection that its server has not begun to close."""
         try:
-            return await self._connector.connect(self._asking, [], self._timeout)
+            return await self.connector.connect(self._asking, [], self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
 
@@ -274,7 +279,7 @@ class FastExchange(AiohttpExchange):
             self.refusal = error
             raise
         try:
-            return await self._run_on(self.path.take() or await self.path.connect(), text)
+            return await self._run_on(self.path.connector.take() or await self.path.connect(), text)
         except aiohttp.ClientConnectionError:
             if request.method == "POST" or self.status is not None:
                 raise
@@ -305,7 +310,7 @@ class FastExchange(AiohttpExchange):
                 self._answer, self.status = (message, payload), message.code
         message, payload = self._answer
         body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
-        self.path.keep(connection, protocol)
+        self.path.connector.keep(connection, protocol)
         return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
 
     def _detach(self, connection: "Connection", error: BaseException) -> bool:
