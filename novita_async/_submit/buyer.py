@@ -386,7 +386,10 @@ class Buyer(Asker):
             fact.error.purchase = purchase.id
             fact.error.advice = NOTHING_TO_ASK if permit.at_once else fact.error.advice
         if type(fact) is Completed and purchase.journal is not None and permit.http.folder is not None:
-            fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+            try:
+                fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+            except asyncio.CancelledError as cancellation:  # it is paid, whatever could not be kept
+                permit.cancellation = cancellation
         self._settle(permit, settlement(fact), fact.at)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
