@@ -32,6 +32,11 @@ def killed_mixed(folder: Path) -> Figures:
     return killing.killed_batch(folder, count=1000, kills=200, images_per_minute=150, routes=rows)
 
 
+def crashed(_: Path) -> Figures:
+    """Batches of each row, at every moment that there is."""
+    return killing.crashed_everywhere(row.name for row in ROUTES)
+
+
 def submissions(_: Path) -> Figures:
     return run_virtually(lambda: campaigns.faulty_submissions(10_000))
 
@@ -61,7 +66,17 @@ def memory(folder: Path) -> Figures:
 
 CAMPAIGNS: Final[Mapping[str, Callable[[Path], Figures]]] = {
     campaign.__name__: campaign
-    for campaign in (submissions, polls, urls, host_down, host_down_for_longer, killed, killed_mixed, memory)
+    for campaign in (
+        submissions,
+        polls,
+        urls,
+        host_down,
+        host_down_for_longer,
+        killed,
+        killed_mixed,
+        crashed,
+        memory,
+    )
 }
 
 

@@ -385,11 +385,8 @@ class Buyer(Asker):
         if type(fact) is Lost:
             fact.error.purchase = purchase.id
             fact.error.advice = NOTHING_TO_ASK if permit.at_once else fact.error.advice
-        if type(fact) is Completed and purchase.journal is not None and permit.http.folder is not None:
-            try:
-                fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
-            except asyncio.CancelledError as cancellation:  # it is paid, whatever could not be kept
-                permit.cancellation = cancellation
+        if type(fact) is Completed and purchase.journal is not None:
+            fact = await self._kept(fact, permit)
         self._settle(permit, settlement(fact), fact.at)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
@@ -401,6 +398,16 @@ class Buyer(Asker):
         finally:
             if permit.callback is not None:
                 self.callbacks.settle(permit.callback, fact.at)
+
+    async def _kept(self, fact: Completed, permit: Permit) -> Completed:
+        """Make results durable that came at once. If cancelled meanwhile, they stay as they are."""
+        if permit.http.folder is None:
+            return fact
+        try:
+            return Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+        except asyncio.CancelledError as cancellation:
+            permit.cancellation = cancellation
+            return fact
 
     # --- What became of it ----------------------------------------------------------------------------------
 

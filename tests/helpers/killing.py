@@ -4,14 +4,17 @@ The service lives in the process that does the killing, and goes on when the bat
 is compared with what the journal says, after each kill and at the end.
 """
 
+import itertools
 import json
 import random
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anyio
 from attrs import define, field
@@ -24,12 +27,16 @@ from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_pictur
 from novita_async.testing import quota as service_quota
 from novita_async.testing.core import Simulator
 from novita_async.testing.ledger import Entry
+from novita_async.testing.worlds import Moment, Plan, ProcessPlan, UserPlan, run
 from novita_async.testing.worlds.asking import number_in
+from novita_async.testing.worlds.plan import MARKS, Ending, Mark
+from novita_async.testing.worlds.world import Report
 from tests.helpers.campaigns import Figures, check_pictures, rows_of
 from tests.helpers.programs import Program
 from tests.helpers.served import check_servers, served
 
 SIDE: Final = 192
+ENDINGS: Final[tuple[Ending, ...]] = ("crash", "power")
 KINDS: Final = (".png", ".jpeg", ".webp", ".mp4")
 BATCH: Final = """
 import json, sys
@@ -287,3 +294,42 @@ def check_second_purchases(victim: Victim, told: dict[int, tuple[str, str | None
     assert len(twice) <= len(victim.under_way) == books.perhaps
     assert books.bought == victim.count
     assert books.bought + len(twice) == victim.server.ledger.images
+
+
+# --- In worlds ----------------------------------------------------------------------------------------------
+
+
+def crashed_at(
+    row: str,
+    mark: Mark,
+    number: int,
+    turns: int = 0,
+    *,
+    ending: Ending = "crash",
+    entrance: Literal["transport", "bytes"] = "transport",
+) -> Report:
+    """Let a batch of one row of the table of routes crash at a moment, and run again in virtual time.
+
+    All that must hold in any world holds, and the second run tells the outcome of each request.
+    """
+    user = UserPlan(kind="batch", name="u1", requests=3, images=2, in_flight=2, save=True, routes=(row,))
+    first = ProcessPlan(users=(user,), ending=ending, ends=Moment(mark, number, turns))
+    processes = (first, ProcessPlan(users=(user,)))
+    report = run(Plan(seed=number, entrance=entrance, processes=processes))
+    assert not report.violations, report.trace
+    told = re.findall(r"p1\.u1 +(\d+): (Succeeded|Uncertain)", report.trace)
+    assert sorted(number for number, _ in told) == ["1000", "1001", "1002"], report.trace
+    return report
+
+
+def crashed_everywhere(rows: Iterable[str]) -> Figures:
+    """Crash batches of each row at every event, every commit, every step of the file system and so on."""
+    figures = Counter[str]()
+    for row, mark, ending in itertools.product(rows, MARKS, ENDINGS):
+        for number in itertools.count(1) if mark != "time" else ():
+            report = crashed_at(row, mark, number, ending=ending)
+            if "stopped dead" not in report.trace:  # there is no such moment any more
+                break
+            figures["crashed"] += 1
+            figures["uncertain"] += report.reached.get("outcome: Uncertain", 0)
+    return figures

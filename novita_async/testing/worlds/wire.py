@@ -117,7 +117,7 @@ class WorldTransport:
             await anyio.sleep(service.way_back(post.number) + min(after, timeout))
             if fate.end == "silence" or after >= timeout:
                 post.reach = "unknown"
-                raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
+                _fall_silent()
             return await self._answered(request, post, response, fate)
         except BaseException as error:
             process.broken_off(post, error)
@@ -187,6 +187,10 @@ class WorldTransport:
 
 def _refuse() -> NoReturn:
     raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
+
+
+def _fall_silent() -> NoReturn:
+    raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
 
 
 def _nobody() -> None:
