@@ -17,7 +17,7 @@ from novita_async import events, logs
 from novita_async._api import protocol
 from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
-from novita_async._http import Downloader, Transport
+from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
@@ -179,9 +179,16 @@ class NovitaClient:
             jitter=self._buyer.jitter,
         )
         self._buyer.keep = self._saver.keep
+        for each in (*self._carriers.values(), self._downloader):
+            if isinstance(each, LoopBound):
+                self._buyer.on_move(each.leave_loop)
+        self._buyer.on_move(self._recovery.leave_loop)
 
     async def __aenter__(self) -> Self:
         self._buyer.at_home()
+        for carrier in self._carriers.values():
+            if isinstance(carrier, ReopenableTransport):
+                carrier.reopen()
         if self._learned is not None:
             self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
         return self

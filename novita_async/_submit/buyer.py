@@ -139,7 +139,7 @@ class _Effort:
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
     began_at: float | None = None
-    """When the first attempt was announced."""
+    """When the first attempt was announced, or when the wait for an outage before it began."""
     spent: float = 0.0
     """Seconds that count against the retry policy: attempts, pauses, outages; not the wait for the quota."""
     again: bool = False
@@ -167,6 +167,11 @@ class Buyer(Asker):
     def __attrs_post_init__(self) -> None:
         carriers = (self.transport, *self.carriers.values()) if self.drain > 0 else ()
         self._detaching = {id(each): each for each in carriers if isinstance(each, DetachableTransport)}
+        self.on_move(self.pool.leave_loop, self._leave_loop)
+
+    def _leave_loop(self) -> None:
+        """An event that was waited for belongs to its loop."""
+        self._refunded = anyio.Event()
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
@@ -281,7 +286,7 @@ class Buyer(Asker):
             effort.recovered = effort.recovered or anyio.Event()
             permit.callback.recovered = effort.recovered.set
         now, announced_at = loop_time(), permit.grant.slot.announced_at
-        effort.began_at = announced_at if effort.began_at is None else effort.began_at
+        effort.began_at = announced_at - permit.grant.outage if effort.began_at is None else effort.began_at
         effort.spent += now - announced_at
         limited = isinstance(purchase.error, RateLimited)
         if permit.tripped and not limited:  # all of the outage counts

@@ -13,7 +13,7 @@ from copy import copy
 from typing import Final
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from novita_async._policy.breaker import CLOSED, Breaker
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
@@ -78,6 +78,10 @@ class _Waiter:
     event: anyio.Event = field(factory=anyio.Event)
     """Set to wake the submission."""
 
+    def outage(self, breaker: Breaker, now: float) -> float:
+        """Seconds of an account's outage that the submission has waited for."""
+        return now - max(self.joined_at, breaker.opened_at) if breaker.in_outage() else 0.0
+
     async def sleep(self, delay: float) -> None:
         """Sleep until woken, or for so many seconds."""
         with anyio.move_on_after(delay):
@@ -139,6 +143,8 @@ class Grant:
     """Place in the account's window, since `slot.announced_at`."""
     host: str
     """Name of the account's host."""
+    outage: float = 0.0
+    """Seconds of an outage that were waited out for it, where it is the probe."""
 
 
 @frozen(kw_only=True)
@@ -224,6 +230,23 @@ class SessionPool:
             retired=tuple(dict.fromkeys(endpoint for endpoint, _ in self._retired)),
         )
 
+    def is_busy(self) -> bool:
+        """Whether submissions are under way, or wait."""
+        return self._sending > 0 or any(map(len, self._lines.values()))
+
+    def leave_loop(self) -> None:
+        """Forget who waited in a loop that was left: windows and breakers are the account's, and stay.
+
+        Where a loop was closed under submissions that were under way, all that a window holds counts as sent
+        now.
+        """
+        if self.is_busy():
+            self._lines.clear()
+            self._sending = 0
+            for member in self._members.values():
+                member.on_trial = False
+                member.pacer.cut_off(loop_time())
+
     # --- Who may send ---------------------------------------------------------------------------------------
 
     async def acquire(
@@ -268,7 +291,8 @@ class SessionPool:
                 now = loop_time()
                 granted = self._grant_in_line(endpoint, line, waiter, now)
                 if isinstance(granted, Grant):
-                    return granted
+                    breaker = self._members[granted.account.label].breaker
+                    return evolve(granted, outage=waiter.outage(breaker, now))
                 patience = self._outage_left(waiter, now)
                 if ask is not None and granted is not None:
                     member = self._members[granted.account]
@@ -291,7 +315,7 @@ class SessionPool:
         if not all(member.breaker.in_outage() for member in able):
             return math.inf
         member = max(able, key=lambda each: each.breaker.opened_at)
-        waited = now - max(waiter.joined_at, member.breaker.opened_at)
+        waited = waiter.outage(member.breaker, now)
         if waited < waiter.max_outage:
             return waiter.max_outage - waited
         cause = f"the service has been {member.breaker.cause} for {now - member.breaker.opened_at:.0f} s"

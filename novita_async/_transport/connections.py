@@ -14,20 +14,22 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import suppress
-from typing import Final, TypedDict
+from typing import Any, Final, Generic, TypedDict, TypeVar
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
-from attrs import field, frozen
+from attrs import define, field, frozen
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed
 from novita_async._version import __version__
 from novita_async.errors import ConfigurationError
+
+K = TypeVar("K")
 
 USER_AGENT: Final = f"novita-async/{__version__}"
 KEEPALIVE: Final = 4.0
@@ -233,6 +235,61 @@ async def turn_to_read() -> None:
     """Let the loop read what has come, and hand it on."""
     for _ in range(_TURNS_TO_READ):
         await asyncio.sleep(0)
+
+
+async def _guard(sessions: MutableMapping[Any, aiohttp.ClientSession]) -> AsyncGenerator[None]:
+    loop = asyncio.get_running_loop()
+    try:
+        yield
+    finally:
+        if not loop.is_closed():  # otherwise it was closed without its generators, and nothing can be awaited
+            for session in sessions.values():
+                await session.close()
+            sessions.clear()
+
+
+@define(eq=False)
+class LoopSessions(Generic[K]):
+    """Sessions of the running loop, closed at its end at the latest.
+
+    asyncio closes the asynchronous generators that were begun in a loop before it closes the loop, and that
+    is the only sign of its end: so one is begun with the first session.
+    """
+
+    _open: dict[K, aiohttp.ClientSession] = field(factory=dict[Any, aiohttp.ClientSession], init=False)
+    _guard: AsyncGenerator[None] | None = field(default=None, init=False)
+    _left: list[tuple[asyncio.AbstractEventLoop, AsyncGenerator[None]]] = field(
+        factory=list[tuple[asyncio.AbstractEventLoop, AsyncGenerator[None]]], init=False
+    )
+    """Loops that were left and stand still, and what closes their sessions."""
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+
+    def add(self, key: K, session: aiohttp.ClientSession) -> None:
+        """Keep a session that was made in the running loop."""
+        self._open[key] = session
+        if self._guard is None:
+            self._loop, self._guard = asyncio.get_running_loop(), _guard(self._open)
+            with suppress(StopIteration):
+                self._guard.__anext__().send(None)  # it yields at once
+
+    def leave_loop(self) -> None:
+        """Begin anew in another loop. If the loop before is not closed, its end still closes its sessions."""
+        if self._loop is not None and self._guard is not None:
+            self._left.append((self._loop, self._guard))
+        self._left = [each for each in self._left if not each[0].is_closed()]
+        self._open, self._guard = {}, None
+
+    async def aclose(self) -> None:
+        """Close those of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self.leave_loop()
+        mine = [guard for left, guard in self._left if left is loop]
+        mine += [self._guard] if self._guard is not None else []
+        self._left = [each for each in self._left if each[0] is not loop]
+        self._open, self._guard = {}, None
+        for guard in mine:
+            await guard.aclose()
 
 
 def new_session(

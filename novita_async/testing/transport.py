@@ -228,6 +228,10 @@ class SimulatedTransport:
         """Remove the pictures that came in answers and got no place. Nothing else is open."""
         await self._intake.aclose()
 
+    def leave_loop(self) -> None:
+        """Begin anew in another loop."""
+        self._intake.leave_loop()
+
     def statistics(self) -> SimulatedTransportStatistics:
         return SimulatedTransportStatistics(exchanges=self._exchanges, faults=self._faults)
 
