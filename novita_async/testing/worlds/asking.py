@@ -7,6 +7,7 @@ the task that it would have been.
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import pybase64
@@ -81,8 +82,8 @@ def _maker_of(artifact: Any) -> str:
         return maker_at(artifact.url)
     if artifact.data is not None:
         return maker_at(path_in(artifact.data))
-    there = artifact.file is not None and artifact.file.is_file()
-    return maker_at(path_in(artifact.file.read_bytes())) if there else ""
+    file: Path | None = artifact.file
+    return "" if file is None or not file.is_file() else maker_at(path_in(file.read_bytes()))
 
 
 def maker_at(path: str) -> str:
