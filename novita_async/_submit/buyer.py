@@ -393,8 +393,8 @@ class Buyer(Asker):
         if type(fact) is Lost:
             fact.error.purchase = purchase.id
             fact.error.advice = NOTHING_TO_ASK if permit.at_once else fact.error.advice
-        if type(fact) is Completed and purchase.journal is not None and permit.http.folder is not None:
-            fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+        if type(fact) is Completed and purchase.journal is not None:
+            fact = await self._kept(fact, permit)
         self._settle(permit, settlement(fact), fact.at)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
@@ -406,6 +406,16 @@ class Buyer(Asker):
         finally:
             if permit.callback is not None:
                 self.callbacks.settle(permit.callback, fact.at)
+
+    async def _kept(self, fact: Completed, permit: Permit) -> Completed:
+        """Make results durable that came at once. If cancelled meanwhile, they stay as they are."""
+        if permit.http.folder is None:
+            return fact
+        try:
+            return Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+        except asyncio.CancelledError as cancellation:
+            permit.cancellation = cancellation
+            return fact
 
     # --- What became of it ----------------------------------------------------------------------------------
 
