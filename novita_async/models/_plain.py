@@ -1,0 +1,53 @@
+"""Results as plain values: dictionaries of text, numbers, lists and dictionaries, as JSON has them.
+
+Times are those of the wall clock, in ISO 8601. A time on an event loop's clock means nothing elsewhere, and
+is left out. Reading is lenient: names that are not known are passed over, missing ones are defaults.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any, Final, cast
+
+import attrs
+
+_LEFT_OUT: Final = frozenset({"submitted_at"})
+"""Fields on the clock of an event loop."""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    told: Any = value
+    if isinstance(value, bytes):
+        told = b64encode(value).decode()
+    elif isinstance(value, datetime):
+        told = value.isoformat()
+    elif isinstance(value, PurePath):
+        told = str(value)
+    elif isinstance(value, Mapping):
+        told = {str(key): plain(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+    elif isinstance(value, list | tuple):
+        told = [plain(each) for each in cast("list[Any]", value)]
+    elif attrs.has(cast("type[Any]", type(value))):
+        told = plain_fields(value)
+    return told
+
+
+def plain_fields(value: Any, *without: str) -> dict[str, Any]:
+    """The fields of a value of attrs as JSON has them."""
+    names = (each.name for each in attrs.fields(cast("type[Any]", type(value))))
+    return {name: plain(getattr(value, name)) for name in names if name not in _LEFT_OUT | {*without}}
+
+
+def known(cls: type, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the told fields that a class has, with times and bytes read back."""
+    fields = attrs.fields(cast("type[attrs.AttrsInstance]", cls))
+    names = {each.name for each in fields if each.init} - _LEFT_OUT
+    return {name: _read(name, each) for name, each in told.items() if name in names}
+
+
+def _read(name: str, told: Any) -> Any:
+    if isinstance(told, str) and name.endswith("_time"):
+        return datetime.fromisoformat(told)
+    return b64decode(told) if isinstance(told, str) and name == "data" else told
