@@ -238,12 +238,14 @@ async def turn_to_read() -> None:
 
 
 async def _guard(sessions: MutableMapping[Any, aiohttp.ClientSession]) -> AsyncGenerator[None]:
+    loop = asyncio.get_running_loop()
     try:
         yield
     finally:
-        for session in sessions.values():
-            await session.close()
-        sessions.clear()
+        if not loop.is_closed():  # otherwise it was closed without its generators, and nothing can be awaited
+            for session in sessions.values():
+                await session.close()
+            sessions.clear()
 
 
 @define(eq=False)

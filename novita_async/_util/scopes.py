@@ -5,7 +5,7 @@ import signal
 import threading
 from asyncio.tasks import _unregister_task
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -180,7 +180,7 @@ class _Termination:
         if self.blocks:
             return
         if self.told:
-            self.loop.call_later(_LAST_WORD, self._end)
+            self.loop.call_later(_LAST_WORD, self._end, ())
         else:
             self._forget()
 
@@ -189,12 +189,18 @@ class _Termination:
         if not self.ending and not self.blocks:
             self._end()
 
-    def _end(self) -> None:
-        """End the loop, once; but first wait for what is drained: nobody would do so afterwards."""
+    def _end(self, others: "Iterable[asyncio.Task[Any]] | None" = None) -> None:
+        """End the loop, once; but first wait for what is drained: nobody would do so afterwards.
+
+        Others that were cancelled are waited for as well, as all are when `asyncio.run` ends at this moment:
+        they may have something to drain.
+        """
         if self.ended:
             return
-        drained = (task for task in _draining if not task.done() and task.get_loop() is self.loop)
-        first = next(drained, None)
+        if others is None:
+            others = (task for task in asyncio.all_tasks(self.loop) if task.cancelling())
+        drained = (task for task in _draining if task.get_loop() is self.loop)
+        first = next((task for task in (*others, *drained) if not task.done()), None)
         if first is not None:
             first.add_done_callback(lambda _: self._end())
             return

@@ -83,6 +83,8 @@ class WatchedTask:
     """When polls began to fail; None: the last poll did not."""
     denied_since: float | None = None
     """When the service began to say that there is no such task."""
+    failure_told: bool = False
+    """Whether the last poll that was answered said "failed", and not which task."""
     empty_since: float | None = None
     """When the task was first seen finished without files."""
 
@@ -427,11 +429,9 @@ class Watcher:
         """Poll once. Returns the outcome, where there is one now."""
         try:
             snapshot = await self._asker.poll(watched.task)
-        except TaskFailed as failed:
-            self._emit(Polled(task=watched.task, status=TaskStatus.FAILED))
-            return Failed(task=watched.task, request=watched.request, error=failed)
         except NovitaError as error:
-            self._emit(Polled(task=watched.task, status=None, error=error))
+            status = TaskStatus.FAILED if isinstance(error, TaskFailed) else None
+            self._emit(Polled(task=watched.task, status=status, error=None if status else error))
             return self._failed(watched, error, anyio.current_time())
         self._emit(
             Polled(task=snapshot.task, status=snapshot.status, progress_percent=snapshot.progress_percent)
@@ -443,6 +443,7 @@ class Watcher:
         watched.task = snapshot.task
         watched.last_status = intern(snapshot.status)  # one for all tasks
         watched.last_error = watched.failing_since = watched.denied_since = None
+        watched.failure_told = False
         result = snapshot.result
         if result is not None and not result.artifacts:
             watched.empty_since = now if watched.empty_since is None else watched.empty_since
@@ -476,6 +477,8 @@ class Watcher:
         poll = FailedPoll(
             passes=error.retryable,
             no_such_task=unknown,
+            names_no_task=isinstance(error, TaskFailed),
+            repeated=watched.failure_told,
             failing_since=watched.failing_since,
             denied_since=watched.denied_since,
             submitted_at=watched.task.submitted_at,
@@ -483,6 +486,8 @@ class Watcher:
         )
         if unknown and watched.denied_since is None:
             watched.denied_since = now
+        if not poll.passes:
+            watched.failure_told = poll.names_no_task
         polling = self._polling
         match verdict(poll, now, error_timeout=polling.error_timeout, grace=polling.not_found_grace):
             case Verdict.END:

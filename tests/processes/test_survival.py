@@ -52,11 +52,11 @@ def test_a_batch_killed_at_random_moments_loses_nothing_and_buys_nothing_twice(t
 
 
 def test_a_stream_of_any_length_takes_no_more_memory():
-    campaigns.endless(1800)
+    campaigns.endless(900)
 
 
 def test_a_journal_of_any_length_takes_no_more_memory(tmp_path):
-    campaigns.endless(450, tmp_path / "run.db")
+    campaigns.endless(300, tmp_path / "run.db")
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])

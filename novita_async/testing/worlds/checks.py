@@ -250,6 +250,8 @@ def true_failures(world: WorldView) -> Iterable[Found]:
             continue
         if came.task_id not in world.service.simulator.tasks:
             continue
+        if isinstance(came.error, ConfigurationError) and _has_two_loops(world):
+            continue  # not asked: the client is at work in another loop
         if isinstance(came.error, NoImages) and _is_empty_for_long(world, came.task_id):
             continue
         if isinstance(came.error, TaskNotFound | NoAnswer) and _plan_of(world, came.user).kind == "poll":
