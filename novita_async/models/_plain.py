@@ -19,6 +19,7 @@ _LEFT_OUT: Final = frozenset({"submitted_at"})
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
     told: Any = value
+    kind: type[Any] = type(value)
     if isinstance(value, bytes):
         told = b64encode(value).decode()
     elif isinstance(value, datetime):
@@ -26,17 +27,19 @@ def plain(value: Any) -> Any:
     elif isinstance(value, PurePath):
         told = str(value)
     elif isinstance(value, Mapping):
-        told = {str(key): plain(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+        items: Mapping[Any, Any] = value
+        told = {str(key): plain(each) for key, each in items.items()}
     elif isinstance(value, list | tuple):
         told = [plain(each) for each in cast("list[Any]", value)]
-    elif attrs.has(cast("type[Any]", type(value))):
+    elif attrs.has(kind):
         told = plain_fields(value)
     return told
 
 
 def plain_fields(value: Any, *without: str) -> dict[str, Any]:
     """The fields of a value of attrs as JSON has them."""
-    names = (each.name for each in attrs.fields(cast("type[Any]", type(value))))
+    kind: type[Any] = type(value)
+    names = (each.name for each in attrs.fields(kind))
     return {name: plain(getattr(value, name)) for name in names if name not in _LEFT_OUT | {*without}}
 
 
