@@ -5,7 +5,7 @@ is left out. Reading is lenient: names that are not known are passed over, missi
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any, Final, cast
@@ -16,30 +16,32 @@ _LEFT_OUT: Final = frozenset({"submitted_at"})
 """Fields on the clock of an event loop."""
 
 
+def _of_mapping(items: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): plain(each) for key, each in items.items()}
+
+
+_WAYS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
+    (bytes, lambda value: b64encode(value).decode()),
+    (datetime, datetime.isoformat),
+    (PurePath, str),
+    (Mapping, _of_mapping),
+    (list, lambda value: [plain(each) for each in value]),
+    (tuple, lambda value: [plain(each) for each in value]),
+)
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
-    told: Any = value
-    kind: type[Any] = type(value)
-    if isinstance(value, bytes):
-        told = b64encode(value).decode()
-    elif isinstance(value, datetime):
-        told = value.isoformat()
-    elif isinstance(value, PurePath):
-        told = str(value)
-    elif isinstance(value, Mapping):
-        items: Mapping[Any, Any] = value
-        told = {str(key): plain(each) for key, each in items.items()}
-    elif isinstance(value, list | tuple):
-        told = [plain(each) for each in cast("list[Any]", value)]
-    elif attrs.has(kind):
-        told = plain_fields(value)
-    return told
+    given: Any = value
+    for kind, way in _WAYS:
+        if isinstance(value, kind):
+            return way(given)
+    return plain_fields(value) if hasattr(value, "__attrs_attrs__") else value
 
 
 def plain_fields(value: Any, *without: str) -> dict[str, Any]:
     """The fields of a value of attrs as JSON has them."""
-    kind: type[Any] = type(value)
-    names = (each.name for each in attrs.fields(kind))
+    names: list[str] = [each.name for each in value.__attrs_attrs__]
     return {name: plain(getattr(value, name)) for name in names if name not in _LEFT_OUT | {*without}}
 
 

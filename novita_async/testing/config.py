@@ -116,4 +116,5 @@ class SimulatorConfig:
     @classmethod
     def quick(cls, **others: Any) -> Self:
         """A service whose tasks end in milliseconds, for tests in real time."""
-        return cls(**({"speed": 1000.0, "latency": 0.0} | others))
+        quick: dict[str, Any] = {"speed": 1000.0, "latency": 0.0}
+        return cls(**(quick | others))
