@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -33,7 +33,7 @@ from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, N
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
 from novita_async._util.disk import make_folder
-from novita_async.errors import DownloadFailed, Scope, without_query
+from novita_async.errors import ConfigurationError, DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
 from novita_async.models.results import Artifact, TaskResult, with_files
 from novita_async.tasks import Task
@@ -301,6 +301,14 @@ class Saver:
         except OSError as error:
             cause = f"it cannot be written to {path}: {error.strerror or error}"
             raise _Target(artifact=artifact).failed(cause) from error
+
+    async def opened(self, image: Artifact) -> Any:
+        """Fetch a picture, and open it with Pillow. Raises `ConfigurationError` where that is missing."""
+        try:
+            from PIL import Image as Pillow  # noqa: PLC0415 - optional, and takes 50 ms
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(problem="this needs Pillow", advice="pip install pillow") from error
+        return Pillow.open(io.BytesIO(await self.fetch(image)))
 
     def _tell(self, target: _Target, kind: FoundKind, settled: _Settled | None = None) -> None:
         if target.task is None:

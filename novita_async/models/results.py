@@ -1,11 +1,9 @@
 """Answers: tasks, snapshots of them, results, and the four ways a request can end."""
 
-import io
 import json
 import os
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
@@ -25,6 +23,7 @@ from novita_async.errors import (
 )
 from novita_async.models._plain import known, plain, plain_fields
 from novita_async.models.choices import TaskStatus
+from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
 from novita_async.tasks import Task
 
@@ -47,8 +46,9 @@ _FAILED_ENDINGS: Final = ("CANCELED", "CANCELLED", "TIMEOUT", "EXPIRED")
 class Files(Protocol):
     """A client, as its results know it."""
 
-    async def fetch(self, image: "Artifact", /) -> bytes: ...
-    async def save_as(self, image: "Artifact", path: Path, /) -> Path: ...
+    def fetch(self, image: "Artifact", /) -> Awaitable[bytes]: ...
+    def save_as(self, image: "Artifact", path: Path, /) -> Awaitable[Path]: ...
+    def opened(self, image: "Artifact", /) -> Awaitable[Any]: ...
 
 
 @frozen(kw_only=True, slots=False)
@@ -90,16 +90,16 @@ class Artifact:
         except (KeyError, ValueError, OverflowError):
             return None
 
-    async def bytes(self) -> "Bytes":
+    def bytes(self) -> "Awaitable[Bytes]":
         """Fetch the file into memory, with the client that has handed it out.
 
         Raises:
             ConfigurationError: that client is gone, or there was none: use `client.fetch(image)`.
             DownloadFailed: the file could not be had, even after its URL was signed anew.
         """
-        return await self._client().fetch(self)
+        return self._client().fetch(self)
 
-    async def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str]) -> Awaitable[Path]:
         """Save the file under a name of your own, whole or not at all, and never over another file.
 
         Args:
@@ -112,7 +112,7 @@ class Artifact:
             ConfigurationError: the client that has handed it out is gone, or there was none.
             DownloadFailed: the file could not be had, or not be written.
         """
-        return await self._client().save_as(self, Path(path))
+        return self._client().save_as(self, Path(path))
 
     def _client(self) -> Files:
         client = None if self._files is None else self._files()
@@ -131,9 +131,12 @@ class Artifact:
 
     def _here(self) -> "Bytes | None":
         """The file itself, where it is in memory or lies on the disk. Blocks."""
-        with suppress(OSError):
-            return self.file.read_bytes() if self.data is None and self.file is not None else self.data
-        return None
+        if self.data is not None or self.file is None:
+            return self.data
+        try:
+            return ImageSource.from_path(self.file).read()
+        except NovitaError:
+            return None
 
 
 @frozen(kw_only=True, slots=False)
@@ -157,13 +160,9 @@ class Image(Artifact):
     nsfw: NsfwDetection | None = None
     """Findings of the NSFW check. None: not asked for."""
 
-    async def pil(self) -> Any:
+    def pil(self) -> Awaitable[Any]:
         """Fetch it, and open it as an `Image` of Pillow's. Raises as `bytes` does; needs Pillow."""
-        try:
-            from PIL import Image as Pillow  # noqa: PLC0415 - optional, and takes 50 ms
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(problem="this needs Pillow", advice="pip install pillow") from error
-        return Pillow.open(io.BytesIO(await self.bytes()))
+        return self._client().opened(self)
 
     def _repr_png_(self) -> "Bytes | None":
         """Show it in a notebook."""
