@@ -127,7 +127,9 @@ class WorldLoop(asyncio.BaseEventLoop):
     def turn(self) -> bool:
         """Run what is ready. Returns whether the loop was told to stop."""
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
+        # BaseEventLoop's own, and declared nowhere: it sets them for as long as it runs.
+        begin, end = self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook  # type: ignore[attr-defined]  # above
+        sys.set_asyncgen_hooks(begin, end)
         try:
             self._run_once()  # type: ignore[attr-defined]  # a turn of asyncio by hand
         finally:
