@@ -7,7 +7,8 @@ other.
 `"image_base64"`; so it is in ControlNet units and IP-Adapters, which take the request's own picture where
 they name none. `"endpoint"` is `img2img`, `txt2img` or a path; the other names beside a path (or `"body"`,
 where that stands alone there) are the body of that request as it is, where `{"file": "PATH"}` is replaced by
-that picture in base64.
+that picture in base64, `{"data_url": "PATH"}` by its data URL; `"form"` instead of `"body"` is a multipart
+form.
 
 **A folder** stands for its pictures, a picture for itself.
 
@@ -48,7 +49,7 @@ from novita_async.cli._unknown import warned
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.images import ImageSource
+from novita_async.models.images import DataURL, ImageSource
 from novita_async.models.requests import AnyTask, Img2Img, Request, Tagged, kinds
 from novita_async.models.routes import ROUTES
 
@@ -492,12 +493,18 @@ def _other(line: ManifestLine, endpoint: str, axes: Axes) -> Made:
     faults: Faults = []
     own = _own(line, faults)
     body = {name: value for name, value in line.document.items() if name not in ("endpoint", *OWN)}
-    if body.keys() == {"body"} and isinstance(body["body"], dict):
-        body = part_of(body, "body")
+    name = next(iter(body), "") if len(body) == 1 else ""
+    if name in ("body", "form") and isinstance(body[name], dict):
+        body = part_of(body, name)
     try:
         whole = _with_files(body, "", line.folder, faults)
         request = AnyTask(
-            path=endpoint, body=whole, image_num=_asked_for(body), tag=own.tag, metadata=own.metadata
+            path=endpoint,
+            body=whole,
+            image_num=_asked_for(body),
+            is_form=name == "form",
+            tag=own.tag,
+            metadata=own.metadata,
         )
     except InvalidRequest as refusal:
         faults += refusal.faults
@@ -518,6 +525,8 @@ def _with_files(value: Any, path: str, folder: Path, faults: Faults) -> Any:
     named = cast("Document", value)
     if named.keys() == {"file"}:
         return _located(named["file"], path, folder, faults)
+    if named.keys() == {"data_url"}:
+        return DataURL(image=_located(named["data_url"], path, folder, faults))
     dot = f"{path}." if path else ""
     return {name: _with_files(item, f"{dot}{name}", folder, faults) for name, item in named.items()}
 

@@ -77,7 +77,9 @@ def test_a_sweep_makes_pictures_of_every_combination(call, folder, serve):
     code, _, err = call("generate", "dog.png", *SETTINGS, "--sweep", "seed=1..2", "--sweep", "steps=0,5")
     assert (code, len(server.ledger.entries)) == (2, 8)
     assert "--sweep steps=0,5: 0 is not in [1, 100]" in err
-    code, _, err = call("generate", "dog.png", *SETTINGS, "--sweep", "clip_skip=1,2", "--sweep", "quality=low")
+    code, _, err = call(
+        "generate", "dog.png", *SETTINGS, "--sweep", "clip_skip=1,2", "--sweep", "quality=low"
+    )
     assert (code, len(server.ledger.entries)) == (2, 8)
     assert "--sweep quality: no such field" in err
 

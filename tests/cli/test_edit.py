@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from novita_async import AnyTask, DataURL, ImageSource
+from novita_async._files.lines import made_again
+from novita_async._journal.identity import DigestCache, order_of
 from novita_async.cli._app import main
 from novita_async.cli._exits import Exit
 from novita_async.cli._manifest import Recipe
@@ -176,3 +179,19 @@ def test_a_batch_sweeps_the_fields_of_a_route_and_counts_them(call, dog, serve, 
     code, *_ = call("batch", "lines.jsonl", *sweep, "--out", "run")
     assert code == Exit.SUCCEEDED
     assert (len(simulation.ledger.accepted), simulation.ledger.images) == (8, 12)
+
+
+def test_a_form_and_a_data_url_are_made_again_from_the_line_of_a_folder_s_index(dog, tmp_path):
+    requests = [
+        AnyTask(path="/v3/form", body={"image[]": [ImageSource.from_path(dog)], "n": 2}, is_form=True),
+        AnyTask(path="/v3/flat", body={"images": [{"url": DataURL(image=dog)}]}),
+    ]
+    digests = DigestCache()
+    orders = [order_of(each, endpoint=each.path, position=0, digest=digests) for each in requests]
+    lines = [made_again(order, None, lambda _, path: str(path)) for order in orders]
+    assert lines[0] == {"endpoint": "/v3/form", "form": {"image[]": [{"file": dog}], "n": 2}}
+    assert lines[1] == {"endpoint": "/v3/flat", "images": [{"url": {"data_url": dog}}]}
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    made = [each.request for each in Recipe(inputs=[tmp_path / "lines.jsonl"], shared={}, axes={}).read()]
+    again = [order_of(each, endpoint=each.path, position=0, digest=digests) for each in made]
+    assert [order.key for order in again] == [order.key for order in orders]
