@@ -762,7 +762,6 @@ _KINDS_OF_FILE: Final = (
     "output_format",
     "type",
 )
-_NAMED: Final = re.compile(re.escape(PART_MARK) + r"(\d{1,6})")
 _FILMS: Final = frozenset({"mp4", "webm"})
 _LEAST_BASE64: Final = 16
 """Characters of the shortest text that is taken for a file."""
@@ -772,7 +771,8 @@ _LEAST_BASE64: Final = 16
 class _FileFinder:
     """Walks through an answer and gathers the files in it."""
 
-    parts: Sequence[AnswerPart]
+    marks: Mapping[str, AnswerPart]
+    """Files that were taken out of the text, by the strings that stand there."""
     task: Task | None
     found: dict[str, list[Artifact]]
 
@@ -801,9 +801,8 @@ class _FileFinder:
         head, comma, rest = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
         if comma:
             kind = head[5:].partition(";")[0].rpartition("/")[2] or kind
-        named = _NAMED.fullmatch(rest)
-        if named is not None and int(named[1]) < len(self.parts):
-            part = self.parts[int(named[1])]
+        part = self.marks.get(rest)
+        if part is not None:
             return _about(part) | {"type": part.kind or kind}
         data = _decoded(rest) if len(rest) >= _LEAST_BASE64 else None
         return None if data is None else {"data": data, "type": read_header(io.BytesIO(data)).format or kind}
@@ -837,7 +836,8 @@ def results_at_once(
     usual = result(body, task)
     if usual.artifacts:
         return attrs.evolve(usual, cut=cut)
-    finder = _FileFinder(parts, task, {"images": [], "videos": [], "audios": []})
+    marks = {part.mark or f"{PART_MARK}{number}": part for number, part in enumerate(parts)}
+    finder = _FileFinder(marks, task, {"images": [], "videos": [], "audios": []})
     finder.walk(body)
     found = {medium: tuple(files) for medium, files in finder.found.items()}
     if not any(found.values()):
