@@ -125,8 +125,8 @@ class AnswerPart:
     kind: str | None = None
     """Kind of the file, from its first bytes: `png`, `jpeg`, `webp` and so on. None: not recognised."""
     mark: str = ""
-    """String that stands in the body where the part was, drawn for the answer, so that no text in that is taken
-    for it. Empty: `novita-part:N`, N its place among all."""
+    """String that stands in the body where the part was, drawn for the answer, so that no text in it is taken
+    for that. Empty: `novita-part:N`, N its place among all."""
     is_whole: bool = True
     """False: something that is no base64 stood in it; what is there is the picture up to that place."""
     lost: str | None = None

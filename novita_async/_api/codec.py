@@ -6,7 +6,6 @@ serialisation of 64-bit numbers as strings, of unset objects as null and of unse
 it means, unknown fields are passed over, and an odd value becomes None rather than an error.
 """
 
-import difflib
 import io
 import json
 import math
@@ -34,6 +33,7 @@ from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, Request, Tagged, kinds
 from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
+from novita_async.models.routes import meant
 from novita_async.tasks import Task
 
 _WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
@@ -374,9 +374,7 @@ class _Reader:
         left = {str(name): value for name, value in source.items() if name not in names}
         for name in () if allowed else left:
             label = name if name.isidentifier() else rules.shown(name)
-            close = difflib.get_close_matches(name, names, 1)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            self.blame(f"{path}{label}", f"no such field{meant}")
+            self.blame(f"{path}{label}", f"no such field{meant(name, names)}")
         return left
 
 
