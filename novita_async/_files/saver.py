@@ -7,6 +7,7 @@ refused URL is signed anew by asking for the task again, so a host that is down 
 costs time and no picture. No key goes to a result host.
 """
 
+import errno
 import filecmp
 import hashlib
 import io
@@ -17,7 +18,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,7 +33,7 @@ from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, N
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
 from novita_async._util.disk import make_folder
-from novita_async.errors import DownloadFailed, Scope, without_query
+from novita_async.errors import ConfigurationError, DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
 from novita_async.models.results import Artifact, TaskResult, with_files
 from novita_async.tasks import Task
@@ -164,6 +165,8 @@ class Saver:
     _refresh: Refresh = field(alias="refresh")
     _emit: Callable[[Event], None] = field(alias="emit")
     _jitter: Callable[[], float] = field(alias="jitter")
+    _at_home: Callable[[], None] = field(alias="at_home", default=lambda: None)
+    """Refuses a loop that is not the client's."""
     _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
     _folders: FolderSync = field(factory=FolderSync, init=False)
     _saved: int = field(default=0, init=False)
@@ -203,6 +206,7 @@ class Saver:
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
+        self._at_home()
         naming = name if callable(name) else beginning_with(name or result.task_id or "image")
         retry = evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
         paths: list[Path] = []
@@ -285,6 +289,7 @@ class Saver:
 
     async def fetch(self, artifact: Artifact) -> bytes:
         """Fetch one file into memory."""
+        self._at_home()
         if artifact.came_at_once or artifact.file is not None:
             return await anyio.to_thread.run_sync(_bytes_of, _Target(artifact=artifact))
         memory = _InMemory()
@@ -297,6 +302,27 @@ class Saver:
         target = _Target(artifact=artifact)
         self._tell(target, await self._fetch(target, memory, finish, self._retry))
         return bytes(memory.data)
+
+    async def save_as(self, artifact: Artifact, path: Path) -> Path:
+        """Save one file under a name of the caller's, or the next one that is free.
+
+        Raises:
+            DownloadFailed: the file could not be had, or not be written.
+        """
+        data = await self.fetch(artifact)
+        try:
+            return await anyio.to_thread.run_sync(_write_as, data, path, artifact)
+        except OSError as error:
+            cause = f"it cannot be written to {path}: {error.strerror or error}"
+            raise _Target(artifact=artifact).failed(cause) from error
+
+    async def opened(self, image: Artifact) -> Any:
+        """Fetch a picture, and open it with Pillow. Raises `ConfigurationError` where that is missing."""
+        try:
+            from PIL import Image as Pillow  # noqa: PLC0415 - optional, and takes 50 ms
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(problem="this needs Pillow", advice="pip install pillow") from error
+        return Pillow.open(io.BytesIO(await self.fetch(image)))
 
     def _tell(self, target: _Target, kind: FoundKind, settled: _Settled | None = None) -> None:
         if target.task is None:
@@ -482,6 +508,23 @@ def _kept(artifact: Artifact, part: Part, *, takes_cut: bool = True) -> Path | N
             kind_of(file, artifact.type, takes_cut=takes_cut)
         os.fsync(file.fileno())
     return part.path
+
+
+def _write_as(data: bytes, path: Path, artifact: Artifact) -> Path:
+    """Write a file under the first name that is free, whole or not at all. Blocks. Raises `OSError`."""
+    make_folder(path.parent)
+    suffix = path.suffix or f".{kind_of(io.BytesIO(data), artifact.type, takes_cut=True).suffix}"
+    part = path.with_name(f".{uuid.uuid4().hex[:16]}.part")
+    try:
+        part.write_bytes(data)
+        for number in range(1, _NAMES):
+            name = path.with_name(f"{path.stem}{suffix}" if number == 1 else f"{path.stem}.{number}{suffix}")
+            with suppress(FileExistsError):
+                _claim(part, name)
+                return name
+    finally:
+        part.unlink(missing_ok=True)
+    raise FileExistsError(errno.EEXIST, f"that name is taken {_NAMES} times")
 
 
 def _claim(part: Path, path: Path) -> None:
