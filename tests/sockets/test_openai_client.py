@@ -2,105 +2,81 @@
 
 import base64
 import io
-import urllib.request
+import json
+from pathlib import Path
 
-import openai
 import PIL.Image
 import pytest
 
 from novita_async.testing import Fault, FaultPlan, FaultRule
+from tests.helpers.programs import python, run
 from tests.helpers.served import served
 from tests.helpers.service import picture
 
-MODEL = "gpt-image-2"
+PROGRAM = Path(__file__).parents[1] / "helpers" / "asking_with_openai.py"
 
 
 @pytest.fixture(scope="module")
-def server():
-    with served(plain_pictures=True, speed=50.0, illegal_words=("blood",)) as server:
-        yield server
+def asked(tmp_path_factory):
+    """What that package read; the books of the service, and of another that loses the first answer."""
+    dog = tmp_path_factory.mktemp("openai") / "dog.png"
+    dog.write_bytes(picture())
+    plan = FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit", numbers=1))
+    with served(illegal_words=("blood",)) as server, served(faults=plan) as losing:
+        done = run(python(PROGRAM, server.url, dog, losing.url))
+        assert done.returncode == 0, done.stderr
+        yield json.loads(done.stdout), server.ledger, losing.ledger
 
 
-def client_of(server, **options):
-    options = {"api_key": "sk_simulator", "max_retries": 0} | options
-    return openai.OpenAI(base_url=f"{server.url}/openai/v1", **options)
-
-
-def bytes_of(image):
-    """The file, as whoever uses that package has it."""
-    if image.b64_json is not None:
-        return base64.b64decode(image.b64_json)
-    with urllib.request.urlopen(image.url) as answer:
-        return answer.read()
-
-
-def sizes(answer):
-    return [PIL.Image.open(io.BytesIO(bytes_of(image))).size for image in answer.data]
+def sizes(told):
+    files = [base64.b64decode(text) for text in told["files"]]
+    return [PIL.Image.open(io.BytesIO(file)).size for file in files]
 
 
 @pytest.mark.parametrize("form", ["b64_json", "url"])
-def test_pictures_are_edited(server, form):
-    with client_of(server) as client:
-        answer = client.images.edit(
-            model=MODEL,
-            image=[("a.png", picture(), "image/png"), ("b.png", picture(), "image/png")],
-            mask=("mask.png", picture(), "image/png"),
-            prompt="in watercolour",
-            n=2,
-            size="96x64",
-            response_format=form,
-        )
-    assert sizes(answer) == [(96, 64)] * 2
-    assert {getattr(image, form) is not None for image in answer.data} == {True}
-    assert answer.data[0].revised_prompt == "in watercolour"
-    entry = server.ledger.accepted[-1]
+def test_pictures_are_edited(asked, form):
+    told, ledger, _ = asked
+    answer = told[f"edit {form}"]
+    assert (sizes(answer), answer["forms"]) == ([(96, 64)] * 2, [form])
+    assert answer["prompts"] == ["in watercolour"] * 2
+    entry = next(entry for entry in ledger.accepted if entry.request.get("response_format") == form)
     assert (entry.images, entry.request["n"], len(entry.request["image[]"])) == (2, 2, 2)
+    assert len(entry.request["mask"]) == 1
 
 
-def test_a_file_is_edited(server, tmp_path):
-    path = tmp_path / "dog.png"
-    path.write_bytes(picture())
-    with client_of(server) as client:
-        answer = client.images.edit(model=MODEL, image=path, prompt="p", size="64x64")
-    assert sizes(answer) == [(64, 64)]
+def test_a_file_is_edited(asked):
+    assert sizes(asked[0]["a file"]) == [(64, 64)]
 
 
 @pytest.mark.parametrize("form", ["b64_json", "url"])
-def test_pictures_are_generated(server, form):
-    with client_of(server) as client:
-        answer = client.images.generate(
-            model=MODEL, prompt="a dog", n=2, size="64x64", quality="low", response_format=form
-        )
-    assert sizes(answer) == [(64, 64)] * 2
-    assert answer.output_format == "png"
-    assert answer.created > 1_700_000_000
+def test_pictures_are_generated(asked, form):
+    answer = asked[0][f"generate {form}"]
+    assert (sizes(answer), answer["forms"], answer["format"]) == ([(64, 64)] * 2, [form], "png")
+    assert answer["created"] > 1_700_000_000
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "words"),
+    ("field", "words"),
     [
-        ({"prompt": "blood"}, openai.BadRequestError, "content policy"),
-        ({"n": 11}, openai.BadRequestError, "invalid n"),
-        ({"size": "63x64"}, openai.BadRequestError, "multiples of 16"),
-        ({"model": "other"}, openai.BadRequestError, "is not served here"),
+        ("prompt", "content policy"),
+        ("n", "invalid n"),
+        ("size", "multiples of 16"),
+        ("model", "is not served here"),
     ],
 )
-def test_refusals_are_read_as_that_package_reads_them(server, changes, error, words):
-    with client_of(server) as client, pytest.raises(error, match=words) as raised:
-        client.images.generate(**{"model": MODEL, "prompt": "a dog", "size": "64x64"} | changes)
-    assert raised.value.type == "invalid_request_error"
+def test_refusals_are_read_as_that_package_reads_them(asked, field, words):
+    told = asked[0][f"refused {field}"]
+    assert (told["error"], told["type"]) == ("BadRequestError", "invalid_request_error")
+    assert words in told["words"]
 
 
-def test_a_wrong_key_is_told_as_that_package_tells_it(server):
-    with client_of(server, api_key="sk-wrong") as client, pytest.raises(openai.PermissionDeniedError) as told:
-        client.images.generate(model=MODEL, prompt="a dog")
-    assert told.value.code == "INVALID_API_KEY"
+def test_a_wrong_key_is_told_as_that_package_tells_it(asked):
+    told = asked[0]["a wrong key"]
+    assert (told["error"], told["code"]) == ("PermissionDeniedError", "INVALID_API_KEY")
 
 
-def test_that_package_buys_twice_where_an_answer_is_lost():
-    """What this library is for: the same fault there is `Uncertain` here, and nothing is sent again."""
-    plan = FaultPlan.of(FaultRule(fault=Fault.reset_after(), on="submit", numbers=1))
-    with served(faults=plan, plain_pictures=True, speed=50.0) as server:
-        with client_of(server, max_retries=2) as client:
-            client.images.generate(model=MODEL, prompt="a dog", size="64x64")
-        assert server.ledger.images == 2
+def test_that_package_buys_again_where_an_answer_is_lost(asked):
+    """What this library is for: the same fault is `Uncertain` here, and nothing is sent again."""
+    told, _, ledger = asked
+    assert sizes(told["a lost answer"]) == [(64, 64)]
+    assert ledger.images == 2
