@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, overload
 
 import anyio
 import anyio.to_thread
@@ -38,6 +38,7 @@ from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
+from novita_async._submit.asker import running_loop
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.pool import PoolStatistics, SessionPool
@@ -77,6 +78,11 @@ Priority = Literal["interactive", "batch"]
 
 DRAIN: Final = 5.0
 _PAGE: Final = 100
+_MUST_BE_ENTERED: Final = (
+    "this client keeps in a file how long tasks take (learned=), and was not entered, which reads that file",
+    "async with NovitaClient(learned=...) as client: ...",
+)
+_CLOSED: Final = ("this client is closed", "make a new client: async with NovitaClient() as client: ...")
 _log: Final = logging.getLogger("novita_async")
 
 
@@ -97,7 +103,7 @@ class ClientStatistics:
 
 
 class NovitaClient:
-    """A client of the Novita image API. Use it as an async context manager, or call `aclose`.
+    """A client of the Novita image API. Use it as an async context manager, or call `aclose`, once.
 
     Args:
         api_key: The key of the only account. None: the environment's `NOVITA_API_KEY`.
@@ -114,7 +120,8 @@ class NovitaClient:
         recovery_timeout: Seconds for which a purchase whose answer was lost is held back, because its event
             may tell what has become of it, before it is uncertain.
         learned: A small file that keeps from one process to the next how long tasks take, so that the first
-            polls come at the right time. Read on entering the client, written on leaving it.
+            polls come at the right time. Read on entering the client, written on leaving it: such a client
+            must be entered.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
         session: Your own aiohttp session for the API, never closed here.
         transport: Carrier of requests, instead of aiohttp; or a function that makes one for each host.
@@ -179,8 +186,12 @@ class NovitaClient:
             jitter=self._buyer.jitter,
         )
         self._buyer.keep = self._saver.keep
+        if self._learned is not None:
+            self._buyer.refusal = _MUST_BE_ENTERED
 
     async def __aenter__(self) -> Self:
+        if self._buyer.refusal is _MUST_BE_ENTERED:
+            self._buyer.refusal = None
         self._buyer.at_home()
         if self._learned is not None:
             self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
@@ -191,15 +202,32 @@ class NovitaClient:
     ) -> None:
         await self.aclose()
 
+    if not TYPE_CHECKING:  # type checkers tell this by themselves
+
+        def __enter__(self) -> NoReturn:
+            raise ConfigurationError(
+                problem="this client is entered with `async with`",
+                advice="nothing was bought; async with NovitaClient() as client: ... "
+                "(without await: novita_async.sync.Client)",
+            )
+
+        __exit__ = __enter__
+
     async def aclose(self) -> None:
-        """Close the connections that this client opened."""
+        """Close the connections that this client opened.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs here.
+        """
+        running_loop()
         with anyio.CancelScope(shield=True):
-            if self._learned is not None:
+            if self._learned is not None and self._buyer.refusal is None:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
             for carrier in self._carriers.values():
                 await carrier.aclose()
             await self._downloader.aclose()
+            self._buyer.refusal = _CLOSED
 
     def __repr__(self) -> str:
         return f"<NovitaClient {self._pool!r}, {len(self._purchases.unfinished)} unfinished>"
@@ -548,6 +576,7 @@ class NovitaClient:
         Raises:
             DownloadFailed: one could not be had, even after its URL was signed anew.
         """
+        self._buyer.at_home()
         return await self._saver.save(result, Path(folder), name)
 
     async def fetch(self, image: Image | Artifact) -> bytes:
@@ -556,6 +585,7 @@ class NovitaClient:
         Raises:
             DownloadFailed: it could not be had, even after its URL was signed anew.
         """
+        self._buyer.at_home()
         return await self._saver.fetch(image)
 
     async def _refreshed(self, task: Task) -> TaskResult | None:
