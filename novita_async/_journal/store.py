@@ -53,6 +53,21 @@ def known_keys(count: int) -> str:
     return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
 
 
+MOMENTS: Final = (
+    "SELECT state, image_num, announced_time, answered_time, finished_time, earlier, error FROM requests"
+)
+MARKS: Final = "SELECT (serial - 1) / ?, count(*), sum(checksum) FROM requests GROUP BY 1"
+_AS_JSON: Final = (
+    "serial", "position", "state", "endpoint", "image_num", "account", "task_id", "attempts",
+    "announced_time", "answered_time", "finished_time", "saved_time", "seed", "tag", "json(metadata)",
+    "json(error)", "json(earlier)", "json(paths)", "json_extract(result, '$.times')",
+)  # fmt: skip
+AS_JSON: Final = (
+    f"SELECT json_array({', '.join(_AS_JSON)}), request, iif(instr(result, '\"nsfw\"'), result, NULL)"  # noqa: S608 names
+    " FROM requests WHERE serial BETWEEN ? AND ? ORDER BY serial"
+)
+
+
 @cache
 def saved_first(count: int) -> str:
     """The question which of so many keys were saved, each as the first of its equals."""
@@ -190,10 +205,27 @@ class Store:
     def by_token(self, token: str) -> Purchase | None:
         return next(iter(self._select(BY_TOKEN, token)), None)
 
-    def page(self, state: State | None, after: int) -> list[Purchase]:
+    def page(self, state: State | None, after: int, most: int = PAGE) -> list[Purchase]:
         if state is None:
-            return self._select(PAGE_OF_ALL, after, PAGE)
-        return self._select(PAGE_OF_STATE, state.value, after, PAGE)
+            return self._select(PAGE_OF_ALL, after, most)
+        return self._select(PAGE_OF_STATE, state.value, after, most)
+
+    def marks(self, size: int) -> list[tuple[int, int, int]]:
+        """For each so many serial numbers, with its number: the rows, and a sum that changes with them."""
+        return self._connection.execute(MARKS, (size,)).fetchall()
+
+    def as_json(self, first: int, last: int) -> Iterator[tuple[str, str, str | None]]:
+        """Rows between two serial numbers, for showing: no checksum is compared.
+
+        Yields:
+            Some columns as a JSON array, the request, and the result where files in it were checked.
+        """
+        for told, request, result in self._connection.execute(AS_JSON, (first, last)):
+            yield told, rows.unpacked(request), result
+
+    def moments(self) -> Iterator[Record]:
+        """State, images, times, earlier attempts and error of every row, for showing, as `as_json`."""
+        return self._connection.execute(MOMENTS)
 
     def seen_since(self, time: float) -> list[Purchase]:
         return self._select(BY_SLOT, time)

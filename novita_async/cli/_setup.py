@@ -22,6 +22,8 @@ from novita_async.errors import ConfigurationError, Flaw
 NOTE: Final = "batch.json"
 JOURNAL: Final = "batch.db"
 REPORT: Final = "report.html"
+ROWS: Final = "report-rows"
+"""Folder beside a report in which the rows of a large one lie."""
 _VERSION: Final = 1
 
 _TEXT: Final = instance_of(str)
