@@ -87,7 +87,7 @@ async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
     about = About(
         title=f"Batch {Path(folder).absolute().name}",  # noqa: ASYNC240 - asks the system for no file
         price=setup.price_each(),
-        images_per_minute=setup.images_per_minute,
+        images_per_minute=setup.quota,
         commands=commands,
     )
     journal = setup.journal_in(Path(folder))
@@ -245,11 +245,14 @@ def _tell(output: Output, setup: Setup, standing: Standing, steps: list[tuple[st
     output.line(f"images bought: {ledger.bought:,}{_cost(setup, ledger.bought)}")
     if ledger.perhaps:
         output.line(f"images perhaps bought: {ledger.perhaps:,}{_cost(setup, ledger.perhaps)}")
+    if setup.quota is not None:
+        known = "" if setup.quota == setup.images_per_minute else ", as was found out"
+        output.line(f"quota: {setup.quota:,} images a minute{known}")
     for why, how in steps:
         output.line(f"{why}: {how}")
     if not steps:
         output.line("nothing is left to do")
-    output.record(**_record(standing), next=[how for _, how in steps])
+    output.record(**_record(standing), images_per_minute=setup.quota, next=[how for _, how in steps])
 
 
 def _cost(setup: Setup, images: int) -> str:
