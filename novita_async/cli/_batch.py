@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,13 +20,14 @@ from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Action, State
 from novita_async._stream.handle import Outcomes
 from novita_async._stream.stream import IN_FLIGHT
+from novita_async._util.scopes import background
 from novita_async.cli._course import Course
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, Typed, folder_faults
 from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
-from novita_async.cli._plan import Foreseen, News, changed_in, foresee, plan_all
+from novita_async.cli._plan import Foreseen, News, Planner, changed_in, foresee
 from novita_async.cli._progress import LINES_EVERY, display_of
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
@@ -208,23 +209,36 @@ class _Session:
     async def _outcomes(
         self, client: NovitaClient, setup: Setup, recipe: Recipe | None, report: "_BatchReport"
     ) -> AsyncGenerator[Outcomes]:
-        """The batch with its journal, in which all of its input is planned first, unless that was done."""
-        async with await SqliteJournal.open(setup.journal_in(self.path)) as journal:
+        """The batch with its journal, in which its input is planned ahead of the buying."""
+        async with AsyncExitStack() as stack:
+            journal = await stack.enter_async_context(await SqliteJournal.open(setup.journal_in(self.path)))
+            planner: Planner | None = None
             if recipe is not None:
                 await anyio.to_thread.run_sync(setup.write, self.path)
                 if not setup.plan:
-                    setup = evolve(setup, plan=await plan_all(journal, recipe))
-                    await anyio.to_thread.run_sync(setup.write, self.path)
-            async with client.batch(
-                () if recipe is None else self._requests(recipe, report),
-                journal=journal,
-                save_to=None if setup.no_save else report.here / self.path,
-                save_as=setup.name,
-                in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
-                only_planned=True,
-                **self.again,
-            ) as outcomes:
-                yield outcomes
+                    planner = Planner(journal, recipe)
+                    await stack.enter_async_context(background(planner.work(), planner.ended))
+            try:
+                async with client.batch(
+                    () if recipe is None else self._requests(recipe, report, planner),
+                    journal=journal,
+                    save_to=None if setup.no_save else report.here / self.path,
+                    save_as=setup.name,
+                    in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
+                    only_planned=True,
+                    **self.again,
+                ) as outcomes:
+                    yield outcomes
+            except NovitaError:
+                await self._note_plan(planner, setup)
+                raise
+            await self._note_plan(planner, setup)
+
+    async def _note_plan(self, planner: Planner | None, setup: Setup) -> None:
+        """Note that all of the input is planned, once it is."""
+        if planner is not None:
+            planned = evolve(setup, plan=await planner.finish())
+            await anyio.to_thread.run_sync(planned.write, self.path)
 
     async def _conclude(self, setup: Setup, report: "_BatchReport", *, only_fetched: bool) -> None:
         """Tell the totals as the journal has them, what is new, and what to do next."""
@@ -269,15 +283,21 @@ class _Session:
             raise InvalidRequest(faults=tuple(told), advice="nothing was bought")
         return setup, recipe, budget
 
-    async def _requests(self, recipe: Recipe, report: "_BatchReport") -> AsyncGenerator[Request]:
-        """Read the input again, now that it is planned."""
+    async def _requests(
+        self, recipe: Recipe, report: "_BatchReport", planner: Planner | None
+    ) -> AsyncGenerator[Request]:
+        """Read the input again, each request once it is planned."""
+        place = 0
         async with aclosing(_in_pieces(recipe.read())) as lines:
             async for made in lines:
                 if made.request is None:
                     report.missed(made)
-                else:
-                    report.places[id(made.request)] = made.place
-                    yield made.request
+                    continue
+                if planner is not None:
+                    await planner.reach(place)
+                place += 1
+                report.places[id(made.request)] = made.place
+                yield made.request
 
     async def _report(self, setup: Setup, report: "_BatchReport") -> None:
         """Write the page; without a page nothing is undone."""
