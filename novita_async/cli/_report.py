@@ -29,7 +29,7 @@ from typing import Any, Final
 import attrs
 from attrs import field, frozen
 
-from novita_async._files.index import NAME as INDEX
+from novita_async._files.names import INDEX
 from novita_async._journal import file as _file
 from novita_async._journal.rows import entry_of
 from novita_async._journal.store import Store
