@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, overload
@@ -17,7 +18,7 @@ from novita_async import events, logs
 from novita_async._api import protocol
 from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
-from novita_async._http import Downloader, Transport
+from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
@@ -38,9 +39,9 @@ from novita_async._stream.saving import Folder, NameFiles
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
-from novita_async._submit.asker import running_loop
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
+from novita_async._submit.home import running_loop
 from novita_async._submit.pool import PoolStatistics, SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
@@ -65,7 +66,18 @@ from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.hosts import Host
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, Snapshot, Succeeded, TaskResult
+from novita_async.models.results import (
+    Artifact,
+    Image,
+    Outcome,
+    Processing,
+    Queued,
+    Snapshot,
+    Succeeded,
+    TaskResult,
+    Update,
+    handed_out,
+)
 from novita_async.models.routes import ROUTES, Route
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
@@ -82,7 +94,7 @@ _MUST_BE_ENTERED: Final = (
     "this client keeps in a file how long tasks take (learned=), and was not entered, which reads that file",
     "async with NovitaClient(learned=...) as client: ...",
 )
-_CLOSED: Final = ("this client is closed", "make a new client: async with NovitaClient() as client: ...")
+_CLOSED: Final = ("this client is closed", "enter it again: async with client: ...")
 _log: Final = logging.getLogger("novita_async")
 
 
@@ -103,7 +115,7 @@ class ClientStatistics:
 
 
 class NovitaClient:
-    """A client of the Novita image API. Use it as an async context manager, or call `aclose`, once.
+    """A client of the Novita image API. Use it as an async context manager, or call `aclose`.
 
     Args:
         api_key: The key of the only account. None: the environment's `NOVITA_API_KEY`.
@@ -151,6 +163,7 @@ class NovitaClient:
         transport: Transport | Callable[[Host], Transport] | None = None,
         downloader: Downloader | None = None,
     ) -> None:
+        self._owner: NovitaClient | None = None
         self._polling = polling or Polling()
         self._memory = PollMemory()
         self._learned = None if learned is None else Path(learned)
@@ -184,17 +197,53 @@ class NovitaClient:
             refresh=self._refreshed,
             emit=self._emit,
             jitter=self._buyer.jitter,
+            at_home=self._buyer.at_home,
         )
-        self._buyer.keep = self._saver.keep
-        if self._learned is not None:
-            self._buyer.refusal = _MUST_BE_ENTERED
+        self._buyer.keep, self._buyer.files = self._saver.keep, self._saver
+        for each in (*self._carriers.values(), self._downloader):
+            if isinstance(each, LoopBound):
+                self._buyer.on_move(each.leave_loop)
+        self._buyer.on_move(self._recovery.leave_loop)
+        self._is_open = self._learned is None
+        """Whether anything may be begun."""
+        if not self._is_open:
+            self._buyer.refuse(_MUST_BE_ENTERED)
+
+    def with_options(
+        self,
+        *,
+        polling: Polling | None = None,
+        retry: RetryPolicy | None = None,
+        budget: Budget | None = None,
+    ) -> Self:
+        """Make a client with other options that shares connections, quotas and what is paid with this one.
+
+        There is nothing to close: all is closed with this one.
+
+        Args:
+            polling: When to poll tasks. How many polls a second an account may have stays as it is.
+            retry: How patient to be with failures.
+            budget: Money that the new client may spend, counted by itself. None: the same budget, and what is
+                spent counts for both.
+        """
+        other = copy(self)
+        other._owner = self  # noqa: SLF001 - of this class
+        other._polling = polling or self._polling  # noqa: SLF001
+        other._buyer = self._buyer.with_options(retry, Spending(budget) if budget else None)  # noqa: SLF001
+        return other
 
     async def __aenter__(self) -> Self:
-        if self._buyer.refusal is _MUST_BE_ENTERED:
-            self._buyer.refusal = None
+        if self._owner is not None:
+            return self
+        running_loop()
+        self._buyer.refuse(None)
         self._buyer.at_home()
+        for carrier in self._carriers.values():
+            if isinstance(carrier, ReopenableTransport):
+                carrier.reopen()
         if self._learned is not None:
             self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
+        self._is_open = True
         return self
 
     async def __aexit__(
@@ -214,20 +263,23 @@ class NovitaClient:
         __exit__ = __enter__
 
     async def aclose(self) -> None:
-        """Close the connections that this client opened.
+        """Close the connections that this client opened. They can be opened again: `async with client`.
 
         Raises:
             ConfigurationError: no event loop of asyncio runs here.
         """
         running_loop()
+        if self._owner is not None:
+            return
         with anyio.CancelScope(shield=True):
-            if self._learned is not None and self._buyer.refusal is None:
+            if self._learned is not None and self._is_open:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
             for carrier in self._carriers.values():
                 await carrier.aclose()
             await self._downloader.aclose()
-            self._buyer.refusal = _CLOSED
+            self._is_open = False
+            self._buyer.refuse(_CLOSED)
 
     def __repr__(self) -> str:
         return f"<NovitaClient {self._pool!r}, {len(self._purchases.unfinished)} unfinished>"
@@ -252,6 +304,14 @@ class NovitaClient:
         """Purchases whose end nobody knows, and whose callers were cancelled before they could be told."""
         return self._purchases.uncertain
 
+    @property
+    def unreported(self) -> tuple[Succeeded, ...]:
+        """Results that are paid and here, and whose callers were cancelled before they had them.
+
+        Files that came in an answer go with the client: save such results before it is left.
+        """
+        return self._purchases.unreported
+
     # --- One request ----------------------------------------------------------------------------------------
 
     async def run(
@@ -260,6 +320,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
         priority: Priority = "interactive",
+        on_update: Callable[[Update], object] | None = None,
     ) -> TaskResult:
         """Buy a request and wait for its result.
 
@@ -268,6 +329,8 @@ class NovitaClient:
             timeout: Seconds to wait for the task, or for an answer that holds the results. None: the polling
                 policy's deadline, or as long as the route may take.
             priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
+            on_update: Called with what is seen on the way: `Queued` as soon as the task is bought, then
+                `Processing` with its percentage. An exception of its own is logged and dropped.
 
         Raises:
             TaskFailed: the service gave up.
@@ -282,11 +345,12 @@ class NovitaClient:
         )
         purchase = await self._buy(request, priority, recovery_timeout, timeout)
         if purchase.result is None:
-            return await self._wait(purchase.paid_task, request, timeout)
+            return await self._wait(purchase.paid_task, request, timeout, on_update)
+        self._purchases.close(purchase)
         self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
         if not purchase.result.artifacts:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
-        return purchase.result
+        return handed_out(purchase.result, self._saver)
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
@@ -309,6 +373,9 @@ class NovitaClient:
             )
         purchase = await self._buy(request, priority)
         if purchase.task is None:
+            self._purchases.close(purchase)
+            if purchase.result is not None:
+                handed_out(purchase.result, self._saver)
             raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
         return purchase.task
 
@@ -342,7 +409,8 @@ class NovitaClient:
                 raise
             failed = error.of_request(request.tag)
         finally:
-            purchase.request = None  # it may hold a picture
+            if purchase.result is None:  # else whoever finds the result may ask what it is of
+                purchase.request = None  # it may hold a picture
         if failed is not None:
             raise failed
         return purchase
@@ -371,9 +439,16 @@ class NovitaClient:
         task: Task,
         request: Request | None,
         timeout: float | None,  # noqa: ASYNC109 - as above
+        on_update: Callable[[Update], object] | None = None,
     ) -> TaskResult:
-        async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
-            outcome = await anext(outcomes)
+        waits, last = Queued(task=task), None
+        watch = self._watch(timeout=timeout, closes=False, updates=UpdateBuffer() if on_update else None)
+        async with watch.run({task: request}, Updates) as updates:
+            outcome: Update | Outcome = waits
+            while isinstance(outcome, Queued | Processing):
+                if on_update is not None and outcome != last:
+                    _tell_caller(on_update, outcome)
+                last, outcome = outcome, await anext(updates)
         if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
             self._purchases.ended(task.task_id, fact_of(outcome))
         return outcome.unwrap()
@@ -389,6 +464,8 @@ class NovitaClient:
         if snapshot.state == "failed" or (snapshot.result is not None and snapshot.result.artifacts):
             self._purchases.ended(known.task_id)
             self._buyer.callbacks.ended(known.task_id, anyio.current_time())
+        if snapshot.result is not None:
+            handed_out(snapshot.result, self._saver)
         return snapshot
 
     def webhook_waker(self) -> Waker:
@@ -672,6 +749,13 @@ class NovitaClient:
                 observer(event)
             except Exception:  # noqa: BLE001 - watching must never break the work
                 _log.exception("an observer failed on %s and was passed over", type(event).__name__)
+
+
+def _tell_caller(on_update: Callable[[Update], object], update: Update) -> None:
+    try:
+        on_update(update)
+    except Exception:  # noqa: BLE001 - the task is paid, and is still waited for
+        _log.exception("on_update failed on %s and was passed over", type(update).__name__)
 
 
 @asynccontextmanager

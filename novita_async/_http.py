@@ -251,6 +251,24 @@ class DetachableTransport(Protocol):
         ...
 
 
+@runtime_checkable
+class LoopBound(Protocol):
+    """A transport or a downloader that can move from one event loop to the next."""
+
+    def leave_loop(self) -> None:
+        """Forget what belongs to the loop before, which has ended or stands still."""
+        ...
+
+
+@runtime_checkable
+class ReopenableTransport(Protocol):
+    """A transport that takes requests again, once it was closed."""
+
+    def reopen(self) -> None:
+        """Take requests again."""
+        ...
+
+
 class Download(Protocol):
     """A result file on its way."""
 

@@ -17,7 +17,9 @@ from novita_async._http import (
     FormPart,
     HTTPRequest,
     HTTPResponse,
+    LoopBound,
     NotAURLError,
+    ReopenableTransport,
     Transport,
 )
 
@@ -33,6 +35,8 @@ __all__ = [
     "FormPart",
     "HTTPRequest",
     "HTTPResponse",
+    "LoopBound",
     "NotAURLError",
+    "ReopenableTransport",
     "Transport",
 ]

@@ -17,11 +17,19 @@ from tests.helpers.served import served
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job; children would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # coverage measures the workers, not what tests start: minutes less
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 LUCK = [HealthCheck.too_slow, HealthCheck.filter_too_much]  # of the machine, and of the draw
 # No test asserts a time. The long form is for `make soak`.
 settings.register_profile("steady", deadline=None, max_examples=50, suppress_health_check=LUCK)
 settings.register_profile("long", deadline=None, max_examples=1000, suppress_health_check=LUCK)
 settings.load_profile("steady")
+
+
+def pytest_xdist_auto_num_workers():
+    """Half as many again as there are cores: many tests wait for processes, sockets and real seconds."""
+    return ((os.cpu_count() or 1) * 3 + 1) // 2
 
 
 def pytest_collection_finish():

@@ -6,6 +6,8 @@ moment, and a paid task must not end by that moment:
 * A fault that passes by itself is ridden out for the error timeout; then the task is unfinished, not failed.
 * "No such task" about a task that is known to exist (bought here, or seen by a poll before) is believed only
   when repeated over `CONFIRMED_AFTER` seconds. About any other id the first word counts.
+* "The task has failed" in an answer that names no task may be about another: believed when the next poll that
+  is answered says the same.
 * Success without a single file is polled again for `FILES_WITHIN` seconds: files may be listed later.
 * Any other refusal is the service's own word, and final.
 """
@@ -37,6 +39,10 @@ class FailedPoll:
     """Whether the fault passes by itself."""
     no_such_task: bool
     """Whether the service said that there is no such task."""
+    names_no_task: bool
+    """Whether the service said that the task has failed, and not which."""
+    repeated: bool
+    """Whether the poll before said the same of it."""
     failing_since: float
     """When the first poll of this unbroken row of failures ended."""
     denied_since: float | None
@@ -56,7 +62,9 @@ def verdict(poll: FailedPoll, now: float, *, error_timeout: float, grace: float)
         error_timeout: Seconds for which failing polls are ridden out.
         grace: Seconds after its submission in which a task may be unknown.
     """
-    if not poll.passes and not (poll.no_such_task and _may_be_wrong(poll, now, grace)):
+    may_be_of_another = poll.names_no_task and not poll.repeated
+    may_be_early = poll.no_such_task and _may_be_wrong(poll, now, grace)
+    if not (poll.passes or may_be_of_another or may_be_early):
         return Verdict.END
     return Verdict.GIVE_UP if now - poll.failing_since > error_timeout else Verdict.RIDE_OUT
 

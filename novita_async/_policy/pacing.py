@@ -304,6 +304,13 @@ class Window:
         self.taken += sum(images for _, images in rows)
         self._let_go(now)
 
+    def cut_off(self, now: float) -> None:
+        """Count what is under way as answered now: nobody will tell how it ends."""
+        self._let_go(now)
+        if self.unanswered:
+            self._answered.append((now + WINDOW, self.unanswered))
+        self.unanswered, self.looking = 0, False
+
     def statistics(self, endpoint: str) -> WindowStatistics:
         return WindowStatistics(
             endpoint=endpoint,
@@ -534,6 +541,12 @@ class AccountPacer:
             now: The time.
         """
         self._window(endpoint).restore(slots, now)
+
+    def cut_off(self, now: float) -> None:
+        """Take note that nothing that is under way will ever be settled."""
+        self.breaker = Breaker()
+        for window in self._windows.values():
+            window.cut_off(now)
 
     def statistics(self) -> PacerStatistics:
         """Tell what is known and what counts now."""

@@ -13,7 +13,7 @@ from copy import copy
 from typing import Final
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from novita_async._policy.breaker import CLOSED, Breaker
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
@@ -78,6 +78,10 @@ class _Waiter:
     event: anyio.Event = field(factory=anyio.Event)
     """Set to wake the submission."""
 
+    def outage(self, breaker: Breaker, now: float) -> float:
+        """Seconds of an account's outage that the submission has waited for."""
+        return now - max(self.joined_at, breaker.opened_at) if breaker.in_outage() else 0.0
+
     async def sleep(self, delay: float) -> None:
         """Sleep until woken, or for so many seconds."""
         with anyio.move_on_after(delay):
@@ -139,6 +143,8 @@ class Grant:
     """Place in the account's window, since `slot.announced_at`."""
     host: str
     """Name of the account's host."""
+    outage: float = 0.0
+    """Seconds of an outage that were waited out for it, where it is the probe."""
 
 
 @frozen(kw_only=True)
@@ -177,7 +183,7 @@ class SessionPool:
     _retired: dict[tuple[str, str], tuple[NovitaError, float]] = field(factory=dict)
     """Endpoints, by host, that the service said it does not have."""
     _by_hosts: dict[Hosts, list[_Member]] = field(factory=dict)
-    """Accounts whose host serves a route."""
+    """Accounts whose host serves a route; empty where none does."""
     _sending: int = 0
 
     @classmethod
@@ -224,7 +230,35 @@ class SessionPool:
             retired=tuple(dict.fromkeys(endpoint for endpoint, _ in self._retired)),
         )
 
+    def is_busy(self) -> bool:
+        """Whether submissions are under way, or wait."""
+        return self._sending > 0 or any(map(len, self._lines.values()))
+
+    def leave_loop(self) -> None:
+        """Forget who waited in a loop that was left: windows and breakers are the account's, and stay.
+
+        Where a loop was closed under submissions that were under way, all that a window holds counts as sent
+        now.
+        """
+        if self.is_busy():
+            self._lines.clear()
+            self._sending = 0
+            for member in self._members.values():
+                member.on_trial = False
+                member.pacer.cut_off(loop_time())
+
     # --- Who may send ---------------------------------------------------------------------------------------
+
+    def grant_at_once(self, endpoint: str, images: int, hosts: Hosts = ()) -> Grant | None:
+        """Let a submission send at once. None: others stand in line, or there is no place; `acquire` one.
+
+        Raises:
+            NovitaError: why nothing can be sent any more.
+        """
+        if self._lines.get(endpoint):
+            return None
+        granted = self._grant(endpoint, images, hosts, loop_time())
+        return granted if isinstance(granted, Grant) else None
 
     async def acquire(
         self,
@@ -254,21 +288,19 @@ class SessionPool:
             NotSent: the outage has lasted for `max_outage`.
             NovitaError: why nothing can be sent any more.
         """
-        line = self._lines.get(endpoint)
-        if line is None:
-            line = self._lines[endpoint] = _Line()
-        now = loop_time()
-        granted = None if line else self._grant(endpoint, images, hosts, now)
-        if isinstance(granted, Grant):
-            return granted
-        waiter = _Waiter(images, interactive, now, max_outage, hosts)
+        at_once = self.grant_at_once(endpoint, images, hosts)
+        if at_once is not None:
+            return at_once
+        line = self._lines.setdefault(endpoint, _Line())
+        waiter = _Waiter(images, interactive, loop_time(), max_outage, hosts)
         line.join(waiter, first=again)
         try:
             while True:
                 now = loop_time()
                 granted = self._grant_in_line(endpoint, line, waiter, now)
                 if isinstance(granted, Grant):
-                    return granted
+                    breaker = self._members[granted.account.label].breaker
+                    return evolve(granted, outage=waiter.outage(breaker, now))
                 patience = self._outage_left(waiter, now)
                 if ask is not None and granted is not None:
                     member = self._members[granted.account]
@@ -291,7 +323,7 @@ class SessionPool:
         if not all(member.breaker.in_outage() for member in able):
             return math.inf
         member = max(able, key=lambda each: each.breaker.opened_at)
-        waited = now - max(waiter.joined_at, member.breaker.opened_at)
+        waited = waiter.outage(member.breaker, now)
         if waited < waiter.max_outage:
             return waiter.max_outage - waited
         cause = f"the service has been {member.breaker.cause} for {now - member.breaker.opened_at:.0f} s"
@@ -320,10 +352,12 @@ class SessionPool:
 
     def _serving(self, hosts: Hosts) -> list[_Member]:
         """Accounts whose host serves a route; all where none does, for the table may be old."""
+        return self._matching(hosts) or list(self._members.values())
+
+    def _matching(self, hosts: Hosts) -> list[_Member]:
         found = self._by_hosts.get(hosts)
         if found is None:
-            every = list(self._members.values())
-            found = [member for member in every if member.host.serves(hosts)] or every
+            found = [member for member in self._members.values() if member.host.serves(hosts)]
             self._by_hosts[hosts] = found
         return found
 
@@ -438,7 +472,7 @@ class SessionPool:
 
     def serves(self, hosts: Hosts) -> bool:
         """Whether an account belongs to a host that serves a route."""
-        return any(member.host.serves(hosts) for member in self._members.values())
+        return bool(self._matching(hosts))
 
     def has_host(self, name: str | None) -> bool:
         """Whether an account belongs to this host."""

@@ -40,6 +40,10 @@ class Recovery:
             search.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
 
+    def leave_loop(self) -> None:
+        """Forget searches of a loop that was left."""
+        self._searches.clear()
+
     def search(self, callback: Callback) -> None:
         """Start to try the claims about a lost attempt, unless that is under way."""
         if callback.searching:
@@ -50,20 +54,22 @@ class Recovery:
         search.add_done_callback(self._searches.discard)
 
     async def _try_claims(self, callback: Callback) -> None:
-        while callback.claims and callback.task_id is None:
-            callback.tries += 1
-            attempt, purchase = callback.attempt, callback.purchase
-            task = Task(
-                task_id=callback.claims.pop(0),
-                account=attempt.account,
-                endpoint=purchase.endpoint,
-                image_num=purchase.images,
-                host=purchase.host,
-                submitted_at=attempt.announced_at,
-            )
-            if await self._knows(task):
-                await self._found(callback, task)
-        callback.searching = False
+        try:
+            while callback.claims and callback.task_id is None:
+                callback.tries += 1
+                attempt, purchase = callback.attempt, callback.purchase
+                task = Task(
+                    task_id=callback.claims.pop(0),
+                    account=attempt.account,
+                    endpoint=purchase.endpoint,
+                    image_num=purchase.images,
+                    host=purchase.host,
+                    submitted_at=attempt.announced_at,
+                )
+                if await self._knows(task):
+                    await self._found(callback, task)
+        finally:
+            callback.searching = False
 
     async def _knows(self, task: Task) -> bool:
         """Whether the service knows a task that was claimed to be this account's."""

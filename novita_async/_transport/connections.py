@@ -14,27 +14,26 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from typing import Final, TypedDict
+from typing import Any, Final, Generic, TypedDict, TypeVar
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
-from attrs import field, frozen
+from attrs import define, field, frozen
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed
 from novita_async._version import __version__
 from novita_async.errors import ConfigurationError
 
+K = TypeVar("K")
+
 USER_AGENT: Final = f"novita-async/{__version__}"
 KEEPALIVE: Final = 4.0
 """Seconds that a connection may idle and still be used. Common servers close after 5 s or more."""
-LAST_USED: Final[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
-"""When the protocols of connections carried their last answer. A session of the user's keeps idle connections
-for a time of its own, or for ever."""
 
 
 class HeadLimits(TypedDict):
@@ -197,16 +196,38 @@ class Proxies:
         return proxy
 
 
-def has_news(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether a socket has data, an end or an error that the loop has not seen yet."""
+def news_of(transport: asyncio.BaseTransport | None) -> Callable[[int], Sequence[object]]:
+    """Make a function that tells, given 0, what a socket has that the loop has not seen yet: data, an end, an
+    error. The function may be kept for as long as the transport is open.
+    """
     sock = transport.get_extra_info("socket") if transport else None
     if sock is None or sock.fileno() < 0:
-        return False
+        return lambda _: ()
     if sys.platform == "win32":
-        return bool(select.select([sock.fileno()], [], [], 0)[0])
+        return lambda seconds: select.select([sock], [], [], seconds)[0]
     poll = select.poll()  # unlike `select` it takes any file descriptor
     poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return poll.poll
+
+
+def has_news(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether a socket has data, an end or an error that the loop has not seen yet."""
+    return bool(news_of(transport)(0))
+
+
+@define(eq=False)
+class KnownConnection:
+    """A connection that a request has used."""
+
+    news: Callable[[int], Sequence[object]]
+    """Tells, given 0, what has come that the loop has not seen yet."""
+    used_at: float | None = None
+    """When the connection was last given to a request, or carried an answer. None: the first request is under
+    way."""
+
+
+KNOWN: Final[WeakKeyDictionary[object, KnownConnection]] = WeakKeyDictionary()
+"""Connections by their protocols. A session of the user's keeps idle ones for its own time, or for ever."""
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
@@ -233,6 +254,61 @@ async def turn_to_read() -> None:
     """Let the loop read what has come, and hand it on."""
     for _ in range(_TURNS_TO_READ):
         await asyncio.sleep(0)
+
+
+async def _guard(sessions: MutableMapping[Any, aiohttp.ClientSession]) -> AsyncGenerator[None]:
+    loop = asyncio.get_running_loop()
+    try:
+        yield
+    finally:
+        if not loop.is_closed():  # otherwise it was closed without its generators, and nothing can be awaited
+            for session in sessions.values():
+                await session.close()
+            sessions.clear()
+
+
+@define(eq=False)
+class LoopSessions(Generic[K]):
+    """Sessions of the running loop, closed at its end at the latest.
+
+    asyncio closes the asynchronous generators that were begun in a loop before it closes the loop, and that
+    is the only sign of its end: so one is begun with the first session.
+    """
+
+    _open: dict[K, aiohttp.ClientSession] = field(factory=dict[Any, aiohttp.ClientSession], init=False)
+    _guard: AsyncGenerator[None] | None = field(default=None, init=False)
+    _left: list[tuple[asyncio.AbstractEventLoop, AsyncGenerator[None]]] = field(
+        factory=list[tuple[asyncio.AbstractEventLoop, AsyncGenerator[None]]], init=False
+    )
+    """Loops that were left and stand still, and what closes their sessions."""
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+
+    def add(self, key: K, session: aiohttp.ClientSession) -> None:
+        """Keep a session that was made in the running loop."""
+        self._open[key] = session
+        if self._guard is None:
+            self._loop, self._guard = asyncio.get_running_loop(), _guard(self._open)
+            with suppress(StopIteration):
+                self._guard.__anext__().send(None)  # it yields at once
+
+    def leave_loop(self) -> None:
+        """Begin anew in another loop. If the loop before is not closed, its end still closes its sessions."""
+        if self._loop is not None and self._guard is not None:
+            self._left.append((self._loop, self._guard))
+        self._left = [each for each in self._left if not each[0].is_closed()]
+        self._open, self._guard = {}, None
+
+    async def aclose(self) -> None:
+        """Close those of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self.leave_loop()
+        mine = [guard for left, guard in self._left if left is loop]
+        mine += [self._guard] if self._guard is not None else []
+        self._left = [each for each in self._left if each[0] is not loop]
+        self._open, self._guard = {}, None
+        for guard in mine:
+            await guard.aclose()
 
 
 def new_session(

@@ -9,7 +9,14 @@ from attrs import define, field
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed, NotAURLError
-from novita_async._transport.connections import USER_AGENT, Proxies, explain, in_lower_case, new_session
+from novita_async._transport.connections import (
+    USER_AGENT,
+    LoopSessions,
+    Proxies,
+    explain,
+    in_lower_case,
+    new_session,
+)
 from novita_async._transport.fast_path import connector
 
 _LEAST: Final = 64 * 1024
@@ -84,6 +91,7 @@ class AiohttpDownloader:
     read_timeout: float = field(default=60.0, kw_only=True)
     """Seconds in which something must arrive."""
     _session: aiohttp.ClientSession | None = field(init=False, default=None)
+    _own: LoopSessions[None] = field(init=False, factory=LoopSessions[None])
     _proxies: Proxies = field(init=False, factory=Proxies)
 
     @asynccontextmanager
@@ -110,12 +118,13 @@ class AiohttpDownloader:
         raise DeliveryFailed(Delivery.ANSWERED, "redirected too often")
 
     async def _get(self, url: URL) -> aiohttp.ClientResponse:
-        if self._session is None:
+        if self._session is None or self._session.closed:
             self._session = new_session(
                 connector(),
                 {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
                 aiohttp.ClientTimeout(total=None, connect=self.connect_timeout, sock_read=self.read_timeout),
             )
+            self._own.add(None, self._session)
         try:
             return await self._session.get(url, proxy=self._proxies.for_url(url), allow_redirects=False)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -127,6 +136,12 @@ class AiohttpDownloader:
 
     async def aclose(self) -> None:
         """Close the session."""
-        if self._session:
-            await self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+        await self._own.aclose()
+
+    def leave_loop(self) -> None:
+        """Begin anew in another loop."""
+        self._session = None
+        self._own.leave_loop()

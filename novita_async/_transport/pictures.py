@@ -53,6 +53,10 @@ class PictureIntake:
     def __repr__(self) -> str:
         return f"<PictureIntake, {self.under_way} answers under way>"
 
+    def leave_loop(self) -> None:
+        """Begin anew in another loop. The folder stays."""
+        self.turns, self.under_way = asyncio.Semaphore(_TURNS), 0
+
     def begin(self, request: HTTPRequest) -> "PictureAnswer":
         """Take in an answer, until its `end` or `discard`."""
         self.under_way += 1

@@ -17,7 +17,13 @@ from yarl import URL
 from novita_async._http import Delivery, DeliveryFailed, Detached, HTTPRequest, HTTPResponse
 from novita_async._transport.address import misdirection
 from novita_async._transport.body import SMALL, TEXT_SLICE, WriteScheduler
-from novita_async._transport.connections import USER_AGENT, Proxies, check_base_url, new_session
+from novita_async._transport.connections import (
+    USER_AGENT,
+    LoopSessions,
+    Proxies,
+    check_base_url,
+    new_session,
+)
 from novita_async._transport.exchange import AiohttpExchange, Watchdog
 from novita_async._transport.fast_path import FastExchange, FastPath, connector
 from novita_async._transport.fast_path import check as check_fast_path
@@ -93,6 +99,10 @@ class AiohttpTransport:
     _scheduler: WriteScheduler = field(init=False, factory=WriteScheduler)
     _intake: PictureIntake = field(init=False, factory=PictureIntake)
     _sessions: dict[ApiKey, _KeyedSession] = field(init=False, factory=dict)
+    _own: LoopSessions[ApiKey] = field(init=False, factory=LoopSessions[ApiKey])
+    """Those of them that were opened here."""
+    _has_moved: bool = field(init=False, default=False)
+    """Whether this is not the first loop."""
     _timeouts: Mapping[str, aiohttp.ClientTimeout] = field(init=False)
     _watchdog: Watchdog = field(init=False)
     _reached: bool = field(init=False, default=False)
@@ -142,6 +152,8 @@ class AiohttpTransport:
         if keyed.fast_path is not None and _is_small(request, length):
             fast = self._fast(request, length, on_handover, keyed.fast_path)
             return await self._carry(fast, fast.run, _START_COST)
+        if keyed.fast_path is not None and (connection := keyed.fast_path.connector.take()):
+            connection.release()  # for the session to find
         timeout = request.timeout
         exchange = SlowExchange(
             request=request,
@@ -243,6 +255,11 @@ class AiohttpTransport:
 
     def _new_session(self, api_key: ApiKey) -> _KeyedSession:
         given = self.session
+        if given is not None and self._has_moved:
+            raise ConfigurationError(
+                problem="the session that was given belongs to another event loop",
+                advice="nothing was bought; leave session= out, or make session and client in each loop",
+            )
         if getattr(given, "auth", None) is not None:  # aiohttp refuses to send both; no key would arrive
             raise ConfigurationError(
                 problem="the session has a login of its own, which collides with the key",
@@ -255,8 +272,10 @@ class AiohttpTransport:
             return _KeyedSession(session=given, headers=open_headers | secret_headers)
         if proxy is not None:
             session = new_session(connector(), open_headers, self._timeouts["GET"], proxy)
+            self._own.add(api_key, session)
             return _KeyedSession(session=session, headers=secret_headers)
         session = new_session(connector(), open_headers | secret_headers, self._timeouts["GET"])
+        self._own.add(api_key, session)
         path = FastPath.of(session, self.base_url, self._timeouts["POST"])
         return _KeyedSession(session=session, headers=None, fast_path=path)
 
@@ -270,11 +289,22 @@ class AiohttpTransport:
                     await self._ended.wait()
         if not self._watchdog.watched:
             self._watchdog.stop()
-        sessions, self._sessions = self._sessions, {}
-        for keyed in sessions.values():
-            if keyed.session is not self.session:
-                await keyed.session.close()
+        self._sessions = {}
+        await self._own.aclose()
         await self._intake.aclose()
+
+    def reopen(self) -> None:
+        """Take requests again, after `aclose`."""
+        self._closed = False
+
+    def leave_loop(self) -> None:
+        """Begin anew in another loop: what was opened in the one before is closed at its end."""
+        self._own.leave_loop()
+        self._watchdog.stop()
+        self._watchdog = Watchdog(tick=self._watchdog.tick)
+        self._scheduler = WriteScheduler()
+        self._intake.leave_loop()
+        self._sessions, self._ended, self._has_moved = {}, asyncio.Event(), True
 
 
 def _is_small(request: HTTPRequest, length: int) -> bool:

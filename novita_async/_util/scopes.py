@@ -5,10 +5,10 @@ import signal
 import threading
 from asyncio.tasks import _unregister_task
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar, TypeVarTuple
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,7 +22,7 @@ _LAST_WORD: Final = 5.0
 """Seconds that tasks get to end after SIGTERM, once all blocks were left."""
 _draining: Final["WeakSet[asyncio.Task[None]]"] = WeakSet()
 """Work that a cancelled task waits for, each for its grace."""
-_told: Final["WeakSet[asyncio.AbstractEventLoop]"] = WeakSet()
+_told: Final["list[ref[asyncio.AbstractEventLoop]]"] = []
 """Loops to which SIGTERM has come."""
 
 
@@ -167,7 +167,7 @@ class _Termination:
     def cancel(self) -> None:
         """Take in the signal."""
         self.told = True
-        _told.add(self.loop)
+        _told.append(ref(self.loop))
         for task in tuple(self.blocks):
             task.cancel()
 
@@ -180,7 +180,7 @@ class _Termination:
         if self.blocks:
             return
         if self.told:
-            self.loop.call_later(_LAST_WORD, self._end)
+            self.loop.call_later(_LAST_WORD, self._end, ())
         else:
             self._forget()
 
@@ -189,12 +189,18 @@ class _Termination:
         if not self.ending and not self.blocks:
             self._end()
 
-    def _end(self) -> None:
-        """End the loop, once; but first wait for what is drained: nobody would do so afterwards."""
+    def _end(self, others: "Iterable[asyncio.Task[Any]] | None" = None) -> None:
+        """End the loop, once; but first wait for what is drained: nobody would do so afterwards.
+
+        Others that were cancelled are waited for as well, as all are when `asyncio.run` ends at this moment:
+        they may have something to drain.
+        """
         if self.ended:
             return
-        drained = (task for task in _draining if not task.done() and task.get_loop() is self.loop)
-        first = next(drained, None)
+        if others is None:
+            others = (task for task in asyncio.all_tasks(self.loop) if task.cancelling())
+        drained = (task for task in _draining if task.get_loop() is self.loop)
+        first = next((task for task in (*others, *drained) if not task.done()), None)
         if first is not None:
             first.add_done_callback(lambda _: self._end())
             return
@@ -212,7 +218,10 @@ _terminations: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Termination]" = We
 
 def is_terminated() -> bool:
     """Whether SIGTERM has come to the running loop: nothing new may be begun."""
-    return bool(_told) and asyncio.get_running_loop() in _told
+    if not _told:
+        return False
+    loop = asyncio.get_running_loop()
+    return any(told() is loop for told in _told)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from novita_async._policy.polling.planner import PolledState, PollResult, TaskFa
 from novita_async._policy.polling.schedule import Polling, PollSchedule, PollStatistics
 from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
+from novita_async._util.clock import loop_time
 from novita_async._util.scopes import task_group
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Finished, Polled
@@ -83,6 +84,8 @@ class WatchedTask:
     """When polls began to fail; None: the last poll did not."""
     denied_since: float | None = None
     """When the service began to say that there is no such task."""
+    failure_told: bool = False
+    """Whether the last poll that was answered said "failed", and not which task."""
     empty_since: float | None = None
     """When the task was first seen finished without files."""
 
@@ -198,7 +201,7 @@ class Watcher:
             if deliver is not None:
                 watched.others = [*(watched.others or ()), (request, deliver)]
             return False
-        now = anyio.current_time() if now is None else now
+        now = loop_time() if now is None else now
         timeout = self._polling.deadline if timeout is None else timeout
         schedule = self._schedule_of(task)
         watched = WatchedTask(task, request, deliver or self._deliver, schedule, now, timeout)
@@ -239,11 +242,11 @@ class Watcher:
         """Poll until all tasks have ended and `close` was called."""
         self._callbacks.listen(self)
         for key in filter(self._callbacks.heard, self._tasks):
-            self.wake(key, anyio.current_time())
+            self.wake(key, loop_time())
         try:
             async with task_group() as polls:
                 while self._tasks or not self._closed:
-                    now = anyio.current_time()
+                    now = loop_time()
                     self._check_events(now)
                     self._start(polls, now)
                     await self._until_something_changes(now)
@@ -374,7 +377,7 @@ class Watcher:
         try:
             outcome = await self._result(watched)
             watched.under_way = False
-            now = anyio.current_time()
+            now = loop_time()
             if outcome is None and watched.deadline < now:
                 outcome = watched.unfinished(now)
             if outcome is None:
@@ -427,22 +430,21 @@ class Watcher:
         """Poll once. Returns the outcome, where there is one now."""
         try:
             snapshot = await self._asker.poll(watched.task)
-        except TaskFailed as failed:
-            self._emit(Polled(task=watched.task, status=TaskStatus.FAILED))
-            return Failed(task=watched.task, request=watched.request, error=failed)
         except NovitaError as error:
-            self._emit(Polled(task=watched.task, status=None, error=error))
-            return self._failed(watched, error, anyio.current_time())
+            status = TaskStatus.FAILED if isinstance(error, TaskFailed) else None
+            self._emit(Polled(task=watched.task, status=status, error=None if status else error))
+            return self._failed(watched, error, loop_time())
         self._emit(
             Polled(task=snapshot.task, status=snapshot.status, progress_percent=snapshot.progress_percent)
         )
-        return self._seen(watched, snapshot, anyio.current_time())
+        return self._seen(watched, snapshot, loop_time())
 
     def _seen(self, watched: WatchedTask, snapshot: Snapshot, now: float) -> Outcome | None:
         """Learn from an answer. Returns the outcome, where the task has ended."""
         watched.task = snapshot.task
         watched.last_status = intern(snapshot.status)  # one for all tasks
         watched.last_error = watched.failing_since = watched.denied_since = None
+        watched.failure_told = False
         result = snapshot.result
         if result is not None and not result.artifacts:
             watched.empty_since = now if watched.empty_since is None else watched.empty_since
@@ -476,6 +478,8 @@ class Watcher:
         poll = FailedPoll(
             passes=error.retryable,
             no_such_task=unknown,
+            names_no_task=isinstance(error, TaskFailed),
+            repeated=watched.failure_told,
             failing_since=watched.failing_since,
             denied_since=watched.denied_since,
             submitted_at=watched.task.submitted_at,
@@ -483,6 +487,8 @@ class Watcher:
         )
         if unknown and watched.denied_since is None:
             watched.denied_since = now
+        if not poll.passes:
+            watched.failure_told = poll.names_no_task
         polling = self._polling
         match verdict(poll, now, error_timeout=polling.error_timeout, grace=polling.not_found_grace):
             case Verdict.END:

@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
 from decimal import Decimal
 
 import anyio
@@ -134,8 +134,8 @@ class FollowReport:
 
 async def follow(stream: AbstractAsyncContextManager[Outcomes], report: FollowReport) -> Exit:
     """Tell every outcome; however it ends, say what is paid and not here."""
-    _cancel_when_terminated(report)
     async with AsyncExitStack() as stack:
+        stack.enter_context(_cancelled_when_terminated(report))
         stack.callback(report.summary)
         with report.display:
             try:
@@ -156,16 +156,21 @@ async def _take_all(outcomes: Outcomes, report: FollowReport) -> None:
         raise
 
 
-def _cancel_when_terminated(report: FollowReport) -> None:
+@contextmanager
+def _cancelled_when_terminated(report: FollowReport) -> Generator[None]:
     """Let SIGTERM do what Ctrl-C does: what is paid for must be told before the process ends."""
-    task = asyncio.current_task()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def cancel() -> None:
         report.interrupted(Exit.TERMINATED)
         if task is not None:
             task.cancel()
 
-    with suppress(
-        NotImplementedError, ValueError, RuntimeError
-    ):  # no such signal here, or not the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)
+    unable = (NotImplementedError, ValueError, RuntimeError)  # no such signal here, or not the main thread
+    with suppress(*unable):
+        loop.add_signal_handler(signal.SIGTERM, cancel)
+    try:
+        yield
+    finally:
+        with suppress(*unable):  # uvloop leaves it there when it closes
+            loop.remove_signal_handler(signal.SIGTERM)

@@ -943,7 +943,9 @@ STEPS = tuple(
 @pytest.mark.parametrize("forever", [False, True])
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL])
 def test_every_write_that_fails_is_told_and_loses_nothing_else(tmp_path, code, forever):
-    for count in itertools.count(1):
+    for count in itertools.count(
+        1, 3 if forever else 1
+    ):  # a disk that stays broken fails at the next one, too
         path = tmp_path / f"{count}.db"
         Failing.countdown, Failing.code, Failing.forever = count, code, forever
         model = Model()
@@ -1241,6 +1243,15 @@ os.wait()
     done = run(python("-c", code, path, flags=()), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert len(read(path)) == 1
+
+
+def test_a_child_that_has_inherited_a_journal_does_not_close_it(tmp_path, monkeypatch):
+    store, parent = open_store(tmp_path / "run.db"), os.getpid()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: parent + 1)
+        store.close()
+    assert store.file.connection.execute("SELECT 1").fetchone() == (1,)
+    store.file.close()
 
 
 async def test_a_fault_of_the_program_is_told_and_nothing_is_written(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ RIDE_OUT, GIVE_UP, END = Verdict
 
 def judged(now: float, *, error_timeout=300.0, grace=5.0, **known) -> Verdict:
     facts = {
-        "passes": False, "no_such_task": False, "failing_since": 100.0, "denied_since": None,
+        "passes": False, "no_such_task": False, "names_no_task": False, "repeated": False,
+        "failing_since": 100.0, "denied_since": None,
         "submitted_at": None, "seen": False,
     }  # fmt: skip
     return verdict(FailedPoll(**(facts | known)), now, error_timeout=error_timeout, grace=grace)
@@ -32,6 +33,10 @@ def judged(now: float, *, error_timeout=300.0, grace=5.0, **known) -> Verdict:
         (400.1, {"passes": True}, GIVE_UP),
         (100.0, {}, END),
         (100.0, {"seen": True, "submitted_at": 99.0}, END),  # another refusal is the service's own word
+        (100.0, {"names_no_task": True}, RIDE_OUT),
+        (100.0, {"names_no_task": True, "seen": True, "submitted_at": 0.0}, RIDE_OUT),
+        (400.1, {"names_no_task": True}, GIVE_UP),
+        (101.0, {"names_no_task": True, "repeated": True}, END),
         (100.0, {"no_such_task": True}, END),  # an id of which nothing is known
         (100.0, {"no_such_task": True, "seen": True}, RIDE_OUT),
         (129.9, {"no_such_task": True, "seen": True, "denied_since": 100.0}, RIDE_OUT),

@@ -207,6 +207,7 @@ async def test_a_host_that_answers_unasked_on_and_on_is_given_up(monkeypatch, re
         await unasked.wait()
         await asyncio.sleep(0.02)
         monkeypatch.setattr(_slow_path.SlowExchange, "_refuse_stale", lambda *_: None)
+        monkeypatch.setattr(_slow_path, "has_news", lambda _: True)  # as if the words were just coming
         sent = await exchange(transport, request_)
     assert (sent.delivery, sent.handovers) == (NOT_SENT, 0)
     assert sent.error.cause == "answered 200 before anything was asked"

@@ -7,10 +7,18 @@ import pytest
 
 from novita_async import Failed, Succeeded, events
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._stream.resume import AHEAD
+from novita_async._stream import stream
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
+
+AHEAD = 20
+"""Lines that are read ahead here: fewer than in use, so that little work shows a bound."""
+
+
+@pytest.fixture(autouse=True)
+def _few_lines_ahead(monkeypatch):
+    monkeypatch.setattr(stream, "AHEAD", AHEAD)
 
 
 async def run(client, many, journal, **options):
@@ -103,9 +111,9 @@ async def test_where_nothing_is_finished_in_a_piece_lines_are_read_one_by_one_fo
 
     async with client_of(simulation) as (client, _):
         async with client.batch(others(), journal=store, save_to=folder, in_flight=2) as outcomes:
-            for _ in range(AHEAD + 20):
+            for _ in range(AHEAD + 10):
                 await anext(outcomes)
-            assert next(taken) - 1000 <= AHEAD + 20 + 3
+            assert next(taken) - 1000 <= AHEAD + 10 + 3
 
 
 async def test_lines_come_out_while_the_input_waits_for_more(made):

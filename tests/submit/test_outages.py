@@ -52,9 +52,9 @@ async def makespan(count, begins, ends, **outage):
 
 async def test_a_minute_of_a_gateway_s_pages_costs_a_handful():
     """What was under way when it began and twelve, and hardly more time than the minute."""
-    usual, ends, _ = await makespan(600, NEVER, NEVER)
-    assert ends == {"Succeeded": 600}
-    taken, ends, transport = await makespan(600, usual / 3, usual / 3 + 60)
+    usual, ends, _ = await makespan(300, NEVER, NEVER)
+    assert ends == {"Succeeded": 300}
+    taken, ends, transport = await makespan(300, usual / 3, usual / 3 + 60)
     assert set(ends) == {"Succeeded", "Uncertain"}
     assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 12
     assert taken <= 1.15 * (usual + 60)
@@ -62,9 +62,9 @@ async def test_a_minute_of_a_gateway_s_pages_costs_a_handful():
 
 async def test_a_minute_in_which_only_submissions_are_away_costs_no_more():
     """Polls are answered, and cannot probe for purchases."""
-    taken, ends, transport = await makespan(400, 2.0, 62.0, methods=("POST",))
+    taken, ends, transport = await makespan(250, 2.0, 62.0, methods=("POST",))
     assert ends["Uncertain"] == transport.met["POST"] <= transport.at_once + 12
-    assert ends["Succeeded"] == 400 - ends["Uncertain"]
+    assert ends["Succeeded"] == 250 - ends["Uncertain"]
     assert taken <= 85
 
 
@@ -226,9 +226,7 @@ async def test_a_single_call_behind_others_gives_up_as_well():
             await anyio.sleep(100)
             tasks.start_soon(submit, client, 99)
     assert len(gave_up) == 31
-    longest_pause = 9
-    assert all(30 - longest_pause <= at <= 30 + 2 * longest_pause for at, _ in gave_up[:-1])
-    assert 130 - longest_pause <= gave_up[-1][0] <= 130 + 2 * longest_pause
+    assert [at for at, _ in gave_up] == pytest.approx([30] * 30 + [130], abs=0.5)
     assert min(attempts for _, attempts in gave_up) == 0
 
 

@@ -11,6 +11,7 @@ same order in every run. `Life` is `asyncio.run`, step by step.
 import asyncio
 import heapq
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -125,9 +126,14 @@ class WorldLoop(asyncio.BaseEventLoop):
 
     def turn(self) -> bool:
         """Run what is ready. Returns whether the loop was told to stop."""
+        hooks = sys.get_asyncgen_hooks()
+        # BaseEventLoop's own, and declared nowhere: it sets them for as long as it runs.
+        begin, end = self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook  # type: ignore[attr-defined]  # above
+        sys.set_asyncgen_hooks(begin, end)
         try:
             self._run_once()  # type: ignore[attr-defined]  # a turn of asyncio by hand
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             stopping, self._stopping = self._stopping, False
         if not self._ready:
             self.fall_asleep()

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from attrs import define, evolve, field, frozen
 
 from novita_async import Account, Budget, NovitaClient, Polling, RetryPolicy
 from novita_async.testing.worlds import checks, seams
+from novita_async.testing.worlds.asking import makers_of, number_of
 from novita_async.testing.worlds.bytestream import Network
 from novita_async.testing.worlds.dice import pick
 from novita_async.testing.worlds.disk import WorldDisk
@@ -488,6 +489,10 @@ class World:
         client = process.client
         if client is not None:
             kept = {task.task_id for task in client.unfinished}
+            for each in client.unreported:
+                kept |= {*makers_of(each.result)}
+                self.record.unreported.add(number_of(each))
+                self.record.kept_files |= {file.file for file in each.result.artifacts if file.file}
             doubts = list(client.uncertain)
             for visit in self.record.visits:
                 if visit.process == process.name and visit.handle is not None:
@@ -657,17 +662,8 @@ class World:
             weights=self.record.weights,
         )
 
-    def dispose(self) -> None:
-        """Drop what crashed processes have left, without letting it do anything."""
-        hook, sys.unraisablehook = sys.unraisablehook, _pass_over
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._dispose()
-        finally:
-            sys.unraisablehook = hook
-
-    def _dispose(self) -> None:
+    def dispose(self) -> bool:
+        """Drop what crashed processes have left. Returns whether more may be left, in cycles."""
         for process in self.processes:
             for life in process.lives:
                 self._drop(life.loop)
@@ -676,12 +672,10 @@ class World:
         for loop in self._loops:
             if not loop.is_closed():
                 self._drop(loop)
-        broken_off = self.record.crashed or any(process.status is not None for process in self.processes)
-        if broken_off or self.plan.entrance == "bytes":
-            self.processes.clear()
-            self._loops.clear()
-            self._events.clear()
-            gc.collect()
+        broken_off = bool(self.record.crashed) or any(
+            process.status is not None for process in self.processes
+        )
+        return broken_off or self.plan.entrance == "bytes"
 
     def _drop(self, loop: WorldLoop) -> None:
         for task in asyncio.all_tasks(loop):
@@ -693,10 +687,6 @@ class World:
         loop._ready.clear()
         loop._scheduled.clear()
         loop.close()
-
-
-def _pass_over(_: object) -> None:
-    """Say nothing."""
 
 
 def _task_in(body: bytes) -> str:
@@ -717,19 +707,45 @@ def run(plan: Plan, *, folder: Path | None = None) -> Report:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        world = World(plan, root)
-        try:
-            with seams.installed(world):
-                world.run()
-                checks.read_journals(world)
-            checks.check(world)
-            return world.report()
-        finally:
-            world.dispose()
+        report, has_left = _run(plan, root)
+        if has_left:  # now, and not in whatever comes after this world
+            with _quiet():
+                gc.collect()
+        return report
     finally:
         shutil.rmtree(root, ignore_errors=True)
         if collecting:
             gc.enable()
+
+
+def _run(plan: Plan, root: Path) -> tuple[Report, bool]:
+    world = World(plan, root)
+    try:
+        with seams.installed(world):
+            world.run()
+            checks.read_journals(world)
+        checks.check(world)
+        report = world.report()
+    finally:
+        with _quiet():
+            has_left = world.dispose()
+    return report, has_left
+
+
+def _pass_over(_: object) -> None:
+    """Say nothing."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Pass over what processes that were broken off say at their destruction."""
+    hook, sys.unraisablehook = sys.unraisablehook, _pass_over
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _memory() -> Path | None:
