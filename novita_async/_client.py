@@ -653,7 +653,6 @@ class NovitaClient:
         Raises:
             DownloadFailed: one could not be had, even after its URL was signed anew.
         """
-        self._buyer.at_home()
         return await self._saver.save(result, Path(folder), name)
 
     async def fetch(self, image: Image | Artifact) -> bytes:
@@ -662,7 +661,6 @@ class NovitaClient:
         Raises:
             DownloadFailed: it could not be had, even after its URL was signed anew.
         """
-        self._buyer.at_home()
         return await self._saver.fetch(image)
 
     async def _refreshed(self, task: Task) -> TaskResult | None:
