@@ -272,6 +272,14 @@ class NovitaClient:
         """Purchases whose end nobody knows, and whose callers were cancelled before they could be told."""
         return self._purchases.uncertain
 
+    @property
+    def unreported(self) -> tuple[Succeeded, ...]:
+        """Results that are paid and here, and whose callers were cancelled before they had them.
+
+        Files that came in an answer go with the client: save such results before it is left.
+        """
+        return self._purchases.unreported
+
     # --- One request ----------------------------------------------------------------------------------------
 
     async def run(
@@ -306,6 +314,7 @@ class NovitaClient:
         purchase = await self._buy(request, priority, recovery_timeout, timeout)
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout, on_update)
+        self._purchases.close(purchase)
         self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
         if not purchase.result.artifacts:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
@@ -332,6 +341,7 @@ class NovitaClient:
             )
         purchase = await self._buy(request, priority)
         if purchase.task is None:
+            self._purchases.close(purchase)
             if purchase.result is not None:
                 handed_out(purchase.result, self._saver)
             raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
@@ -367,7 +377,8 @@ class NovitaClient:
                 raise
             failed = error.of_request(request.tag)
         finally:
-            purchase.request = None  # it may hold a picture
+            if purchase.result is None:  # else whoever finds the result may ask what it is of
+                purchase.request = None  # it may hold a picture
         if failed is not None:
             raise failed
         return purchase

@@ -31,7 +31,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 from novita_async._client import NovitaClient
 from novita_async._stream.handle import Outcomes, StreamStatistics, Updates
 from novita_async.errors import ConfigurationError, SubmissionUncertain
-from novita_async.models.results import Outcome, Update
+from novita_async.models.results import Outcome, Succeeded, Update
 from novita_async.models.routes import Route
 from novita_async.statistics import ClientStatistics
 from novita_async.tasks import Task
@@ -335,6 +335,11 @@ class Client:
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Uncertain purchases whose error never reached the caller."""
         return self._loop.call(partial(_made, lambda: self._client.uncertain))
+
+    @property
+    def unreported(self) -> tuple[Succeeded, ...]:
+        """Results that are paid and here, and whose callers were cancelled before they had them."""
+        return self._loop.call(partial(_made, lambda: self._client.unreported))
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -57,6 +57,8 @@ _UNUSABLE: Final = 400
 """Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
 _NAMES: Final = 10_000
 _CANNOT_COME_AGAIN: Final = "paid; the file came in the answer itself and cannot be had again"
+
+_HAS_NO_TASK: Final = "paid; the URL came in the answer itself, and no task can be asked for another"
 
 
 class _TooLongError(Exception):
@@ -121,10 +123,11 @@ class _Target:
 
     def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
         gone = self.artifact.came_at_once and dooms == "request"
+        advice = _HAS_NO_TASK if self.result is not None and self.task is None else ""
         return DownloadFailed(
             scope=dooms,
             retryable=not gone,
-            advice=_CANNOT_COME_AGAIN if gone else "",
+            advice=_CANNOT_COME_AGAIN if gone else advice,
             url=without_query(self.artifact.url),
             cause=cause,
             task_id=self.task.task_id if self.task else None,
@@ -197,7 +200,8 @@ class Saver:
                 retry policy's own.
             owned: No other process saves this task here, so parts of an earlier process are taken over;
                 and a journal will say that it is saved, so files and names are durable on return.
-            moves: Files that came in the answer are moved to the folder, and not copied.
+            moves: Files that came in the answer are not copied where they are in the folder already; they
+                keep the name that they came under, too, until `forget`.
 
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
@@ -247,6 +251,16 @@ class Saver:
         self._saved += 1
         self._tell(target, settled.kind, settled)
         return settled.path
+
+    async def forget(self, files: Sequence[Path]) -> None:
+        """Remove the names that files came under, now that it is known for good what they are called."""
+
+        def remove() -> None:
+            for file in files:
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
+
+        await anyio.to_thread.run_sync(remove)
 
     async def keep(self, result: TaskResult, folder: Path) -> TaskResult:
         """Make files durable that came at once, in a folder; what cannot be, stays as it is.
@@ -418,7 +432,9 @@ def _refuse_longer(size: int) -> None:
         raise _TooLongError(f"the file is longer than {MAX_FILE:,} bytes")
 
 
-def _settle(part: Part, folder: Path, naming: Naming, target: _Target, *, takes_cut: bool) -> _Settled:
+def _settle(
+    part: Part, folder: Path, naming: Naming, target: _Target, *, takes_cut: bool, stays: bool = False
+) -> _Settled:
     """Give a whole file its name, or the next one that is free; no other file can be lost in between.
 
     The bytes of an owned file are on the disk before it has its name.
@@ -436,15 +452,17 @@ def _settle(part: Part, folder: Path, naming: Naming, target: _Target, *, takes_
         except FileExistsError:
             if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
                 continue
-        part.remove()
+        if not stays:
+            part.remove()
         return _Settled(path=path, size=path.stat().st_size, kind=kind)
     raise target.failed(f"{folder / stem} exists {_NAMES} times")
 
 
 def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: bool) -> _Settled:
-    """Give a file its name that came in the answer itself. Blocks."""
+    """Give a file a name that came in the answer itself. Blocks."""
     source = target.artifact.file
-    if source is None or not moves or source.parent != folder:
+    is_there = moves and source is not None and source.parent == folder
+    if source is None or not is_there:
         part = Part(target.part_of(folder))
         make_folder(folder)
         part.path.write_bytes(_bytes_of(target))
@@ -453,12 +471,9 @@ def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: boo
         _check_there(target)
         part = Part.finished(source)
     try:
-        settled = _settle(part, folder, naming, target, takes_cut=True)
+        return _settle(part, folder, naming, target, takes_cut=True, stays=is_there)
     except BadFileError as error:
         raise target.failed(error.cause) from None
-    if moves and source is not None and source != part.path:
-        source.unlink(missing_ok=True)
-    return settled
 
 
 def _check_there(target: _Target) -> None:

@@ -237,16 +237,19 @@ class Buyer(Asker):
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
         cost = await self._reserve(purchase, self.spending) if self.spending else None
         try:
-            grant = await self.pool.acquire(
-                http.path,
-                purchase.images,
-                effort.hosts,
-                interactive=effort.interactive,
-                again=effort.again,
-                max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
-                on_wait=partial(self._tell_paced, purchase),
-                ask=self.probe,
-            )
+            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts)
+            if grant is None:
+                patience = math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent)
+                grant = await self.pool.acquire(
+                    http.path,
+                    purchase.images,
+                    effort.hosts,
+                    interactive=effort.interactive,
+                    again=effort.again,
+                    max_outage=patience,
+                    on_wait=partial(self._tell_paced, purchase),
+                    ask=self.probe,
+                )
         except BaseException as error:
             if cost is not None:
                 self._settle_cost(cost, bought=False)
@@ -399,8 +402,8 @@ class Buyer(Asker):
         if type(fact) is Lost:
             fact.error.purchase = purchase.id
             fact.error.advice = NOTHING_TO_ASK if permit.at_once else fact.error.advice
-        if type(fact) is Completed and purchase.journal is not None and permit.http.folder is not None:
-            fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+        if type(fact) is Completed and purchase.journal is not None:
+            fact = await self._kept(fact, permit)
         self._settle(permit, settlement(fact), fact.at)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
@@ -412,6 +415,16 @@ class Buyer(Asker):
         finally:
             if permit.callback is not None:
                 self.callbacks.settle(permit.callback, fact.at)
+
+    async def _kept(self, fact: Completed, permit: Permit) -> Completed:
+        """Make results durable that came at once. If cancelled meanwhile, they stay as they are."""
+        if permit.http.folder is None:
+            return fact
+        try:
+            return Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+        except asyncio.CancelledError as cancellation:
+            permit.cancellation = cancellation
+            return fact
 
     # --- What became of it ----------------------------------------------------------------------------------
 
