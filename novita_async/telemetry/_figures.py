@@ -68,7 +68,7 @@ MEANINGS: Final[Mapping[Figure, Meaning]] = {
     Figure.BREAKER_TRIPS: Meaning("Trips of an account's circuit breaker.", ("account", "cause")),
     Figure.POLLS: Meaning("Polls of tasks.", ("result",)),
     Figure.QUOTA_WAIT: Meaning(
-        "Seconds for which a purchase stood first in line, and waited for the quota or the breaker.", ("endpoint", "account"),
+        "Seconds for which the first in line waited for the quota or the breaker.", ("endpoint", "account"),
         "seconds", is_spread=True,
     ),
     Figure.DURATION: Meaning(
