@@ -17,10 +17,12 @@ from novita_async import (
     InvalidRequest,
     JournalError,
     NoImages,
+    RetryPolicy,
     Route,
     RouteField,
     RoutePictures,
     SqliteJournal,
+    SubmissionUncertain,
     Succeeded,
 )
 from novita_async.events import Finished
@@ -270,6 +272,14 @@ async def test_an_address_that_came_without_a_task_and_works_no_more_is_not_to_b
         await anyio.sleep(60)
         with pytest.raises(DownloadFailed, match="paid; the URL came in the answer itself, and no task"):
             await client.save(result, tmp_path)
+
+
+async def test_a_caller_who_does_not_wait_long_enough_does_not_buy_again():
+    simulation = quick(speed=0.01)
+    async with client_of(simulation, retry=RetryPolicy(resubmit_uncertain=True)) as (client, _):
+        with pytest.raises(SubmissionUncertain, match="perhaps paid; the results were to come"):
+            await client.run(request_for(AT_ONCE[0]), timeout=5)
+    assert len(simulation.ledger.entries) == 1
 
 
 async def test_a_request_without_a_picture_in_its_answer_raises_when_run():
