@@ -133,11 +133,8 @@ class Reader:
         for line in source.replace("\\\n", " ").splitlines():
             match shlex.split(line, comments=True):
                 case ["novita-async", *tokens]:
-                    told = _EXIT_CODE.search(line)
                     with redirect_stdout(out):
-                        self._command(
-                            tokens, {int(code) for code in told.groups() if code} if told else {0}, line
-                        )
+                        self._command(tokens, line)
                 case [_, *_] as words:
                     self._other(words, f"{place}: nobody here can run {line!r}")
         self.printed = out.getvalue()
