@@ -100,13 +100,18 @@ def _response(body: bytes) -> bytes:
     return head + body
 
 
+def about(task_id: str, answer: bytes) -> bytes:
+    """An answer to a poll of this task: one about another is refused."""
+    return answer.replace(b'"task_id": "%s"' % TASK_ID.encode(), b'"task_id": "%s"' % task_id.encode())
+
+
 def routes(url: str) -> list[tuple[bytes, bytes]]:
     """Beginnings of requests and what each is answered."""
     answers = [
         (b"POST /openai/", edited()),
         (b"POST /v3/", json.dumps({"task_id": TASK_ID}).encode()),
-        (b"GET /v3/async/task-result?task_id=one", FINISHED[1]),
-        (b"GET /v3/async/task-result?task_id=eight", FINISHED[8]),
+        (b"GET /v3/async/task-result?task_id=one", about("one", FINISHED[1])),
+        (b"GET /v3/async/task-result?task_id=eight", about("eight", FINISHED[8])),
         (b"GET ", RUNNING),
         (b"POST /v1/predictions", _replicate(url)),
         (b"", _fal(url)),
