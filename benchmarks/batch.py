@@ -31,8 +31,8 @@ ROUNDS = 5
 GROWTH = (100, 1_000, 10_000, 100_000)
 KEY = "sk_simulator"
 FULL, BARE = "batch: journal and saving", "stream: no journal, no saving"
-DONE = re.sub(rb"\"[0-9]{13}\"", b'""', FINISHED[1])  # says nothing of when
-PICTURE = b"\xff\xd8\xff\xe0" + bytes(2000)
+DONE = re.sub(rb"\"[0-9]{13}\"", b'""', FINISHED[1]).replace(b"jpeg", b"png")  # says nothing of when
+PICTURE = sample_picture(1)
 
 
 class Memory:
