@@ -168,7 +168,7 @@ def _pictures_in(store: Store) -> Iterator[tuple[str, str]]:
     after = 0
     while page := store.page(None, after):
         for purchase in page:
-            with_pictures(json.loads(entry_of(purchase).request), note, str)
+            with_pictures(json.loads(entry_of(purchase).request), note, str, str)
         after = entry_of(page[-1]).serial
         yield from found
         found.clear()

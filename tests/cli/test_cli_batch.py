@@ -348,7 +348,7 @@ def test_other_endpoints_cannot_be_swept(call, folder, serve):
     manifest(folder, {"endpoint": "/v3/async/upscale", "x": 1})
     code, _, err = call("batch", "shots.jsonl", "--sweep", "seed=1..2", "--out", "made")
     assert code == 2
-    assert "shots.jsonl line 1: --sweep: only img2img and txt2img requests can be swept" in err
+    assert "shots.jsonl line 1: --sweep: a request with a path of its own cannot be swept" in err
 
 
 @pytest.mark.parametrize(
