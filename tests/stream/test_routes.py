@@ -26,6 +26,7 @@ from novita_async import (
     Succeeded,
 )
 from novita_async.events import Finished
+from novita_async.journal import MemoryJournal
 from novita_async.models.routes import ROUTES
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.routed import request_for
@@ -91,6 +92,19 @@ async def test_each_row_is_bought_once_by_a_batch_that_is_run_twice(row, tmp_pat
     assert len(simulation.ledger.accepted) == 1
     assert saved[0] == saved[1]
     assert all(path.stat().st_size for path in saved[0])
+
+
+async def test_results_that_come_at_once_are_handed_out_where_neither_folder_nor_file_is_named():
+    """With a journal in memory and nothing to be saved there is no place for them but the client's own."""
+    row = next(row for row in ROUTES if row.answer == "at_once")
+    async with (
+        client_of(quick()) as (client, _),
+        client.batch([request_for(row)], journal=MemoryJournal()) as outcomes,
+    ):
+        (outcome,) = [outcome async for outcome in outcomes]
+        assert isinstance(outcome, Succeeded)
+        assert (await client.fetch(outcome.result.images[0])).startswith(b"\x89PNG")
+    assert outcome.paths == ()
 
 
 @named(ROUTES)
