@@ -2,6 +2,7 @@
 
 import inspect
 from enum import Enum
+from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
@@ -120,11 +121,20 @@ def _directive(module: str, name: str) -> str:
             return f".. autoexception:: {module}.{name}\n   :show-inheritance:"
         if issubclass(value, Enum):
             return f".. autoclass:: {module}.{name}\n   :undoc-members:"
-        inherits = any(base.__name__.startswith("_") for base in value.__mro__[1:])
-        options = "\n   :inherited-members: int, str" if inherits else ""
+        options = "\n   :inherited-members: int, str" if any(map(_is_hidden, value.__mro__)) else ""
         return f".. autoclass:: {module}.{name}{options}"
     kind = "autofunction" if inspect.isfunction(value) else "autodata"
     return f".. {kind}:: {module}.{name}"
+
+
+def _is_hidden(base: type) -> bool:
+    """Whether a class of the package has no page of its own, so that its members stand with its children."""
+    return base.__module__.startswith("novita_async.") and base.__name__ not in _all_names()
+
+
+@cache
+def _all_names() -> set[str]:
+    return {name for _, name in described()}
 
 
 def described() -> set[tuple[str, str]]:

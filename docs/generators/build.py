@@ -9,7 +9,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.writers.text import TextTranslator
 
-from docs.generators import docstrings, drawings, schemas, tables
+from docs.generators import docstrings, drawings, pictures, schemas, tables
 from docs.generators.parts import PARTS
 
 _MADE: Final = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
@@ -33,6 +33,7 @@ def connect(app: Sphinx) -> None:
         folder = Path(app.srcdir) / "made"
         drawings.write(folder)
         schemas.write(folder)
+        pictures.write(folder)
         shutil.copy(tables.WAIT, folder)
 
     def resolve(_: Sphinx, document: nodes.document, name: str) -> None:
