@@ -53,6 +53,7 @@ def known_keys(count: int) -> str:
     return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
 
 
+LAST_SERIAL: Final = "SELECT coalesce(max(serial), 0) FROM requests"
 MOMENTS: Final = (
     "SELECT state, image_num, announced_time, answered_time, finished_time, earlier, error FROM requests"
 )
@@ -311,7 +312,7 @@ class Store:
         run = self.run if run is None else run
         found: list[Purchase] = []
         new: list[Purchase] = []
-        serial = self._last_serial()
+        (serial,) = self._connection.execute(LAST_SERIAL).fetchone()
         for order, occurrence, purchase in self._claimed(orders, offset, run):
             if purchase is None:
                 purchase = rows.fresh(order, occurrence, serial + len(new) + 1, run)  # noqa: PLW2901
@@ -335,9 +336,6 @@ class Store:
             seen[order.key] += 1
             there = order.key in firsts
             yield order, occurrence, self._claim(order, occurrence, offset, run) if there else None
-
-    def _last_serial(self) -> int:
-        return int(self._connection.execute("SELECT coalesce(max(serial), 0) FROM requests").fetchone()[0])
 
     def _claim(self, order: Order, occurrence: int, offset: float, run: int) -> Purchase | None:
         """Let a run ask for a purchase that is there."""
