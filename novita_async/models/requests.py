@@ -745,9 +745,9 @@ class AnyTask(Request):
         return {FORM: body} if self.is_form else body
 
     def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:
-        """The body as it is, and a callback URL in its place."""
+        """The body as it is, and a callback URL in its place, where it has one."""
         body: dict[str, Any] = write(dict(self.body))
-        if callback_url is not None:
+        if callback_url is not None and self._webhook:
             put(body, self._webhook, callback_url)
         return body
 
