@@ -458,10 +458,15 @@ def fresh(order: Order, occurrence: int, serial: int, run: int) -> Purchase:
 def copy_of(purchase: Purchase, offset: float = 0.0) -> Purchase:
     """A copy that moves on its own, its times shifted by so many seconds."""
     copied = copy(purchase)
-    copied.attempts = tuple(_shifted(each, offset) for each in purchase.attempts)
-    copied.finished_at = None if purchase.finished_at is None else purchase.finished_at + offset
-    copied.saved_at = None if purchase.saved_at is None else purchase.saved_at + offset
+    shift(copied, offset)
     return copied
+
+
+def shift(purchase: Purchase, offset: float) -> None:
+    """Shift the times of a purchase by so many seconds, in attempts of its own."""
+    purchase.attempts = tuple(_shifted(each, offset) for each in purchase.attempts)
+    purchase.finished_at = None if purchase.finished_at is None else purchase.finished_at + offset
+    purchase.saved_at = None if purchase.saved_at is None else purchase.saved_at + offset
 
 
 def _shifted(attempt: Attempt, offset: float) -> Attempt:

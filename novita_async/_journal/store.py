@@ -72,7 +72,8 @@ AS_JSON: Final = (
 def saved_first(count: int) -> str:
     """The question which of so many keys were saved, each as the first of its equals."""
     marks = ", ".join("?" * count)
-    return f"{_SELECT} WHERE key IN ({marks}) AND occurrence = 0 AND state = 'saved'"
+    chosen = f"key IN ({marks}) AND occurrence = 0 AND state = 'saved'"
+    return f"{_SELECT} INDEXED BY requests_by_key WHERE {chosen}"
 
 
 @cache
@@ -388,7 +389,8 @@ class Store:
         if not (new and rows.asks_the_same(entry, order) and is_here(purchase)):
             return None
         self._ask_for(entry.serial)
-        return rows.copy_of(purchase, offset)
+        rows.shift(purchase, offset)
+        return purchase
 
     def _is_asked_for(self, serial: int) -> bool:
         place, bit = divmod(serial, 8)

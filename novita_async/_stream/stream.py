@@ -114,7 +114,7 @@ class Stream:
             self._folder.path if self._keep_in is None and self._folder is not None else self._keep_in,
         )
         self._outlet = Outlet(self._taken, lambda: self._input_ended)
-        self._slots = anyio.Semaphore(self._in_flight)
+        self._slots = anyio.Semaphore(self._in_flight, fast_acquire=True)
 
     def statistics(self) -> StreamStatistics:
         """Count."""
