@@ -45,6 +45,7 @@ COMMANDS: Final = {
         "List the models that requests can name: the name for requests, the kind, the base model.",
     ),
     "balance": ("_account", "Tell what is left to spend, in dollars."),
+    "db": ("_db", "Make the tables of shared journals in a Postgres database, or upgrade them."),
     "simulate": ("_simulate", "Serve a simulated Novita over HTTP, until Ctrl-C."),
     "completion": ("_completion", "Print the completion script of a shell."),
     "demo": ("_demo", "Watch 24 pictures being made, without a key and without cost."),
