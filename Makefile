@@ -18,17 +18,22 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Everything that is installed here beside the library and its extras.
-GROUPS := build dev uvloop browser bench
+GROUPS := build dev docs uvloop browser bench
 
 # Here money and time are decided: every branch is tested.
 EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_purchase/*,novita_async/_submit/*,novita_async/_watch/*,novita_async/_journal/*,novita_async/_stream/*
 
-.PHONY: demo test test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak worlds bench bench-check chromium pins clean
+.PHONY: demo test test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak worlds bench bench-check chromium docs pins clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
 
 test: check tests coverage
+
+# The pages of docs/, in docs/_build: any warning fails, among them a link inside that leads nowhere.
+docs: $(VENV)/.docs
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build
 
 test-browser: $(VENV)/.browser chromium
 	$(BIN)/python -m pytest tests/browser
@@ -114,6 +119,10 @@ $(VENV)/.browser: $(VENV)/.dev
 	$(INSTALL) --group browser
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.dev
+	$(INSTALL) --group docs
+	touch $@
+
 $(VENV)/.uvloop: $(VENV)/.dev
 	$(INSTALL) --group uvloop
 	touch $@
@@ -161,4 +170,4 @@ bench-%: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf .venv .venv-* dist demo-output .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-* dist docs/_build docs/made demo-output .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

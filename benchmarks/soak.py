@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from novita_async.models.routes import ROUTES
 from novita_async.testing import run_virtually
 from tests.helpers import campaigns, killing
 from tests.helpers.campaigns import Figures
@@ -23,6 +24,17 @@ HOUR: Final = 3600
 
 def killed(folder: Path) -> Figures:
     return killing.killed_batch(folder, count=1000, kills=200, images_per_minute=150)
+
+
+def killed_mixed(folder: Path) -> Figures:
+    """Requests to every row of the table of routes, most of which answer at once."""
+    rows = tuple(row.name for row in ROUTES if row.name != "txt2img")
+    return killing.killed_batch(folder, count=1000, kills=200, images_per_minute=150, routes=rows)
+
+
+def crashed(_: Path) -> Figures:
+    """Batches of each row, at every moment that there is."""
+    return killing.crashed_everywhere(row.name for row in ROUTES)
 
 
 def submissions(_: Path) -> Figures:
@@ -54,7 +66,17 @@ def memory(folder: Path) -> Figures:
 
 CAMPAIGNS: Final[Mapping[str, Callable[[Path], Figures]]] = {
     campaign.__name__: campaign
-    for campaign in (submissions, polls, urls, host_down, host_down_for_longer, killed, memory)
+    for campaign in (
+        submissions,
+        polls,
+        urls,
+        host_down,
+        host_down_for_longer,
+        killed,
+        killed_mixed,
+        crashed,
+        memory,
+    )
 }
 
 

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from novita_async.models.endpoints import Endpoints
     from novita_async.models.faces import AnimateImage, EditImage, GenerateImage
     from novita_async.models.hosts import Host
-    from novita_async.models.images import DataURL, ImageSource, Picture, Saveable
+    from novita_async.models.images import Array, DataURL, ImageSource, Picture, Saveable
     from novita_async.models.requests import (
         AWSS3,
         AnyTask,
@@ -105,6 +105,7 @@ if TYPE_CHECKING:
         Uncertain,
         Unfinished,
         Update,
+        register_results,
     )
     from novita_async.models.routes import Route, RouteField, RoutePictures, SizeRange
     from novita_async.tasks import Task
@@ -134,14 +135,14 @@ ROOMS: Final = {
     "models.endpoints": "Endpoints",
     "models.faces": "AnimateImage EditImage GenerateImage",
     "models.hosts": "Host",
-    "models.images": "DataURL ImageSource Picture Saveable",
+    "models.images": "Array DataURL ImageSource Picture Saveable",
     "models.requests": """
         AWSS3 AnyTask ControlNet ControlNetUnit CustomStorage Embedding EnterprisePlan Extra HiresFix Img2Img
         IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
     """,
     "models.results": """
         Artifact Failed Image TaskResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
-        Timings Uncertain Unfinished Update
+        Timings Uncertain Unfinished Update register_results
     """,
     "models.routes": "Route RouteField RoutePictures SizeRange",
     "tasks": "Task",
@@ -158,6 +159,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "AnsweredAtOnce",
     "AnyTask",
     "ApiKey",
+    "Array",
     "Artifact",
     "AuthenticationFailed",
     "Backoff",
@@ -248,6 +250,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Upscaler",
     "Webhook",
     "__version__",
+    "register_results",
     "request_from_json",
     "request_to_json",
 ]

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeGuard, overload
@@ -65,7 +66,18 @@ from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.hosts import Host
 from novita_async.models.requests import Request
-from novita_async.models.results import Artifact, Image, Snapshot, Succeeded, TaskResult
+from novita_async.models.results import (
+    Artifact,
+    Image,
+    Outcome,
+    Processing,
+    Queued,
+    Snapshot,
+    Succeeded,
+    TaskResult,
+    Update,
+    handed_out,
+)
 from novita_async.models.routes import ROUTES, Route
 from novita_async.tasks import Task
 from novita_async.webhooks import Waker
@@ -145,6 +157,7 @@ class NovitaClient:
         transport: Transport | Callable[[Host], Transport] | None = None,
         downloader: Downloader | None = None,
     ) -> None:
+        self._owner: NovitaClient | None = None
         self._polling = polling or Polling()
         self._memory = PollMemory()
         self._learned = None if learned is None else Path(learned)
@@ -178,14 +191,40 @@ class NovitaClient:
             refresh=self._refreshed,
             emit=self._emit,
             jitter=self._buyer.jitter,
+            at_home=self._buyer.at_home,
         )
-        self._buyer.keep = self._saver.keep
+        self._buyer.keep, self._buyer.files = self._saver.keep, self._saver
         for each in (*self._carriers.values(), self._downloader):
             if isinstance(each, LoopBound):
                 self._buyer.on_move(each.leave_loop)
         self._buyer.on_move(self._recovery.leave_loop)
 
+    def with_options(
+        self,
+        *,
+        polling: Polling | None = None,
+        retry: RetryPolicy | None = None,
+        budget: Budget | None = None,
+    ) -> Self:
+        """Make a client with other options that shares connections, quotas and what is paid with this one.
+
+        There is nothing to close: all is closed with this one.
+
+        Args:
+            polling: When to poll tasks. How many polls a second an account may have stays as it is.
+            retry: How patient to be with failures.
+            budget: Money that the new client may spend, counted by itself. None: the same budget, and what is
+                spent counts for both.
+        """
+        other = copy(self)
+        other._owner = self  # noqa: SLF001 - of this class
+        other._polling = polling or self._polling  # noqa: SLF001
+        other._buyer = self._buyer.with_options(retry, Spending(budget) if budget else None)  # noqa: SLF001
+        return other
+
     async def __aenter__(self) -> Self:
+        if self._owner is not None:
+            return self
         self._buyer.at_home()
         for carrier in self._carriers.values():
             if isinstance(carrier, ReopenableTransport):
@@ -200,7 +239,9 @@ class NovitaClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections that this client opened."""
+        """Close the connections that this client opened. They can be opened again: `async with client`."""
+        if self._owner is not None:
+            return
         with anyio.CancelScope(shield=True):
             if self._learned is not None:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
@@ -232,6 +273,14 @@ class NovitaClient:
         """Purchases whose end nobody knows, and whose callers were cancelled before they could be told."""
         return self._purchases.uncertain
 
+    @property
+    def unreported(self) -> tuple[Succeeded, ...]:
+        """Results that are paid and here, and whose callers were cancelled before they had them.
+
+        Files that came in an answer go with the client: save such results before it is left.
+        """
+        return self._purchases.unreported
+
     # --- One request ----------------------------------------------------------------------------------------
 
     async def run(
@@ -240,6 +289,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
         priority: Priority = "interactive",
+        on_update: Callable[[Update], object] | None = None,
     ) -> TaskResult:
         """Buy a request and wait for its result.
 
@@ -248,6 +298,8 @@ class NovitaClient:
             timeout: Seconds to wait for the task, or for an answer that holds the results. None: the polling
                 policy's deadline, or as long as the route may take.
             priority: `interactive` goes before `batch` whenever the account's quota makes requests wait.
+            on_update: Called with what is seen on the way: `Queued` as soon as the task is bought, then
+                `Processing` with its percentage. An exception of its own is logged and dropped.
 
         Raises:
             TaskFailed: the service gave up.
@@ -262,11 +314,12 @@ class NovitaClient:
         )
         purchase = await self._buy(request, priority, recovery_timeout, timeout)
         if purchase.result is None:
-            return await self._wait(purchase.paid_task, request, timeout)
+            return await self._wait(purchase.paid_task, request, timeout, on_update)
+        self._purchases.close(purchase)
         self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
         if not purchase.result.artifacts:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
-        return purchase.result
+        return handed_out(purchase.result, self._saver)
 
     async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
@@ -289,6 +342,9 @@ class NovitaClient:
             )
         purchase = await self._buy(request, priority)
         if purchase.task is None:
+            self._purchases.close(purchase)
+            if purchase.result is not None:
+                handed_out(purchase.result, self._saver)
             raise AnsweredAtOnce(account=purchase.account, result=purchase.result)
         return purchase.task
 
@@ -322,7 +378,8 @@ class NovitaClient:
                 raise
             failed = error.of_request(request.tag)
         finally:
-            purchase.request = None  # it may hold a picture
+            if purchase.result is None:  # else whoever finds the result may ask what it is of
+                purchase.request = None  # it may hold a picture
         if failed is not None:
             raise failed
         return purchase
@@ -351,9 +408,16 @@ class NovitaClient:
         task: Task,
         request: Request | None,
         timeout: float | None,  # noqa: ASYNC109 - as above
+        on_update: Callable[[Update], object] | None = None,
     ) -> TaskResult:
-        async with self._watch(timeout=timeout, closes=False).run({task: request}, Outcomes) as outcomes:
-            outcome = await anext(outcomes)
+        waits, last = Queued(task=task), None
+        watch = self._watch(timeout=timeout, closes=False, updates=UpdateBuffer() if on_update else None)
+        async with watch.run({task: request}, Updates) as updates:
+            outcome: Update | Outcome = waits
+            while isinstance(outcome, Queued | Processing):
+                if on_update is not None and outcome != last:
+                    _tell_caller(on_update, outcome)
+                last, outcome = outcome, await anext(updates)
         if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
             self._purchases.ended(task.task_id, fact_of(outcome))
         return outcome.unwrap()
@@ -369,6 +433,8 @@ class NovitaClient:
         if snapshot.state == "failed" or (snapshot.result is not None and snapshot.result.artifacts):
             self._purchases.ended(known.task_id)
             self._buyer.callbacks.ended(known.task_id, anyio.current_time())
+        if snapshot.result is not None:
+            handed_out(snapshot.result, self._saver)
         return snapshot
 
     def webhook_waker(self) -> Waker:
@@ -652,6 +718,13 @@ class NovitaClient:
                 observer(event)
             except Exception:  # noqa: BLE001 - watching must never break the work
                 _log.exception("an observer failed on %s and was passed over", type(event).__name__)
+
+
+def _tell_caller(on_update: Callable[[Update], object], update: Update) -> None:
+    try:
+        on_update(update)
+    except Exception:  # noqa: BLE001 - the task is paid, and is still waited for
+        _log.exception("on_update failed on %s and was passed over", type(update).__name__)
 
 
 @asynccontextmanager

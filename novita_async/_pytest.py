@@ -10,19 +10,23 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def novita_simulator_config() -> "SimulatorConfig":
-    """Configuration of the service `novita_simulator`. Define a fixture of this name to have another one."""
+    """Configuration of the service `novita_simulator`. Define a fixture of this name to have another one.
+
+    This one is quick: tasks end in milliseconds of real time.
+    """
     from novita_async.testing import SimulatorConfig  # noqa: PLC0415
 
-    return SimulatorConfig()
+    return SimulatorConfig.quick()
 
 
 @pytest.fixture
 def novita_simulator(novita_simulator_config: "SimulatorConfig") -> "Simulation":
-    """A simulated Novita service of this test's own, not yet served.
+    """A simulated Novita service of this test's own.
 
-    `novita_simulator.transport()` reaches it in memory, `async with novita_simulator.serve() as server`
-    over HTTP at `server.url`; `novita_simulator.ledger` tells what was bought, `novita_simulator.api_key`
-    is its key.
+    `novita_simulator.client()` is a client of it, in memory; `sync_client()` the one without `await`.
+    `novita_simulator.fail("submit", reset_after=True, numbers=1)` lets something go wrong, and
+    `novita_simulator.ledger` tells what was bought. `async with novita_simulator.serve() as server` reaches
+    it over HTTP at `server.url`, with the key `novita_simulator.api_key`.
     """
     from novita_async.testing import Simulation  # noqa: PLC0415
 

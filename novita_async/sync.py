@@ -23,6 +23,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from copy import copy
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
@@ -30,7 +31,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 from novita_async._client import NovitaClient
 from novita_async._stream.handle import Outcomes, StreamStatistics, Updates
 from novita_async.errors import ConfigurationError, SubmissionUncertain
-from novita_async.models.results import Outcome, Update
+from novita_async.models.results import Outcome, Succeeded, Update
 from novita_async.models.routes import Route
 from novita_async.statistics import ClientStatistics
 from novita_async.tasks import Task
@@ -232,7 +233,8 @@ class Client:
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = NovitaClient(*arguments, **options)
         self._loop = _Loop()
-        self._end = weakref.finalize(self, self._loop.end, self._client.aclose)
+        self._owner: Client | None = None
+        self._end: Callable[[], object] = weakref.finalize(self, self._loop.end, self._client.aclose)
         self._loop.call(self._client.__aenter__)
 
     def __enter__(self) -> Self:
@@ -249,6 +251,13 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client of {self._client!r}>"
+
+    @wraps(NovitaClient.with_options)
+    def with_options(self, **options: Any) -> Self:
+        other = copy(self)
+        other._client = self._client.with_options(**options)  # noqa: SLF001 - of this class
+        other._end, other._owner = _nothing, self  # noqa: SLF001
+        return other
 
     run = _called(NovitaClient.run)
     submit = _called(NovitaClient.submit)
@@ -326,6 +335,15 @@ class Client:
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Uncertain purchases whose error never reached the caller."""
         return self._loop.call(partial(_made, lambda: self._client.uncertain))
+
+    @property
+    def unreported(self) -> tuple[Succeeded, ...]:
+        """Results that are paid and here, and whose callers were cancelled before they had them."""
+        return self._loop.call(partial(_made, lambda: self._client.unreported))
+
+
+def _nothing() -> None:
+    """What closing a client of another's does."""
 
 
 async def _enter(block: AbstractAsyncContextManager[T]) -> T:

@@ -7,17 +7,18 @@ refused URL is signed anew by asking for the task again, so a host that is down 
 costs time and no picture. No key goes to a result host.
 """
 
+import errno
 import filecmp
 import hashlib
 import io
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,7 +33,7 @@ from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, N
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
 from novita_async._util.disk import make_folder
-from novita_async.errors import DownloadFailed, Scope, without_query
+from novita_async.errors import ConfigurationError, DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
 from novita_async.models.results import Artifact, TaskResult, with_files
 from novita_async.tasks import Task
@@ -56,6 +57,8 @@ _UNUSABLE: Final = 400
 """Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
 _NAMES: Final = 10_000
 _CANNOT_COME_AGAIN: Final = "paid; the file came in the answer itself and cannot be had again"
+
+_HAS_NO_TASK: Final = "paid; the URL came in the answer itself, and no task can be asked for another"
 
 
 class _TooLongError(Exception):
@@ -120,10 +123,11 @@ class _Target:
 
     def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
         gone = self.artifact.came_at_once and dooms == "request"
+        advice = _HAS_NO_TASK if self.result is not None and self.task is None else ""
         return DownloadFailed(
             scope=dooms,
             retryable=not gone,
-            advice=_CANNOT_COME_AGAIN if gone else "",
+            advice=_CANNOT_COME_AGAIN if gone else advice,
             url=without_query(self.artifact.url),
             cause=cause,
             task_id=self.task.task_id if self.task else None,
@@ -161,6 +165,8 @@ class Saver:
     _refresh: Refresh = field(alias="refresh")
     _emit: Callable[[Event], None] = field(alias="emit")
     _jitter: Callable[[], float] = field(alias="jitter")
+    _at_home: Callable[[], None] = field(alias="at_home", default=lambda: None)
+    """Refuses a loop that is not the client's."""
     _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
     _folders: FolderSync = field(factory=FolderSync, init=False)
     _saved: int = field(default=0, init=False)
@@ -194,11 +200,13 @@ class Saver:
                 retry policy's own.
             owned: No other process saves this task here, so parts of an earlier process are taken over;
                 and a journal will say that it is saved, so files and names are durable on return.
-            moves: Files that came in the answer are moved to the folder, and not copied.
+            moves: Files that came in the answer are not copied where they are in the folder already; they
+                keep the name that they came under, too, until `forget`.
 
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
+        self._at_home()
         naming = name if callable(name) else beginning_with(name or result.task_id or "image")
         retry = evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
         paths: list[Path] = []
@@ -244,6 +252,16 @@ class Saver:
         self._tell(target, settled.kind, settled)
         return settled.path
 
+    async def forget(self, files: Sequence[Path]) -> None:
+        """Remove the names that files came under, now that it is known for good what they are called."""
+
+        def remove() -> None:
+            for file in files:
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
+
+        await anyio.to_thread.run_sync(remove)
+
     async def keep(self, result: TaskResult, folder: Path) -> TaskResult:
         """Make files durable that came at once, in a folder; what cannot be, stays as it is.
 
@@ -271,6 +289,7 @@ class Saver:
 
     async def fetch(self, artifact: Artifact) -> bytes:
         """Fetch one file into memory."""
+        self._at_home()
         if artifact.came_at_once or artifact.file is not None:
             return await anyio.to_thread.run_sync(_bytes_of, _Target(artifact=artifact))
         memory = _InMemory()
@@ -283,6 +302,27 @@ class Saver:
         target = _Target(artifact=artifact)
         self._tell(target, await self._fetch(target, memory, finish, self._retry))
         return bytes(memory.data)
+
+    async def save_as(self, artifact: Artifact, path: Path) -> Path:
+        """Save one file under a name of the caller's, or the next one that is free.
+
+        Raises:
+            DownloadFailed: the file could not be had, or not be written.
+        """
+        data = await self.fetch(artifact)
+        try:
+            return await anyio.to_thread.run_sync(_write_as, data, path, artifact)
+        except OSError as error:
+            cause = f"it cannot be written to {path}: {error.strerror or error}"
+            raise _Target(artifact=artifact).failed(cause) from error
+
+    async def opened(self, image: Artifact) -> Any:
+        """Fetch a picture, and open it with Pillow. Raises `ConfigurationError` where that is missing."""
+        try:
+            from PIL import Image as Pillow  # noqa: PLC0415 - optional, and takes 50 ms
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(problem="this needs Pillow", advice="pip install pillow") from error
+        return Pillow.open(io.BytesIO(await self.fetch(image)))
 
     def _tell(self, target: _Target, kind: FoundKind, settled: _Settled | None = None) -> None:
         if target.task is None:
@@ -392,7 +432,9 @@ def _refuse_longer(size: int) -> None:
         raise _TooLongError(f"the file is longer than {MAX_FILE:,} bytes")
 
 
-def _settle(part: Part, folder: Path, naming: Naming, target: _Target, *, takes_cut: bool) -> _Settled:
+def _settle(
+    part: Part, folder: Path, naming: Naming, target: _Target, *, takes_cut: bool, stays: bool = False
+) -> _Settled:
     """Give a whole file its name, or the next one that is free; no other file can be lost in between.
 
     The bytes of an owned file are on the disk before it has its name.
@@ -410,15 +452,17 @@ def _settle(part: Part, folder: Path, naming: Naming, target: _Target, *, takes_
         except FileExistsError:
             if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
                 continue
-        part.remove()
+        if not stays:
+            part.remove()
         return _Settled(path=path, size=path.stat().st_size, kind=kind)
     raise target.failed(f"{folder / stem} exists {_NAMES} times")
 
 
 def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: bool) -> _Settled:
-    """Give a file its name that came in the answer itself. Blocks."""
+    """Give a file a name that came in the answer itself. Blocks."""
     source = target.artifact.file
-    if source is None or not moves or source.parent != folder:
+    is_there = moves and source is not None and source.parent == folder
+    if source is None or not is_there:
         part = Part(target.part_of(folder))
         make_folder(folder)
         part.path.write_bytes(_bytes_of(target))
@@ -427,12 +471,9 @@ def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: boo
         _check_there(target)
         part = Part.finished(source)
     try:
-        settled = _settle(part, folder, naming, target, takes_cut=True)
+        return _settle(part, folder, naming, target, takes_cut=True, stays=is_there)
     except BadFileError as error:
         raise target.failed(error.cause) from None
-    if moves and source is not None and source != part.path:
-        source.unlink(missing_ok=True)
-    return settled
 
 
 def _check_there(target: _Target) -> None:
@@ -467,6 +508,23 @@ def _kept(artifact: Artifact, part: Part, *, takes_cut: bool = True) -> Path | N
             kind_of(file, artifact.type, takes_cut=takes_cut)
         os.fsync(file.fileno())
     return part.path
+
+
+def _write_as(data: bytes, path: Path, artifact: Artifact) -> Path:
+    """Write a file under the first name that is free, whole or not at all. Blocks. Raises `OSError`."""
+    make_folder(path.parent)
+    suffix = path.suffix or f".{kind_of(io.BytesIO(data), artifact.type, takes_cut=True).suffix}"
+    part = path.with_name(f".{uuid.uuid4().hex[:16]}.part")
+    try:
+        part.write_bytes(data)
+        for number in range(1, _NAMES):
+            name = path.with_name(f"{path.stem}{suffix}" if number == 1 else f"{path.stem}.{number}{suffix}")
+            with suppress(FileExistsError):
+                _claim(part, name)
+                return name
+    finally:
+        part.unlink(missing_ok=True)
+    raise FileExistsError(errno.EEXIST, f"that name is taken {_NAMES} times")
 
 
 def _claim(part: Path, path: Path) -> None:

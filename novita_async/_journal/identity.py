@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn, cast
 
 from attrs import define, field
 
-from novita_async._api.codec import kept_parts, request_from_wire
+from novita_async._api.codec import in_order, kept_parts, plain_fields, request_from_wire
 from novita_async._purchase.machine import Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
@@ -56,17 +56,68 @@ def order_of(
     Raises:
         InvalidRequest: it cannot be written as JSON, or a picture cannot be read.
     """
-    wire = _tidy(json.loads(_referring(request, digest)))
+    key, text = _described_plainly(request, digest) or _described(request, digest)
     return Order(
-        key=_key(request, wire),
+        key=key,
         position=position,
         kind=request.kind,
         endpoint=endpoint,
         images=request.image_num,
-        request=_text(wire),
+        request=text,
         tag=request.tag,
         metadata=rules.json_text(request.metadata) if request.metadata else None,
     )
+
+
+def _described(request: Request, digest: Callable[[ImageSource], str]) -> tuple[str, str]:
+    """Key and text of any request."""
+    wire = _tidy(json.loads(_referring(request, digest)))
+    return _key(request, wire), _text(wire)
+
+
+def _described_plainly(request: Request, digest: Callable[[ImageSource], str]) -> tuple[str, str] | None:
+    """The same at a seventh of the cost. None: the request is none of those of which most batches are made.
+
+    Those are flat, and hold no number that this encoder writes in another way, nor a text to be withheld.
+    """
+    fields = plain_fields(request)
+    if fields is None:
+        return None
+    places: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value.__class__ is ImageSource:
+            fields[name] = reference = {_PICTURE: digest(value)}
+            if value.path is not None:
+                places[name] = {**reference, "path": _plain(str(value.path))}
+        else:
+            fields[name] = _plain(value)
+    if None in fields.values() or any(place["path"] is None for place in places.values()):
+        return None
+    try:
+        content = in_order([request.kind, {"request": fields}])
+        fields.update(places)
+        text = in_order({"request": fields}).decode()
+    except (ValueError, OverflowError):  # half of a surrogate pair in a path, a large number
+        return None
+    return hashlib.sha256(content).hexdigest()[:_KEY_LENGTH], text
+
+
+def _plain(value: Any) -> Any:
+    """A text, number or flag as it is kept. None: encoders differ in that, or a part of it is withheld."""
+    kind = value.__class__
+    if kind is str:
+        return value if _discreet(value) is value else None
+    if kind is not float:
+        return value
+    if value.is_integer():
+        return int(value)
+    return value if _LEAST_PLAIN <= abs(value) < _MOST_PLAIN else None
+
+
+_LEAST_PLAIN: Final = 1e-4
+_MOST_PLAIN: Final = 1e15
+"""Numbers between these are written without an exponent, in which encoders differ."""
+_KEY_LENGTH: Final = 32
 
 
 def _referring(request: Request, digest: Callable[[ImageSource], str]) -> bytes:
@@ -112,7 +163,7 @@ def _key(request: Request, wire: dict[str, Any]) -> str:
     """The identity: 128 bits of a hash over what is bought, and where."""
     address = request.kind if request.is_face else request.path or request.kind
     content = _text([address, _without_callback(_bare(wire))])
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    return hashlib.sha256(content.encode()).hexdigest()[:_KEY_LENGTH]
 
 
 def _bare(value: Any) -> Any:

@@ -52,7 +52,7 @@ from enum import Enum, StrEnum
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, cast
 
 from attrs import define, field, frozen
 
@@ -66,7 +66,7 @@ from novita_async.errors import (
     TaskNotFound,
 )
 from novita_async.models.requests import Request
-from novita_async.models.results import TaskResult
+from novita_async.models.results import TaskResult, with_files
 from novita_async.tasks import Task
 
 
@@ -567,6 +567,11 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
 
 def _save(purchase: Purchase, fact: Saved) -> None:
     purchase.paths, purchase.error, purchase.saved_at = fact.paths, None, fact.at
+    files = purchase.result.artifacts if purchase.result is not None and fact.paths else ()
+    came = [each.came_at_once or each.file is not None for each in files]
+    if any(came):  # what came in the answer lay elsewhere until now
+        moved = [path if at_once else None for at_once, path in zip(came, fact.paths, strict=True)]
+        purchase.result = with_files(cast("TaskResult", purchase.result), moved)
 
 
 def _miss(purchase: Purchase, fact: NotSaved) -> None:

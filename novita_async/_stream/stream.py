@@ -52,7 +52,7 @@ from novita_async.errors import (
 from novita_async.events import Finished, Planned
 from novita_async.models import _rules as rules
 from novita_async.models.requests import Request
-from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished
+from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished, handed_out
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
@@ -186,6 +186,8 @@ class Stream:
     def _taken(self, item: Item) -> None:
         """Note that the consumer has this outcome now, in this very step."""
         outcome, purchase, has_slot = item
+        if isinstance(outcome, Succeeded):
+            handed_out(outcome.result, self._buyer.files)
         self._counts.delivered += 1
         if has_slot:
             self._slots.release()

@@ -48,7 +48,6 @@ from novita_async.models.results import (
     TaskResult,
     Uncertain,
     Unfinished,
-    with_files,
 )
 from novita_async.tasks import Task
 
@@ -131,9 +130,10 @@ class Way:
         except SubmissionUncertain:
             self._buyer.emit(Finished(outcome=outcome_of(purchase)))  # listed with what an earlier run left
         except JournalError as error:
-            self._counts.unsent += purchase.task is None
+            is_paid = purchase.task is not None or purchase.state is SUCCEEDED
+            self._counts.unsent += not is_paid
             self._stop(error)
-            return purchase.task is not None  # paid, and not recorded: at least see its end
+            return is_paid  # and not recorded: at least see its end
         except NovitaError as error:
             if self._dooms_the_rest(error):
                 self._counts.unsent += 1
@@ -185,20 +185,22 @@ class Way:
         """Save the files. Returns an outcome where they cannot be saved."""
         folder = cast("Folder", self._folder)
         done = cast("Succeeded", outcome_of(purchase))
+        came = [each.file for each in done.result.artifacts if each.file is not None]
         try:
             paths = await folder.save(done, purchase)
         except NovitaError as error:
+            if came and error.retryable:
+                kept = ", ".join(map(str, came))
+                error.advice = f"paid; not lost: {kept}; {_SAVED_AGAIN[purchase.journal is None]}"
             if error.scope == "account":  # a full disk: what is bought now could not be saved either
                 self._stop(error)
             failed = Failed(task=purchase.task, error=error, **words_of(purchase))
             await self.add_to_index(failed, purchase)
             await self._record(purchase, NotSaved(loop_time(), error))
             return failed
-        if purchase.result is not None and paths:  # files that came in the answer have moved there
-            own = zip(purchase.result.artifacts, paths, strict=True)
-            moved = [path if each.came_at_once or each.file is not None else None for each, path in own]
-            purchase.result = with_files(purchase.result, moved) if any(moved) else purchase.result
-        await self._record(purchase, Saved(loop_time(), paths))
+        is_known = await self._record(purchase, Saved(loop_time(), paths))
+        if came and paths and is_known:  # a crash before this leaves a file under two names, and none lost
+            await folder.forget([file for file in came if file not in paths])
         return None
 
     async def add_to_index(self, outcome: Outcome, purchase: Purchase) -> None:
@@ -231,12 +233,14 @@ class Way:
             return snapshot.result is not None and bool(snapshot.result.artifacts)
         return snapshot.state != "failed"
 
-    async def _record(self, purchase: Purchase, fact: Fact) -> None:
+    async def _record(self, purchase: Purchase, fact: Fact) -> bool:
         """Record an end. Where that fails the outcome still comes out, but nothing more is bought."""
         try:
             await self._buyer.purchases.record(purchase, fact)
         except JournalError as error:
             self._stop(error)
+            return False
+        return True
 
     def _dooms_the_rest(self, error: NovitaError) -> bool:
         """Whether nothing more can be sent: no account is left, or no endpoint that this stream uses."""
@@ -252,6 +256,8 @@ class Way:
         return await end
 
 
+_SAVED_AGAIN: Final = ("the next run of the batch saves it", "give it a name")
+"""Advice for files that came in an answer and could not be saved: with a journal, and without."""
 NOTHING_CAME: Final = "paid; look at `extra` for what the service says instead"
 """Advice where a route answered at once without a file."""
 

@@ -17,6 +17,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from novita_async._http import (
     HTTPRequest,
     HTTPResponse,
 )
-from novita_async._policy.retrying import Failure, Retry, decide
+from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide
 from novita_async._policy.spending import Spending
 from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import (
@@ -77,7 +78,7 @@ from novita_async.errors import (
 )
 from novita_async.events import AccountDisabled, Paced, Retrying
 from novita_async.models.requests import Request
-from novita_async.models.results import TaskResult, of_task
+from novita_async.models.results import Files, TaskResult, of_task
 from novita_async.models.routes import living_like
 from novita_async.tasks import Task
 
@@ -159,19 +160,27 @@ class Buyer(Asker):
     """The budget. None: as much as the accounts have."""
     keep: Callable[[TaskResult, Path], Awaitable[TaskResult]] = field(init=False)
     """Makes results that came at once durable in a folder, before a journal says that they came."""
+    files: Files = field(init=False)
+    """Fetches and saves the files of the results that are handed out."""
     _refunded: anyio.Event = field(factory=anyio.Event, init=False)
     """Set when reserved money was spent or given back."""
+    _waiting_in: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    """The loop of that event."""
     _detaching: Mapping[int, DetachableTransport] = field(init=False)
     """Carriers, by their `id`, whose exchanges can outlive the task that began them."""
 
     def __attrs_post_init__(self) -> None:
         carriers = (self.transport, *self.carriers.values()) if self.drain > 0 else ()
         self._detaching = {id(each): each for each in carriers if isinstance(each, DetachableTransport)}
-        self.on_move(self.pool.leave_loop, self._leave_loop)
+        self.on_move(self.pool.leave_loop)
 
-    def _leave_loop(self) -> None:
-        """An event that was waited for belongs to its loop."""
-        self._refunded = anyio.Event()
+    def with_options(self, retry: RetryPolicy | None, spending: Spending | None) -> "Buyer":
+        """A buyer beside this one: of the same pool and purchases, with a policy or a budget of its own."""
+        other = copy(self)
+        other.retry = retry or self.retry
+        if spending is not None:
+            other.spending, other._waiting_in = spending, None  # noqa: SLF001 - of this class
+        return other
 
     def __repr__(self) -> str:
         return f"<Buyer {self.pool!r}, {self.purchases!r}>"
@@ -228,16 +237,19 @@ class Buyer(Asker):
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
         cost = await self._reserve(purchase, self.spending) if self.spending else None
         try:
-            grant = await self.pool.acquire(
-                http.path,
-                purchase.images,
-                effort.hosts,
-                interactive=effort.interactive,
-                again=effort.again,
-                max_outage=math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent),
-                on_wait=partial(self._tell_paced, purchase),
-                ask=self.probe,
-            )
+            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts)
+            if grant is None:
+                patience = math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent)
+                grant = await self.pool.acquire(
+                    http.path,
+                    purchase.images,
+                    effort.hosts,
+                    interactive=effort.interactive,
+                    again=effort.again,
+                    max_outage=patience,
+                    on_wait=partial(self._tell_paced, purchase),
+                    ask=self.probe,
+                )
         except BaseException as error:
             if cost is not None:
                 self._settle_cost(cost, bought=False)
@@ -305,8 +317,8 @@ class Buyer(Asker):
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
         """Wait for money: what others have reserved may come back. Raises `BudgetExhausted`."""
         while (cost := spending.take(purchase.wish)) is None:
-            if self._refunded.is_set():
-                self._refunded = anyio.Event()
+            if self._refunded.is_set() or self._waiting_in is not self._home.loop:
+                self._refunded, self._waiting_in = anyio.Event(), self._home.loop
             await self._refunded.wait()
         return cost
 
@@ -390,8 +402,8 @@ class Buyer(Asker):
         if type(fact) is Lost:
             fact.error.purchase = purchase.id
             fact.error.advice = NOTHING_TO_ASK if permit.at_once else fact.error.advice
-        if type(fact) is Completed and purchase.journal is not None and permit.http.folder is not None:
-            fact = Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+        if type(fact) is Completed and purchase.journal is not None:
+            fact = await self._kept(fact, permit)
         self._settle(permit, settlement(fact), fact.at)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
@@ -403,6 +415,16 @@ class Buyer(Asker):
         finally:
             if permit.callback is not None:
                 self.callbacks.settle(permit.callback, fact.at)
+
+    async def _kept(self, fact: Completed, permit: Permit) -> Completed:
+        """Make results durable that came at once. If cancelled meanwhile, they stay as they are."""
+        if permit.http.folder is None:
+            return fact
+        try:
+            return Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+        except asyncio.CancelledError as cancellation:
+            permit.cancellation = cancellation
+            return fact
 
     # --- What became of it ----------------------------------------------------------------------------------
 

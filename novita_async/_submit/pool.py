@@ -183,7 +183,7 @@ class SessionPool:
     _retired: dict[tuple[str, str], tuple[NovitaError, float]] = field(factory=dict)
     """Endpoints, by host, that the service said it does not have."""
     _by_hosts: dict[Hosts, list[_Member]] = field(factory=dict)
-    """Accounts whose host serves a route."""
+    """Accounts whose host serves a route; empty where none does."""
     _sending: int = 0
 
     @classmethod
@@ -254,6 +254,17 @@ class SessionPool:
 
     # --- Who may send ---------------------------------------------------------------------------------------
 
+    def grant_at_once(self, endpoint: str, images: int, hosts: Hosts = ()) -> Grant | None:
+        """Let a submission send at once. None: others stand in line, or there is no place; `acquire` one.
+
+        Raises:
+            NovitaError: why nothing can be sent any more.
+        """
+        if self._lines.get(endpoint):
+            return None
+        granted = self._grant(endpoint, images, hosts, loop_time())
+        return granted if isinstance(granted, Grant) else None
+
     async def acquire(
         self,
         endpoint: str,
@@ -282,14 +293,11 @@ class SessionPool:
             NotSent: the outage has lasted for `max_outage`.
             NovitaError: why nothing can be sent any more.
         """
-        line = self._lines.get(endpoint)
-        if line is None:
-            line = self._lines[endpoint] = _Line()
-        now = loop_time()
-        granted = None if line else self._grant(endpoint, images, hosts, now)
-        if isinstance(granted, Grant):
-            return granted
-        waiter = _Waiter(images, interactive, now, max_outage, hosts)
+        at_once = self.grant_at_once(endpoint, images, hosts)
+        if at_once is not None:
+            return at_once
+        line = self._lines.setdefault(endpoint, _Line())
+        waiter = _Waiter(images, interactive, loop_time(), max_outage, hosts)
         line.join(waiter, first=again)
         try:
             while True:
@@ -349,10 +357,12 @@ class SessionPool:
 
     def _serving(self, hosts: Hosts) -> list[_Member]:
         """Accounts whose host serves a route; all where none does, for the table may be old."""
+        return self._matching(hosts) or list(self._members.values())
+
+    def _matching(self, hosts: Hosts) -> list[_Member]:
         found = self._by_hosts.get(hosts)
         if found is None:
-            every = list(self._members.values())
-            found = [member for member in every if member.host.serves(hosts)] or every
+            found = [member for member in self._members.values() if member.host.serves(hosts)]
             self._by_hosts[hosts] = found
         return found
 
@@ -467,7 +477,7 @@ class SessionPool:
 
     def serves(self, hosts: Hosts) -> bool:
         """Whether an account belongs to a host that serves a route."""
-        return any(member.host.serves(hosts) for member in self._members.values())
+        return bool(self._matching(hosts))
 
     def has_host(self, name: str | None) -> bool:
         """Whether an account belongs to this host."""

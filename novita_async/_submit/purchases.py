@@ -11,7 +11,9 @@ from typing import cast
 from attrs import define, field
 
 from novita_async._purchase.machine import (
+    ANNOUNCED,
     SUBMITTED,
+    UNCERTAIN,
     Announced,
     Bought,
     Completed,
@@ -26,6 +28,7 @@ from novita_async._purchase.machine import (
     advance,
 )
 from novita_async.errors import SubmissionUncertain
+from novita_async.models.results import Succeeded
 from novita_async.tasks import Task
 
 Tell = Callable[[Purchase, State, Fact], None]
@@ -95,6 +98,8 @@ class Purchases:
             self._file(purchase, task)
             if type(fact) is Bought and (purchase.task is None or purchase.task.task_id != fact.task.task_id):
                 self._file(_second(purchase, fact.task), None)  # paid twice: both tasks are unfinished
+        elif kind is Completed and (before is ANNOUNCED or before is UNCERTAIN):  # in the answer itself
+            self._file(purchase, task)
         elif kind is Reopened and task is not None:
             self._forget_task(purchase, task)
         if self.tell is not None:
@@ -161,6 +166,21 @@ class Purchases:
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose end was not handed over, each once."""
         return tuple(cast("Task", next(iter(filed.values())).task) for filed in self._by_task.values())
+
+    @property
+    def unreported(self) -> tuple[Succeeded, ...]:
+        """Results that came, and that no caller has."""
+        return tuple(
+            Succeeded(
+                result=purchase.result,
+                paths=purchase.paths,
+                request=purchase.request,
+                tag=purchase.tag,
+                metadata=purchase.metadata,
+            )
+            for purchase in self._open.values()
+            if purchase.result is not None and purchase.result.artifacts
+        )
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:

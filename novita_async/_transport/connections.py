@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, TypedDict, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -34,9 +34,6 @@ K = TypeVar("K")
 USER_AGENT: Final = f"novita-async/{__version__}"
 KEEPALIVE: Final = 4.0
 """Seconds that a connection may idle and still be used. Common servers close after 5 s or more."""
-LAST_USED: Final[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
-"""When the protocols of connections carried their last answer. A session of the user's keeps idle connections
-for a time of its own, or for ever."""
 
 
 class HeadLimits(TypedDict):
@@ -199,16 +196,38 @@ class Proxies:
         return proxy
 
 
-def has_news(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether a socket has data, an end or an error that the loop has not seen yet."""
+def news_of(transport: asyncio.BaseTransport | None) -> Callable[[int], Sequence[object]]:
+    """Make a function that tells, given 0, what a socket has that the loop has not seen yet: data, an end, an
+    error. The function may be kept for as long as the transport is open.
+    """
     sock = transport.get_extra_info("socket") if transport else None
     if sock is None or sock.fileno() < 0:
-        return False
+        return lambda _: ()
     if sys.platform == "win32":
-        return bool(select.select([sock.fileno()], [], [], 0)[0])
+        return lambda seconds: select.select([sock], [], [], seconds)[0]
     poll = select.poll()  # unlike `select` it takes any file descriptor
     poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return poll.poll
+
+
+def has_news(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether a socket has data, an end or an error that the loop has not seen yet."""
+    return bool(news_of(transport)(0))
+
+
+@define(eq=False)
+class KnownConnection:
+    """A connection that a request has used."""
+
+    news: Callable[[int], Sequence[object]]
+    """Tells, given 0, what has come that the loop has not seen yet."""
+    used_at: float | None = None
+    """When the connection was last given to a request, or carried an answer. None: the first request is under
+    way."""
+
+
+KNOWN: Final[WeakKeyDictionary[object, KnownConnection]] = WeakKeyDictionary()
+"""Connections by their protocols. A session of the user's keeps idle ones for its own time, or for ever."""
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:

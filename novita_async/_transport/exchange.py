@@ -58,7 +58,7 @@ class AiohttpExchange:
     """Whether the task was cancelled and another one will read the answer."""
     refusal: InvalidRequest | None = None
     """Why the body cannot be made."""
-    _read: bytearray = field(init=False, factory=bytearray)
+    _read: bytearray | None = field(init=False, default=None)
     """As much of a larger answer's body as has come."""
 
     def hand_over(self) -> None:
@@ -80,11 +80,12 @@ class AiohttpExchange:
 
     async def read_all(self, content: aiohttp.StreamReader) -> bytes:
         """Read the body of an answer that has not come whole at once."""
+        read = self._read = bytearray() if self._read is None else self._read
         while not content.at_eof():
-            self._read += await content.readany()
-            if len(self._read) > MAX_ANSWER:
+            read += await content.readany()
+            if len(read) > MAX_ANSWER:
                 raise DeliveryFailed(Delivery.UNKNOWN, f"the answer is larger than {MAX_ANSWER:,} bytes")
-        return bytes(self._read)
+        return bytes(read)
 
     def is_cancelled_by(self, error: BaseException) -> bool:
         """Whether an error comes from outside: a cancellation, told as by `asyncio.timeout`; an interrupt."""

@@ -3,7 +3,8 @@
 The work of `ClientSession.request` (cookies, redirects, middlewares, a task that writes) costs three times as
 much as the exchange itself. None of it is used here: a request is written to a connection of the session's
 connector, in the turn of the loop in which the connection was looked at, and the answer is read from the
-connection's own parser.
+connection's own parser. A connection that has carried an answer waits for the next request here, for a
+moment, before the connector gets it back: while requests follow each other, nobody asks the connector.
 
 This relies on parts of aiohttp that are not documented, and on no others:
 
@@ -24,9 +25,9 @@ also changes what is documented, is not released and not tested.
 import asyncio
 import inspect
 import warnings
+from bisect import bisect
 from functools import cache
-from typing import TYPE_CHECKING, Final, cast
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from attrs import define, field
@@ -37,9 +38,10 @@ from novita_async._transport.body import whole
 from novita_async._transport.connections import (
     HEAD_LIMITS,
     KEEPALIVE,
-    LAST_USED,
-    has_news,
+    KNOWN,
+    KnownConnection,
     in_lower_case,
+    news_of,
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
 
+_MOMENT: Final = 0.25
+"""Seconds after which a connection that nobody used is given back to its connector."""
 _SAMPLE: Final = b"HTTP/1.1 200 OK\r\nX-Sample: yes\r\nContent-Length: 2\r\n\r\n"
 
 
@@ -108,11 +112,23 @@ def connector() -> aiohttp.TCPConnector:
     return kind(limit=0, keepalive_timeout=KEEPALIVE)
 
 
+@define(eq=False)
+class _Idle:
+    """A connection between two requests."""
+
+    connection: "Connection"
+    known: KnownConnection
+    since: float
+
+
 class LiveConnector(aiohttp.TCPConnector):
     """Hands out no connection that its server has begun to close, or on which something has come unasked."""
 
-    _used: Final[WeakSet[object]] = WeakSet()
-    """Protocols of the connections that were handed out, in all connectors."""
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._idle: list[_Idle] = []
+        """The one that has waited for the longest comes first; the last is used next."""
+        self._timer: asyncio.TimerHandle | None = None
 
     async def connect(
         self,
@@ -122,8 +138,11 @@ class LiveConnector(aiohttp.TCPConnector):
     ) -> "Connection":
         while True:
             connection = await super().connect(req, traces, timeout)
-            is_new = connection.protocol not in self._used
-            if _is_usable(connection):
+            known = KNOWN.get(connection.protocol)
+            is_new = known is None
+            if known is None:
+                known = KnownConnection(news_of(connection.transport))
+            if _is_usable(connection, known):
                 usable = True
             else:
                 try:
@@ -131,28 +150,74 @@ class LiveConnector(aiohttp.TCPConnector):
                 except BaseException:
                     connection.close()
                     raise
-                usable = _is_usable(connection)
+                usable = _is_usable(connection, known)
             if usable:
                 if is_new:
-                    self._used.add(connection.protocol)
+                    KNOWN[connection.protocol] = known
+                else:
+                    known.used_at = asyncio.get_running_loop().time()
                 return connection
             connection.close()
             if is_new:
                 raise aiohttp.ServerDisconnectedError
 
+    def take(self) -> "Connection | None":
+        """Take a connection that has just carried an answer. None: `connect`."""
+        if not self._idle:
+            return None
+        idle = self._idle.pop()
+        if asyncio.get_running_loop().time() - idle.since > KEEPALIVE:
+            idle.connection.close()
+        elif _is_usable(idle.connection, idle.known):
+            return idle.connection
+        else:
+            idle.connection.release()  # the connector looks at it once more
+        return None
 
-def _is_usable(connection: "Connection") -> bool:
+    def keep(self, connection: "Connection", protocol: "ResponseHandler") -> None:
+        """Keep a connection, whose answer was read, for the next request."""
+        known = KNOWN.get(protocol)
+        if known is None or protocol.should_close or self.closed:
+            connection.release()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle.append(_Idle(connection, known, loop.time()))
+        if self._timer is None:
+            self._timer = loop.call_later(_MOMENT, self._give_back)
+
+    def _give_back(self) -> None:
+        """Give the connector what nobody has used since the last time."""
+        loop = asyncio.get_running_loop()
+        unused = bisect(self._idle, loop.time() - _MOMENT, key=lambda idle: idle.since)
+        for idle in self._idle[:unused]:
+            idle.connection.release()
+        del self._idle[:unused]
+        self._timer = loop.call_later(_MOMENT, self._give_back) if self._idle else None
+
+    async def close(self, **options: Any) -> None:
+        """Close all connections, those too that wait here."""
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await super().close(**options)
+        finally:
+            for idle in self._idle:
+                idle.connection.release()
+            self._idle.clear()
+
+
+def _is_usable(connection: "Connection", known: KnownConnection) -> bool:
     transport, protocol = connection.transport, connection.protocol
     if transport is None or protocol is None or transport.is_closing():
         return False
-    return not protocol.should_close and not has_news(transport)
+    return not protocol.should_close and not known.news(0)
 
 
 @define(eq=False, repr=False)
 class FastPath:
     """Small requests to one host, written straight to the connections of one session."""
 
-    _connector: aiohttp.BaseConnector
+    connector: LiveConnector
     _asking: aiohttp.ClientRequest
     """Tells the connector where to, and has the headers that all requests share."""
     _timeout: aiohttp.ClientTimeout
@@ -171,12 +236,12 @@ class FastPath:
             return None
         loop = asyncio.get_running_loop()
         asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
-        return cls(cast("aiohttp.BaseConnector", session.connector), asking, timeout)
+        return cls(cast("LiveConnector", session.connector), asking, timeout)
 
     async def connect(self) -> "Connection":
-        """Take a connection that its server has not begun to close."""
+        """Ask the connector for a connection that its server has not begun to close."""
         try:
-            return await self._connector.connect(self._asking, [], self._timeout)
+            return await self.connector.connect(self._asking, [], self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
 
@@ -214,7 +279,7 @@ class FastExchange(AiohttpExchange):
             self.refusal = error
             raise
         try:
-            return await self._run_on(await self.path.connect(), text)
+            return await self._run_on(self.path.connector.take() or await self.path.connect(), text)
         except aiohttp.ClientConnectionError:
             if request.method == "POST" or self.status is not None:
                 raise
@@ -245,8 +310,7 @@ class FastExchange(AiohttpExchange):
                 self._answer, self.status = (message, payload), message.code
         message, payload = self._answer
         body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
-        LAST_USED[protocol] = asyncio.get_running_loop().time()
-        connection.release()
+        self.path.connector.keep(connection, protocol)
         return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
 
     def _detach(self, connection: "Connection", error: BaseException) -> bool:

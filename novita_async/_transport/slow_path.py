@@ -28,11 +28,13 @@ from novita_async._transport.body import SMALL, WriteScheduler, pieces, whole
 from novita_async._transport.connections import (
     HEAD_LIMITS,
     KEEPALIVE,
-    LAST_USED,
+    KNOWN,
+    KnownConnection,
     explain,
     has_news,
     in_lower_case,
     keep_alive,
+    news_of,
     turn_to_read,
 )
 from novita_async._transport.exchange import AiohttpExchange
@@ -157,7 +159,8 @@ class SlowExchange(AiohttpExchange):
     def _refuse_stale(self, writer: AbstractStreamWriter) -> None:
         """Drop a connection that idled for long, or whose unasked words would be taken for the answer."""
         protocol = getattr(writer, "protocol", None)
-        used_at = None if protocol is None else LAST_USED.get(protocol)
+        known = None if protocol is None else KNOWN.get(protocol)
+        used_at = None if known is None else known.used_at
         unasked = getattr(protocol, "should_close", False)
         self.reused = used_at is not None or unasked
         idle = asyncio.get_running_loop().time() - used_at if used_at is not None else 0.0
@@ -274,7 +277,10 @@ class SlowExchange(AiohttpExchange):
     def _note_use(self, response: aiohttp.ClientResponse) -> None:
         protocol = getattr(response, "_protocol", None)
         if protocol is not None:
-            LAST_USED[protocol] = asyncio.get_running_loop().time()
+            known = KNOWN.get(protocol)
+            if known is None:
+                known = KNOWN[protocol] = KnownConnection(news_of(protocol.transport))
+            known.used_at = asyncio.get_running_loop().time()
 
     def lateness(self) -> str:
         if self._coming_since is not None:

@@ -56,10 +56,9 @@ class WholeAnswers:
             self._protocol.force_close()
             return found, False, b""
         if heard is not None:
-            messages = [*parsed[0]]
-            is_over = bool(messages) and not _is_interim(messages[-1][0])
+            messages = parsed[0]
             # The beginning of the answer may have come together with an interim one.
-            self._heard = None if is_over else heard + data
+            self._heard = None if messages and not _is_interim(messages[-1][0]) else heard + data
         return parsed
 
     def _before_the_junk(self, data: bytes) -> "Messages":

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, TypeVar, TypeVarTuple
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,7 +22,7 @@ _LAST_WORD: Final = 5.0
 """Seconds that tasks get to end after SIGTERM, once all blocks were left."""
 _draining: Final["WeakSet[asyncio.Task[None]]"] = WeakSet()
 """Work that a cancelled task waits for, each for its grace."""
-_told: Final["WeakSet[asyncio.AbstractEventLoop]"] = WeakSet()
+_told: Final["list[ref[asyncio.AbstractEventLoop]]"] = []
 """Loops to which SIGTERM has come."""
 
 
@@ -167,7 +167,7 @@ class _Termination:
     def cancel(self) -> None:
         """Take in the signal."""
         self.told = True
-        _told.add(self.loop)
+        _told.append(ref(self.loop))
         for task in tuple(self.blocks):
             task.cancel()
 
@@ -218,7 +218,10 @@ _terminations: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Termination]" = We
 
 def is_terminated() -> bool:
     """Whether SIGTERM has come to the running loop: nothing new may be begun."""
-    return bool(_told) and asyncio.get_running_loop() in _told
+    if not _told:
+        return False
+    loop = asyncio.get_running_loop()
+    return any(told() is loop for told in _told)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from novita_async._policy.polling.planner import PolledState, PollResult, TaskFa
 from novita_async._policy.polling.schedule import Polling, PollSchedule, PollStatistics
 from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
+from novita_async._util.clock import loop_time
 from novita_async._util.scopes import task_group
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Finished, Polled
@@ -200,7 +201,7 @@ class Watcher:
             if deliver is not None:
                 watched.others = [*(watched.others or ()), (request, deliver)]
             return False
-        now = anyio.current_time() if now is None else now
+        now = loop_time() if now is None else now
         timeout = self._polling.deadline if timeout is None else timeout
         schedule = self._schedule_of(task)
         watched = WatchedTask(task, request, deliver or self._deliver, schedule, now, timeout)
@@ -241,11 +242,11 @@ class Watcher:
         """Poll until all tasks have ended and `close` was called."""
         self._callbacks.listen(self)
         for key in filter(self._callbacks.heard, self._tasks):
-            self.wake(key, anyio.current_time())
+            self.wake(key, loop_time())
         try:
             async with task_group() as polls:
                 while self._tasks or not self._closed:
-                    now = anyio.current_time()
+                    now = loop_time()
                     self._check_events(now)
                     self._start(polls, now)
                     await self._until_something_changes(now)
@@ -376,7 +377,7 @@ class Watcher:
         try:
             outcome = await self._result(watched)
             watched.under_way = False
-            now = anyio.current_time()
+            now = loop_time()
             if outcome is None and watched.deadline < now:
                 outcome = watched.unfinished(now)
             if outcome is None:
@@ -432,11 +433,11 @@ class Watcher:
         except NovitaError as error:
             status = TaskStatus.FAILED if isinstance(error, TaskFailed) else None
             self._emit(Polled(task=watched.task, status=status, error=None if status else error))
-            return self._failed(watched, error, anyio.current_time())
+            return self._failed(watched, error, loop_time())
         self._emit(
             Polled(task=snapshot.task, status=snapshot.status, progress_percent=snapshot.progress_percent)
         )
-        return self._seen(watched, snapshot, anyio.current_time())
+        return self._seen(watched, snapshot, loop_time())
 
     def _seen(self, watched: WatchedTask, snapshot: Snapshot, now: float) -> Outcome | None:
         """Learn from an answer. Returns the outcome, where the task has ended."""

@@ -198,7 +198,8 @@ class ImageSource:
     def of(cls, value: "Picture") -> "ImageSource":
         """Turn anything that a picture can be given as into a source. A `str` is a path, never base64.
 
-        Objects that can save themselves, as Pillow's pictures can, are taken as PNG, without loss.
+        Objects that can save themselves, as Pillow's pictures can, and arrays of numpy's (height, width, and
+        1, 3 or 4 channels; whole numbers to 255, or fractions of 1) are taken as PNG, without loss.
         """
         if isinstance(value, ImageSource):
             return value
@@ -211,7 +212,9 @@ class ImageSource:
             return cls.from_file(cast("BinaryIO", given))
         if hasattr(given, "save"):
             return cls.from_bytes(_as_png(cast("Saveable", given)))
-        known = "a path, bytes, a binary file, a picture of Pillow's"
+        if hasattr(given, "__array_interface__"):
+            return cls.from_bytes(_as_png(_picture_of(given)))
+        known = "a path, bytes, a binary file, a picture of Pillow's, an array of numpy's"
         raise _refusal("", f"{rules.shown(given)} is none of these: {known}")
 
     def upright(self) -> "ImageSource":
@@ -289,7 +292,14 @@ def media_type(picture: ImageSource) -> str:
     return f"image/{picture.format}" if known else "application/octet-stream"
 
 
-Picture = ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Saveable
+class Array(Protocol):
+    """Pixels in memory, such as an array of numpy's."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+Picture = ImageSource | str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Saveable | Array
 """Ways to give a picture. A `str` is a path; base64 goes through `ImageSource.from_base64`."""
 
 
@@ -344,6 +354,29 @@ def _as_png(picture: Saveable) -> bytes:
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise _refusal("", f"{rules.shown(picture)} cannot be saved as PNG: {error}") from error
     return file.getvalue()
+
+
+def _picture_of(array: Any) -> Saveable:
+    """Take an array of numpy's for a picture. Fractions are taken as shares of 255."""
+    try:
+        from PIL import Image  # noqa: PLC0415 - optional, and takes 50 ms
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            problem="pictures of arrays need Pillow", advice="pip install pillow"
+        ) from error
+    try:
+        if array.dtype.kind == "f":
+            if not 0 <= array.min() <= array.max() <= 1:
+                raise _refusal("", "an array of fractions must lie between 0 and 1")
+            array = (array * 255 + 0.5).astype("uint8")
+        if array.ndim == 3 and array.shape[2] == 1:  # noqa: PLR2004 - one channel
+            array = array[:, :, 0]
+        return cast("Saveable", Image.fromarray(array))
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InvalidRequest):
+            raise
+        shape = f"{getattr(array, 'dtype', '?')}, {getattr(array, 'shape', '?')}"
+        raise _refusal("", f"an array of {shape} is no picture: give uint8, height x width x 3") from error
 
 
 def _turned(data: bytes, kind: str) -> bytes:

@@ -38,7 +38,7 @@ from novita_async.models.images import (
     warn_of_size,
     why_refused,
 )
-from novita_async.models.routes import IMG2IMG, TXT2IMG, Route, routes_at, rule_of
+from novita_async.models.routes import IMG2IMG, TXT2IMG, Route, first_at, rule_of
 
 DEFAULT_LONGER_SIDE: Final = 1024
 _GRID: Final = 8
@@ -354,8 +354,7 @@ class Request(Tagged):
     @property
     def row(self) -> Route | None:
         """The route, as the table of routes has it. None: the table does not know the path."""
-        rows = routes_at(self.path or self.endpoint)
-        return rows[0] if rows else None
+        return first_at(self.path or self.endpoint)
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
@@ -601,6 +600,8 @@ class Img2Img(_Diffusion):
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
         """Every picture that is sent."""
+        if self.controlnet is None and not self.ip_adapters:
+            return (self.image,)
         units = self.controlnet.units if self.controlnet else ()
         return (self.image, *(unit.image for unit in units), *(adapter.image for adapter in self.ip_adapters))
 

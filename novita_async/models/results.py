@@ -1,18 +1,34 @@
 """Answers: tasks, snapshots of them, results, and the four ways a request can end."""
 
-from collections.abc import Mapping, Sequence
+import json
+import os
+from base64 import b64encode
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from html import escape
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, cast
+from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
+from weakref import ref
 
 from attrs import Factory, evolve, field, frozen
 
-from novita_async.errors import NoImages, NovitaError, SubmissionUncertain, TaskTimeout, without_query
+from novita_async.errors import (
+    ConfigurationError,
+    NoImages,
+    NovitaError,
+    SubmissionUncertain,
+    TaskTimeout,
+    without_query,
+)
+from novita_async.models._plain import known, plain, plain_fields
 from novita_async.models.choices import TaskStatus
+from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
 from novita_async.tasks import Task
 
+Bytes = bytes
+"""The type: in a class whose method has that name."""
 TaskState = Literal["running", "succeeded", "failed"]
 """Meaning of a status."""
 
@@ -22,12 +38,25 @@ _STATES: Final[Mapping[str, TaskState]] = {
     TaskStatus.SUCCEED.value: "succeeded",
     TaskStatus.FAILED.value: "failed",
 }
+_HEIGHT: Final = 256
+"""Pixels that a picture is high in a notebook, at most."""
 _FAILED_ENDINGS: Final = ("CANCELED", "CANCELLED", "TIMEOUT", "EXPIRED")
+
+
+class Files(Protocol):
+    """A client, as its results know it."""
+
+    def fetch(self, image: "Artifact", /) -> Awaitable[bytes]: ...
+    def save_as(self, image: "Artifact", path: Path, /) -> Awaitable[Path]: ...
+    def opened(self, image: "Artifact", /) -> Awaitable[Any]: ...
 
 
 @frozen(kw_only=True, slots=False)
 class Artifact:
     """A result file behind a URL."""
+
+    _files: ClassVar["ref[Files] | None"] = None
+    """The client that has handed it out; a client that is gone is not kept alive."""
 
     url: str = field(default="", repr=without_query)
     """Where it is. The query is a bearer secret while the URL lives; it is not shown in repr."""
@@ -61,6 +90,54 @@ class Artifact:
         except (KeyError, ValueError, OverflowError):
             return None
 
+    def bytes(self) -> "Awaitable[Bytes]":
+        """Fetch the file into memory, with the client that has handed it out.
+
+        Raises:
+            ConfigurationError: that client is gone, or there was none: use `client.fetch(image)`.
+            DownloadFailed: the file could not be had, even after its URL was signed anew.
+        """
+        return self._client().fetch(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Awaitable[Path]:
+        """Save the file under a name of your own, whole or not at all, and never over another file.
+
+        Args:
+            path: The name; a suffix is added where it has none. Folders are made.
+
+        Returns:
+            The path of the file; with a number at its end where that name was taken.
+
+        Raises:
+            ConfigurationError: the client that has handed it out is gone, or there was none.
+            DownloadFailed: the file could not be had, or not be written.
+        """
+        return self._client().save_as(self, Path(path))
+
+    def _client(self) -> Files:
+        client = None if self._files is None else self._files()
+        if client is None:
+            raise ConfigurationError(
+                problem="the client that has handed out this file is gone, or there was none",
+                advice="paid; with a client: await client.fetch(image), await client.save(result, folder)",
+            )
+        return client
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: each for name, each in vars(self).items() if name != "_files"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def _here(self) -> "Bytes | None":
+        """The file itself, where it is in memory or lies on the disk. Blocks."""
+        if self.data is not None or self.file is None:
+            return self.data
+        try:
+            return ImageSource.from_path(self.file).read()
+        except NovitaError:
+            return None
+
 
 @frozen(kw_only=True, slots=False)
 class NsfwDetection:
@@ -82,6 +159,18 @@ class Image(Artifact):
 
     nsfw: NsfwDetection | None = None
     """Findings of the NSFW check. None: not asked for."""
+
+    def pil(self) -> Awaitable[Any]:
+        """Fetch it, and open it as an `Image` of Pillow's. Raises as `bytes` does; needs Pillow."""
+        return self._client().opened(self)
+
+    def _repr_png_(self) -> "Bytes | None":
+        """Show it in a notebook."""
+        data = self._here()
+        return data if data is not None and data.startswith(b"\x89PNG") else None
+
+    def _repr_html_(self) -> str | None:
+        return None if self._repr_png_() else _in_html(self)
 
 
 @frozen(kw_only=True, slots=False)
@@ -141,6 +230,88 @@ class TaskResult:
             account = self.task.account if self.task else None
             raise NoImages(task_id=self.task_id, account=account, extra=self.extra)
         return self.images
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, for JSON. URLs are whole: their queries are secrets while they live."""
+        told = plain_fields(self)
+        for name in _LISTS:
+            told[name] = [plain_fields(each, "task") for each in getattr(self, name)]
+        return told
+
+    def to_json(self) -> str:
+        """The result as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> "TaskResult":
+        """Read back what `to_dict` has told, also of another version."""
+        fields = known(cls, told)
+        if fields.get("timings") is not None:
+            fields["timings"] = Timings(**known(Timings, fields["timings"]))
+        for name, kind in _LISTS.items():
+            fields[name] = tuple(_artifact(kind, each) for each in fields.get(name) or ())
+        task = fields.pop("task", None)
+        return of_task(cls(**fields), None if task is None else Task(**known(Task, task)))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "TaskResult":
+        """Read back what `to_json` has written. Raises `ValueError`: that is no JSON."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
+        """Let pydantic, and so FastAPI, take results and give them out. Its schemas are dictionaries."""
+
+        def read(value: Any) -> TaskResult:
+            return value if isinstance(value, cls) else cls.from_dict(value)
+
+        return {
+            "type": "function-plain",
+            "function": {"type": "no-info", "function": read},
+            "serialization": {"type": "function-plain", "function": cls.to_dict},
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
+        """Describe results for a page of an API."""
+        return {"type": "object", "title": cls.__name__, "description": cls.__doc__}
+
+    def _repr_html_(self) -> str | None:
+        """Show all pictures in a notebook, in a strip."""
+        pictures = "".join(_in_html(image) or "" for image in self.images)
+        return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{pictures}</div>' if pictures else None
+
+
+_LISTS: Final[Mapping[str, type[Artifact]]] = {"images": Image, "videos": Artifact, "audios": Artifact}
+"""Fields of a result that hold files."""
+
+
+def _artifact(kind: type[Artifact], told: Mapping[str, Any]) -> Artifact:
+    fields = known(kind, told)
+    fields.pop("task", None)
+    if fields.get("nsfw") is not None:
+        fields["nsfw"] = NsfwDetection(**known(NsfwDetection, fields["nsfw"]))
+    if fields.get("file") is not None:
+        fields["file"] = Path(fields["file"])
+    return kind(**fields)
+
+
+def _in_html(artifact: Artifact) -> str | None:
+    """A picture in HTML: the file itself where it is here, else its URL, which lives an hour."""
+    data = artifact._here()  # noqa: SLF001 - of this room
+    address = artifact.url
+    if data is not None:
+        address = f"data:image/{artifact.type or 'png'};base64,{b64encode(data).decode()}"
+    style = f"max-height:{_HEIGHT}px;max-width:100%"
+    return f'<img src="{escape(address)}" style="{style}">' if address else None
+
+
+def handed_out(result: TaskResult, client: Files) -> TaskResult:
+    """A result whose files know the client that hands it out."""
+    files = ref(client)
+    for each in result.artifacts:
+        object.__setattr__(each, "_files", files)
+    return result
 
 
 def of_task(result: TaskResult, task: Task | None) -> TaskResult:
@@ -260,6 +431,23 @@ def _metadata_of(outcome: Any) -> Mapping[str, Any]:
 class _Ended:
     """The end of a request, whichever."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as plain values, for JSON, pandas and the like; the request is left out.
+
+        All outcomes have the same names: `outcome`, `tag`, `metadata`, `task_id`, `result`, `paths`, `error`.
+        """
+        error: NovitaError | None = getattr(self, "error", None)
+        result: TaskResult | None = getattr(self, "result", None)
+        return {
+            "outcome": type(self).__name__.lower(),
+            "tag": self.tag,
+            "metadata": plain(self.metadata),
+            "task_id": getattr(self, "task_id", None),
+            "result": None if result is None else result.to_dict(),
+            "paths": plain(getattr(self, "paths", ())),
+            "error": None if error is None else _told(error),
+        }
+
     request: Request | None = None
     """The request. None where only a task id was watched."""
     tag: str | None = field(default=Factory(_tag_of, takes_self=True))
@@ -350,6 +538,24 @@ class Unfinished(_Missed):
     def task_id(self) -> str:
         """The task's id."""
         return self.task.task_id
+
+
+def _told(error: NovitaError) -> dict[str, Any]:
+    names = ("reason", "status", "task_id", "account", "retryable", "advice")
+    told = {name: getattr(error, name) for name in names}
+    return {"type": type(error).__name__, "message": error.sentence(), **told}
+
+
+def register_results(converter: Any) -> None:
+    """Teach a converter of cattrs to take results apart, and to make them again."""
+    converter.register_unstructure_hook(TaskResult, TaskResult.to_dict)
+
+    def read(told: Mapping[str, Any], _: object) -> TaskResult:
+        return TaskResult.from_dict(told)
+
+    converter.register_structure_hook(TaskResult, read)
+    for kind in (Succeeded, Failed, Uncertain, Unfinished):
+        converter.register_unstructure_hook(kind, kind.to_dict)
 
 
 Outcome = Succeeded | Failed | Uncertain | Unfinished

@@ -12,7 +12,7 @@ A new route of a known shape is a new row. `tools/routes.py` proposes changes fr
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
@@ -765,6 +765,12 @@ def _by_path() -> Mapping[str, tuple[Route, ...]]:
 def routes_at(path: str) -> tuple[Route, ...]:
     """The rows of a path, most often one."""
     return _by_path().get(path, ())
+
+
+@lru_cache(maxsize=256)
+def first_at(path: str) -> Route | None:
+    """The first row of a path. None: there is none."""
+    return next(iter(routes_at(path)), None)
 
 
 def route_called(name: str) -> Route | None:

@@ -1,21 +1,24 @@
 """A Novita service for tests, demos and developing without a key.
 
 In pytest the fixture `novita_simulator` is there as soon as the package is installed, and makes a
-`Simulation`. A whole test:
+`Simulation`. A whole test, which takes milliseconds:
 
 ```python
 import pytest
-from novita_async import Img2Img, NovitaClient
+from novita_async import Img2Img
 from novita_async.testing import sample_picture
 
 @pytest.mark.anyio
 async def test_two_pictures_are_bought(novita_simulator):
     request = Img2Img(model_name="any", image=sample_picture(), prompt="a cute dog", image_num=2)
-    async with novita_simulator.serve() as server:
-        async with NovitaClient(api_key=novita_simulator.api_key, base_url=server.url) as client:
-            result = await client.run(request)
+    async with novita_simulator.client() as client:
+        result = await client.run(request)
     assert len(result.images) == novita_simulator.ledger.images == 2
 ```
+
+`novita_simulator.fail("submit", reset_after=True, numbers=1)` lets the first answer get lost,
+`sync_client()` is for tests without `async`, and without pytest there is
+`Simulation.of(SimulatorConfig.quick())`.
 
 What kind of service it is, and what goes wrong with it, are values; clients in any language may talk to it:
 

@@ -1,6 +1,6 @@
 """What kind of service the simulator is."""
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from attrs import field, frozen, validators
 
@@ -112,3 +112,9 @@ class SimulatorConfig:
     """What all chance comes from. The same seed and the same requests make the same service."""
     epoch: float | None = None
     """Unix seconds at time 0. None: the wall clock of the HTTP server, 2026-01-01 in memory."""
+
+    @classmethod
+    def quick(cls, **others: Any) -> Self:
+        """A service whose tasks end in milliseconds, for tests in real time."""
+        quick: dict[str, Any] = {"speed": 1000.0, "latency": 0.0}
+        return cls(**(quick | others))

@@ -343,9 +343,14 @@ class Simulator:
         def paint(index: int) -> bytes:
             return Reply(painting=self._recipe(task, index)).content()
 
-        urls = [self._sign(task, index, origin)[0] for index in range(task.order.images)]
+        urls = self._urls_at_once(task, origin)
         now = self.epoch + self.now
         return reply_at_once(route, task, document, paint=paint, urls=urls, unix_time=now)
+
+    def _urls_at_once(self, task: SimulatedTask, origin: str) -> list[str]:
+        """Addresses of the files of an answer, which work from when it is given."""
+        files = range(task.order.images)
+        return [self._sign(task, index, origin, after=task.seconds)[0] for index in files]
 
     def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder, Route | None]:
         rules = SUBMISSIONS.get(exchange.path)
@@ -470,14 +475,13 @@ class Simulator:
             signer=lambda task, index: self._sign(task, index, origin),
         )
 
-    def _sign(self, task: SimulatedTask, index: int, origin: str) -> tuple[str, str]:
+    def _sign(self, task: SimulatedTask, index: int, origin: str, after: float = 0.0) -> tuple[str, str]:
         path = file_path(task, index)
         if task.order.storage is not None:
             return origin + path, "0"
         config = self.config
-        url = presigned.sign(
-            origin, path, seed=config.seed, unix_time=self.epoch + self.now, ttl=config.url_ttl
-        )
+        at = self.epoch + self.now + after
+        url = presigned.sign(origin, path, seed=config.seed, unix_time=at, ttl=config.url_ttl)
         return url, str(config.url_ttl)
 
     # --- files

@@ -45,7 +45,8 @@ WebhookReceiver = Callable[[str, bytes], Awaitable[int]]
 """Takes the URL and the body of an event, answers with an HTTP status."""
 
 
-def _text_of(request: HTTPRequest, boundary: str) -> Iterator[bytes]:
+def text_of(request: HTTPRequest, boundary: str) -> Iterator[bytes]:
+    """The body of a request as it goes over a wire, in pieces."""
     if request.parts is not None:
         for part in form(request.parts, boundary):
             yield part if isinstance(part, bytes) else part.read()
@@ -149,7 +150,7 @@ class SimulatedTransport:
             path=request.path,
             query=dict(request.query),
             headers=headers,
-            body=b"".join(_text_of(request, boundary)),
+            body=b"".join(text_of(request, boundary)),
             origin=self.origin,
         )
         timeout = self.timeout if request.timeout is None else request.timeout

@@ -37,7 +37,9 @@ from novita_async import (
     events,
 )
 from novita_async._http import NotAURLError
+from novita_async.models.routes import route_called
 from novita_async.testing import Fault, FaultPlan, FaultRule
+from tests.helpers.routed import request_for
 from tests.helpers.service import client_of, of_kind, picture, request, requests, service
 
 pytestmark = pytest.mark.anyio
@@ -183,6 +185,31 @@ async def test_a_purchase_that_its_caller_left_without_an_end_is_kept_if_it_may_
                 await client.submit(request(image_num=2))
         assert client.unfinished == ()
         assert [error.images for error in client.uncertain] == [2] * known
+
+
+@pytest.mark.parametrize("row", ["openai-images-edits", "seedream-4.5", "remove-background"])
+async def test_results_that_came_to_a_caller_who_was_cancelled_are_kept_with_their_request(row, tmp_path):
+    wanted = request_for(route_called(row)).tagged("dog-1")
+    async with client_of(service(plain_pictures=True, speed=0.5), drain=60) as (client, seen):
+        with anyio.move_on_after(0.5):
+            await client.run(wanted)
+        (kept,) = client.unreported
+        assert (kept.request, kept.tag) == (wanted, "dog-1")
+        assert (client.unfinished, client.uncertain) == ((), ())
+        (path,) = await client.save(kept.result, tmp_path)
+        assert path.stat().st_size
+    assert of_kind(seen, events.Finished) == []
+
+
+async def test_nothing_is_kept_of_results_that_were_handed_over(tmp_path):
+    async with client_of(service(plain_pictures=True)) as (client, _):
+        await client.run(request_for(route_called("gemini-generate")))
+        async with client.stream([request_for(route_called("gemini-generate"))] * 2) as outcomes:
+            await anext(outcomes)
+            await anyio.sleep(600)
+            assert len(client.unreported) == 1
+            await anext(outcomes)
+        assert client.unreported == ()
 
 
 async def test_a_retired_route_has_an_error_of_its_own():

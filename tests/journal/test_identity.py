@@ -5,10 +5,11 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from novita_async import AnyTask, Img2Img, InvalidRequest, TestMode, Txt2Img
+from novita_async._journal import identity
 from novita_async._journal.identity import DigestCache, order_of, request_of
 from novita_async._purchase.machine import Order
 from novita_async.models.images import ImageSource
@@ -63,6 +64,77 @@ def test_the_identity_never_changes_from_release_to_release():
     source = ImageSource(data=b"no picture", size=10)
     from_picture = Img2Img(model_name="m", image=source, prompt="p", width=512, height=512)
     assert key(from_picture) == "3a4f75813ebf07d5efadd05714142d50"
+
+
+_TEXTS = st.one_of(
+    st.text(max_size=300),
+    st.text("ABC+/=\r\n", min_size=190, max_size=260),
+    st.sampled_from(
+        [
+            "https://a.example/x?sig=1",
+            "a dog?",
+            "$picture",
+            '"$picture":',
+            "\x7f\u2028é",
+            "data:image/png;base64,",
+        ]
+    ),
+)
+_PLACES = st.one_of(st.none(), st.text("aé\udc80 ?$/", min_size=1, max_size=40), st.sampled_from(["A" * 210]))
+
+
+def _diffusion(**more):
+    def maybe(values):
+        return st.one_of(st.none(), values)
+
+    fractions = st.floats(0, 1)
+    fields = {
+        "model_name": _TEXTS.filter(bool),
+        "prompt": _TEXTS.filter(bool),
+        "negative_prompt": maybe(_TEXTS),
+        "width": st.integers(128, 2048),
+        "height": st.integers(128, 2048),
+        "guidance_scale": st.one_of(st.floats(1, 30), st.integers(1, 30)),
+        "seed": maybe(st.integers(-1, 2**70)),
+        "sd_vae": maybe(_TEXTS.filter(bool)),
+        "tag": maybe(st.just("mine")),
+        "extra_fields": st.sampled_from([{}, {}, {}, {"new": 1.5}]),
+    }
+    return st.fixed_dictionaries(fields | {name: make(fractions) for name, make in more.items()})
+
+
+def _from_picture(place: str | None) -> ImageSource:
+    path = None if place is None else Path(place)
+    return ImageSource(data=b"no picture", size=10) if path is None else ImageSource(path=path, size=10)
+
+
+@example(request(strength=1e-5))
+@example(request(image=_from_picture("A" * 210), width=512, height=512))
+@example(request(image=_from_picture("a\udc80"), width=512, height=512))
+@example(request(image=_from_picture("https://a.example/x?sig=1"), width=512, height=512))
+@example(request(guidance_scale=7.0, prompt="\x7f\u2028é", seed=2**70))
+@given(
+    st.one_of(
+        _diffusion().map(lambda fields: Txt2Img(**fields)),
+        st.builds(
+            lambda fields, place: Img2Img(image=_from_picture(place), **fields),
+            _diffusion(strength=lambda fractions: st.one_of(st.none(), fractions, st.just(1e-5))),
+            _PLACES,
+        ),
+    )
+)
+def test_the_quick_way_to_an_identity_gives_the_same_to_the_byte_or_leaves_it_to_the_other(asked):
+    def known(_) -> str:
+        return "0123456789abcdef" * 4
+
+    assert identity._described_plainly(asked, known) in (None, identity._described(asked, known))
+
+
+def test_requests_of_which_most_batches_are_made_take_the_quick_way_to_their_identity(tmp_path):
+    file = tmp_path / "dog.png"
+    file.write_bytes(picture())
+    usual = [request(), request(image=file, prompt="a cute dog? yes, " * 20, strength=0.55, seed=7)]
+    assert all(identity._described_plainly(each, digest) for each in usual)
 
 
 def test_a_picture_is_the_same_wherever_it_lies(tmp_path):

@@ -233,7 +233,7 @@ def test_text_files_and_closed_files_and_odd_values_are_refused(tmp_path):
     assert "closed" in refused(text)
     with path.open("wb") as writable:
         assert "cannot be read" in refused(writable)
-    known = "a path, bytes, a binary file, a picture of Pillow's"
+    known = "a path, bytes, a binary file, a picture of Pillow's, an array of numpy's"
     assert refused(5) == f"the picture: 5 is none of these: {known}"
     assert len(refused([b"x" * 1000])) < 200
 

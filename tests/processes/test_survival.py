@@ -9,6 +9,7 @@ from novita_async import Failed, FailedEarlier, JournalError, Succeeded, TaskNot
 from novita_async._files.saver import _Target
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._purchase.machine import Saved
+from novita_async.models.routes import ROUTES
 from tests.helpers import campaigns, killing
 from tests.helpers.service import client_of, request, requests, service
 
@@ -48,6 +49,14 @@ async def test_urls_that_expired_while_the_host_was_down_are_signed_anew_though_
 def test_a_batch_killed_at_random_moments_loses_nothing_and_buys_nothing_twice(tmp_path):
     """Its minutes last two seconds, so that the quota binds."""
     figures = killing.killed_batch(tmp_path, count=40, kills=4, images_per_minute=20, minute=2.0)
+    assert figures["killed"] > 0
+
+
+def test_a_batch_of_all_routes_killed_at_random_moments_loses_nothing_and_buys_nothing_twice(tmp_path):
+    rows = tuple(row.name for row in ROUTES if row.name != "txt2img")
+    figures = killing.killed_batch(
+        tmp_path, count=len(rows), kills=3, images_per_minute=100, minute=2.0, routes=rows
+    )
     assert figures["killed"] > 0
 
 

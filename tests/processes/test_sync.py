@@ -218,3 +218,10 @@ def test_every_call_has_the_words_and_the_options_of_the_asynchronous_one(name):
 def test_no_call_of_the_asynchronous_client_is_missing():
     public = {name for name in vars(NovitaClient) if not name.startswith("_")} - {"aclose"}
     assert public <= {*vars(Client)}
+
+
+def test_a_client_beside_another_shares_its_thread_and_closes_nothing(client):
+    with client.with_options(polling=Polling.fixed(0.05)) as other:
+        task = other.submit(request())
+    assert client.wait(task).task == task
+    assert other.balance().available > 0

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import anyio
 import attrs
 import pytest
 
@@ -10,9 +11,11 @@ from novita_async import (
     AnsweredAtOnce,
     AnyTask,
     ConfigurationError,
+    DownloadFailed,
     EditImage,
     Failed,
     InvalidRequest,
+    JournalError,
     NoImages,
     Route,
     RouteField,
@@ -139,6 +142,24 @@ async def test_a_lost_answer_with_results_is_uncertain_and_not_sent_again(row, t
 
 
 @named(AT_ONCE)
+async def test_results_that_the_journal_could_not_note_come_out_before_the_error(row, tmp_path, monkeypatch):
+    async def settle(*_):
+        raise JournalError(problem="the disk is full")
+
+    monkeypatch.setattr(SqliteJournal, "settle", settle)
+    simulation = quick()
+    async with (
+        client_of(simulation) as (client, _),
+        client.batch([request_for(row)] * 3, journal=tmp_path / "run.db", in_flight=1) as outcomes,
+    ):
+        assert isinstance(await anext(outcomes), Succeeded)
+        with pytest.raises(JournalError, match="the disk is full") as raised:
+            await anext(outcomes)
+    assert raised.value.unsent == 0
+    assert len(simulation.ledger.accepted) == 1
+
+
+@named(AT_ONCE)
 async def test_a_route_that_answers_at_once_is_not_submitted(row):
     simulation = quick()
     async with client_of(simulation) as (client, _):
@@ -208,6 +229,47 @@ async def test_a_result_can_be_saved_and_fetched_as_often_as_one_likes(tmp_path)
         fetched = await client.fetch(result.images[0])
     assert [path.name for path in (*first, *second)] == ["image-1.png", "dog-1.png"]
     assert first[0].read_bytes() == second[0].read_bytes() == fetched
+
+
+async def test_a_picture_whose_twin_was_deleted_stays_where_it_is(tmp_path):
+    simulation = quick()
+    for _ in range(2):
+        async with (
+            client_of(simulation) as (client, _),
+            client.batch(
+                [EditImage(model="gpt-image-2", image=picture(), prompt="p", n=2)],
+                journal=tmp_path / "run.db",
+                save_to=tmp_path / "out",
+            ) as outcomes,
+        ):
+            (outcome,) = [outcome async for outcome in outcomes]
+        kept = min((tmp_path / "out").glob("*-1.png"))
+        (tmp_path / "out" / kept.name.replace("-1.png", "-2.png")).unlink(missing_ok=True)
+    assert isinstance(outcome, Failed)
+    assert "cannot be had again" in str(outcome.error)
+    assert kept.stat().st_size
+    assert len(simulation.ledger.accepted) == 1
+
+
+async def test_a_name_that_cannot_be_had_leaves_the_picture_and_says_where(tmp_path):
+    async with (
+        client_of(quick()) as (client, _),
+        client.stream([request_for(AT_ONCE[0])], save_to=tmp_path, save_as=lambda _: 1 / 0) as outcomes,
+    ):
+        (outcome,) = [outcome async for outcome in outcomes]
+    (part,) = tmp_path.glob(".*.part")
+    assert f"ZeroDivisionError: division by zero: paid; not lost: {part}; give it a name" in str(
+        outcome.error
+    )
+
+
+async def test_an_address_that_came_without_a_task_and_works_no_more_is_not_to_be_asked_for_again(tmp_path):
+    request = request_for(next(row for row in AT_ONCE if row.name == "seedream-4.5"))
+    async with client_of(quick(url_ttl=10)) as (client, _):
+        result = await client.run(request)
+        await anyio.sleep(60)
+        with pytest.raises(DownloadFailed, match="paid; the URL came in the answer itself, and no task"):
+            await client.save(result, tmp_path)
 
 
 async def test_a_request_without_a_picture_in_its_answer_raises_when_run():

@@ -5,6 +5,7 @@ goes and the example stays.
 """
 
 import pytest
+from attrs import evolve
 
 from novita_async.testing.worlds import (
     ClientPlan,
@@ -38,6 +39,40 @@ def trouble(kind, rate=0.6, **times):
 
 
 EXAMPLES = {
+    "results behind URLs are forgotten where their download is cancelled": (
+        "ids kept",
+        world(
+            user("batch", 2, in_flight=4, routes=("seedream-5.0-lite-edit",), leaves_after=1),
+            seed=1858,
+            service=ServicePlan(latency=0.5),
+            client=ClientPlan(drain=0.0),
+        ),
+    ),
+    "a file that came in an answer loses its name where its stream is left": (
+        "ids kept",
+        world(
+            user(
+                "stream", name="u3", in_flight=4, save=True, routes=("openai-images-edits",), leaves_after=2
+            ),
+            seed=3011,
+            service=ServicePlan(seconds=0.25, latency=1 / 64),
+        ),
+    ),
+    "a paid answer does not come out where its journal fails": (
+        "ids kept",
+        world(
+            user("batch", 1, in_flight=1, routes=("gemini-generate",)),
+            seed=1522,
+            troubles=trouble("folder read-only", at=0.25, length=1000.0),
+        ),
+    ),
+    "a journal names files that came in an answer as they are called no more": (
+        "true successes",
+        evolve(
+            world(user("batch", 1, in_flight=1, save=True, routes=("remove-background",)), seed=446),
+            processes=2 * (ProcessPlan(users=(user("batch", 1, save=True, routes=("remove-background",)),)),),
+        ),
+    ),
     "a minute of gateway pages makes the rest of a batch uncertain": (
         "few doubts",
         world(user("stream", 24), troubles=trouble("outage of pages", length=60.0)),

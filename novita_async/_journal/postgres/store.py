@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
@@ -224,7 +225,7 @@ class SharedStore:
         while True:
             try:
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await asyncpg.connect(self.url, timeout=10.0, command_timeout=60.0)
+                    self._connection = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0)
                 done = await do(self._connection)
                 if self._in_doubt and self.me:  # what is confirmed later confirms what was before it
                     await self.beat(self._connection)
@@ -258,7 +259,7 @@ class SharedStore:
         return JournalError(problem=f"journal {self.label}: it cannot be reached ({why})", advice=ADVICE)
 
     def _refused(self, error: "pg.PostgresError") -> JournalError:
-        if error.sqlstate in ("NV001", "NV002"):
+        if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
             return self.lost()
         if isinstance(error, pg.UndefinedTableError | pg.UndefinedFunctionError | pg.InvalidSchemaNameError):
             return JournalError(
@@ -387,14 +388,15 @@ class SharedStore:
         """Begin another run, to which what is under way is lost."""
         self._rows.clear()
         await self.recover(connection)
-        self.run = await connection.fetchval(
+        run: int | None = await connection.fetchval(
             "UPDATE novita.batch SET run = run + 1 WHERE id = $1 AND holder = $2 RETURNING run",
             self.batch,
             self.me,
         )
-        if self.run is None:
+        if run is None:
             raise self.lost()
-        return self.run
+        self.run = run
+        return run
 
     # --- Reading --------------------------------------------------------------------------------------------
 
@@ -467,13 +469,13 @@ class SharedStore:
     async def carry_out(self, works: Sequence[Told | Ask]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""
         done: dict[int, Any] = {}
-        pending = [work for work in works if isinstance(work, Told)]
+        pending: list[Told] = [work for work in works if isinstance(work, Told)]
         while pending:
             first = {each.name: each for each in reversed(pending)}
             now = [each for each in pending if first[each.name] is each]
             later = [each for each in pending if first[each.name] is not each]
             try:
-                pending = [*await self.once(lambda connection: self._round(connection, now, done)), *later]  # noqa: B023
+                pending = await self.once(partial(self._round, works=now, done=done)) + later
             except Exception as error:  # noqa: BLE001 - told to each who waits
                 for each in pending:
                     done.setdefault(id(each), _copy(error))

@@ -19,12 +19,13 @@ from attrs import define, field
 from novita_async._http import HTTPResponse
 from novita_async.testing.wire import Exchange, decode_query
 from novita_async.testing.worlds import troubles
+from novita_async.testing.worlds.asking import number_in
 from novita_async.testing.worlds.dice import fraction, pick, whole
 from novita_async.testing.worlds.loops import WorldLoop
 from novita_async.testing.worlds.record import Post
 from novita_async.testing.worlds.roles import Agent, WorldView
 from novita_async.testing.worlds.troubles import Fate
-from novita_async.testing.worlds.wire import ORIGIN, judge, number_in
+from novita_async.testing.worlds.wire import ORIGIN, cut_at, judge
 
 _STRAY: Final = b'{"task_id":"somebody-elses"}'
 _END: Final = b"\r\n\r\n"
@@ -191,17 +192,18 @@ class Pipe(asyncio.Transport):
         if fate.end == "not sent" or (fate.early and post is not None):
             self._later(fate.after, lambda: self._reset(post))
             return
-        response = (
-            service.answer(exchange, fate)
+        response, seconds = (
+            (service.answer(exchange, fate), fate.after)
             if post is None
             else service.receive_submission(exchange, fate, post)
         )
-        after = service.way_back("bytes", self._number) + fate.after
+        after = service.way_back("bytes", self._number) + seconds
         if fate.end == "silence":
             if fate.after < troubles.TIMEOUT:
                 self._later(after, lambda: self._reset(post))
         elif fate.end == "cut":
-            half = self.head(response) + response.body[: len(response.body) // 2]
+            end = cut_at(response, 0 if post is None else post.number)
+            half = self.head(response) + response.body[:end]
             self._later(after, lambda: self._give(half))
             self._later(after, lambda: self._reset(post))
         else:

@@ -24,6 +24,7 @@ from novita_async._policy.believing import FILES_WITHIN
 from novita_async._stream.resume import AHEAD
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams, troubles
+from novita_async.testing.worlds.asking import number_in
 from novita_async.testing.worlds.painted import path_in
 from novita_async.testing.worlds.plan import UserPlan
 from novita_async.testing.worlds.record import Came, Post, Stopped, UserVisit, listed, shown
@@ -76,10 +77,7 @@ def _rows(world: WorldView) -> Iterable[dict[str, Any]]:
 
 
 def _number_in(row: dict[str, Any]) -> int:
-    text: str = row["request"]
-    start = text.find('"seed":')
-    digits = text[start + 7 : start + 20]
-    return int(digits[: next(i for i, c in enumerate(digits) if not c.isdigit())]) if start >= 0 else -1
+    return int(row["tag"]) if row["tag"] is not None else number_in(row["request"].encode())
 
 
 def _has(world: WorldView, *kinds: str) -> bool:
@@ -153,9 +151,29 @@ def _is_known(world: WorldView, task_id: str) -> bool:
     """Whether a task's id is anywhere that the user can look."""
     if any(task_id in kept for kept in world.record.kept.values()):
         return True
-    if any(came.task_id == task_id for came in world.record.came):
+    if any(task_id in (came.task_id, *came.makers) for came in world.record.came):
         return True
-    return any(task_id in _ids_of(row) for row in _rows(world))
+    if _is_told(world, world.service.number_of(task_id)):
+        return True
+    return any(_has_kept(world, row, task_id) for row in _rows(world))
+
+
+def _has_kept(world: WorldView, row: dict[str, Any], task_id: str) -> bool:
+    """Whether a row knows of a purchase: by its task, or because its results came without one."""
+    if task_id in _ids_of(row):
+        return True
+    came_at_once = row["task_id"] is None and row["state"] in ("succeeded", "saved")
+    return came_at_once and _number_in(row) == world.service.number_of(task_id)
+
+
+def _is_told(world: WorldView, number: int) -> bool:
+    """Whether somebody was told that a request without a task is paid, and that its files are lost."""
+    return number in world.record.unreported or any(
+        came.number == number
+        and came.task_id is None
+        and (came.kind == "Succeeded" or isinstance(came.error, DownloadFailed))
+        for came in world.record.came
+    )
 
 
 def _is_doubted(world: WorldView, number: int) -> bool:
@@ -184,15 +202,15 @@ def window_kept(world: WorldView) -> Iterable[Found]:
         return
     if len(world.plan.processes) > 1 and (_without_journal(world) or len(_journals(world)) > 1):
         return
+    ledger = world.service.ledger
     for account in range(world.plan.client.accounts):
-        most = world.service.ledger.most_images_in(
-            59.99, account=key_of(account), endpoint="/v3/async/txt2img"
-        )
-        if most > limit:
-            yield f"a{account}", f"{most} images within a minute, of {limit}"
+        for endpoint in dict.fromkeys(entry.endpoint for entry in ledger.accepted):
+            most = ledger.most_images_in(59.99, account=key_of(account), endpoint=endpoint)
+            if most > limit:
+                yield f"a{account}", f"{most} images within a minute, of {limit}"
         over = [
             entry
-            for entry in world.service.ledger.refused
+            for entry in ledger.refused
             if entry.account == key_of(account) and entry.reason == "RATE_LIMIT_EXCEEDED"
         ]
         if over and world.plan.service.quota == limit:
@@ -283,18 +301,18 @@ def true_successes(world: WorldView) -> Iterable[Found]:
     for came in world.record.came:
         if not isinstance(came.outcome, Succeeded):
             continue
-        number, task_id = came.number, came.task_id or ""
+        number, task_id, result = came.number, came.task_id or "", came.outcome.result
+        if result.task is None and all(each.lost for each in result.artifacts):
+            continue
         owner = world.service.number_of(task_id)
         if number is not None and owner != number:
             yield str(number), f"has the task of {owner if owner >= 0 else 'nobody'}"
             continue
-        urls = [image.url for image in came.outcome.result.images]
-        wrong = [url for url in urls if f"/{task_id}/" not in url]
-        if wrong:
+        if any(maker not in ("", task_id) for maker in came.makers):
             yield str(number), "has the pictures of another task"
-        elif not urls and owner >= 0:
+        elif not came.makers and owner >= 0:
             yield str(number), "succeeded without pictures"
-        elif owner >= 0 and world.service.status_of(task_id) != _SUCCEEDED:
+        elif result.task is not None and owner >= 0 and world.service.status_of(task_id) != _SUCCEEDED:
             yield str(number), "called a success, and is none"
 
 
@@ -433,7 +451,9 @@ def _had_ended(world: WorldView, number: int, before: float) -> bool:
 
 def _survived(world: WorldView, post: Post) -> bool:
     """Whether what a POST was told has outlived its process."""
-    return post.process not in world.record.crashed or any(post.told in _ids_of(row) for row in _rows(world))
+    return post.process not in world.record.crashed or any(
+        _has_kept(world, row, post.told) for row in _rows(world)
+    )
 
 
 def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
@@ -486,8 +506,19 @@ def pictures_saved(world: WorldView) -> Iterable[Found]:
         return
     for came in world.record.came:
         named_well = _plan_of(world, came.user).names != "raises"
-        if isinstance(came.error, DownloadFailed) and named_well and not _is_outage(world):
+        if not isinstance(came.error, DownloadFailed) or not named_well or _is_outage(world):
+            continue
+        if came.task_id is not None or not _is_url_gone(world, came):
             yield str(came.number), f"not saved: {str(came.error)[:_ENDS_OF_WORDS]}"
+
+
+def _is_url_gone(world: WorldView, came: Came) -> bool:
+    """Whether a URL that came without a task has died while nobody could fetch its file: a laptop slept, or
+    the purchase was cancelled for longer than it is waited for.
+    """
+    url = came.error.url if isinstance(came.error, DownloadFailed) else ""
+    cancelled = any(stop.process != came.process for stop in world.record.stops)
+    return bool(url) and (cancelled or _has(world, "laptop sleeps"))
 
 
 def _is_outage(world: WorldView) -> bool:
@@ -607,8 +638,16 @@ def tidy_folders(world: WorldView) -> Iterable[Found]:
     """Nothing unfinished is left in a folder of files."""
     if _crashed(world) or _has(world, *_DISK):
         return
+    kept = {name for row in _rows(world) for name in _files_of(row)} | world.record.kept_files
     for path in sorted(world.disk.home.glob("out-*/.*.part")):
-        yield path.parent.name, f"{path.name} was left"
+        if path not in kept and not any(path.name in text for text in world.record.texts):
+            yield path.parent.name, f"{path.name} was left"
+
+
+def _files_of(row: dict[str, Any]) -> Iterable[Path]:
+    """Files that came in an answer and wait for their names."""
+    if row["task_id"] is None and row["result"]:
+        yield from (Path(each["file"]) for each in json.loads(row["result"])["files"] if "file" in each)
 
 
 # --- Secrets ----------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 import random
 from typing import Any, Final
 
+from attrs import evolve
+
+from novita_async.models.routes import ROUTES
 from novita_async.testing.worlds import troubles
 from novita_async.testing.worlds.plan import (
     MARKS,
@@ -26,15 +29,47 @@ def plan_of(seed: int) -> Plan:
     outage = entrance == "transport" and dice.random() < 0.03
     client = _client(dice, random.Random(f"polls {seed}"))
     if outage:
-        return _outage(seed, dice, client)
-    return Plan(
-        seed=seed,
-        entrance=entrance,
-        service=_service(dice, client),
-        client=client,
-        processes=_processes(dice, random.Random(f"order {seed}")),
-        troubles=_troubles(dice, client, entrance),
+        return _routed(_outage(seed, dice, client))
+    return _routed(
+        Plan(
+            seed=seed,
+            entrance=entrance,
+            service=_service(dice, client),
+            client=client,
+            processes=_processes(dice, random.Random(f"order {seed}")),
+            troubles=_troubles(dice, client, entrance),
+        )
     )
+
+
+ROUTED: Final = 0.3
+"""Share of worlds in which users ask for more than one route; the others are as they were without these."""
+_ROWS: Final = tuple(row.name for row in ROUTES)
+_AT_ONCE: Final = tuple(row.name for row in ROUTES if row.answer == "at_once")
+
+
+def _routed(plan: Plan) -> Plan:
+    """The same world, whose users perhaps ask for other routes; drawn last, and by dice of its own."""
+    dice = random.Random(f"routes {plan.seed}")
+    if dice.random() >= ROUTED:
+        return plan
+    names = dict.fromkeys(user.name for process in plan.processes for user in process.users)
+    rows = {
+        name: tuple(
+            dice.choice(dice.choice((("txt2img",), _ROWS, _AT_ONCE))) for _ in range(dice.choice((1, 2, 3)))
+        )
+        for name in names
+    }
+    processes = tuple(
+        evolve(process, users=tuple(_asking(user, rows[user.name]) for user in process.users))
+        for process in plan.processes
+    )
+    return evolve(plan, processes=processes)
+
+
+def _asking(user: UserPlan, rows: tuple[str, ...]) -> UserPlan:
+    """A user of these rows; who wants tasks stays with routes that have some."""
+    return evolve(user, routes=rows) if user.kind in ("run", "stream", "batch") else user
 
 
 BYTES: Final = 0.15

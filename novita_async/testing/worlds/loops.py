@@ -122,12 +122,15 @@ class WorldLoop(asyncio.BaseEventLoop):
             self._timer_cancelled_count -= 1
         return scheduled[0].when() if scheduled else NEVER
 
+    # BaseEventLoop's own, and declared nowhere.
     _timer_cancelled_count: int
+    _asyncgen_firstiter_hook: Any
+    _asyncgen_finalizer_hook: Any
 
     def turn(self) -> bool:
         """Run what is ready. Returns whether the loop was told to stop."""
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
+        sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)
         try:
             self._run_once()  # type: ignore[attr-defined]  # a turn of asyncio by hand
         finally:

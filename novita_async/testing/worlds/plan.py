@@ -75,6 +75,8 @@ class UserPlan:
     """Seconds for `run`, `wait` and `watch`."""
     save: bool = False
     """Whether result files are saved."""
+    routes: tuple[str, ...] = ()
+    """Rows of the table of routes that requests go to in turn; empty, and `txt2img`: that of all others."""
     names: Literal["plain", "template", "function", "raises", "long", "odd"] = "plain"
     """What `save_as` is."""
     pause: float = 0.0
@@ -214,7 +216,7 @@ def _moods(user: UserPlan) -> tuple[object, ...]:
     return (
         user.save, user.names != "plain", user.pause, user.impatient, user.leaves_after, user.raises,
         user.stopped, user.resubmits, user.backwards, user.retries_failed, user.in_flight > 1,
-        user.images > 1,
+        user.images > 1, user.routes,
     )  # fmt: skip
 
 

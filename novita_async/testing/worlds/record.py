@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from attrs import define, field, frozen
@@ -62,6 +63,8 @@ class Came:
     kind: str
     """`Succeeded` and the like."""
     task_id: str | None
+    makers: tuple[str, ...] = ()
+    """Tasks that made the files, as the files say themselves; empty for one that is not here."""
     error: BaseException | None = None
     outcome: Outcome | None = None
     single: bool = False
@@ -116,6 +119,10 @@ class Record:
     """Processes that were stopped dead, and when."""
     kept: dict[str, set[str]] = field(factory=dict[str, set[str]])
     """By process: ids that its client still knows of."""
+    unreported: set[int | None] = field(factory=set[int | None])
+    """Requests whose results clients have and nobody else."""
+    kept_files: set[Path] = field(factory=set[Path])
+    """Files that came in answers and that clients still know of."""
     doubts: Counter[str] = field(factory=Counter[str])
     """By process: purchases of unknown end that its client still knows of."""
     rows: dict[str, list[dict[str, Any]]] = field(factory=dict[str, list[dict[str, Any]]])

@@ -8,15 +8,18 @@ from typing import Final
 from attrs import define, evolve, field
 
 from novita_async._http import HTTPResponse
+from novita_async.models.routes import Route
 from novita_async.testing.config import SimulatorConfig
 from novita_async.testing.core import Simulator
 from novita_async.testing.ledger import Entry, Ledger
 from novita_async.testing.mailbox import WebhookCall
-from novita_async.testing.tasks import WorkOrder, read_loose_order
+from novita_async.testing.routed import read_routed, reply_at_once
+from novita_async.testing.tasks import SimulatedTask, WorkOrder, file_path, read_loose_order
 from novita_async.testing.wire import Exchange, JSONObject, Reply, decode_object, text_reply
 from novita_async.testing.worlds import troubles
+from novita_async.testing.worlds.asking import number_in
 from novita_async.testing.worlds.dice import fraction, pick
-from novita_async.testing.worlds.painted import content_of
+from novita_async.testing.worlds.painted import content_of, large_picture
 from novita_async.testing.worlds.plan import Plan
 from novita_async.testing.worlds.record import Post
 from novita_async.testing.worlds.stage import Stage
@@ -35,11 +38,27 @@ def key_of(account: int) -> str:
 
 
 class _Unexacting(Simulator):
-    """A simulator that does not check what is asked for: worlds are about the wire, and there are many."""
+    """A simulator that paints nothing, and checks nothing of what most requests ask for: worlds are about the
+    wire, and there are many.
+    """
 
-    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder, None]:
-        document = decode_object(exchange.body)
-        return document, read_loose_order(exchange.path, document), None
+    def _read(self, exchange: Exchange) -> tuple[JSONObject, WorkOrder, Route | None]:
+        rows = self._paths.get(exchange.path, ())
+        if not rows or rows[0].body == "wrapped":
+            document = decode_object(exchange.body)
+            return document, read_loose_order(exchange.path, document), None
+        _, route, order = read_routed(exchange, rows)
+        number = number_in(exchange.body)
+        return {"request": {"seed": number}}, evolve(order, seed=number, width=128, height=128), route
+
+    def _reply_at_once(self, route: Route, task: SimulatedTask, document: JSONObject, origin: str) -> Reply:
+        urls = self._urls_at_once(task, origin)
+
+        def paint(index: int) -> bytes:
+            return large_picture(file_path(task, index))
+
+        now = self.epoch + self.now
+        return reply_at_once(route, task, document, paint=paint, urls=urls, unix_time=now)
 
 
 @define(eq=False, repr=False)
@@ -155,17 +174,18 @@ class Service:
         visit = self.simulator.begin(exchange.method, exchange.path)
         self.simulator.broken(visit, exchange.path, self.world.now)
 
-    def receive_submission(self, exchange: Exchange, fate: Fate, post: Post) -> HTTPResponse:
-        """Act upon a submission, where its fate is that, and answer it."""
+    def receive_submission(self, exchange: Exchange, fate: Fate, post: Post) -> tuple[HTTPResponse, float]:
+        """Act upon a submission, where its fate is that. Returns the answer, and how long it takes."""
         if not fate.acted:
-            return _response(fate, Reply(status=500), exchange)
+            return _response(fate, Reply(status=500), exchange), fate.after
         retired_at = self._plan.service.retired_at
         if retired_at is not None and self.world.now >= retired_at:
-            return _response(fate, text_reply(404, "route not found"), exchange)
+            return _response(fate, text_reply(404, "route not found"), exchange), fate.after
         reply = self.simulator.receive(exchange, self.world.now)
+        after = fate.after + reply.delay
         if reply.status == 200 and fate.end == "answer" and fate.status is None:
-            post.due_at = self.world.now + 3 * self._plan.service.latency + fate.after
-        return _response(fate, reply, exchange)
+            post.due_at = self.world.now + 3 * self._plan.service.latency + after
+        return _response(fate, reply, exchange), after
 
     def answer(self, exchange: Exchange, fate: Fate) -> HTTPResponse:
         """Answer a question."""

@@ -49,7 +49,7 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 def _alike(plan: Plan, changed: ProcessPlan) -> Plan:
     """Let users of one name ask for the same: it is the same work, taken up again."""
     same: dict[str, dict[str, Any]] = {
-        user.name: {"images": user.images, "save": user.save} for user in changed.users
+        user.name: {"images": user.images, "save": user.save, "routes": user.routes} for user in changed.users
     }
     processes = [
         evolve(process, users=tuple(evolve(user, **same.get(user.name, {})) for user in process.users))
@@ -92,6 +92,7 @@ def _smaller_users(user: UserPlan) -> Iterator[UserPlan]:
     for count in (0, user.watches - 1):
         if 0 <= count < user.watches:
             yield evolve(user, watches=count)
+    yield from _without(user, "routes")
     plain = UserPlan(kind=user.kind, name=user.name, in_flight=1)
     for name in _MOODS:
         if getattr(user, name) != getattr(plain, name):

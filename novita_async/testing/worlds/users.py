@@ -21,16 +21,13 @@ from novita_async import (
     Txt2Img,
     Unfinished,
 )
+from novita_async.testing.worlds.asking import A_PNG, makers_of, number_of, request_to
 from novita_async.testing.worlds.dice import fraction, pick
 from novita_async.testing.worlds.disk import real_open
 from novita_async.testing.worlds.plan import UserPlan
 from novita_async.testing.worlds.record import Came, UserVisit, shown
 from novita_async.testing.worlds.roles import Agent
 
-A_PNG: Final = (
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x80\x00\x00\x00\x80\x08\x02\x00\x00\x00" + b"\x00" * 12
-)
-"""What looks like a picture of 128 x 128."""
 LONG_NAME: Final = "一只可爱的狐狸在森林里，" * 12
 _WAITS: Final = (0.0, 1 / 64, 1 / 16, 0.25, 0.5)
 _MOST_IMPATIENT: Final = 6
@@ -147,6 +144,10 @@ class User:
     def request(self, index: int) -> Request:
         """Make the n-th request, from 0."""
         number = self.first + index
+        routes = self.plan.routes if index < _OLD else ()
+        route = routes[index % len(routes)] if routes else "txt2img"
+        if route != "txt2img":
+            return request_to(route, number, self.plan.images)
         fields: dict[str, Any] = {
             "model_name": "m", "prompt": f"picture {number}", "steps": 20, "seed": number,
             "width": 128, "height": 128, "image_num": self.plan.images,
@@ -212,7 +213,7 @@ class User:
             self._failed(number, error)
         else:
             outcome = Succeeded(result=result)
-            self._came("Succeeded", number, result.task.task_id, outcome=outcome)
+            self._came("Succeeded", number, None, outcome=outcome)
 
     async def _end_of(self, task: Task) -> Any:
         if self.plan.kind == "submit":
@@ -237,6 +238,10 @@ class User:
         self.say(f"{number}: {kind}{f' {shown(error)}' if error is not None else ''}")
         if error is not None:
             record.texts += (str(error), repr(error))
+        outcome = facts.get("outcome")
+        makers = makers_of(outcome.result) if isinstance(outcome, Succeeded) else ()
+        if isinstance(outcome, Succeeded):  # where there is no task, the files tell which it would have been
+            task_id = outcome.task_id or next(filter(None, makers), None)
         record.came.append(
             Came(
                 user=self.plan.name,
@@ -244,6 +249,7 @@ class User:
                 number=number,
                 kind=kind,
                 task_id=task_id,
+                makers=makers,
                 single=self.plan.kind in ("run", "submit", "poll"),
                 **facts,
             )
@@ -288,7 +294,7 @@ class User:
         return {"save_as": self._name_of}
 
     def _name_of(self, outcome: Succeeded) -> str:
-        number = self.process.world.service.number_of(outcome.task_id or "")
+        number = int(outcome.tag or self.process.world.service.number_of(outcome.task_id or ""))
         hit = number % 1000 == self.plan.raises_at
         if self.plan.names == "raises" and hit:
             raise UserError("in save_as")
@@ -375,8 +381,7 @@ class User:
         if not hasattr(outcome, "unwrap"):  # an update
             return
         self.process.mark("take")
-        request = outcome.request
-        number = None if request is None else getattr(request, "seed", None)
+        number = number_of(outcome)
         if number is None and visit.kind == "batch":  # paid for by an earlier run, and not asked for yet
             number = self.process.world.service.number_of(outcome.task_id or "")
         if number is not None or visit.kind == "watch":

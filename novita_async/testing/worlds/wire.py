@@ -11,44 +11,34 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.lowlevel
-import msgspec
-import pybase64
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from novita_async._http import BodyPart, Delivery, DeliveryFailed, Download, HTTPRequest, HTTPResponse
+from novita_async._http import (
+    BOUNDARY_LENGTH,
+    Delivery,
+    DeliveryFailed,
+    Download,
+    HTTPRequest,
+    HTTPResponse,
+)
 from novita_async._transport.pictures import PictureIntake
 from novita_async.models.accounts import ApiKey
+from novita_async.testing.transport import text_of
 from novita_async.testing.wire import Exchange, decode_query
 from novita_async.testing.worlds import troubles
+from novita_async.testing.worlds.asking import maker_in, number_in
+from novita_async.testing.worlds.dice import fraction
 from novita_async.testing.worlds.record import Post
 from novita_async.testing.worlds.roles import Agent
 from novita_async.testing.worlds.troubles import Fate
 
+_LARGE: Final = 1024
+"""Bytes of an answer from which on pictures may be in it."""
 ORIGIN: Final = "http://127.0.0.1:8080"
 """What the service calls itself."""
+_BOUNDARY: Final = "b" * BOUNDARY_LENGTH
+_BROKE_OFF: Final = "the answer broke off"
 _CAUSES: Final = {"not sent": "connection refused", "silence": "connection reset before an answer"}
-
-
-class _Numbered(msgspec.Struct):
-    seed: int = -1
-
-
-class _Submission(msgspec.Struct):
-    request: _Numbered = msgspec.field(default_factory=_Numbered)
-
-
-_read_submission: Final = msgspec.json.Decoder(_Submission).decode
-
-
-def number_in(body: bytes) -> int:
-    """The number of the request in a submission: its seed."""
-    return _read_submission(body).request.seed
-
-
-def _part(part: BodyPart) -> bytes:
-    if isinstance(part, bytes):
-        return part
-    return b"".join(pybase64.b64encode(piece) for piece in part.slices(3 * 64 * 1024))
 
 
 @frozen(kw_only=True)
@@ -84,22 +74,27 @@ class WorldTransport:
         on_handover: Callable[[], None] | None = None,
     ) -> HTTPResponse:
         """Exchange one request, as `Transport.send` says."""
-        headers = {"authorization": f"Bearer {api_key.reveal()}", "accept": "application/json"}
-        body = b"".join(map(_part, request.body or ()))
+        kind = "application/json" if request.parts is None else f"multipart/form-data; boundary={_BOUNDARY}"
+        headers = {
+            "authorization": f"Bearer {api_key.reveal()}",
+            "accept": "application/json",
+            "content-type": kind,
+        }
         exchange = Exchange(
             method=request.method,
             path=request.path,
             query=dict(request.query),
             headers=headers,
-            body=body,
+            body=b"".join(text_of(request, _BOUNDARY)),
             origin=ORIGIN,
         )
         if request.method == "POST":
-            response = await self._submit(exchange, on_handover or _nobody)
-            return await self._intake.read(request, response)
+            return await self._submit(request, exchange, on_handover or _nobody)
         return await self._ask(exchange, troubles.TIMEOUT if request.timeout is None else request.timeout)
 
-    async def _submit(self, exchange: Exchange, on_handover: Callable[[], None]) -> HTTPResponse:
+    async def _submit(
+        self, request: HTTPRequest, exchange: Exchange, on_handover: Callable[[], None]
+    ) -> HTTPResponse:
         process, service = self._process, self._process.world.service
         post = process.new_post(number_in(exchange.body))
         fate = service.fate_of_submission(post.number)
@@ -117,9 +112,13 @@ class WorldTransport:
                 return HTTPResponse(status=fate.status or 413, body=fate.body or b"", early=True)
             on_handover()
             process.hand_over(post)
-            response = service.receive_submission(exchange, fate, post)
-            await anyio.sleep(service.way_back(post.number) + min(fate.after, troubles.TIMEOUT))
-            return self._answered(post, response, fate)
+            response, after = service.receive_submission(exchange, fate, post)
+            timeout = max(request.timeout or 0.0, troubles.TIMEOUT)
+            await anyio.sleep(service.way_back(post.number) + min(after, timeout))
+            if fate.end == "silence" or after >= timeout:
+                post.reach = "unknown"
+                _fall_silent()
+            return await self._answered(request, post, response, fate)
         except BaseException as error:
             process.broken_off(post, error)
             raise
@@ -127,14 +126,20 @@ class WorldTransport:
             process.say(f"POST {post.number} ends: {post.reach} {post.told}")
             process.mark("answer")
 
-    def _answered(self, post: Post, response: HTTPResponse, fate: Fate) -> HTTPResponse:
-        lost = fate.end == "silence" or fate.after >= troubles.TIMEOUT
-        if lost or fate.end == "cut":
+    async def _answered(
+        self, request: HTTPRequest, post: Post, response: HTTPResponse, fate: Fate
+    ) -> HTTPResponse:
+        if fate.end != "cut":
+            judge(post, response, fate)
+            return await self._intake.read(request, response)
+        end = cut_at(response, post.number)
+        try:
+            read = await self._intake.read(request, evolve(response, body=response.body[:end]), _BROKE_OFF)
+        except DeliveryFailed:
             post.reach = "unknown"
-            status = response.status if fate.end == "cut" else None
-            raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"], status=status)
+            raise
         judge(post, response, fate)
-        return response
+        return read
 
     async def _ask(self, exchange: Exchange, timeout: float) -> HTTPResponse:  # noqa: ASYNC109
         process, service = self._process, self._process.world.service
@@ -184,14 +189,25 @@ def _refuse() -> NoReturn:
     raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
 
 
+def _fall_silent() -> NoReturn:
+    raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
+
+
 def _nobody() -> None:
     """Nobody wants to know."""
+
+
+def cut_at(response: HTTPResponse, number: int) -> int:
+    """Where an answer breaks off: in its middle, or somewhere in the pictures that it holds."""
+    size = len(response.body)
+    return size // 2 if size < _LARGE else int(size * fraction("cut", number))
 
 
 def judge(post: Post, response: HTTPResponse, fate: Fate) -> None:
     """Note what the sender of a POST can know from its answer."""
     post.page = fate.page
-    post.told = _task_id_in(response.body) if response.status < 400 else ""
+    body = response.body
+    post.told = (_task_id_in(body) or maker_in(body)) if response.status < 400 else ""
     if post.told:
         post.reach = "accepted"
     elif fate.kind in ("no task", "busy", "limited", "outage of limits") or (

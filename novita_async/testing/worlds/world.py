@@ -19,6 +19,7 @@ from attrs import define, evolve, field, frozen
 
 from novita_async import Account, Budget, NovitaClient, Polling, RetryPolicy
 from novita_async.testing.worlds import checks, seams
+from novita_async.testing.worlds.asking import makers_of, number_of
 from novita_async.testing.worlds.bytestream import Network
 from novita_async.testing.worlds.dice import pick
 from novita_async.testing.worlds.disk import WorldDisk
@@ -488,6 +489,10 @@ class World:
         client = process.client
         if client is not None:
             kept = {task.task_id for task in client.unfinished}
+            for each in client.unreported:
+                kept |= {*makers_of(each.result)}
+                self.record.unreported.add(number_of(each))
+                self.record.kept_files |= {file.file for file in each.result.artifacts if file.file}
             doubts = list(client.uncertain)
             for visit in self.record.visits:
                 if visit.process == process.name and visit.handle is not None:
@@ -727,10 +732,14 @@ def _run(plan: Plan, root: Path) -> tuple[Report, bool]:
     return report, has_left
 
 
+def _pass_over(_: object) -> None:
+    """Say nothing."""
+
+
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
     """Pass over what processes that were broken off say at their destruction."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    hook, sys.unraisablehook = sys.unraisablehook, _pass_over
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

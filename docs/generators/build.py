@@ -1,0 +1,91 @@
+"""What the build does beside Sphinx: puts made parts into pages, and writes a Markdown copy of each page."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.writers.text import TextTranslator, TextWriter
+
+from docs.generators import docstrings, drawings
+from docs.generators.parts import PARTS
+
+_MADE: Final = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
+_TITLE: Final = re.compile(r"^# (.+)$", re.MULTILINE)
+_DIRECTIVE: Final = "{eval-rst}"
+SUMMARY: Final = "What each page says, a line each; these addresses hold the pages as Markdown."
+
+
+def with_parts(text: str) -> str:
+    """Put the made parts into a page's text."""
+    return _MADE.sub(lambda match: PARTS[match[1]](), text)
+
+
+def connect(app: Sphinx) -> None:
+    """Take part in the build."""
+    sources: dict[str, str] = {}
+
+    def read(_: Sphinx, name: str, content: list[str]) -> None:
+        content[0] = sources[name] = with_parts(content[0])
+
+    def draw(_: Sphinx) -> None:
+        drawings.write(Path(app.srcdir) / "made")
+
+    def finish(_: Sphinx, error: Exception | None) -> None:
+        if error is None:
+            write_copies(app, sources)
+
+    app.connect("builder-inited", draw)
+    app.connect("source-read", read)
+    app.connect("autodoc-process-docstring", docstrings.to_rst, priority=400)
+    app.connect("build-finished", finish)
+
+
+def write_copies(app: Sphinx, sources: dict[str, str]) -> None:
+    """Write each page as Markdown beside its HTML, and `llms.txt`, which lists them."""
+    out = Path(app.outdir)
+    lines = [f"# {app.config.project}", "", f"> {summary_of(sources['index'])}", "", SUMMARY, ""]
+    for name in order_of(app):
+        text = sources[name]
+        if _DIRECTIVE in text:  # made of directives: as Sphinx puts it in words
+            text = _in_words(app, name)
+        copy = out / f"{name}.md"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text, encoding="utf-8")
+        title = _TITLE.search(sources[name])
+        lines.append(f"- [{title[1] if title else name}]({name}.md): {summary_of(sources[name])}")
+    (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def order_of(app: Sphinx) -> list[str]:
+    """The pages in the order of the contents."""
+    found: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in found:
+            found.append(name)
+            for below in app.env.toctree_includes.get(name, ()):
+                visit(below)
+
+    visit(app.config.root_doc)
+    return found
+
+
+def summary_of(text: str) -> str:
+    """The first sentence of a page below its title."""
+    paragraphs = (" ".join(each.split()) for each in text.split("\n\n"))
+    words = (each for each in paragraphs if each and each[0] not in "#<`|:({!-")
+    return next(words, "").partition(". ")[0].rstrip(".:") + "."
+
+
+def _in_words(app: Sphinx, name: str) -> str:
+    document = app.env.get_and_resolve_doctree(name, app.builder)
+    for node in list(document.findall(nodes.raw)):
+        node.parent.remove(node)
+    builder: Any = app.builder
+    translator = TextTranslator(document, builder)
+    writer = TextWriter(builder)
+    writer.document = document
+    document.walkabout(translator)
+    return str(translator.body)
