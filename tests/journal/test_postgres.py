@@ -38,11 +38,19 @@ from tests.helpers.service import client_of, requests, service
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 
-async def die(journal):
-    """Leave a journal as a process does that is killed, and let its lease run out."""
-    journal._beating.cancel()
+async def fall_silent(journal):
+    """Leave a journal as a process does that is killed."""
     journal._closed = True
+    left = [task for task in (journal._beating, journal._carrying) if task]
+    for each in left:
+        each.cancel()
+    await asyncio.wait(left)
     journal._store.hang_up()
+
+
+async def die(journal):
+    """Be killed, and let the lease run out."""
+    await fall_silent(journal)
     await run_sql(
         journal._store.url,
         "UPDATE novita.worker SET alive_until = clock_timestamp() WHERE id = $1",
@@ -84,11 +92,9 @@ async def test_a_batch_is_taken_over_once_the_lease_of_a_dead_process_runs_out(u
     journal = await PostgresJournal.open(url, lease=0.2)
     (purchase,) = await journal.plan([asked(1)])
     await journal.admit(purchase, Announced(loop_time(), "a"), None)
-    journal._beating.cancel()
-    journal._store.hang_up()
+    await fall_silent(journal)
     async with await PostgresJournal.open(url) as heir:
         assert (heir.run, heir.uncertain_at_opening) == (2, 1)
-    journal._closed = True
 
 
 async def taken_over(url):
@@ -249,9 +255,7 @@ async def test_the_dead_are_buried_by_those_who_live_and_what_they_had_goes_on(u
     dead = await PostgresJournal.join(url, lease=0.2)
     announced, *_ = await dead.take(2)
     await dead.admit(announced, Announced(loop_time(), "a"), None)
-    dead._beating.cancel()
-    dead._store.hang_up()
-    dead._closed = True
+    await fall_silent(dead)
     async with await PostgresJournal.join(url, lease=0.15) as alive:
         taken = serials(await alive.take())
         while len(taken) < 2:

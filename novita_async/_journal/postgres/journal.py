@@ -21,7 +21,7 @@ from novita_async._journal.groups import Job, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
-from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State
+from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State, settlement
 from novita_async._util.clock import wall_offset, wall_time
 from novita_async.errors import ConfigurationError, JournalError
 
@@ -33,6 +33,8 @@ SCHEMES: Final = ("postgresql://", "postgres://")
 """Beginnings of addresses of such a journal."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
+BRIEFLY: Final = 10.0
+"""Seconds for which a database is waited for by which nothing is bought yet."""
 
 
 @define(eq=False, repr=False)
@@ -51,7 +53,8 @@ class PostgresJournal:
 
     uncertain_at_opening: int = 0
     """How many purchases were under way when the process before this one died: each is uncertain now."""
-    _store: "SharedStore" = field(init=False)
+    _opened: Any = field(init=False)
+    """The `SharedStore`, whose module is entered when a journal is opened."""
     _queue: list[Job] = field(factory=list[Job], init=False)
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
     _beating: "asyncio.Task[None]" = field(init=False)
@@ -132,7 +135,7 @@ class PostgresJournal:
         name = batch or parts.fragment or "default"
         place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
         journal = cls()
-        journal._store = SharedStore(
+        journal._opened = SharedStore(
             url=url.partition("#")[0], label=f"postgresql://{place}{parts.path}#{name}", **options
         )
         return journal, name
@@ -140,7 +143,7 @@ class PostgresJournal:
     async def _begin(self, batch: str, worker: str, *, alone: bool) -> None:
         store = self._store
         begin = partial(store.begin, batch=batch, worker=worker, alone=alone)
-        patience, store.patience = store.patience, min(store.patience, 10.0)
+        patience, store.patience = store.patience, min(store.patience, BRIEFLY)
         try:
             in_use = await store.once(begin)
             if in_use is not None:  # by a process that may be dead: then its lease runs out
@@ -188,6 +191,10 @@ class PostgresJournal:
         """The address of the batch, without a password."""
         return self._store.label
 
+    @property
+    def _store(self) -> "SharedStore":
+        return cast("SharedStore", self._opened)
+
     # --- The protocol: see `Journal` ------------------------------------------------------------------------
 
     async def plan(self, orders: Sequence[Order]) -> list[Purchase]:
@@ -228,7 +235,9 @@ class PostgresJournal:
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt, and what becomes of its place and its money, in one commit."""
-        await self._record(purchase, (fact,), verdict=fact)
+        from novita_async._journal.postgres.store import gate_of  # noqa: PLC0415 - it is imported by now
+
+        await self._record(purchase, (fact,), settled=settlement(fact), gate=gate_of(fact))
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:
         """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
@@ -384,7 +393,7 @@ async def upgrade(url: str) -> tuple[int, int]:
         The version before, 0 where there was none, and now.
     """
     journal, _ = PostgresJournal._of(  # noqa: SLF001 - of this module
-        url, None, lease=LEASE, window=WINDOW, patience=10.0
+        url, None, lease=LEASE, window=WINDOW, patience=BRIEFLY
     )
     from novita_async._journal.postgres import store  # noqa: PLC0415 - it is imported by now
 

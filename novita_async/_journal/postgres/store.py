@@ -12,8 +12,8 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
-from functools import partial
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -34,14 +34,13 @@ from novita_async._purchase.machine import (
     Bought,
     Completed,
     Fact,
-    Lost,
     NotBought,
     Order,
     Purchase,
+    Settlement,
     State,
     advance,
     next_action,
-    settlement,
     told_before,
 )
 from novita_async._util.clock import loop_time, wall_time
@@ -142,8 +141,10 @@ class Told:
     """Whether an attempt is to be announced that needs a place and money."""
     cost: Decimal | None = None
     """Money that the promise reserves."""
-    verdict: Fact | None = None
-    """How an attempt ended: what becomes of its place and its money."""
+    settled: Settlement | None = None
+    """What becomes of an attempt's place and its money. None: the facts say no verdict."""
+    gate: float = 0.0
+    """Seconds for which nobody announces: the service said that it was too much."""
     at: float = 0.0
     """When that was known, on the loop's clock."""
     tried: tuple[int, Record] | None = None
@@ -380,8 +381,7 @@ class SharedStore:
             advance(moved, left)
         elif moved.perhaps and moved.state in (State.PLANNED, State.UNCERTAIN):
             return None
-        told = Told(entry_of(moved).name, ())
-        told.verdict, told.at = left or Lost(now, None), loop_time()  # type: ignore[arg-type]
+        told = Told(entry_of(moved).name, (), settled=LOST, at=loop_time())
         return _Step(told, row, moved, rows.record_of(moved, row.known, now))
 
     async def new_run(self, connection: Connection) -> int:
@@ -529,7 +529,7 @@ class SharedStore:
             await self._keep_paid(connection, told, row)
             raise self.lost()
         step = _step_of(told, row)
-        return None if told.verdict is None and step.record[:-1] == row.known.record[:-1] else step
+        return None if told.settled is None and step.record[:-1] == row.known.record[:-1] else step
 
     async def _read(self, connection: Connection, names: Sequence[Name]) -> None:
         if not names:
@@ -550,7 +550,7 @@ class SharedStore:
         if not steps:
             return set()
         now = loop_time()
-        settled = [None if each.told.verdict is None else settlement(each.told.verdict) for each in steps]
+        settled = [each.told.settled for each in steps]
         found = await connection.fetch(
             _MOVE,
             self.me if fenced else None,
@@ -561,7 +561,7 @@ class SharedStore:
             [0 if each is None else 1 if each in (SPENT, LOST, SEEN) else 2 for each in settled],
             [each in (SPENT, LOST) for each in settled],
             [self.window - max(0.0, now - each.told.at) for each in steps],
-            [_gate_of(each.told.verdict) for each in steps],
+            [each.told.gate for each in steps],
             *([_to_keep(each.record, place) for each in steps] for place in _PLACES),
         )
         self.commits += 1
@@ -692,8 +692,8 @@ def _written(step: _Step) -> _Row:
     return _Row(Known.of(step.moved, step.record), step.row.moves + 1, step.row.mine)
 
 
-def _gate_of(verdict: Fact | None) -> float:
-    """Seconds for which nobody announces: the service said that it was too much."""
+def gate_of(verdict: Fact) -> float:
+    """Seconds for which nobody announces after a verdict."""
     if not isinstance(verdict, NotBought) or not isinstance(verdict.error, RateLimited):
         return 0.0
     return max(_GATE, verdict.error.retry_after or 0.0)
