@@ -15,21 +15,17 @@ author = "The novita_async authors"
 copyright = "the novita_async authors, MIT licence"  # noqa: A001 - as Sphinx calls it
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 4
 
-default_role = "py:obj"  # docstrings are Markdown: one backtick is code, and a link where there is a target
 add_module_names = False
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
-autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True}
 python_maximum_signature_line_length = 100
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
 suppress_warnings = ["ref.python"]  # a name that several modules have
 
 html_theme = "furo"

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeGuard, overload
 
 import anyio
 import anyio.to_thread
@@ -42,6 +42,7 @@ from novita_async._stream.watch import Watch
 from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
+from novita_async._submit.home import running_loop
 from novita_async._submit.pool import PoolStatistics, SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
@@ -90,6 +91,11 @@ Priority = Literal["interactive", "batch"]
 
 DRAIN: Final = 5.0
 _PAGE: Final = 100
+_MUST_BE_ENTERED: Final = (
+    "this client keeps in a file how long tasks take (learned=), and was not entered, which reads that file",
+    "async with NovitaClient(learned=...) as client: ...",
+)
+_CLOSED: Final = ("this client is closed", "enter it again: async with client: ...")
 _log: Final = logging.getLogger("novita_async")
 
 
@@ -127,7 +133,8 @@ class NovitaClient:
         recovery_timeout: Seconds for which a purchase whose answer was lost is held back, because its event
             may tell what has become of it, before it is uncertain.
         learned: A small file that keeps from one process to the next how long tasks take, so that the first
-            polls come at the right time. Read on entering the client, written on leaving it.
+            polls come at the right time. Read on entering the client, written on leaving it: such a client
+            must be entered.
         drain: Seconds for which a cancelled purchase that was handed over is still waited for.
         session: Your own aiohttp session for the API, never closed here.
         transport: Carrier of requests, instead of aiohttp; or a function that makes one for each host.
@@ -198,6 +205,10 @@ class NovitaClient:
             if isinstance(each, LoopBound):
                 self._buyer.on_move(each.leave_loop)
         self._buyer.on_move(self._recovery.leave_loop)
+        self._is_open = self._learned is None
+        """Whether anything may be begun."""
+        if not self._is_open:
+            self._buyer.refuse(_MUST_BE_ENTERED)
 
     def with_options(
         self,
@@ -225,12 +236,15 @@ class NovitaClient:
     async def __aenter__(self) -> Self:
         if self._owner is not None:
             return self
+        running_loop()
+        self._buyer.refuse(None)
         self._buyer.at_home()
         for carrier in self._carriers.values():
             if isinstance(carrier, ReopenableTransport):
                 carrier.reopen()
         if self._learned is not None:
             self._memory = await anyio.to_thread.run_sync(load_memory, self._learned)
+        self._is_open = True
         return self
 
     async def __aexit__(
@@ -238,17 +252,35 @@ class NovitaClient:
     ) -> None:
         await self.aclose()
 
+    if not TYPE_CHECKING:  # type checkers tell this by themselves
+
+        def __enter__(self) -> NoReturn:
+            raise ConfigurationError(
+                problem="this client is entered with `async with`",
+                advice="nothing was bought; async with NovitaClient() as client: ... "
+                "(without await: novita_async.sync.Client)",
+            )
+
+        __exit__ = __enter__
+
     async def aclose(self) -> None:
-        """Close the connections that this client opened. They can be opened again: `async with client`."""
+        """Close the connections that this client opened. They can be opened again: `async with client`.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs here.
+        """
+        running_loop()
         if self._owner is not None:
             return
         with anyio.CancelScope(shield=True):
-            if self._learned is not None:
+            if self._learned is not None and self._is_open:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
             for carrier in self._carriers.values():
                 await carrier.aclose()
             await self._downloader.aclose()
+            self._is_open = False
+            self._buyer.refuse(_CLOSED)
 
     def __repr__(self) -> str:
         return f"<NovitaClient {self._pool!r}, {len(self._purchases.unfinished)} unfinished>"

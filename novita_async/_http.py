@@ -124,6 +124,9 @@ class AnswerPart:
     """Length of the decoded bytes."""
     kind: str | None = None
     """Kind of the file, from its first bytes: `png`, `jpeg`, `webp` and so on. None: not recognised."""
+    mark: str = ""
+    """String that stands in the body where the part was, drawn for the answer, so that no text in it is taken
+    for that. Empty: `novita-part:N`, N its place among all."""
     is_whole: bool = True
     """False: something that is no base64 stood in it; what is there is the picture up to that place."""
     lost: str | None = None
@@ -144,9 +147,9 @@ class HTTPResponse:
     """Whether it came while the request was still going out, which then was not sent whole. An early refusal
     says why; an early success is the answer to something else."""
     parts: tuple[AnswerPart, ...] = ()
-    """Pictures of an answer that may hold some (`HTTPRequest.answer`). In the body the string `novita-part:N`
-    stands where part N was, instead of its base64 or its data URL. Only strings above 1 KiB that are base64
-    throughout are taken out; a part need not be a picture: its `kind` says."""
+    """Pictures of an answer that may hold some (`HTTPRequest.answer`). In the body a string, the part's
+    `mark`, stands where it was, instead of its base64 or its data URL. Only strings above 1 KiB that are
+    base64 throughout are taken out; a part need not be a picture: its `kind` says."""
     cut: str | None = None
     """Why the answer broke off, in words that hold no secret. Then at least one part came whole, and the body
     is the JSON of all that came whole, closed where it broke off. None: the answer is whole."""

@@ -3,6 +3,13 @@
 `NovitaClient(observers=[LogEvents()])` writes to the logger `novita_async`, each event at the level that it
 deserves. `NOVITA_LOG=debug` (or `info`, `warning`, `error`) in the environment does so for every client of a
 program, and shows the lines on standard error without any configuration of `logging`.
+
+For structlog an observer is two lines:
+
+```python
+log = structlog.get_logger("novita_async")
+client = NovitaClient(observers=[lambda event: log.log(level_of(event), line_of(event))])
+```
 """
 
 import logging

@@ -22,14 +22,28 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from copy import copy
-from functools import partial, wraps
+from functools import partial, partialmethod, wraps
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+    overload,
+)
+
+from attrs import define, field
 
 from novita_async._client import NovitaClient
-from novita_async._stream.handle import Outcomes, StreamStatistics, Updates
+from novita_async._stream.handle import Outcomes, StreamStatistics, Updates, refuse_unentered
 from novita_async.errors import ConfigurationError, SubmissionUncertain
 from novita_async.models.results import Outcome, Succeeded, Update
 from novita_async.models.routes import Route
@@ -62,7 +76,7 @@ class _Loop:
 
     def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run work in the loop and wait for it. An interrupt cancels the work, and waits for its end."""
-        self._check_caller()
+        self.check_caller()
         future: Future[T] = Future()
         tasks: list[asyncio.Task[T]] = []
 
@@ -79,7 +93,18 @@ class _Loop:
                 future.exception()
             raise
 
-    def _check_caller(self) -> None:
+    def read(self, make: Callable[[], T]) -> T:
+        """Read something in the loop: elsewhere it may change while it is read. Once closed, nothing does."""
+
+        async def made() -> T:
+            return make()
+
+        if os.getpid() == self._process and not self._thread.is_alive():
+            return make()
+        return self.call(made)
+
+    def check_caller(self) -> None:
+        """Refuse a call that would wait for itself, or for nobody. Raises `ConfigurationError`."""
         if os.getpid() != self._process:
             raise ConfigurationError(
                 problem="this client was made before the process was forked",
@@ -91,7 +116,10 @@ class _Loop:
                 advice="nothing was bought; call another client, or call from another thread",
             )
         if not self._thread.is_alive():
-            raise ConfigurationError(problem="the client is closed", advice="make a new client")
+            raise ConfigurationError(
+                problem="this client is closed",
+                advice="nothing was bought; make a new client: with Client() as client: ...",
+            )
 
     def end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do the last work, then end the loop and its thread."""
@@ -148,7 +176,7 @@ def _entered(
     def block(
         self: "Client", /, *arguments: P.args, **options: P.kwargs
     ) -> "AbstractContextManager[OutcomeIterator[Outcome]]":
-        return self._entered(partial(method, self._client, *arguments, **options))
+        return SyncBlock(self._loop, partial(method, self._client, *arguments, **options))
 
     return block
 
@@ -198,26 +226,51 @@ class OutcomeIterator(Generic[I]):
 
     def watch(self, task: Task | str) -> None:
         """Wait for one more paid task."""
-        self._loop.call(partial(_made, lambda: self._outcomes.watch(task)))
+        self._loop.read(lambda: self._outcomes.watch(task))
 
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose outcome has not been taken. Watch them again."""
-        return self._loop.call(partial(_made, lambda: self._outcomes.unfinished))
+        return self._loop.read(lambda: self._outcomes.unfinished)
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Purchases whose end is unknown and whose outcome has not been taken."""
-        return self._loop.call(partial(_made, lambda: self._outcomes.uncertain))
+        return self._loop.read(lambda: self._outcomes.uncertain)
 
     def statistics(self) -> StreamStatistics:
         """Count, now."""
-        return self._loop.call(partial(_made, self._outcomes.statistics))
+        return self._loop.read(self._outcomes.statistics)
 
 
-async def _made(make: Callable[[], T]) -> T:
-    """Read something in the loop: elsewhere it may change while it is read."""
-    return make()
+@define(eq=False, repr=False)
+class SyncBlock(AbstractContextManager[OutcomeIterator[Any]]):
+    """A stream, a batch or a watch that was not entered yet."""
+
+    _loop: _Loop
+    _make: Callable[[], AbstractAsyncContextManager[Outcomes | Updates]]
+    _block: AbstractAsyncContextManager[Outcomes | Updates] = field(init=False)
+
+    def __enter__(self) -> OutcomeIterator[Any]:
+        async def enter() -> Outcomes | Updates:
+            self._block = self._make()
+            return await self._block.__aenter__()
+
+        return OutcomeIterator(self._loop, self._loop.call(enter))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        async def leave() -> bool | None:
+            return await self._block.__aexit__(kind, error, trace)
+
+        return bool(self._loop.call(leave))
+
+    if not TYPE_CHECKING:  # type checkers tell these by themselves
+        __iter__ = __next__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = __await__ = partialmethod(
+            refuse_unentered,
+            how="with client.stream(requests) as outcomes: for outcome in outcomes: ...",
+        )
 
 
 # --- The client ---------------------------------------------------------------------------------------------
@@ -238,7 +291,18 @@ class Client:
         self._loop.call(self._client.__aenter__)
 
     def __enter__(self) -> Self:
+        self._loop.check_caller()
         return self
+
+    if not TYPE_CHECKING:  # type checkers tell this by themselves
+
+        def __aenter__(self) -> NoReturn:
+            raise ConfigurationError(
+                problem="this client is entered with `with`",
+                advice="nothing was bought; with Client() as client: ... (to await: NovitaClient)",
+            )
+
+        __aexit__ = __aenter__
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -298,21 +362,7 @@ class Client:
     ) -> AbstractContextManager[OutcomeIterator[Any]]:
         many = tuple(tasks)
         watch: Callable[..., AbstractAsyncContextManager[Outcomes | Updates]] = self._client.watch
-        return self._entered(partial(watch, many, updates=updates, **options))
-
-    @contextmanager
-    def _entered(
-        self, make: Callable[[], AbstractAsyncContextManager[Outcomes | Updates]]
-    ) -> Generator[OutcomeIterator[Any]]:
-        block = self._loop.call(partial(_made, make))
-        outcomes = self._loop.call(partial(_enter, block))
-        try:
-            yield OutcomeIterator(self._loop, outcomes)
-        except BaseException as error:
-            if not self._loop.call(partial(_leave, block, error)):
-                raise
-        else:
-            self._loop.call(partial(_leave, block, None))
+        return SyncBlock(self._loop, partial(watch, many, updates=updates, **options))
 
     def routes(self) -> tuple[Route, ...]:
         """Give the table of routes: first those that a host of this client's accounts serves."""
@@ -324,34 +374,23 @@ class Client:
 
     def statistics(self) -> ClientStatistics:
         """Count, now."""
-        return self._loop.call(partial(_made, self._client.statistics))
+        return self._loop.read(self._client.statistics)
 
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose outcome was not handed over. Watch them again."""
-        return self._loop.call(partial(_made, lambda: self._client.unfinished))
+        return self._loop.read(lambda: self._client.unfinished)
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
         """Uncertain purchases whose error never reached the caller."""
-        return self._loop.call(partial(_made, lambda: self._client.uncertain))
+        return self._loop.read(lambda: self._client.uncertain)
 
     @property
     def unreported(self) -> tuple[Succeeded, ...]:
         """Results that are paid and here, and whose callers were cancelled before they had them."""
-        return self._loop.call(partial(_made, lambda: self._client.unreported))
+        return self._loop.read(lambda: self._client.unreported)
 
 
 def _nothing() -> None:
     """What closing a client of another's does."""
-
-
-async def _enter(block: AbstractAsyncContextManager[T]) -> T:
-    return await block.__aenter__()
-
-
-async def _leave(block: AbstractAsyncContextManager[Any], error: BaseException | None) -> bool:
-    """Leave a block as `async with` would. Returns whether the error ends there."""
-    return bool(
-        await block.__aexit__(type(error) if error else None, error, error.__traceback__ if error else None)
-    )

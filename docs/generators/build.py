@@ -1,18 +1,18 @@
 """What the build does beside Sphinx: puts made parts into pages, and writes a Markdown copy of each page."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.writers.text import TextTranslator, TextWriter
+from sphinx.writers.text import TextTranslator
 
-from docs.generators import docstrings, drawings
+from docs.generators import docstrings, drawings, pictures, schemas, tables
 from docs.generators.parts import PARTS
 
 _MADE: Final = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
-_TITLE: Final = re.compile(r"^# (.+)$", re.MULTILINE)
 _DIRECTIVE: Final = "{eval-rst}"
 SUMMARY: Final = "What each page says, a line each; these addresses hold the pages as Markdown."
 
@@ -30,7 +30,15 @@ def connect(app: Sphinx) -> None:
         content[0] = sources[name] = with_parts(content[0])
 
     def draw(_: Sphinx) -> None:
-        drawings.write(Path(app.srcdir) / "made")
+        folder = Path(app.srcdir) / "made"
+        drawings.write(folder)
+        schemas.write(folder)
+        pictures.write(folder)
+        shutil.copy(tables.WAIT, folder)
+
+    def resolve(_: Sphinx, document: nodes.document, name: str) -> None:
+        if _DIRECTIVE in sources[name]:  # made of directives: as Sphinx puts it in words
+            sources[name] = in_words(app, document)
 
     def finish(_: Sphinx, error: Exception | None) -> None:
         if error is None:
@@ -39,6 +47,7 @@ def connect(app: Sphinx) -> None:
     app.connect("builder-inited", draw)
     app.connect("source-read", read)
     app.connect("autodoc-process-docstring", docstrings.to_rst, priority=400)
+    app.connect("doctree-resolved", resolve)
     app.connect("build-finished", finish)
 
 
@@ -47,14 +56,10 @@ def write_copies(app: Sphinx, sources: dict[str, str]) -> None:
     out = Path(app.outdir)
     lines = [f"# {app.config.project}", "", f"> {summary_of(sources['index'])}", "", SUMMARY, ""]
     for name in order_of(app):
-        text = sources[name]
-        if _DIRECTIVE in text:  # made of directives: as Sphinx puts it in words
-            text = _in_words(app, name)
         copy = out / f"{name}.md"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(text, encoding="utf-8")
-        title = _TITLE.search(sources[name])
-        lines.append(f"- [{title[1] if title else name}]({name}.md): {summary_of(sources[name])}")
+        copy.write_text(sources[name], encoding="utf-8")
+        lines.append(f"- [{title_of(sources[name])}]({name}.md): {summary_of(sources[name])}")
     (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -79,13 +84,15 @@ def summary_of(text: str) -> str:
     return next(words, "").partition(". ")[0].rstrip(".:") + "."
 
 
-def _in_words(app: Sphinx, name: str) -> str:
-    document = app.env.get_and_resolve_doctree(name, app.builder)
-    for node in list(document.findall(nodes.raw)):
-        node.parent.remove(node)
+def title_of(text: str) -> str:
+    """The title of a page."""
+    return text.lstrip().partition("\n")[0].removeprefix("# ")
+
+
+def in_words(app: Sphinx, document: nodes.document) -> str:
+    """A page as plain text, with its title as Markdown has it."""
     builder: Any = app.builder
     translator = TextTranslator(document, builder)
-    writer = TextWriter(builder)
-    writer.document = document
     document.walkabout(translator)
-    return str(translator.body)
+    title, _, rest = str(translator.body).partition("\n")
+    return f"# {title}\n{rest.partition(chr(10))[2]}"

@@ -1,11 +1,18 @@
-"""Docstrings, which are Markdown, for autodoc, which reads reStructuredText."""
+"""Docstrings, which are Markdown with Google's sections, for autodoc, which reads reStructuredText."""
 
 import re
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
+from docs.generators.api import described
+
 _FENCE: Final = re.compile(r"^(\s*)```(\w*)\s*$")
-_LITERAL: Final = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-_NAME: Final = re.compile(r"[A-Za-z_][\w.]*(\(\))?")
+_CODE: Final = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_SECTION: Final = re.compile(r"(Args|Raises|Returns|Yields):")
+_ITEM: Final = re.compile(r"    (\*{0,2}\w[\w., ]*): (.*)")
+_FIELDS: Final = {"Args": "param", "Raises": "raises"}
+_INDENT: Final = 4
 
 
 def to_rst(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
@@ -14,24 +21,65 @@ def to_rst(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines
 
 
 def rewritten(lines: list[str]) -> list[str]:
-    """The lines of a docstring, with fences as code blocks and code as literals."""
-    result: list[str] = []
+    """The lines of a docstring, with fences as code blocks, names as links and sections as fields."""
+    return list(_with_fields(_with_code(lines)))
+
+
+def _with_code(lines: list[str]) -> Iterator[str]:
     fence: str | None = None
-    for line in lines:
+    for line in _with_tables(lines):
         match = _FENCE.match(line)
         if match and fence is None:
             fence = match[1]
-            result += ["", f"{fence}.. code-block:: {match[2] or 'text'}", ""]
+            yield from ("", f"{fence}.. code-block:: {match[2] or 'text'}", "")
         elif match:
             fence = None
-            result.append("")
+            yield ""
         elif fence is not None:
-            result.append(f"    {line}")
+            yield f"    {line}"
         else:
-            result.append(_LITERAL.sub(_literal, line))
-    return result
+            yield _CODE.sub(_linked, line)
 
 
-def _literal(match: re.Match[str]) -> str:
-    """A name may be a link; any other code is only code."""
-    return match[0] if _NAME.fullmatch(match[1]) else f"``{match[1]}``"
+def _with_tables(lines: list[str]) -> Iterator[str]:
+    """Show a Markdown table as it is."""
+    in_table = False
+    for line in lines:
+        if line.startswith("|") is not in_table:
+            in_table = not in_table
+            yield "```"
+        yield line
+    if in_table:
+        yield "```"
+
+
+@cache
+def _targets() -> Mapping[str, str]:
+    """Where each name that stands alone leads."""
+    return {name: f"{module}.{name}" for module, name in sorted(described(), reverse=True)}
+
+
+def _linked(match: re.Match[str]) -> str:
+    """Make code of a Markdown code span, and a link of a public name."""
+    target = _targets().get(match[1])
+    return f":py:obj:`{match[1]} <{target}>`" if target else f"``{match[1].strip()}``"
+
+
+def _with_fields(lines: Iterator[str]) -> Iterator[str]:
+    section: str | None = None
+    for line in lines:
+        heading = _SECTION.fullmatch(line)
+        if heading:
+            section = heading[1]
+            yield ""
+            if section not in _FIELDS:
+                yield f":{section.lower()}:"
+        elif section is None:
+            yield line
+        elif line.strip() and not line.startswith(" " * _INDENT):
+            section = None
+            yield from ("", line)
+        elif (item := _ITEM.match(line)) and section in _FIELDS:
+            yield f":{_FIELDS[section]} {item[1]}: {item[2]}"
+        else:
+            yield line

@@ -7,22 +7,33 @@ from typing import Final
 from novita_async._purchase.machine import TRANSITIONS
 from novita_async.journal import State
 
-WIDTH: Final = 760
-HEIGHT: Final = 430
+WIDTH: Final = 960
+HEIGHT: Final = 520
 PLACES: Final = {
-    State.PLANNED: (110, 80),
-    State.ANNOUNCED: (380, 80),
-    State.SUBMITTED: (380, 220),
-    State.UNCERTAIN: (640, 150),
-    State.FAILED: (110, 220),
-    State.SUCCEEDED: (380, 360),
-    State.SAVED: (640, 360),
+    State.PLANNED: (110, 230),
+    State.ANNOUNCED: (400, 230),
+    State.SUBMITTED: (690, 230),
+    State.UNCERTAIN: (690, 50),
+    State.FAILED: (345, 375),
+    State.SUCCEEDED: (690, 420),
+    State.SAVED: (890, 420),
 }
 """Where each state stands; the arrows and their words come from the table."""
+BEND: Final = 34
+BENDS: Final = {
+    (State.PLANNED, State.SUBMITTED): -110,
+    (State.SUCCEEDED, State.PLANNED): 310,
+    (State.UNCERTAIN, State.SUCCEEDED): 190,
+    (State.FAILED, State.SUBMITTED): 20,
+    (State.SUBMITTED, State.FAILED): 50,
+    (State.ANNOUNCED, State.SUCCEEDED): 30,
+}
+"""How far an arrow bends to its left, where that is not as usual: around the states that stand in its way."""
 _BOX: Final = (116, 40)
 _STYLE: Final = (
     "text{font-family:system-ui,sans-serif;fill:#1f2937;text-anchor:middle}"
     ".state{font-size:15px;font-weight:600}.fact{font-size:11px;fill:#374151}"
+    ".fact{paint-order:stroke;stroke:#f8fafc;stroke-width:4px}"
     "rect.state{fill:#dbeafe;stroke:#2563eb}path{fill:none;stroke:#6b7280}"
 )
 _TIP: Final = (
@@ -68,7 +79,7 @@ def _arrow(before: State, after: State, facts: list[str]) -> str:
     (x1, y1), (x2, y2) = PLACES[before], PLACES[after]
     length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
     across = (y2 - y1) / length, (x1 - x2) / length
-    bend = 26
+    bend = BENDS.get((before, after), BEND)
     cx, cy = (x1 + x2) / 2 + across[0] * bend, (y1 + y2) / 2 + across[1] * bend
     (ax, ay), (bx, by) = _edge((x1, y1), (cx, cy)), _edge((x2, y2), (cx, cy))
     tx, ty = (ax + 2 * cx + bx) / 4, (ay + 2 * cy + by) / 4

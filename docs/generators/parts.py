@@ -1,6 +1,30 @@
 """The parts that pages name."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-PARTS: Final[dict[str, Callable[[], str]]] = {}
+from docs.generators import api, errors, schemas, tables
+from docs.generators.markdown import block
+
+PARTS: Final[dict[str, Callable[[], str]]] = {
+    **{name: partial(api.page, name) for name in api.PAGES},
+    "error-tree": lambda: block("text", errors.tree()),
+    "errors": errors.errors_table,
+    "reasons": errors.reasons_table,
+    "events": tables.events_tables,
+    "transitions": tables.transitions_table,
+    "settlements": tables.settlements_table,
+    "commands": tables.commands,
+    "exit-codes": tables.exit_codes,
+    "defaults": tables.defaults,
+    "variables": tables.variables,
+    "routes": tables.routes,
+    "journal-schema": tables.journal_schema,
+    "simulator-options": tables.simulator_options,
+    "faults": tables.faults,
+    "figures": tables.figures,
+    "bench-tables": tables.bench_tables,
+    "manifest-fields": schemas.manifest_fields,
+    "index-fields": schemas.index_fields,
+}

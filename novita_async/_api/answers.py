@@ -95,6 +95,8 @@ AnswerEvent = TextPiece | PartBegun | PartPiece | PartEnded
 class AnswerScanner:
     """Takes the pictures out of an answer's JSON as its bytes come."""
 
+    mark: str = PART_MARK
+    """Beginning of the strings that stand where parts were; their number follows."""
     parts: int = field(init=False, default=0)
     """Parts that have begun."""
     _step: "Callable[[AnswerScanner, bytes, int], int | None]" = field(init=False)
@@ -163,7 +165,7 @@ class AnswerScanner:
             self._step = AnswerScanner._in_text
             return at
         length, media_type = opening
-        self._give_text(have, at, f"{PART_MARK}{self.parts}".encode())
+        self._give_text(have, at, f"{self.mark}{self.parts}".encode())
         self._events.append(PartBegun(media_type))
         self.parts += 1
         self._quantum, self._padded, self._step = b"", False, AnswerScanner._in_part

@@ -6,7 +6,6 @@ serialisation of 64-bit numbers as strings, of unset objects as null and of unse
 it means, unknown fields are passed over, and an odd value becomes None rather than an error.
 """
 
-import difflib
 import io
 import json
 import math
@@ -33,6 +32,7 @@ from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, Request, Tagged, kinds
 from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
+from novita_async.models.routes import meant
 from novita_async.tasks import Task
 
 _WIRE_NAMES: Final[Mapping[str, str]] = {"image": "image_base64"}
@@ -401,9 +401,7 @@ class _Reader:
         left = {str(name): value for name, value in source.items() if name not in names}
         for name in () if allowed else left:
             label = name if name.isidentifier() else rules.shown(name)
-            close = difflib.get_close_matches(name, names, 1)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            self.blame(f"{path}{label}", f"no such field{meant}")
+            self.blame(f"{path}{label}", f"no such field{meant(name, names)}")
         return left
 
 
@@ -789,7 +787,6 @@ _KINDS_OF_FILE: Final = (
     "output_format",
     "type",
 )
-_NAMED: Final = re.compile(re.escape(PART_MARK) + r"(\d{1,6})")
 _FILMS: Final = frozenset({"mp4", "webm"})
 _LEAST_BASE64: Final = 16
 """Characters of the shortest text that is taken for a file."""
@@ -799,7 +796,8 @@ _LEAST_BASE64: Final = 16
 class _FileFinder:
     """Walks through an answer and gathers the files in it."""
 
-    parts: Sequence[AnswerPart]
+    marks: Mapping[str, AnswerPart]
+    """Files that were taken out of the text, by the strings that stand there."""
     task: Task | None
     found: dict[str, list[Artifact]]
 
@@ -828,9 +826,8 @@ class _FileFinder:
         head, comma, rest = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
         if comma:
             kind = head[5:].partition(";")[0].rpartition("/")[2] or kind
-        named = _NAMED.fullmatch(rest)
-        if named is not None and int(named[1]) < len(self.parts):
-            part = self.parts[int(named[1])]
+        part = self.marks.get(rest)
+        if part is not None:
             return _about(part) | {"type": part.kind or kind}
         data = _decoded(rest) if len(rest) >= _LEAST_BASE64 else None
         return None if data is None else {"data": data, "type": read_header(io.BytesIO(data)).format or kind}
@@ -864,7 +861,8 @@ def results_at_once(
     usual = result(body, task)
     if usual.artifacts:
         return attrs.evolve(usual, cut=cut)
-    finder = _FileFinder(parts, task, {"images": [], "videos": [], "audios": []})
+    marks = {part.mark or f"{PART_MARK}{number}": part for number, part in enumerate(parts)}
+    finder = _FileFinder(marks, task, {"images": [], "videos": [], "audios": []})
     finder.walk(body)
     found = {medium: tuple(files) for medium, files in finder.found.items()}
     if not any(found.values()):

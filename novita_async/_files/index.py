@@ -25,6 +25,7 @@ from attrs import define, field
 
 from novita_async._files.folders import scope_of
 from novita_async._files.lines import cost_of, line_of, made_again
+from novita_async._files.names import INDEX
 from novita_async._journal.identity import DigestCache, order_of
 from novita_async._policy.spending import Budget
 from novita_async._purchase.machine import JournalEntry, Order, Purchase
@@ -34,7 +35,7 @@ from novita_async.models.images import ImageSource
 from novita_async.models.requests import Request
 from novita_async.models.results import Outcome, Uncertain
 
-NAME: Final = "novita-index.jsonl"
+NAME: Final = INDEX
 INPUTS: Final = "inputs"
 
 Places = dict[str, str]

@@ -53,7 +53,7 @@ from novita_async.errors import (
     redacted,
     without_query,
 )
-from novita_async.models.requests import own_storage_in
+from novita_async.models.requests import FORM, own_storage_in
 from novita_async.models.results import (
     Artifact,
     Failed,
@@ -186,8 +186,14 @@ def made_again(order: Order, seed: int | None, place_of: PlaceOf) -> dict[str, A
     own = {"id": order.tag, "metadata": json.loads(order.metadata) if order.metadata else None}
     own = {name: value for name, value in own.items() if value is not None}
     if order.kind == "task":
-        body = with_pictures(wire, lambda digest, path: {"file": place_of(digest, path)})
-        apart = own.keys() | body.keys() & {"id", "metadata", "endpoint", "body"}
+        body = with_pictures(
+            wire,
+            lambda digest, path: {"file": place_of(digest, path)},
+            data_url=lambda picture: {"data_url": picture["file"]},
+        )
+        if FORM in body:
+            return {"endpoint": order.endpoint, **own, "form": body[FORM]}
+        apart = own.keys() | body.keys() & {"id", "metadata", "endpoint", "body", "form"}
         return {"endpoint": order.endpoint, **own, **({"body": body} if apart else body)}
     line = _named(with_pictures(wire, place_of))
     line.get("extra", {}).pop("webhook", None)

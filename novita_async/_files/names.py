@@ -21,6 +21,8 @@ Naming = Callable[[int, str], str]
 
 FIELDS: Final = ("index", "seed", "n", "ext", "task_id", "id")
 
+INDEX: Final = "novita-index.jsonl"
+"""Name of the index of a folder."""
 LONGEST_NAME: Final = 200
 """Bytes of a name without the number and the extension that may follow: 255 are usual for a whole name."""
 _LONGEST_PART: Final = 120

@@ -4,16 +4,24 @@ Each step on the disk is a hop to a thread, which costs more than the step. So a
 it is written, checked and named when all of it has come.
 """
 
+import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
 from attrs import define, field
 
+from novita_async._files.kinds import BadFileError, kind_of
 from novita_async._util.disk import make_folder
 
 HELD: Final = 1024 * 1024
 """Bytes of one file that are held in memory before they are written."""
+LEFT_AFTER: Final = 3600.0
+"""Seconds without a change after which nobody alive is writing a part: no attempt lasts so long."""
+_OF_A_FILE: Final = re.compile(r"\.[0-9a-f]{16,32}-\d+\.part")
+_OF_A_NOTE: Final = re.compile(r"\.(?:batch\.json|report\.html|input)\.\d+(?:-\d+)?\.part")
 
 
 @define(eq=False)
@@ -56,3 +64,34 @@ class Part:
     def remove(self) -> None:
         """Take the file away, if it is there. Blocks. Raises `OSError`."""
         self.path.unlink(missing_ok=True)
+
+
+def remove_left(folder: Path, now: float) -> None:
+    """Remove the parts that dead processes have left in a folder. Blocks.
+
+    A whole picture stays: it may be paid, and known by a journal, or by nobody yet.
+
+    Args:
+        folder: Where to look; not in folders below.
+        now: The time, in unix seconds.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") or not entry.name.endswith(".part"):
+                continue
+            with suppress(OSError):
+                is_left = now - entry.stat().st_mtime > LEFT_AFTER
+                if is_left and (_OF_A_NOTE.fullmatch(entry.name) or _is_cut(entry)):
+                    Path(entry.path).unlink()
+
+
+def _is_cut(entry: "os.DirEntry[str]") -> bool:
+    """Whether this is the part of a file that is cut, or no picture."""
+    if _OF_A_FILE.fullmatch(entry.name) is None:
+        return False
+    try:
+        with Path(entry.path).open("rb") as file:
+            kind_of(file, None, takes_cut=False)
+    except BadFileError:
+        return True
+    return False

@@ -28,8 +28,8 @@ from novita_async._api.codec import in_order, kept_parts, plain_fields, request_
 from novita_async._purchase.machine import Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
-from novita_async.models.images import ImageSource
-from novita_async.models.requests import AnyTask, Request
+from novita_async.models.images import DataURL, ImageSource
+from novita_async.models.requests import DATA_URL, FORM, AnyTask, Request
 
 _PICTURE: Final = "$picture"
 _WITHHELD: Final = "$withheld"
@@ -227,7 +227,9 @@ def request_of(
     """
     wire = with_pictures(json.loads(order.request), picture, withheld)
     if order.kind == "task":
-        return AnyTask(path=order.endpoint, body=wire, image_num=order.images)
+        is_form = FORM in wire
+        body = wire[FORM] if is_form else wire
+        return AnyTask(path=order.endpoint, body=body, image_num=order.images, is_form=is_form)
     return request_from_wire(wire, order.kind, allow_unknown=True)
 
 
@@ -235,10 +237,18 @@ def with_pictures(
     value: Any,
     picture: Callable[[str, Path | None], Any],
     withheld: Callable[[str], Any] = _refuse_withheld,
+    data_url: Callable[[Any], Any] = lambda picture: DataURL(image=picture),
 ) -> Any:
-    """Put pictures, or what is to stand for them, into the text of an order's request; see `request_of`."""
+    """Put pictures, or what is to stand for them, into the text of an order's request; see `request_of`.
+
+    Args:
+        value: The text, parsed.
+        picture: As for `request_of`, or what is to stand for it.
+        withheld: As for `request_of`.
+        data_url: Gives the data URL of such a picture, or what is to stand for that.
+    """
     if isinstance(value, list):
-        return [with_pictures(item, picture, withheld) for item in cast("Iterable[Any]", value)]
+        return [with_pictures(item, picture, withheld, data_url) for item in cast("Iterable[Any]", value)]
     if not isinstance(value, dict):
         return value
     named = cast("dict[str, Any]", value)
@@ -246,7 +256,9 @@ def with_pictures(
         return picture(named[_PICTURE], Path(named["path"]) if "path" in named else None)
     if _WITHHELD in named:
         return withheld(named[_WITHHELD])
-    return {name: with_pictures(item, picture, withheld) for name, item in named.items()}
+    if DATA_URL in named:
+        return data_url(with_pictures(named[DATA_URL], picture, withheld, data_url))
+    return {name: with_pictures(item, picture, withheld, data_url) for name, item in named.items()}
 
 
 @define(eq=False, repr=False)

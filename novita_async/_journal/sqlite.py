@@ -146,10 +146,17 @@ class SqliteJournal:
         offset = -wall_offset()
         for start in range(0, len(orders), PIECE):
             piece = orders[start : start + PIECE]
-            found += await self._do(partial(_plan, piece, offset), begins=True)
+            found += await self._do(partial(_plan, piece, offset, None), begins=True)
         for purchase in found:
             purchase.journal = self
         return found
+
+    async def plan_ahead(self, orders: Sequence[Order], run: int) -> None:
+        """Plan a piece of the input for an earlier run, while this one asks for what was planned before.
+
+        Give each piece before this run asks for any of its orders, and no more than a thousand at once.
+        """
+        await self._do(partial(_plan, orders, 0.0, run), begins=True)
 
     async def find(self, orders: Sequence[Order]) -> list[Purchase | None]:
         """Find the purchases of these orders, in this order; None where there is none."""
@@ -280,8 +287,8 @@ def _open(path: Path, *, read_only: bool, without_wal: bool) -> tuple[Store, int
     return store, int(found)
 
 
-def _plan(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase]:
-    return store.plan(orders, offset)
+def _plan(orders: Sequence[Order], offset: float, run: int | None, store: Store) -> list[Purchase]:
+    return store.plan(orders, offset, run)
 
 
 def _find(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase | None]:

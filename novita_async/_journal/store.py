@@ -53,6 +53,21 @@ def known_keys(count: int) -> str:
     return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
 
 
+MOMENTS: Final = (
+    "SELECT state, image_num, announced_time, answered_time, finished_time, earlier, error FROM requests"
+)
+MARKS: Final = "SELECT (serial - 1) / ?, count(*), sum(checksum) FROM requests GROUP BY 1"
+_AS_JSON: Final = (
+    "serial", "position", "state", "endpoint", "image_num", "account", "task_id", "attempts",
+    "announced_time", "answered_time", "finished_time", "saved_time", "seed", "tag", "json(metadata)",
+    "json(error)", "json(earlier)", "json(paths)", "json_extract(result, '$.times')",
+)  # fmt: skip
+AS_JSON: Final = (
+    f"SELECT json_array({', '.join(_AS_JSON)}), request, iif(instr(result, '\"nsfw\"'), result, NULL)"  # noqa: S608 names
+    " FROM requests WHERE serial BETWEEN ? AND ? ORDER BY serial"
+)
+
+
 @cache
 def saved_first(count: int) -> str:
     """The question which of so many keys were saved, each as the first of its equals."""
@@ -190,10 +205,27 @@ class Store:
     def by_token(self, token: str) -> Purchase | None:
         return next(iter(self._select(BY_TOKEN, token)), None)
 
-    def page(self, state: State | None, after: int) -> list[Purchase]:
+    def page(self, state: State | None, after: int, most: int = PAGE) -> list[Purchase]:
         if state is None:
-            return self._select(PAGE_OF_ALL, after, PAGE)
-        return self._select(PAGE_OF_STATE, state.value, after, PAGE)
+            return self._select(PAGE_OF_ALL, after, most)
+        return self._select(PAGE_OF_STATE, state.value, after, most)
+
+    def marks(self, size: int) -> list[tuple[int, int, int]]:
+        """For each so many serial numbers, with its number: the rows, and a sum that changes with them."""
+        return self._connection.execute(MARKS, (size,)).fetchall()
+
+    def as_json(self, first: int, last: int) -> Iterator[tuple[str, str, str | None]]:
+        """Rows between two serial numbers, for showing: no checksum is compared.
+
+        Yields:
+            Some columns as a JSON array, the request, and the result where files in it were checked.
+        """
+        for told, request, result in self._connection.execute(AS_JSON, (first, last)):
+            yield told, rows.unpacked(request), result
+
+    def moments(self) -> Iterator[Record]:
+        """State, images, times, earlier attempts and error of every row, for showing, as `as_json`."""
+        return self._connection.execute(MOMENTS)
 
     def seen_since(self, time: float) -> list[Purchase]:
         return self._select(BY_SLOT, time)
@@ -270,14 +302,18 @@ class Store:
         if new:
             self._connection.execute(updating(tuple(new)), (*new.values(), serial))
 
-    def plan(self, orders: Sequence[Order], offset: float) -> list[Purchase]:
-        """Find each purchase, or make it; give copies, whose times have this offset to unix time."""
+    def plan(self, orders: Sequence[Order], offset: float, run: int | None = None) -> list[Purchase]:
+        """Find each purchase, or make it; give copies, whose times have this offset to unix time.
+
+        With an earlier run, they are planned for that, and this one has not asked for them yet.
+        """
+        run = self.run if run is None else run
         found: list[Purchase] = []
         new: list[Purchase] = []
         serial = self._last_serial()
-        for order, occurrence, purchase in self._claimed(orders, offset):
+        for order, occurrence, purchase in self._claimed(orders, offset, run):
             if purchase is None:
-                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, self.run)  # noqa: PLW2901
+                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, run)  # noqa: PLW2901
                 new.append(purchase)
             found.append(purchase)
         self._connection.executemany(_INSERT, (rows.fresh_record(rows.entry_of(each)) for each in new))
@@ -285,48 +321,48 @@ class Store:
 
     def find(self, orders: Sequence[Order], offset: float) -> list[Purchase | None]:
         """Find each purchase; give copies, whose times have this offset to unix time. None: not there."""
-        return [purchase for _, _, purchase in self._claimed(orders, offset)]
+        return [purchase for _, _, purchase in self._claimed(orders, offset, self.run)]
 
     def _claimed(
-        self, orders: Sequence[Order], offset: float
+        self, orders: Sequence[Order], offset: float, run: int
     ) -> Iterator[tuple[Order, int, Purchase | None]]:
-        """Let this run ask for these orders: each with its number among its equals, and its purchase."""
-        firsts = self._first_unclaimed(orders)
+        """Let a run ask for these orders: each with its number among its equals, and its purchase."""
+        firsts = self._first_unclaimed(orders, run)
         seen: Counter[str] = Counter()
         for order in orders:
             occurrence = firsts.get(order.key, 0) + seen[order.key]
             seen[order.key] += 1
             there = order.key in firsts
-            yield order, occurrence, self._claim(order, occurrence, offset) if there else None
+            yield order, occurrence, self._claim(order, occurrence, offset, run) if there else None
 
     def _last_serial(self) -> int:
         return int(self._connection.execute("SELECT coalesce(max(serial), 0) FROM requests").fetchone()[0])
 
-    def _claim(self, order: Order, occurrence: int, offset: float) -> Purchase | None:
-        """Let this run ask for a purchase that is there."""
-        known = self._change(order.key, occurrence, lambda each: rows.asked_again(each, order, self.run))
+    def _claim(self, order: Order, occurrence: int, offset: float, run: int) -> Purchase | None:
+        """Let a run ask for a purchase that is there."""
+        known = self._change(order.key, occurrence, lambda each: rows.asked_again(each, order, run))
         return None if known is None else rows.copy_of(known.purchase, offset)
 
-    def _first_unclaimed(self, orders: Sequence[Order]) -> dict[str, int]:
-        """For each key that the journal has: the first of its rows that this run has not asked for."""
+    def _first_unclaimed(self, orders: Sequence[Order], run: int) -> dict[str, int]:
+        """For each key that the journal has: the first of its rows that no run since then has asked for."""
         keys = list({bytes.fromhex(order.key) for order in orders})
         known = self._connection.execute(known_keys(len(keys)), keys).fetchall()
-        return {key.hex(): self._count_claimed(key) for (key,) in known}
+        return {key.hex(): self._count_claimed(key, run) for (key,) in known}
 
-    def _count_claimed(self, key: bytes) -> int:
-        """How many rows of a key this run has asked for: the first ones, so that halving finds the last."""
+    def _count_claimed(self, key: bytes, run: int) -> int:
+        """How many rows of a key were asked for: the first ones, so that halving finds the last."""
         beyond = 1
-        while self._is_claimed(key, beyond - 1):
+        while self._is_claimed(key, beyond - 1, run):
             beyond *= 2
         low, high = beyond // 2, beyond - 1
         while low < high:
             middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._is_claimed(key, middle) else (low, middle)
+            low, high = (middle + 1, high) if self._is_claimed(key, middle, run) else (low, middle)
         return low
 
-    def _is_claimed(self, key: bytes, occurrence: int) -> bool:
+    def _is_claimed(self, key: bytes, occurrence: int, run: int) -> bool:
         found = self._connection.execute(CLAIMED, (key, occurrence)).fetchone()
-        return found is not None and (found[0] == self.run or self._is_asked_for(found[1]))
+        return found is not None and (found[0] >= run or self._is_asked_for(found[1]))
 
     def finished(
         self, orders: Sequence[Order], offset: float, is_here: Callable[[Purchase], bool]

@@ -154,7 +154,7 @@ class Stream:
             await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
         async with background(self._work(requests), self._worked):
             try:
-                yield Outcomes(self)
+                yield Outcomes._on(self)  # noqa: SLF001 - not for users
             finally:
                 self._is_left = True
 

@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 
 from novita_async._purchase.machine import (
     FAILED,
+    SUBMITTED,
     SUCCEEDED,
     UNCERTAIN,
     Action,
@@ -161,7 +162,11 @@ class Way:
         """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
         now = loop_time()
         if isinstance(outcome, Succeeded):
-            await self._record(purchase, Completed(now, outcome.result))
+            completed = Completed(now, outcome.result)
+            if purchase.state is SUBMITTED and purchase.wants_files and not self.awaits_line(purchase):
+                self._buyer.purchases.hold_back(purchase, completed)
+            else:
+                await self._record(purchase, completed)
             return None
         if purchase.request is None and purchase.tag is not None:  # the watcher knows the task alone
             outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)

@@ -137,6 +137,8 @@ class _Effort:
     patient: bool
     recovery_timeout: float
     hosts: tuple[str, ...]
+    longest: float = math.inf
+    """Seconds for which the caller waits for results that come at once."""
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
     began_at: float | None = None
@@ -216,6 +218,7 @@ class Buyer(Asker):
         http = protocol.submission(purchase.wish, self.endpoints, folder=folder, longest=longest)
         purchase.endpoint = http.path
         effort = _Effort(interactive, patient, recovery_timeout, self.hosts_of(purchase.wish))
+        effort.longest = math.inf if longest is None else longest
         while next_action(purchase) is SEND:
             try:
                 permit = await self._permit(purchase, http, effort)
@@ -304,6 +307,8 @@ class Buyer(Asker):
         if permit.tripped and not limited:  # all of the outage counts
             effort.spent = max(effort.spent, now - effort.began_at)
         spent = 0.0 if effort.patient and permit.tripped else effort.spent
+        if permit.at_once and purchase.state is UNCERTAIN and now - announced_at >= effort.longest:
+            raise cast("NovitaError", purchase.error)  # the caller did not wait for it, nor for another
         pause = self._next_pause(purchase, permit, effort.number, spent)
         if purchase.state is UNCERTAIN:  # the retry policy risks paying twice
             await self.purchases.record(purchase, Reopened(loop_time()))

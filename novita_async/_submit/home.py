@@ -27,6 +27,22 @@ _SHARE: Final = (
 )
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Give the event loop that runs here.
+
+    Raises:
+        ConfigurationError: none of asyncio's runs here. Nothing was bought.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            problem="no event loop of asyncio runs here; trio and others cannot carry this client",
+            advice="nothing was bought; use asyncio.run, anyio.run with its asyncio backend, or "
+            "novita_async.sync.Client",
+        ) from None
+
+
 @define(eq=False)
 class Home:
     """The loop of one client."""
@@ -37,6 +53,8 @@ class Home:
     """Called on a move, in the new loop: forget what belongs to the loop before."""
     loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     """The loop; None before the first call."""
+    refusal: tuple[str, str] | None = field(default=None, init=False)
+    """Why nothing may be begun, with advice: the client is closed, or was not entered and must be."""
     _thread: int = field(default=0, init=False)
     _process: int = field(default=0, init=False)
     _moving: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
@@ -45,17 +63,13 @@ class Home:
         """Be at home in the running loop from now on.
 
         Raises:
-            ConfigurationError: none of asyncio's runs here, or the client is at work in another. Nothing was
-                bought.
+            ConfigurationError: none of asyncio's runs here, or the client is at work in another, or closed.
+                Nothing was bought.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigurationError(
-                problem="no event loop of asyncio runs here; trio and others cannot carry this client",
-                advice="nothing was bought; use asyncio.run, anyio.run with its asyncio backend, or "
-                "novita_async.sync.Client",
-            ) from None
+        loop = running_loop()
+        if self.refusal is not None:
+            problem, advice = self.refusal
+            raise ConfigurationError(problem=problem, advice=f"nothing was bought; {advice}")
         if loop is not self.loop:
             self._check_process()  # another thread may have held the lock when this process was forked
             with self._moving:

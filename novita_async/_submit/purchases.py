@@ -45,6 +45,8 @@ class Purchases:
     """By the id of the purchase."""
     _by_task: dict[str, dict[int, Purchase]] = field(factory=dict[str, dict[int, Purchase]], init=False)
     """Open purchases by the id of their task; more than one where the service gave an id twice."""
+    _held_back: dict[int, Fact] = field(factory=dict[int, Fact], init=False)
+    """Facts that have happened, and go to the journal with the next of their purchase; by its id."""
     _journals: set[str] = field(factory=set[str], init=False)
     """Names of the journals whose windows this client knows already."""
 
@@ -82,12 +84,21 @@ class Purchases:
         Raises:
             JournalError: the facts are not durable. Memory knows them all the same.
         """
+        held_back = self._held_back.pop(purchase.id, None)
         try:
             if purchase.journal is not None:
-                await purchase.journal.record(purchase, *facts)
+                await purchase.journal.record(purchase, *([held_back] if held_back else []), *facts)
         finally:
             for fact in facts:
                 self.happen(purchase, fact)
+
+    def hold_back(self, purchase: Purchase, completed: Completed) -> None:
+        """Let the end of a task happen in memory, and be recorded with the fact that follows: its files.
+
+        Until then the journal says that the task is paid and to be watched, which is as true.
+        """
+        self.happen(purchase, completed)
+        self._held_back[purchase.id] = completed
 
     def happen(self, purchase: Purchase, fact: Fact) -> None:
         """Let a fact happen in memory, and tell of it. Never suspends."""
@@ -126,6 +137,7 @@ class Purchases:
     def close(self, purchase: Purchase) -> None:
         """Forget a purchase: the caller has its outcome."""
         self._open.pop(purchase.id, None)
+        self._held_back.pop(purchase.id, None)
         if purchase.task is not None:
             self._forget_task(purchase, purchase.task)
 

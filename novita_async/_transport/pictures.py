@@ -22,7 +22,7 @@ from typing import BinaryIO, Final, cast
 from attrs import define, field
 
 from novita_async._api.answers import AnswerEvent, AnswerScanner, PartBegun, PartPiece, TextPiece, closed
-from novita_async._http import MIB, AnswerPart, Delivery, DeliveryFailed, HTTPRequest, HTTPResponse
+from novita_async._http import MIB, PART_MARK, AnswerPart, Delivery, DeliveryFailed, HTTPRequest, HTTPResponse
 from novita_async._util.disk import make_folder, sync_folder
 from novita_async._util.scopes import run_in_thread
 from novita_async.models._headers import read_header
@@ -149,7 +149,7 @@ class _PartFile:
             data, self._held = bytes(self._held), bytearray()
         self._file.write(data)
 
-    def finish(self, *, is_whole: bool) -> AnswerPart:
+    def finish(self, mark: str, *, is_whole: bool) -> AnswerPart:
         """Let the file be whole. `is_whole` tells whether the picture is."""
         if self._file is not None and self.lost is None:
             try:
@@ -165,6 +165,7 @@ class _PartFile:
             data=bytes(self._held) if self._file is None and self.lost is None else None,
             size=self.size,
             kind=kind or (self.media_type or "").partition("/")[2] or None,
+            mark=mark,
             is_whole=is_whole,
             lost=self.lost,
         )
@@ -198,13 +199,16 @@ class PictureAnswer:
     """The folder that the request names."""
     _parts: list[AnswerPart] = field(init=False, factory=list)
     _text: bytearray = field(init=False, factory=bytearray)
-    _scanner: AnswerScanner = field(init=False, factory=AnswerScanner)
     _open: _PartFile | None = field(init=False, default=None)
     """The picture that comes now."""
     _size: int = field(init=False, default=0)
     """Bytes of all pictures so far."""
     _token: str = field(init=False, factory=lambda: secrets.token_hex(8))
-    """Beginning of its files' names."""
+    """Beginning of its files' names, and part of the marks in its text."""
+    _scanner: AnswerScanner = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._scanner = AnswerScanner(f"{PART_MARK}{self._token}-")
 
     def __repr__(self) -> str:
         return f"<PictureAnswer, {len(self._parts)} parts, {self._scanner!r}>"
@@ -267,7 +271,8 @@ class PictureAnswer:
             if self._size > MAX_PICTURES:
                 raise _too_large(MAX_PICTURES)
         else:
-            self._parts.append(cast("_PartFile", self._open).finish(is_whole=event.is_whole))
+            mark = f"{self._scanner.mark}{len(self._parts)}"
+            self._parts.append(cast("_PartFile", self._open).finish(mark, is_whole=event.is_whole))
             self._open = None
 
     def _place(self) -> Path:

@@ -32,10 +32,24 @@ async def task_group() -> AsyncGenerator[TaskGroup]:
 
     When several things went wrong at once, the first one is raised and the others are its notes.
     """
-    failure: BaseException | None = None
-    try:
+    with _unwrapped():
         async with anyio.create_task_group() as tasks:
             yield tasks
+
+
+@asynccontextmanager
+async def light_task_group() -> AsyncGenerator[asyncio.TaskGroup]:
+    """The same for many short tasks, at a third of the cost: asyncio's own tasks, each cancelled once."""
+    with _unwrapped():
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+
+
+@contextmanager
+def _unwrapped() -> Generator[None]:
+    failure: BaseException | None = None
+    try:
+        yield
     except BaseExceptionGroup as group:
         failure, *others = group.exceptions
         for other in others:

@@ -13,6 +13,7 @@ Where webhook events are relied on (`_policy.hinting` says when), a task is not 
 its event, with a time after which it is polled without one.
 """
 
+import asyncio
 import heapq
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -21,7 +22,6 @@ from sys import intern
 from typing import Final
 
 import anyio
-from anyio.abc import TaskGroup
 from attrs import define, evolve, field, frozen
 
 from novita_async._policy.believing import FailedPoll, Verdict, files_may_come, verdict
@@ -32,7 +32,7 @@ from novita_async._policy.polling.schedule import Polling, PollSchedule, PollSta
 from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
 from novita_async._util.clock import loop_time
-from novita_async._util.scopes import task_group
+from novita_async._util.scopes import light_task_group
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Finished, Polled
 from novita_async.models.choices import TaskStatus
@@ -244,7 +244,7 @@ class Watcher:
         for key in filter(self._callbacks.heard, self._tasks):
             self.wake(key, loop_time())
         try:
-            async with task_group() as polls:
+            async with light_task_group() as polls:
                 while self._tasks or not self._closed:
                     now = loop_time()
                     self._check_events(now)
@@ -253,9 +253,9 @@ class Watcher:
         finally:
             self._callbacks.unlisten(self)
 
-    def _start(self, polls: TaskGroup, now: float) -> None:
+    def _start(self, polls: asyncio.TaskGroup, now: float) -> None:
         for watched in self._timed_out(now):
-            polls.start_soon(self._finish, watched, watched.unfinished(now))
+            polls.create_task(self._finish(watched, watched.unfinished(now)))
         # The longest due first; a single account needs no order.
         schedules: Iterable[tuple[str | None, PollSchedule]] = self._schedules.items()
         if len(self._schedules) > 1:
@@ -265,7 +265,7 @@ class Watcher:
             for key in schedule.take(now, min(free, self._asker.pool.polls_free(label, now))):
                 self._busy += 1
                 self._tasks[key].under_way = True
-                polls.start_soon(self._poll, self._tasks[key])
+                polls.create_task(self._poll(self._tasks[key]))
 
     async def _until_something_changes(self, now: float) -> None:
         due = self._deadlines[0].deadline if self._deadlines else math.inf

@@ -45,6 +45,10 @@ COMMANDS: Final = {
         "List the models that requests can name: the name for requests, the kind, the base model.",
     ),
     "balance": ("_account", "Tell what is left to spend, in dollars."),
+    "mcp": (
+        "_mcp",
+        "Serve agents over the Model Context Protocol: edit and make pictures, within a budget.",
+    ),
     "db": ("_db", "Make the tables of shared journals in a Postgres database, or upgrade them."),
     "simulate": ("_simulate", "Serve a simulated Novita over HTTP, until Ctrl-C."),
     "completion": ("_completion", "Print the completion script of a shell."),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,17 +20,18 @@ from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Action, State
 from novita_async._stream.handle import Outcomes
 from novita_async._stream.stream import IN_FLIGHT
+from novita_async._util.scopes import background
 from novita_async.cli._course import Course
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, Typed, folder_faults
 from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
-from novita_async.cli._plan import Foreseen, News, changed_in, foresee, plan_all
+from novita_async.cli._plan import Foreseen, News, Planner, changed_in, foresee
 from novita_async.cli._progress import LINES_EVERY, display_of
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
-from novita_async.cli._setup import Setup, command, is_noted, marks_of
+from novita_async.cli._setup import Setup, command, found_before, is_noted, marks_of
 from novita_async.cli._sources import Copy, copies_of, path_of, remove, shown, told
 from novita_async.cli._status import report_of, setup_of, standing_of
 from novita_async.errors import (
@@ -134,6 +135,7 @@ class _Session:
         """Tell what a batch would be."""
         faults: Faults = []
         setup, _, budget = await self._checked(setup, faults)
+        setup = evolve(setup, found=await anyio.to_thread.run_sync(found_before, self.path))
         ledger = await _ledger_of(setup.journal_in(self.path))
         tell_plan(self.output, setup, budget, ledger)
         return Exit.SUCCEEDED
@@ -142,7 +144,8 @@ class _Session:
         """Check everything, plan everything, then buy what is not bought yet."""
         faults = await anyio.to_thread.run_sync(folder_faults, self.folder)
         setup, recipe, budget = await self._checked(setup, faults)
-        return await self._follow(evolve(setup, plan=0), recipe, budget)
+        found = await anyio.to_thread.run_sync(found_before, self.path)
+        return await self._follow(evolve(setup, plan=0, found=found), recipe, budget)
 
     async def go_on(self, setup: Setup) -> Exit:
         """Buy what was planned and is not bought yet; where the input is wrong, fetch what is paid."""
@@ -190,12 +193,14 @@ class _Session:
         report = _BatchReport.of(self.output, course, self.folder, here)
         options: dict[str, Any] = {"images_per_minute": setup.images_per_minute, "observers": [report]}
         async with NovitaClient(**options, budget=budget) as client:
-            course.quota_of = partial(quota_of, client, setup.images_per_minute)
+            course.quota_of = lambda endpoint: found_by(client, endpoint) or setup.quota_of(endpoint)
             report.price, report.spending = setup.price_each(), lambda: client.statistics().spending
             try:
                 code = await follow(self._outcomes(client, setup, recipe, report), report)
             finally:
                 with anyio.CancelScope(shield=True):
+                    found = {each: quota for each in setup.images if (quota := found_by(client, each))}
+                    setup = evolve(setup, found=setup.found | found)
                     await self._conclude(setup, report, only_fetched=recipe is None)
         await self._report(setup, report)
         return code
@@ -204,29 +209,42 @@ class _Session:
     async def _outcomes(
         self, client: NovitaClient, setup: Setup, recipe: Recipe | None, report: "_BatchReport"
     ) -> AsyncGenerator[Outcomes]:
-        """The batch with its journal, in which all of its input is planned first, unless that was done."""
-        async with await SqliteJournal.open(setup.journal_in(self.path)) as journal:
+        """The batch with its journal, in which its input is planned ahead of the buying."""
+        async with AsyncExitStack() as stack:
+            journal = await stack.enter_async_context(await SqliteJournal.open(setup.journal_in(self.path)))
+            planner: Planner | None = None
             if recipe is not None:
                 await anyio.to_thread.run_sync(setup.write, self.path)
                 if not setup.plan:
-                    setup = evolve(setup, plan=await plan_all(journal, recipe))
-                    await anyio.to_thread.run_sync(setup.write, self.path)
-            async with client.batch(
-                () if recipe is None else self._requests(recipe, report),
-                journal=journal,
-                save_to=None if setup.no_save else report.here / self.path,
-                save_as=setup.name,
-                in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
-                only_planned=True,
-                **self.again,
-            ) as outcomes:
-                yield outcomes
+                    planner = Planner(journal, recipe)
+                    await stack.enter_async_context(background(planner.work(), planner.ended))
+            try:
+                async with client.batch(
+                    () if recipe is None else self._requests(recipe, report, planner),
+                    journal=journal,
+                    save_to=None if setup.no_save else report.here / self.path,
+                    save_as=setup.name,
+                    in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
+                    only_planned=True,
+                    **self.again,
+                ) as outcomes:
+                    yield outcomes
+            except NovitaError:
+                await self._note_plan(planner, setup)
+                raise
+            await self._note_plan(planner, setup)
+
+    async def _note_plan(self, planner: Planner | None, setup: Setup) -> None:
+        """Note that all of the input is planned, once it is."""
+        if planner is not None:
+            planned = evolve(setup, plan=await planner.finish())
+            await anyio.to_thread.run_sync(planned.write, self.path)
 
     async def _conclude(self, setup: Setup, report: "_BatchReport", *, only_fetched: bool) -> None:
         """Tell the totals as the journal has them, what is new, and what to do next."""
         journal = setup.journal_in(self.path)
         try:
-            noted = setup if only_fetched else await anyio.to_thread.run_sync(Setup.read, self.path)
+            noted = setup if only_fetched else await anyio.to_thread.run_sync(self._noted, setup.found)
             standing = await anyio.to_thread.run_sync(standing_of, noted, self.path)
             changed = await anyio.to_thread.run_sync(changed_in, journal, report.news)
         except NovitaError:  # the error that ended the batch was told
@@ -234,6 +252,16 @@ class _Session:
         else:
             unsent = None if only_fetched else standing.unsent
             report.conclude(standing.steps(noted, self.folder or "."), unsent, changed)
+
+    def _noted(self, found: dict[str, int]) -> Setup:
+        """What the folder says of the batch, with the quotas that were found out. Blocks."""
+        noted = Setup.read(self.path)
+        if noted.found == found:
+            return noted
+        noted = evolve(noted, found=found)
+        with suppress(OSError):  # the next run finds them out again
+            noted.write(self.path)
+        return noted
 
     async def _checked(
         self, setup: Setup, faults: Faults, *, anew: bool = True
@@ -255,23 +283,26 @@ class _Session:
             raise InvalidRequest(faults=tuple(told), advice="nothing was bought")
         return setup, recipe, budget
 
-    async def _requests(self, recipe: Recipe, report: "_BatchReport") -> AsyncGenerator[Request]:
-        """Read the input again, now that it is planned."""
+    async def _requests(
+        self, recipe: Recipe, report: "_BatchReport", planner: Planner | None
+    ) -> AsyncGenerator[Request]:
+        """Read the input again, each request once it is planned."""
+        place = 0
         async with aclosing(_in_pieces(recipe.read())) as lines:
             async for made in lines:
                 if made.request is None:
                     report.missed(made)
-                else:
-                    report.places[id(made.request)] = made.place
-                    yield made.request
+                    continue
+                if planner is not None:
+                    await planner.reach(place)
+                place += 1
+                report.places[id(made.request)] = made.place
+                yield made.request
 
     async def _report(self, setup: Setup, report: "_BatchReport") -> None:
-        """Write the page, with the quota as far as it was found out; without a page nothing is undone."""
-        quotas = [quota for each in setup.images if (quota := report.course.quota_of(each))]
+        """Write the page; without a page nothing is undone."""
         try:
-            path = await report_of(
-                self.folder, evolve(setup, images_per_minute=max(quotas, default=setup.images_per_minute))
-            )
+            path = await report_of(self.folder, setup)
         except (NovitaError, OSError) as error:
             report.display.note(f"no report: {error}")
         else:
@@ -311,12 +342,12 @@ async def _in_pieces(items: Iterator[T]) -> AsyncGenerator[T]:
             yield item
 
 
-def quota_of(client: NovitaClient, configured: int | None, endpoint: str) -> int | None:
-    """Images a minute that an endpoint takes: what was learned, or else what was configured."""
+def found_by(client: NovitaClient, endpoint: str) -> int | None:
+    """Images a minute that a client sends to an endpoint, as far as it knows."""
     accounts = client.statistics().pool.accounts
     windows = (window for account in accounts for window in account.pacing.windows)
     known = (window.images_per_minute for window in windows if window.endpoint == endpoint)
-    return next((quota for quota in known if quota is not None), configured)
+    return next((quota for quota in known if quota is not None), None)
 
 
 # --- What it would be ---------------------------------------------------------------------------------------
@@ -360,9 +391,13 @@ def _tell_foreseen(output: Output, setup: Setup, foreseen: Foreseen, buy_new: st
 def tell_plan(output: Output, setup: Setup, budget: Budget | None, ledger: Summary | None) -> None:
     """Tell what would be bought, how long that would take, and what it would cost."""
     images, price = sum(setup.images.values()), setup.price_each()
-    quota = setup.images_per_minute or DOCUMENTED_ELSEWHERE
-    seconds = max(((each - 1) // quota * WINDOW for each in setup.images.values()), default=0.0)
-    told = "your quota" if setup.images_per_minute else "the documented quota"
+    spans = (
+        ((each - 1) // (setup.quota_of(endpoint) or DOCUMENTED_ELSEWHERE)) * WINDOW
+        for endpoint, each in setup.images.items()
+    )
+    seconds, quota = max(spans, default=0.0), setup.quota or DOCUMENTED_ELSEWHERE
+    told = "the documented quota" if setup.quota is None else "your quota"
+    told += ", as was found out," if setup.quota not in (None, setup.images_per_minute) else ""
     output.line(f"requests: {setup.requests:,}")
     output.line(f"images: {images:,}")
     output.line(f"time: {elapsed(seconds)} until the last is sent, at {told} of {quota} images a minute")

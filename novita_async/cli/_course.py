@@ -9,7 +9,19 @@ from attrs import define, field
 from novita_async._util.clock import loop_time
 from novita_async.cli._forecast import ForecastLane, Pace, time_left
 from novita_async.cli._progress import ProgressTally, Status
-from novita_async.events import Announced, Bought, Event, Finished, Paced, Polled, Retrying, Transition
+from novita_async.cli._waits import LIMITED
+from novita_async.events import (
+    Announced,
+    Bought,
+    BreakerClosed,
+    BreakerOpened,
+    Event,
+    Finished,
+    Paced,
+    Polled,
+    Retrying,
+    Transition,
+)
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import Request
 from novita_async.models.results import Outcome, Succeeded
@@ -77,6 +89,10 @@ class Course(ProgressTally):
     _finished: int = field(default=0, init=False)
     _busy: float = field(default=0.0, init=False)
     _durations: tuple[int, float] = field(default=(0, 0.0), init=False)
+    _away: set[str | None] = field(factory=set[str | None], init=False)
+    """Accounts whose service does not answer."""
+    _back_at: float = field(default=-math.inf, init=False)
+    """When the last outage ended: what lasted through it says nothing of how quick the service is."""
     _least_behind: float = field(default=math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -97,6 +113,11 @@ class Course(ProgressTally):
             self._runs(event.task)
         elif isinstance(event, Finished):
             self._ended(event.outcome, now)
+        elif isinstance(event, BreakerOpened) and event.cause != LIMITED:
+            self._away.add(event.account)
+        elif isinstance(event, BreakerClosed) and event.account in self._away:
+            self._away.remove(event.account)
+            self._back_at = self._counts_from = self._last_end = now
 
     def _moved(self, event: Transition, now: float) -> None:
         match event.fact:
@@ -195,7 +216,7 @@ class Course(ProgressTally):
         return behind - self._least_behind
 
     def _measure(self, task: Task, now: float) -> None:
-        if task.submitted_at is not None:
+        if task.submitted_at is not None and not self._away and task.submitted_at >= self._back_at:
             count, seconds = self._durations
             self._durations = count + 1, seconds + now - task.submitted_at
 
@@ -203,7 +224,7 @@ class Course(ProgressTally):
         """Note how quick the service is. What ends on the heels of the first was made together with it."""
         if self._counts_from is None:
             self._counts_from = now + (now - self._busy_since) / 2
-        elif now > self._counts_from:
+        elif not self._away and now > self._counts_from:
             self._busy += max(0.0, now - max(self._last_end or now, self._counts_from))
             self._finished += images
         self._last_end = max(now, self._last_end or now)

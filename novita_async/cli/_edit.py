@@ -1,8 +1,9 @@
 """`edit`: pictures edited by whatever route serves a model."""
 
 import json as _json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio.to_thread
@@ -16,6 +17,7 @@ from novita_async.cli._faces import with_face_pictures
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._generate import file_name
 from novita_async.cli._inputs import Faults, folder_faults, picture_of
+from novita_async.cli._manifest import axes_of
 from novita_async.cli._options import given, options_class, options_of
 from novita_async.cli._output import Output
 from novita_async.cli._progress import ProgressTally, display_of
@@ -27,6 +29,7 @@ from novita_async.models.requests import Request
 
 _PICTURES: Final = ("image", "images", "mask", "route", "options")
 FIELDS: Final = tuple(options_of(EditImage, leave_out=_PICTURES))
+_OWN: Final = frozenset(option.path[0] for option in FIELDS)
 _MAKING: Final = Group("What to make", sort_key=2)
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ async def edit(
     beside: Texts = None,
     mask: Annotated[str | None, Parameter(group=_MAKING)] = None,
     option: Texts = None,
+    sweep: Texts = None,
     out: Annotated[str, Parameter(group=SENDING)] = ".",
     in_flight: Annotated[int, Parameter(group=SENDING)] = IN_FLIGHT,
     images_per_minute: Annotated[int | None, Parameter(group=SENDING)] = None,
@@ -62,6 +66,8 @@ async def edit(
         beside: One more picture for each request, where the route takes several. May be repeated.
         mask: A picture that says what may change, where the route takes one.
         option: `NAME=VALUE`. Another field of the route. May be repeated.
+        sweep: `FIELD=low,high` or `FIELD=1..4`. Makes of each picture a request for every value; with several
+            sweeps, for every combination. Texts with commas: `FIELD=["a, b", "c"]`.
         out: Folder for the results; made where it is missing.
         in_flight: How many requests may be under way at once.
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
@@ -70,7 +76,7 @@ async def edit(
     shared = {path[0]: value for path, value in given(FIELDS, settings).items()}
     shared |= {"images": beside} if beside else {}
     shared |= {"mask": mask} if mask else {}
-    requests = await anyio.to_thread.run_sync(_requests, images or [], shared, option or [], out)
+    requests = await anyio.to_thread.run_sync(_requests, images or [], shared, option or [], sweep or [], out)
     report = FollowReport(Output(json), display_of(), ProgressTally(len(requests)), out)
     async with NovitaClient(images_per_minute=images_per_minute, observers=[report]) as client:
         return await follow(
@@ -79,21 +85,29 @@ async def edit(
 
 
 def _requests(
-    images: Sequence[str], shared: Mapping[str, Any], options: Sequence[str], out: str
+    images: Sequence[str],
+    shared: Mapping[str, Any],
+    options: Sequence[str],
+    sweeps: Sequence[str],
+    out: str,
 ) -> list[Request]:
-    """Make a request of each picture. Raises `InvalidRequest` with every fault."""
+    """Make a request of each picture and each combination. Raises `InvalidRequest` with every fault."""
     faults = folder_faults(out)
     beside = _options(options, faults)
+    axes = axes_of(sweeps, faults)
     requests: list[Request] = []
-    for image in images or (None,):
-        document = {**shared, **({"options": beside} if beside else {})}
+    for image, values in product(images or (None,), product(*axes.values())):
+        swept = dict(zip(axes, values, strict=True))
+        others = beside | {name: value for name, value in swept.items() if name not in _OWN}
+        document = {**shared, **{name: value for name, value in swept.items() if name in _OWN}}
+        document |= {"options": others} if others else {}
         document |= {} if image is None else {"image": image}
         found: Faults = []
         document = with_face_pictures(document, partial(_picture, found))
         try:
             requests.append(request_from_wire(document, EditImage.kind))
         except InvalidRequest as refusal:
-            found += [_told(fault) for fault in refusal.faults]
+            found += [_told(fault, axes) for fault in refusal.faults]
         faults += found
     if faults:
         raise InvalidRequest(faults=tuple(dict.fromkeys(faults)), advice="nothing was bought")
@@ -104,9 +118,11 @@ def _picture(faults: Faults, place: Any, _: str) -> ImageSource:
     return picture_of(str(place), "", faults)
 
 
-def _told(fault: Flaw) -> Flaw:
+def _told(fault: Flaw, axes: Collection[str]) -> Flaw:
     """A fault under the name of its option."""
     name = fault.path.partition("[")[0]
+    if name in axes:
+        return Flaw(f"--sweep {name}", fault.message)
     names = {"image": "IMAGE", "images": "--beside", "options": "--option"}
     return Flaw(names.get(name, f"--{name.replace('_', '-')}"), fault.message)
 

@@ -1,8 +1,8 @@
 """`generate`: pictures in, pictures out."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, cast
 
 import anyio.to_thread
 from attrs import evolve
@@ -15,14 +15,15 @@ from novita_async.cli._batch import tell_plan
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, Typed, requests_of
+from novita_async.cli._manifest import axes_of
 from novita_async.cli._options import given
 from novita_async.cli._output import Output
 from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Parts, Settings
 from novita_async.cli._setup import Setup
-from novita_async.errors import InvalidRequest
+from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.requests import Request
+from novita_async.models.requests import Img2Img, Request
 from novita_async.models.results import Succeeded
 
 
@@ -36,6 +37,7 @@ async def generate(
     controlnet: Parts = None,
     ip_adapter: Parts = None,
     request: Annotated[str | None, Parameter(group=SENDING)] = None,
+    sweep: Annotated[list[str] | None, Parameter(group=SENDING, negative_iterable=())] = None,
     out: Out = ".",
     in_flight: Annotated[int, Parameter(group=SENDING)] = IN_FLIGHT,
     images_per_minute: Annotated[int | None, Parameter(group=SENDING)] = None,
@@ -67,6 +69,8 @@ async def generate(
         ip_adapter: `MODEL[:IMAGE[:STRENGTH]]`. A picture used as a prompt. Default: IMAGE itself.
         request: A JSON file in the API's form, `{"extra": …, "request": …}`. IMAGE and options go
             before what it says.
+        sweep: `FIELD=1..8` or `FIELD=0.3,0.5`. Makes of each picture a request for every value; with several
+            sweeps, for every combination. Texts with commas: `FIELD=["a, b", "c"]`.
         out: Folder for the results; made where it is missing.
         in_flight: How many requests may be under way at once.
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
@@ -87,7 +91,14 @@ async def generate(
         controlnets=controlnet or (),
         ip_adapters=ip_adapter or (),
     )
-    setup = Setup(inputs=(), images_per_minute=images_per_minute, price=price, budget=budget, name=name)
+    setup = Setup(
+        inputs=(),
+        images_per_minute=images_per_minute,
+        price=price,
+        budget=budget,
+        name=name,
+        sweep=sweep or (),
+    )
     requests, spending = await anyio.to_thread.run_sync(_checked, typed, setup)
     if dry_run:
         _tell_plan(Output(json), setup, spending, requests)
@@ -108,14 +119,30 @@ def _checked(typed: Typed, setup: Setup) -> tuple[list[Request], Budget | None]:
     faults: Faults = []
     spending = setup.spending(faults)
     setup.check_name(faults)
+    axes = axes_of(setup.sweep, faults)
     try:
-        requests = requests_of(typed, (*REQUEST, *EXTRA))
+        requests = [each for one in requests_of(typed, (*REQUEST, *EXTRA)) for each in _swept(one, axes)]
     except InvalidRequest as refusal:
         refusal.faults += tuple(faults)
         raise
     if faults:
         raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
     return requests, spending
+
+
+def _swept(request: Request, axes: Mapping[str, Sequence[Any]]) -> Iterator[Request]:
+    """Every combination. Raises `InvalidRequest`: a value does not go with the picture."""
+    try:
+        yield from cast("Img2Img", request).sweep(**axes)
+    except InvalidRequest as refusal:
+        refusal.faults = tuple(
+            Flaw(
+                f"--sweep {name}" if (name := each.path.rpartition(".")[2]) in axes else each.path,
+                each.message,
+            )
+            for each in refusal.faults
+        )
+        raise
 
 
 def _tell_plan(output: Output, setup: Setup, spending: Budget | None, requests: Sequence[Request]) -> None:

@@ -7,7 +7,8 @@ other.
 `"image_base64"`; so it is in ControlNet units and IP-Adapters, which take the request's own picture where
 they name none. `"endpoint"` is `img2img`, `txt2img` or a path; the other names beside a path (or `"body"`,
 where that stands alone there) are the body of that request as it is, where `{"file": "PATH"}` is replaced by
-that picture in base64.
+that picture in base64, `{"data_url": "PATH"}` by its data URL; `"form"` instead of `"body"` is a multipart
+form.
 
 **A folder** stands for its pictures, a picture for itself.
 
@@ -48,8 +49,9 @@ from novita_async.cli._unknown import warned
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.images import ImageSource
+from novita_async.models.images import DataURL, ImageSource
 from novita_async.models.requests import AnyTask, Img2Img, Request, Tagged, kinds
+from novita_async.models.routes import ROUTES
 
 _OWN_COUNTS: Final = ("image_num", "num_images")
 """Fields in which other endpoints are told how many images to make."""
@@ -90,7 +92,11 @@ def _guide(text: str) -> Document:
     return {"model_name": model, **own, "strength": 1.0 if strength is None else strength}
 
 
-_SWEPT: Final = {option.path[0]: option for option in REQUEST}
+_TEXTS: Final[Mapping[str, bool]] = {
+    **{each.name: each.type in ("text", "size") for row in ROUTES for each in row.fields},
+    **{option.path[0]: option.kind is str for option in REQUEST},
+}
+"""Fields that can be swept, of whatever route, and whether they are text."""
 
 
 def axes_of(texts: Sequence[str], faults: Faults) -> dict[str, Sequence[Any]]:
@@ -111,8 +117,8 @@ def axes_of(texts: Sequence[str], faults: Faults) -> dict[str, Sequence[Any]]:
 def _wrong_axis(name: str, equals: str, axes: Axes) -> str | None:
     if not equals:
         return "give it as FIELD=VALUES, such as seed=1..8"
-    if name not in _SWEPT:
-        close = get_close_matches(name, _SWEPT, 1)
+    if name not in _TEXTS:
+        close = get_close_matches(name, _TEXTS, 1)
         return f"no such field{f'; did you mean {close[0]}?' if close else ''}"
     return "is swept already" if name in axes else None
 
@@ -126,8 +132,11 @@ def _values(text: str, name: str) -> Sequence[Any]:
             return as_list(json.loads(text))
         except ValueError:
             pass
-    plain = _SWEPT[name].kind is str
+    plain = _TEXTS[name]
     return [each.strip() if plain else _number(each.strip()) for each in text.split(",") if each.strip()]
+
+
+_FLAGS: Final[Mapping[str, bool]] = {"true": True, "false": False}
 
 
 def _is_whole(text: str) -> bool:
@@ -136,6 +145,8 @@ def _is_whole(text: str) -> bool:
 
 def _number(text: str) -> Any:
     """A number; what is none is left as text, for the field to blame."""
+    if text in _FLAGS:
+        return _FLAGS[text]
     for read in (int, float):
         try:
             return read(text)
@@ -147,7 +158,9 @@ def _number(text: str) -> Any:
 def _wrong_value(name: str, values: Sequence[Any]) -> str | None:
     if not values:
         return "no values"
-    attribute = attrs.fields_dict(Img2Img)[name]
+    attribute = attrs.fields_dict(Img2Img).get(name)
+    if attribute is None:  # each line's route says
+        return None
     ends = (values[0], values[-1]) if isinstance(values, range) else values
     return next((message for value in ends if (message := rules.explain(attribute, None, value))), None)
 
@@ -204,12 +217,16 @@ class Recipe:
     def _checked(self, line: ManifestLine) -> Checked:
         few = {name: values if name in _ENTWINED else values[:1] for name, values in self.axes.items()}
         made = list(self._made(line, few))
-        faults = tuple(fault for each in made for fault in each.faults)
+        if face_of(line.document) is not None:  # its route says what each value may be
+            swept = ({**few, name: values[1:]} for name, values in self.axes.items())
+            made += [each for axes in swept for each in self._made(line, axes)]
+        faults = tuple(dict.fromkeys(fault for each in made for fault in each.faults))
         request = made[0].request
         if faults or request is None:
             return Checked(faults=faults)
         requests = math.prod(map(len, self.axes.values()))
-        numbers = self.axes.get("image_num", (request.image_num,))
+        count = "image_num" if request.row is None or not request.row.counts else request.row.counts
+        numbers = self.axes.get(count, (request.image_num,))
         images = requests // len(numbers) * sum(numbers)
         return Checked(requests=requests, images=images, endpoint=Endpoints().path_of(request))
 
@@ -471,17 +488,23 @@ def _located(place: Any, path: str, folder: Path, faults: Faults) -> ImageSource
 def _other(line: ManifestLine, endpoint: str, axes: Axes) -> Made:
     """A request to an endpoint of which nothing is known but its path."""
     if axes:
-        message = "only img2img and txt2img requests can be swept"
+        message = "a request with a path of its own cannot be swept"
         return _faulty(line, Flaw(f"{line.place}: --sweep", message))
     faults: Faults = []
     own = _own(line, faults)
     body = {name: value for name, value in line.document.items() if name not in ("endpoint", *OWN)}
-    if body.keys() == {"body"} and isinstance(body["body"], dict):
-        body = part_of(body, "body")
+    name = next(iter(body), "") if len(body) == 1 else ""
+    if name in ("body", "form") and isinstance(body[name], dict):
+        body = part_of(body, name)
     try:
         whole = _with_files(body, "", line.folder, faults)
         request = AnyTask(
-            path=endpoint, body=whole, image_num=_asked_for(body), tag=own.tag, metadata=own.metadata
+            path=endpoint,
+            body=whole,
+            image_num=_asked_for(body),
+            is_form=name == "form",
+            tag=own.tag,
+            metadata=own.metadata,
         )
     except InvalidRequest as refusal:
         faults += refusal.faults
@@ -502,6 +525,8 @@ def _with_files(value: Any, path: str, folder: Path, faults: Faults) -> Any:
     named = cast("Document", value)
     if named.keys() == {"file"}:
         return _located(named["file"], path, folder, faults)
+    if named.keys() == {"data_url"}:
+        return DataURL(image=_located(named["data_url"], path, folder, faults))
     dot = f"{path}." if path else ""
     return {name: _with_files(item, f"{dot}{name}", folder, faults) for name, item in named.items()}
 

@@ -150,6 +150,8 @@ def options_class(
 
 def _annotated(option: Option, group: Group, name: str | tuple[str, ...] | None) -> Any:
     kind = list[str] if option.many else option.kind
+    if option.kind in (int, float):  # for the model to say; where pydantic is loaded, cyclopts asks that, too
+        kind = int | float | str
     parameter = Parameter(
         name=name or option.dotted,
         help=f"{option.help} Required." if option.required and len(option.path) == 1 else option.help,

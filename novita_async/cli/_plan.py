@@ -1,7 +1,8 @@
-"""The plan of a batch: all requests of its input, in the journal before anything is bought.
+"""The plan of a batch: all requests of its input, each in the journal before it is bought.
 
 So the journal alone says what belongs to the batch, and `resume` tells a request that is new (a line that was
-added, a picture that has changed) from one whose turn has not come.
+added, a picture that has changed) from one whose turn has not come. Planning reads every picture, which takes
+its time; buying begins with what is planned, and follows.
 """
 
 import json
@@ -11,14 +12,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import anyio
 import anyio.to_thread
 from attrs import define, field, frozen
 
 from novita_async._journal import file as _file
 from novita_async._journal.identity import DigestCache, order_of, with_pictures
 from novita_async._journal.rows import entry_of
+from novita_async._journal.sqlite import SqliteJournal
 from novita_async._journal.store import Store
-from novita_async._purchase.journal import Journal, Summary
+from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import PLANNED, Order
 from novita_async.cli._manifest import Made, Recipe
 from novita_async.errors import InvalidRequest
@@ -32,15 +35,55 @@ _PICTURES: Final = 10_000
 """Pictures of new requests that are remembered, so that those that changed can be named."""
 
 
-async def plan_all(journal: Journal, recipe: Recipe) -> int:
-    """Plan every request of the input. Returns the number of the run that did. 0: not all can be planned."""
-    whole = True
-    lines = _described(recipe.read())
-    while piece := await anyio.to_thread.run_sync(lambda: list(islice(lines, _PIECE))):
-        orders = [line[1] for line in piece if line is not None]
-        whole = whole and len(orders) == len(piece)
-        await journal.plan(orders)
-    return journal.run if whole else 0
+@define(eq=False)
+class Planner:
+    """Plans every request of the input, ahead of the run that buys."""
+
+    _journal: SqliteJournal
+    _recipe: Recipe
+    _run: int = field(init=False)
+    """The run for which is planned. The run that buys comes after it."""
+    _planned: int = field(default=0, init=False)
+    """Requests that are planned, or cannot be."""
+    _whole: bool = field(default=True, init=False)
+    _failure: BaseException | None = field(default=None, init=False)
+    _ended: bool = field(default=False, init=False)
+    _changed: anyio.Event = field(factory=anyio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._run = self._journal.run
+
+    async def work(self) -> None:
+        """Plan all of it."""
+        lines = _described(self._recipe.read())
+        while piece := await anyio.to_thread.run_sync(lambda: list(islice(lines, _PIECE))):
+            orders = [line[1] for line in piece if line is not None]
+            self._whole = self._whole and len(orders) == len(piece)
+            await self._journal.plan_ahead(orders, self._run)
+            self._planned += len(piece)
+            self._tell()
+
+    def ended(self, error: BaseException | None) -> None:
+        """Take note that nothing more will be planned."""
+        self._failure, self._ended = error, True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def reach(self, place: int) -> None:
+        """Wait until a request of the input is planned. Raises what ended the planning."""
+        while place >= self._planned and not self._ended:
+            await self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def finish(self) -> int:
+        """Wait for the end. Returns the number of the run that has planned all. 0: not all can be planned."""
+        while not self._ended:
+            await self._changed.wait()
+        return self._run if self._whole and self._failure is None else 0
 
 
 def _described(lines: Iterator[Made]) -> Iterator[tuple[Request, Order] | None]:
@@ -125,7 +168,7 @@ def _pictures_in(store: Store) -> Iterator[tuple[str, str]]:
     after = 0
     while page := store.page(None, after):
         for purchase in page:
-            with_pictures(json.loads(entry_of(purchase).request), note, str)
+            with_pictures(json.loads(entry_of(purchase).request), note, str, str)
         after = entry_of(page[-1]).serial
         yield from found
         found.clear()

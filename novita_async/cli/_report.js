@@ -13,6 +13,7 @@
   const pictures = [], rows = [];
   for (const entry of JSON.parse(find("#entries").textContent)) (entry.state ? rows : pictures).push(entry);
   const commands = JSON.parse(find("#commands").textContent);
+  const beside = JSON.parse(find("#beside").textContent);
 
   const STATES = {
     saved: "✓", succeeded: "↓", submitted: "…", announced: "↑", planned: "○", failed: "✕", uncertain: "?",
@@ -44,11 +45,118 @@
   const text = (row) => {
     if (!texts.has(row)) {
       const names = [...row.inputs.map((input) => input[1]), ...row.outputs].map((index) => pictures[index].name);
-      const own = [`#${row.no}`, row.state, NAMES[row.state], row.endpoint, row.seed, row.task, row.account, ...names];
+      const own = [`#${row.no}`, row.id, ...leaves(row.metadata ?? {}), row.state, NAMES[row.state], row.endpoint, row.seed, row.task, row.account, ...names];
       const error = row.error ? [row.error.kind, row.error.reason, row.error.text] : [];
       texts.set(row, [...own, ...error, ...leaves(row.request)].filter((each) => each != null).join("\n").toLowerCase());
     }
     return texts.get(row);
+  };
+
+  // --- Rows of a large batch, which lie beside the page ---------------------------------------------------
+
+  const whole = Object.values(beside.states).reduce((sum, count) => sum + count, 0);
+  const known = new Set(rows.map((row) => row.serial));
+  const left = () => whole - rows.length;
+  const without = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => value != null));
+  const ESCAPES = { "\t": "\\t", "\n": "\\n", "\r": "\\r" };
+  const hex = (sign, digits) => sign.codePointAt(0).toString(16).padStart(digits, "0");
+  const unseen = (words) => words.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    (sign) => ESCAPES[sign] ?? (sign < "\u0100" ? `\\x${hex(sign, 2)}` : `\\u${hex(sign, 4)}`));
+  const base = (path) => path.split(/[\\/]/).pop();
+  const picture = (name, href) => pictures.push({
+    name: unseen(name), href, shown: /\.(png|jpe?g|webp|gif|avif|bmp)$/i.test(name) }) - 1;
+  const MAIN = ["image_base64", "image", "image_file", "init_image"];
+  const label = (place) => place.filter((step) => !["request", "units", ...MAIN].includes(step)).join(" ")
+    .replaceAll("_", " ").replaceAll(" base64", "") || "input";
+  /** Every picture of a request with its place, the one that is changed before those that guide. */
+  const sent = (value, place = []) => {
+    if (value === null || typeof value !== "object") return [];
+    if (value.$picture) return [[label(place), value]];
+    if (Array.isArray(value)) return value.flatMap((item, index) => sent(item, [...place, String(index + 1)]));
+    const names = Object.keys(value).sort().sort((a, b) => MAIN.includes(b) - MAIN.includes(a));
+    return names.flatMap((name) => sent(value[name], [...place, name]));
+  };
+  const readable = (value) => {
+    if (value === null || typeof value !== "object") return value;
+    if (Array.isArray(value)) return value.map(readable);
+    if (!value.$picture) return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, readable(item)]));
+    const digest = `sha256:${value.$picture.slice(0, 12)}…`;
+    return value.path ? `${value.path} (${digest})` : `picture ${digest}`;
+  };
+  const inputs = new Map();
+  const input = ({ $picture: digest, path }, where) => {
+    const id = `${digest} ${path}`;
+    if (!inputs.has(id)) {
+      const name = path ? base(path) : `${digest.slice(0, 12)}…`;
+      const folder = path && where.folders[path.slice(0, -name.length).replace(/(.)[\\/]$/, "$1")];
+      const copy = where.copies[digest];
+      if (copy) inputs.set(id, pictures.push({ name: unseen(name), href: `inputs/${encodeURIComponent(copy)}`, shown: true }) - 1);
+      else if (folder) inputs.set(id, picture(name, `${folder}/${encodeURIComponent(name)}`));
+      else inputs.set(id, pictures.push({ name: unseen(name), lack: `${unseen(name)} is not beside this page` }) - 1);
+    }
+    return inputs.get(id);
+  };
+  const span = (from, to) => from == null || to == null ? null : Math.round(Math.max(0, to - from) * 1000) / 1000;
+  /** Text of an error with the reason before the ids. */
+  const reasonFirst = (words) => {
+    const found = /^(task \S+ |download of \S+ |submission of .*? )(?:failed|has no known end): (.+)$/s.exec(words);
+    if (found) return `${found[2]} (${found[1].trim()})`;
+    const silent = /^no answer (about task \S+): (.+)$/s.exec(words);
+    return silent ? `no answer: ${silent[2]} (${silent[1]})` : words;
+  };
+  /** A row as the journal has it, in the form of those in the page. */
+  const told = ([serial, position, state, endpoint, images, account, task, attempts, announced, answered, finished,
+    saved, seed, id, metadata, error, earlier, paths, times, nsfw, wire], where) => {
+    const fields = wire.request ?? wire;
+    const attempt = { account, announced_time: announced, answered_time: answered, task_id: task,
+      perhaps: state === "uncertain" || answered == null };
+    const tries = [...(earlier ?? []), ...(announced == null ? [] : [without(attempt)])]
+      .sort((a, b) => a.announced_time - b.announced_time);
+    const start = tries.at(-1)?.announced_time;
+    const spans = without({
+      queued: span(times?.submit_time, times?.execute_time), worked: span(times?.execute_time, times?.complete_time),
+      saved: span(finished, saved), whole: span(start, saved ?? finished) });
+    const word = (...names) => names.map((name) => fields[name]).find((value) => typeof value === "string");
+    return without({
+      serial, no: position + 1, id: id == null ? null : unseen(id), metadata, state, endpoint,
+      model: word("model_name", "model"), prompt: word("prompt"), request: readable(wire), images,
+      seed: seed ?? fields.seed, task, account, attempts, tries: tries.length ? tries : null, sent: start,
+      finished, spans: Object.keys(spans).length ? spans : null, nsfw,
+      error: error && { ...error, text: unseen(reasonFirst(error.text)) },
+      inputs: sent(wire).map(([name, value]) => [name, input(value, where)]),
+      outputs: (paths ?? []).map((path) => picture(base(path), encodeURIComponent(base(path)))),
+    });
+  };
+  const waiting = new Map(beside.pieces.map(([file, count], index) => [index + 1, { file, count }]));
+  /** Called by the script of a piece. */
+  globalThis.novitaRows = (number, where, piece) => {
+    waiting.delete(number);
+    for (const each of piece) if (!known.has(each[0])) rows.push(told(each, where));
+    for (const row of rows) known.add(row.serial);
+  };
+  const load = ([, { file }]) => new Promise((done, fail) => {
+    const script = make("script", { src: file, onload: done, onerror: () => fail(file) });
+    document.body.append(script);
+  });
+  const fetchRows = async (most) => {
+    field.more.disabled = field.every.disabled = true;
+    try {
+      for (const piece of [...waiting].slice(0, most)) {
+        field.left.value = `loading ${piece[1].file} …`;
+        await load(piece);
+      }
+      renewChoices();
+    } catch (file) {
+      renewChoices();
+      field.left.value = `${file} is not beside this page, or cannot be read`;
+    }
+    field.more.disabled = field.every.disabled = false;
+  };
+  const sayLeft = () => {
+    const [next] = waiting.values();
+    find(".beside").hidden = !next;
+    field.left.value = `${number(left())} requests are not loaded: they are neither listed nor searched.`;
+    if (next) field.more.textContent = `Load ${number(next.count)} more`;
   };
 
   // --- Filter and sort ------------------------------------------------------------------------------------
@@ -57,6 +165,7 @@
   const inputName = (row) => row.inputs.length ? pictures[row.inputs[0][1]].name : null;
   const SORTS = {
     "place in batch": (row) => row.no,
+    "id": (row) => row.id,
     "time of sending": (row) => row.sent,
     "time of finishing": (row) => row.finished,
     "seconds in all": (row) => row.spans?.whole,
@@ -91,7 +200,9 @@
   let shown = rows;
 
   const options = (select, all, values) => {
-    select.append(...(all ? [new Option(all, "")] : []), ...values.map((value) => new Option(value, value)));
+    const { value } = select;
+    select.replaceChildren(...(all ? [new Option(all, "")] : []), ...values.map((value) => new Option(value, value)));
+    if (values.includes(value)) select.value = value;
     select.closest("label").hidden = values.length < 2;
   };
   const distinct = (name) => [...new Set(rows.map((row) => row[name]).filter(Boolean))].sort(collator.compare);
@@ -99,15 +210,29 @@
     const input = make("input", { type: "radio", name: "state", value, checked: !value });
     return make("label", {}, input, make("span", { className: "chip" }, label, make("b", {}, number(count))));
   };
-  const prepare = () => {
+  const choices = () => {
     options(field.endpoint, "all", distinct("endpoint"));
     options(field.model, "all", distinct("model"));
-    options(field.sort, "", Object.keys(SORTS));
-    const counts = states.map((state) => [state, rows.filter((row) => row.state === state).length]);
-    const chips = counts.filter(([, count]) => count).map(([state, count]) => chip(state, NAMES[state] ?? state, count));
-    find("fieldset", form).append(chip("", "all", rows.length), ...chips);
-    form.hidden = false;
   };
+  const prepare = () => {
+    choices();
+    options(field.sort, "", Object.keys(SORTS));
+    const counts = states.map((state) => [state, beside.states[state]]);
+    const chips = counts.filter(([, count]) => count).map(([state, count]) => chip(state, NAMES[state] ?? state, count));
+    find("fieldset", form).append(chip("", "all", whole), ...chips);
+    field.more.onclick = () => fetchRows(1);
+    field.every.onclick = () => fetchRows(Infinity);
+    form.hidden = false;
+    sayLeft();
+  };
+  /** List what has come, where the reader is. */
+  const renewChoices = () => {
+    orders.clear();
+    choices();
+    sayLeft();
+    select({ stays: true });
+  };
+
   // --- The address says what is listed, so that it can be passed on and gone back to ----------------------
 
   const pressed = (button) => button.ariaPressed === "true";
@@ -145,7 +270,7 @@
   const turnArrow = () => { find("span", field.turn).textContent = pressed(field.turn) ? "↓" : "↑"; };
   addEventListener("hashchange", heed);
 
-  const select = () => {
+  const select = ({ stays = false } = {}) => {
     const words = field.text.value.toLowerCase().split(/\s+/).filter(Boolean);
     const { value: state } = field.state, { value: endpoint } = field.endpoint, { value: model } = field.model;
     const fits = (row) =>
@@ -156,8 +281,8 @@
     shown = all ? order : order.filter(fits);
     field.clear.hidden = all;
     none.hidden = shown.length > 0;
-    output.value = all ? `${number(rows.length)} requests` : `${number(shown.length)} of ${number(rows.length)} requests`;
-    place = 0;
+    output.value = all && !left() ? `${number(whole)} requests` : `${number(shown.length)} of ${number(whole)} requests`;
+    if (!stays) place = 0;
     note();
     renew();
   };
@@ -302,12 +427,13 @@
       .map((name) => make("span", { className: name }, `${name} `, make("b", {}, seconds(row.spans[name]))));
   const badge = (row) => make("span", { className: `badge ${row.state}` }, `${STATES[row.state]} ${NAMES[row.state] ?? row.state}`);
   const tries = (row) => row.attempts > 1 ? ` · ${row.attempts} attempts` : "";
+  const own = (row) => row.id == null ? [] : [make("span", { className: "own", title: row.id }, row.id)];
   const card = (row, index) => {
     const shownInputs = row.inputs.slice(0, 1).map(([, input]) => make("span", {}, image(pictures[input], "Input")));
     const open = make("button", { type: "button", className: "open", onclick: () => show(index) },
       make("span", { className: "pictures" }, ...shownInputs, results(row)),
       make("span", { className: "words" },
-        make("span", { className: "top" }, badge(row), make("span", {}, `#${row.no}${tries(row)}`)),
+        make("span", { className: "top" }, badge(row), ...own(row), make("span", {}, `#${row.no}${tries(row)}`)),
         make("span", { className: "prompt" }, row.prompt ? make("q", {}, row.prompt) : row.endpoint),
         make("span", { className: "settings" }, ...settings(row)),
         ...(row.error ? [] : [track(row)]),
@@ -342,7 +468,7 @@
     slider.value = 0;
     split();
   };
-  const choices = (row) => [
+  const looks = (row) => [
     ...row.outputs.map((index, count) => ({ picture: pictures[index], label: row.outputs.length > 1 ? `result ${count + 1}` : "result", isResult: true })),
     ...row.inputs.map(([label, index]) => ({ picture: pictures[index], label, isResult: false })),
   ];
@@ -400,26 +526,28 @@
       ...flat(Object.fromEntries(Object.entries(body(row)).filter(([name]) => !skip.has(name) && !name.startsWith("model"))))
     ]));
   };
+  const ownWords = (row) => row.id == null && !row.metadata ? [] : [part("Your own", pairs([
+    ["id", row.id], ...flat(row.metadata ?? {})]))];
   const service = (row) => part("Service", pairs([
     ["endpoint", row.endpoint], ["task", row.task], ["account", row.account],
     ["images asked for", number(row.images)],
     ["NSFW check", row.nsfw?.map((value) => value == null ? "not checked" : `${value}`).join(", ")],
   ]));
-  const whole = (row) => make("details", {}, make("summary", {}, "The request as JSON"), make("pre", { tabIndex: 0 }, JSON.stringify(row.request, null, 2)));
+  const json = (row) => make("details", {}, make("summary", {}, "The request as JSON"), make("pre", { tabIndex: 0 }, JSON.stringify(row.request, null, 2)));
 
   let opened = 0;  // the browser itself gives the focus back to where it was, which is not where the reader is now
   const show = (index) => {
     opened = (index + shown.length) % shown.length;
     const row = shown[opened];
-    find("#about").replaceChildren(`#${row.no} `, badge(row));
-    const buttons = choices(row).map((each) => choice(row, each));
+    find("#about").replaceChildren(`#${row.no} `, ...(row.id == null ? [] : [`${row.id} `]), badge(row));
+    const buttons = looks(row).map((each) => choice(row, each));
     strip.replaceChildren(...buttons);
     strip.hidden = buttons.length < 2;
     const first = row.outputs.length ? find("button", buttons[0]) : null;
     if (first) first.click(); else look(row, null, true);
     facts.replaceChildren(
       ...advice(row), ...(row.prompt ? [make("blockquote", {}, row.prompt)] : []),
-      made(row), timing(row), ...attempts(row), ...files(row), service(row), whole(row));
+      ...ownWords(row), made(row), timing(row), ...attempts(row), ...files(row), service(row), json(row));
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
   };
@@ -465,7 +593,7 @@
     select();
     field.text.focus();
   };
-  field.text.addEventListener("input", select);
+  field.text.addEventListener("input", () => select());
   form.addEventListener("change", (event) => { if (event.target !== field.text) select(); });
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const button of document.querySelectorAll(".show")) {

@@ -8,7 +8,8 @@ secret is cut out, though a journal should hold none of it.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -30,6 +31,9 @@ _MAIN: Final = ("image_base64", "image", "image_file", "init_image")
 """Fields that hold the picture which is changed; other pictures guide."""
 _DIGITS: Final = 12
 
+_redacted: Final = lru_cache(1024)(redacted)
+"""Most texts of a batch are those of many rows."""
+
 Entry = dict[str, Any]
 
 
@@ -49,11 +53,16 @@ class Gathering:
     _pictures: int = 0
 
     def take(self, row: Purchase) -> Iterator[Entry]:
-        """The entries that tell one row: its files where they are new, then itself."""
+        """Take note of a row. Returns the entries that tell it."""
         self.ledger = _sum(self.ledger, summed((tally_of(row),)))
-        _note(row, self.happened)
+        attempts = [(attempt.announced_at, attempt.answered_at) for attempt in row.attempts]
+        self.happened.note(row.state, row.images, attempts, row.finished_at)
         if row.state is State.FAILED and row.error:
             self.failures[cause(row.error), helps_to_buy_again(row.error)] += 1
+        return self.tell(row)
+
+    def tell(self, row: Purchase) -> Iterator[Entry]:
+        """The entries that tell one row: its files where they are new, then itself."""
         wire = _readable(entry_of(row).request)
         inputs: list[tuple[str, int]] = []
         outputs: list[int] = []
@@ -87,23 +96,6 @@ def cause(error: NovitaError) -> str:
     return f"{kind} {error.reason}" if error.reason else kind
 
 
-def _note(row: Purchase, happened: Happenings) -> None:
-    """Note down when what happened to a row."""
-    happened.sent.extend((attempt.announced_at, row.images) for attempt in row.attempts)
-    last = row.attempts[-1] if row.attempts else None
-    ended = row.finished_at
-    if ended is None and last is not None:
-        ended = last.answered_at or last.announced_at
-    kinds = {
-        State.SUCCEEDED: happened.finished,
-        State.SAVED: happened.finished,
-        State.FAILED: happened.failed,
-        State.UNCERTAIN: happened.uncertain,
-    }
-    if ended is not None and row.state in kinds:
-        kinds[row.state].append((ended, row.images))
-
-
 # --- One row ------------------------------------------------------------------------------------------------
 
 
@@ -112,12 +104,15 @@ def _told(row: Purchase, wire: Entry) -> Entry:
     body = _body(wire)
     return _without_none(
         {
+            "serial": entry_of(row).serial,
             "no": row.position + 1,
+            "id": None if row.tag is None else visible(redacted(row.tag)),
+            "metadata": discreet(dict(row.metadata), _picture_words) or None,
             "state": row.state,
             "endpoint": row.endpoint,
             "model": _word(body, "model_name", "model"),
             "prompt": _word(body, "prompt"),
-            "request": _discreet(wire),
+            "request": discreet(wire, _picture_words),
             "images": row.images,
             "seed": body.get("seed") if row.result is None or row.result.seed is None else row.result.seed,
             "task": row.task and row.task.task_id,
@@ -189,7 +184,7 @@ def _body(wire: Entry) -> Entry:
 
 def _word(body: Entry, *names: str) -> str | None:
     found = (body.get(name) for name in names)
-    return next((redacted(value) for value in found if isinstance(value, str)), None)
+    return next((_redacted(value) for value in found if isinstance(value, str)), None)
 
 
 def spans(row: Purchase) -> dict[str, float]:
@@ -255,30 +250,37 @@ def _label(place: tuple[str, ...]) -> str:
     return " ".join(steps).replace("_", " ").replace(" base64", "") or "input"
 
 
-def _discreet(value: Any) -> Any:
-    """A request to be read by people: pictures by their names, secrets cut out."""
+def discreet(value: Any, told: Callable[[Entry], Any]) -> Any:
+    """A request to be read by people: pictures as they are to be told, secrets cut out."""
     if isinstance(value, list):
-        return [_discreet(item) for item in cast("list[object]", value)]
+        return [discreet(item, told) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return _discreet_object(cast("Entry", value))
-    return redacted(value) if isinstance(value, str) else value
+        named = cast("Entry", value)
+        if _PICTURE in named:
+            return told(named)
+        if _WITHHELD in named:
+            return "(not kept in the journal)"
+        return {
+            name: _callback(item) if name == "webhook" else discreet(item, told)
+            for name, item in named.items()
+        }
+    return _redacted(value) if isinstance(value, str) else value
 
 
-def _discreet_object(named: Entry) -> Any:
-    if _PICTURE in named:
-        digest = f"sha256:{str(named[_PICTURE])[:_DIGITS]}…"
-        return f"{redacted(str(named['path']))} ({digest})" if "path" in named else f"picture {digest}"
-    if _WITHHELD in named:
-        return "(not kept in the journal)"
-    return {name: _callback(item) if name == "webhook" else _discreet(item) for name, item in named.items()}
+def _picture_words(picture: Entry) -> str:
+    digest = f"sha256:{str(picture[_PICTURE])[:_DIGITS]}…"
+    return f"{redacted(str(picture['path']))} ({digest})" if "path" in picture else f"picture {digest}"
 
 
 def _callback(webhook: Any) -> Any:
     """A webhook without the path of its URL: whoever knows it can pretend to be the service."""
     if not isinstance(webhook, dict):
-        return _discreet(webhook)
+        return discreet(webhook, _picture_words)
     named = cast("Entry", webhook)
-    return {name: _host(str(item)) if name == "url" else _discreet(item) for name, item in named.items()}
+    return {
+        name: _host(str(item)) if name == "url" else discreet(item, _picture_words)
+        for name, item in named.items()
+    }
 
 
 def _host(url: str) -> str:

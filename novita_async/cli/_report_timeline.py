@@ -17,6 +17,8 @@ from typing import Final
 
 from attrs import Factory, define, field, frozen
 
+from novita_async._purchase.machine import State
+
 PAUSE: Final = 600.0
 """Seconds of silence that are cut out."""
 _MINUTE: Final = 60.0
@@ -53,6 +55,30 @@ class Happenings:
     """Requests that were given up."""
     uncertain: list[Moment] = field(factory=list[Moment])
     """Submissions whose answer never came."""
+
+    def note(
+        self,
+        state: State,
+        images: int,
+        attempts: Sequence[tuple[float, float | None]],
+        finished_at: float | None,
+    ) -> None:
+        """Note down when what happened to a row. Attempts: when each was announced, and answered."""
+        self.sent.extend((announced_at, images) for announced_at, _ in attempts)
+        ended = finished_at
+        if ended is None and attempts:
+            announced_at, answered_at = attempts[-1]
+            ended = answered_at or announced_at
+        kind = self._kind(state)
+        if ended is not None and kind is not None:
+            kind.append((ended, images))
+
+    def _kind(self, state: State) -> list[Moment] | None:
+        if state is State.SAVED or state is State.SUCCEEDED:
+            return self.finished
+        if state is State.FAILED:
+            return self.failed
+        return self.uncertain if state is State.UNCERTAIN else None
 
     def moments(self) -> list[float]:
         """Every time at which something happened, in order."""

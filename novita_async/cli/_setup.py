@@ -6,6 +6,7 @@ The note holds paths, options and counts. The key is not among them: it always c
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -22,6 +23,8 @@ from novita_async.errors import ConfigurationError, Flaw
 NOTE: Final = "batch.json"
 JOURNAL: Final = "batch.db"
 REPORT: Final = "report.html"
+ROWS: Final = "report-rows"
+"""Folder beside a report in which the rows of a large one lie."""
 _VERSION: Final = 1
 
 _TEXT: Final = instance_of(str)
@@ -66,7 +69,9 @@ class Setup:
     in_flight: int | None = field(default=None, validator=_NUMBER)
     """How many requests may be under way at once."""
     images_per_minute: int | None = field(default=None, validator=_NUMBER)
-    """The account's quota."""
+    """The account's quota, as it was typed."""
+    found: dict[str, int] = field(factory=dict[str, int], validator=deep_mapping(_TEXT, instance_of(int)))
+    """Images a minute that endpoints were found to take, by refusals."""
     budget: str | None = field(default=None, validator=optional(_TEXT))
     """The most that may be spent."""
     price: str | None = field(default=None, validator=optional(_TEXT))
@@ -136,6 +141,17 @@ class Setup:
         """Where the journal is."""
         return folder / self.journal
 
+    def quota_of(self, endpoint: str) -> int | None:
+        """Images a minute that an endpoint takes. None: not known."""
+        known = [quota for quota in (self.images_per_minute, self.found.get(endpoint)) if quota is not None]
+        return min(known, default=None)
+
+    @property
+    def quota(self) -> int | None:
+        """Images a minute that the endpoint takes which takes most. None: not known."""
+        quotas = (self.quota_of(endpoint) for endpoint in self.images or self.found)
+        return max(filter(None, quotas), default=self.images_per_minute)
+
     def write(self, folder: Path) -> None:
         """Note it down. Blocks."""
         text = json.dumps({"version": _VERSION, **attrs.asdict(self)}, indent=2, ensure_ascii=False)
@@ -161,6 +177,13 @@ class Setup:
             problem = f"{folder / NOTE}: cannot be read: {error}"
         advice = "run the batch as at first: nothing that is in its journal is bought again"
         raise ConfigurationError(problem=problem, advice=advice)
+
+
+def found_before(folder: Path) -> dict[str, int]:
+    """The quotas that earlier runs of a batch have found out. Blocks."""
+    with suppress(ConfigurationError):
+        return Setup.read(folder).found
+    return {}
 
 
 def is_noted(folder: Path) -> bool:

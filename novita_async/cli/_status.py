@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -27,7 +28,7 @@ from novita_async._purchase.machine import (
 )
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output
-from novita_async.cli._report import write_report
+from novita_async.cli._report import About, write_report_of
 from novita_async.cli._report_summary import Commands, money
 from novita_async.cli._setup import JOURNAL, REPORT, Setup, command
 from novita_async.errors import ConfigurationError
@@ -83,18 +84,15 @@ async def report_of(folder: str, setup: Setup, *, embed: bool = False) -> Path:
         uncertain=command("retry", folder, "--uncertain"),
     )
 
-    def write() -> None:
-        write_report(
-            rows_in(setup.journal_in(Path(folder))),
-            path,
-            title=f"Batch {Path(folder).absolute().name}",
-            price=setup.price_each(),
-            images_per_minute=setup.images_per_minute,
-            embed=embed,
-            commands=commands,
-        )
-
-    await anyio.to_thread.run_sync(write)
+    about = About(
+        title=f"Batch {Path(folder).absolute().name}",  # noqa: ASYNC240 - asks the system for no file
+        price=setup.price_each(),
+        images_per_minute=setup.quota,
+        commands=commands,
+    )
+    journal = setup.journal_in(Path(folder))
+    writing = partial(write_report_of, journal, path, about, embed=embed)
+    await anyio.to_thread.run_sync(writing)
     return path
 
 
@@ -247,11 +245,14 @@ def _tell(output: Output, setup: Setup, standing: Standing, steps: list[tuple[st
     output.line(f"images bought: {ledger.bought:,}{_cost(setup, ledger.bought)}")
     if ledger.perhaps:
         output.line(f"images perhaps bought: {ledger.perhaps:,}{_cost(setup, ledger.perhaps)}")
+    if setup.quota is not None:
+        known = "" if setup.quota == setup.images_per_minute else ", as was found out"
+        output.line(f"quota: {setup.quota:,} images a minute{known}")
     for why, how in steps:
         output.line(f"{why}: {how}")
     if not steps:
         output.line("nothing is left to do")
-    output.record(**_record(standing), next=[how for _, how in steps])
+    output.record(**_record(standing), images_per_minute=setup.quota, next=[how for _, how in steps])
 
 
 def _cost(setup: Setup, images: int) -> str:

@@ -34,7 +34,8 @@ _WORTH_TELLING: Final = 1.0
 """Seconds: shorter waits are not mentioned."""
 _SILENCE: Final = 2.0
 """Seconds without an answer that are not mentioned."""
-_LIMITED: Final = "rate limited"
+LIMITED: Final = "rate limited"
+"""Cause of a breaker that opens because the service has asked to slow down."""
 
 
 def host_of_environment() -> str:
@@ -107,7 +108,7 @@ class Waits:
                 self._take_poll(event, now)
             case BreakerOpened():
                 outage = self._silent(event.account, now)
-                outage.limited, outage.until = event.cause == _LIMITED, now + event.after
+                outage.limited, outage.until = event.cause == LIMITED, now + event.after
             case BreakerClosed():
                 self._outages.pop(event.account, None)
             case Finished():

@@ -724,10 +724,37 @@ class AnyTask(Request):
         """Whether the service puts the results into a bucket of the user's own, as the body says."""
         return own_storage_in(self.body)
 
+    def kept(self, write: Write) -> dict[str, Any]:
+        """The body, marked where it is a form, and where a picture goes as a data URL."""
+        body = write(_marked(self.body))
+        return {FORM: body} if self.is_form else body
+
     def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:  # noqa: ARG002
         """The body as it is: there is no place in it for a callback."""
         body: dict[str, Any] = write(dict(self.body))
         return body
+
+
+FORM: Final = "$form"
+"""Mark of a body that is a form, in what a request is made again from."""
+DATA_URL: Final = "$data_url"
+"""Mark of a picture that goes as a data URL."""
+
+
+def _marked(value: Any) -> Any:
+    """A body in which a mark says which pictures are data URLs. Raises `InvalidRequest`: it has marks."""
+    if isinstance(value, DataURL):
+        return {DATA_URL: value.image}
+    if isinstance(value, Mapping):
+        named = cast("Mapping[str, Any]", value)
+        if FORM in named or DATA_URL in named:
+            raise InvalidRequest(
+                faults=(Flaw("body", f"{FORM} and {DATA_URL} are names that a journal uses"),)
+            )
+        return {name: _marked(item) for name, item in named.items()}
+    if isinstance(value, list | tuple):
+        return [_marked(item) for item in cast("Iterable[Any]", value)]
+    return value
 
 
 def own_storage_in(body: Any) -> bool:

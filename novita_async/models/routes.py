@@ -9,7 +9,6 @@ and `source` say when and where that was looked up.
 A new route of a known shape is a new row. `tools/routes.py` proposes changes from the provider's pages.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
@@ -795,7 +794,9 @@ def models_of(kinds: Iterable[str]) -> tuple[str, ...]:
 
 def meant(name: str, names: Iterable[str]) -> str:
     """A question after the name that was meant; empty where none is close."""
-    close = difflib.get_close_matches(name, tuple(names), 1)
+    from difflib import get_close_matches  # noqa: PLC0415 - needed for faults alone
+
+    close = get_close_matches(name, tuple(names), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -1,22 +1,27 @@
-"""Spans for OpenTelemetry, made from the public events alone. Needs the extra `otel`, which is its API only.
+"""Spans and metrics for OpenTelemetry, made from the public events alone. Needs the extra `otel`: its API.
 
 ```python
-client = NovitaClient(observers=[TraceEvents()])
+client = NovitaClient(budget=budget, observers=[TraceEvents(), MeterEvents(budget=budget)])
 ```
 
 A purchase is one span, a child of the span in which the request was made, with a child for each of its steps:
 `wait for quota`, `submit` (one an attempt), `wait for task`, `save`. Polls, pauses and trips of the breaker
 are events of the step in which they come. Names and attributes follow the conventions for generative AI where
 these have words for it.
+
+Metrics are `novita.purchases`, `.images`, `.spend`, `.rate_limited`, `.uncertain`, `.breaker_trips`, `.polls`
+(counters), `.quota_wait` and `.duration` (histograms, in seconds).
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from attrs import define, field
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 
+from novita_async._policy.spending import Budget
 from novita_async._version import __version__
 from novita_async.errors import NovitaError
 from novita_async.events import (
@@ -33,6 +38,7 @@ from novita_async.events import (
     Transition,
 )
 from novita_async.models.results import Outcome, Succeeded
+from novita_async.telemetry._figures import BUCKETS, MEANINGS, Figure, Figures
 
 _SUCCESS: Final = (State.SUCCEEDED, State.SAVED)
 _ENDS: Final = (Action.NOTHING, Action.LIST)
@@ -70,8 +76,12 @@ class TraceEvents:
                     self._of(number, event.endpoint), "wait for quota", {"novita.account": event.account}
                 )
             case Retrying(purchase=int(number)) if number in self._traces:
-                told: dict[str, Any] = {}
-                self._traces[number].root.add_event("retrying", cast("Mapping[str, Any]", told))
+                told: dict[str, Any] = {
+                    "attempt": event.attempt,
+                    "after": event.after,
+                    "error": str(event.error),
+                }
+                self._traces[number].root.add_event("retrying", told)
             case Polled():
                 self._poll(event)
             case Finished():
@@ -165,3 +175,42 @@ def _end(span: Span | None, error: NovitaError | None = None) -> None:
         span.set_attribute("error.type", type(error).__name__)
         span.set_status(Status(StatusCode.ERROR, str(error)))
     span.end()
+
+
+_UNITS: Final = {"dollars": "{USD}", "seconds": "s"}
+
+
+@define(eq=False)
+class MeterEvents:
+    """An observer that counts and measures. Clients may share one."""
+
+    provider: MeterProvider | None = None
+    """Where the figures go. None: to the global provider."""
+    budget: Budget | None = None
+    """The client's, whose price for an image counts the money. None: money is not counted."""
+    _figures: Figures = field(init=False)
+    _counters: dict[Figure, Counter] = field(factory=dict[Figure, Counter], init=False)
+    _spreads: dict[Figure, Histogram] = field(factory=dict[Figure, Histogram], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._figures = Figures(self, self.budget)
+        meter = metrics.get_meter("novita_async", __version__, self.provider)
+        for figure, meaning in MEANINGS.items():
+            name, unit, words = f"novita.{figure}", _UNITS.get(meaning.unit, ""), meaning.words
+            if meaning.is_spread:
+                self._spreads[figure] = meter.create_histogram(
+                    name, unit, words, explicit_bucket_boundaries_advisory=BUCKETS
+                )
+            else:
+                self._counters[figure] = meter.create_counter(name, unit, words)
+
+    def __call__(self, event: Event) -> None:
+        self._figures(event)
+
+    def keep(self, figure: Figure, amount: float, labels: Mapping[str, str], /) -> None:
+        """Count an amount, or take in a value of a spread."""
+        named = {f"novita.{name}": value for name, value in labels.items()}
+        if figure in self._spreads:
+            self._spreads[figure].record(amount, named)
+        else:
+            self._counters[figure].add(amount, named)

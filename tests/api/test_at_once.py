@@ -111,6 +111,12 @@ def test_what_was_taken_out_of_an_answer_is_put_back_by_its_number(tmp_path):
     assert (third.data, third.type) == (PNG, "jpeg")
 
 
+def test_no_text_of_an_answer_is_taken_for_a_part_whose_mark_was_drawn_for_it():
+    parts = (AnswerPart(data=PNG, size=len(PNG), mark="novita-part:6f-0"),)
+    answer = {"output": "novita-part:0", "data": [{"b64_json": "novita-part:6f-0"}]}
+    assert told(read(answer, parts=parts)) == [(PNG, None)]
+
+
 def test_an_answer_that_broke_off_says_so_and_keeps_what_came_whole():
     part = AnswerPart(data=PNG, size=len(PNG), kind="png")
     result = read({"data": [{"b64_json": "novita-part:0"}]}, parts=(part,), cut="the answer was cut")

@@ -4,16 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from novita_async._purchase.machine import State
-from novita_async.cli._report import write_report
+from novita_async._purchase.machine import Attempt, State
+from novita_async.cli import _report, _report_pieces
+from novita_async.cli._report import About, write_report, write_report_of
 from tests.browser.conftest import resize
-from tests.helpers.report_rows import WICKED, row
+from tests.helpers.report_rows import BEGIN, BROKEN, WICKED, batch, journal_of, png, row
 
 COUNT = 5000
+ALL = range(40)
 
 
 class Page:
@@ -442,3 +445,85 @@ def test_a_page_with_thumbnails_needs_no_files(browser, embedded):
     page.open(1)
     page.until(lambda: page.loaded(".stage .after") and page.loaded(".strip img"))
     assert page.run("return document.querySelector('.after').src").startswith("data:image/webp")
+
+
+# --- Large batches ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The same batch of 40 twice: all rows in the page, and most of them beside it."""
+    folder = tmp_path_factory.mktemp("large")
+    rows = batch(folder, 40)
+    rows[20] = row(20, State.SAVED, request=rows[20].entry.request, paths=(folder / "20.png",))
+    rows[20].entry = evolve(rows[20].entry, tag="sku-20\x1b", metadata='{"shop": {"no": 7}}')
+    rows[20].tag = rows[20].entry.tag
+    rows[21] = row(21, State.FAILED, error=evolve(BROKEN, text="task t failed: no way\u202e"))
+    rows[22] = row(22, State.PLANNED)
+    rows[23] = row(23, State.SUBMITTED, earlier=(Attempt("k1", BEGIN - 65, BEGIN - 64),))
+    for each in rows:  # results lie beside the page of a batch
+        each.paths = tuple(folder / path.name for path in each.paths)
+        for path in each.paths:
+            path.write_bytes(png())
+    journal_of(folder / "batch.db", rows)
+    with pytest.MonkeyPatch.context() as patch:
+        write_report_of(folder / "batch.db", folder / "all.html", About())
+        patch.setattr(_report, "WHOLE", 8)
+        patch.setattr(_report_pieces, "PIECE", 8)
+        patch.setattr(_report_pieces, "_LOOKED_AFTER", {State.FAILED: 1})
+        write_report_of(folder / "batch.db", folder / "some.html", About())
+    return folder
+
+
+def test_a_large_page_lists_some_rows_and_loads_the_others_when_asked(browser, pages):
+    page = Page(browser, pages / "some.html")
+    assert page.count == "9 of 40 requests"
+    assert "31 requests are not loaded" in page.one(".beside").text
+    assert not any("report-rows" in url for url in requested(browser))
+    page.one("[name=more]").click()
+    page.until(lambda: page.count == "17 of 40 requests")
+    page.one("[name=every]").click()
+    page.until(lambda: page.count == "40 requests")
+    assert not page.one(".beside").is_displayed()
+    page.one("[name=text]").send_keys("sku-20")
+    assert (page.count, page.listed) == ("1 of 40 requests", [21])
+    assert complaints(browser) == []
+
+
+TOLD = """
+    const dialog = document.querySelector("dialog");
+    const all = (selector) => [...dialog.querySelectorAll(selector)];
+    return Object.fromEntries([...document.querySelectorAll(".open")].map((open) => {
+      open.click();
+      const words = all("h2, .facts, .strip").map((part) => part.textContent);
+      const pictures = all("img").map((img) => img.getAttribute("src"));
+      dialog.close();
+      return [open.dataset.no, [open.innerText, ...words, ...pictures]];
+    }));
+"""
+
+
+def test_a_row_that_was_loaded_is_told_like_a_row_of_the_page(browser, pages):
+    resize(browser, 1280, 9000)
+    told = []
+    for name in ("all.html", "some.html"):
+        page = Page(browser, pages / name)
+        page.run(
+            "if (!document.querySelector('.beside').hidden) document.querySelector('[name=every]').click()"
+        )
+        page.until(lambda page=page: page.count == "40 requests" and len(page.listed) == len(ALL))
+        told.append(page.run(TOLD))
+    in_page, loaded = told
+    for no, words in in_page.items():
+        assert loaded[no] == words, no
+
+
+def test_a_piece_that_is_gone_is_said(browser, pages):
+    page = Page(browser, pages / "some.html")
+    last = max((pages / "report-rows").iterdir())
+    hidden = last.rename(last.with_suffix(".hidden"))
+    page.one("[name=every]").click()
+    page.until(lambda: f"report-rows/{last.name} is not beside this page" in page.one(".beside").text)
+    hidden.rename(last)
+    page.one("[name=more]").click()
+    page.until(lambda: page.count == "40 requests")

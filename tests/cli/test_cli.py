@@ -66,6 +66,24 @@ def test_no_file_is_ever_replaced(call, folder, serve):
     assert (folder / "dog-seed7-1.png").read_text() == "mine"
 
 
+def test_a_sweep_makes_pictures_of_every_combination(call, folder, serve):
+    server = serve()
+    sweeps = ("--sweep", "seed=1..2", "--sweep", "strength=0.3,0.5")
+    code, out, _ = call("generate", "dog.png", "cat.png", *SETTINGS, *sweeps)
+    assert (code, len(out.split())) == (0, 8)
+    asked = [entry.request["request"] for entry in server.ledger.accepted]
+    made = {(each["seed"], each["strength"]) for each in asked}
+    assert (made, len(asked)) == ({(1, 0.3), (1, 0.5), (2, 0.3), (2, 0.5)}, 8)
+    code, _, err = call("generate", "dog.png", *SETTINGS, "--sweep", "seed=1..2", "--sweep", "steps=0,5")
+    assert (code, len(server.ledger.entries)) == (2, 8)
+    assert "--sweep steps=0,5: 0 is not in [1, 100]" in err
+    code, _, err = call(
+        "generate", "dog.png", *SETTINGS, "--sweep", "clip_skip=1,2", "--sweep", "quality=low"
+    )
+    assert (code, len(server.ledger.entries)) == (2, 8)
+    assert "--sweep quality: no such field" in err
+
+
 def test_several_images_of_one_request_are_all_saved(call, folder, serve):
     server = serve()
     code, out, _ = call("generate", "dog.png", *SETTINGS, "--seed", 7, "--image-num", 3)

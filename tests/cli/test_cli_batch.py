@@ -6,7 +6,6 @@ import shutil
 import signal
 import tracemalloc
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,7 +14,7 @@ import pytest
 from novita_async import NoAnswer, NovitaClient, Task
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.machine import Action, State
-from novita_async.cli._batch import quota_of
+from novita_async.cli._batch import found_by
 from novita_async.cli._course import Course
 from novita_async.cli._forecast import ForecastLane, Pace, time_left
 from novita_async.cli._manifest import Recipe, axes_of
@@ -25,6 +24,7 @@ from novita_async.cli._sources import lines_of
 from novita_async.events import Announced, Bought, Paced, Retrying, Transition
 from novita_async.testing import Fault, FaultPlan, sample_picture
 from tests.helpers.batches import KEY, caller, files_below, manifest, of_event, records, rows_of, seeds, shots
+from tests.helpers.outages import REFUSED, Outage
 from tests.helpers.served import Withheld, served
 from tests.helpers.service import requests, service
 
@@ -40,6 +40,37 @@ def pictures_in():
 @pytest.fixture
 def call(capsys, folder):
     return caller(capsys, folder)
+
+
+# --- A quota that was found out -----------------------------------------------------------------------------
+
+
+def test_a_quota_that_was_found_out_is_known_to_report_status_plan_and_the_next_run(
+    call, folder, serve, monkeypatch
+):
+    serve()
+    typed = ("batch", shots(folder, 15), "--out", "made")
+    with monkeypatch.context() as finding:
+        finding.setattr("novita_async.cli._batch.found_by", lambda _, __: 7)
+        assert call(*typed)[0] == 0
+    page = folder / "made" / "report.html"
+    for command in (("report", "made"), ("resume", "made"), typed):
+        page.unlink()
+        assert call(*command)[0] == 0
+        assert "quota 7 a minute" in page.read_text()
+        assert Setup.read(folder / "made").found == {ENDPOINT: 7}
+    assert "quota: 7 images a minute, as was found out\n" in call("status", "made")[1]
+    assert json.loads(call("status", "made", "--json")[1])["images_per_minute"] == 7
+    assert "at your quota, as was found out, of 7 images a minute" in call(*typed, "--dry-run")[1]
+
+
+def test_a_quota_that_was_given_is_what_a_larger_one_that_was_found_does_not_exceed(
+    call, folder, serve, monkeypatch
+):
+    serve()
+    monkeypatch.setattr("novita_async.cli._batch.found_by", lambda _, __: 7)
+    call("batch", shots(folder, 1), "--out", "made", "--images-per-minute", "5")
+    assert "quota: 5 images a minute\n" in call("status", "made")[1]
 
 
 # --- What is made -------------------------------------------------------------------------------------------
@@ -317,7 +348,7 @@ def test_other_endpoints_cannot_be_swept(call, folder, serve):
     manifest(folder, {"endpoint": "/v3/async/upscale", "x": 1})
     code, _, err = call("batch", "shots.jsonl", "--sweep", "seed=1..2", "--out", "made")
     assert code == 2
-    assert "shots.jsonl line 1: --sweep: only img2img and txt2img requests can be swept" in err
+    assert "shots.jsonl line 1: --sweep: a request with a path of its own cannot be swept" in err
 
 
 @pytest.mark.parametrize(
@@ -755,14 +786,16 @@ def test_few_slots_count_more_than_a_quick_service():
     assert time_left([ForecastLane(left=100)], few, 0.0) == pytest.approx(200)
 
 
-async def followed(*, count=200, images=1, quota=None, in_flight=64, **options):
+async def followed(*, count=200, images=1, quota=None, in_flight=64, away=(0, 0), methods=(), **options):
     """When each outcome of a batch came, and how long it was thought then that the rest would take."""
     simulation = service(plain_pictures=True, **options)
     course = Course(count, images={ENDPOINT: images * count}, in_flight=in_flight)
-    transport = simulation.transport()
-    key, how = simulation.api_key, {"transport": transport, "downloader": transport, "observers": [course]}
+    inner = simulation.transport()
+    begins, ends = (anyio.current_time() + at for at in away)
+    transport = Outage(inner, begins, ends, REFUSED, methods)
+    key, how = simulation.api_key, {"transport": transport, "downloader": inner, "observers": [course]}
     async with NovitaClient(key, images_per_minute=quota, **how) as client:
-        course.quota_of = partial(quota_of, client, quota)
+        course.quota_of = lambda endpoint: found_by(client, endpoint) or quota
         client._buyer._random.seed(count)  # the same jitter each time
         foretold = []
         many = requests(count, image_num=images, width=128, height=128)
@@ -794,6 +827,24 @@ async def test_the_time_left_is_right_within_five_percent_after_a_tenth(images, 
     for now, left in foretold[12:109]:
         # While a quota is looked for, a minute more or less is chance.
         assert left == pytest.approx(end - now, abs=0.05 * (end - now if given else end))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("methods", "in_flight", "workers", "quota"),
+    [(("POST", "GET"), 64, 5, 10_000), (("GET",), 8, 1000, 10_000), (("POST", "GET"), 64, 1000, 100)],
+    ids=["service", "slots", "quota"],
+)
+async def test_the_time_left_is_right_again_soon_after_an_outage(methods, in_flight, workers, quota):
+    """Whether the service, the slots or the quota are waited for."""
+    options = {"workers": workers, "images_per_minute": quota, "quota": quota, "in_flight": in_flight}
+    began_at = anyio.current_time()
+    foretold = await followed(count=500, away=(20, 320), methods=methods, **options)
+    end = foretold[-1][0]
+    late = [(now, left) for now, left in foretold if now > began_at + 320 + 45]
+    assert len(late) > 20
+    for now, left in late:
+        assert left == pytest.approx(end - now, abs=max(5, 0.1 * (end - now)))
 
 
 @pytest.mark.anyio

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from novita_async import AnyTask, DataURL, ImageSource
+from novita_async._files.lines import made_again
+from novita_async._journal.identity import DigestCache, order_of
 from novita_async.cli._app import main
 from novita_async.cli._exits import Exit
 from novita_async.cli._manifest import Recipe
@@ -135,3 +138,60 @@ def test_a_model_s_routes_are_told_with_all_that_they_take(call):
 def test_routes_are_told_to_programs_as_they_stand_in_the_table(call):
     _, out, _ = call("routes", "--json")
     assert [json.loads(line)["name"] for line in out.splitlines()] == [row.name for row in ROUTES]
+
+
+def test_a_sweep_makes_a_request_of_every_combination(call, dog, serve):
+    simulation = serve(**PLAIN)
+    code, out, _ = call(
+        "edit", dog, "--model", "gpt-image-2", "--prompt", "p", "--sweep", "quality=low,high",
+        "--sweep", "n=1..2", "--sweep", "output_compression=10,90", "--out", "out",
+    )  # fmt: skip
+    assert code == Exit.SUCCEEDED
+    asked = [entry.request for entry in simulation.ledger.accepted]
+    made = {(each["quality"], each["n"], each["output_compression"]) for each in asked}
+    assert made == {(q, n, c) for q in ("low", "high") for n in (1, 2) for c in (10, 90)}
+    assert len(asked) == 8
+    assert len(out.split()) == 12
+
+
+def test_every_value_of_a_sweep_is_checked_before_anything_is_bought(call, dog, serve, tmp_path):
+    simulation = serve(**PLAIN)
+    sweep = ("--sweep", "quality=low,best", "--sweep", "n=1..12")
+    code, _, err = call("edit", dog, "--model", "gpt-image-2", "--prompt", "p", *sweep, "--out", "out")
+    assert code == Exit.BAD_INPUT
+    assert "--sweep quality: 'best' is none of low, medium, high" in err
+    assert "--sweep n: 12 is not in [1, 10]" in err
+    (tmp_path / "lines.jsonl").write_text('{"model": "gpt-image-2", "image": "dog.png", "prompt": "a"}')
+    code, _, err = call("batch", "lines.jsonl", *sweep, "--out", "run")
+    assert code == Exit.BAD_INPUT
+    assert "--sweep quality: 'best' is none of low, medium, high" in err
+    assert "--sweep n: 12 is not in [1, 10]" in err
+    assert simulation.ledger.entries == []
+
+
+def test_a_batch_sweeps_the_fields_of_a_route_and_counts_them(call, dog, serve, tmp_path):
+    simulation = serve(**PLAIN)
+    (tmp_path / "lines.jsonl").write_text('{"model": "gpt-image-2", "image": "dog.png", "prompt": "a"}')
+    sweep = ("--sweep", "quality=low,high", "--sweep", "n=1..2", "--sweep", "size=64x64,96x64")
+    _, out, _ = call("batch", "lines.jsonl", *sweep, "--out", "run", "--dry-run", "--json")
+    told = json.loads(out.splitlines()[0])
+    assert (told["requests"], told["images"]) == (8, 12)
+    code, *_ = call("batch", "lines.jsonl", *sweep, "--out", "run")
+    assert code == Exit.SUCCEEDED
+    assert (len(simulation.ledger.accepted), simulation.ledger.images) == (8, 12)
+
+
+def test_a_form_and_a_data_url_are_made_again_from_the_line_of_a_folder_s_index(dog, tmp_path):
+    requests = [
+        AnyTask(path="/v3/form", body={"image[]": [ImageSource.from_path(dog)], "n": 2}, is_form=True),
+        AnyTask(path="/v3/flat", body={"images": [{"url": DataURL(image=dog)}]}),
+    ]
+    digests = DigestCache()
+    orders = [order_of(each, endpoint=each.path, position=0, digest=digests) for each in requests]
+    lines = [made_again(order, None, lambda _, path: str(path)) for order in orders]
+    assert lines[0] == {"endpoint": "/v3/form", "form": {"image[]": [{"file": dog}], "n": 2}}
+    assert lines[1] == {"endpoint": "/v3/flat", "images": [{"url": {"data_url": dog}}]}
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    made = [each.request for each in Recipe(inputs=[tmp_path / "lines.jsonl"], shared={}, axes={}).read()]
+    again = [order_of(each, endpoint=each.path, position=0, digest=digests) for each in made]
+    assert [order.key for order in again] == [order.key for order in orders]

@@ -12,19 +12,34 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novita_async import Artifact, ConfigurationError, FailedEarlier, Image, NsfwDetection, Timings
 from novita_async._purchase.machine import Attempt, State
-from novita_async.cli import _report_files, _report_timeline
-from novita_async.cli._report import About, Commands, page, write_report
+from novita_async.cli import _report, _report_files, _report_pieces, _report_timeline
+from novita_async.cli._report import About, Commands, page, write_report, write_report_of
 from novita_async.cli._report_files import Disk, Picture, link, thumbnail
 from novita_async.cli._report_rows import spans
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import Happenings, elapsed, timeline
 from novita_async.cli._terminal import visible
-from tests.helpers.report_rows import BEGIN, BROKEN, LOST, WICKED, batch, digest, png, result, row, wire
+from tests.helpers.journals import do, open_store
+from tests.helpers.report_rows import (
+    BEGIN,
+    BROKEN,
+    LOST,
+    WICKED,
+    batch,
+    digest,
+    journal_of,
+    png,
+    result,
+    row,
+    wire,
+    write,
+)
 
 few = settings(max_examples=30, deadline=None)
 """A page takes its time to be made and read."""
@@ -273,6 +288,190 @@ def test_a_request_that_cannot_be_read_leaves_a_gap_and_no_more(text):
 def test_a_lone_surrogate_is_no_obstacle(tmp_path):
     write_report([row(request='{"request": {"prompt": "\\ud800"}}')], tmp_path / "r.html", title="\ud800")
     assert r"<h1>\ud800</h1>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+# --- The user's own words -----------------------------------------------------------------------------------
+
+
+def test_ids_and_metadata_are_told_without_what_may_be_secret():
+    own = {
+        "tag": "sku-1\x1b",
+        "metadata": json.dumps({"shop": 7, "see": "https://a.example/?Signature=s3cret"}),
+    }
+    told = row(0, State.SAVED)
+    told.entry, told.tag = evolve(told.entry, **own), own["tag"]
+    report = read(told, row(1))
+    assert report.rows[0]["id"] == r"sku-1\x1b"
+    assert report.rows[0]["metadata"] == {"shop": 7, "see": "https://a.example/?…"}
+    assert not {"id", "metadata"} & report.rows[1].keys()
+    assert "s3cret" not in report.source
+
+
+# --- Large batches ------------------------------------------------------------------------------------------
+
+
+class Large:
+    """A batch whose page holds some rows, and what lies beside it."""
+
+    def __init__(self, folder, purchases):
+        self.folder, self.journal = folder, folder / "batch.db"
+        folder.mkdir(exist_ok=True)
+        journal_of(self.journal, purchases)
+
+    def write(self, **about):
+        write_report_of(self.journal, self.page, About(**about))
+
+    @property
+    def page(self):
+        return self.folder / "report.html"
+
+    def change(self, *purchases):
+        store = open_store(self.journal)
+        do(store, lambda store: write(store, purchases))
+        store.close()
+
+    @property
+    def pieces(self):
+        """Rows of each piece, as arrays."""
+        return {path.name: self.read(path) for path in sorted((self.folder / "report-rows").iterdir())}
+
+    def read(self, path):
+        mark, called = path.read_text().split("\n", 1)
+        assert mark.startswith("// ")
+        number, places, rows = json.loads(
+            f"[{called.removeprefix('novitaRows(').removesuffix(');' + chr(10))}]"
+        )
+        assert path.name == f"{number + 1:04d}.js"
+        assert places.keys() == {"copies", "folders"}
+        return rows
+
+    def written(self):
+        """When each file of the report was written."""
+        return {
+            path.name: path.stat().st_mtime_ns for path in (self.page, *self.folder.glob("report-rows/*"))
+        }
+
+
+@pytest.fixture
+def large(monkeypatch, tmp_path):
+    """A batch of eleven, where four make a piece."""
+    monkeypatch.setattr(_report, "WHOLE", 8)
+    monkeypatch.setattr(_report_pieces, "PIECE", 4)
+    states = {2: State.FAILED, 6: State.UNCERTAIN, 8: State.FAILED, 9: State.SUBMITTED, 10: State.PLANNED}
+    purchases = [row(place, states.get(place, State.SAVED), images=2) for place in range(11)]
+    return Large(tmp_path / "batch", purchases)
+
+
+def test_the_page_of_a_large_batch_has_the_first_rows_and_those_to_look_after(large):
+    large.write(price=Decimal("0.01"))
+    report = Read(large.page.read_text())
+    assert [told["no"] for told in report.rows] == [1, 2, 3, 4, 7, 9, 10]
+    assert {name: [each[1] + 1 for each in rows] for name, rows in large.pieces.items()} == {
+        "0002.js": [5, 6, 7, 8],
+        "0003.js": [9, 10, 11],
+    }
+    assert json.loads(report.blocks["beside"]) == {
+        "pieces": [["report-rows/0002.js", 4], ["report-rows/0003.js", 3]],
+        "states": {"planned": 1, "submitted": 1, "saved": 6, "failed": 2, "uncertain": 1},
+    }
+
+
+def test_the_page_of_a_large_batch_says_the_same_of_the_whole_as_one_with_all_rows(large, monkeypatch):
+    earlier = (Attempt("k1", BEGIN - 65, BEGIN - 64), Attempt("k1", BEGIN - 30, BEGIN - 29))
+    large.change(row(5, State.FAILED, error=BROKEN, earlier=earlier))
+
+    def said():
+        report = Read(large.page.read_text())
+        return report.totals(), re.sub("[\\s,]", "", report.text), report.source.partition("<svg")[2]
+
+    large.write(price=Decimal("0.01"), images_per_minute=10)
+    some = said()
+    monkeypatch.setattr(_report, "WHOLE", 100)
+    large.page.unlink()
+    large.write(price=Decimal("0.01"), images_per_minute=10)
+    assert [told["no"] for told in Read(large.page.read_text()).rows] == list(range(1, 12))
+    assert said()[:2] == some[:2]
+    assert said()[2].partition("</svg>")[0] == some[2].partition("</svg>")[0]
+
+
+def test_a_report_is_not_written_again_where_nothing_has_changed(large, tmp_path):
+    for count in (11, 3):
+        batch_of = Large(tmp_path / f"batch-{count}", [row(place, State.SAVED) for place in range(count)])
+        batch_of.write()
+        before = batch_of.written()
+        batch_of.write()
+        assert batch_of.written() == before
+        (batch_of.folder / "more.png").write_bytes(b"x")
+        batch_of.write()
+        assert batch_of.written()["report.html"] > before["report.html"]
+        after = batch_of.written()
+        batch_of.write(title="another")
+        assert batch_of.written()["report.html"] > after["report.html"]
+
+
+def test_of_a_large_report_only_pieces_whose_rows_have_changed_are_written_again(large):
+    large.write()
+    before = large.written()
+    large.change(row(10, State.SAVED))
+    large.write()
+    after = large.written()
+    assert {name for name in after if after[name] != before[name]} == {"report.html", "0003.js"}
+    assert [each[2] for each in large.pieces["0003.js"]] == ["failed", "submitted", "saved"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: path.write_bytes(b"\xff")], ids=["gone", "broken"]
+)
+def test_a_piece_that_is_gone_or_broken_is_written_again(large, spoil):
+    large.write()
+    spoil(large.folder / "report-rows" / "0002.js")
+    large.write()
+    assert [each[1] for each in large.pieces["0002.js"]] == [4, 5, 6, 7]
+
+
+def test_no_secret_is_passed_on_in_a_piece(large):
+    secrets = {
+        "query": "see https://host.example/a.png?X-Amz-Signature=S3CR3T",
+        "key": "sk_S3CR3T",
+        "header": "Bearer S3CR3T",
+        "kept": {"$withheld": "S3CR3T"},
+        "webhook": {"url": "https://host.example/S3CR3T"},
+        "picture": "S3CR3T" + "A" * 3000,
+        "plain": "a hill",
+    }
+    for name, secret in secrets.items():
+        large.change(row(5, State.SAVED, request=wire(**{name: secret})))
+        large.write()
+        text = (large.folder / "report-rows" / "0002.js").read_text()
+        assert "S3CR3T" not in text
+        assert ("a hill" in text, len(large.pieces["0002.js"])) == (True, 4)
+
+
+def test_a_piece_names_its_pictures_as_seen_from_the_page(large, tmp_path):
+    kept = digest(png())
+    (large.folder / "inputs").mkdir()
+    (large.folder / "inputs" / f"{kept}.png").write_bytes(png())
+    changed = [
+        row(4, request=wire(image={"$picture": kept})),
+        row(5, request=wire(image={"$picture": "ab" * 32, "path": str(tmp_path / "in" / "ä b.png")})),
+        row(6, State.SAVED, paths=(large.folder / "0.png", tmp_path / "else.png"), result=result(6)),
+    ]
+    large.change(*changed)
+    large.write()
+    text = (large.folder / "report-rows" / "0002.js").read_text()
+    assert json.dumps({"copies": {kept: f"{kept}.png"}, "folders": {str(tmp_path / "in"): "../in"}},
+                      separators=(",", ":")) in text  # fmt: skip
+    assert large.pieces["0002.js"][2][17] == ["0.png", str(tmp_path / "else.png")]
+
+
+def test_a_piece_tells_what_the_check_of_each_file_found(large):
+    images = tuple(
+        Image(url="https://h.example/a.png", type="png", nsfw=nsfw)
+        for nsfw in (None, NsfwDetection(checked=True, confidence=3.5))
+    )
+    large.change(row(5, State.SAVED, result=result(5, images=images)))
+    large.write()
+    assert [each[19] for each in large.pieces["0002.js"]] == [None, [None, 3.5], None, None]
 
 
 # --- Secrets ------------------------------------------------------------------------------------------------

@@ -4,12 +4,16 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+import anyio.from_thread
 import pytest
 from attrs import define, frozen
 
-from novita_async import Account, ApiKey, Polling
+from novita_async import Account, ApiKey, JournalError, Polling, SqliteJournal
 from novita_async._journal import file as journal_file
+from novita_async.cli import _plan
 from novita_async.cli._plan import News
+from novita_async.cli._setup import Setup
 from novita_async.testing import ExchangeKind, Fault, FaultPlan, sample_picture
 from tests.helpers.batches import KEY, caller, manifest, of_event, seeds, shots, states_of
 from tests.helpers.served import Withheld
@@ -143,6 +147,56 @@ def test_a_plan_that_was_broken_off_is_made_by_resume(call, folder, serve):
     assert "2 not sent yet" in call("status", "made")[1]
     assert call("resume", "made")[0] == 0
     assert seeds(server) == [0, 1, 2]
+
+
+def test_buying_begins_with_what_is_planned_while_pictures_are_still_read(call, folder, serve, monkeypatch):
+    server, read, describe = serve(), [], _plan.order_of
+
+    def slowly(request, **where):
+        read.append(request)
+        if len(read) == 5:  # nothing is read on before something was bought
+            anyio.from_thread.run(until, lambda: len(server.ledger.accepted) == 4)
+        return describe(request, **where)
+
+    async def until(condition):
+        with anyio.fail_after(30):
+            while not condition():
+                await anyio.sleep(0.01)
+
+    monkeypatch.setattr(_plan, "_PIECE", 2)
+    monkeypatch.setattr(_plan, "order_of", slowly)
+    assert call("batch", shots(folder, 9), "--out", "made")[0] == 0
+    assert seeds(server) == list(range(9))
+    assert len(read) == 9
+    assert Setup.read(folder / "made").plan > 0
+    assert call("resume", "made")[0] == 0
+    assert len(read) == 9
+    assert len(seeds(server)) == 9
+
+
+def test_a_batch_that_buys_no_more_is_planned_to_its_end(call, folder, serve, monkeypatch):
+    serve()
+    monkeypatch.setattr(_plan, "_PIECE", 2)
+    typed = ("batch", shots(folder, 9), "--out", "made", "--price", "1", "--budget", "1")
+    assert call(*typed, "--in-flight", "1")[0] == 3
+    assert Setup.read(folder / "made").plan > 0
+    assert "8 not sent yet" in call("status", "made")[1]
+
+
+def test_a_journal_that_fails_while_it_plans_ends_the_batch(call, folder, serve, monkeypatch):
+    server, plan_ahead = serve(), SqliteJournal.plan_ahead
+
+    async def fails(journal, orders, run):
+        if seeds(server):
+            raise JournalError(problem="the disk is gone")
+        await plan_ahead(journal, orders, run)
+
+    monkeypatch.setattr(_plan, "_PIECE", 1)
+    monkeypatch.setattr(SqliteJournal, "plan_ahead", fails)
+    code, _, err = call("batch", shots(folder, 40), "--out", "made")
+    assert (code, "the disk is gone" in err) == (3, True)
+    monkeypatch.undo()
+    assert Setup.read(folder / "made").plan == 0
 
 
 def test_three_changed_pictures_are_named_and_the_rest_is_counted():

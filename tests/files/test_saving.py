@@ -1,5 +1,7 @@
 """Result files on hosts that misbehave: whole and right, or not there at all."""
 
+import os
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 from novita_async import ConfigurationError, DownloadFailed, Failed, Image, Succeeded, TaskNotFound
 from novita_async._files import index
 from novita_async._files import saver as _saver
-from novita_async._files.part import HELD, Part
+from novita_async._files.part import HELD, LEFT_AFTER, Part
 from novita_async._files.saver import CUT_FOR, _Target
 from novita_async._http import Delivery, DeliveryFailed, NotAURLError
+from novita_async._journal.memory import MemoryJournal
 from novita_async.events import CutFileKept, FileSaved, KindDiffers
 from tests.helpers import payloads
 from tests.helpers.hosts import Answer, Host, Saving, result_of
@@ -385,6 +388,38 @@ async def test_the_same_file_of_an_earlier_process_is_taken_over_and_anybody_els
     other = payloads.picture()
     (path,) = await Saving(Host.of(other)).saver.save(result_of("png"), tmp_path, "dog", owned=True)
     assert path.read_bytes() == other
+
+
+LEFT = {
+    ".0123456789abcdef-1.part": (HALF, LEFT_AFTER + 60, False),
+    f".{'0123456789abcdef' * 2}-12.part": (b"", LEFT_AFTER + 60, False),
+    ".123456789abcdef0-1.part": (HTML, LEFT_AFTER + 60, False),
+    ".batch.json.4711.part": (b"{}", LEFT_AFTER + 60, False),
+    ".report.html.4711-140.part": (HTML, LEFT_AFTER + 60, False),
+    ".23456789abcdef01-1.part": (HALF, LEFT_AFTER - 60, True),  # perhaps somebody is writing it
+    ".3456789abcdef012-1.part": (WHOLE, LEFT_AFTER + 60, True),  # perhaps a journal knows it
+    ".mine.part": (HALF, LEFT_AFTER + 60, True),
+    "4567.part": (HALF, LEFT_AFTER + 60, True),
+    "dog.png": (HALF, LEFT_AFTER + 60, True),
+}
+
+
+@pytest.mark.parametrize("journal", [MemoryJournal, None])
+async def test_a_batch_removes_cut_parts_that_dead_processes_have_left_and_nothing_else(tmp_path, journal):
+    now = time.time()
+    for name, (data, age, _) in LEFT.items():
+        (tmp_path / name).write_bytes(data)
+        os.utime(tmp_path / name, (now - age, now - age))
+    (tmp_path / ".56789abcdef01234-1.part").mkdir()
+    async with client_of(service()) as (client, _):
+        many = requests(1) if journal is None else []
+        way = client.stream(many, save_to=tmp_path) if journal is None else client.batch(
+            many, journal=journal(), save_to=tmp_path
+        )  # fmt: skip
+        async with way as outcomes:
+            assert all([isinstance(outcome, Succeeded) async for outcome in outcomes])
+    stays = {name for name, (*_, stays) in LEFT.items() if stays or journal is None}
+    assert stays == set(names_in(tmp_path)) & LEFT.keys()
 
 
 async def test_what_a_dead_process_left_is_taken_away_though_the_line_has_another_place_now(tmp_path):

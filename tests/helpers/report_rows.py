@@ -8,8 +8,10 @@ from pathlib import Path
 from struct import pack
 
 from novita_async import FailedEarlier, Task, TaskResult, Timings
+from novita_async._journal.rows import COLUMNS, Known, record_of
 from novita_async._purchase.machine import Attempt, JournalEntry, Purchase, State
 from novita_async.models.results import Image
+from tests.helpers.journals import do, open_store
 
 BEGIN = 1_795_350_000.0
 WICKED = "</script><img src=x onerror=\"document.title='stolen'\"><!-- <b>bold</b> & 'quoted' \u2028 \u00e4"
@@ -104,6 +106,23 @@ def result(position, task=None, **fields):
         "timings": Timings(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
     }
     return TaskResult(**(told | fields))
+
+
+def journal_of(path, purchases):
+    """Write a journal that has these rows, and is closed."""
+    store = open_store(path)
+    do(store, lambda store: write(store, purchases))
+    store.close()
+
+
+def write(store, purchases):
+    """Put rows into a journal, in the place of those with the same serial number."""
+    marks = ", ".join("?" * (len(COLUMNS) + 1))
+    order = f"INSERT OR REPLACE INTO requests (serial, {', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
+    nothing = (None,) * len(COLUMNS)
+    for purchase in purchases:
+        record = record_of(purchase, Known(purchase, nothing, ""), BEGIN)
+        store._connection.execute(order, (purchase.entry.serial, *record))
 
 
 def batch(folder, count=5000):

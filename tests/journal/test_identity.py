@@ -12,7 +12,7 @@ from novita_async import AnyTask, Img2Img, InvalidRequest, TestMode, Txt2Img
 from novita_async._journal import identity
 from novita_async._journal.identity import DigestCache, order_of, request_of
 from novita_async._purchase.machine import Order
-from novita_async.models.images import ImageSource
+from novita_async.models.images import DataURL, ImageSource
 from novita_async.models.requests import Extra, Webhook
 from tests.helpers.service import picture, request
 
@@ -247,6 +247,33 @@ def test_another_task_is_made_again_with_its_pictures_and_its_weight():
     asked = AnyTask(path="/v3/async/any", body={"images": [source, "x"], "n": {"size": 2}}, image_num=3)
     kept = order_of(asked, endpoint=asked.path, position=0, digest=digest)
     assert request_of(kept, lambda *_: source) == asked
+
+
+def test_another_task_is_made_again_in_its_form_with_its_data_urls():
+    source = ImageSource.from_bytes(picture())
+    flat = AnyTask(path="/v3/any", body={"deep": [{"image": DataURL(image=source)}, source], "n": 2})
+    form = AnyTask(path="/v3/any", body={"image[]": [source, DataURL(image=source)], "n": 2}, is_form=True)
+    for asked in (flat, form):
+        kept = order_of(asked, endpoint=asked.path, position=0, digest=digest)
+        again = request_of(kept, lambda *_: source)
+        assert again == asked
+        assert again.is_form is asked.is_form
+
+
+def test_what_goes_out_in_another_form_is_another_request():
+    source = ImageSource.from_bytes(picture())
+    asked = [
+        AnyTask(path="/v3/any", body={"image": source}),
+        AnyTask(path="/v3/any", body={"image": source}, is_form=True),
+        AnyTask(path="/v3/any", body={"image": DataURL(image=source)}),
+    ]
+    assert len({key(each) for each in asked}) == 3
+
+
+@pytest.mark.parametrize("name", ["$form", "$data_url"])
+def test_names_that_mark_a_form_are_not_for_bodies(name):
+    with pytest.raises(InvalidRequest, match="are names that a journal uses"):
+        described(any_task(deep=[{name: 1}]))
 
 
 # --- Digests ----------------------------------------------------------------------------------------------

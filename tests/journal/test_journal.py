@@ -238,6 +238,25 @@ def test_inserting_removing_and_reordering_lines_finds_every_purchase_again(tmp_
     store.close()
 
 
+def test_what_is_planned_ahead_for_an_earlier_run_is_asked_for_by_this_one(tmp_path):
+    store = open_store(tmp_path / "run.db")
+    plan(store, [asked(7), asked(1, 1), asked(1, 2)])
+    do(store, lambda store: store.new_run(0.0))
+    run = store.run
+    do(store, lambda store: store.new_run(0.0))
+    orders = [asked(n, i) for i, n in enumerate((1, 2, 1, 2, 1))]
+    found = []
+    for piece in (orders[:2], orders[2:4], orders[4:]):
+        ahead = do(store, lambda store, piece=piece: store.plan(piece, 0.0, run))
+        assert [entry_of(each).run for each in ahead] == [run] * len(piece)
+        found += do(store, lambda store, piece=piece: store.find(piece, 0.0))
+    known = [(int(entry_of(each).key, 16), entry_of(each).occurrence, each.position) for each in found]
+    assert known == [(1, 0, 0), (2, 0, 1), (1, 1, 2), (2, 1, 3), (1, 2, 4)]
+    assert do(store, lambda store: store.find([asked(1), asked(2)], 0.0)) == [None, None]
+    assert store.planned_before(run) == (1, asked(7).images)  # what the input no longer has
+    store.close()
+
+
 def test_counting_many_equal_requests_takes_few_questions(tmp_path):
     store = open_store(tmp_path / "run.db")
     plan(store, [asked(0)] * 1000)

@@ -53,7 +53,8 @@ async def test_a_batch_that_is_killed_buys_none_twice_and_tells_what_is_lost(
     told = done.stdout.split("\n")[:-1]
     lost = [line for line in told if line == Uncertain.__name__]
     saved = [line.split()[1] for line in told if line.startswith(Succeeded.__name__)]
-    assert len(told) == accepted == 12  # none was bought twice
+    assert len(told) == 12
+    assert len(saved) <= accepted <= 12  # none was bought twice; what is lost may not have come there
     assert 1 <= len(lost) <= 4
     files = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert set(saved) == files

@@ -147,11 +147,50 @@ def test_an_observer_that_calls_its_client_is_refused(client):
     assert "an observer" in str(refused[0])
 
 
-def test_a_client_that_is_closed_refuses_every_call(client):
+WAYS = {
+    "stream": lambda client: client.stream([request()]),
+    "batch": lambda client: client.batch([request()], journal="nowhere.db"),
+    "watch": lambda client: client.watch(["a"]),
+}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda client: client.run(request()),
+        lambda client: client.submit(request()),
+        lambda client: client.balance(),
+        lambda client: next(client.models()),
+        lambda client: client.__enter__(),
+        *(lambda client, way=way: way(client).__enter__() for way in WAYS.values()),
+    ],
+    ids=["run", "submit", "balance", "models", "with", *WAYS],
+)
+def test_a_client_that_is_closed_says_how_a_new_one_is_made(client, use):
     client.close()
     client.close()
-    with pytest.raises(ConfigurationError, match="the client is closed"):
-        client.run(request())
+    with pytest.raises(ConfigurationError, match=r"is closed: nothing was bought.* with Client\(\)"):
+        use(client)
+
+
+def test_what_is_unfinished_is_told_by_a_client_that_is_closed(client):
+    task = client.submit(request())
+    client.close()
+    assert client.unfinished == (task,)
+    assert client.uncertain == ()
+    assert client.statistics().unfinished == 1
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("use", [iter, next, aiter, anext, lambda block: block.__aenter__()])
+def test_a_block_that_was_not_entered_says_how_it_is_entered(client, way, use):
+    with pytest.raises(ConfigurationError, match=r"nothing was bought; with client\.stream"):
+        use(way(client))
+
+
+def test_async_with_says_how_a_client_is_entered(client):
+    with pytest.raises(ConfigurationError, match=r"with Client\(\) as client"):
+        client.__aenter__()
 
 
 def test_a_client_that_is_collected_ends_its_thread(serve):

@@ -288,7 +288,7 @@ async def test_pictures_in_an_answer_become_files_as_on_a_real_wire(tmp_path):
     transport = faulty(Fault.garbage(images_answer(picture(900), picture(70_000))))
     response = await transport.send(edit(tmp_path), API_KEY)
     assert [part.path.read_bytes() for part in response.parts] == [picture(900), picture(70_000)]
-    assert [item["b64_json"] for item in json(response)["data"]] == ["novita-part:0", "novita-part:1"]
+    assert [item["b64_json"] for item in json(response)["data"]] == [part.mark for part in response.parts]
     await transport.aclose()
 
 

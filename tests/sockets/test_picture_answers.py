@@ -71,7 +71,7 @@ async def test_pictures_come_as_files_and_the_rest_as_json(tmp_path):
     result = await answered(answer(200, images_answer(LARGE, SMALL, usage={"total": 1})), tmp_path)
     assert result.pictures == [LARGE, SMALL]
     assert result.body["usage"] == {"total": 1}
-    assert [item["b64_json"] for item in result.body["data"]] == ["novita-part:0", "novita-part:1"]
+    assert [item["b64_json"] for item in result.body["data"]] == [part.mark for part in result.response.parts]
     parts = result.response.parts
     assert [(part.size, part.kind, part.lost) for part in parts] == [
         (700_000, "png", None),
@@ -169,7 +169,7 @@ async def test_an_answer_that_breaks_off_anywhere_keeps_every_whole_picture_and_
         if expected:
             assert result.response.cut
             marks = [item["b64_json"] for item in result.body["data"] if "b64_json" in item]
-            assert marks == [f"novita-part:{n}" for n in range(len(expected))]
+            assert marks == [part.mark for part in result.response.parts[: len(expected)]]
         else:
             assert (result.sent.delivery, result.sent.error.status) == (UNKNOWN, 200)
 
@@ -355,7 +355,7 @@ async def test_an_answer_that_is_cancelled_again_and_again_leaves_no_file(tmp_pa
 async def test_a_folder_that_cannot_be_made_loses_the_picture_and_not_the_answer(tmp_path):
     (tmp_path / "file").write_text("in the way")
     result = await answered(answer(200, images_answer(LARGE, SMALL)), tmp_path / "file" / "folder")
-    assert [item["b64_json"] for item in result.body["data"]] == ["novita-part:0", "novita-part:1"]
+    assert [item["b64_json"] for item in result.body["data"]] == [part.mark for part in result.response.parts]
     for part, size in zip(result.response.parts, (700_000, 3000), strict=True):
         assert (part.path, part.data, part.size) == (None, None, size)
         assert part.lost == os.strerror(20)

@@ -199,3 +199,30 @@ async def test_a_client_of_another_loop_is_refused_before_anything_is_bought():
 
         await anyio.to_thread.run_sync(elsewhere)
     assert len(simulation.ledger.accepted) == 1
+
+
+class Commits(MemoryJournal):
+    """A journal that notes what is recorded together."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.commits: list[list[str]] = []
+
+    async def record(self, purchase, *facts):
+        self.commits.append([type(fact).__name__ for fact in facts])
+        await super().record(purchase, *facts)
+
+
+async def test_the_end_of_a_task_and_its_files_are_one_commit(tmp_path):
+    simulation, journal = service(speed=0.1), Commits()
+    async with client_of(simulation) as (client, _):
+        outcomes = await run(client, [request()], journal, save_to=tmp_path)
+        assert [type(each) for each in outcomes] == [Succeeded]
+    assert [each for each in journal.commits if "Completed" in each] == [["Completed", "Saved"]]
+
+
+async def test_the_end_of_a_task_without_files_to_save_is_a_commit_of_its_own():
+    simulation, journal = service(speed=0.1), Commits()
+    async with client_of(simulation) as (client, _):
+        await run(client, [request()], journal)
+    assert [each for each in journal.commits if "Completed" in each] == [["Completed"]]

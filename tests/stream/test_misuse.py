@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from novita_async import ConfigurationError, NovitaClient, Succeeded
+from novita_async import ConfigurationError, Image, NovitaClient, Succeeded, TaskResult
 from novita_async._journal.memory import MemoryJournal
 from tests.helpers.service import client_of, request, requests, service
 
@@ -34,6 +34,20 @@ async def test_iterating_over_a_block_that_was_not_entered_says_how_it_is_entere
     assert simulation.ledger.entries == []
 
 
+@pytest.mark.parametrize(
+    "use",
+    [anext, next, iter, lambda block: block.__enter__(), lambda block: block.__exit__(None, None, None)],
+    ids=["anext", "next", "for", "with", "leaving with"],
+)
+@each_way
+async def test_every_other_use_of_a_block_that_was_not_entered_says_how_it_is_entered(way, use):
+    simulation = service()
+    async with client_of(simulation) as (client, _):
+        with pytest.raises(ConfigurationError, match=r"nothing was bought; async with client\.stream"):
+            use(way(client))
+    assert simulation.ledger.entries == []
+
+
 @each_way
 async def test_after_its_block_a_stream_says_that_nothing_more_comes(way):
     async with client_of(service()) as (client, _):
@@ -44,17 +58,67 @@ async def test_after_its_block_a_stream_says_that_nothing_more_comes(way):
                 await use()
 
 
-def test_where_no_loop_of_asyncio_runs_each_use_says_what_to_run():
+RESULT = TaskResult(images=(Image(url="https://host.example/a.png"),))
+USES = {
+    "run": lambda client: client.run(request()),
+    "submit": lambda client: client.submit(request()),
+    "wait": lambda client: client.wait("a"),
+    "poll": lambda client: client.poll("a"),
+    "balance": lambda client: client.balance(),
+    "models": lambda client: anext(client.models()),
+    "save": lambda client: client.save(RESULT, "nowhere"),
+    "fetch": lambda client: client.fetch(RESULT.images[0]),
+    "entering": lambda client: client.__aenter__(),
+    **{name: lambda client, way=way: way(client).__aenter__() for name, way in WAYS.items()},
+}
+each_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
+
+
+@pytest.mark.parametrize("use", [*USES.values(), lambda client: client.aclose()], ids=[*USES, "closing"])
+def test_where_no_loop_of_asyncio_runs_each_use_says_what_to_run(use):
     client = NovitaClient(api_key="key", transport=service().transport())
-    uses = (
-        client.__aenter__,
-        lambda: client.run(request()),
-        client.balance,
-        *(lambda way=way: way(client).__aenter__() for way in WAYS.values()),
-    )
-    for use in uses:
-        with pytest.raises(ConfigurationError, match=r"no event loop of asyncio runs here.*anyio\.run"):
-            use().send(None)
+    with pytest.raises(ConfigurationError, match=r"no event loop of asyncio runs here.*anyio\.run"):
+        use(client).__await__().send(None)
+
+
+@each_use
+async def test_a_client_that_is_closed_says_that_it_can_be_entered_again(use):
+    simulation = service()
+    async with client_of(simulation) as (client, _):
+        await client.aclose()
+        if use is not USES["entering"]:
+            with pytest.raises(ConfigurationError, match="is closed: nothing was bought; enter it again"):
+                await use(client)
+        assert simulation.ledger.entries == []
+        async with client:
+            assert (await client.run(request())).images
+
+
+@pytest.mark.parametrize("name", [name for name in USES if name != "entering"])
+async def test_a_client_that_learns_from_its_file_says_that_it_must_be_entered(name, tmp_path):
+    (path := tmp_path / "learned.json").write_text("kept")
+    client = NovitaClient(api_key="key", transport=service().transport(), learned=path)
+    with pytest.raises(ConfigurationError, match=r"not entered.*async with NovitaClient\(learned="):
+        await USES[name](client)
+    await client.aclose()
+    assert path.read_text() == "kept"
+
+
+async def test_a_client_that_was_not_entered_works_and_is_closed_by_hand():
+    simulation = service()
+    transport = simulation.transport()
+    client = NovitaClient(api_key=simulation.api_key, transport=transport, downloader=transport)
+    assert (await client.run(request())).images
+    await client.aclose()
+    await client.aclose()
+
+
+def test_with_without_async_says_how_a_client_is_entered():
+    with (
+        pytest.raises(ConfigurationError, match=r"async with NovitaClient\(\)"),
+        NovitaClient(api_key="key"),
+    ):
+        raise AssertionError
 
 
 # --- Entered here, left there -----------------------------------------------------------------------------

@@ -17,13 +17,16 @@ from novita_async import (
     InvalidRequest,
     JournalError,
     NoImages,
+    RetryPolicy,
     Route,
     RouteField,
     RoutePictures,
     SqliteJournal,
+    SubmissionUncertain,
     Succeeded,
 )
 from novita_async.events import Finished
+from novita_async.journal import MemoryJournal
 from novita_async.models.routes import ROUTES
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.routed import request_for
@@ -89,6 +92,19 @@ async def test_each_row_is_bought_once_by_a_batch_that_is_run_twice(row, tmp_pat
     assert len(simulation.ledger.accepted) == 1
     assert saved[0] == saved[1]
     assert all(path.stat().st_size for path in saved[0])
+
+
+async def test_results_that_come_at_once_are_handed_out_where_neither_folder_nor_file_is_named():
+    """With a journal in memory and nothing to be saved there is no place for them but the client's own."""
+    row = next(row for row in ROUTES if row.answer == "at_once")
+    async with (
+        client_of(quick()) as (client, _),
+        client.batch([request_for(row)], journal=MemoryJournal()) as outcomes,
+    ):
+        (outcome,) = [outcome async for outcome in outcomes]
+        assert isinstance(outcome, Succeeded)
+        assert (await client.fetch(outcome.result.images[0])).startswith(b"\x89PNG")
+    assert outcome.paths == ()
 
 
 @named(ROUTES)
@@ -270,6 +286,14 @@ async def test_an_address_that_came_without_a_task_and_works_no_more_is_not_to_b
         await anyio.sleep(60)
         with pytest.raises(DownloadFailed, match="paid; the URL came in the answer itself, and no task"):
             await client.save(result, tmp_path)
+
+
+async def test_a_caller_who_does_not_wait_long_enough_does_not_buy_again():
+    simulation = quick(speed=0.01)
+    async with client_of(simulation, retry=RetryPolicy(resubmit_uncertain=True)) as (client, _):
+        with pytest.raises(SubmissionUncertain, match="perhaps paid; the results were to come"):
+            await client.run(request_for(AT_ONCE[0]), timeout=5)
+    assert len(simulation.ledger.entries) == 1
 
 
 async def test_a_request_without_a_picture_in_its_answer_raises_when_run():

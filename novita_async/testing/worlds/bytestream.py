@@ -220,6 +220,8 @@ class Pipe(asyncio.Transport):
     def _answer(self, response: HTTPResponse, fate: Fate, post: Post | None) -> None:
         odd = self._hit("odd headers")
         form = pick(tuple(_FORMS), self._world.plan.seed, self._number, self._asked) if odd else ""
+        if form in _UNREADABLE and post is not None:
+            post.due_at = None  # its beginning already tells that no answer comes
         data = self._written(response, form)
         if form != "until the end" and self._hit("junk behind an answer"):
             data += pick(_JUNK, self._world.plan.seed, self._number, self._asked)

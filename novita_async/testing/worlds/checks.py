@@ -551,13 +551,21 @@ def drained(world: WorldView) -> Iterable[Found]:
     for post in world.record.posts:
         if post.cut_at is None or post.due_at is None or post.process in world.record.crashed:
             continue
-        if post.cut_at + _SOON < post.due_at:
+        if post.cut_at + _SOON < post.due_at or _is_too_late(world, post):
             continue
         bought = world.service.accepted().get(post.number, [])
         if any(_is_known(world, entry.task_id or "") for entry in bought):
             continue  # the answer was read, and only what came behind was cut off
         if not any(stop.at + drain <= post.cut_at + 1e-6 for stop in _stops_of(world, post)):
             yield str(post.number), f"given up at {post.cut_at:.3f}, its answer came before {post.due_at:.3f}"
+
+
+def _is_too_late(world: WorldView, post: Post) -> bool:
+    """Whether the answer comes after the time for which its user waits."""
+    user = _plan_of(world, post.user) if post.user else None
+    timeout = None if user is None or user.kind != "run" else user.timeout
+    waited = (post.due_at or 0.0) - (post.handed_at or 0.0)
+    return timeout is not None and waited >= timeout - _SOON
 
 
 def terminates(world: WorldView) -> Iterable[Found]:

@@ -613,7 +613,7 @@ class World:
         if plan.webhooks:
             options["webhook_url"] = "http://me.example/novita"
             options["recovery_timeout"] = 60.0
-        if plan.learned:
+        if plan.learned and process.plan.together not in _NOT_ENTERED:  # which reads that file
             options["learned"] = self.disk.home / "learned.json"
         client = NovitaClient(
             accounts=accounts,
@@ -694,6 +694,8 @@ def _task_in(body: bytes) -> str:
     return body[start + 11 : body.find(b'"', start + 11)].decode() if start >= 0 else ""
 
 
+_NOT_ENTERED: Final = frozenset({"left", "loops", "threads"})
+"""Ways to live in which no block holds the client."""
 _POLLINGS: Final[dict[str, Callable[[float], Polling]]] = {
     "learned": lambda most: Polling(polls_per_second=most),
     "fixed": lambda most: Polling.fixed(0.25, polls_per_second=most),
