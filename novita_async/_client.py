@@ -3,12 +3,12 @@
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeGuard, overload
 
 import anyio
 import anyio.to_thread
@@ -19,6 +19,7 @@ from novita_async._api import protocol
 from novita_async._files.names import NameTemplate
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
+from novita_async._journal.postgres.journal import SCHEMES, PostgresJournal
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
@@ -531,8 +532,10 @@ class NovitaClient:
 
         Args:
             requests: As for `stream`.
-            journal: A file, made where it is missing, which one process at a time may use; or a store of your
-                own (`novita_async.journal`), which stays open.
+            journal: A file, made where it is missing, which one process at a time may use; the URL of a batch
+                in Postgres (`postgresql://host/database#batch`, extra `postgres`), likewise, whose database
+                keeps the accounts' windows for all its processes; or a store of your own
+                (`novita_async.journal`), which stays open.
             save_to: As for `stream`.
             save_as: As for `stream`. None: `{index:05d}-{seed}-{n}.{ext}`.
             in_flight: As for `stream`.
@@ -555,7 +558,7 @@ class NovitaClient:
         self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
-            async with _opened(journal) as store:
+            async with _opened(journal, self._pool.quotas) as store:
                 resume = Resume(
                     store,
                     self._purchases,
@@ -766,8 +769,14 @@ def _tell_caller(on_update: Callable[[Update], object], update: Update) -> None:
 
 
 @asynccontextmanager
-async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator[Journal]:
+async def _opened(
+    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None]
+) -> AsyncGenerator[Journal]:
     """A journal for one run: a file is opened and closed, a store begins another run and stays open."""
+    if _is_url(journal):
+        async with await PostgresJournal.open(journal, quotas=quotas) as shared:
+            yield shared
+        return
     if isinstance(journal, str | os.PathLike):
         async with await SqliteJournal.open(journal) as store:
             yield store
@@ -783,6 +792,10 @@ async def _opened(journal: "str | os.PathLike[str] | Journal") -> AsyncGenerator
         yield journal
     finally:
         _running.discard(id(journal))
+
+
+def _is_url(journal: "str | os.PathLike[str] | Journal") -> TypeGuard[str]:
+    return isinstance(journal, str) and journal.startswith(SCHEMES)
 
 
 _running: Final[set[int]] = set()
@@ -812,7 +825,7 @@ def _carriers(
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:
     """Folder beside a journal for files that come in answers. None: its store is nowhere in particular."""
-    if not isinstance(journal, str | os.PathLike):
+    if not isinstance(journal, str | os.PathLike) or _is_url(journal):
         return None
     place = Path(journal)
     return place.with_name(f"{place.name}-files")

@@ -1,9 +1,10 @@
-"""Public names for stores of purchases: `NovitaClient.batch(journal=...)` takes a path or a store.
+"""Public names for stores of purchases: `NovitaClient.batch(journal=...)` takes a path, a URL or a store.
 
 A store keeps `Purchase`s beyond the process. `Journal` is the protocol; `SqliteJournal` keeps them in a file,
-`MemoryJournal` in memory, and is the shortest example of a store. A purchase moves by facts
-(`novita_async.events`): a store lets each happen with `advance`, unless it was `told_before`, and keeps what
-has become of the purchase. `novita_async.testing.conformance` checks a store of your own.
+`PostgresJournal` in a database (extra `postgres`), `MemoryJournal` in memory, and is the shortest example of
+a store. A purchase moves by facts (`novita_async.events`): a store lets each happen with `advance`, unless it
+was `told_before`, and keeps what has become of the purchase. `novita_async.testing.conformance` checks a
+store of your own.
 
 A store that does not keep purchases as objects makes them: `fresh` of an order that is new, `asked_again` for
 one that another run asks for, `copy_of` to hand out what moves on its own, `left_behind` for what was under
@@ -11,6 +12,8 @@ way when its process died, `summed` and `Tally` for the sums.
 """
 
 from novita_async._journal.memory import MemoryJournal
+from novita_async._journal.postgres.journal import PostgresJournal
+from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.rows import asked_again, copy_of, fresh, left_behind
 from novita_async._journal.sqlite import JournalStatistics, SqliteJournal
 from novita_async._purchase.journal import Deferred, Journal, Summary, Tally, summed, tally_of
@@ -39,8 +42,10 @@ __all__ = [
     "JournalEntry",
     "JournalStatistics",
     "Keeper",
+    "LeaseLost",
     "MemoryJournal",
     "Order",
+    "PostgresJournal",
     "Purchase",
     "SqliteJournal",
     "State",

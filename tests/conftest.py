@@ -123,6 +123,15 @@ def serve(monkeypatch):
         context.__exit__(None, None, None)
 
 
+@pytest.fixture(scope="session")
+def database():
+    """The URL of a Postgres that has the tables of journals."""
+    from tests.helpers.postgres import postgres  # noqa: PLC0415 - few tests need it
+
+    with postgres() as url:
+        yield url
+
+
 @pytest.fixture
 def start_program():
     """Start programs; whatever is left of them at the end is killed."""

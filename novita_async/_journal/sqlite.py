@@ -16,12 +16,12 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
-import anyio
 from attrs import define, evolve, field, frozen
 
 from novita_async._journal import file as _file
+from novita_async._journal.groups import Job, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._journal.store import PIECE, Store, Work
 from novita_async._purchase.journal import Summary
@@ -46,25 +46,6 @@ class JournalStatistics:
     """How much was answered together at most."""
 
 
-@define(eq=False)
-class _Job:
-    """Something that was told, and who waits for the answer."""
-
-    work: Work
-    answer: "asyncio.Future[Any]"
-    result: Any = None
-    done: bool = False
-
-    def give(self) -> None:
-        """Answer, where it is known and somebody still waits."""
-        if not self.done or self.answer.done():
-            return
-        if isinstance(self.result, BaseException):
-            self.answer.set_exception(self.result)
-        else:
-            self.answer.set_result(self.result)
-
-
 @define(eq=False, repr=False)
 class SqliteJournal:
     """A durable memory of one batch, in a SQLite file that this process alone writes.
@@ -81,7 +62,7 @@ class SqliteJournal:
     """How many purchases were under way when the process before this one died: each is uncertain now."""
     _store: Store = field(init=False)
     _thread: ThreadPoolExecutor = field(init=False)
-    _queue: list[_Job] = field(factory=list[_Job], init=False)
+    _queue: list[Job] = field(factory=list[Job], init=False)
     _busy: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
     _told: int = field(default=0, init=False)
@@ -129,7 +110,7 @@ class SqliteJournal:
         if not self._closed:
             closing = self._tell(Work(Store.close, writes=False))
             self._closed = True
-            await _outlasting(closing)
+            await outlasting(closing)
             self._thread.shutdown(wait=False)
 
     def __repr__(self) -> str:
@@ -257,18 +238,18 @@ class SqliteJournal:
     # --- The thread ---------------------------------------------------------------------------------------
 
     async def _do(self, do: Callable[[Store], T], *, begins: bool = False) -> T:
-        answer: T = await _outlasting(self._tell(Work(do, begins=begins)))
+        answer: T = await outlasting(self._tell(Work(do, begins=begins)))
         return answer
 
     async def _ask(self, do: Callable[[Store], T]) -> T:
         answer: T = await self._tell(Work(do, writes=False)).answer
         return answer
 
-    def _tell(self, work: Work) -> _Job:
+    def _tell(self, work: Work) -> Job:
         if self._closed:
             raise JournalError(problem=f"journal {self.path}: it is closed")
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop.create_future())
+        job = Job(work, loop.create_future())
         self._told += 1
         self._queue.append(job)
         if not self._busy:
@@ -284,7 +265,7 @@ class SqliteJournal:
         done.add_done_callback(partial(self._carried_out, loop, jobs))
 
     def _carried_out(
-        self, loop: asyncio.AbstractEventLoop, jobs: list[_Job], done: "asyncio.Future[list[Any]]"
+        self, loop: asyncio.AbstractEventLoop, jobs: list[Job], done: "asyncio.Future[list[Any]]"
     ) -> None:
         self._answered += len(jobs)
         for job, result in zip(jobs, done.result(), strict=True):
@@ -316,35 +297,6 @@ def _find(orders: Sequence[Order], offset: float, store: Store) -> list[Purchase
 
 def _page(state: State | None, after: int, store: Store) -> list[Purchase]:
     return store.page(state, after)
-
-
-async def _outlasting(job: _Job) -> Any:
-    """Wait for an answer, cancelled or not; the cancellation comes at the next await.
-
-    So who tells the journal something always knows whether it was recorded.
-    """
-    try:
-        return await job.answer
-    except asyncio.CancelledError as cancelled:
-        why = cancelled.args
-    with anyio.CancelScope(shield=True):
-        await _whatever_happens(job)
-    task = cast("asyncio.Task[Any]", asyncio.current_task())
-    task.uncancel()
-    task.cancel(*why)
-    return job.answer.result()
-
-
-async def _whatever_happens(job: _Job) -> None:
-    """Wait for an answer that the first who waited can no longer be given."""
-    if job.answer.cancelled():
-        job.answer = asyncio.get_running_loop().create_future()
-        job.give()
-    while not job.answer.done():
-        try:
-            await asyncio.wait((job.answer,))
-        except asyncio.CancelledError:
-            continue  # from asyncio itself, which no scope can shield from; one is passed on, and enough
 
 
 def _close_late(thread: ThreadPoolExecutor, opening: "asyncio.Future[tuple[Store, int]]") -> None:

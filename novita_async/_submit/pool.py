@@ -230,6 +230,11 @@ class SessionPool:
             retired=tuple(dict.fromkeys(endpoint for endpoint, _ in self._retired)),
         )
 
+    @property
+    def quotas(self) -> dict[str, int | None]:
+        """Images a minute that each account was given, by its label."""
+        return {label: member.account.images_per_minute for label, member in self._members.items()}
+
     def is_busy(self) -> bool:
         """Whether submissions are under way, or wait."""
         return self._sending > 0 or any(map(len, self._lines.values()))

@@ -49,6 +49,7 @@ COMMANDS: Final = {
         "_mcp",
         "Serve agents over the Model Context Protocol: edit and make pictures, within a budget.",
     ),
+    "db": ("_db", "Make the tables of shared journals in a Postgres database, or upgrade them."),
     "simulate": ("_simulate", "Serve a simulated Novita over HTTP, until Ctrl-C."),
     "completion": ("_completion", "Print the completion script of a shell."),
     "demo": ("_demo", "Watch 24 pictures being made, without a key and without cost."),

@@ -26,6 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from novita_async import JournalError, SqliteJournal
 from novita_async._journal import file as _file
+from novita_async._journal import groups
 from novita_async._journal import rows as journal_rows
 from novita_async._journal import sqlite as sqlite_journal
 from novita_async._journal import store as _store
@@ -432,11 +433,11 @@ async def test_a_timeout_of_asyncio_is_still_one_after_the_journal_has_answered(
 
 @pytest.mark.parametrize("cancelled_first", [True, False])
 async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost(cancelled_first):
-    job = sqlite_journal._Job(_store.Work(len), asyncio.get_running_loop().create_future())
+    job = groups.Job(_store.Work(len), asyncio.get_running_loop().create_future())
     answers: list[object] = []
 
     async def wait() -> None:
-        answers.append(await sqlite_journal._outlasting(job))
+        answers.append(await groups.outlasting(job))
         await asyncio.sleep(0)
         pytest.fail("the cancellation was lost")
 

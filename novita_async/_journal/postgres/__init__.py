@@ -1,0 +1,1 @@
+"""Purchases in Postgres: rows, windows and money that many processes share. Needs the extra `postgres`."""

@@ -1,0 +1,403 @@
+"""A journal in Postgres: one batch of many, which other processes may work on, and windows that all share.
+
+What many tasks tell at the same time goes into the database together, by a task that no caller's cancellation
+reaches. While the database cannot be reached nothing is promised, and what has happened waits for it.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+from attrs import define, evolve, field
+
+from novita_async._journal.groups import Job, outlasting
+from novita_async._journal.rows import copy_of, entry_of
+from novita_async._policy.pacing import WINDOW
+from novita_async._purchase.journal import Summary
+from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State, settlement
+from novita_async._util.clock import wall_offset, wall_time
+from novita_async.errors import ConfigurationError, JournalError
+
+if TYPE_CHECKING:
+    from novita_async._journal.postgres.store import Ask, SharedStore, Told
+
+T = TypeVar("T")
+SCHEMES: Final = ("postgresql://", "postgres://")
+"""Beginnings of addresses of such a journal."""
+LEASE: Final = 15.0
+PATIENCE: Final = 120.0
+BRIEFLY: Final = 10.0
+"""Seconds for which a database is waited for by which nothing is bought yet."""
+
+
+@define(eq=False, repr=False)
+class PostgresJournal:
+    """A durable memory of one batch in a Postgres database, which one process at a time has open.
+
+    ```python
+    async with await PostgresJournal.open("postgresql://db/studio#spring") as journal:
+        purchases = await journal.plan(orders)
+    ```
+
+    The windows of accounts are the database's: no batch in it sees more than an account's
+    `images_per_minute`, however many processes buy. A database of which a standby may take over must
+    replicate synchronously; else what was confirmed last may be forgotten, and bought twice.
+    """
+
+    uncertain_at_opening: int = 0
+    """How many purchases were under way when the process before this one died: each is uncertain now."""
+    _opened: Any = field(init=False)
+    """The `SharedStore`, whose module is entered when a journal is opened."""
+    _queue: list[Job] = field(factory=list[Job], init=False)
+    _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
+    _beating: "asyncio.Task[None]" = field(init=False)
+    _closed: bool = field(default=False, init=False)
+    _taken_to: int = field(default=0, init=False)
+    """Serial number up to which free rows were taken."""
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        batch: str | None = None,
+        quotas: Mapping[str, int | None] | None = None,
+        worker: str | None = None,
+        lease: float = LEASE,
+        window: float = WINDOW,
+        patience: float = PATIENCE,
+    ) -> Self:
+        """Open a batch's journal for this process alone; make it where there is none.
+
+        Args:
+            url: The database, as libpq writes it. What comes after `#` names the batch.
+            batch: Name of the batch. None: as the URL says, else `default`.
+            quotas: Images in a window by the labels of accounts; None: not known, and not limited here.
+            worker: Name of this process for those who look. None: host and process id.
+            lease: Seconds without a sign of life after which another process may take over.
+            window: Seconds for which a place in an account's window counts after the answer.
+            patience: Seconds for which a database that cannot be reached is waited for.
+
+        Raises:
+            JournalError: in use by another process, not to be reached, without tables, of another release.
+        """
+        journal, name = cls._of(
+            url, batch, quotas=quotas or {}, lease=lease, window=window, patience=patience
+        )
+        await journal._begin(  # noqa: SLF001 - of this class
+            name, worker or f"{socket.gethostname()}/{os.getpid()}", alone=True
+        )
+        return journal
+
+    @classmethod
+    async def join(
+        cls,
+        url: str,
+        *,
+        batch: str | None = None,
+        quotas: Mapping[str, int | None] | None = None,
+        worker: str | None = None,
+        lease: float = LEASE,
+        window: float = WINDOW,
+        patience: float = PATIENCE,
+    ) -> Self:
+        """Work on a batch together with other processes, on the rows that each has taken (`take`).
+
+        The arguments are those of `open`.
+
+        Raises:
+            JournalError: a process has the batch to itself, or for the reasons of `open`.
+        """
+        journal, name = cls._of(
+            url, batch, quotas=quotas or {}, lease=lease, window=window, patience=patience
+        )
+        await journal._begin(  # noqa: SLF001 - of this class
+            name, worker or f"{socket.gethostname()}/{os.getpid()}", alone=False
+        )
+        return journal
+
+    @classmethod
+    def _of(cls, url: str, batch: str | None, **options: Any) -> tuple[Self, str]:
+        try:
+            from novita_async._journal.postgres.store import SharedStore  # noqa: PLC0415 - needs the extra
+        except ImportError as error:
+            raise ConfigurationError(
+                problem="a journal in Postgres needs asyncpg", advice='pip install "novita-async[postgres]"'
+            ) from error
+        parts = urlsplit(url)
+        name = batch or parts.fragment or "default"
+        place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+        journal = cls()
+        journal._opened = SharedStore(
+            url=url.partition("#")[0], label=f"postgresql://{place}{parts.path}#{name}", **options
+        )
+        return journal, name
+
+    async def _begin(self, batch: str, worker: str, *, alone: bool) -> None:
+        store = self._store
+        begin = partial(store.begin, batch=batch, worker=worker, alone=alone)
+        patience, store.patience = store.patience, min(store.patience, BRIEFLY)
+        try:
+            in_use = await store.once(begin)
+            if in_use is not None:  # by a process that may be dead: then its lease runs out
+                await asyncio.sleep(in_use + 0.01)
+                await store.once(partial(_insist, store, begin))
+            store.patience = patience
+            if alone:
+                self.uncertain_at_opening = await store.once(store.recover)
+        except BaseException:
+            store.hang_up()
+            raise
+        self._beating = asyncio.get_running_loop().create_task(self._beat(), name="journal: signs of life")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish what is being written, and let others have the batch. Does nothing the second time."""
+        if self._closed:
+            return
+        self._beating.cancel()
+        leaving = self._tell(self._asking(self._store.leave))
+        self._closed = True
+        try:
+            await outlasting(leaving)
+        finally:
+            self._store.hang_up()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"run {self.run}"
+        return f"<{type(self).__name__} {self._store.label}, {state}: {self._store.commits} commits>"
+
+    @property
+    def run(self) -> int:
+        """The number of this run of the batch, from 1."""
+        return self._store.run
+
+    @property
+    def name(self) -> str:
+        """The address of the batch, without a password."""
+        return self._store.label
+
+    @property
+    def _store(self) -> "SharedStore":
+        return cast("SharedStore", self._opened)
+
+    # --- The protocol: see `Journal` ------------------------------------------------------------------------
+
+    async def plan(self, orders: Sequence[Order]) -> list[Purchase]:
+        """Find the purchases of these orders, in this order, and make those that are missing."""
+        return cast("list[Purchase]", await self._planned(orders, make=True))
+
+    async def find(self, orders: Sequence[Order]) -> list[Purchase | None]:
+        """Find the purchases of these orders, in this order; None where there is none."""
+        return await self._planned(orders, make=False)
+
+    async def _planned(self, orders: Sequence[Order], *, make: bool) -> list[Purchase | None]:
+        self._check()
+        found: list[Purchase | None] = []
+        for start in range(0, len(orders), _PIECE):
+            piece = orders[start : start + _PIECE]
+            plan: Any = partial(self._store.plan, orders=piece, make=make)
+            read = await outlasting(self._tell(self._asking(plan)))
+            found += [None if each is None else self._handed_out(each) for each in read]
+        return found
+
+    def _handed_out(self, read: Purchase) -> Purchase:
+        purchase = copy_of(read, -self._offset())
+        purchase.journal = self
+        return purchase
+
+    def _offset(self) -> float:
+        """Seconds to add to the loop's time to get the database's."""
+        return wall_offset() + self._store.skew
+
+    async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:
+        """Promise an attempt, with its place in the shared window and its money, in one commit.
+
+        Raises:
+            Deferred: there is no place, or no money, before then.
+            BudgetExhausted: that much is not left in the batch's budget.
+        """
+        await self._record(purchase, (announced,), promise=True, cost=cost)
+
+    async def settle(self, purchase: Purchase, fact: Fact) -> None:
+        """Record the verdict on an attempt, and what becomes of its place and its money, in one commit."""
+        from novita_async._journal.postgres.store import gate_of  # noqa: PLC0415 - it is imported by now
+
+        await self._record(purchase, (fact,), settled=settlement(fact), gate=gate_of(fact))
+
+    async def record(self, purchase: Purchase, *facts: Fact) -> None:
+        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
+        await self._record(purchase, facts)
+
+    async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], **more: Any) -> None:
+        self._check()
+        from novita_async._journal.postgres.store import Told  # noqa: PLC0415 - it is imported by now
+
+        offset = self._offset()
+        told = Told(
+            entry_of(purchase).name,
+            tuple(evolve(fact, at=fact.at + offset) for fact in facts),
+            purchase.wants_files,
+            at=facts[-1].at if facts else 0.0,
+            **more,
+        )
+        try:
+            await outlasting(self._tell(told))
+        except JournalError as error:
+            tasks = (getattr(fact, "task", purchase.task) for fact in facts)
+            error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)
+            raise
+
+    async def new_run(self) -> int:
+        """Begin to read the input anew: what is under way now is lost. Opening a journal does that, too."""
+        return await self._do(self._store.new_run)
+
+    async def by_token(self, token: str) -> Purchase | None:
+        """Read the purchase whose latest attempt has this callback token."""
+        found = await self._select("AND c.token = $3", token)
+        return found[0] if found else None
+
+    async def seen_since(self, seconds: float) -> list[Purchase]:
+        """Read what the service may have seen within so many seconds, with times of the loop."""
+        since = wall_time() + self._store.skew - seconds
+        offset = -wall_offset()
+        return [copy_of(each, offset) for each in await self._select("AND c.slot_time > $3", since)]
+
+    async def summary(self) -> Summary:
+        """Add up all purchases."""
+        return await self._ask(self._store.summary)
+
+    async def where(self, *states: State, after: int = 0) -> AsyncGenerator[Purchase]:
+        """Read the purchases of these states, or all, that come after a serial number; times are unix."""
+        for state in states or (None,):
+            async for purchase in self._pages(state, after):
+                yield purchase
+
+    async def _pages(self, state: State | None, after: int) -> AsyncIterator[Purchase]:
+        which, values = ("", ()) if state is None else ("AND c.state = $4", (state.value,))
+        rest = f"AND c.serial > $3 {which} ORDER BY c.serial LIMIT 500"
+        while page := await self._select(rest, after, *values):
+            for purchase in page:
+                yield purchase
+            after = entry_of(page[-1]).serial
+
+    async def _select(self, rest: str, *values: Any) -> list[Purchase]:
+        """Read purchases, with times by this computer's clock."""
+        store = self._store
+        found = await self._ask(lambda connection: store.select(connection, rest, *values))
+        return [copy_of(each, -store.skew) for each in found] if store.skew else found
+
+    # --- Together with others -------------------------------------------------------------------------------
+
+    async def take(self, most: int = 100) -> list[Purchase]:
+        """Lease purchases for which something is to be done and that nobody has. Empty: there are none now.
+
+        They are this process's until they have ended, it closes the journal, or shows no sign of life for the
+        length of the lease.
+        """
+        store = self._store
+        taken = await self._do(lambda connection: store.take(connection, most, self._taken_to))
+        if not taken and self._taken_to:  # rows that were given back stand before
+            self._taken_to = 0
+            return await self.take(most)
+        self._taken_to = entry_of(taken[-1]).serial if len(taken) == most else 0
+        return [self._handed_out(each) for each in taken]
+
+    async def complete(self) -> bool:
+        """Whether nothing is left that this process could take, now or when another gives it back."""
+        return await self._ask(self._store.complete)
+
+    # --- Signs of life --------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Say that this process lives, and give away what dead ones had."""
+        while True:
+            await asyncio.sleep(self._store.lease / 3)
+            with suppress(JournalError):  # whoever tells something is told
+                for dead in await self._ask(self._store.beat):
+                    await self._ask(partial(self._store.bury, dead))
+
+    # --- The group ------------------------------------------------------------------------------------------
+
+    async def _do(self, do: Callable[[Any], Awaitable[T]]) -> T:
+        answer: T = await outlasting(self._tell(self._asking(do)))
+        return answer
+
+    async def _ask(self, do: Callable[[Any], Awaitable[T]]) -> T:
+        answer: T = await self._tell(self._asking(do)).answer
+        return answer
+
+    def _asking(self, do: Callable[[Any], Awaitable[Any]]) -> "Ask":
+        from novita_async._journal.postgres.store import Ask  # noqa: PLC0415 - it is imported by now
+
+        return Ask(do)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise JournalError(problem=f"journal {self.name}: it is closed")
+
+    def _tell(self, work: "Told | Ask") -> Job:
+        self._check()
+        loop = asyncio.get_running_loop()
+        job = Job(work, loop.create_future())
+        self._queue.append(job)
+        if self._carrying is None:
+            self._carrying = loop.create_task(self._carry_out(), name="journal: writing")
+        return job
+
+    async def _carry_out(self) -> None:
+        """Do what was told, all that is there at a time, until there is nothing more."""
+        await asyncio.sleep(0)  # who else is ready now goes along
+        while self._queue:
+            jobs, self._queue = self._queue, []
+            results = await self._store.carry_out([job.work for job in jobs])
+            for job, result in zip(jobs, results, strict=True):
+                job.result, job.done = result, True
+                job.give()
+            await asyncio.sleep(0)
+        self._carrying = None
+
+
+async def _insist(
+    store: "SharedStore", begin: Callable[[Any], Awaitable[float | None]], connection: Any
+) -> None:
+    """Begin, now that a lease should have run out. Raises `JournalError`: the process lives."""
+    if await begin(connection) is not None:
+        raise JournalError(
+            problem=f"journal {store.label}: another process has it open",
+            advice="nothing was sent; wait for that to end, then run the same again",
+        )
+
+
+_PIECE: Final = 1000
+
+
+async def upgrade(url: str) -> tuple[int, int]:
+    """Make the tables of journals in a database, or bring them to this release's form.
+
+    Returns:
+        The version before, 0 where there was none, and now.
+    """
+    journal, _ = PostgresJournal._of(  # noqa: SLF001 - of this module
+        url, None, lease=LEASE, window=WINDOW, patience=BRIEFLY
+    )
+    from novita_async._journal.postgres import store  # noqa: PLC0415 - it is imported by now
+
+    try:
+        return await journal._store.once(store.upgrade)  # noqa: SLF001
+    finally:
+        journal._store.hang_up()  # noqa: SLF001

