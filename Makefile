@@ -18,12 +18,12 @@ unexport PYTHONDONTWRITEBYTECODE
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Everything that is installed here beside the library and its extras.
-GROUPS := build dev docs uvloop browser bench
+GROUPS := build dev docs uvloop browser bench examples
 
 # Here money and time are decided: every branch is tested.
 EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_purchase/*,novita_async/_submit/*,novita_async/_watch/*,novita_async/_journal/*,novita_async/_stream/*
 
-.PHONY: demo test test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak worlds bench bench-check chromium docs pins clean
+.PHONY: demo test examples test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types tests coverage soak worlds bench bench-check chromium docs pins clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
@@ -37,6 +37,10 @@ docs: $(VENV)/.docs
 
 test-browser: $(VENV)/.browser chromium
 	$(BIN)/python -m pytest tests/browser
+
+# The examples, for real, against a simulated service.
+examples: $(VENV)/.examples
+	$(BIN)/python -m pytest tests/examples
 
 # The same with the newest of everything that its range allows.
 test-newest:
@@ -121,6 +125,10 @@ $(VENV)/.browser: $(VENV)/.dev
 
 $(VENV)/.docs: $(VENV)/.dev
 	$(INSTALL) --group docs
+	touch $@
+
+$(VENV)/.examples: $(VENV)/.dev
+	$(INSTALL) --group examples
 	touch $@
 
 $(VENV)/.uvloop: $(VENV)/.dev

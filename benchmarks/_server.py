@@ -25,7 +25,7 @@ TASK_ID = "73fab7c0-4bd3-4c8e-9c55-4bd3a1c0f5f0"
 IMAGE_URL = (
     "https://faas-output-image.s3.ap-southeast-1.amazonaws.com/prod/"
     f"{TASK_ID}/{'0123456789abcdef' * 2}.jpeg?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential="
-    f"{'A' * 20}%2F20261101%2Fap-southeast-1%2Fs3%2Faws4_request&X-Amz-Date=20261101T120000Z&X-Amz-Expires=3600"
+    f"{'A' * 20}%2F20261101%2Fap-southeast-1%2Fs3%2Faws4_request&X-Amz-Date=20991101T120000Z&X-Amz-Expires=3600"
     f"&X-Amz-Signature={'0f' * 32}&X-Amz-SignedHeaders=host&x-id=GetObject"
 )
 
@@ -100,13 +100,18 @@ def _response(body: bytes) -> bytes:
     return head + body
 
 
+def about(task_id: str, answer: bytes) -> bytes:
+    """An answer to a poll of this task: one about another is refused."""
+    return answer.replace(b'"task_id": "%s"' % TASK_ID.encode(), b'"task_id": "%s"' % task_id.encode())
+
+
 def routes(url: str) -> list[tuple[bytes, bytes]]:
     """Beginnings of requests and what each is answered."""
     answers = [
         (b"POST /openai/", edited()),
         (b"POST /v3/", json.dumps({"task_id": TASK_ID}).encode()),
-        (b"GET /v3/async/task-result?task_id=one", FINISHED[1]),
-        (b"GET /v3/async/task-result?task_id=eight", FINISHED[8]),
+        (b"GET /v3/async/task-result?task_id=one", about("one", FINISHED[1])),
+        (b"GET /v3/async/task-result?task_id=eight", about("eight", FINISHED[8])),
         (b"GET ", RUNNING),
         (b"POST /v1/predictions", _replicate(url)),
         (b"", _fal(url)),

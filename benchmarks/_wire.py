@@ -1,7 +1,7 @@
 """The raw limit: an asyncio protocol that writes ready bytes and reads an answer, with nothing in between."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -14,6 +14,7 @@ class Connection(asyncio.Protocol):
     """One connection, one exchange at a time; the answer is whole when its Content-Length has come."""
 
     transport: asyncio.Transport
+    pieces: Iterator[bytes | memoryview]
 
     @classmethod
     async def to(cls, host: str, port: int) -> Self:
@@ -22,10 +23,15 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.transport, self.paused, self.body, self.at = transport, False, memoryview(b""), 0
+        self.transport, self.paused, self.pieces = transport, False, iter(())
 
     def exchange(self, request: bytes | memoryview) -> "asyncio.Future[bytes]":
-        self.body, self.at = memoryview(request), 0
+        body = memoryview(request)
+        return self.stream(body[at : at + PIECE] for at in range(0, len(body), PIECE))
+
+    def stream(self, pieces: Iterable[bytes | memoryview]) -> "asyncio.Future[bytes]":
+        """Exchange a request whose pieces are made when there is room for them."""
+        self.pieces = iter(pieces)
         self.answered = asyncio.get_running_loop().create_future()
         self.read = b""
         self._write()
@@ -39,9 +45,8 @@ class Connection(asyncio.Protocol):
         self._write()
 
     def _write(self) -> None:
-        while not self.paused and self.at < len(self.body):
-            self.transport.write(self.body[self.at : self.at + PIECE])
-            self.at += PIECE
+        while not self.paused and (piece := next(self.pieces, None)) is not None:
+            self.transport.write(piece)
 
     def data_received(self, data: bytes) -> None:
         self.read += data
@@ -56,8 +61,13 @@ class Connection(asyncio.Protocol):
 
 def request(method: str, target: str, body: bytes = b"") -> bytes:
     """A whole request."""
-    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    return head(method, target, len(body)) + body
+
+
+def head(method: str, target: str, length: int) -> bytes:
+    """The head of a request."""
+    lines = f"{method} {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Length: {length}"
+    return f"{lines}\r\n\r\n".encode()
 
 
 @asynccontextmanager

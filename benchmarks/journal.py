@@ -1,7 +1,8 @@
 """What the journal costs: CPU a request with so many under way, and a journal of a million rows.
 
-Each measurement runs in a process of its own: `python -m benchmarks.journal steps COUNT UNDER_WAY` or
-`python -m benchmarks.journal million COUNT`. CPU is that of the whole process, so the event loop's part and the
+Each measurement runs in a process of its own: `python -m benchmarks.journal steps COUNT UNDER_WAY`,
+`python -m benchmarks.journal million COUNT` or `python -m benchmarks.journal raw COUNT 64`, which is the
+yardstick: the same number of rows and of commits in bare `sqlite3`, of texts that are as long. CPU is that of the whole process, so the event loop's part and the
 writer thread's are both in it. Every request is planned, announced, submitted, finished and saved; each of the
 four transitions waits for its commit.
 """
@@ -10,6 +11,8 @@ import asyncio
 import json
 import resource
 import shutil
+import sqlite3
+import statistics
 import sys
 import tempfile
 import time
@@ -28,6 +31,10 @@ from novita_async._util.clock import loop_time
 from novita_async.models.images import ImageSource
 
 ENDPOINT = "/v3/async/img2img"
+ROW = 300
+"""Characters of a row in the yardstick, about those of a row in a journal."""
+STEPS, PLANNING = 45.0, 16.0
+"""Bars, as ratios to the yardstick."""
 ONE_PIXEL = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000200000002000802000000")
 
 
@@ -77,23 +84,51 @@ async def steps(folder: Path, count: int, under_way: int) -> dict[str, float]:
 
 async def million(folder: Path, count: int) -> dict[str, float]:
     path = folder / "million.db"
-    planning = 0.0
+    planning = planning_cpu = 0.0
     source = asked_for(count, DigestCache(), folder)
     async with await SqliteJournal.open(path) as journal:
         while piece := list(islice(source, 1000)):
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             await journal.plan(piece)
             planning += time.perf_counter() - began
+            planning_cpu += time.process_time() - cpu
         crashed = folder / "crashed.db"
         for suffix in ("", "-wal"):  # as a killed process leaves it
             shutil.copyfile(f"{path}{suffix}", f"{crashed}{suffix}")
     return {
         "planned": planning,
+        "plan": 1000 * planning_cpu / count,
         "size": path.stat().st_size / 1e6,
         "resume": await resume(path, folder, count),
         "resume_killed": await resume(crashed, folder, count),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+
+
+async def raw(folder: Path, count: int, group: int) -> dict[str, float]:
+    """Bare `sqlite3`: CPU ms a row to insert, and to write a row four times in commits of so many rows."""
+    rows = [(number, "planned", "x" * ROW) for number in range(count)]
+    connection = sqlite3.connect(folder / "raw.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE purchases (id INTEGER PRIMARY KEY, state TEXT, record TEXT)")
+    cpu = time.process_time()
+    for start in range(0, count, 1000):
+        in_one_commit(connection, "INSERT INTO purchases VALUES (?, ?, ?)", rows[start : start + 1000])
+    inserted, cpu = time.process_time() - cpu, time.process_time()
+    for start in range(0, count, group):
+        changes = [("done", "y" * ROW, number) for number, *_ in rows[start : start + group]]
+        for _ in range(4):
+            in_one_commit(connection, "UPDATE purchases SET state = ?, record = ? WHERE id = ?", changes)
+    stepped = time.process_time() - cpu
+    connection.close()
+    return {"insert": 1000 * inserted / count, "cpu": 1000 * stepped / count}
+
+
+def in_one_commit(connection: sqlite3.Connection, statement: str, rows: list[tuple[object, ...]]) -> None:
+    connection.execute("BEGIN")
+    connection.executemany(statement, rows)
+    connection.execute("COMMIT")
 
 
 async def resume(path: Path, folder: Path, count: int) -> float:
@@ -124,6 +159,8 @@ def tables(*, quick: bool) -> list[Table]:
         for n in under_way
     }
     large = in_process("benchmarks.journal", "million", str(rows))
+    bare = [in_process("benchmarks.journal", "raw", "20000", "64") for _ in range(times)]
+    in_bare = {what: statistics.median(one[what] for one in bare) for what in ("insert", "cpu")}
     of_64 = Figure([one["cpu"] for one in found[64]], "{:.3f}")
     share = rows / 1_000_000
     return [
@@ -132,13 +169,21 @@ def tables(*, quick: bool) -> list[Table]:
             how="Planned, announced, submitted, finished, saved; each transition waits for its commit (WAL, "
             f"`synchronous=FULL`). CPU is that of the whole process; {times} rounds.",
             header=("requests under way", "CPU ms a request", "ms in all", "commits a request"),
-            rows=[stepping(str(n), rounds) for n, rounds in found.items()],
+            rows=[
+                *[stepping(str(n), rounds) for n, rounds in found.items()],
+                (
+                    "bare `sqlite3`, 64 rows a commit",
+                    Figure([one["cpu"] for one in bare], "{:.3f}"),
+                    "",
+                    f"{4 / 64:.2f}",
+                ),
+            ],
             bars=[
                 Bar(
-                    what="CPU ms a request, 64 under way",
-                    measured=of_64.median,
-                    at_most=0.25,
-                    form="{:.3f}",
+                    what="CPU of four transitions, 64 under way, against four bare updates of a row",
+                    measured=of_64.median / in_bare["cpu"],
+                    at_most=STEPS,
+                    form="{:.1f}",
                 )
             ],
             headlines=[
@@ -159,11 +204,10 @@ def tables(*, quick: bool) -> list[Table]:
             ],
             bars=[
                 Bar(
-                    what="planning, s",
-                    measured=large["planned"],
-                    at_most=30 * share,
+                    what="CPU of planning, against bare inserts of rows",
+                    measured=large["plan"] / in_bare["insert"],
+                    at_most=PLANNING,
                     form="{:.1f}",
-                    slack=2.0,
                 ),
                 Bar(what="MB on disk", measured=large["size"], at_most=400 * share, form="{:.0f}"),
                 Bar(
@@ -180,5 +224,5 @@ def tables(*, quick: bool) -> list[Table]:
 if __name__ == "__main__":
     what, *numbers = sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
-        task = {"steps": steps, "million": million}[what]
+        task = {"steps": steps, "million": million, "raw": raw}[what]
         print(json.dumps(asyncio.run(task(Path(name), *map(int, numbers)))))

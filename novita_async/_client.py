@@ -21,6 +21,7 @@ from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
 from novita_async._journal.postgres.journal import SCHEMES, PostgresJournal
 from novita_async._journal.sqlite import SqliteJournal
+from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
@@ -91,6 +92,8 @@ Priority = Literal["interactive", "batch"]
 
 DRAIN: Final = 5.0
 _PAGE: Final = 100
+_AGAIN_AFTER: Final = 1.0
+"""Seconds between two polls of a finished task whose files are not listed at the moment."""
 _MUST_BE_ENTERED: Final = (
     "this client keeps in a file how long tasks take (learned=), and was not entered, which reads that file",
     "async with NovitaClient(learned=...) as client: ...",
@@ -667,11 +670,17 @@ class NovitaClient:
         return await self._saver.fetch(image)
 
     async def _refreshed(self, task: Task) -> TaskResult | None:
-        try:
-            snapshot = await self._buyer.poll_patiently(task)
-        except NovitaError:
-            return None
-        return snapshot.result
+        """Ask for a finished task again, until its files are listed, or may not come any more."""
+        began_at = anyio.current_time()
+        while True:
+            try:
+                snapshot = await self._buyer.poll_patiently(task)
+            except NovitaError:
+                return None
+            result = snapshot.result
+            if result is None or result.artifacts or not files_may_come(anyio.current_time(), began_at):
+                return result
+            await anyio.sleep(_AGAIN_AFTER)
 
     # --- The account ----------------------------------------------------------------------------------------
 

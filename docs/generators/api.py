@@ -68,12 +68,14 @@ PAGES: Final[dict[str, tuple[Room, ...]]] = {
         Room("novita_async.events"),
         Room("novita_async.logs"),
         Room("novita_async.telemetry.otel"),
+        Room("novita_async.telemetry.prometheus"),
     ),
     "api-journal": (Room("novita_async", ("_journal.sqlite",)), Room("novita_async.journal")),
     "api-webhooks": (Room("novita_async.webhooks"),),
     "api-sync": (Room("novita_async.sync"),),
     "api-statistics": (Room("novita_async.statistics"),),
     "api-transport": (Room("novita_async.transport"),),
+    "api-mcp": (Room("novita_async.mcp"),),
     "api-testing": (Room("novita_async.testing"), Room("novita_async.testing.conformance")),
 }
 """Which names stand on which page."""

@@ -23,6 +23,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "journal-schema": tables.journal_schema,
     "simulator-options": tables.simulator_options,
     "faults": tables.faults,
+    "figures-told": tables.figures_told,
     "figures": tables.figures,
     "bench-tables": tables.bench_tables,
     "manifest-fields": schemas.manifest_fields,

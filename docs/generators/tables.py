@@ -23,6 +23,7 @@ from novita_async.cli._app import COMMANDS, app_for
 from novita_async.cli._exits import EXPLAINED
 from novita_async.cli._options import field_docs
 from novita_async.models.routes import PICTURES_TIMEOUT, ROUTES, TASK_TIMEOUT, Route
+from novita_async.telemetry._figures import MEANINGS
 from novita_async.testing import FaultKind, SimulatorConfig
 
 PACKAGE: Final = Path(novita_async.__file__).parent
@@ -69,6 +70,14 @@ def settlements_table() -> str:
     return table(
         ("end of an attempt", "means"),
         ((each.name.lower(), each.value.partition(": ")[2]) for each in Settlement),
+    )
+
+
+def figures_told() -> str:
+    """What observers count and measure."""
+    return table(
+        ("figure", "labels", "says"),
+        ((code(figure), ", ".join(map(code, each.labels)), each.words) for figure, each in MEANINGS.items()),
     )
 
 

@@ -147,7 +147,8 @@ def _bought_in(
     """Purchase in a good answer: results, or a task. None: neither is in it."""
     reason = _reason(body)
     if reason not in REASONS:
-        task = Task(task_id=task_id) if task_id else None
+        named = task_id or codec.as_text(codec.as_object(body.get("task")).get("task_id"))
+        task = Task(task_id=named) if named else None
         found = codec.results_at_once(body, response.parts, task, response.cut)
         if found is not None:
             return found

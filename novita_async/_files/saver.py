@@ -33,9 +33,10 @@ from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, N
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
 from novita_async._util.disk import make_folder
+from novita_async._util.scopes import run_in_thread
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
-from novita_async.models.results import Artifact, TaskResult, with_files
+from novita_async.models.results import Artifact, TaskResult
 from novita_async.tasks import Task
 
 Refresh = Callable[[Task], Awaitable[TaskResult | None]]
@@ -262,30 +263,48 @@ class Saver:
 
         await anyio.to_thread.run_sync(remove)
 
-    async def keep(self, result: TaskResult, folder: Path) -> TaskResult:
+    async def keep(self, result: TaskResult, folder: Path, kept: dict[int, Path]) -> None:
         """Make files durable that came at once, in a folder; what cannot be, stays as it is.
 
         Files behind URLs are fetched where no task can be asked for the URLs again.
+
+        Args:
+            result: The result.
+            folder: The folder.
+            kept: Takes in where each file lies now, by its place in `artifacts`. True also where this is
+                cancelled in between.
         """
-        kept = [await self._keep(artifact, result, folder) for artifact in result.artifacts]
-        if any(kept):
+        for place, artifact in enumerate(result.artifacts):
+            with suppress(OSError, DownloadFailed):
+                await self._keep(artifact, result, folder, kept, place)
+        if kept:
             with suppress(OSError):
                 await self._folders.sync(folder)
-        return with_files(result, kept)
 
-    async def _keep(self, artifact: Artifact, result: TaskResult, folder: Path) -> Path | None:
+    async def _keep(
+        self, artifact: Artifact, result: TaskResult, folder: Path, kept: dict[int, Path], place: int
+    ) -> None:
         target = _Target(artifact=artifact, owned=True)
         part = Part(target.part_of(folder))
-        with suppress(OSError, DownloadFailed):
-            if artifact.came_at_once:
-                return await anyio.to_thread.run_sync(partial(_kept, artifact, part))
-            if result.task is None:
 
-                async def finish(target: _Target, *, takes_cut: bool) -> Path | None:  # noqa: ARG001
-                    return await anyio.to_thread.run_sync(partial(_kept, artifact, part, takes_cut=takes_cut))
+        def keep(*, takes_cut: bool = True) -> None:
+            if (path := _kept(artifact, part, takes_cut=takes_cut)) is not None:
+                kept[place] = path
 
-                return await self._fetch(target, part, finish, self._retry)
-        return None
+        async def finish(target: _Target, *, takes_cut: bool) -> None:  # noqa: ARG001 - a `_Finish`
+            await run_in_thread(partial(keep, takes_cut=takes_cut))
+
+        if artifact.came_at_once:
+            await run_in_thread(keep)
+        elif result.task is None:
+            try:
+                await self._fetch(target, part, finish, self._retry)
+            except BaseException:
+                if place in kept:  # cancelled when the file was there already
+                    raise
+                with anyio.CancelScope(shield=True), suppress(OSError):
+                    await anyio.to_thread.run_sync(part.remove)
+                raise
 
     async def fetch(self, artifact: Artifact) -> bytes:
         """Fetch one file into memory."""

@@ -7,7 +7,7 @@ again can help; a result as its files (URLs without their query), its times and 
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -418,7 +418,9 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         seed=seed,
         task_type=told.get("task_type"),
         cut=told.get("cut"),
-        timings=Timings(**_read_times(told.get("times", {}).items())),
+        timings=Timings(
+            **{name: datetime.fromtimestamp(time, UTC) for name, time in told.get("times", {}).items()}
+        ),
     )
 
 
@@ -435,10 +437,6 @@ def _read_file(told: Mapping[str, Any], kind: str, task: Task | None) -> Artifac
         return Artifact(**facts)
     nsfw = NsfwDetection(checked=True, confidence=told["nsfw"]) if "nsfw" in told else None
     return Image(**facts, nsfw=nsfw)
-
-
-def _read_times(told: Iterable[tuple[str, float]]) -> dict[str, datetime]:
-    return {name: datetime.fromtimestamp(seconds, UTC) for name, seconds in told}
 
 
 # --- Between runs -------------------------------------------------------------------------------------------
@@ -458,15 +456,22 @@ def fresh(order: Order, occurrence: int, serial: int, run: int) -> Purchase:
 def copy_of(purchase: Purchase, offset: float = 0.0) -> Purchase:
     """A copy that moves on its own, its times shifted by so many seconds."""
     copied = copy(purchase)
-    copied.attempts = tuple(_shifted(each, offset) for each in purchase.attempts)
-    copied.finished_at = None if purchase.finished_at is None else purchase.finished_at + offset
-    copied.saved_at = None if purchase.saved_at is None else purchase.saved_at + offset
+    shift(copied, offset)
     return copied
 
 
-def _shifted(attempt: Attempt, offset: float) -> Attempt:
-    answered = None if attempt.answered_at is None else attempt.answered_at + offset
-    return attrs.evolve(attempt, announced_at=attempt.announced_at + offset, answered_at=answered)
+def shift(purchase: Purchase, offset: float) -> None:
+    """Shift the times of a purchase by so many seconds, in attempts of its own."""
+    purchase.attempts = tuple(
+        attrs.evolve(
+            each,
+            announced_at=each.announced_at + offset,
+            answered_at=None if each.answered_at is None else each.answered_at + offset,
+        )
+        for each in purchase.attempts
+    )
+    purchase.finished_at = None if purchase.finished_at is None else purchase.finished_at + offset
+    purchase.saved_at = None if purchase.saved_at is None else purchase.saved_at + offset
 
 
 def asked_again(purchase: Purchase, order: Order, run: int) -> None:

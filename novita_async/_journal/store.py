@@ -53,6 +53,7 @@ def known_keys(count: int) -> str:
     return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
 
 
+LAST_SERIAL: Final = "SELECT coalesce(max(serial), 0) FROM requests"
 MOMENTS: Final = (
     "SELECT state, image_num, announced_time, answered_time, finished_time, earlier, error FROM requests"
 )
@@ -72,7 +73,8 @@ AS_JSON: Final = (
 def saved_first(count: int) -> str:
     """The question which of so many keys were saved, each as the first of its equals."""
     marks = ", ".join("?" * count)
-    return f"{_SELECT} WHERE key IN ({marks}) AND occurrence = 0 AND state = 'saved'"
+    chosen = f"key IN ({marks}) AND occurrence = 0 AND state = 'saved'"
+    return f"{_SELECT} INDEXED BY requests_by_key WHERE {chosen}"
 
 
 @cache
@@ -310,7 +312,7 @@ class Store:
         run = self.run if run is None else run
         found: list[Purchase] = []
         new: list[Purchase] = []
-        serial = self._last_serial()
+        (serial,) = self._connection.execute(LAST_SERIAL).fetchone()
         for order, occurrence, purchase in self._claimed(orders, offset, run):
             if purchase is None:
                 purchase = rows.fresh(order, occurrence, serial + len(new) + 1, run)  # noqa: PLW2901
@@ -334,9 +336,6 @@ class Store:
             seen[order.key] += 1
             there = order.key in firsts
             yield order, occurrence, self._claim(order, occurrence, offset, run) if there else None
-
-    def _last_serial(self) -> int:
-        return int(self._connection.execute("SELECT coalesce(max(serial), 0) FROM requests").fetchone()[0])
 
     def _claim(self, order: Order, occurrence: int, offset: float, run: int) -> Purchase | None:
         """Let a run ask for a purchase that is there."""
@@ -388,7 +387,8 @@ class Store:
         if not (new and rows.asks_the_same(entry, order) and is_here(purchase)):
             return None
         self._ask_for(entry.serial)
-        return rows.copy_of(purchase, offset)
+        rows.shift(purchase, offset)
+        return purchase
 
     def _is_asked_for(self, serial: int) -> bool:
         place, bit = divmod(serial, 8)

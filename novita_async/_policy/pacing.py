@@ -47,6 +47,8 @@ MINUTE: Final = 60.0
 WINDOW: Final = MINUTE + 0.01
 """Seconds for which a slot counts after the answer. The rest over a minute is for clocks that run at
 slightly different speeds (150 ppm) and for rounding."""
+LATE: Final = 1.0
+"""Seconds after which a submission that was given up on its way may still arrive."""
 
 DOCUMENTED: Final[Mapping[str, int]] = {
     "img2img": 10,
@@ -256,10 +258,10 @@ class Window:
             self._accepted_limited(slot, now)
 
     def count_on(self, slot: Slot, now: float) -> None:
-        """Count the images for another minute, and learn nothing."""
+        """Count the images for another minute, from when they may arrive, and learn nothing."""
         self._let_go(now)
         self._settle(slot)
-        self._answered.append((now + WINDOW, slot.images))
+        self._answered.append((now + LATE + WINDOW, slot.images))
 
     def give_back(self, slot: Slot) -> None:
         """Let the images go at once: nothing was bought."""
@@ -298,7 +300,8 @@ class Window:
 
     def restore(self, slots: Iterable[tuple[float, float | None, int]], now: float) -> None:
         """Count what was sent before: rows of announced_at, answered_at or None, images."""
-        rows = [(min(now if answered is None else answered, now), images) for _, answered, images in slots]
+        latest = now + LATE
+        rows = [(now if answered is None else min(answered, latest), images) for _, answered, images in slots]
         taken = [*self._answered, *((at + WINDOW, images) for at, images in rows)]
         self._answered = deque(sorted(taken))
         self.taken += sum(images for _, images in rows)

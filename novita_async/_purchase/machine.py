@@ -568,9 +568,9 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
 def _save(purchase: Purchase, fact: Saved) -> None:
     purchase.paths, purchase.error, purchase.saved_at = fact.paths, None, fact.at
     files = purchase.result.artifacts if purchase.result is not None and fact.paths else ()
-    came = [each.came_at_once or each.file is not None for each in files]
-    if any(came):  # what came in the answer lay elsewhere until now
-        moved = [path if at_once else None for at_once, path in zip(came, fact.paths, strict=True)]
+    came = [place for place, each in enumerate(files) if each.came_at_once or each.file is not None]
+    if came:  # what came in the answer lay elsewhere until now
+        moved = {place: fact.paths[place] for place in came}
         purchase.result = with_files(cast("TaskResult", purchase.result), moved)
 
 

@@ -10,7 +10,7 @@ earlier runs are watched first, from the journal alone, without a slot.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -213,12 +213,19 @@ class Stream:
                     await self._slots.acquire()
                     async for line in self._lines(iterator):
                         await self._take(*line)
-                        await self._slots.acquire()
+                        await self._next_slot(was_finished=line[2] is not None)
         except Exception as error:  # noqa: BLE001 - the user's code, or the journal: goes to the user
             self._failure = self._failure or error
         finally:
             self._input_ended = True
             self._hand_out_the_rest()
+
+    async def _next_slot(self, *, was_finished: bool) -> None:
+        """Wait for a slot. After a finished purchase a free one is taken without a turn of the loop."""
+        if was_finished:
+            with suppress(anyio.WouldBlock):
+                return self._slots.acquire_nowait()
+        return await self._slots.acquire()
 
     async def _lines(self, iterator: AsyncIterator[Request]) -> AsyncGenerator[Line]:
         """Read the input one by one; some lines ahead while that finds purchases that are finished.

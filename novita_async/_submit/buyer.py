@@ -78,7 +78,7 @@ from novita_async.errors import (
 )
 from novita_async.events import AccountDisabled, Paced, Retrying
 from novita_async.models.requests import Request
-from novita_async.models.results import Files, TaskResult, of_task
+from novita_async.models.results import Files, TaskResult, of_task, with_files
 from novita_async.models.routes import living_like
 from novita_async.tasks import Task
 
@@ -160,7 +160,7 @@ class Buyer(Asker):
     """Seconds for which a cancelled purchase that was handed over is still waited for."""
     spending: Spending | None = None
     """The budget. None: as much as the accounts have."""
-    keep: Callable[[TaskResult, Path], Awaitable[TaskResult]] = field(init=False)
+    keep: Callable[[TaskResult, Path, dict[int, Path]], Awaitable[None]] = field(init=False)
     """Makes results that came at once durable in a folder, before a journal says that they came."""
     files: Files = field(init=False)
     """Fetches and saves the files of the results that are handed out."""
@@ -422,14 +422,15 @@ class Buyer(Asker):
                 self.callbacks.settle(permit.callback, fact.at)
 
     async def _kept(self, fact: Completed, permit: Permit) -> Completed:
-        """Make results durable that came at once. If cancelled meanwhile, they stay as they are."""
+        """Make results durable that came at once. If cancelled meanwhile, the rest stays as it is."""
         if permit.http.folder is None:
             return fact
+        kept: dict[int, Path] = {}
         try:
-            return Completed(fact.at, await self.keep(fact.result, permit.http.folder))
+            await self.keep(fact.result, permit.http.folder, kept)
         except asyncio.CancelledError as cancellation:
             permit.cancellation = cancellation
-            return fact
+        return Completed(fact.at, with_files(fact.result, kept))
 
     # --- What became of it ----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
 * A picture is written to a file of its own, which ends in `.part` and is removed unless the picture comes
   whole. In the folder of a request such files are on the disk, with their names, before the answer is told.
 * A disk that fails loses the picture and nothing else: the answer is read to its end, for it is paid.
+* An answer that is a picture itself is one, as if it stood in JSON: `{"image": …}`.
 * An answer that breaks off behind a whole picture is an answer; its JSON is closed where it broke off.
 """
 
@@ -15,23 +16,36 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, Final, cast
 
 from attrs import define, field
 
-from novita_async._api.answers import AnswerEvent, AnswerScanner, PartBegun, PartPiece, TextPiece, closed
+from novita_async._api.answers import (
+    AnswerEvent,
+    AnswerScanner,
+    PartBegun,
+    PartEnded,
+    PartPiece,
+    TextPiece,
+    closed,
+)
 from novita_async._http import MIB, PART_MARK, AnswerPart, Delivery, DeliveryFailed, HTTPRequest, HTTPResponse
 from novita_async._util.disk import make_folder, sync_folder
 from novita_async._util.scopes import run_in_thread
-from novita_async.models._headers import read_header
+from novita_async.models._headers import PICTURES, read_header
 
 _TURNS: Final = 4
 """Pieces of answers that are worked on at once, each in a thread. All others wait where they came."""
 _HELD: Final = 64 * 1024
 """Bytes of a picture that are held in memory where the request names no folder."""
 _SAMPLE: Final = 512
+_NO_PICTURE: Final = frozenset({b"{", b"[", b'"', b"<", b" ", b"\n", b"\r", b"\t"})
+"""First bytes of an answer that is no picture."""
+_TOLD_BY: Final = 64
+"""Bytes by which a picture is known."""
 MAX_TEXT: Final = 16 * MIB
 """Bytes of an answer beside its pictures."""
 MAX_PICTURES: Final = 512 * MIB
@@ -206,6 +220,10 @@ class PictureAnswer:
     _token: str = field(init=False, factory=lambda: secrets.token_hex(8))
     """Beginning of its files' names, and part of the marks in its text."""
     _scanner: AnswerScanner = field(init=False)
+    _beginning: bytes | None = field(init=False, default=b"")
+    """What has come, until that tells whether the answer is a picture itself. None: it has told."""
+    _is_bare: bool = field(init=False, default=False)
+    """Whether the answer is a picture itself, without any JSON around it."""
 
     def __attrs_post_init__(self) -> None:
         self._scanner = AnswerScanner(f"{PART_MARK}{self._token}-")
@@ -232,7 +250,7 @@ class PictureAnswer:
         """
         self._intake.under_way -= 1
         try:
-            await run_in_thread(self._finish)
+            await run_in_thread(partial(self._finish, is_whole=cut is None))
         except asyncio.CancelledError:
             if not self._parts:
                 raise
@@ -250,6 +268,19 @@ class PictureAnswer:
     # In a thread.
 
     def _carry_out(self, piece: bytes) -> None:
+        if self._beginning is not None:
+            piece, self._beginning = self._beginning + piece, None
+            if piece[:1] not in _NO_PICTURE:
+                if len(piece) < _TOLD_BY:
+                    self._beginning = piece
+                    return
+                self._is_bare = read_header(io.BytesIO(piece[:_SAMPLE])).format in PICTURES
+            if self._is_bare:
+                self._text += f'{{"image": "{self._scanner.mark}0"}}'.encode()
+                self._take(PartBegun(None))
+        if self._is_bare:
+            self._take(PartPiece(piece))
+            return
         for event in self._scanner.feed(piece):
             self._take(event)
 
@@ -283,7 +314,11 @@ class PictureAnswer:
             make_folder(folder)
         return folder / f".{self._token}-{len(self._parts) + 1}.part"
 
-    def _finish(self) -> None:
+    def _finish(self, *, is_whole: bool) -> None:
+        if self._is_bare and is_whole:
+            self._take(PartEnded(is_whole=True))
+        if self._beginning:
+            self._text += self._beginning
         self._text += self._scanner.finish()
         self._remove_open()
         if self._folder is not None and any(part.path for part in self._parts):

@@ -179,11 +179,8 @@ class _Session:
         foreseen = await anyio.to_thread.run_sync(
             partial(foresee, setup.journal_in(self.path), recipe, is_planned=is_planned)
         )
-        _tell_foreseen(self.output, setup, foreseen, self._buy_new())
+        _tell_foreseen(self.output, setup, foreseen, command("resume", self.folder, "--buy-new"))
         return Exit.SUCCEEDED
-
-    def _buy_new(self) -> str:
-        return command("resume", self.folder, "--buy-new")
 
     async def _follow(self, setup: Setup, recipe: Recipe | None, budget: Budget | None) -> Exit:
         """Do it, and say at the end how the batch is and what to do next."""

@@ -124,7 +124,7 @@ class Status:
     def as_record(self) -> dict[str, float | None]:
         """The same for programs."""
         facts = asdict(self) | {"images_per_minute": self.images_per_minute}
-        return {name: _rounded(value) for name, value in facts.items()}
+        return {name: round(value, 1) if isinstance(value, float) else value for name, value in facts.items()}
 
     def parts(self, waiting: Sequence[LinePart], tasks: str, money: str) -> Iterator[LinePart]:
         """The same as parts of one line, with what is waited for, how far tasks are, and what is spent."""
@@ -152,10 +152,6 @@ class Status:
     def _left(self) -> str:
         """How long it will still take; empty where nobody knows, or hardly any time."""
         return f"{elapsed(self.seconds_left)} left" if self.seconds_left and self.seconds_left >= 1 else ""
-
-
-def _rounded(value: float | None) -> float | None:
-    return round(value, 1) if isinstance(value, float) else value
 
 
 @define(eq=False)

@@ -196,10 +196,6 @@ def _steps(heights: dict[int, int], top: float) -> str:
     return f"{path}H{columns[-1] + 1}"
 
 
-def _area(heights: dict[int, int], top: float) -> str:
-    return f"{_steps(heights, top)}V{_HEIGHT}H{min(heights)}Z"
-
-
 # --- Words --------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +298,10 @@ def _chart(
     shapes = "".join(
         (
             f'<path class="grid" d="{grid}"/>',
-            *(f'<path class="sent" d="{_area(heights, top)}"/>' for heights in sending),
+            *(
+                f'<path class="sent" d="{_steps(heights, top)}V{_HEIGHT}H{min(heights)}Z"/>'
+                for heights in sending
+            ),
             *(f'<path class="finished" d="{_steps(heights, top)}"/>' for heights in ending),
             f'<path class="quota" d="M0 {_level(quota, top)}H{_WIDTH}"/>' if quota else "",
             *_pauses(stretches),

@@ -199,7 +199,8 @@ def standing_of(setup: Setup, folder: Path) -> Standing:
     store = Store(_file.open_to_read(setup.journal_in(folder)))
     try:
         ledger = store.summary()
-        retryable = [each.images for each in _page_by_page(store, FAILED) if _is_retryable(each)]
+        failed = _page_by_page(store, FAILED)
+        retryable = [each.images for each in failed if each.error and helps_to_buy_again(each.error)]
         lost = [each.images for each in _page_by_page(store, SUCCEEDED) if is_gone(each)]
         gone, gone_images = store.planned_before(setup.plan)
         payers = {label for state in (SUBMITTED, SUCCEEDED) for label in store.payers(state)}
@@ -218,10 +219,6 @@ def standing_of(setup: Setup, folder: Path) -> Standing:
         lost_images=sum(lost),
         payers=tuple(sorted(payers)),
     )
-
-
-def _is_retryable(purchase: Purchase) -> bool:
-    return purchase.error is not None and helps_to_buy_again(purchase.error)
 
 
 def _page_by_page(store: Store, state: State | None) -> Iterator[Purchase]:

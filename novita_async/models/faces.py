@@ -23,7 +23,7 @@ from novita_async.models.images import (
     objection,
     warn_of_size,
 )
-from novita_async.models.requests import Request, Sweepable, Unmeasured, Write, measured
+from novita_async.models.requests import Request, Sweepable, Unmeasured, Write, measured, put
 from novita_async.models.routes import (
     PictureRole,
     Route,
@@ -270,13 +270,13 @@ class Face(Request, Sweepable):
         for name, value in self._fields().items():
             known = row.field_named(name)
             if row.body != "gemini" or name != "prompt":
-                _put(body, known.place if known and known.place else name, write(value))
+                put(body, known.place if known and known.place else name, write(value))
         for limits in row.pictures if row.body != "gemini" else ():
             if given := self._by_role()[limits.role]:
                 sent = [write(_in_form(each, limits)) for each in given]
-                _put(body, limits.name, sent if limits.is_list else sent[0])
+                put(body, limits.name, sent if limits.is_list else sent[0])
         if callback_url is not None:
-            _put(body, row.webhook, callback_url)
+            put(body, row.webhook, callback_url)
         return body
 
     def _fields(self) -> dict[str, Any]:
@@ -326,14 +326,6 @@ def _gemini_parts(request: Face, write: Write) -> list[dict[str, Any]]:
             for picture in request.pictures
         ),
     ]
-
-
-def _put(body: dict[str, Any], place: str, value: Any) -> None:
-    """Set a value at a place with dots between its names."""
-    *outer, last = place.split(".")
-    for name in outer:
-        body = body.setdefault(name, {})
-    body[last] = value
 
 
 @frozen(kw_only=True, field_transformer=rules.apart)

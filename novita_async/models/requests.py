@@ -713,6 +713,21 @@ class AnyTask(Request):
     """How many images of the endpoint's quota this takes."""
     is_form: bool = field(default=False, validator=rules.flag())
     """Whether the body goes out as a multipart form, a field for each name, and not as JSON."""
+    webhook: str | None = field(default=None, validator=rules.optional(rules.text(0)), eq=False)
+    """Place in the body for the address of a webhook, with dots between the names, such as `callback`. None:
+    as the table of routes has it for this path; empty: there is none."""
+
+    @property
+    def takes_callback(self) -> bool:
+        """Whether a callback URL can be added: there is a place for one, and none of the user's own there."""
+        place = self._webhook
+        return bool(place) and not self.is_form and place.partition(".")[0] not in self.body
+
+    @property
+    def _webhook(self) -> str:
+        if self.webhook is not None:
+            return self.webhook
+        return "" if self.row is None else self.row.webhook
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
@@ -729,9 +744,11 @@ class AnyTask(Request):
         body = write(_marked(self.body))
         return {FORM: body} if self.is_form else body
 
-    def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """The body as it is: there is no place in it for a callback."""
+    def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:
+        """The body as it is, and a callback URL in its place."""
         body: dict[str, Any] = write(dict(self.body))
+        if callback_url is not None:
+            put(body, self._webhook, callback_url)
         return body
 
 
@@ -755,6 +772,14 @@ def _marked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_marked(item) for item in cast("Iterable[Any]", value)]
     return value
+
+
+def put(body: dict[str, Any], place: str, value: Any) -> None:
+    """Set a value at a place with dots between its names."""
+    *outer, last = place.split(".")
+    for name in outer:
+        body = body.setdefault(name, {})
+    body[last] = value
 
 
 def own_storage_in(body: Any) -> bool:

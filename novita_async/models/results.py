@@ -3,7 +3,7 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
@@ -327,12 +327,12 @@ def of_task(result: TaskResult, task: Task | None) -> TaskResult:
     )
 
 
-def with_files(result: TaskResult, files: Sequence[Path | None]) -> TaskResult:
-    """A result whose files lie elsewhere now, in the order of `artifacts`. None: that one has not moved."""
+def with_files(result: TaskResult, files: Mapping[int, Path]) -> TaskResult:
+    """A result of which some files lie elsewhere now, by their place in `artifacts`."""
     moved = iter(
         [
-            artifact if path is None else evolve(artifact, file=path, data=None)
-            for artifact, path in zip(result.artifacts, files, strict=True)
+            evolve(artifact, file=files[place], data=None) if place in files else artifact
+            for place, artifact in enumerate(result.artifacts)
         ]
     )
     return evolve(

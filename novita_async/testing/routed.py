@@ -97,14 +97,16 @@ def _form(document: JSONObject, route: Route) -> Form:
 
 
 def _taken(document: JSONObject, steps: Sequence[str]) -> Any:
-    """Take a value out of a document."""
-    *outer, last = steps
-    for name in outer:
-        inner = document.get(name)
-        if not isinstance(inner, dict):
-            return None
-        document[name] = document = dict(cast("JSONObject", inner))
-    return document.pop(last, None)
+    """Take a value out of a document, and objects that are empty without it."""
+    name, *rest = steps
+    inner = document.get(name)
+    if not rest or not isinstance(inner, dict):
+        return None if rest else document.pop(name, None)
+    document[name] = others = dict(cast("JSONObject", inner))
+    found = _taken(others, rest)
+    if not others:
+        del document[name]
+    return found
 
 
 def _read_gemini(exchange: Exchange, route: Route) -> Form:

@@ -75,6 +75,7 @@ def test_with_results_and_a_task_the_results_count():
     for body in (
         {"images": [{"image_url": URL}], "task": {"task_id": "t"}, "task_id": "t"},
         {"task_id": "t", "data": [{"b64_json": TEXT}]},
+        {"images": [URL], "task": {"task_id": "t"}},
     ):
         result = read(body)
         assert result.task == Task(task_id="t")

@@ -951,6 +951,43 @@ def test_a_killed_batch_is_completed_by_resume_and_nothing_is_bought_twice(start
     assert not any(KEY.encode() in path.read_bytes() for path in files_below(folder))
 
 
+def test_a_batch_with_ids_that_is_killed_twice_names_the_same_files_and_ids(start, folder):
+    """Also where two lines differ in nothing but their ids."""
+    fields = {"image": "pics/dog.png", "model_name": "m", "prompt": "p"}
+    ids = [f"sku-{number}" for number in range(12)]
+    lines = [
+        {**fields, "seed": max(number, 1), "id": name, "metadata": {"no": number}}
+        for number, name in enumerate(ids)
+    ]
+    typed = ("--out", "made", "--in-flight", "4", "--name", "{id}-{n}.{ext}", "--json")
+    named = {}
+    with served(speed=2, workers=8) as server:
+        program = start("batch", manifest(folder, *lines), *typed, url=server.url)
+        for count in (3, 2):
+            until_submitted(program, count)
+            program.kill()
+            named |= {path.name: path.read_bytes() for path in (folder / "made").glob("sku-*.png")}
+            program = start("resume", "made", "--json", url=server.url)
+        code, out, _ = finish(program)
+        if code == 4:  # what was on its way when it died
+            code, out, _ = finish(start("retry", "made", "--uncertain", "--json", url=server.url))
+        assert code == 0
+        told = {record["id"]: record for record in of_event(out, "outcome")}
+        exported = {line["id"]: line for line in records(finish(start("export", "made", url=server.url))[1])}
+    assert told.keys() == exported.keys() == set(ids)
+    index = (folder / "made" / "novita-index.jsonl").read_text().splitlines()
+    listed = {line["id"]: line for line in map(json.loads, index) if line["outcome"] == "succeeded"}
+    for number, name in enumerate(ids):
+        assert exported[name]["place"] == number
+        assert exported[name]["metadata"] == listed[name]["metadata"] == {"no": number}
+        assert exported[name]["files"] == listed[name]["files"] == [f"{name}-1.png"]
+        assert told[name]["task_id"] == exported[name]["task_id"] == listed[name]["task_id"]
+    pictures = {path.name: path.read_bytes() for path in (folder / "made").glob("*.png")}
+    assert pictures.keys() == {f"{name}-1.png" for name in ids}
+    assert pictures.items() >= named.items()
+    assert len({exported[name]["task_id"] for name in ids}) == len(ids)
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_an_interrupted_batch_says_how_to_go_on_and_goes_on(start, folder, name, code):
     polls = Withheld()

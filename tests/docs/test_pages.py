@@ -5,6 +5,7 @@ import pytest
 from tests.helpers.pages import DOCS, PAGES, Reader, blocks_of, examples_of
 
 NOT_RUN_HERE = {
+    "how-to/batches.md": ["needs jq"],
     "how-to/migrate.md": ["needs novita-client"],
     "how-to/other-languages.md": ["needs curl and a served simulator"],
     "how-to/sync.md": ["needs Flask", "needs Celery"],

@@ -36,6 +36,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 SERVICE = ("NOVITA_API_KEY", "NOVITA_BASE_URL")
 """Variables that name the service: the one beside the test has its own."""
+SERVING = ("simulate", "mcp")
+"""Commands that go on until they are stopped: only their options are read."""
 NOT_RUN = "# not run here: "
 ENOUGH = 3
 """Images that are bought before a program is killed."""
@@ -142,7 +144,7 @@ class Reader:
     def _command(self, tokens, line):
         if line.endswith("# killed"):
             self._kill(tokens)
-        elif tokens[0] == "simulate":  # there is a service already, beside this test
+        elif tokens[0] in SERVING:
             app_for(tokens).parse_args(tokens, exit_on_error=False, print_error=False)
         else:
             told = _EXIT_CODE.search(line)
@@ -183,8 +185,7 @@ class Reader:
         assert re.fullmatch(pattern, found, re.DOTALL), f"{place}: printed was\n{self.printed}"
 
     def _json(self, source, _):
-        for line in source.splitlines():
-            json.loads(line)
+        json.loads(source)
 
     _DO = MappingProxyType({"python": _python, "sh": _shell, "text": _text, "json": _json})
 

@@ -1330,6 +1330,13 @@ def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
         ),
         (_store.PAGE_OF_ALL, (0, 9), "SEARCH requests USING INTEGER PRIMARY KEY (rowid>?)"),
         (_store.TALLIES, (), "SCAN requests USING COVERING INDEX requests_by_state"),
+        (
+            _store.saved_first(2),
+            (b"a", b"b"),
+            "SEARCH requests USING INDEX requests_by_key (key=? AND occurrence=?)",
+        ),
+        (_store.known_keys(2), (b"a", b"b"), "SEARCH requests USING COVERING INDEX requests_by_key (key=?)"),
+        (_store.AS_JSON, (1, 9), "SEARCH requests USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
         (_store.updating(("state",)), ("saved", 1), "SEARCH requests USING INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from novita_async import (
     AnimateImage,
+    AnyTask,
     EditImage,
     GenerateImage,
     InvalidRequest,
@@ -129,6 +130,24 @@ def test_a_callback_goes_where_the_route_has_a_place_for_one():
         "glow": 0.5,
         "extra": {"webhook": {"url": "https://me.example/cb"}},
     }
+
+
+def test_a_body_written_by_hand_has_a_place_for_a_callback_where_its_route_or_its_user_says():
+    def sent(**fields):
+        request = AnyTask(**({"body": {"model": "m"}} | fields))
+        return body(request, "https://me.example/cb") if request.takes_callback else None
+
+    url = "https://me.example/cb"
+    assert sent(path="/v3/video/create") == {"model": "m", "callback": url}
+    assert sent(path="/v3/new", webhook="callback") == {"model": "m", "callback": url}
+    assert sent(path="/v3/new", webhook="extra.webhook.url") == {
+        "model": "m",
+        "extra": {"webhook": {"url": url}},
+    }
+    assert sent(path="/v3/new") is None
+    assert sent(path="/v3/video/create", webhook="") is None
+    assert sent(path="/v3/video/create", body={"callback": "https://mine.example"}) is None
+    assert sent(path="/v3/new", webhook="callback", is_form=True) is None
 
 
 OTHERWISE = "another one needs route=Route(…)"

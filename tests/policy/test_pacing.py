@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from benchmarks import _window_world as bench
 from novita_async._policy.breaker import BreakerState
-from novita_async._policy.pacing import MINUTE, WINDOW, AccountPacer, Phase
+from novita_async._policy.pacing import LATE, MINUTE, WINDOW, AccountPacer, Phase
 
 IMG2IMG = "/v3/async/img2img"
 TXT2IMG = "/v3/async/txt2img"
@@ -129,7 +129,7 @@ def test_the_first_burst_of_a_known_quota_is_a_part_of_it():
 
 
 def test_what_earlier_runs_sent_counts():
-    """Rows from a journal fill the window; what has no answer may have been seen until now."""
+    """What has no answer may have been seen until now, and nothing later than what may still arrive."""
     pacer = AccountPacer(images_per_minute=10)
     rows = [(0.0, 1.0, 3), (90.0, None, 2), (50.0, 51.0, 4), (80.0, 500.0, 1), (0.0, 39.0, 5)]
     pacer.restore(IMG2IMG, rows, 100.0)
@@ -137,7 +137,18 @@ def test_what_earlier_runs_sent_counts():
     assert pacer.start_at(IMG2IMG, 3, 100.0) == 100.0
     assert pacer.start_at(IMG2IMG, 4, 100.0) == 51.0 + WINDOW
     assert pacer.start_at(IMG2IMG, 8, 100.0) == 100.0 + WINDOW
-    assert pacer.start_at(IMG2IMG, 10, 100.0) == 100.0 + WINDOW
+    assert pacer.start_at(IMG2IMG, 10, 100.0) == 100.0 + LATE + WINDOW
+
+
+def test_what_was_given_up_on_its_way_counts_from_when_it_may_arrive():
+    pacer = AccountPacer(images_per_minute=10)
+    (slot,) = take(pacer, 1, 0.0)
+    pacer.lost(slot, 0.5, None, 0.0)
+    assert window_of(pacer).taken == 1
+    pacer.start_at(IMG2IMG, 1, 0.5 + WINDOW)
+    assert window_of(pacer).taken == 1
+    pacer.start_at(IMG2IMG, 1, 0.5 + LATE + WINDOW)
+    assert window_of(pacer).taken == 0
 
 
 # --- quota unknown

@@ -125,6 +125,15 @@ def test_addresses_come_instead_of_pictures_where_they_are_asked_for():
     assert url.startswith("https://api.simulator.invalid/prod/")
 
 
+def test_fields_stand_where_the_row_says_and_nowhere_else():
+    path = "/gemini/v1/models/gemini-3-pro-image:generateContent"
+    contents = [{"role": "user", "parts": [{"text": "p"}]}]
+    image = {"imageConfig": {"imageSize": "2K", "aspectRatio": "1:1"}}
+    assert ask(path, {"contents": contents, "generationConfig": image})[0] == 200
+    status, answer, _ = ask(path, {"contents": contents, "generationConfig": {"imageConfig": {"size": "2K"}}})
+    assert (status, answer["error"]["message"]) == (400, "unknown field generationConfig")
+
+
 def test_a_route_that_answers_at_once_takes_its_time():
     simulator = Simulator(SimulatorConfig(plain_pictures=True))
     exchange = Exchange(

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from novita_async._api.protocol import read_submission
 from novita_async._http import HTTPRequest
 from novita_async._transport import pictures as pictures_room
 from novita_async._transport import slow_path
@@ -128,6 +129,28 @@ async def test_an_answer_without_pictures_is_told_as_it_is(raw, tmp_path):
     result = await answered(raw, tmp_path)
     assert result.response.body == raw.partition(b"\r\n\r\n")[2]
     assert (result.response.parts, result.response.cut, files_in(tmp_path)) == ((), None, [])
+
+
+@pytest.mark.parametrize("picture", [LARGE, SMALL], ids=["large", "small"])
+async def test_an_answer_that_is_a_picture_itself_comes_as_a_file_too(picture, tmp_path):
+    result = await answered(answer(200, picture), tmp_path)
+    assert result.pictures == [picture]
+    assert result.body == {"image": result.response.parts[0].mark}
+    assert read_submission(result.response, "/v3/x", 1).images[0].type == "png"
+
+
+async def test_an_answer_that_is_a_picture_and_breaks_off_is_lost_and_leaves_no_file(tmp_path):
+    raw = answer(200, LARGE)
+    places = [len(raw) - len(LARGE) + come for come in (1, 7, 63, 64, 3000, len(LARGE) - 1)]
+    results = await cut_results(LARGE, places, tmp_path, lambda peer: peer.close())
+    assert {result.sent.delivery for result in results} == {UNKNOWN}
+    assert [files_in(tmp_path / str(place)) for place in places] == [[]] * len(places)
+
+
+@pytest.mark.parametrize("raw", [b"\x89PNG", b"\xff\xfe no picture" + b"x" * 200, b"x" * 63, b"word"])
+async def test_an_answer_that_only_may_have_been_a_picture_is_told_as_it_is(raw, tmp_path):
+    result = await answered(answer(200, raw), tmp_path)
+    assert (result.response.body, result.response.parts, files_in(tmp_path)) == (raw, (), [])
 
 
 async def test_a_refusal_that_holds_a_picture_is_told_whole_and_makes_no_file(tmp_path):

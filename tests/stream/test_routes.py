@@ -29,7 +29,7 @@ from novita_async.events import Finished
 from novita_async.journal import MemoryJournal
 from novita_async.models.routes import ROUTES
 from novita_async.testing import Fault, FaultPlan, FaultRule
-from tests.helpers.routed import request_for
+from tests.helpers.routed import FACES, request_for
 from tests.helpers.service import client_of, of_kind, picture, service
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +58,57 @@ async def test_each_row_is_run_and_its_files_are_fetched(row):
     assert bool(result.videos) is (row.kind == "animate")
     assert (result.task is None) is (row.answer == "at_once")
     assert [type(event.outcome) for event in of_kind(events, Finished)] == [Succeeded]
+
+
+BY_MODEL = [row for row in ROUTES if row.body != "wrapped"]
+
+
+def valid(field):
+    """A value that the row takes."""
+    if field.choices:
+        return field.choices[0]
+    if field.size is not None:
+        return field.default
+    return {
+        "integer": max(2, int(field.low or 0)),
+        "number": field.low,
+        "flag": True,
+        "object": {},
+        "list": [],
+    }.get(field.type, "words")
+
+
+def invalid(field):
+    """A value that the row does not take."""
+    if field.size is not None:
+        return "1x1x1"
+    if field.choices or field.type == "flag":
+        return "no such"
+    if field.type in ("integer", "number"):
+        return field.low - 1 if field.high is None else field.high + 1
+    if field.type == "text" and field.high is not None:
+        return "x" * (int(field.high) + 1)
+    return "" if field.type == "text" and field.low else 5
+
+
+def with_field(row, name, value):
+    """A request of the row with a value of one field."""
+    common = attrs.fields_dict(FACES[row.kind])
+    return request_for(row, **{name: value} if name in common else {"options": {name: value}})
+
+
+@named(BY_MODEL)
+async def test_each_field_of_each_row_reaches_the_service_and_a_wrong_value_never_does(row):
+    simulation = quick()
+    async with client_of(simulation) as (client, _):
+        for field in row.fields:
+            await client.run(with_field(row, field.name, valid(field)))
+            with pytest.raises(InvalidRequest, match=rf"\b{field.name}: "):
+                with_field(row, field.name, invalid(field))
+        if not row.is_open:
+            with pytest.raises(InvalidRequest, match="options: any: no such field"):
+                request_for(row, options={"any": 1})
+    assert len(simulation.ledger.accepted) == len(simulation.ledger.entries) == len(row.fields)
 
 
 @named(ROUTES)

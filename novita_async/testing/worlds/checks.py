@@ -38,6 +38,10 @@ Found = tuple[str, str]
 _SUCCEEDED: Final = "TASK_STATUS_SUCCEED"
 _FAILED: Final = "TASK_STATUS_FAILED"
 _SOON: Final = 0.5
+_READING: Final = 1 / 16
+"""Seconds in which the turns are taken that reading an answer needs."""
+_LONG_ENOUGH: Final = 60
+"""Seconds for which a URL lives that can be fetched whatever wires do."""
 _PROBED_EVERY: Final = 24.0
 """Seconds: an outage may be probed by purchases so often, and by questions between."""
 _TURNS: Final = 8
@@ -191,8 +195,18 @@ def ids_kept(world: WorldView) -> Iterable[Found]:
     for post in world.record.posts:
         if post.reach != "accepted" or post.process in world.record.crashed:
             continue
-        if not _is_known(world, post.told):
+        if not _is_known(world, post.told) and not _broke_off(world, post):
             yield str(post.number), f"{post.process} was told {post.told[:8]} and has forgotten it"
+
+
+def _broke_off(world: WorldView, post: Post) -> bool:
+    """Whether a client that drains nothing was left while the answer was coming."""
+    due_at = post.due_at
+    return (
+        world.plan.client.drain <= 0
+        and due_at is not None
+        and any((post.handed_at or 0.0) <= stop.at <= due_at + _READING for stop in _stops_of(world, post))
+    )
 
 
 def window_kept(world: WorldView) -> Iterable[Found]:
@@ -513,12 +527,13 @@ def pictures_saved(world: WorldView) -> Iterable[Found]:
 
 
 def _is_url_gone(world: WorldView, came: Came) -> bool:
-    """Whether a URL that came without a task has died while nobody could fetch its file: a laptop slept, or
-    the purchase was cancelled for longer than it is waited for.
+    """Whether a URL that came without a task has died while nobody could fetch its file: a laptop slept,
+    the purchase was cancelled for longer than it is waited for, or the URL lived for seconds only.
     """
     url = came.error.url if isinstance(came.error, DownloadFailed) else ""
     cancelled = any(stop.process != came.process for stop in world.record.stops)
-    return bool(url) and (cancelled or _has(world, "laptop sleeps"))
+    short_lived = world.plan.service.url_ttl < _LONG_ENOUGH
+    return bool(url) and (cancelled or short_lived or _has(world, "laptop sleeps"))
 
 
 def _is_outage(world: WorldView) -> bool:
