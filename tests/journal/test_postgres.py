@@ -83,7 +83,7 @@ async def test_postgres_keeps_a_promise(check, url):
 
 
 async def test_a_batch_that_a_living_process_has_open_is_refused(url):
-    async with await PostgresJournal.open(url, lease=0.3):
+    async with await PostgresJournal.open(url, lease=3.0):
         with pytest.raises(JournalError, match=r"another process has it open: nothing was sent"):
             await PostgresJournal.open(url)
 
@@ -256,7 +256,7 @@ async def test_the_dead_are_buried_by_those_who_live_and_what_they_had_goes_on(u
     announced, *_ = await dead.take(2)
     await dead.admit(announced, Announced(loop_time(), "a"), None)
     await fall_silent(dead)
-    async with await PostgresJournal.join(url, lease=0.15) as alive:
+    async with await PostgresJournal.join(url, lease=1.5) as alive:
         taken = serials(await alive.take())
         while len(taken) < 2:
             await asyncio.sleep(0.05)
@@ -266,10 +266,10 @@ async def test_the_dead_are_buried_by_those_who_live_and_what_they_had_goes_on(u
 
 
 async def test_a_batch_that_a_process_has_to_itself_cannot_be_joined_nor_the_other_way(url):
-    async with await PostgresJournal.open(url, lease=0.3):
+    async with await PostgresJournal.open(url, lease=3.0):
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.join(url)
-    async with await PostgresJournal.join(url, lease=0.3) as journal:
+    async with await PostgresJournal.join(url, lease=3.0) as journal:
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.open(url)
         with pytest.raises(LeaseLost):  # rows are taken, not planned
