@@ -27,7 +27,7 @@ from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, Typed, folder_faults
 from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
-from novita_async.cli._plan import Foreseen, News, Planner, changed_in, foresee
+from novita_async.cli._plan import AheadPlanner, Foreseen, News, changed_in, foresee
 from novita_async.cli._progress import LINES_EVERY, display_of
 from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
@@ -209,11 +209,11 @@ class _Session:
         """The batch with its journal, in which its input is planned ahead of the buying."""
         async with AsyncExitStack() as stack:
             journal = await stack.enter_async_context(await SqliteJournal.open(setup.journal_in(self.path)))
-            planner: Planner | None = None
+            planner: AheadPlanner | None = None
             if recipe is not None:
                 await anyio.to_thread.run_sync(setup.write, self.path)
                 if not setup.plan:
-                    planner = Planner(journal, recipe)
+                    planner = AheadPlanner(journal, recipe)
                     await stack.enter_async_context(background(planner.work(), planner.ended))
             try:
                 async with client.batch(
@@ -231,7 +231,7 @@ class _Session:
                 raise
             await self._note_plan(planner, setup)
 
-    async def _note_plan(self, planner: Planner | None, setup: Setup) -> None:
+    async def _note_plan(self, planner: AheadPlanner | None, setup: Setup) -> None:
         """Note that all of the input is planned, once it is."""
         if planner is not None:
             planned = evolve(setup, plan=await planner.finish())
@@ -281,7 +281,7 @@ class _Session:
         return setup, recipe, budget
 
     async def _requests(
-        self, recipe: Recipe, report: "_BatchReport", planner: Planner | None
+        self, recipe: Recipe, report: "_BatchReport", planner: AheadPlanner | None
     ) -> AsyncGenerator[Request]:
         """Read the input again, each request once it is planned."""
         place = 0

@@ -36,7 +36,7 @@ _PICTURES: Final = 10_000
 
 
 @define(eq=False)
-class Planner:
+class AheadPlanner:
     """Plans every request of the input, ahead of the run that buys."""
 
     _journal: SqliteJournal

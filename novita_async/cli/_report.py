@@ -36,7 +36,7 @@ from novita_async._journal.store import Store
 from novita_async._purchase.machine import Purchase
 from novita_async._version import __version__
 from novita_async.cli import _report_summary as summary
-from novita_async.cli._report_files import Disk, Files
+from novita_async.cli._report_files import Disk, ReportFiles
 from novita_async.cli._report_pieces import (
     WHOLE,
     Piece,
@@ -173,7 +173,7 @@ def _replace(path: Path, pieces: Iterable[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def page(rows: Iterable[Purchase], found: Files, about: About, *, mark: str = "") -> Iterator[str]:
+def page(rows: Iterable[Purchase], found: ReportFiles, about: About, *, mark: str = "") -> Iterator[str]:
     """The report's text, piece by piece.
 
     Args:

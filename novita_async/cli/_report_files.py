@@ -38,7 +38,7 @@ class Picture:
     """Why it cannot be shown."""
 
 
-class Files(Protocol):
+class ReportFiles(Protocol):
     """Where a page finds files."""
 
     def input(self, digest: str, path: str | None) -> Picture:

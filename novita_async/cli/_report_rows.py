@@ -19,7 +19,7 @@ from attrs import Factory, define, field
 from novita_async._journal.rows import entry_of
 from novita_async._purchase.journal import Summary, summed, tally_of
 from novita_async._purchase.machine import Attempt, Purchase, State, helps_to_buy_again
-from novita_async.cli._report_files import Files, Picture
+from novita_async.cli._report_files import Picture, ReportFiles
 from novita_async.cli._report_timeline import Happenings
 from novita_async.cli._terminal import visible
 from novita_async.errors import FailedEarlier, NovitaError, redacted
@@ -41,7 +41,7 @@ Entry = dict[str, Any]
 class Gathering:
     """What is known after the rows seen so far."""
 
-    found: Files
+    found: ReportFiles
     """Where files are looked for."""
     ledger: Summary = Factory(lambda: summed(()))
     """The sums."""

@@ -44,7 +44,7 @@ class Figure(StrEnum):
 
 
 @frozen
-class Meaning:
+class FigureMeaning:
     """A figure, for those who read it."""
 
     words: str
@@ -57,21 +57,21 @@ class Meaning:
     """Whether single values matter: a histogram."""
 
 
-MEANINGS: Final[Mapping[Figure, Meaning]] = {
-    Figure.PURCHASES: Meaning("Purchases that came to their end.", ("endpoint", "outcome")),
-    Figure.IMAGES: Meaning("Images that were bought, or perhaps bought.", ("endpoint", "account")),
-    Figure.SPEND: Meaning(
+MEANINGS: Final[Mapping[Figure, FigureMeaning]] = {
+    Figure.PURCHASES: FigureMeaning("Purchases that came to their end.", ("endpoint", "outcome")),
+    Figure.IMAGES: FigureMeaning("Images that were bought, or perhaps bought.", ("endpoint", "account")),
+    Figure.SPEND: FigureMeaning(
         "Dollars for images that were bought, or perhaps bought.", ("endpoint", "account"), "dollars"
     ),
-    Figure.RATE_LIMITED: Meaning("Submissions that were answered with 429.", ("endpoint", "account")),
-    Figure.UNCERTAIN: Meaning("Submissions that may have been bought.", ("endpoint", "account")),
-    Figure.BREAKER_TRIPS: Meaning("Trips of an account's circuit breaker.", ("account", "cause")),
-    Figure.POLLS: Meaning("Polls of tasks.", ("result",)),
-    Figure.QUOTA_WAIT: Meaning(
+    Figure.RATE_LIMITED: FigureMeaning("Submissions that were answered with 429.", ("endpoint", "account")),
+    Figure.UNCERTAIN: FigureMeaning("Submissions that may have been bought.", ("endpoint", "account")),
+    Figure.BREAKER_TRIPS: FigureMeaning("Trips of an account's circuit breaker.", ("account", "cause")),
+    Figure.POLLS: FigureMeaning("Polls of tasks.", ("result",)),
+    Figure.QUOTA_WAIT: FigureMeaning(
         "Seconds for which the first in line waited for the quota or the breaker.", ("endpoint", "account"),
         "seconds", is_spread=True,
     ),
-    Figure.DURATION: Meaning(
+    Figure.DURATION: FigureMeaning(
         "Seconds from a purchase's first step to its end.", ("endpoint", "outcome"), "seconds", is_spread=True
     ),
 }  # fmt: skip
@@ -80,7 +80,7 @@ BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
 """Bounds of the spreads, in seconds: from an answer at once to a quota that is used up."""
 
 
-class Keeper(Protocol):
+class FigureKeeper(Protocol):
     """A system that keeps figures."""
 
     def keep(self, figure: Figure, amount: float, labels: Mapping[str, str], /) -> None:
@@ -100,7 +100,7 @@ class _Course:
 class Figures:
     """Turns the events of a client into figures."""
 
-    keeper: Keeper
+    keeper: FigureKeeper
     budget: Budget | None = None
     _courses: dict[int, _Course] = field(factory=dict[int, _Course], init=False)
 
