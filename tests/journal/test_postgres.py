@@ -83,7 +83,7 @@ async def test_postgres_keeps_a_promise(check, url):
 
 
 async def test_a_batch_that_a_living_process_has_open_is_refused(url):
-    async with await PostgresJournal.open(url, lease=3.0):
+    async with await PostgresJournal.open(url, lease=5.0):
         with pytest.raises(JournalError, match=r"another process has it open: nothing was sent"):
             await PostgresJournal.open(url)
 
@@ -266,10 +266,10 @@ async def test_the_dead_are_buried_by_those_who_live_and_what_they_had_goes_on(u
 
 
 async def test_a_batch_that_a_process_has_to_itself_cannot_be_joined_nor_the_other_way(url):
-    async with await PostgresJournal.open(url, lease=3.0):
+    async with await PostgresJournal.open(url, lease=5.0):
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.join(url)
-    async with await PostgresJournal.join(url, lease=3.0) as journal:
+    async with await PostgresJournal.join(url, lease=5.0) as journal:
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.open(url)
         with pytest.raises(LeaseLost):  # rows are taken, not planned
@@ -342,11 +342,11 @@ async def test_a_429_closes_the_window_to_all(database, window):
     second = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
     async with first, second:
         (one,), _ = await places(first, 1)
-        error = RateLimited(status=429, reason="", message="", retry_after=7.0)
+        error = RateLimited(status=429, reason="", message="", retry_after=60.0)
         await first.settle(one, NotBought(loop_time(), error))
         granted, (deferred,) = await places(second, 1)
         assert granted == []
-        assert 6 < deferred.until - loop_time() <= 7
+        assert 20 < deferred.until - loop_time() <= 60
 
 
 async def test_a_heavy_request_is_not_overtaken_by_light_ones_of_another_process(database, window):
