@@ -68,27 +68,23 @@ async def naive_aiohttp(url: str, picture: Picture) -> AsyncIterator[Submit]:
 @asynccontextmanager
 async def naive_httpx(url: str, picture: Picture) -> AsyncIterator[Submit]:
     """httpx, `json=`."""
-    headers = {"Authorization": "Bearer key"}
-    async with httpx.AsyncClient(headers=headers, timeout=120) as client:
-
-        async def submit() -> None:
-            response = await client.post(url + PATH, json=request_of(picture))
-            assert response.json()["task_id"]
-
-        yield submit
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer key"}, timeout=120) as client:
+        yield _posting(client, url, picture)
 
 
 @asynccontextmanager
 async def naive_httpx2(url: str, picture: Picture) -> AsyncIterator[Submit]:
     """httpx2, `json=`: what OpenAI's client is made of today."""
-    headers = {"Authorization": "Bearer key"}
-    async with httpx2.AsyncClient(headers=headers, timeout=120) as client:
+    async with httpx2.AsyncClient(headers={"Authorization": "Bearer key"}, timeout=120) as client:
+        yield _posting(client, url, picture)
 
-        async def submit() -> None:
-            response = await client.post(url + PATH, json=request_of(picture))
-            assert response.json()["task_id"]
 
-        yield submit
+def _posting(client: "httpx.AsyncClient | httpx2.AsyncClient", url: str, picture: Picture) -> Submit:
+    async def submit() -> None:
+        response = await client.post(url + PATH, json=request_of(picture))
+        assert response.json()["task_id"]
+
+    return submit
 
 
 @asynccontextmanager

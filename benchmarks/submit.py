@@ -210,7 +210,7 @@ def tables(*, quick: bool) -> list[Table]:
             f"{len(rounds.of[OURS])} interleaved rounds. Client and server on a core each; the last column is how "
             "busy the server's was. *Everything* is building and checking the request, the account's window, "
             "encoding, sending, and reading the answer, without observer, webhook, budget and journal; the row below "
-            "has all four as well. What says *ready bytes* only sends and reads.",
+            "has all four as well. Clients called *ready bytes* only send and read.",
             header=("client", "requests/s", f"against {BARE}", "CPU ms a request", "server's core"),
             rows=[
                 (

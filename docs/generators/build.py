@@ -1,4 +1,4 @@
-"""What the build does beside Sphinx: puts made parts into pages, and writes a Markdown copy of each page."""
+"""Steps of the build beside Sphinx: puts made parts into pages, and writes a Markdown copy of each page."""
 
 import re
 import shutil

@@ -43,7 +43,7 @@ ANSWERS: Final[dict[type[errors.NovitaError], tuple[Cost, int]]] = {
     errors.NoImages: (PAID, 502),
     errors.DownloadFailed: (PAID, 502),
 }
-"""What each class means for money, and the status that a web service of the caller's may answer with."""
+"""Money that each class stands for, and the status that a web service of the caller's may answer with."""
 
 
 def classes() -> list[type[errors.NovitaError]]:

@@ -171,7 +171,7 @@ _NUMBERS: Final = ("place", "images", "attempts", "cost", "seed")
 
 
 def words_of_index() -> dict[str, str]:
-    """What the module of the lines says of each name."""
+    """Docstrings of each name in the module of the lines."""
     found = dict(_NAMED.findall(inspect.getdoc(lines) or ""))
     if tuple(found) != lines.NAMES:
         raise ValueError("the table of the index does not name what a line has")

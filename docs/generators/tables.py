@@ -66,7 +66,7 @@ def transitions_table() -> str:
 
 
 def settlements_table() -> str:
-    """What the end of an attempt means for its slot and its money."""
+    """Meaning of an attempt's end for its slot and its money."""
     return table(
         ("end of an attempt", "means"),
         ((each.name.lower(), each.value.partition(": ")[2]) for each in Settlement),
@@ -74,7 +74,7 @@ def settlements_table() -> str:
 
 
 def figures_told() -> str:
-    """What observers count and measure."""
+    """Figures that observers count and measure."""
     return table(
         ("figure", "labels", "says"),
         ((code(figure), ", ".join(map(code, each.labels)), each.words) for figure, each in MEANINGS.items()),
@@ -85,7 +85,7 @@ def figures_told() -> str:
 
 
 def help_of(*tokens: str) -> str:
-    """What `--help` prints, at a fixed width and without colours."""
+    """Output of `--help`, at a fixed width and without colours."""
     out = io.StringIO()
     console = Console(file=out, width=_WIDTH, no_color=True, force_terminal=False, legacy_windows=False)
     app: App = app_for(tokens)
@@ -102,7 +102,7 @@ def commands() -> str:
 
 
 def exit_codes() -> str:
-    """What each exit code says."""
+    """Meanings of the exit codes."""
     return table(("code", "says"), ((each.value, words) for each, words in EXPLAINED))
 
 

@@ -39,7 +39,7 @@ from novita_async.cli import _report_summary as summary
 from novita_async.cli._report_files import Disk, ReportFiles
 from novita_async.cli._report_pieces import (
     WHOLE,
-    Piece,
+    RowPiece,
     are_there,
     pieces_of,
     rows_of_page,
@@ -138,7 +138,7 @@ def _all_rows(store: Store) -> Iterator[Purchase]:
 _MARK: Final = re.compile(r'<meta name="mark" content="([0-9a-f]+)">')
 
 
-def _mark(about: About, pieces: Iterable[Piece], folder: Path) -> str:
+def _mark(about: About, pieces: Iterable[RowPiece], folder: Path) -> str:
     """Digest of all that a page is made of: rows, words, the files that are there."""
     results = (name for name in os.listdir(folder) if not name.startswith(_OWN))  # noqa: PTH208 - quicker by far
     files = sum(zlib.crc32(os.fsencode(name)) for name in results)
@@ -187,7 +187,7 @@ def page(rows: Iterable[Purchase], found: ReportFiles, about: About, *, mark: st
 
 
 def _page(
-    entries: Iterable[Entry], seen: Gathering, about: About, mark: str, pieces: Sequence[Piece]
+    entries: Iterable[Entry], seen: Gathering, about: About, mark: str, pieces: Sequence[RowPiece]
 ) -> Iterator[str]:
     """The report's text. What is seen need not be known before the entries are read."""
     head, _, rest = _resource("_report.html").partition("$rows")

@@ -44,7 +44,7 @@ _PICTURES: Final = re.compile(
 
 
 @frozen(kw_only=True)
-class Piece:
+class RowPiece:
     """One piece of the rows."""
 
     number: int
@@ -65,12 +65,12 @@ class Piece:
         return f"// {self.rows} rows, {self.sum}\n"
 
 
-def pieces_of(store: Store) -> list[Piece]:
+def pieces_of(store: Store) -> list[RowPiece]:
     """Divide the rows of a journal."""
-    return [Piece(number=number, rows=rows, sum=total) for number, rows, total in store.marks(PIECE)]
+    return [RowPiece(number=number, rows=rows, sum=total) for number, rows, total in store.marks(PIECE)]
 
 
-def are_there(pieces: Iterable[Piece], folder: Path) -> bool:
+def are_there(pieces: Iterable[RowPiece], folder: Path) -> bool:
     """Whether the files of all pieces but the first are as they should be. Blocks."""
     return all(_is_there(folder / ROWS / piece.name, piece.mark) for piece in pieces if piece.number)
 
@@ -108,7 +108,7 @@ def rows_of_page(store: Store) -> Iterator[Purchase]:
         yield from store.page(state, PIECE, most)
 
 
-def write_pieces(store: Store, pieces: Iterable[Piece], folder: Path) -> None:
+def write_pieces(store: Store, pieces: Iterable[RowPiece], folder: Path) -> None:
     """Write the files of all pieces but the first, where they are not there. Blocks. Raises `OSError`."""
     (folder / ROWS).mkdir(exist_ok=True)
     kept = {path.stem: path.name for path in (folder / INPUTS).glob("*")}
@@ -120,7 +120,7 @@ def write_pieces(store: Store, pieces: Iterable[Piece], folder: Path) -> None:
             part.replace(path)
 
 
-def _text(store: Store, piece: Piece, folder: Path, kept: dict[str, str]) -> str:
+def _text(store: Store, piece: RowPiece, folder: Path, kept: dict[str, str]) -> str:
     first = piece.number * PIECE + 1
     rows = [_line(*found) for found in store.as_json(first, first + PIECE - 1)]
     if _perhaps_secret("".join(rows)) or max(map(len, rows)) > _LONG:

@@ -89,7 +89,7 @@ class FigureKeeper(Protocol):
 
 
 @define(eq=False)
-class _Course:
+class _PurchaseSpan:
     """A purchase under way."""
 
     began_at: float
@@ -102,7 +102,7 @@ class Figures:
 
     keeper: FigureKeeper
     budget: Budget | None = None
-    _courses: dict[int, _Course] = field(factory=dict[int, _Course], init=False)
+    _courses: dict[int, _PurchaseSpan] = field(factory=dict[int, _PurchaseSpan], init=False)
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -110,7 +110,7 @@ class Figures:
                 self._move(event)
             case Paced(purchase=int(number)):
                 now = loop_time()
-                course = self._courses.setdefault(number, _Course(now))
+                course = self._courses.setdefault(number, _PurchaseSpan(now))
                 course.waits_since = now if course.waits_since is None else course.waits_since
             case Polled():
                 self.keeper.keep(Figure.POLLS, 1, {"result": "seen" if event.error is None else "failed"})
@@ -122,7 +122,7 @@ class Figures:
 
     def _move(self, event: Transition) -> None:
         fact, endpoint = event.fact, event.endpoint
-        course = self._courses.setdefault(event.purchase, _Course(fact.at))
+        course = self._courses.setdefault(event.purchase, _PurchaseSpan(fact.at))
         if isinstance(fact, Announced):
             waited = 0.0 if course.waits_since is None else max(0.0, fact.at - course.waits_since)
             course.waits_since = None
@@ -145,7 +145,7 @@ class Figures:
         if each is not None:
             self.keeper.keep(Figure.SPEND, float(each * event.images), labels)
 
-    def _end(self, event: Transition, course: _Course) -> None:
+    def _end(self, event: Transition, course: _PurchaseSpan) -> None:
         """Count a purchase that has come to its end, once."""
         fact, after = event.fact, event.after
         if isinstance(fact, Completed) and event.before is not after:
