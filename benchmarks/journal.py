@@ -24,7 +24,7 @@ import anyio
 
 from benchmarks._rounds import in_process
 from benchmarks._tables import Bar, Figure, Headline, Table
-from novita_async import Image, Img2Img, SqliteJournal, Task, TaskResult
+from novita_async import GeneratedImage, Img2Img, SqliteJournal, Task, TaskResult
 from novita_async._journal.identity import DigestCache, order_of
 from novita_async._purchase.machine import Announced, Bought, Completed, Order, Purchase, Saved
 from novita_async._util.clock import loop_time
@@ -57,7 +57,7 @@ def asked_for(count: int, digests: DigestCache, folder: Path) -> Iterator[Order]
 async def live(journal: SqliteJournal, purchase: Purchase) -> None:
     number, now = purchase.position, loop_time()
     task = Task(task_id=f"{number:08}-0000-4000-8000-000000000000", account="key-12345678", endpoint=ENDPOINT)
-    image = Image(url=f"https://host/prod/{number}/picture.png", type="png", url_ttl=3600, task=task)
+    image = GeneratedImage(url=f"https://host/prod/{number}/picture.png", type="png", url_ttl=3600, task=task)
     await journal.record(purchase, Announced(now, "key-12345678"))
     await journal.record(purchase, Bought(now, task))
     await journal.record(purchase, Completed(now, TaskResult(task=task, images=(image,), seed=number)))

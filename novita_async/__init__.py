@@ -84,8 +84,8 @@ if TYPE_CHECKING:
         Img2Img,
         IPAdapter,
         Lora,
+        NovitaRequest,
         Refiner,
-        Request,
         TestMode,
         Txt2Img,
         Webhook,
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     from novita_async.models.results import (
         Artifact,
         Failed,
-        Image,
+        GeneratedImage,
         NsfwDetection,
         Outcome,
         Processing,
@@ -138,10 +138,10 @@ ROOMS: Final = {
     "models.images": "Array DataURL ImageSource Picture Saveable",
     "models.requests": """
         AWSS3 AnyTask ControlNet ControlNetUnit CustomStorage Embedding EnterprisePlan Extra HiresFix Img2Img
-        IPAdapter Lora Refiner Request TestMode Txt2Img Webhook
+        IPAdapter Lora Refiner NovitaRequest TestMode Txt2Img Webhook
     """,
     "models.results": """
-        Artifact Failed Image TaskResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
+        Artifact Failed GeneratedImage TaskResult NsfwDetection Outcome Processing Queued Snapshot Succeeded
         Timings Uncertain Unfinished Update register_results
     """,
     "models.routes": "Route RouteField RoutePictures SizeRange",
@@ -151,9 +151,9 @@ ROOMS: Final = {
 
 _HOMES: Final = {name: room for room, names in ROOMS.items() for name in names.split()}
 
-__all__ = [  # noqa: RUF022 - as `sorted` has it
-    "APIError",
+__all__ = [
     "AWSS3",
+    "APIError",
     "Account",
     "AnimateImage",
     "AnsweredAtOnce",
@@ -186,11 +186,11 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "FailedEarlier",
     "Flaw",
     "GenerateImage",
+    "GeneratedImage",
     "HiresFix",
     "Host",
     "IPAdapter",
     "IPAdapterModel",
-    "Image",
     "ImageRejected",
     "ImageSource",
     "ImageType",
@@ -207,6 +207,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "NotSent",
     "NovitaClient",
     "NovitaError",
+    "NovitaRequest",
     "NovitaWarning",
     "NsfwDetection",
     "Outcome",
@@ -219,7 +220,6 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "Queued",
     "RateLimited",
     "Refiner",
-    "Request",
     "ResultError",
     "RetryPolicy",
     "Route",

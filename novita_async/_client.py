@@ -67,10 +67,10 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import ModelType
 from novita_async.models.endpoints import DEFAULT_BASE_URL, Endpoints
 from novita_async.models.hosts import Host
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import (
     Artifact,
-    Image,
+    GeneratedImage,
     Outcome,
     Processing,
     Queued,
@@ -320,7 +320,7 @@ class NovitaClient:
 
     async def run(
         self,
-        request: Request,
+        request: NovitaRequest,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - the error that it raises carries the task
         priority: Priority = "interactive",
@@ -356,7 +356,7 @@ class NovitaClient:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
         return handed_out(purchase.result, self._saver)
 
-    async def submit(self, request: Request, *, priority: Priority = "interactive") -> Task:
+    async def submit(self, request: NovitaRequest, *, priority: Priority = "interactive") -> Task:
         """Buy a request and come back with its task at once. Keep `task.task_id`.
 
         Args:
@@ -385,7 +385,7 @@ class NovitaClient:
 
     async def _buy(
         self,
-        request: Request,
+        request: NovitaRequest,
         priority: Priority,
         recovery_timeout: float = 0.0,
         longest: float | None = None,
@@ -441,7 +441,7 @@ class NovitaClient:
     async def _wait(
         self,
         task: Task,
-        request: Request | None,
+        request: NovitaRequest | None,
         timeout: float | None,  # noqa: ASYNC109 - as above
         on_update: Callable[[Update], object] | None = None,
     ) -> TaskResult:
@@ -661,7 +661,7 @@ class NovitaClient:
         """
         return await self._saver.save(result, Path(folder), name)
 
-    async def fetch(self, image: Image | Artifact) -> bytes:
+    async def fetch(self, image: GeneratedImage | Artifact) -> bytes:
         """Fetch one result file into memory.
 
         Raises:

@@ -30,8 +30,8 @@ from novita_async.models._headers import read_header
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
-from novita_async.models.requests import AnyTask, Extra, Request, Tagged, kinds
-from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult, Timings
+from novita_async.models.requests import AnyTask, Extra, NovitaRequest, Tagged, kinds
+from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, Snapshot, TaskResult, Timings
 from novita_async.models.routes import meant
 from novita_async.tasks import Task
 
@@ -152,13 +152,14 @@ def _finite(value: float) -> float:
     return value
 
 
-def plain_fields(request: Request) -> dict[str, Any] | None:
+def plain_fields(request: NovitaRequest) -> dict[str, Any] | None:
     """The fields of a request's JSON where all are texts, numbers, flags and pictures; else None.
 
     Then the whole is `{"request": fields}`, with nothing beside the fields.
     """
     kind = type(request)
-    if request.extra is not None or request.extra_fields or kind.kept is not Request.kept or not kind.wrapped:
+    has_more = request.extra is not None or bool(request.extra_fields)
+    if has_more or kind.kept is not NovitaRequest.kept or not kind.wrapped:
         return None
     fields = _given(cast("type", kind))(request)
     return fields if _PLAIN_OR_PICTURE.issuperset(map(type, fields.values())) else None
@@ -179,7 +180,7 @@ class _Hole:
         self.prefix = prefix
 
 
-def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyPart, ...]:
+def body_parts(request: NovitaRequest, callback_url: str | None = None) -> tuple[BodyPart, ...]:
     """The body of a submission as JSON text with pictures between its pieces.
 
     A callback URL takes the place of the request's webhook, where its body has a place for one.
@@ -187,13 +188,13 @@ def body_parts(request: Request, callback_url: str | None = None) -> tuple[BodyP
     return _written(request, lambda: request.document(_converter.unstructure, callback_url))
 
 
-def kept_parts(request: Request) -> tuple[BodyPart, ...]:
+def kept_parts(request: NovitaRequest) -> tuple[BodyPart, ...]:
     """JSON text from which a request can be made again, with pictures between its pieces."""
     return _written(request, lambda: request.kept(_converter.unstructure), prefixes=False)
 
 
 def _written(
-    request: Request, make: Callable[[], dict[str, Any]], *, prefixes: bool = True
+    request: NovitaRequest, make: Callable[[], dict[str, Any]], *, prefixes: bool = True
 ) -> tuple[BodyPart, ...]:
     """Write the JSON object that `make` gives. Raises `InvalidRequest`."""
     pictures: list[ImageSource] = []
@@ -216,7 +217,7 @@ def _written(
     return tuple(parts)
 
 
-def form_parts(request: Request) -> tuple[FormPart, ...]:
+def form_parts(request: NovitaRequest) -> tuple[FormPart, ...]:
     """The body of a submission as the fields of a form: a list becomes several fields of one name."""
     document = request.document(_converter.unstructure, None)
     return tuple(
@@ -238,7 +239,7 @@ def _form_part(name: str, value: Any, number: int) -> FormPart:
     return FormPart(name=name, content=source, filename=f"{stem}.{suffix}", content_type=media_type(source))
 
 
-def request_to_json(request: Request) -> str:
+def request_to_json(request: NovitaRequest) -> str:
     """Write a request as the JSON text that is sent, pictures included.
 
     Blocks while pictures are read; sending does not come this way.
@@ -305,7 +306,7 @@ class _Reader:
         self.faults.append(Flaw(path, message))
         return _FAULTY
 
-    def document(self, raw: Any, cls: type[Request]) -> Any:
+    def document(self, raw: Any, cls: type[NovitaRequest]) -> Any:
         if not isinstance(raw, Mapping):
             return self.blame("the document", f"{rules.shown(raw)} is not a JSON object")
         document = dict(cast("Mapping[str, Any]", raw))
@@ -416,7 +417,7 @@ def _default(field: _Field) -> Any:
 
 def request_from_wire(
     document: Any, endpoint: str = "img2img", *, allow_unknown: bool = False, own: Tagged | None = None
-) -> Request:
+) -> NovitaRequest:
     """Read a request from parsed JSON, in which pictures are base64 text or `ImageSource`s.
 
     Args:
@@ -439,12 +440,12 @@ def request_from_wire(
     request = reader.document(document, known[endpoint])
     if reader.faults:
         raise InvalidRequest(faults=tuple(reader.faults))
-    return cast("Request", request)
+    return cast("NovitaRequest", request)
 
 
 def request_from_json(
     text: bytes | str, endpoint: str = "img2img", *, allow_unknown: bool = False
-) -> Request:
+) -> NovitaRequest:
     """Read a request from the JSON text that would be sent.
 
     Args:
@@ -596,7 +597,9 @@ _converter.register_structure_hook_func(
     lambda cls: cls == tuple[str, ...],
     lambda value, _: tuple([item for item in as_list(value) if isinstance(item, str)]),
 )
-_converter.register_structure_hook_func(lambda cls: cls == tuple[Image, ...], _listed(Image))
+_converter.register_structure_hook_func(
+    lambda cls: cls == tuple[GeneratedImage, ...], _listed(GeneratedImage)
+)
 _converter.register_structure_hook_func(lambda cls: cls == tuple[Artifact, ...], _listed(Artifact))
 _lenient_class(ModelRecord, available="status")
 _lenient_class(NsfwDetection, checked="valid")
@@ -605,7 +608,7 @@ _converter.register_structure_hook(
     lambda value, _: _converter.structure(value, NsfwDetection) if as_object(value) else None,
 )
 _lenient_class(
-    Image, url="image_url", url_ttl="image_url_ttl", type="image_type", nsfw="nsfw_detection_result"
+    GeneratedImage, url="image_url", url_ttl="image_url_ttl", type="image_type", nsfw="nsfw_detection_result"
 )
 _lenient_class(Artifact)
 _lenient_class(
@@ -743,12 +746,12 @@ _NO_DEBUG: Final = _UsualDebug()
 _NO_TIMINGS: Final = Timings()
 
 
-def _usual_image(image: _UsualImage, task: Task) -> Image:
+def _usual_image(image: _UsualImage, task: Task) -> GeneratedImage:
     found = image.nsfw_detection_result
     nsfw = None
     if found is not None and (found.valid is not None or found.confidence is not None):
         nsfw = NsfwDetection(checked=found.valid is True, confidence=as_float(found.confidence))
-    return Image(
+    return GeneratedImage(
         url=image.image_url,
         url_ttl=image.image_url_ttl,
         type=image.image_type or None,
@@ -804,7 +807,7 @@ class _FileFinder:
     def walk(self, value: Any, name: str = "", medium: str | None = None, stated: str | None = None) -> None:
         if isinstance(value, str):
             if medium is not None and name in _FILES and (file := self.file(value, stated)):
-                cls = Image if medium == "images" else Artifact
+                cls = GeneratedImage if medium == "images" else Artifact
                 self.found[medium].append(cls(**file, task=self.task))
         elif isinstance(value, list):
             for item in cast("Sequence[Any]", value):
@@ -874,7 +877,7 @@ def parts_at_once(
     body: Mapping[str, Any], parts: Sequence[AnswerPart], cut: str | None = None
 ) -> TaskResult | None:
     """Take all pictures and films of an answer for results, whatever their names. None: there are none."""
-    images = tuple(Image(**_about(part)) for part in parts if part.kind not in _FILMS)
+    images = tuple(GeneratedImage(**_about(part)) for part in parts if part.kind not in _FILMS)
     videos = tuple(Artifact(**_about(part)) for part in parts if part.kind in _FILMS)
     return TaskResult(images=images, videos=videos, extra=_rest_of(body), cut=cut) if parts else None
 

@@ -41,7 +41,7 @@ from novita_async.models.accounts import Balance
 from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Snapshot, TaskResult, state_of
 from novita_async.models.routes import TASK_TIMEOUT, living_like
 from novita_async.tasks import Task
@@ -58,7 +58,7 @@ _ABOUT_PURCHASES: Final = (BadRequest, RateLimited, EndpointNotFound, ServerErro
 
 
 def submission(
-    request: Request,
+    request: NovitaRequest,
     endpoints: Endpoints,
     callback_url: str | None = None,
     folder: Path | None = None,

@@ -32,7 +32,7 @@ from novita_async._purchase.machine import JournalEntry, Order, Purchase
 from novita_async._util.disk import make_folder
 from novita_async.errors import DownloadFailed, InvalidRequest
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Outcome, Uncertain
 
 NAME: Final = INDEX
@@ -103,14 +103,19 @@ class Index:
             ) from error
 
     def _add(
-        self, line: dict[str, Any], request: Request | None, entry: JournalEntry | None, *, durable: bool
+        self,
+        line: dict[str, Any],
+        request: NovitaRequest | None,
+        entry: JournalEntry | None,
+        *,
+        durable: bool,
     ) -> None:
         make_folder(self.folder)
         line |= self._made_again(line, request, entry)
         _append(self.folder / NAME, json.dumps(line, ensure_ascii=True), durable=durable)
 
     def _made_again(
-        self, line: dict[str, Any], request: Request | None, entry: JournalEntry | None
+        self, line: dict[str, Any], request: NovitaRequest | None, entry: JournalEntry | None
     ) -> dict[str, Any]:
         places: Places = {}
 

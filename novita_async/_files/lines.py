@@ -57,7 +57,7 @@ from novita_async.models.requests import FORM, own_storage_in
 from novita_async.models.results import (
     Artifact,
     Failed,
-    Image,
+    GeneratedImage,
     Outcome,
     Succeeded,
     Timings,
@@ -158,7 +158,7 @@ def _text(time: datetime | None) -> str | None:
 
 
 def _nsfw(artifact: Artifact) -> dict[str, Any] | None:
-    found = artifact.nsfw if isinstance(artifact, Image) else None
+    found = artifact.nsfw if isinstance(artifact, GeneratedImage) else None
     return {"checked": found.checked, "confidence": found.confidence} if found else None
 
 

@@ -29,7 +29,7 @@ from novita_async._purchase.machine import Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.images import DataURL, ImageSource
-from novita_async.models.requests import DATA_URL, FORM, AnyTask, Request
+from novita_async.models.requests import DATA_URL, FORM, AnyTask, NovitaRequest
 
 _PICTURE: Final = "$picture"
 _WITHHELD: Final = "$withheld"
@@ -43,7 +43,7 @@ _PRESIGNED: Final = re.compile(
 
 
 def order_of(
-    request: Request, *, endpoint: str, position: int, digest: Callable[[ImageSource], str]
+    request: NovitaRequest, *, endpoint: str, position: int, digest: Callable[[ImageSource], str]
 ) -> Order:
     """Describe a request for the journal.
 
@@ -69,13 +69,15 @@ def order_of(
     )
 
 
-def _described(request: Request, digest: Callable[[ImageSource], str]) -> tuple[str, str]:
+def _described(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> tuple[str, str]:
     """Key and text of any request."""
     wire = _tidy(json.loads(_referring(request, digest)))
     return _key(request, wire), _text(wire)
 
 
-def _described_plainly(request: Request, digest: Callable[[ImageSource], str]) -> tuple[str, str] | None:
+def _described_plainly(
+    request: NovitaRequest, digest: Callable[[ImageSource], str]
+) -> tuple[str, str] | None:
     """The same at a seventh of the cost. None: the request is none of those of which most batches are made.
 
     Those are flat, and hold no number that this encoder writes in another way, nor a text to be withheld.
@@ -120,7 +122,7 @@ _MOST_PLAIN: Final = 1e15
 _KEY_LENGTH: Final = 32
 
 
-def _referring(request: Request, digest: Callable[[ImageSource], str]) -> bytes:
+def _referring(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> bytes:
     """The body with a reference in the place of each picture, whose quotes stand in the text around it."""
     parts = kept_parts(request)
     texts = [part for part in parts if isinstance(part, bytes)]
@@ -159,7 +161,7 @@ def _discreet(text: str) -> Any:
     return text
 
 
-def _key(request: Request, wire: dict[str, Any]) -> str:
+def _key(request: NovitaRequest, wire: dict[str, Any]) -> str:
     """The identity: 128 bits of a hash over what is bought, and where."""
     address = request.kind if request.is_face else request.path or request.kind
     content = _text([address, _without_callback(_bare(wire))])
@@ -214,7 +216,7 @@ def request_of(
     order: Order,
     picture: Callable[[str, Path | None], ImageSource],
     withheld: Callable[[str], Any] = _refuse_withheld,
-) -> Request:
+) -> NovitaRequest:
     """Make the request of an order again.
 
     Args:

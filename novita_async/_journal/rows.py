@@ -36,7 +36,7 @@ from novita_async._purchase.machine import (
     under_way_in,
 )
 from novita_async.errors import FailedEarlier, NovitaError, SubmissionUncertain, redacted, without_query
-from novita_async.models.results import Artifact, Image, NsfwDetection, TaskResult, Timings
+from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, TaskResult, Timings
 from novita_async.tasks import Task
 
 KEPT: Final = (
@@ -281,7 +281,7 @@ def _usual_kind(file_type: str | None) -> str:
 
 
 def _file(artifact: Artifact) -> dict[str, Any]:
-    nsfw = artifact.nsfw if isinstance(artifact, Image) else None
+    nsfw = artifact.nsfw if isinstance(artifact, GeneratedImage) else None
     told: dict[str, Any] = {
         "url": without_query(artifact.url),
         "type": artifact.type,
@@ -436,7 +436,7 @@ def _read_file(told: Mapping[str, Any], kind: str, task: Task | None) -> Artifac
     if kind != "images":
         return Artifact(**facts)
     nsfw = NsfwDetection(checked=True, confidence=told["nsfw"]) if "nsfw" in told else None
-    return Image(**facts, nsfw=nsfw)
+    return GeneratedImage(**facts, nsfw=nsfw)
 
 
 # --- Between runs -------------------------------------------------------------------------------------------

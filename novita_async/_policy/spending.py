@@ -14,9 +14,9 @@ from decimal import Decimal, InvalidOperation
 from attrs import define, field, frozen
 
 from novita_async.errors import BudgetExhausted, ConfigurationError
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 
-Price = Callable[[Request], Decimal]
+Price = Callable[[NovitaRequest], Decimal]
 """Price of a request."""
 
 
@@ -36,7 +36,7 @@ class _PerImage:
 
     each: Decimal
 
-    def __call__(self, request: Request) -> Decimal:
+    def __call__(self, request: NovitaRequest) -> Decimal:
         return self.each * request.image_num
 
 
@@ -53,7 +53,7 @@ class Budget:
     price: Price = field(converter=_price)
     """Dollars an image, or a function that tells what a request costs."""
 
-    def price_of(self, request: Request) -> Decimal:
+    def price_of(self, request: NovitaRequest) -> Decimal:
         """Dollars that a request costs."""
         return _money(self.price(request))
 
@@ -97,7 +97,7 @@ class Spending:
         """Tell what is spent and reserved now."""
         return SpendingStatistics(limit=self.budget.limit, spent=self._spent, reserved=self._reserved)
 
-    def take(self, request: Request) -> Decimal | None:
+    def take(self, request: NovitaRequest) -> Decimal | None:
         """Reserve what a request costs. None: reserved money may come back; ask again when some is settled.
 
         Raises:

@@ -65,7 +65,7 @@ from novita_async.errors import (
     TaskFailed,
     TaskNotFound,
 )
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import TaskResult, with_files
 from novita_async.tasks import Task
 
@@ -201,7 +201,7 @@ class Purchase:
     from a journal (`Journal.where`) they are unix seconds.
     """
 
-    request: Request | None
+    request: NovitaRequest | None
     """The request. None where only the task is known, or where the request is no longer needed."""
     endpoint: str = ""
     """Path of the submission."""
@@ -249,7 +249,7 @@ class Purchase:
     """When the files were whole."""
 
     @property
-    def wish(self) -> Request:
+    def wish(self) -> NovitaRequest:
         """The request, which must be there."""
         if self.request is None:
             raise ValueError(f"{self!r} has no request")

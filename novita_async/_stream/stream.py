@@ -51,7 +51,7 @@ from novita_async.errors import (
 )
 from novita_async.events import Finished, Planned
 from novita_async.models import _rules as rules
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished, handed_out
 from novita_async.tasks import Task
 
@@ -61,10 +61,10 @@ _MOST_HELD: Final = 16 * MIB
 _SLOW: Final = 1.0
 """Seconds for some lines from which on an input lets wait."""
 
-Requests = Iterable[Request] | AsyncIterable[Request]
+Requests = Iterable[NovitaRequest] | AsyncIterable[NovitaRequest]
 """Any iterable or async iterable of requests, endless ones included."""
 
-Line = tuple[Request, Order | None, Purchase | None]
+Line = tuple[NovitaRequest, Order | None, Purchase | None]
 """A request of the input; its description and its purchase where they are known already."""
 
 Item = tuple[Outcome, Purchase, bool]
@@ -227,7 +227,7 @@ class Stream:
                 return self._slots.acquire_nowait()
         return await self._slots.acquire()
 
-    async def _lines(self, iterator: AsyncIterator[Request]) -> AsyncGenerator[Line]:
+    async def _lines(self, iterator: AsyncIterator[NovitaRequest]) -> AsyncGenerator[Line]:
         """Read the input one by one; some lines ahead while that finds purchases that are finished.
 
         An input that waits for something is not read ahead, so that no line waits for the next.
@@ -256,7 +256,7 @@ class Stream:
         except NovitaError:
             return None
 
-    async def _take(self, request: Request, order: Order | None, finished: Purchase | None) -> None:
+    async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
         self._buyer.emit(Planned(index=position, image_num=getattr(request, "image_num", 1)))
         self._outlet.expect()
@@ -282,7 +282,7 @@ class Stream:
                 self._paid.planning += 1
                 self._tasks.start_soon(self._outlet.fill, self._line, self._resume, request, order)
 
-    async def _line(self, resume: Resume, request: Request, order: Order) -> Item | None:
+    async def _line(self, resume: Resume, request: NovitaRequest, order: Order) -> Item | None:
         """Find what the journal knows of a line, and go on from there."""
         try:
             purchase = await resume.plan(request, order)
@@ -310,7 +310,7 @@ class Stream:
         return outcome, purchase, True
 
     def _checked(self, request: object) -> str:
-        if not isinstance(request, Request):
+        if not isinstance(request, NovitaRequest):
             raise InvalidRequest(faults=(Flaw("the input", f"{rules.shown(request)} is not a request"),))
         endpoint = self._buyer.endpoints.path_of(request)
         self._buyer.hosts_of(request)
@@ -404,14 +404,14 @@ class Stream:
 class _Piece:
     """Some lines that were read ahead."""
 
-    requests: list[Request]
+    requests: list[NovitaRequest]
     is_slow: bool = False
     """Whether the input lets wait."""
     error: Exception | None = None
     """Error of the input after these lines."""
 
     @classmethod
-    async def of(cls, first: Request, iterator: AsyncIterator[Request]) -> "_Piece":
+    async def of(cls, first: NovitaRequest, iterator: AsyncIterator[NovitaRequest]) -> "_Piece":
         piece, began_at = cls([first]), loop_time()
         held = _bytes_in(first)
         while len(piece.requests) < AHEAD and held < _MOST_HELD and not piece.is_slow:
@@ -430,12 +430,12 @@ class _Piece:
 
 def _bytes_in(request: object) -> int:
     """Bytes of the pictures that a request holds in memory."""
-    pictures = request.pictures if isinstance(request, Request) else ()
+    pictures = request.pictures if isinstance(request, NovitaRequest) else ()
     return sum(len(each.data) for each in pictures if each.data is not None)
 
 
 @asynccontextmanager
-async def _closing(requests: Requests) -> AsyncGenerator[AsyncIterator[Request]]:
+async def _closing(requests: Requests) -> AsyncGenerator[AsyncIterator[NovitaRequest]]:
     """Iterate over the input, and close the user's generator afterwards, async or not."""
     iterator = _each(requests)
     try:
@@ -445,7 +445,7 @@ async def _closing(requests: Requests) -> AsyncGenerator[AsyncIterator[Request]]
             await iterator.aclose()
 
 
-async def _each(requests: Requests) -> AsyncGenerator[Request]:
+async def _each(requests: Requests) -> AsyncGenerator[NovitaRequest]:
     if not isinstance(requests, AsyncIterable):
         for request in requests:
             yield request

@@ -77,7 +77,7 @@ from novita_async.errors import (
     SubmissionUncertain,
 )
 from novita_async.events import AccountDisabled, Paced, Retrying
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Files, TaskResult, of_task, with_files
 from novita_async.models.routes import living_like
 from novita_async.tasks import Task
@@ -268,7 +268,7 @@ class Buyer(Asker):
             permit.http = evolve(http, body=told.body, parts=told.parts)
         return permit
 
-    def hosts_of(self, request: Request) -> tuple[str, ...]:
+    def hosts_of(self, request: NovitaRequest) -> tuple[str, ...]:
         """Names of the hosts that serve a request's route. Empty: any.
 
         Raises:

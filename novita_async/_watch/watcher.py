@@ -36,7 +36,7 @@ from novita_async._util.scopes import light_task_group
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Finished, Polled
 from novita_async.models.choices import TaskStatus
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Unfinished
 from novita_async.tasks import Task
 
@@ -63,13 +63,13 @@ class WatchedTask:
     """A task that is waited for. There may be a hundred thousand."""
 
     task: Task
-    request: Request | None
+    request: NovitaRequest | None
     deliver: Deliver
     schedule: PollSchedule
     began_at: float
     timeout: float
     """Seconds to wait from then on."""
-    others: list[tuple[Request | None, Deliver]] | None = None
+    others: list[tuple[NovitaRequest | None, Deliver]] | None = None
     """More that wait for this task."""
     under_way: bool = False
     event_deadline: float | None = None
@@ -177,7 +177,7 @@ class Watcher:
     def add(
         self,
         task: Task,
-        request: Request | None = None,
+        request: NovitaRequest | None = None,
         timeout: float | None = None,
         now: float | None = None,
         *,

@@ -43,7 +43,7 @@ from novita_async.errors import (
     NovitaError,
 )
 from novita_async.events import Event, Finished
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Failed, Outcome, Succeeded
 from novita_async.tasks import Task
 
@@ -282,7 +282,7 @@ class _Session:
 
     async def _requests(
         self, recipe: Recipe, report: "_BatchReport", planner: AheadPlanner | None
-    ) -> AsyncGenerator[Request]:
+    ) -> AsyncGenerator[NovitaRequest]:
         """Read the input again, each request once it is planned."""
         place = 0
         async with aclosing(_in_pieces(recipe.read())) as lines:

@@ -23,7 +23,7 @@ from novita_async.events import (
     Transition,
 )
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Outcome, Succeeded
 from novita_async.tasks import Task
 
@@ -241,7 +241,7 @@ def _key(outcome: Outcome) -> object:
 
 
 def _endpoint(outcome: Outcome) -> str:
-    request: Request | None = outcome.request
+    request: NovitaRequest | None = outcome.request
     return "" if request is None else Endpoints().path_of(request)
 
 

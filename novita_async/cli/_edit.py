@@ -25,7 +25,7 @@ from novita_async.cli._settings import SENDING
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.faces import EditImage
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 
 _PICTURES: Final = ("image", "images", "mask", "route", "options")
 FIELDS: Final = tuple(options_of(EditImage, leave_out=_PICTURES))
@@ -90,12 +90,12 @@ def _requests(
     options: Sequence[str],
     sweeps: Sequence[str],
     out: str,
-) -> list[Request]:
+) -> list[NovitaRequest]:
     """Make a request of each picture and each combination. Raises `InvalidRequest` with every fault."""
     faults = folder_faults(out)
     beside = _options(options, faults)
     axes = axes_of(sweeps, faults)
-    requests: list[Request] = []
+    requests: list[NovitaRequest] = []
     for image, values in product(images or (None,), product(*axes.values())):
         swept = dict(zip(axes, values, strict=True))
         others = beside | {name: value for name, value in swept.items() if name not in _OWN}

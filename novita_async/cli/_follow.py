@@ -20,12 +20,12 @@ from novita_async.cli._report_summary import money
 from novita_async.cli._terminal import LinePart
 from novita_async.errors import NovitaError
 from novita_async.events import Bought, Event, Transition
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Outcome, Succeeded
 from novita_async.tasks import Task
 
 
-def name_of(request: Request | None) -> str | None:
+def name_of(request: NovitaRequest | None) -> str | None:
     """What the user knows a request by: its picture's file name."""
     path = request.pictures[0].path if request and request.pictures else None
     return None if path is None else str(path)

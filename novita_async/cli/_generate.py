@@ -23,7 +23,7 @@ from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Par
 from novita_async.cli._setup import Setup
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.endpoints import Endpoints
-from novita_async.models.requests import Img2Img, Request
+from novita_async.models.requests import Img2Img, NovitaRequest
 from novita_async.models.results import Succeeded
 
 
@@ -114,7 +114,7 @@ async def generate(
         )
 
 
-def _checked(typed: Typed, setup: Setup) -> tuple[list[Request], Budget | None]:
+def _checked(typed: Typed, setup: Setup) -> tuple[list[NovitaRequest], Budget | None]:
     """Make the requests and the budget. Raises `InvalidRequest`, which names every fault."""
     faults: Faults = []
     spending = setup.spending(faults)
@@ -130,7 +130,7 @@ def _checked(typed: Typed, setup: Setup) -> tuple[list[Request], Budget | None]:
     return requests, spending
 
 
-def _swept(request: Request, axes: Mapping[str, Sequence[Any]]) -> Iterator[Request]:
+def _swept(request: NovitaRequest, axes: Mapping[str, Sequence[Any]]) -> Iterator[NovitaRequest]:
     """Every combination. Raises `InvalidRequest`: a value does not go with the picture."""
     try:
         yield from cast("Img2Img", request).sweep(**axes)
@@ -145,7 +145,9 @@ def _swept(request: Request, axes: Mapping[str, Sequence[Any]]) -> Iterator[Requ
         raise
 
 
-def _tell_plan(output: Output, setup: Setup, spending: Budget | None, requests: Sequence[Request]) -> None:
+def _tell_plan(
+    output: Output, setup: Setup, spending: Budget | None, requests: Sequence[NovitaRequest]
+) -> None:
     images, endpoints = Counter[str](), Endpoints()
     for request in requests:
         images[endpoints.path_of(request)] += request.image_num

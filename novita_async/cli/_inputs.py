@@ -21,7 +21,7 @@ from novita_async.cli._options import Path as OptionPath
 from novita_async.cli._unknown import warned
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 
 STAND_IN: Final = ImageSource(data=b"?", size=1, width=512, height=512)
 """Takes the place of a picture that cannot be read, so that the rest is still checked."""
@@ -58,7 +58,7 @@ class Typed:
     """`MODEL[:IMAGE[:STRENGTH]]`."""
 
 
-def requests_of(typed: Typed, options: Sequence[Option]) -> list[Request]:
+def requests_of(typed: Typed, options: Sequence[Option]) -> list[NovitaRequest]:
     """Make a request of each picture.
 
     Raises:
@@ -66,7 +66,7 @@ def requests_of(typed: Typed, options: Sequence[Option]) -> list[Request]:
     """
     faults = [] if typed.out is None else folder_faults(typed.out)
     document = document_of(typed, faults)
-    requests: list[Request] = []
+    requests: list[NovitaRequest] = []
     by_picture: dict[str, Faults] = {}
     for place in typed.pictures or (None,):
         found = by_picture[place or ""] = []
@@ -156,7 +156,9 @@ def _extend(document: Document, name: str, items: Sequence[Document]) -> None:
         request[name] = [*there, *items]
 
 
-def _request(document: Document | None, typed: Typed, place: str | None, faults: Faults) -> Request | None:
+def _request(
+    document: Document | None, typed: Typed, place: str | None, faults: Faults
+) -> NovitaRequest | None:
     """Put the picture and what guides it into the document, and read it."""
     picture = None if place is None else picture_of(place, "", faults)
     if document is None:

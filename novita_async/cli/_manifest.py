@@ -50,7 +50,7 @@ from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.images import DataURL, ImageSource
-from novita_async.models.requests import AnyTask, Img2Img, Request, Tagged, kinds
+from novita_async.models.requests import AnyTask, Img2Img, NovitaRequest, Tagged, kinds
 from novita_async.models.routes import ROUTES
 
 _OWN_COUNTS: Final = ("image_num", "num_images")
@@ -188,7 +188,7 @@ class Made:
 
     place: str
     """What to call it."""
-    request: Request | None = None
+    request: NovitaRequest | None = None
     """None: there is something wrong with it."""
     faults: tuple[Flaw, ...] = ()
     """What that is."""
@@ -275,7 +275,7 @@ class _TypedLine:
         own = _own(line, faults)
         request = whole.get("request")
         if isinstance(request, dict):
-            fields, cls_of_line = cast("Document", request), kinds().get(endpoint, Request)
+            fields, cls_of_line = cast("Document", request), kinds().get(endpoint, NovitaRequest)
             whole["request"] = (
                 with_face_pictures(fields, lambda place, where: _located(place, where, line.folder, faults))
                 if cls_of_line.is_face
@@ -303,7 +303,7 @@ class _TypedLine:
             whole = {**whole, "request": {**whole["request"], **combination}}
         found = list(self.faults)
         try:
-            cls = kinds().get(self.endpoint, Request)
+            cls = kinds().get(self.endpoint, NovitaRequest)
             request = warned(request_from_wire(_arranged(whole, cls), self.endpoint, own=self.own))
         except InvalidRequest as refusal:
             found += refusal.faults
@@ -314,7 +314,7 @@ class _TypedLine:
 
     def _told(self, fault: Flaw) -> Flaw:
         """Name the option that a fault came from; else the line."""
-        wrapped = kinds().get(self.endpoint, Request).wrapped
+        wrapped = kinds().get(self.endpoint, NovitaRequest).wrapped
         path = fault.path if wrapped else f"{_WIRE}{fault.path}"
         if fault.path in OWN:
             return Flaw(f"{self.line.place}: {fault.path}", fault.message)
@@ -340,7 +340,7 @@ def _own(line: ManifestLine, faults: Faults) -> Tagged:
         return Tagged()
 
 
-def _arranged(whole: Document, cls: type[Request]) -> Document:
+def _arranged(whole: Document, cls: type[NovitaRequest]) -> Document:
     """A line in the form of its kind, whose picture may have a name of its own."""
     if cls.wrapped:
         return whole
@@ -351,7 +351,7 @@ def _arranged(whole: Document, cls: type[Request]) -> Document:
     return cls.arranged(fields, part_of(whole, "extra"))
 
 
-def _fields_of(cls: type[Request]) -> Mapping[str, "attrs.Attribute[Any]"]:
+def _fields_of(cls: type[NovitaRequest]) -> Mapping[str, "attrs.Attribute[Any]"]:
     return attrs.fields_dict(cast("Any", cls))
 
 

@@ -27,7 +27,7 @@ from novita_async.cli._manifest import Made, Recipe
 from novita_async.errors import InvalidRequest
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 
 _PIECE: Final = 64
 """Requests that are planned in one go: their pictures are read, and nobody can break off meanwhile."""
@@ -86,7 +86,7 @@ class AheadPlanner:
         return self._run if self._whole and self._failure is None else 0
 
 
-def _described(lines: Iterator[Made]) -> Iterator[tuple[Request, Order] | None]:
+def _described(lines: Iterator[Made]) -> Iterator[tuple[NovitaRequest, Order] | None]:
     """Describe the requests of the input. None: one that cannot be made or described any more."""
     digest, endpoints = DigestCache(), Endpoints()
     position = -1
@@ -121,7 +121,7 @@ class News:
     pictures: set[str] = field(factory=set[str])
     """Paths of their pictures."""
 
-    def add(self, request: Request) -> None:
+    def add(self, request: NovitaRequest) -> None:
         """Count one more."""
         self.requests += 1
         self.images += request.image_num

@@ -23,7 +23,7 @@ from novita_async.cli._report_files import Picture, ReportFiles
 from novita_async.cli._report_timeline import Happenings
 from novita_async.cli._terminal import visible
 from novita_async.errors import FailedEarlier, NovitaError, redacted
-from novita_async.models.results import Image
+from novita_async.models.results import GeneratedImage
 
 _PICTURE: Final = "$picture"
 _WITHHELD: Final = "$withheld"
@@ -213,7 +213,7 @@ def spans(row: Purchase) -> dict[str, float]:
 def _nsfw(row: Purchase) -> list[float | None]:
     """What the check of each file found. Empty: none was checked."""
     artifacts = row.result.artifacts if row.result else ()
-    checks = [each.nsfw if isinstance(each, Image) else None for each in artifacts]
+    checks = [each.nsfw if isinstance(each, GeneratedImage) else None for each in artifacts]
     found = [check.confidence if check else None for check in checks]
     return found if any(each is not None for each in found) else []
 

@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar, get_args
 import attrs
 
 from novita_async.errors import NovitaWarning
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=NovitaRequest)
 
 _LIKENESS: Final = 0.6
 

@@ -26,7 +26,7 @@ from novita_async.errors import ConfigurationError, NovitaError, TaskTimeout
 from novita_async.mcp._varied import VariedJournal
 from novita_async.models.faces import EditImage, GenerateImage
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Outcome, Succeeded
 from novita_async.tasks import Task
 
@@ -94,7 +94,7 @@ class Desk:
     """Seconds after which a call comes back without its picture."""
     _journal: VariedJournal
     _calls: dict[str, Call] = field(factory=dict[str, Call], init=False)
-    _orders: "asyncio.Queue[Request]" = field(factory=asyncio.Queue[Request], init=False)
+    _orders: "asyncio.Queue[NovitaRequest]" = field(factory=asyncio.Queue[NovitaRequest], init=False)
 
     @classmethod
     @asynccontextmanager
@@ -134,7 +134,7 @@ class Desk:
         """Buy a picture, or find it."""
         return await self._buy(GenerateImage(**fields), key_of("generate_image", fields, variation))
 
-    async def _buy(self, request: Request, key: str) -> Call:
+    async def _buy(self, request: NovitaRequest, key: str) -> Call:
         call = self._calls.get(key)
         if call is None or call.may_be_repeated:
             call = self._calls[key] = Call(key)
@@ -169,7 +169,7 @@ class Desk:
                 while not self._orders.empty():
                     self._orders.get_nowait()
 
-    async def _requests(self, first: Request) -> AsyncGenerator[Request]:
+    async def _requests(self, first: NovitaRequest) -> AsyncGenerator[NovitaRequest]:
         yield first
         while True:
             yield await self._orders.get()

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
 from novita_async.models.hosts import Host
-from novita_async.models.requests import Img2Img, Request, Txt2Img
+from novita_async.models.requests import Img2Img, NovitaRequest, Txt2Img
 
 DEFAULT_BASE_URL: Final = Host.NOVITA.base_url
 
@@ -41,7 +41,7 @@ class Endpoints:
                     problem=f"Endpoints.{name}: {message}", advice="give a path such as /v3/async/img2img"
                 )
 
-    def path_of(self, request: Request) -> str:
+    def path_of(self, request: NovitaRequest) -> str:
         """Where a request is submitted."""
         kind = request.kind
         return request.path or self.others.get(kind) or str(getattr(self, kind, request.endpoint))

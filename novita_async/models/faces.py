@@ -23,7 +23,7 @@ from novita_async.models.images import (
     objection,
     warn_of_size,
 )
-from novita_async.models.requests import Request, Sweepable, Unmeasured, Write, measured, put
+from novita_async.models.requests import NovitaRequest, Sweepable, Unmeasured, Write, measured, put
 from novita_async.models.routes import (
     PictureRole,
     Route,
@@ -182,7 +182,7 @@ def _wrong_picture(value: Any, limits: RoutePictures | None) -> str | None:
 
 
 @frozen(kw_only=True, field_transformer=rules.apart)
-class Face(Request, Sweepable):
+class Face(NovitaRequest, Sweepable):
     """Fields and checks of all requests that find their route by model."""
 
     wrapped: ClassVar[bool] = False

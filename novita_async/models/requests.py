@@ -1,8 +1,8 @@
 """Requests. Each class mirrors the wire, name by name; only pictures are called `image` here.
 
-A kind of request is one class below `Request`, which says all that others need to know of it: the endpoint,
-the form of its body, what it takes of a quota, its pictures. A new kind is a new class, and a new name in the
-package's public list.
+A kind of request is one class below `NovitaRequest`, which says all that others need to know of it: the
+endpoint, the form of its body, what it takes of a quota, its pictures. A new kind is a new class, and a new
+name in the package's public list.
 
 Ranges marked (API) are documented by the service, (live) were seen on it, (ours) are this library's choice. A
 field that is None is left out, and the service's own default holds. Names of models, samplers and the like
@@ -309,7 +309,7 @@ class Tagged:
         return attrs.evolve(self, **changes)
 
 
-class Request(Tagged):
+class NovitaRequest(Tagged):
     """Everything that can be submitted. A subclass with a `kind` is known by it to manifests and journals.
 
     The wire calls fields as they are called here, unless they say otherwise: `field(metadata={"wire": …})`.
@@ -398,10 +398,10 @@ class Request(Tagged):
         return {**beside, "request": fields} if cls.wrapped else {**fields, **beside}
 
 
-_KINDS: Final[dict[str, type[Request]]] = {}
+_KINDS: Final[dict[str, type[NovitaRequest]]] = {}
 
 
-def kinds() -> Mapping[str, type[Request]]:
+def kinds() -> Mapping[str, type[NovitaRequest]]:
     """All kinds with an endpoint, by name. Modules of the package's public list that are not loaded, are."""
     package: Any = import_module(__name__.partition(".")[0])
     for room in package.ROOMS:
@@ -453,7 +453,7 @@ class Sweepable:
 
 
 @frozen(kw_only=True, field_transformer=rules.apart)
-class _Diffusion(Request, Sweepable):
+class _Diffusion(NovitaRequest, Sweepable):
     """Fields that all requests to Stable Diffusion have."""
 
     takes_extra: ClassVar[bool] = True
@@ -699,7 +699,7 @@ class Txt2Img(_Diffusion):
 
 
 @frozen(kw_only=True, field_transformer=rules.apart)
-class AnyTask(Request):
+class AnyTask(NovitaRequest):
     """A request to any other endpoint, whether it answers with a task or with the results."""
 
     kind: ClassVar[str] = "task"

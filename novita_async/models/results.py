@@ -24,7 +24,7 @@ from novita_async.errors import (
 from novita_async.models._plain import known, plain, plain_fields
 from novita_async.models.choices import TaskStatus
 from novita_async.models.images import ImageSource
-from novita_async.models.requests import Request
+from novita_async.models.requests import NovitaRequest
 from novita_async.tasks import Task
 
 Bytes = bytes
@@ -154,7 +154,7 @@ class NsfwDetection:
 
 
 @frozen(kw_only=True, slots=False)
-class Image(Artifact):
+class GeneratedImage(Artifact):
     """A generated picture."""
 
     nsfw: NsfwDetection | None = None
@@ -191,7 +191,7 @@ class TaskResult:
 
     task: Task | None = None
     """The task that made it. None: the results came at once, and there is no task."""
-    images: tuple[Image, ...] = ()
+    images: tuple[GeneratedImage, ...] = ()
     """In the service's order. Their number need not be what was asked for."""
     videos: tuple[Artifact, ...] = ()
     """Files of video tasks."""
@@ -220,7 +220,7 @@ class TaskResult:
         """All files: images, videos, audios."""
         return (*self.images, *self.videos, *self.audios)
 
-    def require_images(self) -> tuple[Image, ...]:
+    def require_images(self) -> tuple[GeneratedImage, ...]:
         """The images, or an error.
 
         Raises:
@@ -282,7 +282,11 @@ class TaskResult:
         return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{pictures}</div>' if pictures else None
 
 
-_LISTS: Final[Mapping[str, type[Artifact]]] = {"images": Image, "videos": Artifact, "audios": Artifact}
+_LISTS: Final[Mapping[str, type[Artifact]]] = {
+    "images": GeneratedImage,
+    "videos": Artifact,
+    "audios": Artifact,
+}
 """Fields of a result that hold files."""
 
 
@@ -337,7 +341,7 @@ def with_files(result: TaskResult, files: Mapping[int, Path]) -> TaskResult:
     )
     return evolve(
         result,
-        images=tuple(cast("Image", next(moved)) for _ in result.images),
+        images=tuple(cast("GeneratedImage", next(moved)) for _ in result.images),
         videos=tuple(next(moved) for _ in result.videos),
         audios=tuple(next(moved) for _ in result.audios),
     )
@@ -420,11 +424,11 @@ def update_of(snapshot: Snapshot) -> Update:
 
 
 def _tag_of(outcome: Any) -> str | None:
-    return outcome.request.tag if isinstance(outcome.request, Request) else None
+    return outcome.request.tag if isinstance(outcome.request, NovitaRequest) else None
 
 
 def _metadata_of(outcome: Any) -> Mapping[str, Any]:
-    return outcome.request.metadata if isinstance(outcome.request, Request) else {}
+    return outcome.request.metadata if isinstance(outcome.request, NovitaRequest) else {}
 
 
 @frozen(kw_only=True)
@@ -448,7 +452,7 @@ class _Ended:
             "error": None if error is None else _told(error),
         }
 
-    request: Request | None = None
+    request: NovitaRequest | None = None
     """The request. None where only a task id was watched."""
     tag: str | None = field(default=Factory(_tag_of, takes_self=True))
     """The user's own id (`request.tagged`); in a batch also where only its journal has the request."""

@@ -58,7 +58,7 @@ from novita_async._purchase.machine import (
 from novita_async._util.clock import loop_time, wall_offset
 from novita_async.errors import FailedEarlier, JournalError, NovitaError, ServerError, SubmissionUncertain
 from novita_async.journal import Journal, copy_of, left_behind, summed, tally_of
-from novita_async.models.results import Artifact, Image, NsfwDetection, TaskResult
+from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, TaskResult
 from novita_async.tasks import Task
 
 
@@ -103,7 +103,7 @@ def _result(name: str = "") -> TaskResult:
     checked = NsfwDetection(checked=True, confidence=12.5)
     return TaskResult(
         task=_task(name) if name else None,
-        images=(Image(url="https://host.example/a.png", type="png", url_ttl=3600, nsfw=checked),),
+        images=(GeneratedImage(url="https://host.example/a.png", type="png", url_ttl=3600, nsfw=checked),),
         videos=(Artifact(url="https://host.example/b.mp4", type="mp4"),),
         seed=1 << 70,
         task_type="IMG_TO_IMG",
@@ -238,7 +238,7 @@ def _told_of_error(error: NovitaError) -> tuple[object, ...]:
 
 def _told_of_result(result: TaskResult) -> tuple[object, ...]:
     files = [
-        (each.url, each.type, each.url_ttl, each.nsfw if isinstance(each, Image) else None)
+        (each.url, each.type, each.url_ttl, each.nsfw if isinstance(each, GeneratedImage) else None)
         for each in result.artifacts
     ]
     return result.task_id, files, result.seed, result.task_type, result.timings

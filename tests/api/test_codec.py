@@ -31,7 +31,7 @@ from novita_async.models.requests import (
     Txt2Img,
     Webhook,
 )
-from novita_async.models.results import Artifact, Image, NsfwDetection, Snapshot, TaskResult
+from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, Snapshot, TaskResult
 from novita_async.tasks import Task
 from tests.helpers.payloads import filled, load, named, picture
 
@@ -549,7 +549,7 @@ def test_images_are_read_leniently():
     (image,) = result(
         images=[None, "x", {"image_url": "u", "image_url_ttl": "3600", "image_type": "", "new": 1}]
     ).images
-    assert image == Image(url="u", url_ttl=3600, type=None, nsfw=None)
+    assert image == GeneratedImage(url="u", url_ttl=3600, type=None, nsfw=None)
     assert image.task is TASK
 
 

@@ -7,7 +7,7 @@ import attrs
 import pytest
 from attrs import field, frozen
 
-from novita_async import Endpoints, Extra, ImageSource, InvalidRequest, Request, Succeeded, Webhook
+from novita_async import Endpoints, Extra, ImageSource, InvalidRequest, NovitaRequest, Succeeded, Webhook
 from novita_async._api import codec, protocol
 from novita_async._journal import identity
 from novita_async.cli._manifest import Recipe
@@ -28,7 +28,7 @@ def relight(monkeypatch):
     monkeypatch.setattr(models, "_KINDS", dict(models._KINDS))
 
     @frozen(kw_only=True)
-    class Relight(Request):
+    class Relight(NovitaRequest):
         kind: ClassVar[str] = "relight"
         endpoint: ClassVar[str] = PATH
         wrapped: ClassVar[bool] = False
@@ -151,7 +151,7 @@ def test_the_kinds_say_what_others_need_to_know():
 
 def test_a_request_without_anything_of_its_own_asks_for_one_image():
     @attrs.frozen
-    class Bare(Request):
+    class Bare(NovitaRequest):
         pass
 
     bare = Bare()

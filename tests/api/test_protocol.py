@@ -35,7 +35,7 @@ from novita_async.errors import (
 )
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import AnyTask, Img2Img, Txt2Img, Webhook
-from novita_async.models.results import Image, NsfwDetection
+from novita_async.models.results import GeneratedImage, NsfwDetection
 from novita_async.tasks import Task
 from tests.helpers.payloads import load, named, picture
 
@@ -1011,7 +1011,7 @@ def test_a_success_with_a_url_is_never_refused(document):
     document["images"] = [*(listed if isinstance(listed, list) else []), good]
     snapshot = seen(document)
     assert snapshot.state == "succeeded"
-    assert snapshot.result.images[-1] == Image(url="https://a.example/b.png?c=d")
+    assert snapshot.result.images[-1] == GeneratedImage(url="https://a.example/b.png?c=d")
     assert all(isinstance(image.url, str) and image.url for image in snapshot.result.images)
 
 

@@ -16,7 +16,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from novita_async import Artifact, ConfigurationError, FailedEarlier, Image, NsfwDetection, Timings
+from novita_async import Artifact, ConfigurationError, FailedEarlier, GeneratedImage, NsfwDetection, Timings
 from novita_async._purchase.machine import Attempt, State
 from novita_async.cli import _report, _report_files, _report_pieces, _report_timeline
 from novita_async.cli._report import About, Commands, page, write_report, write_report_of
@@ -273,8 +273,8 @@ def test_attempts_before_are_told():
 
 
 def test_what_a_check_found_is_told():
-    checked = Image(nsfw=NsfwDetection(checked=True, confidence=12.5))
-    found = result(0, images=(checked, Image()), videos=(Artifact(type="mp4"),))
+    checked = GeneratedImage(nsfw=NsfwDetection(checked=True, confidence=12.5))
+    found = result(0, images=(checked, GeneratedImage()), videos=(Artifact(type="mp4"),))
     assert read(row(0, State.SAVED, result=found)).rows[0]["nsfw"] == [12.5, None, None]
     assert "nsfw" not in read(row(0, State.SAVED)).rows[0]
 
@@ -466,7 +466,7 @@ def test_a_piece_names_its_pictures_as_seen_from_the_page(large, tmp_path):
 
 def test_a_piece_tells_what_the_check_of_each_file_found(large):
     images = tuple(
-        Image(url="https://h.example/a.png", type="png", nsfw=nsfw)
+        GeneratedImage(url="https://h.example/a.png", type="png", nsfw=nsfw)
         for nsfw in (None, NsfwDetection(checked=True, confidence=3.5))
     )
     large.change(row(5, State.SAVED, result=result(5, images=images)))

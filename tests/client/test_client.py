@@ -20,7 +20,7 @@ from novita_async import (
     Endpoints,
     Extra,
     Failed,
-    Image,
+    GeneratedImage,
     ImageSource,
     InvalidRequest,
     NovitaClient,
@@ -450,7 +450,7 @@ async def test_a_file_that_cannot_be_had_names_its_task():
         with pytest.raises(DownloadFailed, match=f"novita-async watch {result.task.task_id}") as caught:
             await client.fetch(result.images[0])
         assert caught.value.task_id == result.task.task_id
-        alone = Image(url=result.images[0].url)  # put together by hand: no task is known
+        alone = GeneratedImage(url=result.images[0].url)  # put together by hand: no task is known
         with pytest.raises(DownloadFailed, match="poll the task for a fresh URL"):
             await client.fetch(alone)
 

@@ -35,7 +35,7 @@ from novita_async.models.images import ImageSource
 from novita_async.models.results import (
     Artifact,
     Failed,
-    Image,
+    GeneratedImage,
     NsfwDetection,
     Succeeded,
     TaskResult,
@@ -272,7 +272,7 @@ def test_a_quota_is_a_whole_number_above_zero(quota):
 
 
 def test_no_result_shows_a_presigned_query():
-    image = Image(url=SIGNED, nsfw=NsfwDetection())
+    image = GeneratedImage(url=SIGNED, nsfw=NsfwDetection())
     result = TaskResult(task=TASK, images=(image,), videos=(Artifact(url=SIGNED),), extra={"a": SIGNED})
     assert "X-Amz" not in f"{image}{result!r}{Succeeded(result=result)}"
     assert "https://bucket.example/a/b.png" in repr(image)
@@ -313,7 +313,7 @@ def test_images_that_are_required_and_missing_are_an_error_with_the_task_id():
     with pytest.raises(NoImages) as caught:
         TaskResult(task=TASK).require_images()
     assert (caught.value.task_id, caught.value.account) == ("73fab7c0", "mine")
-    image = Image(url="u")
+    image = GeneratedImage(url="u")
     assert TaskResult(task=TASK, images=(image,)).require_images() == (image,)
 
 

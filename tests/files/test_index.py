@@ -16,7 +16,7 @@ from novita_async import (
     DownloadFailed,
     Extra,
     Failed,
-    Image,
+    GeneratedImage,
     NsfwDetection,
     RateLimited,
     SubmissionUncertain,
@@ -59,11 +59,11 @@ def result():
     return TaskResult(
         task=TASK,
         images=(
-            Image(
+            GeneratedImage(
                 url="https://host/a.png?X-Amz-Signature=secret",
                 nsfw=NsfwDetection(checked=True, confidence=3.5),
             ),
-            Image(url="https://host/b.png?X-Amz-Signature=secret"),
+            GeneratedImage(url="https://host/b.png?X-Amz-Signature=secret"),
         ),
         seed=7,
         timings=Timings(submit_time=datetime(2026, 11, 25, 12, tzinfo=UTC)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from novita_async import ConfigurationError, DownloadFailed, Failed, Image, Succeeded, TaskNotFound
+from novita_async import ConfigurationError, DownloadFailed, Failed, GeneratedImage, Succeeded, TaskNotFound
 from novita_async._files import index
 from novita_async._files import saver as _saver
 from novita_async._files.part import HELD, LEFT_AFTER, Part
@@ -250,10 +250,10 @@ async def test_a_single_file_is_found_again_by_its_path(tmp_path):
 async def test_a_file_of_no_known_task_is_not_signed_anew_and_tells_nothing():
     saving = Saving(Host([Answer(status=403)]))
     with pytest.raises(DownloadFailed, match="poll the task for a fresh URL") as caught:
-        await saving.saver.fetch(Image(url="https://host/a", type="jpeg"))
+        await saving.saver.fetch(GeneratedImage(url="https://host/a", type="jpeg"))
     assert (saving.refreshes, caught.value.task_id, caught.value.account) == (0, None, None)
     kept = Saving(Host.of(HALF), attempts=1)
-    assert await kept.saver.fetch(Image(url="https://host/a", type="jpeg")) == HALF
+    assert await kept.saver.fetch(GeneratedImage(url="https://host/a", type="jpeg")) == HALF
     assert kept.events == []
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import anyio
 from attrs import define, field
 
-from novita_async import Image, RetryPolicy, Task, TaskResult
+from novita_async import GeneratedImage, RetryPolicy, Task, TaskResult
 from novita_async._files.saver import Saver
 from tests.helpers.service import picture
 
@@ -87,7 +87,7 @@ def result_of(*kinds: str | None, task_id: str = "t-1") -> TaskResult:
     """A result with a picture of each kind."""
     task = Task(task_id=task_id, account="main")
     url = "https://host/{}?X-Amz-Signature=secret"
-    images = tuple(Image(url=url.format(n), type=kind, task=task) for n, kind in enumerate(kinds))
+    images = tuple(GeneratedImage(url=url.format(n), type=kind, task=task) for n, kind in enumerate(kinds))
     return TaskResult(task=task, images=images)
 
 

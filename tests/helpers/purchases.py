@@ -8,7 +8,7 @@ from typing import Any
 from novita_async import (
     Artifact,
     FailedEarlier,
-    Image,
+    GeneratedImage,
     NsfwDetection,
     ServerError,
     SubmissionUncertain,
@@ -57,14 +57,14 @@ def result(name: str = "t", **changes: Any) -> TaskResult:
     made_by = task(name) if name else None
     told = {
         "images": (
-            Image(
+            GeneratedImage(
                 url="https://host.example/a.png",
                 type="png",
                 url_ttl=3600,
                 nsfw=NsfwDetection(checked=True, confidence=3.5),
                 task=made_by,
             ),
-            Image(url="https://host.example/b.png", type="png", task=made_by),
+            GeneratedImage(url="https://host.example/b.png", type="png", task=made_by),
         ),
         "videos": (Artifact(url="https://host.example/c.mp4", type="mp4", task=made_by),),
         "seed": 1 << 70,

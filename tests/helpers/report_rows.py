@@ -10,7 +10,7 @@ from struct import pack
 from novita_async import FailedEarlier, Task, TaskResult, Timings
 from novita_async._journal.rows import COLUMNS, Known, record_of
 from novita_async._purchase.machine import Attempt, JournalEntry, Purchase, State
-from novita_async.models.results import Image
+from novita_async.models.results import GeneratedImage
 from tests.helpers.journals import do, open_store
 
 BEGIN = 1_795_350_000.0
@@ -101,7 +101,7 @@ def result(position, task=None, **fields):
     times = {"submit_time": sent, "execute_time": sent + queued, "complete_time": sent + queued + 5.0}
     told = {
         "task": task or Task(task_id=f"task-{position}"),
-        "images": (Image(url="https://host.example/a.png", type="png", url_ttl=3600),),
+        "images": (GeneratedImage(url="https://host.example/a.png", type="png", url_ttl=3600),),
         "seed": 1000 + position,
         "timings": Timings(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
     }

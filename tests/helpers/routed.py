@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from novita_async import AnimateImage, EditImage, GenerateImage, Img2Img, Request, Route, Txt2Img
+from novita_async import AnimateImage, EditImage, GenerateImage, Img2Img, NovitaRequest, Route, Txt2Img
 from novita_async.models.routes import ROUTES
 from tests.helpers.service import picture
 
@@ -16,7 +16,7 @@ FACES: dict[str, type] = {
 }
 
 
-def request_for(row: Route, **changes: Any) -> Request:
+def request_for(row: Route, **changes: Any) -> NovitaRequest:
     """The least that the row takes, with a model that it knows."""
     if row.name == "img2img":
         return Img2Img(**{"model_name": "m", "image": picture(), "prompt": "a cute dog"} | changes)

@@ -11,7 +11,7 @@ import pytest
 from novita_async import (
     Artifact,
     FailedEarlier,
-    Image,
+    GeneratedImage,
     NovitaError,
     RateLimited,
     ServerError,
@@ -249,14 +249,14 @@ def completed(found: TaskResult) -> TaskResult:
 
 
 def test_a_picture_that_was_lost_after_it_came_is_told_with_its_cause():
-    kept = result(images=(Image(url="", type="png", lost=f"disk full: /tmp/a?{SECRET}"),))
+    kept = result(images=(GeneratedImage(url="", type="png", lost=f"disk full: /tmp/a?{SECRET}"),))
     (image,) = completed(kept).images
     assert image.lost.startswith("disk full: /tmp/a")
     assert "0123abcd" not in image.lost
 
 
 def test_a_result_is_kept_without_presigned_queries():
-    kept = result(images=(Image(url=f"https://bucket.example/a.png?{SECRET}", type="png"),))
+    kept = result(images=(GeneratedImage(url=f"https://bucket.example/a.png?{SECRET}", type="png"),))
     _, record = written(planned(), fact(Announced), fact(Bought), fact(Completed, result=kept))
     assert "0123abcd" not in str(record)
     assert read(record).purchase.result.images[0].url == "https://bucket.example/a.png"
@@ -265,7 +265,7 @@ def test_a_result_is_kept_without_presigned_queries():
 @pytest.mark.parametrize("file_type", ["png", "gif", "mp4", None])
 def test_images_videos_and_audios_come_back_as_such_whatever_their_type(file_type):
     kept = result(
-        images=(Image(url="https://h/a", type=file_type),),
+        images=(GeneratedImage(url="https://h/a", type=file_type),),
         videos=(Artifact(url="https://h/b", type=file_type),),
         audios=(Artifact(url="https://h/c", type=file_type),),
     )
@@ -273,7 +273,7 @@ def test_images_videos_and_audios_come_back_as_such_whatever_their_type(file_typ
     assert told_of_result(again) == told_of_result(kept)
     for found in (again.images, again.videos, again.audios):
         assert len(found) == 1
-    assert isinstance(again.images[0], Image)
+    assert isinstance(again.images[0], GeneratedImage)
 
 
 @pytest.mark.parametrize("seed", [None, 0, 7, -(1 << 63), (1 << 63) - 1, 1 << 63, 1 << 70])
@@ -401,7 +401,7 @@ def test_every_row_of_version_1_is_read_as_what_it_meant(tmp_path):
     saved, refused, uncertain, again = found[4], found[5], found[7], found[8]
     assert saved.paths == (Path("out/ä.png"), Path("out/b.mp4"))
     assert (saved.result.seed, saved.result.task_type, saved.saved_at) == (1 << 70, "IMG_TO_IMG", T + 7)
-    assert [type(each) for each in saved.result.artifacts] == [Image, Artifact]
+    assert [type(each) for each in saved.result.artifacts] == [GeneratedImage, Artifact]
     assert saved.result.images[0].nsfw.confidence == 3.5
     assert saved.result.timings != Timings()
     assert (refused.error.kind, refused.error.reason, refused.finished_at) == ("ServerError", "ODD", T + 6)

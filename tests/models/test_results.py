@@ -17,7 +17,7 @@ from novita_async import (
     Artifact,
     ConfigurationError,
     Failed,
-    Image,
+    GeneratedImage,
     ImageSource,
     InvalidRequest,
     NsfwDetection,
@@ -36,9 +36,9 @@ TASK = Task(task_id="t-1", account="a", endpoint="/e", image_num=2, submitted_at
 RESULT = TaskResult(
     task=TASK,
     images=(
-        Image(url="https://r.example/1.png?X=secret", url_ttl=3600, type="png", task=TASK),
-        Image(data=PNG, type="png", nsfw=NsfwDetection(checked=True, confidence=3.5), task=TASK),
-        Image(file=Path("out/2.png"), task=TASK),
+        GeneratedImage(url="https://r.example/1.png?X=secret", url_ttl=3600, type="png", task=TASK),
+        GeneratedImage(data=PNG, type="png", nsfw=NsfwDetection(checked=True, confidence=3.5), task=TASK),
+        GeneratedImage(file=Path("out/2.png"), task=TASK),
     ),
     videos=(Artifact(url="https://r.example/f.mp4", type="mp4", task=TASK),),
     seed=7,
@@ -100,15 +100,15 @@ def test_each_outcome_is_a_dictionary_of_the_same_names():
 
 
 def test_a_notebook_shows_a_picture(tmp_path):
-    here = Image(data=PNG, type="png")
-    there = Image(url="https://r.example/1.png?a=1&b=2")
+    here = GeneratedImage(data=PNG, type="png")
+    there = GeneratedImage(url="https://r.example/1.png?a=1&b=2")
     assert here._repr_png_() == PNG
     assert here._repr_html_() is None
     assert there._repr_png_() is None
     assert 'src="https://r.example/1.png?a=1&amp;b=2"' in there._repr_html_()
     (tmp_path / "a.png").write_bytes(PNG)
-    assert Image(file=tmp_path / "a.png")._repr_png_() == PNG
-    assert Image(file=tmp_path / "gone.png")._repr_html_() is None
+    assert GeneratedImage(file=tmp_path / "a.png")._repr_png_() == PNG
+    assert GeneratedImage(file=tmp_path / "gone.png")._repr_html_() is None
 
 
 def test_a_notebook_shows_all_pictures_of_a_result_in_a_strip():
@@ -159,7 +159,7 @@ async def test_a_result_keeps_no_client_alive_and_pickles_without_one():
             await again.images[0].bytes()
     del client, _
     gc.collect()
-    for image in (result.images[0], Image(url="https://r.example/1.png")):
+    for image in (result.images[0], GeneratedImage(url="https://r.example/1.png")):
         with pytest.raises(ConfigurationError, match=r"client\.fetch"):
             await image.save("never.png")
 

@@ -22,18 +22,19 @@ from tests.helpers.programs import python, run
 PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
-    APIError AWSS3 Account AnimateImage AnsweredAtOnce AnyTask ApiKey Array Artifact AuthenticationFailed
-    Backoff BadRequest Balance BalanceExhausted Budget BudgetExhausted ConfigurationError
-    ContentRejected ControlNet ControlNetModel ControlNetUnit CustomStorage DataURL DownloadFailed
-    EditImage Embedding EndpointNotFound Endpoints EnterprisePlan Extra Failed FailedEarlier Flaw
-    GenerateImage HiresFix Host IPAdapter IPAdapterModel Image ImageRejected ImageSource ImageType
-    Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType NoAnswer NoImages
-    NotPlanned NotSent NovitaClient NovitaError NovitaWarning NsfwDetection Outcome Outcomes
-    PermissionDenied Picture Polling Preprocessor Processing Queued RateLimited Refiner Request
-    ResultError RetryPolicy Route RouteField RoutePictures Sampler Saveable ServerError SizeRange
-    Snapshot SqliteJournal StorageRejected SubmissionUncertain Succeeded Task TaskFailed TaskNotFound
-    TaskResult TaskStatus TaskTimeout TestMode Timings Txt2Img Uncertain Unfinished Update Updates
-    Upscaler Webhook __version__ register_results request_from_json request_to_json
+    APIError AWSS3 Account AnimateImage AnsweredAtOnce AnyTask ApiKey Array Artifact
+    AuthenticationFailed Backoff BadRequest Balance BalanceExhausted Budget BudgetExhausted
+    ConfigurationError ContentRejected ControlNet ControlNetModel ControlNetUnit CustomStorage DataURL
+    DownloadFailed EditImage Embedding EndpointNotFound Endpoints EnterprisePlan Extra Failed
+    FailedEarlier Flaw GenerateImage GeneratedImage HiresFix Host IPAdapter IPAdapterModel ImageRejected
+    ImageSource ImageType Img2Img InvalidRequest JournalError Lora MalformedAnswer ModelRecord ModelType
+    NoAnswer NoImages NotPlanned NotSent NovitaClient NovitaError NovitaRequest NovitaWarning
+    NsfwDetection Outcome Outcomes PermissionDenied Picture Polling Preprocessor Processing Queued
+    RateLimited Refiner ResultError RetryPolicy Route RouteField RoutePictures Sampler Saveable
+    ServerError SizeRange Snapshot SqliteJournal StorageRejected SubmissionUncertain Succeeded Task
+    TaskFailed TaskNotFound TaskResult TaskStatus TaskTimeout TestMode Timings Txt2Img Uncertain
+    Unfinished Update Updates Upscaler Webhook __version__ register_results request_from_json
+    request_to_json
 """.split()  # noqa: SIM905 - a list to be read
 """A new name is a promise: it is added here on purpose."""
 

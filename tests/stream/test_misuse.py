@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from novita_async import ConfigurationError, Image, NovitaClient, Succeeded, TaskResult
+from novita_async import ConfigurationError, GeneratedImage, NovitaClient, Succeeded, TaskResult
 from novita_async._journal.memory import MemoryJournal
 from tests.helpers.service import client_of, request, requests, service
 
@@ -58,7 +58,7 @@ async def test_after_its_block_a_stream_says_that_nothing_more_comes(way):
                 await use()
 
 
-RESULT = TaskResult(images=(Image(url="https://host.example/a.png"),))
+RESULT = TaskResult(images=(GeneratedImage(url="https://host.example/a.png"),))
 USES = {
     "run": lambda client: client.run(request()),
     "submit": lambda client: client.submit(request()),

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pybase64
 
-from novita_async import AnimateImage, EditImage, GenerateImage, Img2Img, Outcome, Request, TaskResult
+from novita_async import AnimateImage, EditImage, GenerateImage, Img2Img, NovitaRequest, Outcome, TaskResult
 from novita_async.models.routes import Route, route_called, route_of
 from novita_async.testing.worlds.painted import path_in
 
@@ -36,7 +36,7 @@ def number_in(body: bytes) -> int:
     return int(found[1] or found[2] or pybase64.b64decode(found[3]))
 
 
-def request_to(name: str, number: int, images: int) -> Request:
+def request_to(name: str, number: int, images: int) -> NovitaRequest:
     """The request of a number to the row of a name."""
     row = _row(name)
     prompt, picture = f"picture {number}", A_PNG + _WORD + b"%06d" % number

@@ -12,8 +12,8 @@ from novita_async import (
     Failed,
     Img2Img,
     NovitaError,
+    NovitaRequest,
     Outcome,
-    Request,
     SubmissionUncertain,
     Succeeded,
     Task,
@@ -141,7 +141,7 @@ class User:
         """Whether a request is this user's."""
         return self.first <= number < self.first + 1000
 
-    def request(self, index: int) -> Request:
+    def request(self, index: int) -> NovitaRequest:
         """Make the n-th request, from 0."""
         number = self.first + index
         routes = self.plan.routes if index < _OLD else ()
@@ -156,7 +156,7 @@ class User:
             return self._with_a_picture_that_changes(fields)
         return Txt2Img(**fields)
 
-    def _with_a_picture_that_changes(self, fields: dict[str, Any]) -> Request:
+    def _with_a_picture_that_changes(self, fields: dict[str, Any]) -> NovitaRequest:
         path: Path = self.process.world.disk.home / f"input-{fields['seed']}.png"
         self._write(path, A_PNG)
         request = Img2Img(image=path, **fields)
@@ -168,7 +168,7 @@ class User:
         with real_open(path, "wb") as file:  # whatever is wrong with the disk
             file.write(data)
 
-    def requests(self, visit: UserVisit) -> Iterator[Request]:
+    def requests(self, visit: UserVisit) -> Iterator[NovitaRequest]:
         """The input of a stream or a batch."""
         numbers = range(self.plan.requests)
         for index in reversed(numbers) if self.plan.backwards else numbers:
