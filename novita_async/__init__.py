@@ -151,9 +151,9 @@ ROOMS: Final = {
 
 _HOMES: Final = {name: room for room, names in ROOMS.items() for name in names.split()}
 
-__all__ = [
-    "AWSS3",
+__all__ = [  # noqa: RUF022 - as `sorted` has it
     "APIError",
+    "AWSS3",
     "Account",
     "AnimateImage",
     "AnsweredAtOnce",
