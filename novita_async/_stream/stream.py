@@ -19,7 +19,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
-from novita_async._files.folders import see_to_folder
+from novita_async._files.storage import see_to
 from novita_async._http import MIB
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
@@ -34,7 +34,7 @@ from novita_async._stream.handle import Outcomes, StreamStatistics, block, refus
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import AHEAD, Resume
-from novita_async._stream.saving import Folder
+from novita_async._stream.saving import Destination
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
 from novita_async._util.clock import loop_time
@@ -78,7 +78,7 @@ class Stream:
     _buyer: Buyer
     _polling: Polling
     _memory: PollMemory
-    _folder: Folder | None = None
+    _folder: Destination | None = None
     _resume: Resume | None = None
     """Where there is a journal."""
     _in_flight: int = IN_FLIGHT
@@ -111,7 +111,7 @@ class Stream:
             self._interactive,
             self._counts,
             self._stop,
-            self._folder.path if self._keep_in is None and self._folder is not None else self._keep_in,
+            self._folder.folder if self._keep_in is None and self._folder is not None else self._keep_in,
         )
         self._outlet = Outlet(self._taken, lambda: self._input_ended)
         self._slots = anyio.Semaphore(self._in_flight)
@@ -147,11 +147,11 @@ class Stream:
         """Bring requests to their outcomes. Leaving the block leaves nothing running.
 
         Raises:
-            ConfigurationError: files cannot be written to the folder.
+            ConfigurationError: files cannot be put where they are to go.
         """
         self._buyer.at_home()
         if self._folder is not None:
-            await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
+            await see_to(self._folder.storage)
         async with background(self._work(requests), self._worked):
             try:
                 yield Outcomes._on(self)  # noqa: SLF001 - not for users
