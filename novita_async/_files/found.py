@@ -96,19 +96,18 @@ class Finder:
                 advice="nothing was bought; mend that, and run the batch again",
             ) from error
 
-    async def kept(self, purchases: Sequence[Purchase | None]) -> list[Purchase | None]:
-        """Leave out those whose files are gone. Raises `ConfigurationError`."""
-        kept = list(purchases)
+    async def kept(self, purchases: Sequence[Purchase]) -> list[Purchase]:
+        """Those whose files are somewhere. Raises `ConfigurationError`."""
+        kept: list[Purchase] = []
 
-        async def ask(place: int, purchase: Purchase) -> None:
+        async def ask(purchase: Purchase) -> None:
             async with self._asking:
-                if not await self.finds(purchase):
-                    kept[place] = None
+                if await self.finds(purchase):
+                    kept.append(purchase)
 
         async with task_group() as tasks:
-            for place, purchase in enumerate(purchases):
-                if purchase is not None:
-                    tasks.start_soon(ask, place, purchase)
+            for purchase in purchases:
+                tasks.start_soon(ask, purchase)
         return kept
 
 
