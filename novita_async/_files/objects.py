@@ -7,6 +7,7 @@
 """
 
 import errno
+import os
 import re
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -43,6 +44,9 @@ _CLIENT: Final[Mapping[str, Any]] = {
     "timeout": timedelta(minutes=5),
     "connect_timeout": timedelta(seconds=10),
 }
+_FROM_ENVIRONMENT: Final = (
+    "allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent",
+)  # fmt: skip
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
 _METADATA_SERVERS: Final = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
 """Where credentials are asked for when nothing else has them."""
@@ -90,7 +94,11 @@ class ObjectStorage:
         self.address = _checked(url)
         self._obstore = _obstore()
         options.setdefault("retry_config", _PATIENCE)
-        options["client_options"] = {**_CLIENT, **options.get("client_options", {})}
+        options["client_options"] = {
+            **_CLIENT,
+            **_client_options(self.address),
+            **options.get("client_options", {}),
+        }
         if self.address.startswith(("s3://", "s3a://")):
             options.setdefault("copy_if_not_exists", "multipart")
         try:
@@ -204,6 +212,13 @@ class ObjectStorage:
                 errno.EACCES, "the bucket is in another region: set AWS_REGION, or give region="
             )
         return ConnectionError(errno.ECONNABORTED, _line(error))
+
+
+def _client_options(url: str) -> dict[str, str]:
+    """Options of connections that the environment has: obstore reads them only where none are given."""
+    prefix = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE"}.get(url.partition(":")[0], "AZURE")
+    found = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in _FROM_ENVIRONMENT}
+    return {name: value for name, value in found.items() if value}
 
 
 def _checked(url: str) -> str:
