@@ -47,6 +47,17 @@ async def outlasting(job: Job) -> Any:
     return job.answer.result()
 
 
+async def ended(job: Job) -> None:
+    """Wait for the end of work that nothing follows: a cancellation comes here, and not behind the caller's block.
+
+    A scope or a timeout that is left without having seen its own cancellation would let that hit what follows.
+    """
+    try:
+        await outlasting(job)
+    finally:
+        await asyncio.sleep(0)
+
+
 async def _whatever_happens(job: Job) -> None:
     """Wait for an answer that the first who waited can no longer be given."""
     if job.answer.cancelled():
