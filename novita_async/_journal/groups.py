@@ -48,9 +48,10 @@ async def outlasting(job: Job) -> Any:
 
 
 async def ended(job: Job) -> None:
-    """Wait for the end of work that nothing follows: a cancellation comes here, and not behind the caller's block.
+    """Wait for the end of work that nothing follows: a cancellation comes here.
 
-    A scope or a timeout that is left without having seen its own cancellation would let that hit what follows.
+    Put off, it would come behind the caller's block, and hit what follows the scope or the timeout that it
+    belongs to.
     """
     try:
         await outlasting(job)
