@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from attrs import define, evolve, field
 
-from novita_async._journal.groups import Job, outlasting
+from novita_async._journal.groups import Job, ended, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -173,7 +173,7 @@ class PostgresJournal:
         leaving = self._tell(self._asking(self._store.leave))
         self._closed = True
         try:
-            await outlasting(leaving)
+            await ended(leaving)
         finally:
             self._store.hang_up()
 
