@@ -60,7 +60,6 @@ _NO_CREDENTIALS: Final = (
 def _obstore() -> ModuleType:
     try:
         import obstore  # noqa: PLC0415 - optional
-        import obstore.store  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             problem="object stores need an extra of this package",

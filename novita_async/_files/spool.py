@@ -4,7 +4,7 @@ Such a file goes with its process, however that ends.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import BinaryIO, cast
@@ -25,7 +25,7 @@ class Spool:
 
     @classmethod
     @contextmanager
-    def opened(cls) -> "Iterator[Spool]":
+    def opened(cls) -> "Generator[Spool]":
         """Make one for a block."""
         spool = cls()
         try:

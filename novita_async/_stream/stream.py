@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final, cast
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 

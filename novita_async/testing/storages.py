@@ -34,6 +34,11 @@ _LONG: Final = 17 * 1024 * 1024
 _RACERS: Final = 4
 
 
+def _require(kept: bool, broken: str) -> None:  # noqa: FBT001 - as assert
+    if not kept:
+        raise AssertionError(broken)
+
+
 async def _all_of(storage: Storage, name: str) -> bytes | None:
     """What a file holds. None: there is none."""
     with suppress(FileNotFoundError):
@@ -47,20 +52,20 @@ async def what_is_put_can_be_read(made: Made) -> None:
     await see_to(storage)
     for name in _ODD_NAMES:
         data = name.encode() * 1000
-        assert not await storage.has(name), f"{name!r} is said to be there before it is put"
-        assert await storage.put_new(name, Content.of(data, "png")), f"{name!r} is free, and could not be put"
-        assert await made().has(name), f"{name!r} was put, and is said not to be there"
-        assert await _all_of(made(), name) == data, f"{name!r} has come back changed"
-    assert await storage.put_new("empty", Content.of(b"")), "an empty file could not be put"
-    assert await _all_of(storage, "empty") == b"", "an empty file has come back with something in it"
+        _require(not await storage.has(name), f"{name!r} is said to be there before it is put")
+        _require(await storage.put_new(name, Content.of(data, "png")), f"{name!r} could not be put")
+        _require(await made().has(name), f"{name!r} was put, and is said not to be there")
+        _require(await _all_of(made(), name) == data, f"{name!r} has come back changed")
+    _require(await storage.put_new("empty", Content.of(b"")), "an empty file could not be put")
+    _require(await _all_of(storage, "empty") == b"", "an empty file has come back with something in it")
 
 
 async def nothing_is_put_over_another(made: Made) -> None:
     """A name that is taken keeps its file, whoever comes, and the second is told so."""
-    assert await made().put_new("a.png", Content.of(b"first")), "a free name could not be put"
+    _require(await made().put_new("a.png", Content.of(b"first")), "a free name could not be put")
     for data in (b"second", b"first", b""):
-        assert not await made().put_new("a.png", Content.of(data)), "a name was put twice"
-    assert await _all_of(made(), "a.png") == b"first", "a file was put over another"
+        _require(not await made().put_new("a.png", Content.of(data)), "a name was put twice")
+    _require(await _all_of(made(), "a.png") == b"first", "a file was put over another")
 
 
 async def of_many_at_once_one_is_put(made: Made) -> None:
@@ -74,33 +79,33 @@ async def of_many_at_once_one_is_put(made: Made) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(_RACERS):
             tasks.start_soon(put, number)
-    assert len(told) == 1, f"{len(told)} of {_RACERS} have put one name"
-    assert await _all_of(made(), "a.png") == b"%d" % told[0] * 100_000, "another file is there than was told"
+    _require(len(told) == 1, f"{len(told)} of {_RACERS} have put one name")
+    _require(await _all_of(made(), "a.png") == b"%d" % told[0] * 100_000, "another file is there")
 
 
 async def a_long_file_is_put_whole(made: Made) -> None:
     """A file too long to be held in memory is put whole, once, and never over another."""
     data = bytes(range(256)) * (_LONG // 256)
-    with tempfile.TemporaryFile() as file:  # noqa: ASYNC230 - nothing else runs here
+    with tempfile.TemporaryFile() as file:
         file.write(data)
         content = Content(size=len(data), media_type=media_type_of("mp4"), file=file)
-        assert await made().put_new("a.mp4", content), "a long file could not be put"
-        assert not await made().put_new("a.mp4", content), "a long file was put twice"
-        assert await has_same(made(), "a.mp4", content), "a long file has come back changed"
+        _require(await made().put_new("a.mp4", content), "a long file could not be put")
+        _require(not await made().put_new("a.mp4", content), "a long file was put twice")
+        _require(await has_same(made(), "a.mp4", content), "a long file has come back changed")
 
 
 async def what_is_missing_is_said_to_be(made: Made) -> None:
     """A name without a file is not there, and reading it raises `FileNotFoundError`."""
     storage = made()
-    assert not await storage.has("missing.png"), "a file is said to be there that nobody has put"
-    assert await _all_of(storage, "missing.png") is None, "a file that nobody has put could be read"
+    _require(not await storage.has("missing.png"), "a file is said to be there that nobody has put")
+    _require(await _all_of(storage, "missing.png") is None, "a file that nobody has put could be read")
 
 
 async def its_address_names_its_place(made: Made) -> None:
     """The address is one line without a slash at its end, and the same each time."""
     address = made().address
-    assert address == made().address, "the same place has two addresses"
-    assert address == address.strip().rstrip("/"), f"{address!r} ends in a slash or a blank"
+    _require(address == made().address, "the same place has two addresses")
+    _require(address == address.strip().rstrip("/"), f"{address!r} ends in a slash or a blank")
 
 
 async def looking_changes_nothing(made: Made) -> None:
@@ -109,7 +114,7 @@ async def looking_changes_nothing(made: Made) -> None:
     await storage.put_new("a.png", Content.of(b"mine"))
     for _ in range(2):
         await see_to(made())
-    assert await _all_of(storage, "a.png") == b"mine", "a file has changed because somebody looked"
+    _require(await _all_of(storage, "a.png") == b"mine", "a file has changed because somebody looked")
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -11,7 +11,7 @@ from novita_async._journal.memory import MemoryJournal
 from novita_async.events import CutFileKept, FileSaved, KindDiffers
 from novita_async.storage import Content, MemoryStorage, storage_at
 from tests.helpers import payloads
-from tests.helpers.hosts import Answer, Host, Saving, result_of
+from tests.helpers.hosts import Host, Saving, result_of
 from tests.helpers.service import client_of, of_kind, picture, request, requests, service
 
 pytestmark = pytest.mark.anyio
@@ -103,7 +103,11 @@ async def test_trouble_that_passes_is_ridden_out_without_fetching_the_file_again
 @pytest.mark.parametrize(
     ("trouble", "scope", "words"),
     [
-        (PermissionError(13, "access was denied (AccessDenied)"), "account", "access was denied (AccessDenied)"),
+        (
+            PermissionError(13, "access was denied (AccessDenied)"),
+            "account",
+            "access was denied (AccessDenied)",
+        ),
         (FileNotFoundError(2, "there is no such bucket"), "account", "there is no such bucket"),
         (OSError(95, "no such names here"), "request", "no such names here"),
         (KeyError("mine"), "request", "KeyError: 'mine'"),
@@ -148,7 +152,7 @@ async def test_eight_files_are_put_at_once_and_no_more():
 
 async def test_ten_thousand_names_are_tried_and_then_the_error_says_so(monkeypatch):
     monkeypatch.setattr(_saver, "_NAMES", 3)
-    storage = MemoryStorage(files={name: b"mine" for name in ("t-1-1.png", "t-1-1.2.png")})
+    storage = MemoryStorage(files=dict.fromkeys(("t-1-1.png", "t-1-1.2.png"), b"mine"))
     with pytest.raises(DownloadFailed, match="exists 3 times in memory://files"):
         await Saving(Host()).saver.put(result_of("png"), storage)
 
@@ -226,7 +230,7 @@ async def test_files_are_found_where_they_were_put_and_where_they_have_moved(tmp
 async def test_a_storage_that_cannot_say_what_it_has_ends_the_batch_and_buys_nothing(tmp_path):
     @define
     class Deaf(MemoryStorage):
-        async def has(self, name):
+        async def has(self, _):
             raise ConnectionError("nobody answers")
 
     simulation = service()

@@ -41,7 +41,7 @@ class Cutting(MemoryStorage):
 
 @define
 class Forgetful(MemoryStorage):
-    async def has(self, name):
+    async def has(self, _):
         return False
 
 

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from attrs import frozen
 
@@ -61,14 +61,15 @@ class S3:
 
     def names_in(self, bucket: str) -> list[str]:
         """Names of all objects, as the server has them."""
-        found = ElementTree.fromstring(self._ask(f"{bucket}?list-type=2", "GET"))  # noqa: S314 - moto's own
+        found = ET.fromstring(self._ask(f"{bucket}?list-type=2", "GET"))  # noqa: S314 - moto's own
         return sorted(each.text for each in found.iter() if each.tag.endswith("Key"))
 
     def read(self, bucket: str, name: str) -> bytes:
         return self._ask(f"{bucket}/{name}", "GET")
 
     def media_type(self, bucket: str, name: str) -> str:
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/{bucket}/{name}", None, _SIGNED)) as answer:
+        request = urllib.request.Request(f"{self.url}/{bucket}/{name}", None, _SIGNED)
+        with urllib.request.urlopen(request) as answer:
             return answer.headers["content-type"]
 
     def put(self, bucket: str, name: str, data: bytes) -> None:
@@ -105,12 +106,12 @@ class Gateway(ThreadingHTTPServer):
 
     `trouble` is asked for each request: None lets it pass; a number is answered in the store's place; "drop"
     lets it pass and closes the connection without the answer; "hold" lets it pass and answers nothing until
-    the gateway is closed, "withhold" does not even let it pass; "unconditional" takes the condition out of it.
+    the gateway is closed, "withhold" does not even let it pass; "unconditional" takes its condition out.
     """
 
     daemon_threads = True
 
-    def __init__(self, s3: S3, trouble=lambda method, name: None):
+    def __init__(self, s3: S3, trouble=lambda *_: None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.s3 = s3
         self.trouble = trouble
@@ -179,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def gateway(s3: S3, trouble=lambda method, name: None) -> Iterator[Gateway]:
+def gateway(s3: S3, trouble=lambda *_: None) -> Iterator[Gateway]:
     """Serve until the block is left."""
     with Gateway(s3, trouble) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -16,7 +16,18 @@ import attrs
 import pytest
 
 import novita_async
-from novita_async import errors, events, journal, logs, statistics, storage, sync, testing, transport, webhooks
+from novita_async import (
+    errors,
+    events,
+    journal,
+    logs,
+    statistics,
+    storage,
+    sync,
+    testing,
+    transport,
+    webhooks,
+)
 from tests.helpers.programs import python, run
 
 PACKAGE = Path(novita_async.__file__).parent

@@ -62,7 +62,7 @@ async def test_a_batch_is_told_its_bucket_by_a_url_and_the_rest_by_the_environme
 
 async def test_a_put_whose_answer_is_lost_is_found_to_have_succeeded(s3, bucket):
     answers = iter(["drop"])
-    with gateway(s3, lambda method, name: next(answers, None) if method == "PUT" else None) as between:
+    with gateway(s3, lambda method, _: next(answers, None) if method == "PUT" else None) as between:
         storage = between.at.storage(bucket, **QUICK)
         (address,) = await Saving(Host.of(WHOLE)).saver.put(result_of("png"), storage, "a")
     assert address == f"s3://{bucket}/spring/a-1.png"
