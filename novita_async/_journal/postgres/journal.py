@@ -106,10 +106,9 @@ class PostgresJournal:
 
     @classmethod
     async def _at_work(cls, url: str, *, alone: bool, **options: Unpack[SharedOptions]) -> Self:
-        worker = options.pop("worker", None) or f"{socket.gethostname()}/{os.getpid()}"
-        journal = cls()
-        store = journal._opened = _store_at(url, **options)
-        begin = partial(store.begin, worker=worker, alone=alone)
+        journal, store = cls(), _store_at(url, **options)
+        journal._opened = store
+        begin = partial(store.begin, alone=alone)
         patience, store.patience = store.patience, min(store.patience, BRIEFLY)
         try:
             in_use = await store.once(begin)
@@ -353,6 +352,7 @@ def _store_at(
     *,
     batch: str | None = None,
     quotas: Mapping[str, int | None] | None = None,
+    worker: str | None = None,
     lease: float = LEASE,
     window: float = WINDOW,
     patience: float = PATIENCE,
@@ -371,6 +371,7 @@ def _store_at(
         url=url.partition("#")[0],
         label=f"postgresql://{place}{parts.path}#{name}",
         name=name,
+        worker=worker or f"{socket.gethostname()}/{os.getpid()}",
         quotas=quotas or {},
         lease=lease,
         window=window,

@@ -199,6 +199,8 @@ class SharedStore:
     """The same without it."""
     name: str
     """Name of the batch."""
+    worker: str
+    """Name of this process, for those who look."""
     quotas: Mapping[str, int | None] = field(factory=dict[str, int | None])
     """Images in a window, by account."""
     window: float
@@ -281,14 +283,14 @@ class SharedStore:
 
     # --- Beginning and living -------------------------------------------------------------------------------
 
-    async def begin(self, connection: Connection, worker: str, *, alone: bool) -> float | None:
+    async def begin(self, connection: Connection, *, alone: bool) -> float | None:
         """Become a worker of a batch. Returns seconds until another's lease runs out that is in the way."""
         await check_version(connection, self.label)
         await self.read_clock(connection)
         found = await connection.fetchrow(
             "SELECT * FROM novita.begin_1($1, $2, $3, $4, $5)",
             self.name,
-            worker,
+            self.worker,
             __version__,
             self.lease,
             alone,
