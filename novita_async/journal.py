@@ -13,7 +13,7 @@ way when its process died, `summed` and `Tally` for the sums.
 """
 
 from novita_async._journal.memory import MemoryJournal
-from novita_async._journal.postgres.journal import PostgresJournal
+from novita_async._journal.postgres.journal import PostgresJournal, SharedOptions
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.rows import asked_again, copy_of, fresh, left_behind
 from novita_async._journal.shared_memory import SharedMemoryJournal
@@ -51,6 +51,7 @@ __all__ = [
     "Purchase",
     "SharedJournal",
     "SharedMemoryJournal",
+    "SharedOptions",
     "SqliteJournal",
     "State",
     "Summary",
