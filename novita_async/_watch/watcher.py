@@ -24,7 +24,7 @@ from typing import Final
 import anyio
 from attrs import define, evolve, field, frozen
 
-from novita_async._policy.believing import FailedPoll, Verdict, files_may_come, verdict
+from novita_async._policy.believing import FailedPoll, PollVerdict, files_may_come, verdict
 from novita_async._policy.hinting import GRACE
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.planner import PolledState, PollResult, TaskFacts
@@ -495,9 +495,9 @@ class Watcher:
             watched.failure_told = poll.names_no_task
         polling = self._polling
         match verdict(poll, now, error_timeout=polling.error_timeout, grace=polling.not_found_grace):
-            case Verdict.END:
+            case PollVerdict.END:
                 return Failed(task=watched.task, request=watched.request, error=error)
-            case Verdict.GIVE_UP:
+            case PollVerdict.GIVE_UP:
                 return watched.unfinished(now)
             case _:  # it passes
                 hint = error.retry_after if isinstance(error, APIError) else None
