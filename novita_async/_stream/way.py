@@ -78,8 +78,8 @@ class Way:
     _folder: Destination | None
     _interactive: bool
     _counts: Counts
-    _stop: Callable[[NovitaError], object]
-    """Send nothing more, because of this error."""
+    _stop: Callable[[NovitaError, Purchase], object]
+    """Send nothing more, because of this error, which this purchase met."""
     _keep_in: Path | None = None
     """Where files go that come in an answer."""
     _endpoints: dict[str, bool] = field(factory=dict, init=False)
@@ -133,12 +133,12 @@ class Way:
         except JournalError as error:
             is_paid = purchase.task is not None or purchase.state is SUCCEEDED
             self._counts.unsent += not is_paid
-            self._stop(error)
+            self._stop(error, purchase)
             return is_paid  # and not recorded: at least see its end
         except NovitaError as error:
             if self._dooms_the_rest(error):
                 self._counts.unsent += 1
-                self._stop(error)
+                self._stop(error, purchase)
                 return False
             await self.add_to_index(Failed(error=error, **words_of(purchase)), purchase)
             await self._record(purchase, FailedForGood(loop_time(), error))
@@ -198,7 +198,7 @@ class Way:
                 kept = ", ".join(map(str, came))
                 error.advice = f"paid; not lost: {kept}; {_SAVED_AGAIN[purchase.journal is None]}"
             if error.scope == "account":  # a full disk: what is bought now could not be saved either
-                self._stop(error)
+                self._stop(error, purchase)
             failed = Failed(task=purchase.task, error=error, **words_of(purchase))
             await self.add_to_index(failed, purchase)
             await self._record(purchase, NotSaved(loop_time(), error))
@@ -213,7 +213,7 @@ class Way:
         """Add what is no success to the folder's index, before a journal knows of it."""
         error = await self._folder.note(outcome, purchase) if self._folder else None
         if error is not None and error.scope == "account":
-            self._stop(error)
+            self._stop(error, purchase)
 
     async def reopen(self, purchase: Purchase) -> None:
         """Prepare to buy again. A task that failed is watched instead where it is well after all.
@@ -244,7 +244,7 @@ class Way:
         try:
             await self._buyer.purchases.record(purchase, fact)
         except JournalError as error:
-            self._stop(error)
+            self._stop(error, purchase)
             return False
         return True
 
