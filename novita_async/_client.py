@@ -572,6 +572,7 @@ class NovitaClient:
                     retry_failed=retry_failed,
                     only_planned=only_planned,
                     storage=None if folder is None else folder.storage,
+                    is_shared=isinstance(store, PostgresJournal),
                 )
                 stream = self._stream(
                     folder=folder,
