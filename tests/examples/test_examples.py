@@ -194,8 +194,10 @@ def test_the_notebook_shows_pictures(tmp_path):
     assert shown[0][0]["data"]["text/html"].count("<img") == 3
     assert "256, 256" in shown[1][0]["data"]["text/plain"]
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
-    assert "<img" in shown[3][0]["data"]["text/html"]
-    assert server.ledger.images == 6
+    assert "3/3" in shown[3][0]["data"]["text/html"]
+    assert "00000-0-1.png" in shown[3][1]["data"]["text/plain"]
+    assert "<img" in shown[4][0]["data"]["text/html"]
+    assert server.ledger.images == 15
 
 
 def test_a_batch_becomes_a_table_and_is_resumed(tmp_path):
