@@ -3,8 +3,8 @@
 import io
 import json
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, ParamSpec
@@ -134,8 +134,9 @@ async def _serve_http(server: MCPServer, host: str, port: int) -> None:
     import uvicorn  # noqa: PLC0415 - for this transport alone
 
     class Quiet(uvicorn.Server):
-        def capture_signals(self) -> AbstractContextManager[None]:
-            return nullcontext()
+        @contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield
 
     app = server.streamable_http_app(host=host)
     config = uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=_LAST_ANSWERS)
