@@ -4,7 +4,8 @@ from typing import Final
 
 from novita_async._journal.postgres.schema import FIRST
 from novita_async._journal.postgres.schema_shared import SHARED
+from novita_async._journal.postgres.schema_work import WORK
 
-MIGRATIONS: Final[tuple[str, ...]] = (FIRST, SHARED)
+MIGRATIONS: Final[tuple[str, ...]] = (FIRST, WORK, SHARED)
 """Text that makes version n + 1 of version n."""
 VERSION: Final = len(MIGRATIONS)

@@ -383,11 +383,11 @@ $$;
 
 -- Say again what was confirmed to me, where a failover has forgotten it. Tells what was forgotten.
 create function novita.reassert_1(p_me bigint, p_batch int, p_serial bigint[], p_moves int[], p_todo bool[],
-  p_window int[], p_cost numeric[], p_slot text[], {PARAMETERS}) returns setof bigint language sql as $$
+  p_window int[], p_cost numeric[], p_paid numeric[], p_slot text[], {PARAMETERS}) returns setof bigint language sql as $$
   update novita.course c set moves = u.moves, {CHANGES}, owner = case when u.todo then coalesce(c.owner, p_me) end,
-    free = false, "window" = u.new_window, cost = u.new_cost, slot = u.new_slot
-  from unnest(p_serial, p_moves, p_todo, p_window, p_cost, p_slot, {ARRAYS})
-    u(serial, moves, todo, new_window, new_cost, new_slot, {NAMES})
+    free = false, "window" = u.new_window, cost = u.new_cost, paid = u.new_paid, slot = u.new_slot
+  from unnest(p_serial, p_moves, p_todo, p_window, p_cost, p_paid, p_slot, {ARRAYS})
+    u(serial, moves, todo, new_window, new_cost, new_paid, new_slot, {NAMES})
   where c.batch = p_batch and c.serial = u.serial and c.moves < u.moves returning c.serial
 $$;
 

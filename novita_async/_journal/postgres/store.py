@@ -32,12 +32,14 @@ from novita_async._policy.pacing import LATE
 from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.journal import Deferred, Summary, Tally, summed
 from novita_async._purchase.machine import (
+    ANNOUNCED,
     LIST,
     LOST,
     NOTHING,
     REJECTED,
     SEEN,
     SPENT,
+    UNCERTAIN,
     UNREACHED,
     Bought,
     Completed,
@@ -85,7 +87,7 @@ _READ: Final = COLUMNS[:-1]
 _SELECT: Final = (
     "SELECT c.serial, "  # noqa: S608 - names of columns
     + ", ".join(f"{'r' if name in _OF_REQUEST else 'c'}.{name}" for name in _READ)
-    + ', c.moves, novita.is_mine(c.owner, $2, c.batch), c."window", c.slot, c.cost'
+    + ', c.moves, novita.is_mine(c.owner, $2, c.batch), c."window", c.slot, c.cost, c.paid'
     + " FROM novita.course c JOIN novita.request r USING (batch, serial) WHERE c.batch = $1"
 )
 _TEXTS: Final = tuple(
@@ -110,7 +112,7 @@ def _marks(first: int, count: int) -> str:
 
 _MOVE: Final = f"SELECT novita.move_2({_marks(1, 14 + len(MOVED))})"
 _ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 12 + len(MOVED))})"  # noqa: S608
-_REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 8 + len(MOVED))})"
+_REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 9 + len(MOVED))})"
 _PLAN: Final = f"SELECT serial FROM novita.plan_1({_marks(1, 12)})"  # noqa: S608
 _TALLIES: Final = (
     "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
@@ -195,6 +197,8 @@ class _Row:
     """What the pacer said of that place, where the quota is not known."""
     cost: Decimal | None = None
     """Money that is reserved for it."""
+    paid: Decimal | None = None
+    """Money that it has cost. None: nobody told."""
 
     @property
     def serial(self) -> int:
@@ -268,6 +272,8 @@ class SharedStore:
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
     workers: int = field(default=1, init=False)
     """Processes at work with this database."""
+    unwell: Sequence[Mapping[str, Any]] = field(default=(), init=False)
+    """Accounts that are closed or taken out, as was told last."""
     alive_until: float = field(default=-math.inf, init=False)
     """Until when, on the loop's clock, no other process takes this one for dead."""
     heed: Callable[[Sequence[Mapping[str, Any]], int], None] = field(default=lambda _, __: None, init=False)
@@ -403,7 +409,8 @@ class SharedStore:
         return list(found["dead"] or ())
 
     def _tell_health(self, accounts: str | None) -> None:
-        self.heed(json.loads(accounts) if accounts else [], self.workers)
+        self.unwell = json.loads(accounts) if accounts else []
+        self.heed(self.unwell, self.workers)
 
     async def _reassert(self, connection: Connection) -> None:
         """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
@@ -417,6 +424,7 @@ class SharedStore:
             [next_action(row.known.purchase) not in (LIST, NOTHING) for row in kept],
             [row.window for row in kept],
             [row.cost for row in kept],
+            [row.paid for row in kept],
             [row.slot for row in kept],
             *([_to_keep(row.known.record, place) for row in kept] for place in _PLACES),
         )
@@ -433,7 +441,7 @@ class SharedStore:
     async def bury(self, dead: int, connection: Connection) -> int:
         """Give away what a process had. What was on its way is uncertain; place and money stay taken."""
         uncertain = await self._recover(connection, "c.owner = $3", dead)
-        await connection.fetchval("SELECT novita.free_1($1)", dead)
+        await connection.fetchval("SELECT novita.free_2($1)", dead)
         await connection.execute(  # else once more, at the next sign of life
             "UPDATE novita.worker SET buried = true WHERE id = $1"
             " AND NOT EXISTS (SELECT FROM novita.course WHERE owner = $1)",
@@ -495,14 +503,14 @@ class SharedStore:
     # --- Reading --------------------------------------------------------------------------------------------
 
     def _row(self, found: Sequence[Any]) -> _Row:
-        serial, *told, moves, mine, window, slot, cost = found
+        serial, *told, moves, mine, window, slot, cost, paid = found
         for place in _TEXTS:
             if told[place] is not None:
                 told[place] = unescaped(told[place])
         if told[_SEED] is not None:
             seed = int(told[_SEED])
             told[_SEED] = seed if abs(seed) < 1 << 63 else told[_SEED]
-        return _Row(rows.known_of(serial, (*told, 0)), moves, bool(mine), window, slot, cost)
+        return _Row(rows.known_of(serial, (*told, 0)), moves, bool(mine), window, slot, cost, paid)
 
     async def select(self, connection: Connection, rest: str, *values: Any) -> list[Purchase]:
         """Read purchases. `$3` is the first value."""
@@ -888,8 +896,9 @@ class SharedStore:
         return known
 
     async def _keep_paid(self, connection: Connection, told: Told, row: _Row) -> None:
-        """Keep the id of a paid task although the row is another's. Nothing else counts any more."""
-        paid = tuple(fact for fact in told.facts if isinstance(fact, Bought | Completed))
+        """Keep what was paid, by a task or at once, although the row is another's. Nothing else counts."""
+        kinds = Bought | Completed if row.known.purchase.state in (ANNOUNCED, UNCERTAIN) else Bought
+        paid = tuple(fact for fact in told.facts if isinstance(fact, kinds))
         while paid and not await self._move(
             connection, [_step_of(Told(told.name, paid, told.wants_files), row)], fenced=False
         ):
@@ -900,22 +909,49 @@ class SharedStore:
 
     # --- Shared work ----------------------------------------------------------------------------------------
 
-    async def take(self, connection: Connection, most: int, after: int) -> list[Purchase]:
-        """Lease rows for which something is to be done."""
+    async def take(
+        self, connection: Connection, most: int, after: int, last: int | None = None
+    ) -> list[Purchase]:
+        """Lease rows for which something is to be done, up to a serial number."""
         found = await connection.fetch(
-            "SELECT novita.lease_1($1, $2, $3, $4)", self.me, self.batch, most, after
+            "SELECT novita.lease_2($1, $2, $3, $4, $5)", self.me, self.batch, most, after, last
         )
-        leased = await self._by_serial(connection, sorted(each[0] for each in found))
+        return await self._taken(connection, found)
+
+    async def claim(self, connection: Connection, purchases: Sequence[Purchase]) -> list[Purchase]:
+        """Lease rows that have ended, of those that nobody else has and that still stand where they stood."""
+        found = await connection.fetch(
+            "SELECT novita.claim_1($1, $2, $3, $4)",
+            self.me,
+            self.batch,
+            [entry_of(each).serial for each in purchases],
+            [each.state.value for each in purchases],
+        )
+        return await self._taken(connection, found)
+
+    async def _taken(self, connection: Connection, serials: Sequence[Any]) -> list[Purchase]:
+        leased = await self._by_serial(connection, sorted(each[0] for each in serials))
         return [rows.copy_of(row.known.purchase) for _, row in sorted(leased.items())]
 
-    async def complete(self, connection: Connection) -> bool:
-        """Whether no row is free, and none is another's."""
-        return not await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM novita.course WHERE batch = $1 AND free) OR EXISTS ("
-            "SELECT FROM novita.course WHERE batch = $1 AND owner IS NOT NULL AND owner <> $2)",
-            self.batch,
+    async def put_back(self, connection: Connection, purchases: Sequence[Purchase]) -> None:
+        """Let go of rows, which later workers may take."""
+        await connection.execute(
+            "SELECT novita.put_back_1($1, $2, $3, $4)",
             self.me,
+            self.batch,
+            [entry_of(each).serial for each in purchases],
+            [next_action(each) not in (LIST, NOTHING) for each in purchases],
         )
+        for each in purchases:
+            self._rows.pop(entry_of(each).name, None)
+
+    async def give_back(self, connection: Connection) -> int:
+        """Let go of all rows that this process has and of which nothing is on its way. Returns how many."""
+        return int(await connection.fetchval("SELECT novita.free_2($1)", self.me))
+
+    async def complete(self, connection: Connection) -> bool:
+        """Whether no row is free for this worker, and none is another's."""
+        return bool(await connection.fetchval("SELECT novita.complete_1($1, $2)", self.me, self.batch))
 
 
 _PASSES: Final = (
@@ -945,6 +981,9 @@ def _written(step: _Step) -> _Row:
     row = _Row(Known.of(step.moved, step.record), step.row.moves + 1, step.row.mine)
     if step.told.settled is None:
         row.window, row.slot, row.cost = step.row.window, step.row.slot, step.row.cost
+    row.paid = step.row.paid
+    if step.told.settled in (SPENT, LOST) and step.row.cost is not None:
+        row.paid = (row.paid or Decimal(0)) + step.row.cost
     return row
 
 
