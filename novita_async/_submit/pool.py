@@ -405,16 +405,16 @@ class SessionPool:
         member.on_trial = member.error is not None
         return Grant(member.account, endpoint, slot, member.host.name, offers=offers)
 
-    def admitted(self, permit: Grant) -> None:
+    def admitted(self, grant: Grant) -> None:
         """Take note that a window that processes share has a place."""
-        offers, permit.offers = permit.offers, None
+        offers, grant.offers = grant.offers, None
         if offers is not None:
             offers.admitted()
             self._wake_heads()
 
-    def deferred(self, permit: Grant, until: float) -> None:
+    def deferred(self, grant: Grant, until: float) -> None:
         """Take note that a window that processes share has no place before then. Settle the slot, too."""
-        offers, permit.offers = permit.offers, None
+        offers, grant.offers = grant.offers, None
         if offers is not None:
             offers.deferred(until)
 
@@ -451,7 +451,7 @@ class SessionPool:
 
     def settle(
         self,
-        permit: Grant,
+        grant: Grant,
         settlement: Settlement,
         now: float,
         *,
@@ -461,7 +461,7 @@ class SessionPool:
         """Take what an attempt ended in: its slot and the account's breaker follow from that alone.
 
         Args:
-            permit: The slot of the attempt.
+            grant: The slot of the attempt.
             settlement: The meaning of its fact.
             now: The time.
             retry_after: Seconds that the server asked to wait, already capped; None where it did not say.
@@ -470,8 +470,8 @@ class SessionPool:
         Returns:
             The breaker's transition, to be emitted.
         """
-        member = self._members[permit.account.label]
-        pacer, slot, breaker = member.pacer, permit.slot, member.breaker
+        member = self._members[grant.account.label]
+        pacer, slot, breaker = member.pacer, grant.slot, member.breaker
         generation, was_closed = breaker.generation, breaker.state is CLOSED
         if settlement is LOST:
             pacer.lost(slot, now, retry_after, jitter)
@@ -484,13 +484,13 @@ class SessionPool:
         else:
             pacer.answered(slot, now)
         self._sending -= 1
-        if permit.offers is not None:
-            permit.offers.withdrawn()
-            permit.offers = None
+        if grant.offers is not None:
+            grant.offers.withdrawn()
+            grant.offers = None
         member.on_trial = False
         self._wake_heads()
         if breaker.generation != generation:
-            return self._opened(member, permit.endpoint)
+            return self._opened(member, grant.endpoint)
         if breaker.state is CLOSED and not was_closed:
             return BreakerClosed(account=member.account.label, after=now - breaker.opened_at)
         return None
@@ -543,15 +543,15 @@ class SessionPool:
         """Polls a second that an account may have from this process."""
         return self._polls_per_second / self._processes
 
-    def enable(self, permit: Grant) -> None:
+    def enable(self, grant: Grant) -> None:
         """Bring back an account that was served, unless with what was sent before it was taken out."""
-        member = self._members[permit.account.label]
-        if permit.slot.announced_at >= member.out_until:
+        member = self._members[grant.account.label]
+        if grant.slot.announced_at >= member.out_until:
             member.error = None
 
-    def retire(self, permit: Grant, error: NovitaError) -> None:
+    def retire(self, grant: Grant, error: NovitaError) -> None:
         """Stop sending to an endpoint that the service of an account's host does not have."""
-        self._retired[permit.endpoint, permit.host] = error, loop_time() + REVIVAL
+        self._retired[grant.endpoint, grant.host] = error, loop_time() + REVIVAL
         self._wake_all()
 
     def doom(self, endpoint: str, now: float, hosts: Hosts = ()) -> NovitaError | None:

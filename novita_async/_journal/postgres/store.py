@@ -657,7 +657,7 @@ class SharedStore:
                 plain.append(step)
             else:
                 learning.setdefault(window.id, (window, []))[1].append(step)
-        written = await self._write(connection, plain, fenced=fenced) if plain else set()
+        written = await self._write(connection, plain, fenced=fenced) if plain else set[int]()
         for window, group in learning.values():
             written |= await self._write_learning(connection, window, group, fenced=fenced)
         return written
@@ -805,7 +805,7 @@ class SharedStore:
             at = now
             for count in images:
                 slot = pacer.take(count, now)
-                if isinstance(slot, float):
+                if not isinstance(slot, str):
                     at = slot
                     break
                 slots.append(slot)
