@@ -106,13 +106,10 @@ class WorldLoop(asyncio.BaseEventLoop):
             self.is_asleep = False
         if self.is_asleep:
             return False
-        if self._ready or self._due():
+        if self._ready or self.next_at() <= self.time():
             return True
         self.fall_asleep()
         return False
-
-    def _due(self) -> bool:
-        return self.next_at() <= self.time()
 
     def next_at(self) -> float:
         """When the next timer is due, on this loop's clock."""
