@@ -185,6 +185,8 @@ class SessionPool:
     _by_hosts: dict[Hosts, list[_Member]] = field(factory=dict)
     """Accounts whose host serves a route; empty where none does."""
     _sending: int = 0
+    pausing: set[object] = field(factory=set)
+    """Efforts to buy that wait for their next attempt."""
 
     @classmethod
     def of(
@@ -237,7 +239,7 @@ class SessionPool:
 
     def is_busy(self) -> bool:
         """Whether submissions are under way, or wait."""
-        return self._sending > 0 or any(map(len, self._lines.values()))
+        return self._sending > 0 or bool(self.pausing) or any(map(len, self._lines.values()))
 
     def leave_loop(self) -> None:
         """Forget who waited in a loop that was left: windows and breakers are the account's, and stay.
@@ -247,6 +249,7 @@ class SessionPool:
         """
         if self.is_busy():
             self._lines.clear()
+            self.pausing.clear()
             self._sending = 0
             for member in self._members.values():
                 member.on_trial = False

@@ -62,6 +62,8 @@ class WorldLoop(asyncio.BaseEventLoop):
     _scheduled: "list[asyncio.TimerHandle]"
     _stopping: bool
     _selector: _Nothing
+    is_lived_in = False
+    """Whether `asyncio.run` is not through with it: to others it runs, also between its turns."""
 
     def __init__(self, clock: WorldClock) -> None:
         super().__init__()
@@ -88,6 +90,13 @@ class WorldLoop(asyncio.BaseEventLoop):
         task.number = self._clock.tasks
         task.__init__(coroutine, loop=self, **options)  # type: ignore[misc]  # a hash is needed before that
         return task
+
+    def is_running(self) -> bool:
+        return self.is_lived_in
+
+    def close(self) -> None:
+        self.is_lived_in = False
+        super().close()
 
     def time(self) -> float:
         return max(self._clock.now - self.slept, self._least)
@@ -188,6 +197,7 @@ class Life:
     """What `asyncio.run` raises."""
 
     def __attrs_post_init__(self) -> None:
+        self.loop.is_lived_in = True
         self._course = self._live()
         self._go_on(None)
 
