@@ -36,9 +36,10 @@ from novita_async._purchase.machine import (
     next_action,
 )
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
+from novita_async._stream.intake import Requests
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder, NameFiles
-from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
+from novita_async._stream.stream import IN_FLIGHT, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer

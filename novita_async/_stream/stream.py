@@ -9,8 +9,8 @@ earlier runs are watched first, from the journal alone, without a slot.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -20,7 +20,6 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.folders import see_to_folder
-from novita_async._http import MIB
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
@@ -31,13 +30,13 @@ from novita_async._purchase.machine import (
     next_action,
 )
 from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
+from novita_async._stream.intake import Requests, closing, lines
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
-from novita_async._stream.resume import AHEAD, Resume
+from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Folder
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
-from novita_async._util.clock import loop_time
 from novita_async._util.scopes import background, resolve, task_group
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
@@ -56,16 +55,6 @@ from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, U
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
-_MOST_HELD: Final = 16 * MIB
-"""Bytes of pictures in memory beyond which no further line is read ahead."""
-_SLOW: Final = 1.0
-"""Seconds for some lines from which on an input lets wait."""
-
-Requests = Iterable[NovitaRequest] | AsyncIterable[NovitaRequest]
-"""Any iterable or async iterable of requests, endless ones included."""
-
-Line = tuple[NovitaRequest, Order | None, Purchase | None]
-"""A request of the input; its description and its purchase where they are known already."""
 
 Item = tuple[Outcome, Purchase, bool]
 """An outcome, the purchase, and whether it holds a slot."""
@@ -208,13 +197,13 @@ class Stream:
             if self._resume is not None:
                 await self._resume.check_hosts(self._buyer.pool, files=self._folder is not None)
                 await self._resume.begin(self._buyer.pool, self._buyer.spending)
-                self._resume.on_recovered = self._recovered
+                self._resume.on_recovered = self._serve_early
                 async for purchase in self._resume.paid(files=self._folder is not None):
-                    self._serve_early(self._paid.add(purchase))
+                    self._serve_early(purchase)
             with self._taking_in:
-                async with _closing(requests) as iterator:
+                async with closing(requests) as iterator:
                     await self._slots.acquire()
-                    async for line in self._lines(iterator):
+                    async for line in lines(iterator, self._resume, self._counts, self._checked):
                         await self._take(*line)
                         await self._next_slot(was_finished=line[2] is not None)
         except Exception as error:  # noqa: BLE001 - the user's code, or the journal: goes to the user
@@ -229,35 +218,6 @@ class Stream:
             with suppress(anyio.WouldBlock):
                 return self._slots.acquire_nowait()
         return await self._slots.acquire()
-
-    async def _lines(self, iterator: AsyncIterator[NovitaRequest]) -> AsyncGenerator[Line]:
-        """Read the input one by one; some lines ahead while that finds purchases that are finished.
-
-        An input that waits for something is not read ahead, so that no line waits for the next.
-        """
-        one_by_one, pause = 0, AHEAD
-        async for request in iterator:
-            if self._resume is None or not self._resume.finished or one_by_one:
-                one_by_one = max(0, one_by_one - 1)
-                yield request, None, None
-                continue
-            piece = await _Piece.of(request, iterator)
-            lines = [(each, self._endpoint_of(each)) for each in piece.requests]
-            found = await self._resume.look_up(lines, self._counts.taken_in)
-            if piece.is_slow or not any(purchase for _, purchase in found):
-                one_by_one, pause = pause, 2 * pause
-            else:
-                pause = AHEAD
-            for each, (order, purchase) in zip(piece.requests, found, strict=True):
-                yield each, order, purchase
-            if piece.error is not None:
-                raise piece.error
-
-    def _endpoint_of(self, request: object) -> str | None:
-        try:
-            return self._checked(request)
-        except NovitaError:
-            return None
 
     async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
@@ -343,30 +303,29 @@ class Stream:
             refuse_left()
         known = self._buyer.purchases.task_of(task)
         purchase = Purchase(None, known.endpoint or "", state=SUBMITTED, task=known)
-        early = self._paid.add(purchase)
-        self._serve_early(early)
+        early = self._serve_early(purchase)
         self._outlet.expect()
         early.ask(self._deliver)
 
     # --- What earlier runs have paid for --------------------------------------------------------------------
 
-    def _serve_early(self, early: Early) -> None:
-        """Watch a paid purchase, as a record of the watcher: a task of its own is made once it has ended."""
-        purchase = early.purchase
+    def _serve_early(self, purchase: Purchase) -> Early:
+        """Watch a paid purchase, as a record of the watcher: a task of its own is made once it has ended.
+
+        Its line may come yet, or never: where the input has ended, its outcome is handed out without.
+        """
+        early = self._paid.add(purchase)
         self._open[purchase] = None
         purchase.wants_files = self._folder is not None
         if purchase.task is None:  # its files came at once, and are to be saved
             self._tasks.start_soon(self._finish_early, early)
-            return
-        self._watcher.add(
-            purchase.paid_task,
-            deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
-        )
-
-    def _recovered(self, purchase: Purchase) -> None:
-        """Serve a purchase whose event has told its task: paid, and its line may never come."""
-        self._serve_early(self._paid.add(purchase))
+        else:
+            self._watcher.add(
+                purchase.paid_task,
+                deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
+            )
         self._hand_out_the_rest()
+        return early
 
     async def _end_early(self, early: Early, outcome: Outcome) -> None:
         """Record the end of a paid purchase, and save its files."""
@@ -406,62 +365,3 @@ class Stream:
 
     async def _saved(self, purchase: Purchase) -> Item:
         return await self._way.save(purchase) or outcome_of(purchase), purchase, False
-
-
-@define
-class _Piece:
-    """Some lines that were read ahead."""
-
-    requests: list[NovitaRequest]
-    is_slow: bool = False
-    """Whether the input lets wait."""
-    error: Exception | None = None
-    """Error of the input after these lines."""
-
-    @classmethod
-    async def of(cls, first: NovitaRequest, iterator: AsyncIterator[NovitaRequest]) -> "_Piece":
-        piece, began_at = cls([first]), loop_time()
-        held = _bytes_in(first)
-        while len(piece.requests) < AHEAD and held < _MOST_HELD and not piece.is_slow:
-            try:
-                request = await anext(iterator)
-            except StopAsyncIteration:
-                break
-            except Exception as error:  # noqa: BLE001 - the user's: told once these lines were taken in
-                piece.error = error
-                break
-            piece.requests.append(request)
-            held += _bytes_in(request)
-            piece.is_slow = loop_time() - began_at > _SLOW
-        return piece
-
-
-def _bytes_in(request: object) -> int:
-    """Bytes of the pictures that a request holds in memory."""
-    pictures = request.pictures if isinstance(request, NovitaRequest) else ()
-    return sum(len(each.data) for each in pictures if each.data is not None)
-
-
-@asynccontextmanager
-async def _closing(requests: Requests) -> AsyncGenerator[AsyncIterator[NovitaRequest]]:
-    """Iterate over the input, and close the user's generator afterwards, async or not."""
-    iterator = _each(requests)
-    try:
-        yield iterator
-    finally:
-        with anyio.CancelScope(shield=True):
-            await iterator.aclose()
-
-
-async def _each(requests: Requests) -> AsyncGenerator[NovitaRequest]:
-    if not isinstance(requests, AsyncIterable):
-        for request in requests:
-            yield request
-        return
-    iterator = aiter(requests)
-    try:
-        async for request in iterator:
-            yield request
-    finally:
-        if isinstance(iterator, AsyncGenerator):
-            await iterator.aclose()

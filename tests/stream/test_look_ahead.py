@@ -7,7 +7,7 @@ import pytest
 
 from novita_async import Failed, Succeeded, events
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._stream import stream
+from novita_async._stream import intake
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ AHEAD = 20
 
 @pytest.fixture(autouse=True)
 def _few_lines_ahead(monkeypatch):
-    monkeypatch.setattr(stream, "AHEAD", AHEAD)
+    monkeypatch.setattr(intake, "AHEAD", AHEAD)
 
 
 async def run(client, many, journal, **options):
@@ -169,7 +169,7 @@ async def test_a_purchase_that_is_watched_from_the_start_is_not_told_twice(tmp_p
 async def test_lines_that_hold_their_pictures_in_memory_are_not_read_far_ahead(made, monkeypatch):
     simulation, store, folder, _ = made
     most = 3 * len(request().pictures[0].data)
-    monkeypatch.setattr("novita_async._stream.stream._MOST_HELD", most)
+    monkeypatch.setattr("novita_async._stream.intake._MOST_HELD", most)
     read, ahead = 0, []
 
     def counted():
