@@ -166,12 +166,14 @@ class Finished:
 
 @frozen(kw_only=True)
 class FileSaved:
-    """A result file is on disk, whole."""
+    """A result file is in its folder or storage, whole."""
 
     task: Task
     """The task that made it."""
-    path: Path
-    """Where it is."""
+    path: Path | None = None
+    """Where it is. None: in a storage that is no folder."""
+    address: str | None = None
+    """Its address there, such as `s3://bucket/spring/00000-42-1.png`."""
     size: int
     """Its length in bytes."""
 
@@ -187,7 +189,9 @@ class KindDiffers:
     found: str
     """The kind that was found, such as `jpeg`; the suffix of its file."""
     path: Path | None = None
-    """Where it is. None: fetched into memory."""
+    """Where it is. None: fetched into memory, or put into a storage that is no folder."""
+    address: str | None = None
+    """Its address there."""
 
 
 @frozen(kw_only=True)
@@ -197,7 +201,9 @@ class CutFileKept:
     task: Task
     """The task that made it."""
     path: Path | None = None
-    """Where it is. None: fetched into memory."""
+    """Where it is. None: fetched into memory, or put into a storage that is no folder."""
+    address: str | None = None
+    """Its address there."""
 
 
 Event = (

@@ -186,6 +186,7 @@ class Purchases:
             Succeeded(
                 result=purchase.result,
                 paths=purchase.paths,
+                objects=purchase.objects,
                 request=purchase.request,
                 tag=purchase.tag,
                 metadata=purchase.metadata,

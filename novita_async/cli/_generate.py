@@ -101,11 +101,7 @@ async def generate(
     )
     requests, spending = await anyio.to_thread.run_sync(_checked, typed, setup)
     if dry_run:
-        images, endpoints = Counter[str](), Endpoints()
-        for each in requests:
-            images[endpoints.path_of(each)] += each.image_num
-        plan = evolve(setup, requests=len(requests), images=dict(images))
-        tell_plan(Output(json), plan, spending, None)
+        _tell_plan(Output(json), setup, spending, requests)
         return Exit.SUCCEEDED
     report = FollowReport(
         Output(json), display_of(), ProgressTally(len(requests)), out, price=setup.price_each()
@@ -147,6 +143,15 @@ def _swept(request: NovitaRequest, axes: Mapping[str, Sequence[Any]]) -> Iterato
             for each in refusal.faults
         )
         raise
+
+
+def _tell_plan(
+    output: Output, setup: Setup, spending: Budget | None, requests: Sequence[NovitaRequest]
+) -> None:
+    images, endpoints = Counter[str](), Endpoints()
+    for request in requests:
+        images[endpoints.path_of(request)] += request.image_num
+    tell_plan(output, evolve(setup, requests=len(requests), images=dict(images)), spending, None)
 
 
 def file_name(outcome: Succeeded) -> str:

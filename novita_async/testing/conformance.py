@@ -225,6 +225,7 @@ def _told(purchase: Purchase, offset: float = 0.0) -> dict[str, Any]:
         "error": purchase.error and _told_of_error(purchase.error),
         "result": purchase.result and _told_of_result(purchase.result),
         "paths": purchase.paths,
+        "objects": purchase.objects,
         "ends": (at(purchase.finished_at), at(purchase.saved_at)),
     }
 
@@ -676,6 +677,7 @@ async def a_cancellation_waits_until_it_is_known(store: StoreUnderTest) -> None:
         with anyio.CancelScope() as scope:
             scope.cancel()
             await _expect_refusal(journal, purchase, _fact(Saved, clock()))
+            await anyio.lowlevel.checkpoint()  # here the cancellation comes, and not behind the scope
 
 
 async def a_closed_journal_refuses_and_may_be_closed_again(store: StoreUnderTest) -> None:
