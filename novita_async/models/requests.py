@@ -439,11 +439,12 @@ class Sweepable:
             return
         first, *rest = axes.values()
         inner = tuple(product(*rest))
-        anew = self._worked_out_anew(axes)
+        cls = cast("Any", type(self))
+        same = {name: getattr(self, name) for name in attrs.fields_dict(cls) if name not in axes}
+        same |= self._worked_out_anew(axes)
         for value in first if inner else ():  # no combinations: do not run through an endless first axis
-            for others in inner:
-                changes = dict(zip(axes, (value, *others), strict=True))
-                yield attrs.evolve(cast("Any", self), **anew, **changes)
+            for others in inner:  # made here: `attrs.evolve` would read all fields again for each
+                yield cls(**same, **dict(zip(axes, (value, *others), strict=True)))
 
     def _worked_out_anew(self, axes: Iterable[str]) -> dict[str, Any]:  # noqa: ARG002 - for Img2Img
         """Fields that each combination of a sweep works out for itself."""
