@@ -12,7 +12,7 @@ way when its process died, `summed` and `Tally` for the sums.
 """
 
 from novita_async._journal.memory import MemoryJournal
-from novita_async._journal.postgres.journal import PostgresJournal
+from novita_async._journal.postgres.journal import PostgresJournal, SharedOptions
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.rows import asked_again, copy_of, fresh, left_behind
 from novita_async._journal.sqlite import JournalStatistics, SqliteJournal
@@ -47,6 +47,7 @@ __all__ = [
     "Order",
     "PostgresJournal",
     "Purchase",
+    "SharedOptions",
     "SqliteJournal",
     "State",
     "Summary",

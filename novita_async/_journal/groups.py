@@ -47,6 +47,18 @@ async def outlasting(job: Job) -> Any:
     return job.answer.result()
 
 
+async def ended(job: Job) -> None:
+    """Wait for the end of work that nothing follows: a cancellation comes here.
+
+    Put off, it would come behind the caller's block, and hit what follows the scope or the timeout that it
+    belongs to.
+    """
+    try:
+        await outlasting(job)
+    finally:
+        await asyncio.sleep(0)
+
+
 async def _whatever_happens(job: Job) -> None:
     """Wait for an answer that the first who waited can no longer be given."""
     if job.answer.cancelled():

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 from attrs import define, evolve, field, frozen
 
 from novita_async._journal import file as _file
-from novita_async._journal.groups import Job, outlasting
+from novita_async._journal.groups import Job, ended, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._journal.store import PIECE, Store, Work
 from novita_async._purchase.journal import Summary
@@ -110,8 +110,10 @@ class SqliteJournal:
         if not self._closed:
             closing = self._tell(Work(Store.close, writes=False))
             self._closed = True
-            await outlasting(closing)
-            self._thread.shutdown(wait=False)
+            try:
+                await ended(closing)
+            finally:
+                self._thread.shutdown(wait=False)
 
     def __repr__(self) -> str:
         s = self.statistics()

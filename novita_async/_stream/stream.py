@@ -167,6 +167,8 @@ class Stream:
         """The work has ended: what went wrong goes to the consumer."""
         self._failure = self._failure or error
         self._input_ended, self._outlet.pending = True, len(self._outlet.items)
+        if self._resume is not None:
+            self._resume.on_recovered = lambda _: None  # left to the next run
         self._outlet.notify()
 
     async def next_item(self) -> Outcome:
@@ -206,6 +208,7 @@ class Stream:
             if self._resume is not None:
                 await self._resume.check_hosts(self._buyer.pool, files=self._folder is not None)
                 await self._resume.begin(self._buyer.pool, self._buyer.spending)
+                self._resume.on_recovered = self._recovered
                 async for purchase in self._resume.paid(files=self._folder is not None):
                     self._serve_early(self._paid.add(purchase))
             with self._taking_in:
@@ -359,6 +362,11 @@ class Stream:
             purchase.paid_task,
             deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
         )
+
+    def _recovered(self, purchase: Purchase) -> None:
+        """Serve a purchase whose event has told its task: paid, and its line may never come."""
+        self._serve_early(self._paid.add(purchase))
+        self._hand_out_the_rest()
 
     async def _end_early(self, early: Early, outcome: Outcome) -> None:
         """Record the end of a paid purchase, and save its files."""

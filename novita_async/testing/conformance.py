@@ -676,6 +676,7 @@ async def a_cancellation_waits_until_it_is_known(store: StoreUnderTest) -> None:
         with anyio.CancelScope() as scope:
             scope.cancel()
             await _expect_refusal(journal, purchase, _fact(Saved, clock()))
+            await anyio.lowlevel.checkpoint()  # here the cancellation comes, and not behind the scope
 
 
 async def a_closed_journal_refuses_and_may_be_closed_again(store: StoreUnderTest) -> None:

@@ -431,6 +431,23 @@ async def test_a_timeout_of_asyncio_is_still_one_after_the_journal_has_answered(
         assert (await journal.summary()).rows[State.ANNOUNCED] == 1
 
 
+@pytest.mark.parametrize("kind", ["scope", "timeout"])
+async def test_a_cancellation_while_a_journal_is_closed_stays_within_its_own_block(tmp_path, kind):
+    journal = await SqliteJournal.open(tmp_path / "run.db")
+    if kind == "scope":
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await journal.aclose()
+        assert scope.cancelled_caught
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await journal.aclose()
+    await asyncio.sleep(0)  # where it would come otherwise
+    async with await SqliteJournal.open(tmp_path / "run.db"):
+        pass  # nobody else has it any more
+
+
 @pytest.mark.parametrize("cancelled_first", [True, False])
 async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost(cancelled_first):
     job = groups.Job(_store.Work(len), asyncio.get_running_loop().create_future())
@@ -458,6 +475,7 @@ async def test_a_refusal_reaches_who_was_cancelled_meanwhile(tmp_path):
             scope.cancel()
             with pytest.raises(IllegalTransition):
                 await brought(journal, purchase, Saved)
+            await anyio.lowlevel.checkpoint()  # where the cancellation comes
 
 
 async def test_reading_can_be_given_up(tmp_path):

@@ -36,26 +36,30 @@ from tests.helpers.purchases import ENDPOINT, fact, task
 from tests.helpers.service import client_of, requests, service
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
+LONG = 3600.0
+"""Seconds: a lease or a window that runs out only where a test says so."""
 
 
 async def fall_silent(journal):
     """Leave a journal as a process does that is killed."""
     journal._closed = True
-    left = [task for task in (journal._beating, journal._carrying) if task]
+    left = [task for task in (journal._living, journal._carrying) if task]
     for each in left:
         each.cancel()
     await asyncio.wait(left)
     journal._store.hang_up()
 
 
+async def run_out(journal):
+    """Let the lease of a journal's process run out."""
+    sql = "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1"
+    await run_sql(journal._store.url, sql, journal._store.me)
+
+
 async def die(journal):
     """Be killed, and let the lease run out."""
     await fall_silent(journal)
-    await run_sql(
-        journal._store.url,
-        "UPDATE novita.worker SET alive_until = clock_timestamp() WHERE id = $1",
-        journal._store.me,
-    )
+    await run_out(journal)
 
 
 @define
@@ -82,19 +86,39 @@ async def test_postgres_keeps_a_promise(check, url):
 # --- Whose a batch is ---------------------------------------------------------------------------------------
 
 
-async def test_a_batch_that_a_living_process_has_open_is_refused(url):
-    async with await PostgresJournal.open(url, lease=5.0):
+@pytest.fixture
+def waits(monkeypatch):
+    """What happens while a journal waits for a lease to run out, instead of seconds."""
+    asked_for = []
+
+    async def wait(seconds):
+        asked_for.append(seconds)
+        await waits.meanwhile()
+
+    async def nothing():
+        pass
+
+    waits = SimpleNamespace(asked_for=asked_for, meanwhile=nothing)
+    monkeypatch.setattr("novita_async._journal.postgres.journal.sleep", wait)
+    return waits
+
+
+async def test_a_batch_that_a_living_process_has_open_is_refused(url, waits):
+    async with await PostgresJournal.open(url, lease=LONG) as journal:
+        waits.meanwhile = journal.beat
         with pytest.raises(JournalError, match=r"another process has it open: nothing was sent"):
             await PostgresJournal.open(url)
+    assert LONG / 2 < waits.asked_for[0] <= LONG + 0.01
 
 
-async def test_a_batch_is_taken_over_once_the_lease_of_a_dead_process_runs_out(url):
-    journal = await PostgresJournal.open(url, lease=0.2)
+async def test_a_batch_is_taken_over_once_the_lease_of_a_dead_process_runs_out(url, waits):
+    journal = await PostgresJournal.open(url, lease=LONG)
     (purchase,) = await journal.plan([asked(1)])
     await journal.admit(purchase, Announced(loop_time(), "a"), None)
     await fall_silent(journal)
+    waits.meanwhile = lambda: run_out(journal)
     async with await PostgresJournal.open(url) as heir:
-        assert (heir.run, heir.uncertain_at_opening) == (2, 1)
+        assert (heir.run, heir.uncertain_at_opening, len(waits.asked_for)) == (2, 1, 1)
 
 
 async def taken_over(url):
@@ -104,7 +128,7 @@ async def taken_over(url):
     announced = Announced(loop_time(), "a")
     await old.admit(purchase, announced, None)
     advance(purchase, announced)
-    await run_sql(url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", old._store.me)
+    await run_out(old)
     return old, purchase, await PostgresJournal.open(url)
 
 
@@ -128,7 +152,7 @@ async def test_a_process_that_was_taken_for_dead_can_neither_announce_nor_record
         lambda: old.admit(other, Announced(loop_time(), "a"), None),
         lambda: old.plan([asked(3)]),
         old.new_run,
-        lambda: old._ask(old._store.beat),
+        old.beat,
     ):
         with pytest.raises(LeaseLost):
             await tell()
@@ -250,26 +274,26 @@ async def test_what_has_ended_is_nobodys(url):
         assert [tuple(each) for each in rows] == [(None, False), (journal._store.me, False)]
 
 
-async def test_the_dead_are_buried_by_those_who_live_and_what_they_had_goes_on(url):
+async def test_the_dead_are_buried_by_those_who_have_lived_for_a_whole_lease(url):
     await planned(url, 3)
-    dead = await PostgresJournal.join(url, lease=0.2)
+    dead = await PostgresJournal.join(url, lease=LONG)
     announced, *_ = await dead.take(2)
     await dead.admit(announced, Announced(loop_time(), "a"), None)
-    await fall_silent(dead)
-    async with await PostgresJournal.join(url, lease=1.5) as alive:
-        taken = serials(await alive.take())
-        while len(taken) < 2:
-            await asyncio.sleep(0.05)
-            taken += serials(await alive.take())
-        assert taken == [3, 2]
+    await die(dead)
+    async with await PostgresJournal.join(url, lease=LONG) as alive:
+        await alive.beat()
+        assert serials(await alive.take()) == [3]
+        alive._store.lease = 0.0  # the server of the tests has not run for hours
+        await alive.beat()
+        assert serials(await alive.take()) == [2]
         assert [each.state async for each in alive.where()] == [State.UNCERTAIN, *[State.PLANNED] * 2]
 
 
-async def test_a_batch_that_a_process_has_to_itself_cannot_be_joined_nor_the_other_way(url):
-    async with await PostgresJournal.open(url, lease=5.0):
+async def test_a_batch_that_a_process_has_to_itself_cannot_be_joined_nor_the_other_way(url, waits):
+    async with await PostgresJournal.open(url, lease=LONG):
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.join(url)
-    async with await PostgresJournal.join(url, lease=5.0) as journal:
+    async with await PostgresJournal.join(url, lease=LONG) as journal:
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.open(url)
         with pytest.raises(LeaseLost):  # rows are taken, not planned
@@ -317,14 +341,16 @@ async def test_two_batches_share_the_window_of_their_account(database, window):
 
 
 async def test_a_place_is_held_for_a_window_after_the_answer(url, window):
-    async with await PostgresJournal.open(url, quotas={"a": 2}, window=0.4) as journal:
+    async with await PostgresJournal.open(url, quotas={"a": 2}, window=LONG) as journal:
         (one, two), _ = await places(journal, 2)
+        ((began,),) = await run_sql(url, "SELECT novita.now()")
         await journal.settle(one, Bought(loop_time(), task("one")))
         (late,) = await journal.plan([asked(9)])
-        with pytest.raises(Deferred) as deferred:
+        with pytest.raises(Deferred):
             await journal.admit(late, Announced(loop_time(), "a"), None)
-        assert 0 < deferred.value.until - loop_time() < 0.5
-        await asyncio.sleep(deferred.value.until - loop_time() + 0.06)
+        ((until, now),) = await run_sql(url, "SELECT until, novita.now() FROM novita.slot")
+        assert began + LONG <= until <= now + LONG + 0.05
+        await run_sql(url, "UPDATE novita.slot SET until = novita.now()")
         await journal.admit(late, Announced(loop_time(), "a"), None)
         assert (await run_sql(url, 'SELECT held FROM novita."window"'))[0]["held"] == 2
         assert two.state is State.PLANNED
@@ -342,11 +368,11 @@ async def test_a_429_closes_the_window_to_all(database, window):
     second = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
     async with first, second:
         (one,), _ = await places(first, 1)
-        error = RateLimited(status=429, reason="", message="", retry_after=60.0)
+        error = RateLimited(status=429, reason="", message="", retry_after=LONG)
         await first.settle(one, NotBought(loop_time(), error))
         granted, (deferred,) = await places(second, 1)
         assert granted == []
-        assert 20 < deferred.until - loop_time() <= 60
+        assert LONG / 2 < deferred.until - loop_time() <= LONG
 
 
 async def test_a_heavy_request_is_not_overtaken_by_light_ones_of_another_process(database, window):
@@ -355,6 +381,7 @@ async def test_a_heavy_request_is_not_overtaken_by_light_ones_of_another_process
     async with first, second:
         (one,), _ = await places(first, 1)
         assert await places(second, 1, images=8) != ([], [])
+        await run_sql(database, "UPDATE novita.waiting SET expires = 'infinity'")
         assert (await places(first, 1, first=5))[0] == []
         await first.settle(one, fact(NotBought, loop_time(), seen=False))
         (heavy,) = await second.plan([asked(50, images=8)])

@@ -64,7 +64,16 @@ def test_the_workflows_run_targets_that_exist():
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / ".github/workflows").glob("*.yml"))
     targets = {*re.findall(r"make ([\w-]+)", text), *re.findall(r"target: \[?([\w-]+)", text)}
     assert targets == {
-        *("test", "test-newest", "test-uvloop", "test-browser", "test-aiohttp", "examples", "dist"),
+        *(
+            "test",
+            "coverage",
+            "test-newest",
+            "test-uvloop",
+            "test-browser",
+            "test-aiohttp",
+            "examples",
+            "dist",
+        ),
     }
     assert all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in targets)
     for version in rows.PYTHONS:

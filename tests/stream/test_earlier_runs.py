@@ -111,6 +111,37 @@ async def test_the_event_of_a_lost_purchase_is_heard_by_the_next_run():
     assert len(simulation.ledger.accepted) == 1
 
 
+@pytest.mark.parametrize("comes", [True, False], ids=["its line comes", "its line never comes"])
+async def test_a_lost_purchase_that_is_found_comes_out_of_the_run_that_hears_its_event(comes):
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}), speed=0.01)
+    journal = MemoryJournal()
+
+    async def late():
+        await anyio.sleep(8000)
+        if comes:
+            yield request()
+
+    async with hooked(simulation, recovery_timeout=0.0) as (client, *_):
+        await run(client, [request()], journal)
+    async with hooked(simulation, recovery_timeout=0.0) as (client, *_):
+        (got,) = await run(client, late(), journal)
+        assert client.unfinished == ()
+    assert isinstance(got, Succeeded)
+    assert got.request == (request() if comes else None)
+    assert len(simulation.ledger.accepted) == 1
+
+
+async def test_an_event_behind_the_end_of_a_run_is_left_to_the_next():
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}), speed=0.01)
+    journal = MemoryJournal()
+    async with hooked(simulation, recovery_timeout=0.0) as (client, *_):
+        await run(client, [request()], journal)
+    async with hooked(simulation, recovery_timeout=0.0) as (client, *_):
+        assert await run(client, [], journal) == []
+        await anyio.sleep(4000)
+        assert [type(outcome) for outcome in await run(client, [], journal)] == [Succeeded]
+
+
 async def test_events_are_expected_for_doubtful_attempts_alone():
     simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}))
     journal = MemoryJournal()

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from attrs import evolve
@@ -129,6 +130,27 @@ def scribbled(world):
     world.record.came[0].outcome.paths[0].write_bytes(b"scribbled")
 
 
+def replaced_for(seconds):
+    """Let the host have given another file for so long."""
+
+    def tamper(world):
+        (artifact,) = world.record.came[0].outcome.result.artifacts
+        world.service.replaced[urlsplit(artifact.url).path] = [1.0, 1.0 + seconds]
+        scribbled(world)
+
+    return tamper
+
+
+def told_of_another(world):
+    world.service.strange_failures[world.record.came[0].task_id] = 1
+    failure(world, TaskNotFound())
+
+
+def told_so_twice(world):
+    world.service.failed_by_others.add(world.record.came[0].task_id)
+    failure(world, TaskNotFound())
+
+
 def missing(world):
     world.record.came[0].outcome.paths[0].unlink()
 
@@ -176,6 +198,7 @@ TAMPERING = [
     ("budget kept", buy_again, plan(client=ClientPlan(budget=3))),
     ("budget used", run_out, plan(client=ClientPlan(budget=9))),
     ("true failures", lambda w: failure(w, TaskNotFound()), None),
+    ("true failures", told_of_another, None),
     ("ends seen", lambda w: failure(w, TaskNotFound(), kind="Unfinished"), None),
     ("true successes", wrong_pictures, None),
     ("true successes", no_pictures, None),
@@ -204,6 +227,7 @@ TAMPERING = [
     ("drained", cut, None),
     ("terminates", terminated, None),
     ("files whole", scribbled, None),
+    ("files whole", replaced_for(30.0), None),
     ("files whole", missing, None),
     ("files whole", unnamed, None),
     ("rows true", row(task_id="nobody's"), None),
@@ -233,6 +257,11 @@ def test_every_invariant_is_tampered_with():
 
 def test_a_world_that_nobody_tampers_with_holds():
     assert found_after(lambda _: None) == frozenset()
+
+
+@pytest.mark.parametrize("tamper", [replaced_for(61.0), told_so_twice], ids=["a file", "a failure"])
+def test_what_is_told_again_and_again_may_be_believed(tamper):
+    assert found_after(tamper) == frozenset()
 
 
 # --- What is seen on the way ------------------------------------------------------------------------------

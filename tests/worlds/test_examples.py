@@ -296,6 +296,51 @@ EXAMPLES = {
             ),
         ),
     ),
+    "a purchase that its event finds does not come out of the run whose budget is used up": (
+        "paid comes out",
+        Plan(
+            seed=656154,
+            entrance="bytes",
+            service=ServicePlan(latency=0.5),
+            client=ClientPlan(budget=4, webhooks=True),
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 2, in_flight=1),), ending="crash", ends=Moment("handover", 2)
+                ),
+                ProcessPlan(users=(user("batch", 5, in_flight=1, backwards=True),)),
+            ),
+        ),
+    ),
+    "a cancellation while a journal is closed hits what follows its scope": (
+        "true failures",
+        world(
+            user("stream", 2, routes=("txt2img", "remove-background")),
+            user("batch", 1, name="u3", in_flight=1, stopped=Moment("answer", 1), stop="anyio"),
+            entrance="bytes",
+            seed=5368,
+        ),
+    ),
+    "a cancellation while a journal is closed breaks off a neighbour in its task group": (
+        "drained",
+        world(
+            user("poll", 1, in_flight=4),
+            user("batch", 1, name="u2", in_flight=1, stopped=Moment("post", 1), stop="anyio"),
+            entrance="bytes",
+            seed=694655,
+            together="anyio",
+        ),
+    ),
+    "a loop in a thread sleeps through the cancellation of its user": (
+        "nothing sent late",
+        world(
+            user("batch", 2, in_flight=1),
+            user("batch", name="u2", in_flight=4, stopped=Moment("take", 3)),
+            user("batch", 1, name="u3", in_flight=1, save=True),
+            entrance="bytes",
+            seed=678535,
+            together="threads",
+        ),
+    ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
 

@@ -12,12 +12,13 @@ from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
+from anyio import sleep
 from attrs import define, evolve, field
 
-from novita_async._journal.groups import Job, outlasting
+from novita_async._journal.groups import Job, ended, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -35,6 +36,23 @@ LEASE: Final = 15.0
 PATIENCE: Final = 120.0
 BRIEFLY: Final = 10.0
 """Seconds for which a database is waited for by which nothing is bought yet."""
+
+
+class SharedOptions(TypedDict, total=False):
+    """How a process works on a shared journal."""
+
+    batch: str | None
+    """Name of the batch. None: as the URL says, else `default`."""
+    quotas: Mapping[str, int | None] | None
+    """Images in a window by the labels of accounts; None: not known, and not limited here."""
+    worker: str | None
+    """Name of this process for those who look. None: host and process id."""
+    lease: float
+    """Seconds without a sign of life after which another process may take over. 15 by default."""
+    window: float
+    """Seconds for which a place in an account's window counts after the answer. A minute by default."""
+    patience: float
+    """Seconds for which a database that cannot be reached is waited for. 120 by default."""
 
 
 @define(eq=False, repr=False)
@@ -57,57 +75,26 @@ class PostgresJournal:
     """The `SharedStore`, whose module is entered when a journal is opened."""
     _queue: list[Job] = field(factory=list[Job], init=False)
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
-    _beating: "asyncio.Task[None]" = field(init=False)
+    _living: "asyncio.Task[None]" = field(init=False)
     _closed: bool = field(default=False, init=False)
     _taken_to: int = field(default=0, init=False)
     """Serial number up to which free rows were taken."""
 
     @classmethod
-    async def open(
-        cls,
-        url: str,
-        *,
-        batch: str | None = None,
-        quotas: Mapping[str, int | None] | None = None,
-        worker: str | None = None,
-        lease: float = LEASE,
-        window: float = WINDOW,
-        patience: float = PATIENCE,
-    ) -> Self:
+    async def open(cls, url: str, **options: Unpack[SharedOptions]) -> Self:
         """Open a batch's journal for this process alone; make it where there is none.
 
         Args:
             url: The database, as libpq writes it. What comes after `#` names the batch.
-            batch: Name of the batch. None: as the URL says, else `default`.
-            quotas: Images in a window by the labels of accounts; None: not known, and not limited here.
-            worker: Name of this process for those who look. None: host and process id.
-            lease: Seconds without a sign of life after which another process may take over.
-            window: Seconds for which a place in an account's window counts after the answer.
-            patience: Seconds for which a database that cannot be reached is waited for.
+            options: See `SharedOptions`.
 
         Raises:
             JournalError: in use by another process, not to be reached, without tables, of another release.
         """
-        journal, name = cls._of(
-            url, batch, quotas=quotas or {}, lease=lease, window=window, patience=patience
-        )
-        await journal._begin(  # noqa: SLF001 - of this class
-            name, worker or f"{socket.gethostname()}/{os.getpid()}", alone=True
-        )
-        return journal
+        return await cls._at_work(url, alone=True, **options)
 
     @classmethod
-    async def join(
-        cls,
-        url: str,
-        *,
-        batch: str | None = None,
-        quotas: Mapping[str, int | None] | None = None,
-        worker: str | None = None,
-        lease: float = LEASE,
-        window: float = WINDOW,
-        patience: float = PATIENCE,
-    ) -> Self:
+    async def join(cls, url: str, **options: Unpack[SharedOptions]) -> Self:
         """Work on a batch together with other processes, on the rows that each has taken (`take`).
 
         The arguments are those of `open`.
@@ -115,47 +102,28 @@ class PostgresJournal:
         Raises:
             JournalError: a process has the batch to itself, or for the reasons of `open`.
         """
-        journal, name = cls._of(
-            url, batch, quotas=quotas or {}, lease=lease, window=window, patience=patience
-        )
-        await journal._begin(  # noqa: SLF001 - of this class
-            name, worker or f"{socket.gethostname()}/{os.getpid()}", alone=False
-        )
-        return journal
+        return await cls._at_work(url, alone=False, **options)
 
     @classmethod
-    def _of(cls, url: str, batch: str | None, **options: Any) -> tuple[Self, str]:
-        try:
-            from novita_async._journal.postgres.store import SharedStore  # noqa: PLC0415 - needs the extra
-        except ImportError as error:
-            raise ConfigurationError(
-                problem="a journal in Postgres needs asyncpg", advice='pip install "novita-async[postgres]"'
-            ) from error
-        parts = urlsplit(url)
-        name = batch or parts.fragment or "default"
-        place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
-        journal = cls()
-        journal._opened = SharedStore(
-            url=url.partition("#")[0], label=f"postgresql://{place}{parts.path}#{name}", **options
-        )
-        return journal, name
-
-    async def _begin(self, batch: str, worker: str, *, alone: bool) -> None:
-        store = self._store
-        begin = partial(store.begin, batch=batch, worker=worker, alone=alone)
+    async def _at_work(cls, url: str, *, alone: bool, **options: Unpack[SharedOptions]) -> Self:
+        journal, store = cls(), _store_at(url, **options)
+        journal._opened = store
+        begin = partial(store.begin, alone=alone)
         patience, store.patience = store.patience, min(store.patience, BRIEFLY)
         try:
             in_use = await store.once(begin)
             if in_use is not None:  # by a process that may be dead: then its lease runs out
-                await asyncio.sleep(in_use + 0.01)
+                await sleep(in_use + 0.01)
                 await store.once(partial(_insist, store, begin))
             store.patience = patience
             if alone:
-                self.uncertain_at_opening = await store.once(store.recover)
+                journal.uncertain_at_opening = await store.once(store.recover)
         except BaseException:
             store.hang_up()
             raise
-        self._beating = asyncio.get_running_loop().create_task(self._beat(), name="journal: signs of life")
+        living = journal._live()
+        journal._living = asyncio.get_running_loop().create_task(living, name="journal: signs of life")
+        return journal
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,14 +134,14 @@ class PostgresJournal:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Finish what is being written, and let others have the batch. Does nothing the second time."""
+        """Finish what is being written, and give back what is left. Does nothing the second time."""
         if self._closed:
             return
-        self._beating.cancel()
+        self._living.cancel()
         leaving = self._tell(self._asking(self._store.leave))
         self._closed = True
         try:
-            await outlasting(leaving)
+            await ended(leaving)
         finally:
             self._store.hang_up()
 
@@ -323,13 +291,20 @@ class PostgresJournal:
 
     # --- Signs of life --------------------------------------------------------------------------------------
 
-    async def _beat(self) -> None:
-        """Say that this process lives, and give away what dead ones had."""
+    async def _live(self) -> None:
         while True:
             await asyncio.sleep(self._store.lease / 3)
             with suppress(JournalError):  # whoever tells something is told
-                for dead in await self._ask(self._store.beat):
-                    await self._ask(partial(self._store.bury, dead))
+                await self.beat()
+
+    async def beat(self) -> None:
+        """Say that this process lives, and give away what dead ones had. Done by itself, thrice a lease.
+
+        Raises:
+            LeaseLost: this process was taken for dead.
+        """
+        for dead in await self._ask(self._store.beat):
+            await self._ask(partial(self._store.bury, dead))
 
     # --- The group ------------------------------------------------------------------------------------------
 
@@ -372,6 +347,38 @@ class PostgresJournal:
         self._carrying = None
 
 
+def _store_at(
+    url: str,
+    *,
+    batch: str | None = None,
+    quotas: Mapping[str, int | None] | None = None,
+    worker: str | None = None,
+    lease: float = LEASE,
+    window: float = WINDOW,
+    patience: float = PATIENCE,
+) -> "SharedStore":
+    """What speaks to the database of a URL. Raises `ConfigurationError`: the extra is missing."""
+    try:
+        from novita_async._journal.postgres.store import SharedStore  # noqa: PLC0415 - needs the extra
+    except ImportError as error:
+        raise ConfigurationError(
+            problem="a journal in Postgres needs asyncpg", advice='pip install "novita-async[postgres]"'
+        ) from error
+    parts = urlsplit(url)
+    name = batch or parts.fragment or "default"
+    place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    return SharedStore(
+        url=url.partition("#")[0],
+        label=f"postgresql://{place}{parts.path}#{name}",
+        name=name,
+        worker=worker or f"{socket.gethostname()}/{os.getpid()}",
+        quotas=quotas or {},
+        lease=lease,
+        window=window,
+        patience=patience,
+    )
+
+
 async def _insist(
     store: "SharedStore", begin: Callable[[Any], Awaitable[float | None]], connection: Any
 ) -> None:
@@ -392,12 +399,10 @@ async def upgrade(url: str) -> tuple[int, int]:
     Returns:
         The version before, 0 where there was none, and now.
     """
-    journal, _ = PostgresJournal._of(  # noqa: SLF001 - of this module
-        url, None, lease=LEASE, window=WINDOW, patience=BRIEFLY
-    )
+    shared = _store_at(url, patience=BRIEFLY)
     from novita_async._journal.postgres import store  # noqa: PLC0415 - it is imported by now
 
     try:
-        return await journal._store.once(store.upgrade)  # noqa: SLF001
+        return await shared.once(store.upgrade)
     finally:
-        journal._store.hang_up()  # noqa: SLF001
+        shared.hang_up()

@@ -197,6 +197,10 @@ class SharedStore:
     """Where the database is; may hold a password."""
     label: str
     """The same without it."""
+    name: str
+    """Name of the batch."""
+    worker: str
+    """Name of this process, for those who look."""
     quotas: Mapping[str, int | None] = field(factory=dict[str, int | None])
     """Images in a window, by account."""
     window: float
@@ -279,12 +283,17 @@ class SharedStore:
 
     # --- Beginning and living -------------------------------------------------------------------------------
 
-    async def begin(self, connection: Connection, batch: str, worker: str, *, alone: bool) -> float | None:
+    async def begin(self, connection: Connection, *, alone: bool) -> float | None:
         """Become a worker of a batch. Returns seconds until another's lease runs out that is in the way."""
         await check_version(connection, self.label)
         await self.read_clock(connection)
         found = await connection.fetchrow(
-            "SELECT * FROM novita.begin_1($1, $2, $3, $4, $5)", batch, worker, __version__, self.lease, alone
+            "SELECT * FROM novita.begin_1($1, $2, $3, $4, $5)",
+            self.name,
+            self.worker,
+            __version__,
+            self.lease,
+            alone,
         )
         self.batch, self.run = found["batch"], found["run"]
         if found["in_use"] is not None:

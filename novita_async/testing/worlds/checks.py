@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from novita_async import (
     AuthenticationFailed,
@@ -20,6 +21,7 @@ from novita_async import (
     Succeeded,
     TaskNotFound,
 )
+from novita_async._files.saver import CUT_FOR
 from novita_async._policy.believing import FILES_WITHIN
 from novita_async._stream.resume import AHEAD
 from novita_async.testing.ledger import Entry
@@ -109,9 +111,7 @@ def bought_once(world: WorldView) -> Iterable[Found]:
 def _may_be_bought_again(world: WorldView, number: int, entries: list[Entry]) -> bool:
     users = [u for process in world.plan.processes for u in process.users if u.name == _user_of(number)]
     before = entries[:-1]
-    if any(u.retries_failed for u in users) and all(
-        world.service.status_of(entry.task_id or "") == _FAILED for entry in before
-    ):
+    if any(u.retries_failed for u in users) and all(_is_failed(world, e.task_id or "") for e in before):
         return True
     if not (world.plan.client.resubmits or any(u.resubmits for u in users)):
         return False
@@ -286,11 +286,18 @@ def true_failures(world: WorldView) -> Iterable[Found]:
             continue  # not asked: the client is at work in another loop
         if isinstance(came.error, NoImages) and _is_empty_for_long(world, came.task_id):
             continue
-        if isinstance(came.error, TaskNotFound | NoAnswer) and _plan_of(world, came.user).kind == "poll":
+        if _plan_of(world, came.user).kind == "poll" and (
+            isinstance(came.error, TaskNotFound | NoAnswer) or world.service.strange_failures[came.task_id]
+        ):
             continue  # one look, as it was
-        status = world.service.status_of(came.task_id)
-        if status != _FAILED:
+        if not _is_failed(world, came.task_id):
+            status = world.service.status_of(came.task_id)
             yield str(came.number), f"its task is {status}, the client says {type(came.error).__name__}"
+
+
+def _is_failed(world: WorldView, task_id: str) -> bool:
+    """Whether a task has failed, or two polls in a row were told so: the second is believed."""
+    return world.service.status_of(task_id) == _FAILED or task_id in world.service.failed_by_others
 
 
 def _is_empty_for_long(world: WorldView, task_id: str) -> bool:
@@ -609,13 +616,26 @@ def _wrong_files(world: WorldView, came: Came, outcome: Succeeded) -> Iterable[F
         return
     if len(outcome.paths) != len(outcome.result.artifacts):
         yield str(came.number), f"{len(outcome.paths)} files of {len(outcome.result.artifacts)}"
+        return
     later = world.record.crashed and any(process.ending == "power" for process in world.plan.processes)
-    for path in outcome.paths:
+    for path, artifact in zip(outcome.paths, outcome.result.artifacts, strict=True):
         if not path.exists():
             if not later:
                 yield str(came.number), f"{path.name} is missing"
-        elif came.task_id is not None and f"/{came.task_id}/" not in path_in(path.read_bytes()):
+        elif (
+            came.task_id is not None
+            and f"/{came.task_id}/" not in path_in(path.read_bytes())
+            and not _was_replaced_for_long(world, came, artifact.url)
+        ):
             yield str(came.number), f"{path.name} is not what was made for it"
+
+
+def _was_replaced_for_long(world: WorldView, came: Came, url: str) -> bool:
+    """Whether another file was given so long that it is kept: it may be all that there is."""
+    mine = came.user, came.process
+    began_at = next(v.began_at for v in world.record.visits if (v.user, v.process) == mine)
+    times = [at for at in world.service.replaced.get(unquote(urlsplit(url).path), ()) if at >= began_at]
+    return bool(times) and times[-1] - times[0] > CUT_FOR - _SOON
 
 
 def rows_true(world: WorldView) -> Iterable[Found]:
@@ -629,10 +649,14 @@ def rows_true(world: WorldView) -> Iterable[Found]:
             yield str(number), f"the journal has the task {row['task_id']}, which nobody made"
         elif row["task_id"] is not None and tasks[row["task_id"]].order.seed != number:
             yield str(number), "the journal has the task of another request"
-        elif row["state"] == "failed" and row["task_id"] is not None:
+        elif (
+            row["state"] == "failed"
+            and row["task_id"] is not None
+            and not _is_failed(world, row["task_id"])
+            and "Download" not in (row["error"] or "")
+        ):
             status = world.service.status_of(row["task_id"])
-            if status != _FAILED and "Download" not in (row["error"] or ""):
-                yield str(number), f"the journal calls it failed, its task is {status}"
+            yield str(number), f"the journal calls it failed, its task is {status}"
         if (
             row["state"] == "planned"
             and len(world.service.accepted().get(number, ()))

@@ -74,6 +74,12 @@ class Service:
     _ways: int = field(default=0, init=False)
     emptied: dict[str, list[float]] = field(factory=dict[str, list[float]], init=False)
     """By task, when a poll was answered with a success whose pictures are not listed yet."""
+    failed_by_others: set[str] = field(factory=set[str], init=False)
+    """Tasks about which two polls in a row were answered with the failure of another."""
+    replaced: dict[str, list[float]] = field(factory=dict[str, list[float]], init=False)
+    """By path of a file, when another was given in its stead."""
+    strange_failures: Counter[str] = field(factory=Counter[str], init=False)
+    """By task, how many of the latest polls in a row were answered with the failure of another."""
 
     def __attrs_post_init__(self) -> None:
         self._plan = plan = self.world.plan
@@ -189,11 +195,24 @@ class Service:
 
     def answer(self, exchange: Exchange, fate: Fate) -> HTTPResponse:
         """Answer a question."""
-        if fate.kind == "answer of another":
-            exchange = self._of_another(exchange)
+        answered = self._of_another(exchange) if fate.kind == "answer of another" else exchange
+        response = _response(fate, self.simulator.receive(answered, self.world.now), answered)
+        self._note(exchange, fate, response)
+        return response
+
+    def _note(self, exchange: Exchange, fate: Fate, response: HTTPResponse) -> None:
+        """Take note of what a client may believe although it is wrong."""
+        task_id = exchange.query.get("task_id", "")
         if fate.kind == "no pictures yet":
-            self.emptied.setdefault(exchange.query.get("task_id", ""), []).append(self.world.now)
-        return _response(fate, self.simulator.receive(exchange, self.world.now), exchange)
+            self.emptied.setdefault(task_id, []).append(self.world.now)
+        elif fate.kind == "file of another kind":
+            self.replaced.setdefault(exchange.path, []).append(self.world.now)
+        elif fate.kind == "answer of another" and b"TASK_FAILED" in response.body:
+            self.strange_failures[task_id] += 1
+            if self.strange_failures[task_id] > 1:
+                self.failed_by_others.add(task_id)
+        elif not fate.kind:
+            self.strange_failures[task_id] = 0
 
     def _of_another(self, exchange: Exchange) -> Exchange:
         asked = self.simulator.tasks.get(exchange.query.get("task_id", ""))

@@ -114,12 +114,16 @@ class User:
         self.is_stopped = True
         self.process.stopped(self.plan.name)
         self.process.world.record.reached[f"cancelled: {self.plan.kind} {self.plan.stop}"] += 1
+        task = self.task
+        self.process.in_loop(task, lambda: self._cancel(task))
+
+    def _cancel(self, task: "asyncio.Task[Any]") -> None:
         if self.scope is not None:
             self.scope.cancel()
         elif self.limit is not None:
             self.limit.reschedule(asyncio.get_running_loop().time())
         else:
-            self.task.cancel()
+            task.cancel()
 
     async def _work(self) -> None:
         kind = self.plan.kind
@@ -446,4 +450,4 @@ class User:
     def _break_off(self) -> None:
         if self._ask is not None and not self._ask.done():
             self.say("breaks off anext")
-            self._ask.cancel()
+            self.process.in_loop(self._ask, self._ask.cancel)

@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 from attrs import define, evolve, field, frozen
@@ -160,6 +160,13 @@ class Process:
         loop = self.lives[0].loop
         if loop.is_closed():
             return
+        with self.world.running(self, loop):
+            action()
+        loop.wake()
+
+    def in_loop(self, future: "asyncio.Future[Any]", action: Callable[[], object]) -> None:
+        """Do something to a future in its own loop, and wake that, as `call_soon_threadsafe` does."""
+        loop = cast("WorldLoop", future.get_loop())
         with self.world.running(self, loop):
             action()
         loop.wake()
