@@ -157,7 +157,7 @@ def plain_fields(request: NovitaRequest) -> dict[str, Any] | None:
 
     Then the whole is `{"request": fields}`, with nothing beside the fields.
     """
-    kind = type(request)
+    kind: Any = type(request)
     has_more = request.extra is not None or bool(request.extra_fields)
     if has_more or kind.kept is not NovitaRequest.kept or not kind.wrapped:
         return None

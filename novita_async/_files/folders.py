@@ -54,14 +54,14 @@ class _Name:
 
 def _sync(names: list[_Name]) -> None:
     """Fsync each folder once."""
-    errors: dict[Path, OSError | None] = {}
+    errors: dict[Path, OSError] = {}
+    for folder in {name.folder for name in names}:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            errors[folder] = error
     for name in names:
-        if name.folder not in errors:
-            try:
-                errors[name.folder] = sync_folder(name.folder)
-            except OSError as error:
-                errors[name.folder] = error
-        name.error = errors[name.folder]
+        name.error = errors.get(name.folder)
 
 
 @define(eq=False)

