@@ -13,6 +13,7 @@ from weakref import ref
 
 from attrs import Factory, evolve, field, frozen
 
+from novita_async._util.plain import Plain, known, plain, plain_fields
 from novita_async.errors import (
     ConfigurationError,
     NoImages,
@@ -21,7 +22,6 @@ from novita_async.errors import (
     TaskTimeout,
     without_query,
 )
-from novita_async.models._plain import known, plain, plain_fields
 from novita_async.models.choices import TaskStatus
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
@@ -52,7 +52,7 @@ class Files(Protocol):
 
 
 @frozen(kw_only=True, slots=False)
-class Artifact:
+class Artifact(Plain):
     """A result file behind a URL."""
 
     _files: ClassVar["ref[Files] | None"] = None
@@ -186,7 +186,7 @@ class Timings:
 
 
 @frozen(kw_only=True, slots=False)
-class TaskResult:
+class TaskResult(Plain):
     """Everything that a finished task carries."""
 
     task: Task | None = None
@@ -238,10 +238,6 @@ class TaskResult:
             told[name] = [plain_fields(each, "task") for each in getattr(self, name)]
         return told
 
-    def to_json(self) -> str:
-        """The result as JSON text."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
-
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> "TaskResult":
         """Read back what `to_dict` has told, also of another version."""
@@ -265,16 +261,9 @@ class TaskResult:
         def read(value: Any) -> TaskResult:
             return value if isinstance(value, cls) else cls.from_dict(value)
 
-        return {
-            "type": "function-plain",
-            "function": {"type": "no-info", "function": read},
-            "serialization": {"type": "function-plain", "function": cls.to_dict},
-        }
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
-        """Describe results for a page of an API."""
-        return {"type": "object", "title": cls.__name__, "description": cls.__doc__}
+        given_out = super().__get_pydantic_core_schema__(source, handler)["serialization"]
+        function = {"type": "no-info", "function": read}
+        return {"type": "function-plain", "function": function, "serialization": given_out}
 
     def _repr_html_(self) -> str | None:
         """Show all pictures in a notebook, in a strip."""
@@ -331,11 +320,11 @@ def of_task(result: TaskResult, task: Task | None) -> TaskResult:
     )
 
 
-def with_files(result: TaskResult, files: Mapping[int, Path]) -> TaskResult:
-    """A result of which some files lie elsewhere now, by their place in `artifacts`."""
+def with_files(result: TaskResult, files: Mapping[int, Path | str]) -> TaskResult:
+    """A result of which some files lie elsewhere now, by their place in `artifacts`: paths, or addresses."""
     moved = iter(
         [
-            evolve(artifact, file=files[place], data=None) if place in files else artifact
+            _moved(artifact, files[place]) if place in files else artifact
             for place, artifact in enumerate(result.artifacts)
         ]
     )
@@ -347,13 +336,19 @@ def with_files(result: TaskResult, files: Mapping[int, Path]) -> TaskResult:
     )
 
 
+def _moved(artifact: Artifact, to: Path | str) -> Artifact:
+    if isinstance(to, str):  # what is in memory stays there: nobody here reads that storage
+        return evolve(artifact, url=to, file=None) if artifact.file is not None else artifact
+    return evolve(artifact, file=to, data=None)
+
+
 def state_of(status: str) -> TaskState:
     """Meaning of a status. Only two are documented as final; an unknown one is still running."""
     return _STATES.get(status) or ("failed" if status.endswith(_FAILED_ENDINGS) else "running")
 
 
 @frozen(kw_only=True, slots=False)
-class Snapshot:
+class Snapshot(Plain):
     """Snapshot of a task, from a poll."""
 
     task: Task
@@ -376,7 +371,7 @@ class Snapshot:
 
 
 @frozen(kw_only=True)
-class Queued:
+class Queued(Plain):
     """A task waits for its turn, as far as the service says."""
 
     task: Task
@@ -389,7 +384,7 @@ class Queued:
 
 
 @frozen(kw_only=True)
-class Processing:
+class Processing(Plain):
     """A task is worked on, as far as the service says."""
 
     task: Task
@@ -432,13 +427,14 @@ def _metadata_of(outcome: Any) -> Mapping[str, Any]:
 
 
 @frozen(kw_only=True)
-class _Ended:
+class _Ended(Plain):
     """The end of a request, whichever."""
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as plain values, for JSON, pandas and the like; the request is left out.
 
-        All outcomes have the same names: `outcome`, `tag`, `metadata`, `task_id`, `result`, `paths`, `error`.
+        All outcomes have the same names: `outcome`, `tag`, `metadata`, `task_id`, `result`, `paths`,
+        `objects`, `error`.
         """
         error: NovitaError | None = getattr(self, "error", None)
         result: TaskResult | None = getattr(self, "result", None)
@@ -449,6 +445,7 @@ class _Ended:
             "task_id": getattr(self, "task_id", None),
             "result": None if result is None else result.to_dict(),
             "paths": plain(getattr(self, "paths", ())),
+            "objects": plain(getattr(self, "objects", ())),
             "error": None if error is None else _told(error),
         }
 
@@ -468,7 +465,9 @@ class Succeeded(_Ended):
     """The result."""
     paths: tuple[Path, ...] = ()
     """Where the result's files are, in the order of `result.artifacts`; empty where they were not to be
-    saved."""
+    saved, or are in a storage that is no folder."""
+    objects: tuple[str, ...] = ()
+    """Addresses of the result's files in such a storage, such as `s3://bucket/spring/00000-42-1.png`."""
 
     @property
     def task(self) -> Task | None:

@@ -11,6 +11,7 @@ from attrs import define
 
 from novita_async import Polling
 from novita_async._journal.postgres.journal import upgrade
+from novita_async._journal.postgres.schema import VERSION
 from novita_async._journal.postgres.store import escaped, unescaped
 from novita_async._purchase.machine import (
     Announced,
@@ -557,8 +558,8 @@ async def test_a_database_without_tables_says_how_they_are_made(database):
     bare = database.replace("/postgres?", "/bare?")
     with pytest.raises(JournalError, match="novita-async db upgrade postgresql:"):
         await PostgresJournal.open(bare)
-    assert await upgrade(bare) == (0, 1)
-    assert await upgrade(bare) == (1, 1)
+    assert await upgrade(bare) == (0, VERSION)
+    assert await upgrade(bare) == (VERSION, VERSION)
     await (await PostgresJournal.open(bare)).aclose()
 
 

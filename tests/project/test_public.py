@@ -16,14 +16,25 @@ import attrs
 import pytest
 
 import novita_async
-from novita_async import errors, events, journal, logs, statistics, sync, testing, transport, webhooks
+from novita_async import (
+    errors,
+    events,
+    journal,
+    logs,
+    statistics,
+    storage,
+    sync,
+    testing,
+    transport,
+    webhooks,
+)
 from tests.helpers.programs import python, run
 
 PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
     APIError AWSS3 Account AnimateImage AnsweredAtOnce AnyTask ApiKey Array Artifact
-    AuthenticationFailed Backoff BadRequest Balance BalanceExhausted Budget BudgetExhausted
+    AuthenticationFailed Backoff BadRequest Balance BalanceExhausted Batch Budget BudgetExhausted
     ConfigurationError ContentRejected ControlNet ControlNetModel ControlNetUnit CustomStorage DataURL
     DownloadFailed EditImage Embedding EndpointNotFound Endpoints EnterprisePlan Extra Failed
     FailedEarlier Flaw GenerateImage GeneratedImage HiresFix Host IPAdapter IPAdapterModel ImageRejected
@@ -156,7 +167,9 @@ def test_fields_are_keyword_only_and_values_are_frozen(cls):
         assert cls.__setattr__ is not object.__setattr__
 
 
-PUBLIC_MODULES = (novita_async, errors, events, journal, logs, statistics, sync, testing, transport, webhooks)
+PUBLIC_MODULES = (
+    novita_async, errors, events, journal, logs, statistics, storage, sync, testing, transport, webhooks,
+)  # fmt: skip
 NEVER_MADE_BY_USERS = {"Source"}
 """A handle is given by a stream; its constructor takes what is behind it."""
 

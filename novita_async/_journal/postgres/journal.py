@@ -77,6 +77,8 @@ class PostgresJournal:
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
     _living: "asyncio.Task[None]" = field(init=False)
     _closed: bool = field(default=False, init=False)
+    _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
+    """Set when rows may have become free."""
     _taken_to: int = field(default=0, init=False)
     """Serial number up to which free rows were taken."""
 
@@ -274,8 +276,11 @@ class PostgresJournal:
     async def take(self, most: int = 100) -> list[Purchase]:
         """Lease purchases for which something is to be done and that nobody has. Empty: there are none now.
 
-        They are this process's until they have ended, it closes the journal, or shows no sign of life for the
-        length of the lease.
+        They are this process's until they have ended, it puts them back or closes the journal, or shows no
+        sign of life for the length of the lease.
+
+        Raises:
+            LeaseLost: this process was taken for dead.
         """
         store = self._store
         taken = await self._do(lambda connection: store.take(connection, most, self._taken_to))
@@ -285,9 +290,31 @@ class PostgresJournal:
         self._taken_to = entry_of(taken[-1]).serial if len(taken) == most else 0
         return [self._handed_out(each) for each in taken]
 
+    async def claim(self, purchases: Sequence[Purchase]) -> list[Purchase]:
+        """Lease purchases that have ended, to go on with them; those that nobody else has, in their order."""
+        store = self._store
+        claimed = await self._do(lambda connection: store.claim(connection, purchases))
+        return [self._handed_out(each) for each in claimed]
+
+    async def put_back(self, purchases: Sequence[Purchase]) -> None:
+        """Let go of purchases that could not be brought to their end: workers that join later take them."""
+        store = self._store
+        await self._do(lambda connection: store.put_back(connection, purchases))
+
+    async def give_back(self) -> int:
+        """Let go of all that this process has and of which nothing is on its way. Returns how many."""
+        return await self._do(self._store.give_back)
+
     async def complete(self) -> bool:
         """Whether nothing is left that this process could take, now or when another gives it back."""
         return await self._ask(self._store.complete)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for so long, or until this process gives away what a dead one had."""
+        self._stirred.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
 
     # --- Signs of life --------------------------------------------------------------------------------------
 
@@ -305,6 +332,7 @@ class PostgresJournal:
         """
         for dead in await self._ask(self._store.beat):
             await self._ask(partial(self._store.bury, dead))
+            self._stirred.set()
 
     # --- The group ------------------------------------------------------------------------------------------
 

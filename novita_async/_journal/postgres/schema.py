@@ -16,6 +16,8 @@ their signature, so that processes of the release before go on while the next is
 
 from typing import Final
 
+from novita_async._journal.postgres.schema_work import WORK
+
 MOVED: Final = (
     ("state", "text"), ("account", "text"), ("task_id", "text"), ("attempts", "int"),
     ("announced_time", "float8"), ("answered_time", "float8"), ("finished_time", "float8"),
@@ -390,6 +392,6 @@ create function novita.free_1(p_owner bigint) returns bigint language sql as $$
 $$;
 """  # noqa: S608 - constant
 
-MIGRATIONS: Final[tuple[str, ...]] = (_TABLES + _FUNCTIONS,)
+MIGRATIONS: Final[tuple[str, ...]] = (_TABLES + _FUNCTIONS, WORK)
 """Text that makes version n + 1 of version n."""
 VERSION: Final = len(MIGRATIONS)

@@ -26,11 +26,13 @@ from novita_async._journal.postgres.schema import MIGRATIONS, MOVED, VERSION
 from novita_async._journal.rows import COLUMNS, Known, Record, entry_of
 from novita_async._purchase.journal import Deferred, Summary, Tally, summed
 from novita_async._purchase.machine import (
+    ANNOUNCED,
     LIST,
     LOST,
     NOTHING,
     SEEN,
     SPENT,
+    UNCERTAIN,
     Bought,
     Completed,
     Fact,
@@ -348,7 +350,7 @@ class SharedStore:
     async def bury(self, dead: int, connection: Connection) -> int:
         """Give away what a process had. What was on its way is uncertain; place and money stay taken."""
         uncertain = await self._recover(connection, "c.owner = $3", dead)
-        await connection.fetchval("SELECT novita.free_1($1)", dead)
+        await connection.fetchval("SELECT novita.free_2($1)", dead)
         await connection.execute(  # else once more, at the next sign of life
             "UPDATE novita.worker SET buried = true WHERE id = $1"
             " AND NOT EXISTS (SELECT FROM novita.course WHERE owner = $1)",
@@ -644,8 +646,9 @@ class SharedStore:
         return known
 
     async def _keep_paid(self, connection: Connection, told: Told, row: _Row) -> None:
-        """Keep the id of a paid task although the row is another's. Nothing else counts any more."""
-        paid = tuple(fact for fact in told.facts if isinstance(fact, Bought | Completed))
+        """Keep what was paid, by a task or at once, although the row is another's. Nothing else counts."""
+        kinds = Bought | Completed if row.known.purchase.state in (ANNOUNCED, UNCERTAIN) else Bought
+        paid = tuple(fact for fact in told.facts if isinstance(fact, kinds))
         while paid and not await self._move(
             connection, [_step_of(Told(told.name, paid, told.wants_files), row)], fenced=False
         ):
@@ -656,22 +659,49 @@ class SharedStore:
 
     # --- Shared work ----------------------------------------------------------------------------------------
 
-    async def take(self, connection: Connection, most: int, after: int) -> list[Purchase]:
-        """Lease rows for which something is to be done."""
+    async def take(
+        self, connection: Connection, most: int, after: int, last: int | None = None
+    ) -> list[Purchase]:
+        """Lease rows for which something is to be done, up to a serial number."""
         found = await connection.fetch(
-            "SELECT novita.lease_1($1, $2, $3, $4)", self.me, self.batch, most, after
+            "SELECT novita.lease_2($1, $2, $3, $4, $5)", self.me, self.batch, most, after, last
         )
-        leased = await self._by_serial(connection, sorted(each[0] for each in found))
+        return await self._taken(connection, found)
+
+    async def claim(self, connection: Connection, purchases: Sequence[Purchase]) -> list[Purchase]:
+        """Lease rows that have ended, of those that nobody else has and that still stand where they stood."""
+        found = await connection.fetch(
+            "SELECT novita.claim_1($1, $2, $3, $4)",
+            self.me,
+            self.batch,
+            [entry_of(each).serial for each in purchases],
+            [each.state.value for each in purchases],
+        )
+        return await self._taken(connection, found)
+
+    async def _taken(self, connection: Connection, serials: Sequence[Any]) -> list[Purchase]:
+        leased = await self._by_serial(connection, sorted(each[0] for each in serials))
         return [rows.copy_of(row.known.purchase) for _, row in sorted(leased.items())]
 
-    async def complete(self, connection: Connection) -> bool:
-        """Whether no row is free, and none is another's."""
-        return not await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM novita.course WHERE batch = $1 AND free) OR EXISTS ("
-            "SELECT FROM novita.course WHERE batch = $1 AND owner IS NOT NULL AND owner <> $2)",
-            self.batch,
+    async def put_back(self, connection: Connection, purchases: Sequence[Purchase]) -> None:
+        """Let go of rows, which later workers may take."""
+        await connection.execute(
+            "SELECT novita.put_back_1($1, $2, $3, $4)",
             self.me,
+            self.batch,
+            [entry_of(each).serial for each in purchases],
+            [next_action(each) not in (LIST, NOTHING) for each in purchases],
         )
+        for each in purchases:
+            self._rows.pop(entry_of(each).name, None)
+
+    async def give_back(self, connection: Connection) -> int:
+        """Let go of all rows that this process has and of which nothing is on its way. Returns how many."""
+        return int(await connection.fetchval("SELECT novita.free_2($1)", self.me))
+
+    async def complete(self, connection: Connection) -> bool:
+        """Whether no row is free for this worker, and none is another's."""
+        return bool(await connection.fetchval("SELECT novita.complete_1($1, $2)", self.me, self.batch))
 
 
 _PASSES: Final = (
