@@ -4,7 +4,17 @@ import anyio
 import pytest
 from attrs import evolve
 
-from novita_async import Budget, Endpoints, Failed, Polling, RetryPolicy, Succeeded, Uncertain, Unfinished
+from novita_async import (
+    AnyTask,
+    Budget,
+    Endpoints,
+    Failed,
+    Polling,
+    RetryPolicy,
+    Succeeded,
+    Uncertain,
+    Unfinished,
+)
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import State
 from novita_async._stream.planning import Planner
@@ -235,6 +245,20 @@ async def test_tags_and_metadata_come_back_with_the_outcome(tmp_path):
     await planner_of(journal, tmp_path).plan([request().tagged("mine", {"shop": 7})])
     (done,) = await worked(service(), journal, save_to=tmp_path)
     assert (done.tag, done.metadata) == ("mine", {"shop": 7})
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (request(), "holds a picture in memory"),
+        (AnyTask(path="/v3/async/x", body={"u": "https://h/a?X-Amz-Signature=abc"}), "a presigned URL"),
+    ],
+)
+async def test_what_no_worker_could_make_again_is_not_planned(what, why):
+    journal = SharedMemoryJournal()
+    with pytest.raises(InvalidRequest, match=f"request mine: holds .*{why.removeprefix('holds ')}"):
+        await planner_of(journal).enqueue([what.tagged("mine")])
+    assert await states_in(journal) == []
 
 
 @pytest.mark.parametrize("journal", ["run.db", MemoryJournal()])
