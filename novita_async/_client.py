@@ -18,6 +18,7 @@ from attrs import frozen
 from novita_async import events, logs
 from novita_async._api import protocol
 from novita_async._files.names import NameTemplate
+from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
 from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
@@ -38,7 +39,7 @@ from novita_async._purchase.machine import (
 )
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
-from novita_async._stream.saving import Folder, NameFiles
+from novita_async._stream.saving import Destination, NameFiles
 from novita_async._stream.shift import Shift
 from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
 from novita_async._stream.watch import Watch
@@ -353,7 +354,7 @@ class NovitaClient:
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout, on_update)
         self._purchases.close(purchase)
-        self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
+        self._emit(Finished(purchase=purchase.id, outcome=Succeeded(result=purchase.result, request=request)))
         if not purchase.result.artifacts:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
         return handed_out(purchase.result, self._saver)
@@ -488,7 +489,7 @@ class NovitaClient:
         requests: Requests,
         *,
         in_flight: int = IN_FLIGHT,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         save_as: NameFiles | str | None = None,
         priority: Priority = "batch",
     ) -> AbstractAsyncContextManager[Outcomes]:
@@ -497,7 +498,9 @@ class NovitaClient:
         Args:
             requests: Any iterable or async iterable; read no further than there are slots.
             in_flight: How many requests may be between input and consumer.
-            save_to: Folder for the result files; made where it is missing. In it, `novita-index.jsonl` tells
+            save_to: Folder for the result files, made where it is missing; the URL of a place in an object
+                store (`s3://bucket/prefix`, also `gs://` and `az://`; extra `objects`); or a `Storage`
+                (`novita_async.storage`). In a folder, `novita-index.jsonl` tells
                 how to make each again, and `inputs/` has the pictures that were given in memory, once each.
             save_as: Names of files: a template such as `{index:05d}-{seed}-{n}.{ext}`, which may also hold
                 `{task_id}`, or a function that gives the beginning of an outcome's file names. None: the
@@ -518,7 +521,7 @@ class NovitaClient:
         requests: Requests,
         *,
         journal: str | os.PathLike[str] | Journal,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         save_as: NameFiles | str | None = None,
         in_flight: int = IN_FLIGHT,
         priority: Priority = "batch",
@@ -568,14 +571,15 @@ class NovitaClient:
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
                     only_planned=only_planned,
-                    folder=None if folder is None else folder.path,
+                    storage=None if folder is None else folder.storage,
+                    is_shared=isinstance(store, PostgresJournal),
                 )
                 stream = self._stream(
                     folder=folder,
                     resume=resume,
                     in_flight=in_flight,
                     interactive=priority == "interactive",
-                    keep_in=_beside(journal) if folder is None else folder.path,
+                    keep_in=_beside(journal) if folder is None or folder.folder is None else folder.folder,
                 )
                 async with stream.run(requests) as outcomes:
                     yield outcomes
@@ -586,7 +590,7 @@ class NovitaClient:
         batch: str | None = None,
         *,
         journal: str | SharedJournal,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         save_as: NameFiles | str | None = None,
         in_flight: int = IN_FLIGHT,
         priority: Priority = "batch",
@@ -645,7 +649,7 @@ class NovitaClient:
                     cast("SharedJournal", journal) if url is None else await join(url),
                     self._purchases,
                     self._pool,
-                    folder=None if folder is None else folder.path,
+                    folder=None if folder is None else folder.folder,
                     forever=forever,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
@@ -665,7 +669,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: Literal[False] = False,
     ) -> AbstractAsyncContextManager[Outcomes]: ...
 
@@ -676,7 +680,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: Literal[True],
     ) -> AbstractAsyncContextManager[Updates]: ...
 
@@ -686,7 +690,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: bool = False,
     ) -> AbstractAsyncContextManager[Outcomes | Updates]:
         """Wait for tasks that are paid for: of this client, of yesterday, of another process.
@@ -695,7 +699,7 @@ class NovitaClient:
             tasks: Tasks, or their ids. More can be added while it runs: `outcomes.watch(task)`.
             timeout: Seconds to wait for each. None: the polling policy's deadline.
             total: Seconds to wait for all together: what has not ended by then comes out as `Unfinished`.
-            save_to: Folder for the result files; made where it is missing.
+            save_to: As for `stream`.
             updates: Tell besides what is seen on the way, `Queued` and `Processing`, for a progress display.
         """
         watch = self._watch(
@@ -715,31 +719,33 @@ class NovitaClient:
         self._buyer.at_home()
         return Watch(self._buyer, self._polling, self._memory, **options)
 
-    def _folder(
-        self, save_to: "str | os.PathLike[str] | None", save_as: NameFiles | str | None
-    ) -> Folder | None:
+    def _folder(self, save_to: SaveTo | None, save_as: NameFiles | str | None) -> Destination | None:
         naming = _naming(save_as)
         if save_to is None:
             return None
         budget = self._buyer.spending.budget if self._buyer.spending else None
-        return Folder(Path(save_to), self._saver, naming, self._polling.deadline, budget)
+        return Destination(storage_at(save_to), self._saver, naming, self._polling.deadline, budget)
 
     # --- Files ----------------------------------------------------------------------------------------------
 
     async def save(
-        self, result: TaskResult, folder: str | os.PathLike[str], *, name: str | None = None
-    ) -> tuple[Path, ...]:
+        self, result: TaskResult, folder: SaveTo, *, name: str | None = None
+    ) -> tuple[Path | Any, ...]:
         """Save every file of a result as `NAME-1.png` and so on; never over another file.
 
         Args:
             result: Result of a task.
-            folder: Made where it is missing.
+            folder: Where to, as for `stream`.
             name: Beginning of the file names. None: the task's id.
 
+        Returns:
+            Paths of the files in a folder; of files elsewhere the addresses, as text.
+
         Raises:
-            DownloadFailed: one could not be had, even after its URL was signed anew.
+            DownloadFailed: one could not be had, even after its URL was signed anew, or not be put there.
         """
-        return await self._saver.save(result, Path(folder), name)
+        saved = await self._saver.save_to(storage_at(folder), result, name)
+        return saved.paths or saved.objects
 
     async def fetch(self, image: GeneratedImage | Artifact) -> bytes:
         """Fetch one result file into memory.

@@ -54,6 +54,8 @@ _REQUEST: Final = KEPT.index("request")
 _ERROR: Final = KEPT.index("error")
 _RESULT: Final = KEPT.index("result")
 _PICTURES: Final = frozenset({"png", "jpeg", "jpg", "webp"})
+_ADDRESS: Final = "://"
+"""Part of the address of a file that is in no folder. Paths hold no two slashes in a row."""
 
 Record = tuple[Any, ...]
 """The values of `COLUMNS`."""
@@ -143,7 +145,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _real(purchase.saved_at),
         _seed(purchase.result),
         old[_ERROR] if same_error else _error(purchase.error),
-        _json([str(path) for path in purchase.paths]) if purchase.paths else None,
+        _paths(purchase),
         old[_RESULT] if same_result else _result(purchase.result),
         _json(earlier) if earlier else None,
         _text(purchase.token),
@@ -241,6 +243,12 @@ def _real(value: float | None) -> float | None:
     return value if value is None else float(value)
 
 
+def _paths(purchase: Purchase) -> str | None:
+    """Where the files are: paths, and addresses, which paths can never look like."""
+    places = [*map(str, purchase.paths), *purchase.objects]
+    return _json(places) if places else None
+
+
 def _seed(result: TaskResult | None) -> int | str | None:
     seed = None if result is None else result.seed
     return seed if seed is None or abs(seed) < 1 << 63 else str(seed)
@@ -326,6 +334,7 @@ def known_of(serial: int, record: Record) -> Known:
         run=run,
     )
     task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images, host=host)
+    places: list[str] = json.loads(paths) if paths else []
     purchase = Purchase(
         None,
         endpoint,
@@ -339,7 +348,8 @@ def known_of(serial: int, record: Record) -> Known:
         account=account,
         task=task or None,
         attempt=attempt,
-        paths=tuple(map(Path, json.loads(paths))) if paths else (),
+        paths=tuple([Path(place) for place in places if _ADDRESS not in place]),
+        objects=tuple([place for place in places if _ADDRESS in place]),
         finished_at=finished,
         saved_at=saved,
     )

@@ -214,7 +214,7 @@ class Purchase:
     wants_files: bool = False
     """Whether success is not the end: files are to be saved."""
     id: int = field(factory=count(1).__next__)
-    """Unique in this process; every event carries it."""
+    """Unique in this process; events about money carry it."""
     journal: Keeper | None = None
     """The store that keeps this purchase. None: memory alone."""
     entry: JournalEntry | None = None
@@ -243,6 +243,8 @@ class Purchase:
     """Pictures of the task."""
     paths: tuple[Path, ...] = ()
     """The saved files, in the result's order."""
+    objects: tuple[str, ...] = ()
+    """Addresses of the saved files, where they are in a storage that is no folder."""
     finished_at: float | None = None
     """When the end was seen."""
     saved_at: float | None = None
@@ -381,12 +383,14 @@ class Completed:
 
 @frozen
 class Saved:
-    """The files are whole, on disk."""
+    """The files are whole, on disk or in a storage."""
 
     at: float
     """When."""
     paths: tuple[Path, ...]
     """Where, in the result's order."""
+    objects: tuple[str, ...] = ()
+    """Their addresses, where they are in a storage that is no folder."""
 
 
 @frozen
@@ -566,16 +570,19 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
 
 
 def _save(purchase: Purchase, fact: Saved) -> None:
-    purchase.paths, purchase.error, purchase.saved_at = fact.paths, None, fact.at
-    files = purchase.result.artifacts if purchase.result is not None and fact.paths else ()
+    purchase.paths, purchase.objects = fact.paths, fact.objects
+    purchase.error, purchase.saved_at = None, fact.at
+    places = fact.paths or fact.objects
+    files = purchase.result.artifacts if purchase.result is not None and places else ()
     came = [place for place, each in enumerate(files) if each.came_at_once or each.file is not None]
     if came:  # what came in the answer lay elsewhere until now
-        moved = {place: fact.paths[place] for place in came}
+        moved = {place: places[place] for place in came}
         purchase.result = with_files(cast("TaskResult", purchase.result), moved)
 
 
 def _miss(purchase: Purchase, fact: NotSaved) -> None:
-    purchase.paths, purchase.error, purchase.saved_at = (), fact.error, None
+    purchase.paths, purchase.objects = (), ()
+    purchase.error, purchase.saved_at = fact.error, None
 
 
 def under_way_in(purchase: Purchase) -> Attempt | None:
@@ -650,7 +657,8 @@ def told_before(purchase: Purchase, fact: Fact) -> bool:
         last = under_way_in(purchase)
         return last is not None and (last.account, last.announced_at) == (fact.account, fact.at)
     if type(fact) is Saved:
-        return purchase.state is SAVED and purchase.paths == fact.paths
+        same = purchase.paths == fact.paths and purchase.objects == fact.objects
+        return purchase.state is SAVED and same
     if type(fact) is Lost:
         return purchase.state is UNCERTAIN and purchase.error is fact.error
     return False

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Final, cast
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
-from novita_async._files.folders import see_to_folder
+from novita_async._files.storage import see_to
 from novita_async._http import MIB
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._policy.polling.memory import PollMemory
@@ -37,7 +36,7 @@ from novita_async._stream.handle import Outcomes, StreamStatistics, block, refus
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import AHEAD, Resume
-from novita_async._stream.saving import Folder
+from novita_async._stream.saving import Destination
 from novita_async._stream.shift import PIECE, Shift
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
@@ -82,7 +81,7 @@ class Stream:
     _buyer: Buyer
     _polling: Polling
     _memory: PollMemory
-    _folder: Folder | None = None
+    _folder: Destination | None = None
     _resume: Resume | None = None
     """Where there is a journal."""
     _in_flight: int = IN_FLIGHT
@@ -117,7 +116,7 @@ class Stream:
             self._interactive,
             self._counts,
             self._stop,
-            self._folder.path if self._keep_in is None and self._folder is not None else self._keep_in,
+            self._folder.folder if self._keep_in is None and self._folder is not None else self._keep_in,
         )
         self._outlet = Outlet(self._taken, lambda: self._input_ended)
         self._slots = anyio.Semaphore(self._in_flight)
@@ -153,11 +152,11 @@ class Stream:
         """Bring requests, or rows of a shared batch, to their outcomes. Leaving leaves nothing running.
 
         Raises:
-            ConfigurationError: files cannot be written to the folder.
+            ConfigurationError: files cannot be put where they are to go.
         """
         self._buyer.at_home()
         if self._folder is not None:
-            await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
+            await see_to(self._folder.storage)
         async with background(self._work(requests), self._worked):
             try:
                 yield Outcomes._on(self)  # noqa: SLF001 - not for users
@@ -271,7 +270,7 @@ class Stream:
 
     async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
-        self._buyer.emit(Planned(index=position, image_num=getattr(request, "image_num", 1)))
+        self._buyer.emit(Planned(position=position, images=getattr(request, "image_num", 1)))
         self._outlet.expect()
         try:
             endpoint = self._checked(request) if order is None else order.endpoint
@@ -279,8 +278,8 @@ class Stream:
                 order = await self._resume.describe(request, endpoint, position)
         except NovitaError as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
             purchase = Purchase(None, position=position, tag=outcome.tag)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
             self._tasks.start_soon(self._outlet.fill, self._refused, outcome, purchase)
         except BaseException:  # no more is taken in
             self._outlet.drop()
@@ -303,8 +302,9 @@ class Stream:
                 await self._way.reopen(purchase)
         except NotPlanned as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
-            return outcome, Purchase(None, position=order.position), True
+            purchase = Purchase(None, position=order.position)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
+            return outcome, purchase, True
         except JournalError as error:
             self._counts.unsent += 1
             self._stop(error)
@@ -367,7 +367,7 @@ class Stream:
     def _serve(self, shift: Shift, purchase: Purchase) -> None:
         """Bring a row, which has a slot, to its outcome."""
         self._counts.taken_in += 1
-        self._buyer.emit(Planned(index=purchase.position, image_num=purchase.images))
+        self._buyer.emit(Planned(position=purchase.position, images=purchase.images))
         self._way.goes_to(purchase.endpoint)
         self._outlet.expect()
         self._tasks.start_soon(self._outlet.fill, self._row, shift, purchase)
@@ -389,7 +389,7 @@ class Stream:
         flaw = shift.flaw_of(purchase)
         if flaw is not None:
             outcome = Failed(task=purchase.task, error=flaw, **words_of(purchase))
-            self._buyer.emit(Finished(outcome=outcome))
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
             return outcome
         if shift.wants_again(purchase):
             await self._way.reopen(purchase)
@@ -439,6 +439,7 @@ class Stream:
         self._watcher.add(
             purchase.paid_task,
             deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
+            purchase=purchase.id,
         )
 
     def _recovered(self, purchase: Purchase) -> None:

@@ -225,6 +225,7 @@ def _told(purchase: Purchase, offset: float = 0.0) -> dict[str, Any]:
         "error": purchase.error and _told_of_error(purchase.error),
         "result": purchase.result and _told_of_result(purchase.result),
         "paths": purchase.paths,
+        "objects": purchase.objects,
         "ends": (at(purchase.finished_at), at(purchase.saved_at)),
     }
 
