@@ -10,6 +10,8 @@ from novita_async.testing import Fault, FaultPlan
 from tests.helpers.batches import caller, manifest, records, seeds, shots
 from tests.helpers.postgres import new_batch, run_sql
 
+FAIL_ALL = "UPDATE novita.course SET state = 'failed' WHERE batch = (SELECT max(id) FROM novita.batch)"
+
 
 @pytest.fixture
 def pictures_in():
@@ -85,7 +87,7 @@ def test_status_tells_again_what_has_changed_until_nothing_is_left(call, folder,
         if len(looks) == 3:
             await run_sql(
                 url,
-                "UPDATE novita.course SET state = 'failed' WHERE batch = (SELECT max(id) FROM novita.batch)",
+                FAIL_ALL,
             )
         looks.append(rest)
 

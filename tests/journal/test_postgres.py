@@ -294,7 +294,7 @@ async def test_a_batch_that_a_process_has_to_itself_cannot_be_joined_nor_the_oth
     async with await PostgresJournal.open(url, lease=LONG):
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.join(url)
-    async with await PostgresJournal.join(url, lease=LONG) as journal:
+    async with await PostgresJournal.join(url, lease=LONG):
         with pytest.raises(JournalError, match="another process has it open"):
             await PostgresJournal.open(url)
 
