@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from novita_async._journal.postgres.journal import SCHEMES
+from novita_async._journal.postgres.address import SCHEMES
 from novita_async.cli._exits import Exit
 from novita_async.cli._options import given
 from novita_async.cli._output import Output

@@ -8,6 +8,7 @@ from typing import Any, Final
 import anyio.to_thread
 from attrs import evolve
 
+from novita_async._files.places import storage_at
 from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import PLANNED
 from novita_async._stream.planning import PIECE, Planner
@@ -70,11 +71,10 @@ async def _plan(recipe: Recipe, url: str, note: Note, output: Output) -> None:
     new = 0
     async with await PostgresJournal.join(url, worker="enqueue") as journal:
         await note.add_to(journal, await Note.of(journal))
-        folder = None if note.out is None else Path(note.out)
-        planner = Planner(journal=journal, endpoints=Endpoints(), folder=folder)
+        planner = Planner(endpoints=Endpoints(), storage=None if note.out is None else storage_at(note.out))
         lines = _requests(recipe.read())
         while piece := await anyio.to_thread.run_sync(lambda: list(islice(lines, PIECE))):
-            new += await planner.enqueue(piece)
+            new += await journal.enqueue(await planner.orders(piece))
         waiting = (await journal.summary()).rows[PLANNED]
     work = command("resume", discreet(url))
     output.line(f"planned: {planner.planned:,} requests, of which {new:,} are new; to be sent: {waiting:,}")

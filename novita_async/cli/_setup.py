@@ -16,7 +16,7 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 from novita_async._files.names import NameTemplate
-from novita_async._journal.postgres.journal import SCHEMES
+from novita_async._journal.postgres.address import SCHEMES
 from novita_async._policy.spending import Budget
 from novita_async.cli._terminal import command_line
 from novita_async.errors import ConfigurationError, Flaw

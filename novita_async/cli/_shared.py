@@ -13,7 +13,8 @@ from attrs import asdict, evolve, field, frozen
 from attrs.validators import instance_of, optional
 
 from novita_async._journal.mirror import mirror
-from novita_async._journal.postgres.journal import SCHEMES, PostgresJournal
+from novita_async._journal.postgres.address import SCHEMES
+from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import FAILED, SUBMITTED, SUCCEEDED, helps_to_buy_again, is_gone
 from novita_async.cli._setup import JOURNAL, Setup
 from novita_async.cli._standing import Standing
@@ -89,7 +90,7 @@ async def copy_of_rows(url: str) -> AsyncGenerator[tuple[Setup, Path, Path]]:
         try:
             place = Path(folder.name) / JOURNAL
             await mirror(journal, place)
-            yield note.setup(), place, Path(note.out or ".")
+            yield note.setup(), place, Path(note.out if note.out and "://" not in note.out else ".")
         finally:
             await anyio.to_thread.run_sync(folder.cleanup)
 

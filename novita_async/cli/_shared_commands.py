@@ -48,13 +48,14 @@ async def enqueue(
 
     The inputs and the options are those of `batch`. Every line is checked before anything is planned. The
     same may be planned again, and by several at once: what is there already is not planned twice. Workers
-    need the pictures at the same paths.
+    need no input: pictures are put beside the results, once each; without `--out` they are looked for where
+    they are now.
 
     Args:
         inputs: Manifests, folders, pictures; `-` for standard input.
         journal: The batch: postgresql://user@host/database#batch. The password may come from PGPASSWORD.
-        out: Folder where workers are to save results, as each of them sees it. Pictures that are given as
-            base64 are kept there, in `inputs`.
+        out: Where workers are to save results: a folder, as each of them sees it, or an object store
+            (s3://bucket/prefix).
         settings: What to make.
         lora: As for `batch`.
         embedding: As for `batch`.
@@ -113,7 +114,7 @@ async def worker(
 
     Args:
         journal: The batch: postgresql://user@host/database#batch. The password may come from PGPASSWORD.
-        out: Folder for results. Default: as `enqueue` was told.
+        out: Where to save results: a folder, or an object store. Default: as `enqueue` was told.
         in_flight: How many requests this worker has at a time. Default: 64.
         label: What `workers` calls this one. Default: host and process id.
         stall: Seconds without a sign of life after which others take this worker for dead. Default: 15.

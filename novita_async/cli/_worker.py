@@ -1,9 +1,9 @@
 """What `worker` does, and `retry` about a URL: work on a batch in a database, beside others."""
 
-from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from attrs import define, evolve, field
 
 from novita_async._client import NovitaClient
@@ -54,7 +54,9 @@ async def work(
     money = {name: changes[name] for name in ("images_per_minute", "price", "budget") if name in changes}
     note = evolve(note, **money, out=changes.get("out") or note.out)
     setup = note.setup()
-    faults: Faults = [] if note.out is None else await anyio.to_thread.run_sync(folder_faults, note.out)
+    faults: Faults = []
+    if note.out is not None and "://" not in note.out:
+        faults += await anyio.to_thread.run_sync(folder_faults, note.out)
     if note.out is None and not note.no_save:
         faults.append(Flaw("--out", "is needed: neither `enqueue` nor you have said where results go"))
     budget = setup.spending(faults)
@@ -68,7 +70,7 @@ async def work(
         report.spending = lambda: client.statistics().spending
         outcomes = client.work(
             journal=url,
-            save_to=None if note.no_save or note.out is None else Path(note.out),
+            save_to=None if note.no_save else note.out,
             save_as=note.name,
             in_flight=changes.get("in_flight") or IN_FLIGHT,
             name=changes.get("label"),

@@ -208,7 +208,8 @@ async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dea
     url, simulation, ended = new_batch(database), service(workers=64, speed=100.0, latency=0.001), []
     (tmp_path / "dog.png").write_bytes(picture())
     async with await PostgresJournal.open(url) as journal:
-        await Planner(journal=journal, endpoints=Endpoints()).plan(requests(20, image=tmp_path / "dog.png"))
+        planner = Planner(endpoints=Endpoints())
+        await journal.plan(await planner.orders(requests(20, image=tmp_path / "dog.png")))
 
     async def worker(*, dies):
         async with client_of(simulation) as (client, _):

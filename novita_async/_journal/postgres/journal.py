@@ -19,8 +19,9 @@ from anyio import sleep
 from attrs import define, evolve, field
 
 from novita_async._journal.groups import Job, ended, outlasting
+from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
 from novita_async._journal.postgres.at_work import AtWork
-from novita_async._journal.rows import Record, copy_of, entry_of
+from novita_async._journal.rows import copy_of, entry_of
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State, settlement
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from novita_async._journal.postgres.store import Ask, SharedStore, Told
 
 T = TypeVar("T")
-SCHEMES: Final = ("postgresql://", "postgres://")
-"""Beginnings of addresses of such a journal."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
 BRIEFLY: Final = 10.0
@@ -369,7 +368,7 @@ class PostgresJournal:
         """Tell who works on the batch."""
         return await self._ask(self._store.workers)
 
-    async def records(self, after: int) -> list[tuple[int, Record]]:
+    async def records(self, after: int) -> list[tuple[int, tuple[Any, ...]]]:
         """Read serial numbers and records of some rows after one, as a file keeps them."""
         return await self._ask(lambda connection: self._store.records(connection, after))
 

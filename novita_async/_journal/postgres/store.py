@@ -526,7 +526,7 @@ class SharedStore:
         for order in orders:
             nth.append(seen.get(order.key, 0))
             seen[order.key] = nth[-1] + 1
-        return await connection.fetch(
+        found: list[tuple[int | None, bool]] = await connection.fetch(
             _PLAN,
             self.me,
             self.batch,
@@ -543,6 +543,7 @@ class SharedStore:
             [None if order.tag is None else escaped(order.tag) for order in orders],
             [None if order.metadata is None else escaped(order.metadata) for order in orders],
         )
+        return found
 
     async def _by_serial(self, connection: Connection, serials: Sequence[int]) -> dict[int, _Row]:
         found = await connection.fetch(f"{_SELECT} AND c.serial = ANY($3)", self.batch, self.me, serials)
