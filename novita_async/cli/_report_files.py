@@ -87,6 +87,10 @@ class Disk:
         """A saved file."""
         return self._found(path, os.path.basename(path))  # noqa: PTH119 - as above
 
+    def elsewhere(self, address: str) -> Picture:
+        """A file in an object store, which a page cannot show."""
+        return Picture(name=address.rpartition("/")[2], lack=f"in an object store: {address}")
+
     def _kept(self) -> dict[str, Path]:
         if self._by_digest is None:
             self._by_digest = {path.stem: path for path in _files_in(self.folder / INPUTS)}

@@ -74,6 +74,9 @@ class Gathering:
         for file in row.paths:
             yield _file(self.found.output(str(file)))
             outputs.append(self._numbered())
+        for address in row.objects:
+            yield _file(self.found.elsewhere(address))
+            outputs.append(self._numbered())
         yield _told(row, wire) | {"inputs": inputs, "outputs": outputs}
 
     def _numbered(self) -> int:
