@@ -354,7 +354,7 @@ class NovitaClient:
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout, on_update)
         self._purchases.close(purchase)
-        self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
+        self._emit(Finished(purchase=purchase.id, outcome=Succeeded(result=purchase.result, request=request)))
         if not purchase.result.artifacts:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
         return handed_out(purchase.result, self._saver)

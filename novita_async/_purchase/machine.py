@@ -214,7 +214,7 @@ class Purchase:
     wants_files: bool = False
     """Whether success is not the end: files are to be saved."""
     id: int = field(factory=count(1).__next__)
-    """Unique in this process; every event carries it."""
+    """Unique in this process; events about money carry it."""
     journal: Keeper | None = None
     """The store that keeps this purchase. None: memory alone."""
     entry: JournalEntry | None = None

@@ -270,7 +270,7 @@ class Stream:
 
     async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
-        self._buyer.emit(Planned(index=position, image_num=getattr(request, "image_num", 1)))
+        self._buyer.emit(Planned(position=position, images=getattr(request, "image_num", 1)))
         self._outlet.expect()
         try:
             endpoint = self._checked(request) if order is None else order.endpoint
@@ -278,8 +278,8 @@ class Stream:
                 order = await self._resume.describe(request, endpoint, position)
         except NovitaError as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
             purchase = Purchase(None, position=position, tag=outcome.tag)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
             self._tasks.start_soon(self._outlet.fill, self._refused, outcome, purchase)
         except BaseException:  # no more is taken in
             self._outlet.drop()
@@ -302,8 +302,9 @@ class Stream:
                 await self._way.reopen(purchase)
         except NotPlanned as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
-            return outcome, Purchase(None, position=order.position), True
+            purchase = Purchase(None, position=order.position)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
+            return outcome, purchase, True
         except JournalError as error:
             self._counts.unsent += 1
             self._stop(error)
@@ -366,7 +367,7 @@ class Stream:
     def _serve(self, shift: Shift, purchase: Purchase) -> None:
         """Bring a row, which has a slot, to its outcome."""
         self._counts.taken_in += 1
-        self._buyer.emit(Planned(index=purchase.position, image_num=purchase.images))
+        self._buyer.emit(Planned(position=purchase.position, images=purchase.images))
         self._way.goes_to(purchase.endpoint)
         self._outlet.expect()
         self._tasks.start_soon(self._outlet.fill, self._row, shift, purchase)
@@ -388,7 +389,7 @@ class Stream:
         flaw = shift.flaw_of(purchase)
         if flaw is not None:
             outcome = Failed(task=purchase.task, error=flaw, **words_of(purchase))
-            self._buyer.emit(Finished(outcome=outcome))
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
             return outcome
         if shift.wants_again(purchase):
             await self._way.reopen(purchase)
@@ -438,6 +439,7 @@ class Stream:
         self._watcher.add(
             purchase.paid_task,
             deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
+            purchase=purchase.id,
         )
 
     def _recovered(self, purchase: Purchase) -> None:

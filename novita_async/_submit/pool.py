@@ -388,7 +388,7 @@ class SessionPool:
 
     def settle(
         self,
-        permit: Grant,
+        grant: Grant,
         settlement: Settlement,
         now: float,
         *,
@@ -398,7 +398,7 @@ class SessionPool:
         """Take what an attempt ended in: its slot and the account's breaker follow from that alone.
 
         Args:
-            permit: The slot of the attempt.
+            grant: The slot of the attempt.
             settlement: The meaning of its fact.
             now: The time.
             retry_after: Seconds that the server asked to wait, already capped; None where it did not say.
@@ -407,8 +407,8 @@ class SessionPool:
         Returns:
             The breaker's transition, to be emitted.
         """
-        member = self._members[permit.account.label]
-        pacer, slot, breaker = member.pacer, permit.slot, member.breaker
+        member = self._members[grant.account.label]
+        pacer, slot, breaker = member.pacer, grant.slot, member.breaker
         generation, was_closed = breaker.generation, breaker.state is CLOSED
         if settlement is LOST:
             pacer.lost(slot, now, retry_after, jitter)
@@ -424,7 +424,7 @@ class SessionPool:
         member.on_trial = False
         self._wake_heads()
         if breaker.generation != generation:
-            return self._opened(member, permit.endpoint)
+            return self._opened(member, grant.endpoint)
         if breaker.state is CLOSED and not was_closed:
             return BreakerClosed(account=member.account.label, after=now - breaker.opened_at)
         return None
@@ -452,15 +452,15 @@ class SessionPool:
         self._wake_all()
         return news
 
-    def enable(self, permit: Grant) -> None:
+    def enable(self, grant: Grant) -> None:
         """Bring back an account that was served, unless with what was sent before it was taken out."""
-        member = self._members[permit.account.label]
-        if permit.slot.announced_at >= member.out_until:
+        member = self._members[grant.account.label]
+        if grant.slot.announced_at >= member.out_until:
             member.error = None
 
-    def retire(self, permit: Grant, error: NovitaError) -> None:
+    def retire(self, grant: Grant, error: NovitaError) -> None:
         """Stop sending to an endpoint that the service of an account's host does not have."""
-        self._retired[permit.endpoint, permit.host] = error, loop_time() + REVIVAL
+        self._retired[grant.endpoint, grant.host] = error, loop_time() + REVIVAL
         self._wake_all()
 
     def doom(self, endpoint: str, now: float, hosts: Hosts = ()) -> NovitaError | None:

@@ -45,7 +45,7 @@ async def test_finished_lines_come_out_as_they_were_without_a_write(made):
     assert [outcome.request.seed for outcome in again] == list(range(12))
     assert [outcome.paths for outcome in again] == [first[n].paths for n in range(12)]
     assert [outcome.task_id for outcome in again] == [first[n].task_id for n in range(12)]
-    assert [event.index for event in of_kind(seen, events.Planned)] == list(range(12))
+    assert [event.position for event in of_kind(seen, events.Planned)] == list(range(12))
     assert len(simulation.ledger.entries) == 12
 
 
