@@ -87,10 +87,6 @@ class Disk:
         """A saved file."""
         return self._found(path, os.path.basename(path))  # noqa: PTH119 - as above
 
-    def elsewhere(self, address: str) -> Picture:
-        """A file in an object store, which a page cannot show."""
-        return Picture(name=address.rpartition("/")[2], lack=f"in an object store: {address}")
-
     def _kept(self) -> dict[str, Path]:
         if self._by_digest is None:
             self._by_digest = {path.stem: path for path in _files_in(self.folder / INPUTS)}
@@ -123,6 +119,11 @@ class Disk:
             return Picture(name=name, lack=f"{name} has changed since it was sent")
         small = thumbnail(data)
         return Picture(name=name, href=href, shown=shown or small is not None, thumbnail=small)
+
+
+def elsewhere(address: str) -> Picture:
+    """Tell a file in an object store, which a page cannot show."""
+    return Picture(name=address.rpartition("/")[2], lack=f"in an object store: {address}")
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
