@@ -37,11 +37,13 @@ from novita_async._purchase.machine import (
     State,
     next_action,
 )
+from novita_async._stream.ahead import Requests
+from novita_async._stream.batch import as_batch
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Destination, NameFiles
 from novita_async._stream.shift import Shift
-from novita_async._stream.stream import IN_FLIGHT, Requests, Stream
+from novita_async._stream.stream import IN_FLIGHT, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer
@@ -515,7 +517,7 @@ class NovitaClient:
             folder=self._folder(save_to, save_as), in_flight=in_flight, interactive=priority == "interactive"
         ).run(requests)
 
-    @block
+    @as_batch
     async def batch(
         self,
         requests: Requests,
@@ -533,7 +535,7 @@ class NovitaClient:
 
         Running the same again *is* resuming: what was bought is watched and not bought again, what is
         complete comes out at once, the rest is sent. Requests are known by their content, so lines may be
-        added, removed and moved.
+        added, removed and moved. `await client.batch(...)` gives all outcomes in a list.
 
         Args:
             requests: As for `stream`.

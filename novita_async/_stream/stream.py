@@ -11,8 +11,8 @@ Where many processes work on one batch, its rows take the place of the input: se
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -21,7 +21,6 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.storage import see_to
-from novita_async._http import MIB
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
@@ -32,6 +31,7 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
+from novita_async._stream.ahead import ReadAhead, Requests, closing
 from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
@@ -40,7 +40,6 @@ from novita_async._stream.saving import Destination
 from novita_async._stream.shift import PIECE, Shift
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
-from novita_async._util.clock import loop_time
 from novita_async._util.scopes import background, resolve, task_group
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
@@ -59,13 +58,6 @@ from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, U
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
-_MOST_HELD: Final = 16 * MIB
-"""Bytes of pictures in memory beyond which no further line is read ahead."""
-_SLOW: Final = 1.0
-"""Seconds for some lines from which on an input lets wait."""
-
-Requests = Iterable[NovitaRequest] | AsyncIterable[NovitaRequest]
-"""Any iterable or async iterable of requests, endless ones included."""
 
 Line = tuple[NovitaRequest, Order | None, Purchase | None]
 """A request of the input; its description and its purchase where they are known already."""
@@ -221,9 +213,9 @@ class Stream:
                 async for purchase in self._resume.paid(files=self._folder is not None):
                     self._serve_early(self._paid.add(purchase))
             with self._taking_in:
-                async with _closing(requests) as iterator:
+                async with self._lines(requests) as lines:
                     await self._slots.acquire()
-                    async for line in self._lines(iterator):
+                    async for line in lines:
                         await self._take(*line)
                         await self._next_slot(was_finished=line[2] is not None)
         except Exception as error:  # noqa: BLE001 - the user's code, or the journal: goes to the user
@@ -239,28 +231,31 @@ class Stream:
                 return self._slots.acquire_nowait()
         return await self._slots.acquire()
 
-    async def _lines(self, iterator: AsyncIterator[NovitaRequest]) -> AsyncGenerator[Line]:
-        """Read the input one by one; some lines ahead while that finds purchases that are finished.
+    @asynccontextmanager
+    async def _lines(self, requests: Requests) -> AsyncGenerator[AsyncIterator[Line]]:
+        """Read the input one by one, or some lines ahead while that finds purchases that are finished."""
+        if self._resume is None or not self._resume.finished:
+            async with closing(requests) as iterator:
+                yield ((request, None, None) async for request in iterator)
+        else:
+            async with ReadAhead.of(requests) as ahead, aclosing(self._found(self._resume, ahead)) as lines:
+                yield lines
 
-        An input that waits for something is not read ahead, so that no line waits for the next.
-        """
+    async def _found(self, resume: Resume, ahead: ReadAhead) -> AsyncGenerator[Line]:
         one_by_one, pause = 0, AHEAD
-        async for request in iterator:
-            if self._resume is None or not self._resume.finished or one_by_one:
+        while requests := await ahead.take(1 if one_by_one or not resume.finished else AHEAD):
+            if one_by_one or not resume.finished:
                 one_by_one = max(0, one_by_one - 1)
-                yield request, None, None
+                yield requests[0], None, None
                 continue
-            piece = await _Piece.of(request, iterator)
-            lines = [(each, self._endpoint_of(each)) for each in piece.requests]
-            found = await self._resume.look_up(lines, self._counts.taken_in)
-            if piece.is_slow or not any(purchase for _, purchase in found):
-                one_by_one, pause = pause, 2 * pause
-            else:
+            lines = [(each, self._endpoint_of(each)) for each in requests]
+            found = await resume.look_up(lines, self._counts.taken_in)
+            if any(purchase for _, purchase in found):
                 pause = AHEAD
-            for each, (order, purchase) in zip(piece.requests, found, strict=True):
+            else:
+                one_by_one, pause = pause, 2 * pause
+            for each, (order, purchase) in zip(requests, found, strict=True):
                 yield each, order, purchase
-            if piece.error is not None:
-                raise piece.error
 
     def _endpoint_of(self, request: object) -> str | None:
         try:
@@ -485,62 +480,3 @@ class Stream:
 
     async def _saved(self, purchase: Purchase) -> Item:
         return await self._way.save(purchase) or outcome_of(purchase), purchase, False
-
-
-@define
-class _Piece:
-    """Some lines that were read ahead."""
-
-    requests: list[NovitaRequest]
-    is_slow: bool = False
-    """Whether the input lets wait."""
-    error: Exception | None = None
-    """Error of the input after these lines."""
-
-    @classmethod
-    async def of(cls, first: NovitaRequest, iterator: AsyncIterator[NovitaRequest]) -> "_Piece":
-        piece, began_at = cls([first]), loop_time()
-        held = _bytes_in(first)
-        while len(piece.requests) < AHEAD and held < _MOST_HELD and not piece.is_slow:
-            try:
-                request = await anext(iterator)
-            except StopAsyncIteration:
-                break
-            except Exception as error:  # noqa: BLE001 - the user's: told once these lines were taken in
-                piece.error = error
-                break
-            piece.requests.append(request)
-            held += _bytes_in(request)
-            piece.is_slow = loop_time() - began_at > _SLOW
-        return piece
-
-
-def _bytes_in(request: object) -> int:
-    """Bytes of the pictures that a request holds in memory."""
-    pictures = request.pictures if isinstance(request, NovitaRequest) else ()
-    return sum(len(each.data) for each in pictures if each.data is not None)
-
-
-@asynccontextmanager
-async def _closing(requests: Requests) -> AsyncGenerator[AsyncIterator[NovitaRequest]]:
-    """Iterate over the input, and close the user's generator afterwards, async or not."""
-    iterator = _each(requests)
-    try:
-        yield iterator
-    finally:
-        with anyio.CancelScope(shield=True):
-            await iterator.aclose()
-
-
-async def _each(requests: Requests) -> AsyncGenerator[NovitaRequest]:
-    if not isinstance(requests, AsyncIterable):
-        for request in requests:
-            yield request
-        return
-    iterator = aiter(requests)
-    try:
-        async for request in iterator:
-            yield request
-    finally:
-        if isinstance(iterator, AsyncGenerator):
-            await iterator.aclose()

@@ -5,22 +5,30 @@ import io
 import json
 import pickle
 from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
 import cattrs
+import pydantic
 import pytest
 from PIL import Image as Pillow
 
 from novita_async import (
     Artifact,
+    Balance,
     ConfigurationError,
     Failed,
     GeneratedImage,
     ImageSource,
     InvalidRequest,
+    ModelRecord,
     NsfwDetection,
+    Processing,
+    Queued,
+    Snapshot,
     Succeeded,
     Task,
     TaskFailed,
@@ -94,6 +102,41 @@ def test_each_outcome_is_a_dictionary_of_the_same_names():
     )
     assert "no" in failed["error"]["message"]
     assert json.dumps([succeeded, failed])
+
+
+VALUES = (
+    RESULT,
+    *RESULT.artifacts,
+    TASK,
+    Succeeded(result=RESULT),
+    Failed(error=TaskFailed(task=TASK, explanation="no")),
+    Snapshot(task=TASK, status="TASK_STATUS_SUCCEED", result=RESULT),
+    Queued(task=TASK),
+    Processing(task=TASK, progress_percent=3.5),
+    Balance(available=Decimal("1.5")),
+    ModelRecord(id=1, tags=("a", "b")),
+)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_a_web_framework_gives_out_whatever_a_call_returns(value):
+    told = value.to_dict()
+    assert json.loads(value.to_json()) == told
+    assert dict(value) == told
+    adapter = pydantic.TypeAdapter(type(value))
+    assert adapter.validate_python(value) is value
+    assert json.loads(adapter.dump_json(value)) == told
+    assert adapter.json_schema()["title"] == type(value).__name__
+    assert not isinstance(value, Iterable | Mapping)
+    with pytest.raises(TypeError):
+        iter(value)
+
+
+def test_pydantic_reads_results_and_refuses_what_is_none():
+    adapter = pydantic.TypeAdapter(Succeeded | Failed)
+    with pytest.raises(pydantic.ValidationError):
+        adapter.validate_python({"outcome": "succeeded"})
+    assert pydantic.TypeAdapter(TaskResult).validate_python(RESULT.to_dict()) == RESULT
 
 
 # --- Notebooks ----------------------------------------------------------------------------------------------
