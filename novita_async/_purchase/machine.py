@@ -295,7 +295,14 @@ class Purchase:
 
 @frozen
 class Announced:
-    """About to be sent; this account will pay."""
+    """About to be sent; this account will pay.
+
+    Args:
+        at: When.
+        account: Label of the account.
+        token: Secret of this attempt's callback.
+        host: Name of the host that the attempt goes to.
+    """
 
     at: float
     """When."""
@@ -309,7 +316,13 @@ class Announced:
 
 @frozen
 class Bought:
-    """The service took the request: paid."""
+    """The service took the request: paid.
+
+    Args:
+        at: When that was known.
+        task: The new task.
+        attempt: Which attempt bought it. None: the one under way, else the latest in doubt.
+    """
 
     at: float
     """When that was known."""
@@ -321,7 +334,14 @@ class Bought:
 
 @frozen
 class NotBought:
-    """This attempt certainly bought nothing."""
+    """This attempt certainly bought nothing.
+
+    Args:
+        at: When that was known.
+        error: Why.
+        seen: Whether the service saw the request, and may have counted it.
+        reached: Whether the service could be reached at all.
+    """
 
     at: float
     """When that was known."""
@@ -335,7 +355,12 @@ class NotBought:
 
 @frozen
 class Lost:
-    """The end of the attempt is unknown: perhaps a task was bought."""
+    """The end of the attempt is unknown: perhaps a task was bought.
+
+    Args:
+        at: When it was given up.
+        error: Why.
+    """
 
     at: float
     """When it was given up."""
@@ -345,7 +370,11 @@ class Lost:
 
 @frozen
 class Reopened:
-    """The caller wants it bought again, knowing that this may pay twice."""
+    """The caller wants it bought again, knowing that this may pay twice.
+
+    Args:
+        at: When.
+    """
 
     at: float
     """When."""
@@ -353,7 +382,11 @@ class Reopened:
 
 @frozen
 class Rewatched:
-    """The task of a failed purchase is watched again: its end may have been told wrongly."""
+    """The task of a failed purchase is watched again: its end may have been told wrongly.
+
+    Args:
+        at: When.
+    """
 
     at: float
     """When."""
@@ -361,7 +394,12 @@ class Rewatched:
 
 @frozen
 class FailedForGood:
-    """There will be no result."""
+    """There will be no result.
+
+    Args:
+        at: When that was known.
+        error: Why.
+    """
 
     at: float
     """When that was known."""
@@ -371,7 +409,12 @@ class FailedForGood:
 
 @frozen
 class Completed:
-    """The task has succeeded, or the pictures came at once."""
+    """The task has succeeded, or the pictures came at once.
+
+    Args:
+        at: When that was seen.
+        result: The pictures.
+    """
 
     at: float
     """When that was seen."""
@@ -381,7 +424,12 @@ class Completed:
 
 @frozen
 class Saved:
-    """The files are whole, on disk."""
+    """The files are whole, on disk.
+
+    Args:
+        at: When.
+        paths: Where, in the result's order.
+    """
 
     at: float
     """When."""
@@ -391,7 +439,12 @@ class Saved:
 
 @frozen
 class NotSaved:
-    """The files could not be had this time, or are gone."""
+    """The files could not be had this time, or are gone.
+
+    Args:
+        at: When that was seen.
+        error: Why.
+    """
 
     at: float
     """When that was seen."""
