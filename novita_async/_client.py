@@ -4,11 +4,12 @@ import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from copy import copy
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeGuard, cast, overload
 
 import anyio
 import anyio.to_thread
@@ -17,16 +18,17 @@ from attrs import frozen
 from novita_async import events, logs
 from novita_async._api import protocol
 from novita_async._files.names import NameTemplate
+from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
-from novita_async._journal.postgres.journal import SCHEMES, PostgresJournal
+from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
-from novita_async._purchase.journal import Journal
+from novita_async._purchase.journal import Journal, SharedJournal
 from novita_async._purchase.machine import (
     Action,
     Fact,
@@ -37,15 +39,17 @@ from novita_async._purchase.machine import (
 )
 from novita_async._stream.ahead import Requests
 from novita_async._stream.batch import as_batch
-from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates
+from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
-from novita_async._stream.saving import Folder, NameFiles
+from novita_async._stream.saving import Destination, NameFiles
+from novita_async._stream.shift import Shift
 from novita_async._stream.stream import IN_FLIGHT, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.home import running_loop
+from novita_async._submit.neighbours import Neighbours
 from novita_async._submit.pool import PoolStatistics, SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
@@ -197,6 +201,7 @@ class NovitaClient:
             callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
         self._recovery = Recovery(self._buyer)
+        self._neighbours = Neighbours(self._pool, self._emit)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._buyer.retry,
@@ -353,7 +358,7 @@ class NovitaClient:
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout, on_update)
         self._purchases.close(purchase)
-        self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
+        self._emit(Finished(purchase=purchase.id, outcome=Succeeded(result=purchase.result, request=request)))
         if not purchase.result.artifacts:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
         return handed_out(purchase.result, self._saver)
@@ -488,7 +493,7 @@ class NovitaClient:
         requests: Requests,
         *,
         in_flight: int = IN_FLIGHT,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         save_as: NameFiles | str | None = None,
         priority: Priority = "batch",
     ) -> AbstractAsyncContextManager[Outcomes]:
@@ -497,7 +502,9 @@ class NovitaClient:
         Args:
             requests: Any iterable or async iterable; read no further than there are slots.
             in_flight: How many requests may be between input and consumer.
-            save_to: Folder for the result files; made where it is missing. In it, `novita-index.jsonl` tells
+            save_to: Folder for the result files, made where it is missing; the URL of a place in an object
+                store (`s3://bucket/prefix`, also `gs://` and `az://`; extra `objects`); or a `Storage`
+                (`novita_async.storage`). In a folder, `novita-index.jsonl` tells
                 how to make each again, and `inputs/` has the pictures that were given in memory, once each.
             save_as: Names of files: a template such as `{index:05d}-{seed}-{n}.{ext}`, which may also hold
                 `{task_id}`, or a function that gives the beginning of an outcome's file names. None: the
@@ -518,7 +525,7 @@ class NovitaClient:
         requests: Requests,
         *,
         journal: str | os.PathLike[str] | Journal,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         save_as: NameFiles | str | None = None,
         in_flight: int = IN_FLIGHT,
         priority: Priority = "batch",
@@ -560,7 +567,7 @@ class NovitaClient:
         self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
-            async with _opened(journal, self._pool.quotas) as store:
+            async with _opened(journal, self._pool.quotas, self._neighbours) as store:
                 resume = Resume(
                     store,
                     self._purchases,
@@ -568,16 +575,96 @@ class NovitaClient:
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
                     only_planned=only_planned,
-                    folder=None if folder is None else folder.path,
+                    storage=None if folder is None else folder.storage,
+                    is_shared=isinstance(store, PostgresJournal),
                 )
                 stream = self._stream(
                     folder=folder,
                     resume=resume,
                     in_flight=in_flight,
                     interactive=priority == "interactive",
-                    keep_in=_beside(journal) if folder is None else folder.path,
+                    keep_in=_beside(journal) if folder is None or folder.folder is None else folder.folder,
                 )
                 async with stream.run(requests) as outcomes:
+                    yield outcomes
+
+    @block
+    async def work(
+        self,
+        batch: str | None = None,
+        *,
+        journal: str | SharedJournal,
+        save_to: SaveTo | None = None,
+        save_as: NameFiles | str | None = None,
+        in_flight: int = IN_FLIGHT,
+        priority: Priority = "batch",
+        forever: bool = False,
+        resubmit_uncertain: bool = False,
+        retry_failed: bool | Literal["all"] = False,
+        name: str | None = None,
+        stall: float = LEASE,
+    ) -> AsyncGenerator[Outcomes]:
+        """Work on a batch that is planned, together with any number of other processes.
+
+        Takes requests that nobody has, watches what is paid, buys the rest, saves the files. The outcomes are
+        those that this process has brought about; `report` and `export` of the command line tell all. Ends
+        once nothing is left to do here or elsewhere.
+
+        May be called twice, late, on any machine, and be killed at any moment: the database says whose each
+        request is, and nothing is bought again. What a dead process had on its way is uncertain. What cannot
+        be ended here now (its picture is on another host, its files cannot be had, a wait was given up) comes
+        out as such, and is left to workers that begin later.
+
+        Args:
+            batch: Name of the batch. None: the URL says it, after `#`.
+            journal: The URL of the database (`postgresql://host/database`), or a store of your own that
+                several can share (`novita_async.journal.SharedJournal`), which stays open.
+            save_to: As for `stream`. Where all workers share a folder, none writes over another's file.
+            save_as: As for `batch`.
+            in_flight: How many requests this process has at a time.
+            priority: As for `run`.
+            forever: Go on waiting for requests when the batch is complete.
+            resubmit_uncertain: As for `batch`.
+            retry_failed: As for `batch`.
+            name: What those who look call this worker. None: host and process id.
+            stall: Seconds without a sign of life after which others take this process for dead. The signs
+                come from the event loop, however long an answer takes.
+
+        Ctrl-C and SIGTERM end it as they end a `batch`; what was not sent is others' at once.
+
+        Raises:
+            ConfigurationError: `in_flight` below 1, a folder that cannot be written to, a journal that cannot
+                be shared.
+            JournalError: not to be reached, without tables; a `batch` of one process is at work on it.
+        """
+        self._buyer.at_home()
+        with terminated_gently():
+            folder = self._folder(save_to, save_as)
+            async with AsyncExitStack() as joined:
+
+                async def join(url: str) -> SharedJournal:
+                    store = await PostgresJournal.join(
+                        url, batch=batch, quotas=self._pool.quotas, worker=name, lease=stall
+                    )
+                    store.on_health(self._neighbours.heed)
+                    return await joined.enter_async_context(store)
+
+                url = _shared_url(journal)
+                shift = Shift(
+                    cast("SharedJournal", journal) if url is None else await join(url),
+                    self._purchases,
+                    self._pool,
+                    folder=None if folder is None else folder.folder,
+                    forever=forever,
+                    resubmit_uncertain=resubmit_uncertain,
+                    retry_failed=retry_failed,
+                    join_again=None if url is None else partial(join, url),
+                )
+                joined.push_async_callback(shift.give_back)
+                stream = self._stream(
+                    folder=folder, in_flight=in_flight, interactive=priority == "interactive"
+                )
+                async with stream.run(shift) as outcomes:
                     yield outcomes
 
     @overload
@@ -587,7 +674,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: Literal[False] = False,
     ) -> AbstractAsyncContextManager[Outcomes]: ...
 
@@ -598,7 +685,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: Literal[True],
     ) -> AbstractAsyncContextManager[Updates]: ...
 
@@ -608,7 +695,7 @@ class NovitaClient:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: bool = False,
     ) -> AbstractAsyncContextManager[Outcomes | Updates]:
         """Wait for tasks that are paid for: of this client, of yesterday, of another process.
@@ -617,7 +704,7 @@ class NovitaClient:
             tasks: Tasks, or their ids. More can be added while it runs: `outcomes.watch(task)`.
             timeout: Seconds to wait for each. None: the polling policy's deadline.
             total: Seconds to wait for all together: what has not ended by then comes out as `Unfinished`.
-            save_to: Folder for the result files; made where it is missing.
+            save_to: As for `stream`.
             updates: Tell besides what is seen on the way, `Queued` and `Processing`, for a progress display.
         """
         watch = self._watch(
@@ -637,31 +724,33 @@ class NovitaClient:
         self._buyer.at_home()
         return Watch(self._buyer, self._polling, self._memory, **options)
 
-    def _folder(
-        self, save_to: "str | os.PathLike[str] | None", save_as: NameFiles | str | None
-    ) -> Folder | None:
+    def _folder(self, save_to: SaveTo | None, save_as: NameFiles | str | None) -> Destination | None:
         naming = _naming(save_as)
         if save_to is None:
             return None
         budget = self._buyer.spending.budget if self._buyer.spending else None
-        return Folder(Path(save_to), self._saver, naming, self._polling.deadline, budget)
+        return Destination(storage_at(save_to), self._saver, naming, self._polling.deadline, budget)
 
     # --- Files ----------------------------------------------------------------------------------------------
 
     async def save(
-        self, result: TaskResult, folder: str | os.PathLike[str], *, name: str | None = None
-    ) -> tuple[Path, ...]:
+        self, result: TaskResult, folder: SaveTo, *, name: str | None = None
+    ) -> tuple[Path | Any, ...]:
         """Save every file of a result as `NAME-1.png` and so on; never over another file.
 
         Args:
             result: Result of a task.
-            folder: Made where it is missing.
+            folder: Where to, as for `stream`.
             name: Beginning of the file names. None: the task's id.
 
+        Returns:
+            Paths of the files in a folder; of files elsewhere the addresses, as text.
+
         Raises:
-            DownloadFailed: one could not be had, even after its URL was signed anew.
+            DownloadFailed: one could not be had, even after its URL was signed anew, or not be put there.
         """
-        return await self._saver.save(result, Path(folder), name)
+        saved = await self._saver.save_to(storage_at(folder), result, name)
+        return saved.paths or saved.objects
 
     async def fetch(self, image: GeneratedImage | Artifact) -> bytes:
         """Fetch one result file into memory.
@@ -772,11 +861,12 @@ def _tell_caller(on_update: Callable[[Update], object], update: Update) -> None:
 
 @asynccontextmanager
 async def _opened(
-    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None]
+    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None], neighbours: Neighbours
 ) -> AsyncGenerator[Journal]:
     """A journal for one run: a file is opened and closed, a store begins another run and stays open."""
     if _is_url(journal):
         async with await PostgresJournal.open(journal, quotas=quotas) as shared:
+            shared.on_health(neighbours.heed)
             yield shared
         return
     if isinstance(journal, str | os.PathLike):
@@ -798,6 +888,22 @@ async def _opened(
 
 def _is_url(journal: "str | os.PathLike[str] | Journal") -> TypeGuard[str]:
     return isinstance(journal, str) and journal.startswith(SCHEMES)
+
+
+def _shared_url(journal: str | SharedJournal) -> str | None:
+    """The URL of a journal that many can work on. None: a store of the user's own.
+
+    Raises:
+        ConfigurationError: one process alone can work on such a journal.
+    """
+    if _is_url(journal):
+        return journal
+    if isinstance(journal, str | os.PathLike) or not hasattr(journal, "take"):
+        raise ConfigurationError(
+            problem=f"several processes cannot work on journal {journal}: one has it to itself",
+            advice="nothing was sent; give the URL of a Postgres database, or use `batch` in one process",
+        )
+    return None
 
 
 _running: Final[set[int]] = set()

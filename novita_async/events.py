@@ -2,7 +2,8 @@
 
 A `Transition` is a fact about one purchase, with the state before and after: every step that can cost money,
 told with the purchase's id, the request's position and the user's tag. All other events are notices, which
-move nothing. None holds a key or a picture.
+move nothing; those about a task or its files name the task, as the `Transition` that bought it does. No event
+holds a key or a picture.
 
 An observer is called synchronously on the event loop and must return at once. Its exceptions are logged and
 dropped: watching must never break the work.
@@ -80,14 +81,14 @@ class Planned:
     """A request was taken in.
 
     Args:
-        index: Its place in the input, from 0.
-        image_num: How many images it asks for.
+        position: Place of the request in its input, from 0.
+        images: Number of images asked for.
     """
 
-    index: int
-    """Its place in the input, from 0."""
-    image_num: int
-    """How many images it asks for."""
+    position: int
+    """Place of the request in its input, from 0."""
+    images: int
+    """Number of images asked for."""
 
 
 @frozen(kw_only=True)
@@ -217,30 +218,37 @@ class BreakerClosed:
 
 @frozen(kw_only=True)
 class Finished:
-    """A request came to one of its four ends.
+    """A request came to one of its four ends, which its journal may know a moment later.
 
     Args:
-        outcome: Which one.
+        purchase: Id of the purchase, as in `Transition`. None: a task that this client has not bought is
+            waited for.
+        outcome: The end.
     """
 
+    purchase: int | None = None
+    """Id of the purchase, as in `Transition`. None: a task that this client has not bought is waited for."""
     outcome: Outcome
-    """Which one."""
+    """The end."""
 
 
 @frozen(kw_only=True)
 class FileSaved:
-    """A result file is on disk, whole.
+    """A result file is in its folder or storage, whole.
 
     Args:
         task: The task that made it.
-        path: Where it is.
+        path: Where it is. None: in a storage that is no folder.
+        address: Its address there, such as `s3://bucket/spring/00000-42-1.png`.
         size: Its length in bytes.
     """
 
     task: Task
     """The task that made it."""
-    path: Path
-    """Where it is."""
+    path: Path | None = None
+    """Where it is. None: in a storage that is no folder."""
+    address: str | None = None
+    """Its address there, such as `s3://bucket/spring/00000-42-1.png`."""
     size: int
     """Its length in bytes."""
 
@@ -253,7 +261,8 @@ class KindDiffers:
         task: The task that made it.
         stated: The service's word for it, such as `png`.
         found: The kind that was found, such as `jpeg`; the suffix of its file.
-        path: Where it is. None: fetched into memory.
+        path: Where it is. None: fetched into memory, or put into a storage that is no folder.
+        address: Its address there.
     """
 
     task: Task
@@ -263,7 +272,9 @@ class KindDiffers:
     found: str
     """The kind that was found, such as `jpeg`; the suffix of its file."""
     path: Path | None = None
-    """Where it is. None: fetched into memory."""
+    """Where it is. None: fetched into memory, or put into a storage that is no folder."""
+    address: str | None = None
+    """Its address there."""
 
 
 @frozen(kw_only=True)
@@ -272,13 +283,16 @@ class CutFileKept:
 
     Args:
         task: The task that made it.
-        path: Where it is. None: fetched into memory.
+        path: Where it is. None: fetched into memory, or put into a storage that is no folder.
+        address: Its address there.
     """
 
     task: Task
     """The task that made it."""
     path: Path | None = None
-    """Where it is. None: fetched into memory."""
+    """Where it is. None: fetched into memory, or put into a storage that is no folder."""
+    address: str | None = None
+    """Its address there."""
 
 
 Event = (

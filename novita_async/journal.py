@@ -2,9 +2,10 @@
 
 A store keeps `Purchase`s beyond the process. `Journal` is the protocol; `SqliteJournal` keeps them in a file,
 `PostgresJournal` in a database (extra `postgres`), `MemoryJournal` in memory, and is the shortest example of
-a store. A purchase moves by facts (`novita_async.events`): a store lets each happen with `advance`, unless it
-was `told_before`, and keeps what has become of the purchase. `novita_async.testing.conformance` checks a
-store of your own.
+a store. Many processes may work on the batch of a `SharedJournal` (`NovitaClient.work`): `PostgresJournal`,
+and `SharedMemoryJournal` for tests. A purchase moves by facts (`novita_async.events`): a store lets each
+happen with `advance`, unless it was `told_before`, and keeps what has become of the purchase.
+`novita_async.testing.conformance` checks a store of your own.
 
 A store that does not keep purchases as objects makes them: `fresh` of an order that is new, `asked_again` for
 one that another run asks for, `copy_of` to hand out what moves on its own, `left_behind` for what was under
@@ -15,8 +16,9 @@ from novita_async._journal.memory import MemoryJournal
 from novita_async._journal.postgres.journal import PostgresJournal, SharedOptions
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.rows import asked_again, copy_of, fresh, left_behind
+from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._journal.sqlite import JournalStatistics, SqliteJournal
-from novita_async._purchase.journal import Deferred, Journal, Summary, Tally, summed, tally_of
+from novita_async._purchase.journal import Deferred, Journal, SharedJournal, Summary, Tally, summed, tally_of
 from novita_async._purchase.machine import (
     Action,
     Attempt,
@@ -47,6 +49,8 @@ __all__ = [
     "Order",
     "PostgresJournal",
     "Purchase",
+    "SharedJournal",
+    "SharedMemoryJournal",
     "SharedOptions",
     "SqliteJournal",
     "State",

@@ -104,7 +104,7 @@ def line_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a line for e
         case Transition():
             return _transition(event)
         case Planned():
-            return f"request {event.index} taken in, {event.image_num} image(s)"
+            return f"request {event.position} taken in, {event.images} image(s)"
         case Paced():
             return f"{_of(event.purchase)} waits {event.delay:.1f} s for {event.account}, {event.endpoint}"
         case Retrying():
@@ -125,7 +125,7 @@ def line_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a line for e
         case Finished():
             return _end(event.outcome)
         case FileSaved():
-            return f"task {event.task.task_id}: saved {event.path!r}, {event.size:,} bytes"
+            return f"task {event.task.task_id}: saved {event.path or event.address!r}, {event.size:,} bytes"
         case KindDiffers():
             return f"task {event.task.task_id}: a file is {event.found}, not {event.stated} as stated"
         case CutFileKept():

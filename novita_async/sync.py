@@ -43,6 +43,7 @@ from typing import (
 from attrs import define, field
 
 from novita_async._client import NovitaClient
+from novita_async._files.places import SaveTo
 from novita_async._stream.handle import Outcomes, StreamStatistics, Updates, refuse_unentered
 from novita_async.errors import ConfigurationError, SubmissionUncertain
 from novita_async.models.results import Outcome, Succeeded, Update
@@ -367,7 +368,7 @@ class Client:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: Literal[False] = False,
     ) -> AbstractContextManager[OutcomeIterator[Outcome]]: ...
 
@@ -378,7 +379,7 @@ class Client:
         *,
         timeout: float | None = None,
         total: float | None = None,
-        save_to: str | os.PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         updates: Literal[True],
     ) -> AbstractContextManager[OutcomeIterator[Update | Outcome]]: ...
 

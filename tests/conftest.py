@@ -132,6 +132,15 @@ def database():
         yield url
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """A server that speaks as S3 does."""
+    from tests.helpers.objects import object_store  # noqa: PLC0415 - few tests need it
+
+    with object_store(tmp_path_factory.mktemp("s3") / "log") as server:
+        yield server
+
+
 @pytest.fixture
 def start_program():
     """Start programs; whatever is left of them at the end is killed."""

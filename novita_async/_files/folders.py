@@ -1,6 +1,11 @@
 """Folders of result files: tried before anything is bought, and made durable for many files at once."""
 
 import errno
+import os
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Final
@@ -9,7 +14,10 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
+from novita_async._files.storage import Content
+from novita_async._http import MIB
 from novita_async._util.disk import make_folder, sync_folder
+from novita_async._util.groups import Groups
 from novita_async.errors import ConfigurationError, Scope
 
 _STOPPING: Final = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
@@ -45,36 +53,102 @@ def scope_of(error: OSError, folder: Path) -> Scope:
 
 
 @define(eq=False)
-class _Group:
-    """Folders that are fsynced together."""
+class _Name:
+    """A name that must be durable."""
 
-    folders: set[Path] = field(factory=set)
-    errors: dict[Path, OSError] = field(factory=dict)
-    is_done: bool = False
+    folder: Path
+    error: OSError | None = None
+    """Why it could not be made so."""
 
-    def sync(self) -> None:
-        for folder in self.folders:
-            try:
-                sync_folder(folder)
-            except OSError as error:
-                self.errors[folder] = error
-        self.is_done = True
+
+def _sync(names: list[_Name]) -> None:
+    """Fsync each folder once."""
+    errors: dict[Path, OSError] = {}
+    for folder in {name.folder for name in names}:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            errors[folder] = error
+    for name in names:
+        name.error = errors.get(name.folder)
 
 
 @define(eq=False)
 class FolderSync:
     """Makes names durable. Results that end while one fsync runs share the next."""
 
-    _next: _Group = field(factory=_Group, init=False)
-    _one: anyio.Lock = field(factory=anyio.Lock, init=False)
+    _names: Groups[_Name] = field(factory=lambda: Groups(_sync), init=False)
 
     async def sync(self, folder: Path) -> None:
         """Return when all names that are in a folder now are durable. Raises `OSError`."""
-        group = self._next
-        group.folders.add(folder)
-        async with self._one:
-            if not group.is_done:
-                self._next = _Group()
-                await anyio.to_thread.run_sync(group.sync)
-        if folder in group.errors:
-            raise OSError(*group.errors[folder].args)
+        name = _Name(folder)
+        await self._names.join(name)
+        if name.error is not None:
+            raise OSError(*name.error.args)
+
+
+@define(eq=False, repr=False)
+class FolderStorage:
+    """A folder, as a storage. Results are put into folders by the same steps, in one go."""
+
+    path: Path
+    """The folder, which is made where it is missing."""
+
+    @property
+    def address(self) -> str:
+        """The folder's path."""
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<FolderStorage {self.path}>"
+
+    async def check(self) -> None:
+        """Make the folder. Raises `ConfigurationError`."""
+        await anyio.to_thread.run_sync(see_to_folder, self.path)
+
+    async def put_new(self, name: str, content: Content, /) -> bool:
+        """Put a file under a name that is free. Raises `OSError`."""
+        path = self.path / name
+        part = path.with_name(f".{uuid.uuid4().hex}-1.part")
+        await anyio.to_thread.run_sync(make_folder, path.parent)
+        try:
+            async with await anyio.open_file(part, "xb") as file:
+                async for piece in content.chunks():
+                    await file.write(piece)
+            return await anyio.to_thread.run_sync(_put, part, path)
+        finally:
+            with anyio.CancelScope(shield=True), suppress(OSError):
+                await anyio.to_thread.run_sync(partial(part.unlink, missing_ok=True))
+
+    async def has(self, name: str, /) -> bool:
+        """Whether there is a file of this name."""
+        return await anyio.to_thread.run_sync((self.path / name).is_file)
+
+    async def open(self, name: str, /) -> AsyncGenerator[bytes]:
+        """Read a file, piece by piece. Raises `OSError`."""
+        async with await anyio.open_file(self.path / name, "rb") as file:
+            while piece := await file.read(MIB):
+                yield piece
+
+
+def _put(part: Path, path: Path) -> bool:
+    """Give a file its name, durably. Returns False where the name is taken. Blocks. Raises `OSError`."""
+    with part.open("ab") as file:
+        os.fsync(file.fileno())
+    try:
+        claim(part, path)
+    except FileExistsError:
+        return False
+    sync_folder(path.parent)
+    return True
+
+
+def claim(part: Path, path: Path) -> None:
+    """Make `path` the whole file at once, or raise `FileExistsError`. Blocks."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links there: the empty file keeps the name until the whole one replaces it
+        path.open("xb").close()
+        part.replace(path)

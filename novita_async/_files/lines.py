@@ -84,7 +84,7 @@ def line_of(purchase: Purchase, outcome: Outcome | None, *, cost: float | None) 
         cost: US dollars, where a price is known.
     """
     result = outcome.result if isinstance(outcome, Succeeded) else purchase.result
-    paths = outcome.paths if isinstance(outcome, Succeeded) else purchase.paths
+    saved = outcome if isinstance(outcome, Succeeded) else purchase
     error = purchase.error if outcome is None else getattr(outcome, "error", None)
     artifacts = result.artifacts if result else ()
     timings = result.timings if result else Timings()
@@ -99,7 +99,7 @@ def line_of(purchase: Purchase, outcome: Outcome | None, *, cost: float | None) 
         "metadata": dict(purchase.metadata) or None,
         "endpoint": purchase.endpoint or None,
         "images": purchase.images,
-        "files": [path.name for path in paths],
+        "files": [path.name for path in saved.paths] or [each.rpartition("/")[2] for each in saved.objects],
         "task_id": task_id,
         "other_task_ids": [each for each in bought if each != task_id],
         "account": account,
@@ -142,7 +142,8 @@ def _state_of(purchase: Purchase, outcome: Outcome) -> State:
     """The state of a purchase once an outcome is recorded."""
     match outcome:
         case Succeeded():
-            return SAVED if outcome.paths or has_own_storage(purchase) else SUCCEEDED
+            is_saved = outcome.paths or outcome.objects or has_own_storage(purchase)
+            return SAVED if is_saved else SUCCEEDED
         case Uncertain():
             return UNCERTAIN
         case Failed(error=DownloadFailed()):

@@ -1,10 +1,13 @@
-"""Result URLs to files: whole, right, and never over another file.
+"""Result URLs to files, in folders and other storages: whole, right, and never over another file.
 
 A file appears under its name only when it is whole and a picture (or whatever else the service states); until
 then it is a `.part` file, which is removed when anything goes wrong. The file is paid, so it is fetched again
 while that is free, and kept in the end where it is of another kind than stated, or stays cut. An expired or
 refused URL is signed anew by asking for the task again, so a host that is down for longer than a URL lives
 costs time and no picture. No key goes to a result host.
+
+For a storage that is no folder a file is fetched and checked first, and then put, as often as trouble passes.
+A name that is taken by the very same bytes is the file's own: a killed process, or another worker, put it.
 """
 
 import errno
@@ -13,22 +16,24 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from attrs import define, evolve, field, frozen
 
 from novita_async._api.reasons import download_passes
-from novita_async._files.folders import FolderSync, scope_of
+from novita_async._files.folders import FolderStorage, FolderSync, claim, scope_of
 from novita_async._files.kinds import BadFileError, CutFileError, FoundKind, kind_of
 from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe_name
 from novita_async._files.part import Part
+from novita_async._files.spool import Spool
+from novita_async._files.storage import Content, SavedFiles, Storage, address_of, has_same, words_of
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
@@ -51,12 +56,15 @@ CUT_FOR: Final = 60.0
 """Seconds through which a file must come cut until it is kept as it is: a cache that holds half of it heals
 sooner, and a file that is half on its host never does."""
 _AT_ONCE: Final = 8
+"""Files that are fetched at once; so many more are put into storages."""
 _REFRESHES: Final = 2
 _GONE: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses of a URL that has expired or was refused; asking for the task again may give a good one."""
 _UNUSABLE: Final = 400
 """Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
 _NAMES: Final = 10_000
+_PLACE_IS_SHUT: Final = (PermissionError, FileNotFoundError)
+"""Errors of a storage that every other file would meet."""
 _CANNOT_COME_AGAIN: Final = "paid; the file came in the answer itself and cannot be had again"
 
 _HAS_NO_TASK: Final = "paid; the URL came in the answer itself, and no task can be asked for another"
@@ -101,6 +109,11 @@ class _Target:
         """The task that made it."""
         return self.result.task if self.result else self.artifact.task
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the file came in the answer itself."""
+        return self.artifact.came_at_once or self.artifact.file is not None
+
     def of(self, result: TaskResult | None) -> "_Target | None":
         """The same file in the same task's result, asked for again."""
         files = result.artifacts if result else ()
@@ -140,7 +153,8 @@ class _Target:
 class _Settled:
     """A file under its name."""
 
-    path: Path
+    path: Path | None = None
+    address: str | None = None
     size: int
     kind: FoundKind
 
@@ -150,7 +164,7 @@ class SaverStatistics:
     """How downloads are doing."""
 
     saved: int
-    """Files on disk, whole."""
+    """Files on disk or in a storage, whole."""
     refreshed: int
     """URLs that had expired and were signed anew."""
     failed: int
@@ -169,6 +183,7 @@ class Saver:
     _at_home: Callable[[], None] = field(alias="at_home", default=lambda: None)
     """Refuses a loop that is not the client's."""
     _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
+    _puts: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
     _folders: FolderSync = field(factory=FolderSync, init=False)
     _saved: int = field(default=0, init=False)
     _refreshed: int = field(default=0, init=False)
@@ -180,6 +195,25 @@ class Saver:
     def statistics(self) -> SaverStatistics:
         """How it is doing now."""
         return SaverStatistics(saved=self._saved, refreshed=self._refreshed, failed=self._failed)
+
+    async def save_to(
+        self,
+        storage: Storage,
+        result: TaskResult,
+        name: str | Naming | None = None,
+        *,
+        max_elapsed: float = 0.0,
+        owned: bool = False,
+        moves: bool = False,
+    ) -> SavedFiles:
+        """Save every file of a result in a folder, or in another storage: see `save` and `put`."""
+        if not isinstance(storage, FolderStorage):
+            return SavedFiles(objects=await self.put(result, storage, name, max_elapsed=max_elapsed))
+        return SavedFiles(
+            paths=await self.save(
+                result, storage.path, name, max_elapsed=max_elapsed, owned=owned, moves=moves
+            )
+        )
 
     async def save(
         self,
@@ -208,15 +242,14 @@ class Saver:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
         self._at_home()
-        naming = name if callable(name) else beginning_with(name or result.task_id or "image")
-        retry = evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
+        naming, retry = _naming(name, result), self._longer(max_elapsed)
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place, owned=owned)
             try:
                 saving = (
                     self._save_at_once(target, folder, naming, moves=moves)
-                    if artifact.came_at_once or artifact.file is not None
+                    if target.is_here
                     else self._save(target, folder, naming, retry)
                 )
                 paths.append(await saving)
@@ -228,12 +261,15 @@ class Saver:
                 raise target.failed(cause, dooms=scope) from error
         return tuple(paths)
 
+    def _longer(self, max_elapsed: float) -> RetryPolicy:
+        return evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
+
     async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
         part = Part(target.part_of(folder))
 
         async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
             settling = partial(_settle, part, folder, naming, target, takes_cut=takes_cut)
-            return await anyio.to_thread.run_sync(settling)
+            return await run_in_thread(settling)
 
         try:
             settled = await self._fetch(target, part, finish, retry)
@@ -243,15 +279,104 @@ class Saver:
             raise
         self._saved += 1
         self._tell(target, settled.kind, settled)
-        return settled.path
+        return cast("Path", settled.path)
 
     async def _save_at_once(self, target: _Target, folder: Path, naming: Naming, *, moves: bool) -> Path:
         """Give a file its name that came in the answer itself."""
         settling = partial(_settle_at_once, target, folder, naming, moves=moves)
-        settled = await anyio.to_thread.run_sync(settling)
+        settled = await run_in_thread(settling)
         self._saved += 1
         self._tell(target, settled.kind, settled)
-        return settled.path
+        return cast("Path", settled.path)
+
+    # --- Into other storages --------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        result: TaskResult,
+        storage: Storage,
+        name: str | Naming | None = None,
+        *,
+        max_elapsed: float = 0.0,
+    ) -> tuple[str, ...]:
+        """Put every file of a result into a storage, as `save` does into a folder. Returns their addresses.
+
+        A file that is there under its name with the very same bytes has been put already.
+
+        Raises:
+            DownloadFailed: one of them could not be had, or not be put; those before it are there.
+        """
+        self._at_home()
+        naming, retry = _naming(name, result), self._longer(max_elapsed)
+        targets = [
+            _Target(artifact=artifact, result=result, place=place)
+            for place, artifact in enumerate(result.artifacts)
+        ]
+        return tuple([await self._put(target, storage, naming, retry) for target in targets])
+
+    async def _put(self, target: _Target, storage: Storage, naming: Naming, retry: RetryPolicy) -> str:
+        """Fetch a file, and put it. Returns its address."""
+        with Spool.opened() as spool:
+
+            async def finish(target: _Target, *, takes_cut: bool) -> FoundKind:
+                return await run_in_thread(
+                    lambda: kind_of(spool.finished(), target.artifact.type, takes_cut=takes_cut)
+                )
+
+            try:
+                if target.is_here:
+                    await spool.append(await anyio.to_thread.run_sync(_bytes_of, target))
+                    kind = await finish(target, takes_cut=True)
+                else:
+                    kind = await self._fetch(target, spool, finish, retry)
+                content = await anyio.to_thread.run_sync(spool.content, kind.suffix)
+            except BadFileError as error:
+                raise target.failed(error.cause) from None
+            except OSError as error:  # of the folder for temporary files
+                cause = f"it cannot be written on its way: {error.strerror or error}"
+                raise target.failed(cause, dooms="account") from error
+            async with self._puts:
+                names = _names_of(target, naming, kind.suffix)
+                address = await self._put_under(names, target, storage, content, retry)
+        self._saved += 1
+        self._tell(target, kind, _Settled(address=address, size=content.size, kind=kind))
+        return address
+
+    async def _put_under(
+        self, names: Iterator[str], target: _Target, storage: Storage, content: Content, retry: RetryPolicy
+    ) -> str:
+        """Put a whole file under the first name that no other file has. Returns its address."""
+        for name in names:
+            putting = partial(_put_or_found, storage, name, content)
+            if await self._patiently(putting, target, storage, retry):
+                return address_of(storage, name)
+        raise target.failed(f"its name exists {_NAMES} times in {storage.address}")
+
+    async def _patiently(
+        self,
+        putting: Callable[[], Awaitable[bool]],
+        target: _Target,
+        storage: Storage,
+        retry: RetryPolicy,
+    ) -> bool:
+        """Put a file, riding out what passes: the paid file is here, and need not be fetched again."""
+        number, began_at = 1, anyio.current_time()
+        while True:
+            try:
+                return await putting()
+            except Exception as error:  # the user's own code, or one of a hundred faults of a network
+                self._failed += 1
+                elapsed = anyio.current_time() - began_at
+                failure = Failure(passes=isinstance(error, ConnectionError | TimeoutError))
+                decision = decide(retry, failure, attempt=number, elapsed=elapsed, jitter=self._jitter())
+                if not isinstance(decision, Retry):
+                    dooms: Scope = "account" if isinstance(error, _PLACE_IS_SHUT) else "request"
+                    cause = f"it cannot be put into {storage.address}: {words_of(error)}"
+                    raise target.failed(cause, dooms=dooms) from error
+            await anyio.sleep(decision.after)
+            number += 1
+
+    # --- What came in answers -------------------------------------------------------------------------------
 
     async def forget(self, files: Sequence[Path]) -> None:
         """Remove the names that files came under, now that it is known for good what they are called."""
@@ -309,8 +434,8 @@ class Saver:
     async def fetch(self, artifact: Artifact) -> bytes:
         """Fetch one file into memory."""
         self._at_home()
-        if artifact.came_at_once or artifact.file is not None:
-            return await anyio.to_thread.run_sync(_bytes_of, _Target(artifact=artifact))
+        if (here := _Target(artifact=artifact)).is_here:
+            return await anyio.to_thread.run_sync(_bytes_of, here)
         memory = _InMemory()
 
         async def finish(target: _Target, *, takes_cut: bool) -> FoundKind:
@@ -346,13 +471,13 @@ class Saver:
     def _tell(self, target: _Target, kind: FoundKind, settled: _Settled | None = None) -> None:
         if target.task is None:
             return
-        path = settled.path if settled else None
+        where: dict[str, Any] = {"path": settled.path, "address": settled.address} if settled else {}
         if kind.stated is not None:
-            self._emit(KindDiffers(task=target.task, stated=kind.stated, found=kind.suffix, path=path))
+            self._emit(KindDiffers(task=target.task, stated=kind.stated, found=kind.suffix, **where))
         if kind.is_cut:
-            self._emit(CutFileKept(task=target.task, path=path))
+            self._emit(CutFileKept(task=target.task, **where))
         if settled is not None:
-            self._emit(FileSaved(task=target.task, path=settled.path, size=settled.size))
+            self._emit(FileSaved(task=target.task, size=settled.size, **where))
 
     async def _fetch(
         self, target: _Target, arriving: _Arriving, finish: "_Finish[T]", retry: RetryPolicy
@@ -463,18 +588,33 @@ def _settle(
         kind = kind_of(file, target.artifact.type, takes_cut=takes_cut)
         if target.owned:
             os.fsync(file.fileno())
-    stem = safe_name(naming(target.place + 1, kind.suffix).removesuffix(f".{kind.suffix}"), LONGEST_NAME)
-    for number in range(1, _NAMES):
-        path = folder / (f"{stem}.{kind.suffix}" if number == 1 else f"{stem}.{number}.{kind.suffix}")
+    for name in _names_of(target, naming, kind.suffix):
+        path = folder / name
         try:
-            _claim(part.path, path)
+            claim(part.path, path)
         except FileExistsError:
             if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
                 continue
         if not stays:
             part.remove()
         return _Settled(path=path, size=path.stat().st_size, kind=kind)
-    raise target.failed(f"{folder / stem} exists {_NAMES} times")
+    raise target.failed(f"its name exists {_NAMES} times in {folder}")
+
+
+def _naming(name: str | Naming | None, result: TaskResult) -> Naming:
+    return name if callable(name) else beginning_with(name or result.task_id or "image")
+
+
+def _names_of(target: _Target, naming: Naming, suffix: str) -> Iterator[str]:
+    """The name of a file, and those that follow where it is taken."""
+    stem = safe_name(naming(target.place + 1, suffix).removesuffix(f".{suffix}"), LONGEST_NAME)
+    yield f"{stem}.{suffix}"
+    yield from (f"{stem}.{number}.{suffix}" for number in range(2, _NAMES))
+
+
+async def _put_or_found(storage: Storage, name: str, content: Content) -> bool:
+    """Put a file. Returns whether the name has it now: a put whose answer was lost has succeeded, too."""
+    return await storage.put_new(name, content) or await has_same(storage, name, content)
 
 
 def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: bool) -> _Settled:
@@ -539,19 +679,8 @@ def _write_as(data: bytes, path: Path, artifact: Artifact) -> Path:
         for number in range(1, _NAMES):
             name = path.with_name(f"{path.stem}{suffix}" if number == 1 else f"{path.stem}.{number}{suffix}")
             with suppress(FileExistsError):
-                _claim(part, name)
+                claim(part, name)
                 return name
     finally:
         part.unlink(missing_ok=True)
     raise FileExistsError(errno.EEXIST, f"that name is taken {_NAMES} times")
-
-
-def _claim(part: Path, path: Path) -> None:
-    """Make `path` the whole file at once, or raise `FileExistsError`."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links there: the empty file keeps the name until the whole one replaces it
-        path.open("xb").close()
-        part.replace(path)

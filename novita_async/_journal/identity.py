@@ -43,7 +43,12 @@ _PRESIGNED: Final = re.compile(
 
 
 def order_of(
-    request: NovitaRequest, *, endpoint: str, position: int, digest: Callable[[ImageSource], str]
+    request: NovitaRequest,
+    *,
+    endpoint: str,
+    position: int,
+    digest: Callable[[ImageSource], str],
+    names_paths: bool = True,
 ) -> Order:
     """Describe a request for the journal.
 
@@ -52,11 +57,14 @@ def order_of(
         endpoint: Path that it is submitted to.
         position: Its place in the input, from 0.
         digest: Gives the SHA-256 of a picture, in hex. Files may be read, so call this off the event loop.
+        names_paths: Whether to say where pictures lie on this machine; no part of the identity.
 
     Raises:
         InvalidRequest: it cannot be written as JSON, or a picture cannot be read.
     """
     key, text = _described_plainly(request, digest) or _described(request, digest)
+    if not names_paths and '"path"' in text:
+        text = _text(_bare(json.loads(text)))
     return Order(
         key=key,
         position=position,
@@ -279,6 +287,10 @@ class DigestCache:
             return _remembered(self._pictures, self.pictures, picture, picture)
         identity = (picture.path, picture.size, picture.modified_ns)
         return _remembered(self._files, self.files, identity, picture)
+
+    def known(self, picture: ImageSource) -> str:
+        """The digest of a file that was read before; in any thread. Raises `LookupError`."""
+        return self._files[picture.path, picture.size, picture.modified_ns]
 
     def __repr__(self) -> str:
         return f"<DigestCache of {len(self._files)} files and {len(self._pictures)} pictures>"

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from copy import copy
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +55,8 @@ _REQUEST: Final = KEPT.index("request")
 _ERROR: Final = KEPT.index("error")
 _RESULT: Final = KEPT.index("result")
 _PICTURES: Final = frozenset({"png", "jpeg", "jpg", "webp"})
+_ADDRESS: Final = "://"
+"""Part of the address of a file that is in no folder. Paths hold no two slashes in a row."""
 
 Record = tuple[Any, ...]
 """The values of `COLUMNS`."""
@@ -143,7 +146,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _real(purchase.saved_at),
         _seed(purchase.result),
         old[_ERROR] if same_error else _error(purchase.error),
-        _json([str(path) for path in purchase.paths]) if purchase.paths else None,
+        _paths(purchase),
         old[_RESULT] if same_result else _result(purchase.result),
         _json(earlier) if earlier else None,
         _text(purchase.token),
@@ -241,6 +244,12 @@ def _real(value: float | None) -> float | None:
     return value if value is None else float(value)
 
 
+def _paths(purchase: Purchase) -> str | None:
+    """Where the files are: paths, and addresses, which paths can never look like."""
+    places = [*map(str, purchase.paths), *purchase.objects]
+    return _json(places) if places else None
+
+
 def _seed(result: TaskResult | None) -> int | str | None:
     seed = None if result is None else result.seed
     return seed if seed is None or abs(seed) < 1 << 63 else str(seed)
@@ -326,6 +335,7 @@ def known_of(serial: int, record: Record) -> Known:
         run=run,
     )
     task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images, host=host)
+    places: list[str] = _parsed(paths) if paths else []
     purchase = Purchase(
         None,
         endpoint,
@@ -335,29 +345,39 @@ def known_of(serial: int, record: Record) -> Known:
         host=host,
         entry=entry,
         token=token,
-        state=State(state),
+        state=_STATES[state],
         account=account,
         task=task or None,
         attempt=attempt,
-        paths=tuple(map(Path, json.loads(paths))) if paths else (),
+        paths=tuple([Path(place) for place in places if _ADDRESS not in place]),
+        objects=tuple([place for place in places if _ADDRESS in place]),
         finished_at=finished,
         saved_at=saved,
     )
-    purchase.attempts = tuple(_read_attempt(each) for each in json.loads(earlier)) if earlier else ()
+    purchase.attempts = tuple(_read_attempt(each) for each in _parsed(earlier)) if earlier else ()
     if announced is not None:
         purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
         purchase.attempts[-1].number = attempt if number is None else number
         if earlier:
             purchase.attempts = tuple(sorted(purchase.attempts, key=lambda each: each.announced_at))
-    noted = json.loads(error) if error else None
+    noted = _parsed(error) if error else None
     if noted:
         purchase.error = _read_error(noted, purchase)
     if result or seed is not None:
-        facts: dict[str, Any] = json.loads(result) if result else {}
+        facts: dict[str, Any] = _parsed(result) if result else {}
         purchase.result = _read_result(facts, None if seed is None else int(seed), purchase.task)
     if any(each.perhaps for each in purchase.attempts):
         purchase.doubt = _doubt(purchase, noted or {})
     return Known.of(purchase, record)
+
+
+_STATES: Final = {state.value: state for state in State}
+_json_in: Final = json.JSONDecoder().raw_decode
+
+
+def _parsed(text: str) -> Any:
+    """Read JSON that was written here, with nothing around it, at half the cost of `json.loads`."""
+    return _json_in(text)[0]
 
 
 def _read_present(purchase: Purchase, account: str, announced: float, answered: float | None) -> Attempt:
@@ -463,10 +483,14 @@ def copy_of(purchase: Purchase, offset: float = 0.0) -> Purchase:
 def shift(purchase: Purchase, offset: float) -> None:
     """Shift the times of a purchase by so many seconds, in attempts of its own."""
     purchase.attempts = tuple(
-        attrs.evolve(
-            each,
-            announced_at=each.announced_at + offset,
-            answered_at=None if each.answered_at is None else each.answered_at + offset,
+        Attempt(
+            each.account,
+            each.announced_at + offset,
+            None if each.answered_at is None else each.answered_at + offset,
+            each.task_id,
+            each.perhaps,
+            each.at_once,
+            each.number,
         )
         for each in purchase.attempts
     )
@@ -491,12 +515,12 @@ def asked_again(purchase: Purchase, order: Order, run: int) -> None:
     )
 
 
-_ASKED: Final = tuple(each.name for each in attrs.fields(Order))
+_words_of: Final = attrgetter(*[each.name for each in attrs.fields(Order)])
 
 
 def asks_the_same(entry: JournalEntry, order: Order) -> bool:
     """Whether an order says exactly what the journal has, its place included."""
-    return all(getattr(entry, name) == getattr(order, name) for name in _ASKED)
+    return bool(_words_of(entry) == _words_of(order))
 
 
 PERHAPS_UNDER_WAY: Final = (ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, SAVED)

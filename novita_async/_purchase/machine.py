@@ -193,6 +193,28 @@ class Keeper(Protocol):
         ...
 
 
+class SharedQuota(Protocol):
+    """Windows that processes share, for purchases that no journal with windows of its own keeps."""
+
+    @property
+    def sends_until(self) -> float:
+        """Until when this process may send: others take it for dead once its lease has run out."""
+        ...
+
+    async def take(self, purchase: "Purchase", announced: "Announced") -> object:
+        """Take a place. What it returns is for `settle`.
+
+        Raises:
+            Deferred: there is none before then.
+            JournalError: the database cannot be reached. Nothing may be sent.
+        """
+        ...
+
+    def settle(self, place: object, fact: "Fact") -> None:
+        """Say how an attempt ended. Told as soon as the database can be reached."""
+        ...
+
+
 @define(eq=False)
 class Purchase:
     """A request and its money. All who deal with a purchase hold this one object: there is one truth.
@@ -214,7 +236,7 @@ class Purchase:
     wants_files: bool = False
     """Whether success is not the end: files are to be saved."""
     id: int = field(factory=count(1).__next__)
-    """Unique in this process; every event carries it."""
+    """Unique in this process; events about money carry it."""
     journal: Keeper | None = None
     """The store that keeps this purchase. None: memory alone."""
     entry: JournalEntry | None = None
@@ -243,6 +265,8 @@ class Purchase:
     """Pictures of the task."""
     paths: tuple[Path, ...] = ()
     """The saved files, in the result's order."""
+    objects: tuple[str, ...] = ()
+    """Addresses of the saved files, where they are in a storage that is no folder."""
     finished_at: float | None = None
     """When the end was seen."""
     saved_at: float | None = None
@@ -424,17 +448,20 @@ class Completed:
 
 @frozen
 class Saved:
-    """The files are whole, on disk.
+    """The files are whole, on disk or in a storage.
 
     Args:
         at: When.
         paths: Where, in the result's order.
+        objects: Their addresses, where they are in a storage that is no folder.
     """
 
     at: float
     """When."""
     paths: tuple[Path, ...]
     """Where, in the result's order."""
+    objects: tuple[str, ...] = ()
+    """Their addresses, where they are in a storage that is no folder."""
 
 
 @frozen
@@ -619,16 +646,19 @@ def _complete_at_once(purchase: Purchase, fact: Completed) -> None:
 
 
 def _save(purchase: Purchase, fact: Saved) -> None:
-    purchase.paths, purchase.error, purchase.saved_at = fact.paths, None, fact.at
-    files = purchase.result.artifacts if purchase.result is not None and fact.paths else ()
+    purchase.paths, purchase.objects = fact.paths, fact.objects
+    purchase.error, purchase.saved_at = None, fact.at
+    places = fact.paths or fact.objects
+    files = purchase.result.artifacts if purchase.result is not None and places else ()
     came = [place for place, each in enumerate(files) if each.came_at_once or each.file is not None]
     if came:  # what came in the answer lay elsewhere until now
-        moved = {place: fact.paths[place] for place in came}
+        moved = {place: places[place] for place in came}
         purchase.result = with_files(cast("TaskResult", purchase.result), moved)
 
 
 def _miss(purchase: Purchase, fact: NotSaved) -> None:
-    purchase.paths, purchase.error, purchase.saved_at = (), fact.error, None
+    purchase.paths, purchase.objects = (), ()
+    purchase.error, purchase.saved_at = fact.error, None
 
 
 def under_way_in(purchase: Purchase) -> Attempt | None:
@@ -703,7 +733,8 @@ def told_before(purchase: Purchase, fact: Fact) -> bool:
         last = under_way_in(purchase)
         return last is not None and (last.account, last.announced_at) == (fact.account, fact.at)
     if type(fact) is Saved:
-        return purchase.state is SAVED and purchase.paths == fact.paths
+        same = purchase.paths == fact.paths and purchase.objects == fact.objects
+        return purchase.state is SAVED and same
     if type(fact) is Lost:
         return purchase.state is UNCERTAIN and purchase.error is fact.error
     return False

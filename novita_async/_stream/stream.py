@@ -6,20 +6,22 @@ A request holds its slot from being taken in until the consumer has taken its ou
 slows the input. A request that cannot be served is one outcome. A cause that dooms all the rest (no account
 can pay, no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. Tasks of
 earlier runs are watched first, from the journal alone, without a slot.
+
+Where many processes work on one batch, its rows take the place of the input: see `Shift`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
-from novita_async._files.folders import see_to_folder
+from novita_async._files.storage import see_to
+from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
@@ -29,12 +31,14 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
-from novita_async._stream.ahead import ReadAhead, Requests, closing
+from novita_async._stream.ahead import Requests
 from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
+from novita_async._stream.intake import lines_of
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
-from novita_async._stream.resume import AHEAD, Resume
-from novita_async._stream.saving import Folder
+from novita_async._stream.resume import Resume
+from novita_async._stream.saving import Destination
+from novita_async._stream.shift import PIECE, Shift
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
 from novita_async._util.scopes import background, resolve, task_group
@@ -56,9 +60,6 @@ from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
 
-Line = tuple[NovitaRequest, Order | None, Purchase | None]
-"""A request of the input; its description and its purchase where they are known already."""
-
 Item = tuple[Outcome, Purchase, bool]
 """An outcome, the purchase, and whether it holds a slot."""
 
@@ -70,7 +71,7 @@ class Stream:
     _buyer: Buyer
     _polling: Polling
     _memory: PollMemory
-    _folder: Folder | None = None
+    _folder: Destination | None = None
     _resume: Resume | None = None
     """Where there is a journal."""
     _in_flight: int = IN_FLIGHT
@@ -88,6 +89,8 @@ class Stream:
     _open: dict[Purchase, None] = field(factory=dict, init=False)
     """Purchases whose outcome was not taken, or was that they are unfinished."""
     _paid: Paid = field(factory=Paid, init=False)
+    _shift: Shift | None = field(default=None, init=False)
+    """Where many work on one batch."""
     _failure: BaseException | None = field(default=None, init=False)
     """The error that ended the stream early."""
     _counts: Counts = field(factory=Counts, init=False)
@@ -103,7 +106,7 @@ class Stream:
             self._interactive,
             self._counts,
             self._stop,
-            self._folder.path if self._keep_in is None and self._folder is not None else self._keep_in,
+            self._folder.folder if self._keep_in is None and self._folder is not None else self._keep_in,
         )
         self._outlet = Outlet(self._taken, lambda: self._input_ended)
         self._slots = anyio.Semaphore(self._in_flight)
@@ -135,25 +138,29 @@ class Stream:
     # --- Opening, handing out -------------------------------------------------------------------------------
 
     @block
-    async def run(self, requests: Requests) -> AsyncGenerator[Outcomes]:
-        """Bring requests to their outcomes. Leaving the block leaves nothing running.
+    async def run(self, requests: Requests | Shift) -> AsyncGenerator[Outcomes]:
+        """Bring requests, or rows of a shared batch, to their outcomes. Leaving leaves nothing running.
 
         Raises:
-            ConfigurationError: files cannot be written to the folder.
+            ConfigurationError: files cannot be put where they are to go.
         """
         self._buyer.at_home()
         if self._folder is not None:
-            await anyio.to_thread.run_sync(see_to_folder, self._folder.path)
+            await see_to(self._folder.storage)
         async with background(self._work(requests), self._worked):
             try:
                 yield Outcomes._on(self)  # noqa: SLF001 - not for users
             finally:
                 self._is_left = True
 
-    async def _work(self, requests: Requests) -> None:
+    async def _work(self, requests: Requests | Shift) -> None:
         async with task_group() as self._tasks:
             self._tasks.start_soon(self._watcher.run)
-            await self._take_in(requests)
+            if isinstance(requests, Shift):
+                self._shift = requests
+                await self._take_rows(requests)
+            else:
+                await self._take_in(requests)
 
     def _worked(self, error: BaseException | None) -> None:
         """The work has ended: what went wrong goes to the consumer."""
@@ -200,11 +207,11 @@ class Stream:
             if self._resume is not None:
                 await self._resume.check_hosts(self._buyer.pool, files=self._folder is not None)
                 await self._resume.begin(self._buyer.pool, self._buyer.spending)
-                self._resume.on_recovered = self._recovered
+                self._resume.on_recovered = self._serve_early
                 async for purchase in self._resume.paid(files=self._folder is not None):
-                    self._serve_early(self._paid.add(purchase))
+                    self._serve_early(purchase)
             with self._taking_in:
-                async with self._lines(requests) as lines:
+                async with lines_of(requests, self._resume, self._counts, self._checked) as lines:
                     await self._slots.acquire()
                     async for line in lines:
                         await self._take(*line)
@@ -222,41 +229,9 @@ class Stream:
                 return self._slots.acquire_nowait()
         return await self._slots.acquire()
 
-    @asynccontextmanager
-    async def _lines(self, requests: Requests) -> AsyncGenerator[AsyncIterator[Line]]:
-        """Read the input one by one, or some lines ahead while that finds purchases that are finished."""
-        if self._resume is None or not self._resume.finished:
-            async with closing(requests) as iterator:
-                yield ((request, None, None) async for request in iterator)
-        else:
-            async with ReadAhead.of(requests) as ahead, aclosing(self._found(self._resume, ahead)) as lines:
-                yield lines
-
-    async def _found(self, resume: Resume, ahead: ReadAhead) -> AsyncGenerator[Line]:
-        one_by_one, pause = 0, AHEAD
-        while requests := await ahead.take(1 if one_by_one or not resume.finished else AHEAD):
-            if one_by_one or not resume.finished:
-                one_by_one = max(0, one_by_one - 1)
-                yield requests[0], None, None
-                continue
-            lines = [(each, self._endpoint_of(each)) for each in requests]
-            found = await resume.look_up(lines, self._counts.taken_in)
-            if any(purchase for _, purchase in found):
-                pause = AHEAD
-            else:
-                one_by_one, pause = pause, 2 * pause
-            for each, (order, purchase) in zip(requests, found, strict=True):
-                yield each, order, purchase
-
-    def _endpoint_of(self, request: object) -> str | None:
-        try:
-            return self._checked(request)
-        except NovitaError:
-            return None
-
     async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
-        self._buyer.emit(Planned(index=position, image_num=getattr(request, "image_num", 1)))
+        self._buyer.emit(Planned(position=position, images=getattr(request, "image_num", 1)))
         self._outlet.expect()
         try:
             endpoint = self._checked(request) if order is None else order.endpoint
@@ -264,8 +239,8 @@ class Stream:
                 order = await self._resume.describe(request, endpoint, position)
         except NovitaError as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
             purchase = Purchase(None, position=position, tag=outcome.tag)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
             self._tasks.start_soon(self._outlet.fill, self._refused, outcome, purchase)
         except BaseException:  # no more is taken in
             self._outlet.drop()
@@ -288,8 +263,9 @@ class Stream:
                 await self._way.reopen(purchase)
         except NotPlanned as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
-            return outcome, Purchase(None, position=order.position), True
+            purchase = Purchase(None, position=order.position)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
+            return outcome, purchase, True
         except JournalError as error:
             self._counts.unsent += 1
             self._stop(error)
@@ -315,6 +291,71 @@ class Stream:
         self._way.goes_to(endpoint)
         return endpoint
 
+    # --- Rows of a shared batch -----------------------------------------------------------------------------
+
+    async def _take_rows(self, shift: Shift) -> None:
+        """Take rows as slots come free, until the batch is complete."""
+        try:
+            await shift.begin(self._buyer.spending)
+            with self._taking_in:
+                async for purchase in shift.again():
+                    await self._slots.acquire()
+                    self._serve(shift, purchase)
+                while not await self._take_some(shift):
+                    await shift.rest()
+        except Exception as error:  # noqa: BLE001 - the journal's: goes to the user
+            self._failure = self._failure or error
+        finally:
+            self._input_ended = True
+            self._outlet.notify()
+
+    async def _take_some(self, shift: Shift) -> bool:
+        """Take rows as long as there are some. Returns whether the batch is complete."""
+        while True:
+            await self._slots.acquire()
+            free = 1
+            while free < PIECE and self._slots.value:
+                self._slots.acquire_nowait()
+                free += 1
+            taken = await shift.take(free)
+            for _ in range(free - len(taken)):
+                self._slots.release()
+            for purchase in taken:
+                self._serve(shift, purchase)
+            if not taken:
+                return await shift.is_over()
+
+    def _serve(self, shift: Shift, purchase: Purchase) -> None:
+        """Bring a row, which has a slot, to its outcome."""
+        self._counts.taken_in += 1
+        self._buyer.emit(Planned(position=purchase.position, images=purchase.images))
+        self._way.goes_to(purchase.endpoint)
+        self._outlet.expect()
+        self._tasks.start_soon(self._outlet.fill, self._row, shift, purchase)
+
+    async def _row(self, shift: Shift, purchase: Purchase) -> Item | None:
+        item: Item | None = None
+        try:
+            item = await self._item(purchase, self._row_outcome, shift)
+        except JournalError as error:  # that it is to be bought again could not be recorded
+            self._stop(error, purchase)
+        if await shift.leave(purchase, ended=item is not None) and item is not None:
+            return item
+        self._open.pop(purchase, None)
+        self._buyer.purchases.close(purchase)
+        self._slots.release()
+        return None
+
+    async def _row_outcome(self, purchase: Purchase, shift: Shift) -> Outcome | None:
+        flaw = shift.flaw_of(purchase)
+        if flaw is not None:
+            outcome = Failed(task=purchase.task, error=flaw, **words_of(purchase))
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
+            return outcome
+        if shift.wants_again(purchase):
+            await self._way.reopen(purchase)
+        return await self._way.outcome_of(purchase)
+
     # --- The way of one request -----------------------------------------------------------------------------
 
     async def _item(
@@ -327,8 +368,11 @@ class Stream:
             return None
         return outcome, purchase, True
 
-    def _stop(self, error: NovitaError) -> None:
+    def _stop(self, error: NovitaError, purchase: Purchase | None = None) -> None:
         """Send nothing more; raise this error when what is paid has come out."""
+        if purchase is not None and self._shift is not None and isinstance(error, LeaseLost):
+            self._shift.lose(purchase)  # the others are still to be brought to their end
+            return
         self._failure = self._failure or error
         self._taking_in.cancel()
 
@@ -338,30 +382,30 @@ class Stream:
             refuse_left()
         known = self._buyer.purchases.task_of(task)
         purchase = Purchase(None, known.endpoint or "", state=SUBMITTED, task=known)
-        early = self._paid.add(purchase)
-        self._serve_early(early)
+        early = self._serve_early(purchase)
         self._outlet.expect()
         early.ask(self._deliver)
 
     # --- What earlier runs have paid for --------------------------------------------------------------------
 
-    def _serve_early(self, early: Early) -> None:
-        """Watch a paid purchase, as a record of the watcher: a task of its own is made once it has ended."""
-        purchase = early.purchase
+    def _serve_early(self, purchase: Purchase) -> Early:
+        """Watch a paid purchase, as a record of the watcher: a task of its own is made once it has ended.
+
+        Its line may come yet, or never: where the input has ended, its outcome is handed out without.
+        """
+        early = self._paid.add(purchase)
         self._open[purchase] = None
         purchase.wants_files = self._folder is not None
         if purchase.task is None:  # its files came at once, and are to be saved
             self._tasks.start_soon(self._finish_early, early)
-            return
-        self._watcher.add(
-            purchase.paid_task,
-            deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
-        )
-
-    def _recovered(self, purchase: Purchase) -> None:
-        """Serve a purchase whose event has told its task: paid, and its line may never come."""
-        self._serve_early(self._paid.add(purchase))
+        else:
+            self._watcher.add(
+                purchase.paid_task,
+                deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
+                purchase=purchase.id,
+            )
         self._hand_out_the_rest()
+        return early
 
     async def _end_early(self, early: Early, outcome: Outcome) -> None:
         """Record the end of a paid purchase, and save its files."""

@@ -26,7 +26,7 @@ from novita_async._purchase.machine import (
     Saved,
     next_action,
 )
-from novita_async._stream.saving import Folder
+from novita_async._stream.saving import Destination
 from novita_async._submit.buyer import Buyer
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import resolve
@@ -75,11 +75,11 @@ class Way:
 
     _buyer: Buyer
     _watcher: Watcher
-    _folder: Folder | None
+    _folder: Destination | None
     _interactive: bool
     _counts: Counts
-    _stop: Callable[[NovitaError], object]
-    """Send nothing more, because of this error."""
+    _stop: Callable[[NovitaError, Purchase], object]
+    """Send nothing more, because of this error, which this purchase met."""
     _keep_in: Path | None = None
     """Where files go that come in an answer."""
     _endpoints: dict[str, bool] = field(factory=dict, init=False)
@@ -129,24 +129,25 @@ class Way:
                 folder=self._keep_in,
             )
         except SubmissionUncertain:
-            self._buyer.emit(Finished(outcome=outcome_of(purchase)))  # listed with what an earlier run left
+            # Listed with what an earlier run left.
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
         except JournalError as error:
             is_paid = purchase.task is not None or purchase.state is SUCCEEDED
             self._counts.unsent += not is_paid
-            self._stop(error)
+            self._stop(error, purchase)
             return is_paid  # and not recorded: at least see its end
         except NovitaError as error:
             if self._dooms_the_rest(error):
                 self._counts.unsent += 1
-                self._stop(error)
+                self._stop(error, purchase)
                 return False
             await self.add_to_index(Failed(error=error, **words_of(purchase)), purchase)
             await self._record(purchase, FailedForGood(loop_time(), error))
-            self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
         else:
             self._endpoints[purchase.endpoint] = True
             if purchase.state is SUCCEEDED and _files_of(purchase):  # no watcher will tell of its end
-                self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+                self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
         finally:
             self._counts.submitted += purchase.task is not None or purchase.state is SUCCEEDED
         return True
@@ -156,7 +157,7 @@ class Way:
         extra = purchase.result.extra if purchase.result else dict[str, Any]()
         error = NoImages(account=purchase.account, extra=extra, advice=NOTHING_CAME)
         await self._record(purchase, FailedForGood(loop_time(), error))
-        self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+        self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
 
     async def note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
         """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
@@ -184,35 +185,36 @@ class Way:
     def awaits_line(self, purchase: Purchase) -> bool:
         """Whether files are named by a function that may look at a request whose line may still come."""
         unknown = purchase.request is None and purchase.entry is not None
-        return unknown and cast("Folder", self._folder).needs_request
+        return unknown and cast("Destination", self._folder).needs_request
 
     async def save(self, purchase: Purchase) -> Outcome | None:
         """Save the files. Returns an outcome where they cannot be saved."""
-        folder = cast("Folder", self._folder)
+        folder = cast("Destination", self._folder)
         done = cast("Succeeded", outcome_of(purchase))
         came = [each.file for each in done.result.artifacts if each.file is not None]
         try:
-            paths = await folder.save(done, purchase)
+            saved = await folder.save(done, purchase)
         except NovitaError as error:
             if came and error.retryable:
                 kept = ", ".join(map(str, came))
                 error.advice = f"paid; not lost: {kept}; {_SAVED_AGAIN[purchase.journal is None]}"
             if error.scope == "account":  # a full disk: what is bought now could not be saved either
-                self._stop(error)
+                self._stop(error, purchase)
             failed = Failed(task=purchase.task, error=error, **words_of(purchase))
             await self.add_to_index(failed, purchase)
             await self._record(purchase, NotSaved(loop_time(), error))
             return failed
-        is_known = await self._record(purchase, Saved(loop_time(), paths))
-        if came and paths and is_known:  # a crash before this leaves a file under two names, and none lost
-            await folder.forget([file for file in came if file not in paths])
+        is_known = await self._record(purchase, Saved(loop_time(), saved.paths, saved.objects))
+        if came and is_known and (saved.paths or saved.objects):
+            # A crash before this leaves a file under two names, and none lost.
+            await folder.forget([file for file in came if file not in saved.paths])
         return None
 
     async def add_to_index(self, outcome: Outcome, purchase: Purchase) -> None:
         """Add what is no success to the folder's index, before a journal knows of it."""
         error = await self._folder.note(outcome, purchase) if self._folder else None
         if error is not None and error.scope == "account":
-            self._stop(error)
+            self._stop(error, purchase)
 
     async def reopen(self, purchase: Purchase) -> None:
         """Prepare to buy again. A task that failed is watched instead where it is well after all.
@@ -243,7 +245,7 @@ class Way:
         try:
             await self._buyer.purchases.record(purchase, fact)
         except JournalError as error:
-            self._stop(error)
+            self._stop(error, purchase)
             return False
         return True
 
@@ -257,7 +259,12 @@ class Way:
     async def _end_of(self, purchase: Purchase) -> Outcome:
         """Wait until the end of a task is seen, or given up."""
         end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._watcher.add(purchase.paid_task, purchase.request, deliver=lambda outcome: resolve(end, outcome))
+        self._watcher.add(
+            purchase.paid_task,
+            purchase.request,
+            deliver=lambda outcome: resolve(end, outcome),
+            purchase=purchase.id,
+        )
         return await end
 
 
@@ -278,7 +285,9 @@ def outcome_of(purchase: Purchase) -> Outcome:
         return Uncertain(error=cast("SubmissionUncertain", purchase.doubt), **words)
     if purchase.state is FAILED:
         return Failed(task=purchase.task, error=cast("NovitaError", purchase.error), **words)
-    return Succeeded(result=cast("TaskResult", purchase.result), paths=purchase.paths, **words)
+    return Succeeded(
+        result=cast("TaskResult", purchase.result), paths=purchase.paths, objects=purchase.objects, **words
+    )
 
 
 def words_of(purchase: Purchase) -> dict[str, Any]:

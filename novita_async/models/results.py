@@ -367,11 +367,11 @@ def of_task(result: TaskResult, task: Task | None) -> TaskResult:
     )
 
 
-def with_files(result: TaskResult, files: Mapping[int, Path]) -> TaskResult:
-    """A result of which some files lie elsewhere now, by their place in `artifacts`."""
+def with_files(result: TaskResult, files: Mapping[int, Path | str]) -> TaskResult:
+    """A result of which some files lie elsewhere now, by their place in `artifacts`: paths, or addresses."""
     moved = iter(
         [
-            evolve(artifact, file=files[place], data=None) if place in files else artifact
+            _moved(artifact, files[place]) if place in files else artifact
             for place, artifact in enumerate(result.artifacts)
         ]
     )
@@ -381,6 +381,12 @@ def with_files(result: TaskResult, files: Mapping[int, Path]) -> TaskResult:
         videos=tuple(next(moved) for _ in result.videos),
         audios=tuple(next(moved) for _ in result.audios),
     )
+
+
+def _moved(artifact: Artifact, to: Path | str) -> Artifact:
+    if isinstance(to, str):  # what is in memory stays there: nobody here reads that storage
+        return evolve(artifact, url=to, file=None) if artifact.file is not None else artifact
+    return evolve(artifact, file=to, data=None)
 
 
 def state_of(status: str) -> TaskState:
@@ -494,7 +500,8 @@ class _Ended(Plain):
     def to_dict(self) -> dict[str, Any]:
         """The outcome as plain values, for JSON, pandas and the like; the request is left out.
 
-        All outcomes have the same names: `outcome`, `tag`, `metadata`, `task_id`, `result`, `paths`, `error`.
+        All outcomes have the same names: `outcome`, `tag`, `metadata`, `task_id`, `result`, `paths`,
+        `objects`, `error`.
         """
         error: NovitaError | None = getattr(self, "error", None)
         result: TaskResult | None = getattr(self, "result", None)
@@ -505,6 +512,7 @@ class _Ended(Plain):
             "task_id": getattr(self, "task_id", None),
             "result": None if result is None else result.to_dict(),
             "paths": plain(getattr(self, "paths", ())),
+            "objects": plain(getattr(self, "objects", ())),
             "error": None if error is None else _told(error),
         }
 
@@ -523,7 +531,9 @@ class Succeeded(_Ended):
     Args:
         result: The result.
         paths: Where the result's files are, in the order of `result.artifacts`; empty where they were not to
-            be saved.
+            be saved, or are in a storage that is no folder.
+        objects: Addresses of the result's files in such a storage, such as
+            `s3://bucket/spring/00000-42-1.png`.
         request: The request. None where only a task id was watched.
         tag: The user's own id (`request.tagged`); in a batch also where only its journal has the request.
         metadata: The user's own metadata, which came with the id.
@@ -533,7 +543,9 @@ class Succeeded(_Ended):
     """The result."""
     paths: tuple[Path, ...] = ()
     """Where the result's files are, in the order of `result.artifacts`; empty where they were not to be
-    saved."""
+    saved, or are in a storage that is no folder."""
+    objects: tuple[str, ...] = ()
+    """Addresses of the result's files in such a storage, such as `s3://bucket/spring/00000-42-1.png`."""
 
     @property
     def task(self) -> Task | None:

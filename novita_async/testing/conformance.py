@@ -225,6 +225,7 @@ def _told(purchase: Purchase, offset: float = 0.0) -> dict[str, Any]:
         "error": purchase.error and _told_of_error(purchase.error),
         "result": purchase.result and _told_of_result(purchase.result),
         "paths": purchase.paths,
+        "objects": purchase.objects,
         "ends": (at(purchase.finished_at), at(purchase.saved_at)),
     }
 
@@ -456,7 +457,7 @@ async def what_was_told_twice_counts_once(store: StoreUnderTest) -> None:
 async def promises_and_verdicts_are_recorded(store: StoreUnderTest) -> None:
     """`admit` records a promise, `settle` the verdict, whichever way it goes."""
     clock = _Clock()
-    verdicts = (Bought, NotBought, Lost, Completed)
+    verdicts = (Bought, NotBought, Completed, Lost)  # after an uncertain end a shared store waits
     async with _opened(store) as journal:
         purchases = await journal.plan([_order(number, number) for number in range(len(verdicts))])
         for purchase, kind in zip(purchases, verdicts, strict=True):

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from novita_async._journal.postgres.schema import VERSION
 from novita_async.cli._app import main
 from tests.helpers.postgres import run_sql
 
@@ -15,8 +16,8 @@ def test_db_makes_the_tables_once_and_tells_their_version(database, capsys):
     assert main(["db", "init", url]) == 0
     assert main(["db", "upgrade", url, "--json"]) == 0
     made, again = capsys.readouterr().out.splitlines()
-    assert made == "The tables are made, version 1."
-    assert json.loads(again) == {"event": "upgraded", "before": 1, "now": 1}
+    assert made == f"The tables are made, version {VERSION}."
+    assert json.loads(again) == {"event": "upgraded", "before": VERSION, "now": VERSION}
 
 
 @pytest.mark.parametrize("command", ["init", "upgrade"])

@@ -193,7 +193,7 @@ async def test_a_file_is_never_saved_over_another_and_gets_a_suffix_where_it_has
 
 
 @pytest.mark.anyio
-async def test_a_result_keeps_no_client_alive_and_pickles_without_one():
+async def test_a_result_keeps_no_client_alive_and_pickles_without_one(tmp_path):
     async with client_of(service()) as (client, _):
         result = await client.run(request())
         again = pickle.loads(pickle.dumps(result))
@@ -204,7 +204,7 @@ async def test_a_result_keeps_no_client_alive_and_pickles_without_one():
     gc.collect()
     for image in (result.images[0], GeneratedImage(url="https://r.example/1.png")):
         with pytest.raises(ConfigurationError, match=r"client\.fetch"):
-            await image.save("never.png")
+            await image.save(tmp_path / "never.png")
 
 
 @pytest.mark.anyio

@@ -16,7 +16,18 @@ import attrs
 import pytest
 
 import novita_async
-from novita_async import errors, events, journal, logs, statistics, sync, testing, transport, webhooks
+from novita_async import (
+    errors,
+    events,
+    journal,
+    logs,
+    statistics,
+    storage,
+    sync,
+    testing,
+    transport,
+    webhooks,
+)
 from tests.helpers.programs import python, run
 
 PACKAGE = Path(novita_async.__file__).parent
@@ -156,7 +167,9 @@ def test_fields_are_keyword_only_and_values_are_frozen(cls):
         assert cls.__setattr__ is not object.__setattr__
 
 
-PUBLIC_MODULES = (novita_async, errors, events, journal, logs, statistics, sync, testing, transport, webhooks)
+PUBLIC_MODULES = (
+    novita_async, errors, events, journal, logs, statistics, storage, sync, testing, transport, webhooks,
+)  # fmt: skip
 NEVER_MADE_BY_USERS = {"Source"}
 """A handle is given by a stream; its constructor takes what is behind it."""
 

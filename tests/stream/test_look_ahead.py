@@ -7,7 +7,7 @@ import pytest
 
 from novita_async import Failed, Succeeded, events
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._stream import stream
+from novita_async._stream import intake
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ AHEAD = 20
 
 @pytest.fixture(autouse=True)
 def _few_lines_ahead(monkeypatch):
-    monkeypatch.setattr(stream, "AHEAD", AHEAD)
+    monkeypatch.setattr(intake, "AHEAD", AHEAD)
 
 
 async def run(client, many, journal, **options):
@@ -45,7 +45,7 @@ async def test_finished_lines_come_out_as_they_were_without_a_write(made):
     assert [outcome.request.seed for outcome in again] == list(range(12))
     assert [outcome.paths for outcome in again] == [first[n].paths for n in range(12)]
     assert [outcome.task_id for outcome in again] == [first[n].task_id for n in range(12)]
-    assert [event.index for event in of_kind(seen, events.Planned)] == list(range(12))
+    assert [event.position for event in of_kind(seen, events.Planned)] == list(range(12))
     assert len(simulation.ledger.entries) == 12
 
 

@@ -77,6 +77,8 @@ class PostgresJournal:
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
     _living: "asyncio.Task[None]" = field(init=False)
     _closed: bool = field(default=False, init=False)
+    _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
+    """Set when rows may have become free."""
     _taken_to: int = field(default=0, init=False)
     """Serial number up to which free rows were taken."""
 
@@ -116,6 +118,7 @@ class PostgresJournal:
                 await sleep(in_use + 0.01)
                 await store.once(partial(_insist, store, begin))
             store.patience = patience
+            await store.once(store.beat)
             if alone:
                 journal.uncertain_at_opening = await store.once(store.recover)
         except BaseException:
@@ -203,9 +206,11 @@ class PostgresJournal:
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt, and what becomes of its place and its money, in one commit."""
-        from novita_async._journal.postgres.store import gate_of  # noqa: PLC0415 - it is imported by now
+        from novita_async._journal.postgres.store import cause_of, gate_of  # noqa: PLC0415 - imported by now
 
-        await self._record(purchase, (fact,), settled=settlement(fact), gate=gate_of(fact))
+        await self._record(
+            purchase, (fact,), settled=settlement(fact), gate=gate_of(fact), cause=cause_of(fact)
+        )
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:
         """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
@@ -269,13 +274,55 @@ class PostgresJournal:
         found = await self._ask(lambda connection: store.select(connection, rest, *values))
         return [copy_of(each, -store.skew) for each in found] if store.skew else found
 
+    # --- Windows, health and money --------------------------------------------------------------------------
+
+    @property
+    def sends_until(self) -> float:
+        """Until when, on the loop's clock, this process may send: then others may take it for dead."""
+        return self._store.alive_until
+
+    @property
+    def workers(self) -> int:
+        """Processes at work with this database, as far as is known."""
+        return self._store.workers
+
+    def on_health(self, heed: Callable[[Sequence[Mapping[str, Any]], int], None]) -> None:
+        """Tell, with each sign of life, which accounts are not well, and how many processes are at work."""
+        self._store.heed = heed
+        heed(self._store.unwell, self._store.workers)
+
+    async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
+        """Say how much the batch may cost, together with all that it has cost so far.
+
+        Args:
+            limit: The most that may be spent.
+            price: Of an image, for purchases whose price nobody has told.
+
+        Raises:
+            ConfigurationError: another process is at work that was told another limit.
+        """
+        await self._do(partial(self._store.set_budget, limit=limit, price=price))
+
+    async def unpriced(self) -> list[Purchase]:
+        """Purchases that were made while nobody told what they cost; times are unix."""
+        return await self._select(
+            "AND c.paid IS NULL AND c.cost IS NULL AND c.bought + c.perhaps > 0 AND $3 = 0", 0
+        )
+
+    async def price(self, costs: Mapping[int, Decimal]) -> None:
+        """Note what purchases have cost that were made while nobody told, by serial number."""
+        await self._do(partial(self._store.price, costs=costs))
+
     # --- Together with others -------------------------------------------------------------------------------
 
     async def take(self, most: int = 100) -> list[Purchase]:
         """Lease purchases for which something is to be done and that nobody has. Empty: there are none now.
 
-        They are this process's until they have ended, it closes the journal, or shows no sign of life for the
-        length of the lease.
+        They are this process's until they have ended, it puts them back or closes the journal, or shows no
+        sign of life for the length of the lease.
+
+        Raises:
+            LeaseLost: this process was taken for dead.
         """
         store = self._store
         taken = await self._do(lambda connection: store.take(connection, most, self._taken_to))
@@ -285,9 +332,31 @@ class PostgresJournal:
         self._taken_to = entry_of(taken[-1]).serial if len(taken) == most else 0
         return [self._handed_out(each) for each in taken]
 
+    async def claim(self, purchases: Sequence[Purchase]) -> list[Purchase]:
+        """Lease purchases that have ended, to go on with them; those that nobody else has, in their order."""
+        store = self._store
+        claimed = await self._do(lambda connection: store.claim(connection, purchases))
+        return [self._handed_out(each) for each in claimed]
+
+    async def put_back(self, purchases: Sequence[Purchase]) -> None:
+        """Let go of purchases that could not be brought to their end: workers that join later take them."""
+        store = self._store
+        await self._do(lambda connection: store.put_back(connection, purchases))
+
+    async def give_back(self) -> int:
+        """Let go of all that this process has and of which nothing is on its way. Returns how many."""
+        return await self._do(self._store.give_back)
+
     async def complete(self) -> bool:
         """Whether nothing is left that this process could take, now or when another gives it back."""
         return await self._ask(self._store.complete)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for so long, or until this process gives away what a dead one had."""
+        self._stirred.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
 
     # --- Signs of life --------------------------------------------------------------------------------------
 
@@ -305,6 +374,7 @@ class PostgresJournal:
         """
         for dead in await self._ask(self._store.beat):
             await self._ask(partial(self._store.bury, dead))
+            self._stirred.set()
 
     # --- The group ------------------------------------------------------------------------------------------
 

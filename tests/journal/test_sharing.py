@@ -1,0 +1,180 @@
+"""Who works on what: rows of a batch in Postgres, taken by some workers and put back, claimed, given back."""
+
+import asyncio
+
+import pytest
+
+from novita_async import Endpoints, Succeeded
+from novita_async._journal.shared_memory import SharedMemoryJournal
+from novita_async._purchase.machine import (
+    Announced,
+    Bought,
+    FailedForGood,
+    Lost,
+    Reopened,
+    State,
+    advance,
+    next_action,
+)
+from novita_async._stream.planning import Planner
+from novita_async._util.clock import loop_time
+from novita_async.journal import PostgresJournal
+from tests.helpers.journals import asked
+from tests.helpers.postgres import new_batch, run_sql
+from tests.helpers.purchases import fact, task
+from tests.helpers.service import client_of, picture, requests, service
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
+
+
+class InPostgres:
+    def __init__(self, url):
+        self.url = url
+
+    async def plan(self, count):
+        async with await PostgresJournal.open(self.url) as journal:
+            await journal.plan([asked(number, number) for number in range(count)])
+
+    async def join(self):
+        return await PostgresJournal.join(self.url)
+
+
+class InMemory:
+    """The twin that tests of workers use: the same answers."""
+
+    def __init__(self):
+        self.journal = SharedMemoryJournal()
+
+    async def plan(self, count):
+        await self.journal.plan([asked(number, number) for number in range(count)])
+
+    async def join(self):
+        return self.journal.join()
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def batch(request):
+    return (
+        InMemory()
+        if request.param == "memory"
+        else InPostgres(new_batch(request.getfixturevalue("database")))
+    )
+
+
+def places(purchases):
+    return [each.position for each in purchases]
+
+
+async def tell(purchase, *facts):
+    for each in facts:
+        await purchase.journal.record(purchase, each)
+        advance(purchase, each)
+
+
+async def test_each_row_is_one_workers_and_comes_back_when_that_leaves(batch):
+    await batch.plan(4)
+    first, second = await batch.join(), await batch.join()
+    assert places(await first.take(2)) == [0, 1]
+    assert places(await second.take(5)) == [2, 3]
+    assert await second.take() == []
+    assert not await second.complete()
+    await first.aclose()
+    assert places(await second.take()) == [0, 1]
+    assert await second.complete()
+    await second.aclose()
+
+
+async def test_a_row_that_was_put_back_is_taken_by_who_joined_later_and_by_each_once(batch):
+    await batch.plan(1)
+    early, first, later = await batch.join(), await batch.join(), await batch.join()
+    taken = await first.take()
+    await early.put_back(taken)
+    assert await later.take() == []
+    await first.put_back(taken)
+    for worker in (early, first):
+        assert await worker.take() == []
+        assert await worker.complete()
+    assert not await later.complete()
+    await later.put_back(await later.take())
+    assert await later.complete()
+    for worker in (early, first, later):
+        await worker.aclose()
+
+
+async def test_what_has_ended_is_claimed_once_and_given_back_as_it_stands(batch):
+    await batch.plan(2)
+    first, second = await batch.join(), await batch.join()
+    for purchase in await first.take():
+        failed = fact(FailedForGood, loop_time())
+        await tell(purchase, failed)
+    ended = [each async for each in second.where(State.FAILED)]
+    assert places(await second.claim(ended)) == [0, 1]
+    assert await first.claim(ended) == []
+    assert await second.give_back() == 2
+    assert await second.take() == []
+    (again, _) = await first.claim(ended)
+    await tell(again, Reopened(loop_time()))
+    assert await second.claim([again]) == []
+    await first.aclose()
+    assert places(await second.take()) == [0]
+    await second.aclose()
+
+
+async def test_what_a_worker_had_reopened_or_paid_after_a_doubt_goes_to_others_when_it_leaves(batch):
+    """Its earlier attempt may have been bought: that is no reason to keep the row for the dead."""
+    await batch.plan(2)
+    first, second = await batch.join(), await batch.join()
+    for purchase in await first.take():
+        await tell(purchase, Announced(loop_time(), "a"), fact(Lost, loop_time()))
+    for purchase in await first.claim([each async for each in first.where(State.UNCERTAIN)]):
+        await tell(purchase, Reopened(loop_time()))
+        if purchase.position:
+            await tell(purchase, Announced(loop_time(), "a"), Bought(loop_time(), task("paid"), 2))
+    await first.aclose()
+    taken = await second.take()
+    assert [str(next_action(each)) for each in taken] == ["send", "watch"]
+    await second.aclose()
+
+
+async def test_a_worker_at_rest_wakes_when_it_has_given_away_what_a_dead_one_had(database):
+    url = new_batch(database)
+    await InPostgres(url).plan(1)
+    dead = await PostgresJournal.join(url, lease=60.0)
+    await dead.take()
+    async with await PostgresJournal.join(url, lease=0.3) as alive:
+        resting = asyncio.create_task(alive.rest(120.0))
+        await asyncio.sleep(0)
+        await run_sql(url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", dead._store.me)
+        await resting
+        assert places(await alive.take()) == [0]
+    await dead.aclose()
+
+
+async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dead_goes_on(database, tmp_path):
+    url, simulation, ended = new_batch(database), service(workers=64, speed=100.0, latency=0.001), []
+    (tmp_path / "dog.png").write_bytes(picture())
+    async with await PostgresJournal.open(url) as journal:
+        await Planner(journal=journal, endpoints=Endpoints()).plan(requests(20, image=tmp_path / "dog.png"))
+
+    async def worker(*, dies):
+        async with client_of(simulation) as (client, _):
+            async with client.work(journal=url, save_to=tmp_path, in_flight=4, stall=1.5) as outcomes:
+                async for outcome in outcomes:
+                    ended.append(outcome)
+                    if dies:
+                        dies = False
+                        await run_sql(
+                            url,
+                            "UPDATE novita.worker w SET ended = clock_timestamp() FROM novita.batch b"
+                            " WHERE b.id = w.batch AND b.name = $1",
+                            url.partition("#")[2],
+                        )
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker(dies=True))
+        group.create_task(worker(dies=False))
+    async with await PostgresJournal.open(url) as journal:
+        states = [each.state async for each in journal.where()]
+    assert len(simulation.ledger.accepted) <= 20
+    assert set(states) <= {State.SAVED, State.UNCERTAIN}
+    assert sum(isinstance(each, Succeeded) for each in ended) == states.count(State.SAVED)
