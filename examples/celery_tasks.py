@@ -18,7 +18,8 @@ app = Celery("pictures", broker=os.environ.get("BROKER", "redis://"), backend=os
 app.conf.task_acks_late = True  # a worker that dies gives its task back
 if os.environ.get("BROKER_FOLDER"):  # a broker without a server
     folder = os.environ["BROKER_FOLDER"]
-    app.conf.broker_transport_options = {"data_folder_in": folder, "data_folder_out": folder}
+    names = ("data_folder_in", "data_folder_out", "control_folder")
+    app.conf.broker_transport_options = dict.fromkeys(names, folder)
 
 
 @cache

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from novita_async._policy.polling.schedule import Polling
     from novita_async._policy.retrying import RetryPolicy
     from novita_async._policy.spending import Budget
+    from novita_async._stream.batch import Batch
     from novita_async._stream.handle import Outcomes, Updates
     from novita_async.errors import (
         AnsweredAtOnce,
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from novita_async.tasks import Task
 
 ROOMS: Final = {
+    "_stream.batch": "Batch",
     "_stream.handle": "Outcomes Updates",
     "_client": "NovitaClient",
     "_api.codec": "request_from_json request_to_json",
@@ -166,6 +168,7 @@ __all__ = [  # noqa: RUF022 - as `sorted` has it
     "BadRequest",
     "Balance",
     "BalanceExhausted",
+    "Batch",
     "Budget",
     "BudgetExhausted",
     "ConfigurationError",

@@ -37,8 +37,9 @@ from novita_async._purchase.machine import (
     State,
     next_action,
 )
+from novita_async._stream.ahead import Requests
+from novita_async._stream.batch import as_batch
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
-from novita_async._stream.intake import Requests
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Destination, NameFiles
 from novita_async._stream.shift import Shift
@@ -48,6 +49,7 @@ from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.home import running_loop
+from novita_async._submit.neighbours import Neighbours
 from novita_async._submit.pool import PoolStatistics, SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
@@ -199,6 +201,7 @@ class NovitaClient:
             callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
         self._recovery = Recovery(self._buyer)
+        self._neighbours = Neighbours(self._pool, self._emit)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._buyer.retry,
@@ -355,7 +358,7 @@ class NovitaClient:
         if purchase.result is None:
             return await self._wait(purchase.paid_task, request, timeout, on_update)
         self._purchases.close(purchase)
-        self._emit(Finished(outcome=Succeeded(result=purchase.result, request=request)))
+        self._emit(Finished(purchase=purchase.id, outcome=Succeeded(result=purchase.result, request=request)))
         if not purchase.result.artifacts:
             raise NoImages(account=purchase.account, extra=purchase.result.extra, advice=NOTHING_CAME)
         return handed_out(purchase.result, self._saver)
@@ -516,7 +519,7 @@ class NovitaClient:
             folder=self._folder(save_to, save_as), in_flight=in_flight, interactive=priority == "interactive"
         ).run(requests)
 
-    @block
+    @as_batch
     async def batch(
         self,
         requests: Requests,
@@ -534,7 +537,7 @@ class NovitaClient:
 
         Running the same again *is* resuming: what was bought is watched and not bought again, what is
         complete comes out at once, the rest is sent. Requests are known by their content, so lines may be
-        added, removed and moved.
+        added, removed and moved. `await client.batch(...)` gives all outcomes in a list.
 
         Args:
             requests: As for `stream`.
@@ -564,7 +567,7 @@ class NovitaClient:
         self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
-            async with _opened(journal, self._pool.quotas) as store:
+            async with _opened(journal, self._pool.quotas, self._neighbours) as store:
                 resume = Resume(
                     store,
                     self._purchases,
@@ -573,6 +576,7 @@ class NovitaClient:
                     retry_failed=retry_failed,
                     only_planned=only_planned,
                     storage=None if folder is None else folder.storage,
+                    is_shared=isinstance(store, PostgresJournal),
                 )
                 stream = self._stream(
                     folder=folder,
@@ -642,6 +646,7 @@ class NovitaClient:
                     store = await PostgresJournal.join(
                         url, batch=batch, quotas=self._pool.quotas, worker=name, lease=stall
                     )
+                    store.on_health(self._neighbours.heed)
                     return await joined.enter_async_context(store)
 
                 url = _shared_url(journal)
@@ -856,11 +861,12 @@ def _tell_caller(on_update: Callable[[Update], object], update: Update) -> None:
 
 @asynccontextmanager
 async def _opened(
-    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None]
+    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None], neighbours: Neighbours
 ) -> AsyncGenerator[Journal]:
     """A journal for one run: a file is opened and closed, a store begins another run and stays open."""
     if _is_url(journal):
         async with await PostgresJournal.open(journal, quotas=quotas) as shared:
+            shared.on_health(neighbours.heed)
             yield shared
         return
     if isinstance(journal, str | os.PathLike):

@@ -2,7 +2,8 @@
 
 A `Transition` is a fact about one purchase, with the state before and after: every step that can cost money,
 told with the purchase's id, the request's position and the user's tag. All other events are notices, which
-move nothing. None holds a key or a picture.
+move nothing; those about a task or its files name the task, as the `Transition` that bought it does. No event
+holds a key or a picture.
 
 An observer is called synchronously on the event loop and must return at once. Its exceptions are logged and
 dropped: watching must never break the work.
@@ -65,10 +66,10 @@ class Transition:
 class Planned:
     """A request was taken in."""
 
-    index: int
-    """Its place in the input, from 0."""
-    image_num: int
-    """How many images it asks for."""
+    position: int
+    """Place of the request in its input, from 0."""
+    images: int
+    """Number of images asked for."""
 
 
 @frozen(kw_only=True)
@@ -158,10 +159,12 @@ class BreakerClosed:
 
 @frozen(kw_only=True)
 class Finished:
-    """A request came to one of its four ends."""
+    """A request came to one of its four ends, which its journal may know a moment later."""
 
+    purchase: int | None = None
+    """Id of the purchase, as in `Transition`. None: a task that this client has not bought is waited for."""
     outcome: Outcome
-    """Which one."""
+    """The end."""
 
 
 @frozen(kw_only=True)

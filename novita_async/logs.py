@@ -104,7 +104,7 @@ def line_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a line for e
         case Transition():
             return _transition(event)
         case Planned():
-            return f"request {event.index} taken in, {event.image_num} image(s)"
+            return f"request {event.position} taken in, {event.images} image(s)"
         case Paced():
             return f"{_of(event.purchase)} waits {event.delay:.1f} s for {event.account}, {event.endpoint}"
         case Retrying():

@@ -40,7 +40,7 @@ def _is_made_in(module: Any, value: object) -> bool:
 
 
 PAGES: Final[dict[str, tuple[Room, ...]]] = {
-    "api-client": (Room("novita_async", ("_client", "_stream.handle", "tasks")),),
+    "api-client": (Room("novita_async", ("_client", "_stream.batch", "_stream.handle", "tasks")),),
     "api-requests": (
         Room(
             "novita_async",

@@ -1,1 +1,1 @@
-"""Purchases kept beyond this process: in memory, in a SQLite file."""
+"""Purchases kept beyond this process: in memory, in a SQLite file, in Postgres."""

@@ -43,7 +43,12 @@ _PRESIGNED: Final = re.compile(
 
 
 def order_of(
-    request: NovitaRequest, *, endpoint: str, position: int, digest: Callable[[ImageSource], str]
+    request: NovitaRequest,
+    *,
+    endpoint: str,
+    position: int,
+    digest: Callable[[ImageSource], str],
+    names_paths: bool = True,
 ) -> Order:
     """Describe a request for the journal.
 
@@ -52,11 +57,14 @@ def order_of(
         endpoint: Path that it is submitted to.
         position: Its place in the input, from 0.
         digest: Gives the SHA-256 of a picture, in hex. Files may be read, so call this off the event loop.
+        names_paths: Whether to say where pictures lie on this machine; no part of the identity.
 
     Raises:
         InvalidRequest: it cannot be written as JSON, or a picture cannot be read.
     """
     key, text = _described_plainly(request, digest) or _described(request, digest)
+    if not names_paths and '"path"' in text:
+        text = _text(_bare(json.loads(text)))
     return Order(
         key=key,
         position=position,

@@ -23,7 +23,7 @@ FILES_WITHIN: Final = 10.0
 """Seconds within which the files of a finished task must be listed."""
 
 
-class Verdict(Enum):
+class PollVerdict(Enum):
     """Meaning of a failed poll for its task."""
 
     RIDE_OUT = "poll again"
@@ -53,7 +53,7 @@ class FailedPoll:
     """Whether an earlier poll saw the task."""
 
 
-def verdict(poll: FailedPoll, now: float, *, error_timeout: float, grace: float) -> Verdict:
+def verdict(poll: FailedPoll, now: float, *, error_timeout: float, grace: float) -> PollVerdict:
     """Decide what a failed poll means.
 
     Args:
@@ -65,8 +65,8 @@ def verdict(poll: FailedPoll, now: float, *, error_timeout: float, grace: float)
     may_be_of_another = poll.names_no_task and not poll.repeated
     may_be_early = poll.no_such_task and _may_be_wrong(poll, now, grace)
     if not (poll.passes or may_be_of_another or may_be_early):
-        return Verdict.END
-    return Verdict.GIVE_UP if now - poll.failing_since > error_timeout else Verdict.RIDE_OUT
+        return PollVerdict.END
+    return PollVerdict.GIVE_UP if now - poll.failing_since > error_timeout else PollVerdict.RIDE_OUT
 
 
 def _may_be_wrong(poll: FailedPoll, now: float, grace: float) -> bool:

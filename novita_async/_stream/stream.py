@@ -11,8 +11,8 @@ Where many processes work on one batch, its rows take the place of the input: se
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -31,11 +31,11 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
+from novita_async._stream.ahead import ReadAhead, Requests, closing
 from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
-from novita_async._stream.intake import Requests, closing, lines
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
-from novita_async._stream.resume import Resume
+from novita_async._stream.resume import AHEAD, Resume
 from novita_async._stream.saving import Destination
 from novita_async._stream.shift import PIECE, Shift
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
@@ -58,6 +58,9 @@ from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, U
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
+
+Line = tuple[NovitaRequest, Order | None, Purchase | None]
+"""A request of the input; its description and its purchase where they are known already."""
 
 Item = tuple[Outcome, Purchase, bool]
 """An outcome, the purchase, and whether it holds a slot."""
@@ -210,9 +213,9 @@ class Stream:
                 async for purchase in self._resume.paid(files=self._folder is not None):
                     self._serve_early(purchase)
             with self._taking_in:
-                async with closing(requests) as iterator:
+                async with self._lines(requests) as lines:
                     await self._slots.acquire()
-                    async for line in lines(iterator, self._resume, self._counts, self._checked):
+                    async for line in lines:
                         await self._take(*line)
                         await self._next_slot(was_finished=line[2] is not None)
         except Exception as error:  # noqa: BLE001 - the user's code, or the journal: goes to the user
@@ -228,9 +231,41 @@ class Stream:
                 return self._slots.acquire_nowait()
         return await self._slots.acquire()
 
+    @asynccontextmanager
+    async def _lines(self, requests: Requests) -> AsyncGenerator[AsyncIterator[Line]]:
+        """Read the input one by one, or some lines ahead while that finds purchases that are finished."""
+        if self._resume is None or not self._resume.finished:
+            async with closing(requests) as iterator:
+                yield ((request, None, None) async for request in iterator)
+        else:
+            async with ReadAhead.of(requests) as ahead, aclosing(self._found(self._resume, ahead)) as lines:
+                yield lines
+
+    async def _found(self, resume: Resume, ahead: ReadAhead) -> AsyncGenerator[Line]:
+        one_by_one, pause = 0, AHEAD
+        while requests := await ahead.take(1 if one_by_one or not resume.finished else AHEAD):
+            if one_by_one or not resume.finished:
+                one_by_one = max(0, one_by_one - 1)
+                yield requests[0], None, None
+                continue
+            lines = [(each, self._endpoint_of(each)) for each in requests]
+            found = await resume.look_up(lines, self._counts.taken_in)
+            if any(purchase for _, purchase in found):
+                pause = AHEAD
+            else:
+                one_by_one, pause = pause, 2 * pause
+            for each, (order, purchase) in zip(requests, found, strict=True):
+                yield each, order, purchase
+
+    def _endpoint_of(self, request: object) -> str | None:
+        try:
+            return self._checked(request)
+        except NovitaError:
+            return None
+
     async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
-        self._buyer.emit(Planned(index=position, image_num=getattr(request, "image_num", 1)))
+        self._buyer.emit(Planned(position=position, images=getattr(request, "image_num", 1)))
         self._outlet.expect()
         try:
             endpoint = self._checked(request) if order is None else order.endpoint
@@ -238,8 +273,8 @@ class Stream:
                 order = await self._resume.describe(request, endpoint, position)
         except NovitaError as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
             purchase = Purchase(None, position=position, tag=outcome.tag)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
             self._tasks.start_soon(self._outlet.fill, self._refused, outcome, purchase)
         except BaseException:  # no more is taken in
             self._outlet.drop()
@@ -262,8 +297,9 @@ class Stream:
                 await self._way.reopen(purchase)
         except NotPlanned as error:
             outcome = Failed(request=request, error=error)
-            self._buyer.emit(Finished(outcome=outcome))
-            return outcome, Purchase(None, position=order.position), True
+            purchase = Purchase(None, position=order.position)
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
+            return outcome, purchase, True
         except JournalError as error:
             self._counts.unsent += 1
             self._stop(error)
@@ -326,7 +362,7 @@ class Stream:
     def _serve(self, shift: Shift, purchase: Purchase) -> None:
         """Bring a row, which has a slot, to its outcome."""
         self._counts.taken_in += 1
-        self._buyer.emit(Planned(index=purchase.position, image_num=purchase.images))
+        self._buyer.emit(Planned(position=purchase.position, images=purchase.images))
         self._way.goes_to(purchase.endpoint)
         self._outlet.expect()
         self._tasks.start_soon(self._outlet.fill, self._row, shift, purchase)
@@ -348,7 +384,7 @@ class Stream:
         flaw = shift.flaw_of(purchase)
         if flaw is not None:
             outcome = Failed(task=purchase.task, error=flaw, **words_of(purchase))
-            self._buyer.emit(Finished(outcome=outcome))
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
             return outcome
         if shift.wants_again(purchase):
             await self._way.reopen(purchase)
@@ -400,6 +436,7 @@ class Stream:
             self._watcher.add(
                 purchase.paid_task,
                 deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
+                purchase=purchase.id,
             )
         self._hand_out_the_rest()
         return early

@@ -129,7 +129,8 @@ class Way:
                 folder=self._keep_in,
             )
         except SubmissionUncertain:
-            self._buyer.emit(Finished(outcome=outcome_of(purchase)))  # listed with what an earlier run left
+            # Listed with what an earlier run left.
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
         except JournalError as error:
             is_paid = purchase.task is not None or purchase.state is SUCCEEDED
             self._counts.unsent += not is_paid
@@ -142,11 +143,11 @@ class Way:
                 return False
             await self.add_to_index(Failed(error=error, **words_of(purchase)), purchase)
             await self._record(purchase, FailedForGood(loop_time(), error))
-            self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
         else:
             self._endpoints[purchase.endpoint] = True
             if purchase.state is SUCCEEDED and _files_of(purchase):  # no watcher will tell of its end
-                self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+                self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
         finally:
             self._counts.submitted += purchase.task is not None or purchase.state is SUCCEEDED
         return True
@@ -156,7 +157,7 @@ class Way:
         extra = purchase.result.extra if purchase.result else dict[str, Any]()
         error = NoImages(account=purchase.account, extra=extra, advice=NOTHING_CAME)
         await self._record(purchase, FailedForGood(loop_time(), error))
-        self._buyer.emit(Finished(outcome=outcome_of(purchase)))
+        self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
 
     async def note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
         """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
@@ -258,7 +259,12 @@ class Way:
     async def _end_of(self, purchase: Purchase) -> Outcome:
         """Wait until the end of a task is seen, or given up."""
         end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._watcher.add(purchase.paid_task, purchase.request, deliver=lambda outcome: resolve(end, outcome))
+        self._watcher.add(
+            purchase.paid_task,
+            purchase.request,
+            deliver=lambda outcome: resolve(end, outcome),
+            purchase=purchase.id,
+        )
         return await end
 
 

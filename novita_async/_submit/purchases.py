@@ -174,6 +174,10 @@ class Purchases:
         found = next(iter(filed.values())).task if filed else None
         return Task(task_id=task) if found is None else found
 
+    def id_of(self, task_id: str) -> int | None:
+        """The id of the purchase that bought a task. None: not bought here, or long ended."""
+        return next(iter(self._by_task.get(task_id, ())), None)
+
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose end was not handed over, each once."""

@@ -24,7 +24,7 @@ from typing import Final
 import anyio
 from attrs import define, evolve, field, frozen
 
-from novita_async._policy.believing import FailedPoll, Verdict, files_may_come, verdict
+from novita_async._policy.believing import FailedPoll, PollVerdict, files_may_come, verdict
 from novita_async._policy.hinting import GRACE
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.planner import PolledState, PollResult, TaskFacts
@@ -69,7 +69,9 @@ class WatchedTask:
     began_at: float
     timeout: float
     """Seconds to wait from then on."""
-    others: list[tuple[NovitaRequest | None, Deliver]] | None = None
+    purchase: int | None = None
+    """Id of the purchase. None: not bought here."""
+    others: list[tuple[NovitaRequest | None, Deliver, int | None]] | None = None
     """More that wait for this task."""
     under_way: bool = False
     event_deadline: float | None = None
@@ -182,6 +184,7 @@ class Watcher:
         now: float | None = None,
         *,
         deliver: Deliver | None = None,
+        purchase: int | None = None,
     ) -> bool:
         """Wait for one more task.
 
@@ -192,6 +195,7 @@ class Watcher:
             now: The time now, where that is known.
             deliver: Takes the outcome, also where others wait for the same task. None: the watcher's own, but
                 no second time for one task.
+            purchase: Id of the purchase. None: not bought here.
 
         Returns:
             Whether the task was not waited for already.
@@ -199,12 +203,12 @@ class Watcher:
         watched = self._tasks.get(task.task_id)
         if watched is not None:
             if deliver is not None:
-                watched.others = [*(watched.others or ()), (request, deliver)]
+                watched.others = [*(watched.others or ()), (request, deliver, purchase)]
             return False
         now = loop_time() if now is None else now
         timeout = self._polling.deadline if timeout is None else timeout
         schedule = self._schedule_of(task)
-        watched = WatchedTask(task, request, deliver or self._deliver, schedule, now, timeout)
+        watched = WatchedTask(task, request, deliver or self._deliver, schedule, now, timeout, purchase)
         self._tasks[task.task_id] = watched
         heapq.heappush(self._deadlines, watched)
         if not self._wait_for_event(watched, now):
@@ -392,11 +396,11 @@ class Watcher:
 
     async def _finish(self, watched: WatchedTask, outcome: Outcome) -> None:
         """Deliver the outcome of a task to all that wait for it."""
-        waiting = [(watched.request, watched.deliver), *(watched.others or ())]
+        waiting = [(watched.request, watched.deliver, watched.purchase), *(watched.others or ())]
         watched.request = watched.others = None  # may hold a picture; the record stays a while
-        for request, deliver in waiting:
+        for request, deliver, purchase in waiting:
             own = outcome if request is outcome.request else evolve(outcome, request=request)
-            self._emit(Finished(outcome=own))
+            self._emit(Finished(purchase=purchase, outcome=own))
             taken = deliver(own)
             if taken is not None:
                 await taken
@@ -491,9 +495,9 @@ class Watcher:
             watched.failure_told = poll.names_no_task
         polling = self._polling
         match verdict(poll, now, error_timeout=polling.error_timeout, grace=polling.not_found_grace):
-            case Verdict.END:
+            case PollVerdict.END:
                 return Failed(task=watched.task, request=watched.request, error=error)
-            case Verdict.GIVE_UP:
+            case PollVerdict.GIVE_UP:
                 return watched.unfinished(now)
             case _:  # it passes
                 hint = error.retry_after if isinstance(error, APIError) else None

@@ -2,17 +2,21 @@
 
 import io
 import json
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, ParamSpec
 
+import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from novita_async._client import NovitaClient
+from novita_async._util.scopes import background
 from novita_async._version import __version__
 from novita_async.errors import NovitaError, SubmissionUncertain, TaskFailed
 from novita_async.mcp._desk import PATIENCE, Call, Desk, UnknownCallError
@@ -22,6 +26,8 @@ Answer = list[Any]
 
 _PREVIEW: Final = 256
 """Pixels of a preview's longer side."""
+_LAST_ANSWERS: Final = 8
+"""Seconds that calls over HTTP get to end once the server is to stop."""
 _INSTRUCTIONS: Final = (
     "Pictures cost money, and a budget bounds it. The same call again gives the same picture and costs "
     "nothing, so repeat a call freely after an error or a timeout; ask for another picture with another "
@@ -111,13 +117,38 @@ async def serve(
     port: int = 8765,
     patience: float = PATIENCE,
 ) -> None:
-    """Serve agents until the other side goes away (stdio), or for ever (HTTP, at `/mcp`)."""
+    """Serve agents until the other side goes away (stdio), or until Ctrl-C or SIGTERM (HTTP, at `/mcp`)."""
     async with Desk.open(client, folder, patience=patience) as desk:
         server = make_server(desk)
         if transport == "stdio":
             await server.run_stdio_async()
         else:
-            await server.run_streamable_http_async(host=host, port=port)
+            await _serve_http(server, host, port)
+
+
+async def _serve_http(server: MCPServer, host: str, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM: calls under way get some seconds to end, and their answers are sent.
+
+    Uvicorn's own handling of signals would end the process before a purchase under way has its answer.
+    """
+    import uvicorn  # noqa: PLC0415 - for this transport alone
+
+    class Quiet(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield
+
+    app = server.streamable_http_app(host=host)
+    config = uvicorn.Config(app, host=host, port=port, timeout_graceful_shutdown=_LAST_ANSWERS)
+    serving = Quiet(config)
+
+    async def stop_at_signals() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                serving.should_exit = True
+
+    async with background(stop_at_signals(), lambda _: None):
+        await serving.serve()
 
 
 def _told(tool: Callable[P, Awaitable[Answer]]) -> Callable[P, Awaitable[Answer]]:

@@ -6,6 +6,7 @@ from typing import Final, NoReturn
 
 from attrs import Factory, field, frozen, validators
 
+from novita_async._util.plain import Plain
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
 from novita_async.models.hosts import Host
@@ -87,7 +88,7 @@ class Account:
 
 
 @frozen(kw_only=True)
-class Balance:
+class Balance(Plain):
     """Money left, in dollars."""
 
     available: Decimal

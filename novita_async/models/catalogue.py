@@ -2,11 +2,12 @@
 
 from attrs import field, frozen
 
+from novita_async._util.plain import Plain
 from novita_async.errors import without_query
 
 
 @frozen(kw_only=True)
-class ModelRecord:
+class ModelRecord(Plain):
     """A checkpoint, LoRA, embedding, VAE or the like that requests can name."""
 
     id: int | None = None

@@ -1,4 +1,4 @@
-"""Where the API lives. Routes come and go: every one can be set."""
+"""Paths of the API below its base URL. Routes come and go: every one can be set."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -44,4 +44,9 @@ class Endpoints:
     def path_of(self, request: NovitaRequest) -> str:
         """Where a request is submitted."""
         kind = request.kind
-        return request.path or self.others.get(kind) or str(getattr(self, kind, request.endpoint))
+        usual = getattr(self, kind) if kind in _SUBMISSIONS else request.endpoint
+        return request.path or self.others.get(kind) or usual
+
+
+_SUBMISSIONS: Final = frozenset((Img2Img.kind, Txt2Img.kind))
+"""Kinds of requests whose paths have fields of their own."""

@@ -358,8 +358,9 @@ class NovitaRequest(Tagged):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent."""
-        return ()
+        """Every picture that is sent: those that fields of this class hold, alone or in a sequence."""
+        held = (getattr(self, each.name) for each in attrs.fields(type(self)))
+        return tuple(_pictures_in(list(held)))
 
     @property
     def work(self) -> float | None:
@@ -696,6 +697,11 @@ class Txt2Img(_Diffusion):
     """A transparent background; SDXL and png only (API)."""
     restore_faces: bool | None = field(default=None, validator=rules.optional(rules.flag()))
     """Repair faces (API)."""
+
+    @property
+    def pictures(self) -> tuple[ImageSource, ...]:
+        """No picture is sent."""
+        return ()
 
 
 @frozen(kw_only=True, field_transformer=rules.apart)

@@ -13,6 +13,7 @@ from weakref import ref
 
 from attrs import Factory, evolve, field, frozen
 
+from novita_async._util.plain import Plain, known, plain, plain_fields
 from novita_async.errors import (
     ConfigurationError,
     NoImages,
@@ -21,7 +22,6 @@ from novita_async.errors import (
     TaskTimeout,
     without_query,
 )
-from novita_async.models._plain import known, plain, plain_fields
 from novita_async.models.choices import TaskStatus
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
@@ -52,7 +52,7 @@ class Files(Protocol):
 
 
 @frozen(kw_only=True, slots=False)
-class Artifact:
+class Artifact(Plain):
     """A result file behind a URL."""
 
     _files: ClassVar["ref[Files] | None"] = None
@@ -186,7 +186,7 @@ class Timings:
 
 
 @frozen(kw_only=True, slots=False)
-class TaskResult:
+class TaskResult(Plain):
     """Everything that a finished task carries."""
 
     task: Task | None = None
@@ -238,10 +238,6 @@ class TaskResult:
             told[name] = [plain_fields(each, "task") for each in getattr(self, name)]
         return told
 
-    def to_json(self) -> str:
-        """The result as JSON text."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
-
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> "TaskResult":
         """Read back what `to_dict` has told, also of another version."""
@@ -265,16 +261,9 @@ class TaskResult:
         def read(value: Any) -> TaskResult:
             return value if isinstance(value, cls) else cls.from_dict(value)
 
-        return {
-            "type": "function-plain",
-            "function": {"type": "no-info", "function": read},
-            "serialization": {"type": "function-plain", "function": cls.to_dict},
-        }
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
-        """Describe results for a page of an API."""
-        return {"type": "object", "title": cls.__name__, "description": cls.__doc__}
+        given_out = super().__get_pydantic_core_schema__(source, handler)["serialization"]
+        function = {"type": "no-info", "function": read}
+        return {"type": "function-plain", "function": function, "serialization": given_out}
 
     def _repr_html_(self) -> str | None:
         """Show all pictures in a notebook, in a strip."""
@@ -359,7 +348,7 @@ def state_of(status: str) -> TaskState:
 
 
 @frozen(kw_only=True, slots=False)
-class Snapshot:
+class Snapshot(Plain):
     """Snapshot of a task, from a poll."""
 
     task: Task
@@ -382,7 +371,7 @@ class Snapshot:
 
 
 @frozen(kw_only=True)
-class Queued:
+class Queued(Plain):
     """A task waits for its turn, as far as the service says."""
 
     task: Task
@@ -395,7 +384,7 @@ class Queued:
 
 
 @frozen(kw_only=True)
-class Processing:
+class Processing(Plain):
     """A task is worked on, as far as the service says."""
 
     task: Task
@@ -438,7 +427,7 @@ def _metadata_of(outcome: Any) -> Mapping[str, Any]:
 
 
 @frozen(kw_only=True)
-class _Ended:
+class _Ended(Plain):
     """The end of a request, whichever."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Observers for what services watch with. Each needs an extra of its own."""
+"""Observers for monitoring systems: OpenTelemetry, Prometheus. Each needs an extra of its own."""

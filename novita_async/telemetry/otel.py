@@ -37,7 +37,7 @@ from novita_async.events import (
     State,
     Transition,
 )
-from novita_async.models.results import Outcome, Succeeded
+from novita_async.models.results import Succeeded
 from novita_async.telemetry._figures import BUCKETS, MEANINGS, Figure, Figures
 
 _SUCCESS: Final = (State.SUCCEEDED, State.SAVED)
@@ -85,7 +85,7 @@ class TraceEvents:
             case Polled():
                 self._poll(event)
             case Finished():
-                self._finish(event.outcome)
+                self._finish(event)
             case _:
                 pass
 
@@ -142,10 +142,10 @@ class TraceEvents:
             told = {"status": event.status, "progress": event.progress_percent, "error": error}
             traced.step.add_event("polled", {name: each for name, each in told.items() if each is not None})
 
-    def _finish(self, outcome: Outcome) -> None:
-        """Take what the end of a task tells of the request."""
-        task = outcome.result.task if isinstance(outcome, Succeeded) else getattr(outcome, "task", None)
-        traced = None if task is None else self._traces.get(self._by_task.get(task.task_id, -1))
+    def _finish(self, event: Finished) -> None:
+        """Take what the end tells of the request."""
+        outcome = event.outcome
+        traced = None if event.purchase is None else self._traces.get(event.purchase)
         if traced is None:
             return
         model = getattr(outcome.request, "model_name", None) or getattr(outcome.request, "model", None)

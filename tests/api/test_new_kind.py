@@ -43,10 +43,6 @@ def relight(monkeypatch):
         def image_num(self) -> int:
             return self.num_images
 
-        @property
-        def pictures(self) -> tuple[ImageSource, ...]:
-            return (self.image,)
-
     return Relight
 
 
@@ -157,3 +153,14 @@ def test_a_request_without_anything_of_its_own_asks_for_one_image():
     bare = Bare()
     assert (bare.image_num, bare.pictures, bare.work, bare.extra) == (1, (), None, None)
     assert bare.document(lambda _: {}) == {"request": {}}
+
+
+def test_a_kind_of_the_name_of_another_path_goes_to_its_own(monkeypatch):
+    monkeypatch.setattr(models, "_KINDS", dict(models._KINDS))
+
+    @attrs.frozen
+    class Balance(NovitaRequest):
+        kind: ClassVar[str] = "balance"
+        endpoint: ClassVar[str] = "/v3/async/balance"
+
+    assert Endpoints().path_of(Balance()) == "/v3/async/balance"

@@ -141,9 +141,11 @@ def test_sigterm_lets_a_request_end_that_has_bought(command, tmp_path):
     "command",
     [
         ["uvicorn", "examples.starlette_service:app", "--port"],
+        ["uvicorn", "examples.litestar_service:app", "--port"],
+        ["flask", "--app", "examples.flask_service", "run", "--port"],
         ["python", str(EXAMPLES / "aiohttp_service.py")],
     ],
-    ids=["starlette", "aiohttp"],
+    ids=["starlette", "litestar", "flask", "aiohttp"],
 )
 def test_other_frameworks_give_results(command, tmp_path):
     with simulated() as server, service(command, server, tmp_path) as (url, program):
@@ -194,8 +196,10 @@ def test_the_notebook_shows_pictures(tmp_path):
     assert shown[0][0]["data"]["text/html"].count("<img") == 3
     assert "256, 256" in shown[1][0]["data"]["text/plain"]
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
-    assert "<img" in shown[3][0]["data"]["text/html"]
-    assert server.ledger.images == 6
+    assert "3/3" in shown[3][0]["data"]["text/html"]
+    assert "00000-0-1.png" in shown[3][1]["data"]["text/plain"]
+    assert "<img" in shown[4][0]["data"]["text/html"]
+    assert server.ledger.images == 15
 
 
 def test_a_batch_becomes_a_table_and_is_resumed(tmp_path):
@@ -207,6 +211,22 @@ def test_a_batch_becomes_a_table_and_is_resumed(tmp_path):
             assert done.returncode == 0, done.stderr
             assert done.stdout.count("succeeded") == 4
     assert server.ledger.images == 4
+
+
+def test_outcomes_are_a_table_of_polars_in_one_line():
+    import polars as pl  # noqa: PLC0415 - of this group
+
+    from novita_async import Failed, Succeeded, Task, TaskFailed, TaskResult  # noqa: PLC0415
+
+    task = Task(task_id="t-1")
+    outcomes = [
+        Succeeded(result=TaskResult(task=task, seed=7), tag="a"),
+        Failed(error=TaskFailed(task=task, explanation="no"), task=task, tag="b"),
+    ]
+    table = pl.json_normalize([outcome.to_dict() for outcome in outcomes])
+    assert table["outcome"].to_list() == ["succeeded", "failed"]
+    assert table["result.seed"].to_list() == [7, None]
+    assert table["error.type"].to_list() == [None, "TaskFailed"]
 
 
 def test_structlog_has_a_line_an_event(tmp_path):

@@ -2,16 +2,20 @@
 
 import json
 import os
+import signal
+import socket
 import sys
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.to_thread
 import pytest
 from mcp import Client, StdioServerParameters
 
 from novita_async import Budget, ConfigurationError, NovitaClient, NovitaError
 from novita_async.mcp import Desk, make_server
 from novita_async.testing import DEFAULT_API_KEY, Fault, FaultPlan, Simulation, SimulatorConfig
+from tests.helpers.programs import python, running
 from tests.helpers.service import picture
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
@@ -219,6 +223,46 @@ async def test_the_command_serves_over_stdio(serve, folder):
             answer, _ = await told(agent, "edit_image", image="dog.png", **EDIT)
     assert answer["status"] == "succeeded"
     assert server.ledger.images == 1
+
+
+async def test_the_command_serves_over_http_and_answers_what_is_under_way_before_it_ends(serve, folder):
+    slow = FaultPlan.listed("submit", {2: Fault.slow(0.5)})
+    server, port, answers = serve(speed=50.0, faults=slow), free_port(), []
+    environment = {**os.environ, "NOVITA_BASE_URL": server.url, "NOVITA_API_KEY": DEFAULT_API_KEY}
+    options = ("--budget", "5", "--price", "0.5", "--transport", "http", "--port", port)
+    command = python("-m", "novita_async", "mcp", *options, flags=())
+
+    async def call(agent, number):
+        answers.append(await told(agent, "edit_image", image="dog.png", variation=number, **EDIT))
+
+    with running(command, env=environment, cwd=folder) as program:
+        while not is_open(port):
+            assert not program.ended, program.finish().stderr
+            await anyio.sleep(0.02)
+        async with Client(f"http://127.0.0.1:{port}/mcp") as agent:
+            for _ in range(2):
+                await call(agent, 1)
+            async with anyio.create_task_group() as calls:
+                calls.start_soon(call, agent, 2)
+                while server.ledger.images < 2:
+                    await anyio.sleep(0.01)
+                program.send_signal(signal.SIGTERM)
+        done = await anyio.to_thread.run_sync(program.finish)
+    assert (done.returncode, len(answers)) == (0, 3), done.stderr
+    assert {answer["status"] for answer, _ in answers} == {"succeeded"}
+    assert "Traceback" not in done.stderr
+    assert server.ledger.images == 2
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def is_open(port):
+    with socket.socket() as door:
+        return door.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_client_that_lacks_the_extra_is_told_so(monkeypatch):

@@ -5,22 +5,30 @@ import io
 import json
 import pickle
 from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
 import cattrs
+import pydantic
 import pytest
 from PIL import Image as Pillow
 
 from novita_async import (
     Artifact,
+    Balance,
     ConfigurationError,
     Failed,
     GeneratedImage,
     ImageSource,
     InvalidRequest,
+    ModelRecord,
     NsfwDetection,
+    Processing,
+    Queued,
+    Snapshot,
     Succeeded,
     Task,
     TaskFailed,
@@ -96,6 +104,41 @@ def test_each_outcome_is_a_dictionary_of_the_same_names():
     assert json.dumps([succeeded, failed])
 
 
+VALUES = (
+    RESULT,
+    *RESULT.artifacts,
+    TASK,
+    Succeeded(result=RESULT),
+    Failed(error=TaskFailed(task=TASK, explanation="no")),
+    Snapshot(task=TASK, status="TASK_STATUS_SUCCEED", result=RESULT),
+    Queued(task=TASK),
+    Processing(task=TASK, progress_percent=3.5),
+    Balance(available=Decimal("1.5")),
+    ModelRecord(id=1, tags=("a", "b")),
+)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_a_web_framework_gives_out_whatever_a_call_returns(value):
+    told = value.to_dict()
+    assert json.loads(value.to_json()) == told
+    assert dict(value) == told
+    adapter = pydantic.TypeAdapter(type(value))
+    assert adapter.validate_python(value) is value
+    assert json.loads(adapter.dump_json(value)) == told
+    assert adapter.json_schema()["title"] == type(value).__name__
+    assert not isinstance(value, Iterable | Mapping)
+    with pytest.raises(TypeError):
+        iter(value)
+
+
+def test_pydantic_reads_results_and_refuses_what_is_none():
+    adapter = pydantic.TypeAdapter(Succeeded | Failed)
+    with pytest.raises(pydantic.ValidationError):
+        adapter.validate_python({"outcome": "succeeded"})
+    assert pydantic.TypeAdapter(TaskResult).validate_python(RESULT.to_dict()) == RESULT
+
+
 # --- Notebooks ----------------------------------------------------------------------------------------------
 
 
@@ -150,7 +193,7 @@ async def test_a_file_is_never_saved_over_another_and_gets_a_suffix_where_it_has
 
 
 @pytest.mark.anyio
-async def test_a_result_keeps_no_client_alive_and_pickles_without_one():
+async def test_a_result_keeps_no_client_alive_and_pickles_without_one(tmp_path):
     async with client_of(service()) as (client, _):
         result = await client.run(request())
         again = pickle.loads(pickle.dumps(result))
@@ -161,7 +204,7 @@ async def test_a_result_keeps_no_client_alive_and_pickles_without_one():
     gc.collect()
     for image in (result.images[0], GeneratedImage(url="https://r.example/1.png")):
         with pytest.raises(ConfigurationError, match=r"client\.fetch"):
-            await image.save("never.png")
+            await image.save(tmp_path / "never.png")
 
 
 @pytest.mark.anyio

@@ -8,15 +8,15 @@ from novita_async._policy.believing import (
     CONFIRMED_AFTER,
     FILES_WITHIN,
     FailedPoll,
-    Verdict,
+    PollVerdict,
     files_may_come,
     verdict,
 )
 
-RIDE_OUT, GIVE_UP, END = Verdict
+RIDE_OUT, GIVE_UP, END = PollVerdict
 
 
-def judged(now: float, *, error_timeout=300.0, grace=5.0, **known) -> Verdict:
+def judged(now: float, *, error_timeout=300.0, grace=5.0, **known) -> PollVerdict:
     facts = {
         "passes": False, "no_such_task": False, "names_no_task": False, "repeated": False,
         "failing_since": 100.0, "denied_since": None,

@@ -34,7 +34,7 @@ PACKAGE = Path(novita_async.__file__).parent
 
 NAMES = """
     APIError AWSS3 Account AnimateImage AnsweredAtOnce AnyTask ApiKey Array Artifact
-    AuthenticationFailed Backoff BadRequest Balance BalanceExhausted Budget BudgetExhausted
+    AuthenticationFailed Backoff BadRequest Balance BalanceExhausted Batch Budget BudgetExhausted
     ConfigurationError ContentRejected ControlNet ControlNetModel ControlNetUnit CustomStorage DataURL
     DownloadFailed EditImage Embedding EndpointNotFound Endpoints EnterprisePlan Extra Failed
     FailedEarlier Flaw GenerateImage GeneratedImage HiresFix Host IPAdapter IPAdapterModel ImageRejected

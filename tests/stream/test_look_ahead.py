@@ -7,7 +7,7 @@ import pytest
 
 from novita_async import Failed, Succeeded, events
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._stream import intake
+from novita_async._stream import stream
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ AHEAD = 20
 
 @pytest.fixture(autouse=True)
 def _few_lines_ahead(monkeypatch):
-    monkeypatch.setattr(intake, "AHEAD", AHEAD)
+    monkeypatch.setattr(stream, "AHEAD", AHEAD)
 
 
 async def run(client, many, journal, **options):
@@ -45,7 +45,7 @@ async def test_finished_lines_come_out_as_they_were_without_a_write(made):
     assert [outcome.request.seed for outcome in again] == list(range(12))
     assert [outcome.paths for outcome in again] == [first[n].paths for n in range(12)]
     assert [outcome.task_id for outcome in again] == [first[n].task_id for n in range(12)]
-    assert [event.index for event in of_kind(seen, events.Planned)] == list(range(12))
+    assert [event.position for event in of_kind(seen, events.Planned)] == list(range(12))
     assert len(simulation.ledger.entries) == 12
 
 
@@ -116,20 +116,78 @@ async def test_where_nothing_is_finished_in_a_piece_lines_are_read_one_by_one_fo
             assert next(taken) - 1000 <= AHEAD + 10 + 3
 
 
-async def test_lines_come_out_while_the_input_waits_for_more(made):
+async def test_each_line_comes_out_before_the_input_gives_the_next(made):
     simulation, store, folder, _ = made
+    given = []
 
     async def slow():
         for each in requests(12):
+            given.append(each)
             yield each
             await anyio.sleep(600)
 
     async with client_of(simulation) as (client, _):
-        began, times = anyio.current_time(), []
+        counts = []
         async with client.batch(slow(), journal=store, save_to=folder) as outcomes:
             async for _ in outcomes:
-                times.append(anyio.current_time() - began)  # noqa: PERF401 - when each came
-    assert [round(time / 600) for time in times] == [1, 1, *range(2, 12)]
+                counts.append(len(given))  # noqa: PERF401 - when each came
+    assert counts == list(range(1, 13))
+
+
+async def test_a_new_line_of_an_input_that_waits_is_bought_as_it_comes(made):
+    simulation, store, folder, _ = made
+    bought = []
+
+    async def live():
+        for number in (0, 99, 1, 98):
+            yield request(seed=number)
+            await anyio.sleep(600)
+            bought.append(len(simulation.ledger.accepted))
+
+    async with client_of(simulation) as (client, _):
+        await run(client, live(), store, save_to=folder)
+    assert bought == [12, 13, 13, 14]
+
+
+async def test_lines_are_taken_from_an_input_that_blocks_before_it_has_given_all(made, monkeypatch):
+    simulation, store, folder, _ = made
+    monkeypatch.setattr("novita_async._stream.ahead.loop_time", itertools.count(0.0, 0.6).__next__)
+    given, counts = [], []
+
+    def blocking():
+        for each in requests(12):
+            given.append(each)
+            yield each
+
+    async with client_of(simulation) as (client, _):
+        async with client.batch(blocking(), journal=store, save_to=folder) as outcomes:
+            async for _ in outcomes:
+                counts.append(len(given))  # noqa: PERF401 - when each came
+    assert counts[0] < 4
+
+
+async def test_an_input_that_has_ended_or_was_left_is_closed_in_the_task_that_read_it(made):
+    simulation, store, folder, _ = made
+    closed = []
+
+    async def scoped(last):
+        try:
+            with anyio.CancelScope():  # which may be left only where it was entered
+                for each in requests(12):
+                    yield each
+                await anyio.sleep(last)
+        finally:
+            closed.append(last)
+
+    async with client_of(simulation) as (client, _):
+        await run(client, scoped(0), store, save_to=folder)
+        for last, most in ((1, 1), (600, 12)):
+            async with client.batch(
+                scoped(last), journal=store, save_to=folder, in_flight=1 + last
+            ) as outcomes:
+                for _ in range(most):
+                    await anext(outcomes)
+    assert closed == [0, 1, 600]
 
 
 async def test_an_error_of_the_input_comes_after_the_lines_that_were_read_before_it(made):
@@ -169,7 +227,7 @@ async def test_a_purchase_that_is_watched_from_the_start_is_not_told_twice(tmp_p
 async def test_lines_that_hold_their_pictures_in_memory_are_not_read_far_ahead(made, monkeypatch):
     simulation, store, folder, _ = made
     most = 3 * len(request().pictures[0].data)
-    monkeypatch.setattr("novita_async._stream.intake._MOST_HELD", most)
+    monkeypatch.setattr("novita_async._stream.ahead._MOST_HELD", most)
     read, ahead = 0, []
 
     def counted():

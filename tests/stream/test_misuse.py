@@ -29,8 +29,15 @@ async def test_iterating_over_a_block_that_was_not_entered_says_how_it_is_entere
         with pytest.raises(ConfigurationError, match=r"must be entered .*async with client.stream"):
             async for _ in way(client):
                 raise AssertionError
+    assert simulation.ledger.entries == []
+
+
+@pytest.mark.parametrize("name", ["stream", "watch"])
+async def test_a_block_that_is_no_batch_cannot_be_awaited(name):
+    simulation = service()
+    async with client_of(simulation) as (client, _):
         with pytest.raises(ConfigurationError, match="must be entered"):
-            await way(client)
+            await WAYS[name](client)
     assert simulation.ledger.entries == []
 
 

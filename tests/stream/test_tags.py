@@ -17,7 +17,7 @@ from novita_async import (
     Uncertain,
 )
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async.events import Transition
+from novita_async.events import Finished, Transition
 from novita_async.models.requests import AWSS3
 from novita_async.testing import Fault, FaultPlan, FaultRule
 from tests.helpers.service import client_of, of_kind, request, service
@@ -59,6 +59,9 @@ async def test_a_tag_comes_back_with_outcome_events_file_and_line(tmp_path, jour
     }
     assert all(outcome.metadata == WORDS for outcome in got)
     assert {event.tag for event in of_kind(events, Transition)} == {"sku-0", "sku-1", "sku-2"}
+    tags = {event.purchase: event.tag for event in of_kind(events, Transition)}
+    ends = {tags[event.purchase]: event.outcome.tag for event in of_kind(events, Finished)}
+    assert ends == {tag: tag for tag in tags.values()}, "an end names the purchase that came to it"
     assert {line["id"]: (line["files"], line["metadata"]) for line in lines_of(out)} == {
         f"sku-{n}": ([f"sku-{n}-1.png"], WORDS) for n in range(3)
     }
