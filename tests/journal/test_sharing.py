@@ -16,7 +16,7 @@ from novita_async._purchase.machine import (
     advance,
     next_action,
 )
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async._util.clock import loop_time
 from novita_async.journal import PostgresJournal
 from tests.helpers.journals import asked
@@ -154,7 +154,9 @@ async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dea
     url, simulation, ended = new_batch(database), service(workers=64, speed=100.0, latency=0.001), []
     (tmp_path / "dog.png").write_bytes(picture())
     async with await PostgresJournal.open(url) as journal:
-        await Planner(journal=journal, endpoints=Endpoints()).plan(requests(20, image=tmp_path / "dog.png"))
+        await BatchPlanner(journal=journal, endpoints=Endpoints()).plan(
+            requests(20, image=tmp_path / "dog.png")
+        )
 
     async def worker(*, dies):
         async with client_of(simulation) as (client, _):

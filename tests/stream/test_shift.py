@@ -7,7 +7,7 @@ from attrs import evolve
 from novita_async import Budget, Endpoints, Failed, Polling, RetryPolicy, Succeeded, Uncertain, Unfinished
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import State
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async._stream.shift import Shift
 from novita_async._stream.stream import Stream
 from novita_async.errors import (
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 def planner_of(journal, folder=None):
-    return Planner(journal=journal, endpoints=Endpoints(), folder=folder)
+    return BatchPlanner(journal=journal, endpoints=Endpoints(), folder=folder)
 
 
 async def planned(folder, count, **changes):
