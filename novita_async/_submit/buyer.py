@@ -561,12 +561,11 @@ class Buyer(Asker):
 
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""
-        notice = self.pool.settle(
-            permit.grant, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
-        )
+        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
+        jitter = self.jitter() if permit.tripped else 0.0
+        notice = self.pool.settle(permit.grant, settled, now, retry_after=permit.retry_after, jitter=jitter)
         if notice is not None:
             self.emit(notice)
-        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
         if permit.cost is not None:
             self._settle_cost(permit.cost, bought=settled is SPENT or settled is LOST)
 

@@ -211,12 +211,12 @@ class SessionPool:
     _by_hosts: dict[Hosts, list[_Member]] = field(factory=dict)
     """Accounts whose host serves a route; empty where none does."""
     _sending: int = 0
-    pausing: set[object] = field(factory=set)
-    """Efforts to buy that wait for their next attempt."""
     _turns: int = 0
     """How many have asked."""
     _processes: int = 1
     """Processes that poll with these accounts."""
+    pausing: set[object] = field(factory=set)
+    """Efforts to buy that wait for their next attempt."""
 
     @classmethod
     def of(
