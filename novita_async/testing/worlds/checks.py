@@ -15,6 +15,7 @@ from novita_async import (
     DownloadFailed,
     EndpointNotFound,
     JournalError,
+    MalformedAnswer,
     NoAnswer,
     NoImages,
     PermissionDenied,
@@ -301,7 +302,8 @@ def true_failures(world: WorldView) -> Iterable[Found]:
         if isinstance(came.error, NoImages) and _is_empty_for_long(world, came.task_id):
             continue
         if _plan_of(world, came.user).kind == "poll" and (
-            isinstance(came.error, TaskNotFound | NoAnswer) or world.service.strange_failures[came.task_id]
+            isinstance(came.error, TaskNotFound | NoAnswer | MalformedAnswer)
+            or world.service.strange_failures[came.task_id]
         ):
             continue  # one look, as it was
         if not _is_failed(world, came.task_id):
