@@ -5,8 +5,9 @@ import sys
 from itertools import count
 
 import pytest
+from attrs import evolve
 
-from novita_async import ConfigurationError
+from novita_async import ConfigurationError, DownloadFailed, EditImage
 from novita_async._files import objects
 from novita_async.storage import Content, ObjectStorage
 from tests.helpers.hosts import Host, Saving, result_of
@@ -189,3 +190,40 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
 def test_an_option_that_is_none_is_told(options):
     with pytest.raises(ConfigurationError, match="s3://bucket/spring cannot be used"):
         ObjectStorage("s3://bucket/spring", **options)
+
+
+async def test_objects_that_an_earlier_run_put_elsewhere_are_found_there(s3, bucket, tmp_path, monkeypatch):
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    simulation = service()
+
+    async def run(client, place):
+        options = {"journal": tmp_path / "run.db", "save_to": place}
+        async with client.batch(requests(2), **options) as outcomes:
+            return sorted([outcome.objects[0] async for outcome in outcomes])
+
+    async with client_of(simulation) as (client, _):
+        first = await run(client, f"s3://{bucket}/a")
+        assert await run(client, f"s3://{bucket}/b") == first
+        s3.delete(bucket, "a/00001-1-1.png")
+        s3.put(bucket, "b/00000-0-1.png", b"somebody else's")
+        assert await run(client, f"s3://{bucket}/b") == [first[0], f"s3://{bucket}/b/00001-1-1.png"]
+    assert len(simulation.ledger.accepted) == 2
+
+
+async def test_files_of_an_answer_are_read_from_the_store_again(s3, bucket, tmp_path, monkeypatch):
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    edit = EditImage(model="gpt-image-2", image=picture(), prompt="p")
+    async with client_of(service()) as (client, _):
+        options = {"journal": tmp_path / "run.db", "save_to": f"s3://{bucket}/a"}
+        async with client.batch([edit], **options) as outcomes:
+            (done,) = [outcome async for outcome in outcomes]
+        (image,) = done.result.images
+        bare = evolve(image, data=None)
+        assert image.url == done.objects[0]
+        assert await client.fetch(bare) == s3.read(bucket, "a/00000-1.png")
+        s3.delete(bucket, "a/00000-1.png")
+        with pytest.raises(DownloadFailed, match="is there no more") as caught:
+            await client.fetch(bare)
+    assert not caught.value.retryable
