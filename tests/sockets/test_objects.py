@@ -70,6 +70,16 @@ async def test_a_put_whose_answer_is_lost_is_found_to_have_succeeded(s3, bucket)
     assert s3.names_in(bucket) == ["spring/a-1.png"]
 
 
+async def test_a_conflict_with_another_put_is_no_reason_for_another_name(s3, bucket):
+    answers = iter([409])
+    with gateway(s3, lambda method, _: next(answers, None) if method == "PUT" else None) as between:
+        (address,) = await Saving(Host.of(WHOLE)).saver.put(
+            result_of("png"), between.at.storage(bucket, **QUICK), "a"
+        )
+    assert address == f"s3://{bucket}/spring/a-1.png"
+    assert s3.names_in(bucket) == ["spring/a-1.png"]
+
+
 @pytest.mark.parametrize("status", [500, 503])
 async def test_a_store_that_is_busy_for_a_moment_is_asked_again(s3, bucket, status):
     numbers = count()
@@ -129,6 +139,7 @@ async def test_a_missing_bucket_is_told(s3):
         (403, "access was denied (Code403)"),
         (401, "the credentials were not accepted (Code401)"),
         (500, "500 Internal Server Error"),
+        (400, "400 Bad Request"),
     ],
 )
 async def test_a_refusal_is_told_in_one_line(s3, bucket, status, words):
@@ -163,6 +174,18 @@ async def test_a_store_that_is_not_there_is_told(bucket):
         **QUICK,
     )
     assert "127.0.0.1:9" in await refusal(storage)
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"), [(500, True), (429, True), (408, True), (400, False), (411, False)]
+)
+async def test_trouble_passes_where_the_store_may_answer_otherwise_the_next_time(s3, bucket, status, passes):
+    with gateway(s3, lambda *_: status) as between:
+        storage = between.at.storage(bucket, prefix="our-region", **QUICK)
+        with pytest.raises(OSError, match=str(status)) as caught:
+            await storage.put_new("a.png", Content.of(b"a"))
+    assert isinstance(caught.value, ConnectionError) is passes
+    assert not isinstance(caught.value, PermissionError)
 
 
 async def test_trouble_while_looking_is_an_error_of_the_network_and_not_a_missing_file(s3, bucket):
