@@ -33,6 +33,11 @@ class _WorkerReport(FollowReport):
         super().ended_by(error)
         self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
 
+    def summary(self) -> None:
+        """Tell what this worker has done: the rest is others'."""
+        self.tally.requests = self.tally.statistics().ended
+        super().summary()
+
     def again(self, tasks: tuple[Task, ...]) -> str:  # noqa: ARG002 - the journal knows them
         """The command that fetches what is paid."""
         return command("resume", self.url)

@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.helpers.pages import DOCS, PAGES, Reader, blocks_of, examples_of
+from tests.helpers.pages import DATABASE, DOCS, PAGES, Reader, blocks_of, examples_of
 
 NOT_RUN_HERE = {
     "how-to/batches.md": ["needs jq"],
+    "how-to/many-machines.md": ["needs Celery"],
     "how-to/migrate.md": ["needs novita-client"],
     "how-to/other-languages.md": ["needs curl and a served simulator"],
     "how-to/sync.md": ["needs Flask", "needs Celery"],
@@ -23,9 +24,11 @@ WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
-def test_a_reader_can_do_what_the_page_says(page, folder, serve, monkeypatch):
+def test_a_reader_can_do_what_the_page_says(page, folder, serve, monkeypatch, request):
     server = serve(workers=8, speed=200.0, latency=0.0)
     with Reader(folder, server, monkeypatch.setenv) as reader:
+        if DATABASE in page.read_text(encoding="utf-8"):
+            reader.database = request.getfixturevalue("database")
         for example in examples_of(page, reader):
             example.evaluate()
 
