@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from novita_async import Endpoints, Polling
 from novita_async._stream.planning import Planner
 from novita_async.journal import PostgresJournal, SharedMemoryJournal
 from tests.helpers.journals import asked
@@ -106,8 +107,6 @@ _DONE = (
 
 async def memory(_: str, folder: Path, __: int) -> None:
     """Resident memory a task in flight, of a worker that has many."""
-    from novita_async import Endpoints, Polling
-
     place = folder / "dog.png"
     place.write_bytes(picture())
     used = {}

@@ -193,6 +193,28 @@ class Keeper(Protocol):
         ...
 
 
+class SharedQuota(Protocol):
+    """Windows that processes share, for purchases that no journal with windows of its own keeps."""
+
+    @property
+    def sends_until(self) -> float:
+        """Until when this process may send: others take it for dead once its lease has run out."""
+        ...
+
+    async def take(self, purchase: "Purchase", announced: "Announced") -> object:
+        """Take a place. What it returns is for `settle`.
+
+        Raises:
+            Deferred: there is none before then.
+            JournalError: the database cannot be reached. Nothing may be sent.
+        """
+        ...
+
+    def settle(self, place: object, fact: "Fact") -> None:
+        """Say how an attempt ended. Told as soon as the database can be reached."""
+        ...
+
+
 @define(eq=False)
 class Purchase:
     """A request and its money. All who deal with a purchase hold this one object: there is one truth.

@@ -35,7 +35,7 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
-from novita_async._stream.resume import SOME_PICTURE, made_live, spent_in, wants_again
+from novita_async._stream.resume import SOME_PICTURE, count_money, made_live, wants_again
 from novita_async._submit.pool import SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async.errors import ConfigurationError, JournalError, NovitaError
@@ -91,8 +91,8 @@ class Shift:
         folder = self._inputs.folder
         if folder is not None:
             await anyio.to_thread.run_sync(remove_left, folder, time.time())  # as files have it
-        if spending is not None and not spending.remembers(self.journal.name):
-            spending.remember(self.journal.name, await spent_in(self.journal, spending.budget))
+        if spending is not None:
+            await count_money(self.journal, spending)
 
     async def tend(self) -> None:
         """Say for ever, now and then, that the pictures which this process has fetched are in use."""

@@ -114,7 +114,7 @@ async def _tell_standing(url: str, setup: Setup, output: Output) -> None:
 async def tell_workers(url: str, output: Output) -> Exit:
     """Tell who works on a batch."""
     async with looked_at(checked_url(url)) as journal:
-        found = await journal.workers()
+        found = await journal.at_work()
     for each in found:
         since = each.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         state = "alive" if each.is_alive else "silent"

@@ -138,6 +138,7 @@ class PostgresJournal:
                 await sleep(in_use + 0.01)
                 await store.once(partial(_insist, store, begin))
             store.patience = patience
+            await store.once(store.beat)
             if alone:
                 journal.uncertain_at_opening = await store.once(store.recover)
         except BaseException:
@@ -245,9 +246,11 @@ class PostgresJournal:
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt, and what becomes of its place and its money, in one commit."""
-        from novita_async._journal.postgres.store import gate_of  # noqa: PLC0415 - it is imported by now
+        from novita_async._journal.postgres.store import cause_of, gate_of  # noqa: PLC0415 - imported by now
 
-        await self._record(purchase, (fact,), settled=settlement(fact), gate=gate_of(fact))
+        await self._record(
+            purchase, (fact,), settled=settlement(fact), gate=gate_of(fact), cause=cause_of(fact)
+        )
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:
         """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
@@ -311,6 +314,45 @@ class PostgresJournal:
         found = await self._ask(lambda connection: store.select(connection, rest, *values))
         return [copy_of(each, -store.skew) for each in found] if store.skew else found
 
+    # --- Windows, health and money --------------------------------------------------------------------------
+
+    @property
+    def sends_until(self) -> float:
+        """Until when, on the loop's clock, this process may send: then others may take it for dead."""
+        return self._store.alive_until
+
+    @property
+    def workers(self) -> int:
+        """Processes at work with this database, as far as is known."""
+        return self._store.workers
+
+    def on_health(self, heed: Callable[[Sequence[Mapping[str, Any]], int], None]) -> None:
+        """Tell, with each sign of life, which accounts are not well, and how many processes are at work."""
+        self._store.heed = heed
+        heed(self._store.unwell, self._store.workers)
+
+    async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
+        """Say how much the batch may cost, together with all that it has cost so far.
+
+        Args:
+            limit: The most that may be spent.
+            price: Of an image, for purchases whose price nobody has told.
+
+        Raises:
+            ConfigurationError: another process is at work that was told another limit.
+        """
+        await self._do(partial(self._store.set_budget, limit=limit, price=price))
+
+    async def unpriced(self) -> list[Purchase]:
+        """Purchases that were made while nobody told what they cost; times are unix."""
+        return await self._select(
+            "AND c.paid IS NULL AND c.cost IS NULL AND c.bought + c.perhaps > 0 AND $3 = 0", 0
+        )
+
+    async def price(self, costs: Mapping[int, Decimal]) -> None:
+        """Note what purchases have cost that were made while nobody told, by serial number."""
+        await self._do(partial(self._store.price, costs=costs))
+
     # --- Together with others -------------------------------------------------------------------------------
 
     async def take(self, most: int = 100) -> list[Purchase]:
@@ -364,9 +406,9 @@ class PostgresJournal:
         """Read the text that was kept about the batch."""
         return await self._ask(self._store.noted)
 
-    async def workers(self) -> list[AtWork]:
+    async def at_work(self) -> list[AtWork]:
         """Tell who works on the batch."""
-        return await self._ask(self._store.workers)
+        return await self._ask(self._store.at_work)
 
     async def records(self, after: int) -> list[tuple[int, tuple[Any, ...]]]:
         """Read serial numbers and records of some rows after one, as a file keeps them."""

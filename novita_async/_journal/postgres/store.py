@@ -7,7 +7,9 @@ or the row is another's by now.
 """
 
 import asyncio
+import json
 import logging
+import math
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,17 +25,23 @@ from attrs import define, field
 from novita_async._journal import rows
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.lost import LeaseLost
-from novita_async._journal.postgres.schema import MIGRATIONS, MOVED, VERSION
+from novita_async._journal.postgres.migrations import MIGRATIONS, VERSION
+from novita_async._journal.postgres.schema import MOVED
 from novita_async._journal.rows import COLUMNS, Known, Record, entry_of
+from novita_async._policy.breaker import Trip
+from novita_async._policy.pacing import LATE
+from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.journal import Deferred, Summary, Tally, summed
 from novita_async._purchase.machine import (
     ANNOUNCED,
     LIST,
     LOST,
     NOTHING,
+    REJECTED,
     SEEN,
     SPENT,
     UNCERTAIN,
+    UNREACHED,
     Bought,
     Completed,
     Fact,
@@ -44,11 +52,19 @@ from novita_async._purchase.machine import (
     State,
     advance,
     next_action,
+    settlement,
     told_before,
 )
 from novita_async._util.clock import loop_time, wall_time
 from novita_async._version import __version__
-from novita_async.errors import BudgetExhausted, ConfigurationError, JournalError, NovitaError, RateLimited
+from novita_async.errors import (
+    APIError,
+    BudgetExhausted,
+    ConfigurationError,
+    JournalError,
+    NovitaError,
+    RateLimited,
+)
 
 T = TypeVar("T")
 Name = tuple[str, int]
@@ -72,7 +88,7 @@ _READ: Final = COLUMNS[:-1]
 _SELECT: Final = (
     "SELECT c.serial, "  # noqa: S608 - names of columns
     + ", ".join(f"{'r' if name in _OF_REQUEST else 'c'}.{name}" for name in _READ)
-    + ", c.moves, novita.is_mine(c.owner, $2, c.batch)"
+    + ', c.moves, novita.is_mine(c.owner, $2, c.batch), c."window", c.slot, c.cost, c.paid'
     + " FROM novita.course c JOIN novita.request r USING (batch, serial) WHERE c.batch = $1"
 )
 _TEXTS: Final = tuple(
@@ -84,14 +100,20 @@ _TEXTS: Final = tuple(
 )
 _SEED: Final = _READ.index("seed")
 _PLACES: Final = tuple(_READ.index(name) for name, _ in MOVED)
+_ACCOUNT: Final = _READ.index("account")
+_PATIENCE: Final = 4.0
+"""Seconds for which a place in line is kept for a process that does not ask again."""
+_ANSWER: Final = 0.25
+"""Seconds after which a window is asked again that waits for an answer of any process."""
 
 
 def _marks(first: int, count: int) -> str:
     return ", ".join(f"${number}" for number in range(first, first + count))
 
 
-_MOVE: Final = f"SELECT novita.move_1({_marks(1, 9 + len(MOVED))})"
-_ADMIT: Final = f"SELECT * FROM novita.admit_1({_marks(1, 8 + len(MOVED))})"  # noqa: S608
+_MOVE: Final = f"SELECT novita.move_2({_marks(1, 14 + len(MOVED))})"
+_ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 12 + len(MOVED))})"  # noqa: S608
+_REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 9 + len(MOVED))})"
 _PLAN: Final = f"SELECT serial, is_new FROM novita.plan_2({_marks(1, 14)})"  # noqa: S608
 _TALLIES: Final = (
     "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
@@ -150,6 +172,8 @@ class Told:
     """What becomes of an attempt's place and its money. None: the facts say no verdict."""
     gate: float = 0.0
     """Seconds for which nobody announces: the service said that it was too much."""
+    cause: str | None = None
+    """Why the account is closed to all; None: it was served; `nothing`: nothing is known."""
     at: float = 0.0
     """When that was known, on the loop's clock."""
     tried: tuple[int, Record] | None = None
@@ -170,6 +194,14 @@ class _Row:
     known: Known
     moves: int
     mine: bool
+    window: int | None = None
+    """Window that has a place for it which is not settled."""
+    slot: str | None = None
+    """What the pacer said of that place, where the quota is not known."""
+    cost: Decimal | None = None
+    """Money that is reserved for it."""
+    paid: Decimal | None = None
+    """Money that it has cost. None: nobody told."""
 
     @property
     def serial(self) -> int:
@@ -189,6 +221,24 @@ class _Step:
     def is_todo(self) -> bool:
         """Whether something is still to be done for the purchase afterwards."""
         return next_action(self.moved) not in (LIST, NOTHING)
+
+
+@define(eq=False)
+class _Window:
+    """A shared window, as it was seen last."""
+
+    id: int
+    endpoint: str
+    quota: int | None
+    version: int
+    state: str | None
+    """What the pacer knows, while the quota is not known."""
+
+    def pacer(self) -> SharedWindow:
+        return SharedWindow.read(self.endpoint, self.state)
+
+    def keep(self, version: int, state: str | None) -> None:
+        self.version, self.state = version, state
 
 
 # --- The store ----------------------------------------------------------------------------------------------
@@ -227,7 +277,15 @@ class SharedStore:
     """Seconds by which the database's clock is before this computer's."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
-    _windows: dict[tuple[str, str], int] = field(factory=dict[tuple[str, str], int], init=False)
+    workers: int = field(default=1, init=False)
+    """Processes at work with this database."""
+    unwell: Sequence[Mapping[str, Any]] = field(default=(), init=False)
+    """Accounts that are closed or taken out, as was told last."""
+    alive_until: float = field(default=-math.inf, init=False)
+    """Until when, on the loop's clock, no other process takes this one for dead."""
+    heed: Callable[[Sequence[Mapping[str, Any]], int], None] = field(default=lambda _, __: None, init=False)
+    """Told which accounts are not well, and how many processes are at work."""
+    _windows: dict[tuple[str, str], _Window] = field(factory=dict[tuple[str, str], _Window], init=False)
     _in_doubt: bool = field(default=False, init=False)
     """Whether a connection broke, so that a commit may not be where it should be."""
 
@@ -240,6 +298,11 @@ class SharedStore:
             try:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0)
+                if self._in_doubt and self.me:
+                    await self.beat(
+                        self._connection
+                    )  # it may be another server, which has forgotten something
+                    self._rows.clear()
                 done = await do(self._connection)
                 if self._in_doubt and self.me:  # what is confirmed later confirms what was before it
                     await self.beat(self._connection)
@@ -259,7 +322,6 @@ class SharedStore:
 
     def _drop(self) -> None:
         self._in_doubt = True
-        self._rows.clear()
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -301,6 +363,7 @@ class SharedStore:
         """Become a worker of a batch. Returns seconds until another's lease runs out that is in the way."""
         await check_version(connection, self.label)
         await self.read_clock(connection)
+        began = loop_time()
         found = await connection.fetchrow(
             "SELECT * FROM novita.begin_1($1, $2, $3, $4, $5)",
             self.name,
@@ -313,6 +376,7 @@ class SharedStore:
         if found["in_use"] is not None:
             return float(found["in_use"])
         self.me = found["me"]
+        self.alive_until = began + self.lease
         await self._warn_of_standby(connection)
         return None
 
@@ -339,7 +403,7 @@ class SharedStore:
         text = await connection.fetchval("SELECT note FROM novita.batch WHERE id = $1", self.batch)
         return None if text is None else unescaped(text)
 
-    async def workers(self, connection: Connection) -> list[AtWork]:
+    async def at_work(self, connection: Connection) -> list[AtWork]:
         """Tell who works on the batch, the oldest first."""
         found = await connection.fetch("SELECT * FROM novita.at_work WHERE batch = $1 ORDER BY id", self.name)
         return [
@@ -400,12 +464,39 @@ class SharedStore:
         Raises:
             LeaseLost: this process was taken for dead.
         """
-        before = wall_time()
-        found = await connection.fetchrow("SELECT * FROM novita.beat_1($1, $2)", self.me, self.lease)
+        before, began = wall_time(), loop_time()
+        found = await connection.fetchrow("SELECT * FROM novita.beat_2($1, $2)", self.me, self.lease)
         self._compare(before, found["at"], wall_time())
         if not found["alive"]:
             raise self.lost()
+        self.alive_until, self.workers = began + self.lease, found["workers"]
+        self._tell_health(found["accounts"])
+        if not found["steady"]:
+            await self._reassert(connection)
+            return []
         return list(found["dead"] or ())
+
+    def _tell_health(self, accounts: str | None) -> None:
+        self.unwell = json.loads(accounts) if accounts else []
+        self.heed(self.unwell, self.workers)
+
+    async def _reassert(self, connection: Connection) -> None:
+        """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
+        kept = [row for row in self._rows.values() if row.mine]
+        await connection.fetch(
+            _REASSERT,
+            self.me,
+            self.batch,
+            [row.serial for row in kept],
+            [row.moves for row in kept],
+            [next_action(row.known.purchase) not in (LIST, NOTHING) for row in kept],
+            [row.window for row in kept],
+            [row.cost for row in kept],
+            [row.paid for row in kept],
+            [row.slot for row in kept],
+            *([_to_keep(row.known.record, place) for row in kept] for place in _PLACES),
+        )
+        await connection.execute("SELECT novita.rebuild_1($1)", self.window)
 
     async def leave(self, connection: Connection) -> None:
         """End, and give everything back at once."""
@@ -462,7 +553,7 @@ class SharedStore:
             advance(moved, left)
         elif moved.perhaps and moved.state in (State.PLANNED, State.UNCERTAIN):
             return None
-        told = Told(entry_of(moved).name, (), settled=LOST, at=loop_time())
+        told = Told(entry_of(moved).name, (), settled=LOST, cause="nothing", at=loop_time())
         return _Step(told, row, moved, rows.record_of(moved, row.known, now))
 
     async def new_run(self, connection: Connection) -> int:
@@ -482,14 +573,14 @@ class SharedStore:
     # --- Reading --------------------------------------------------------------------------------------------
 
     def _row(self, found: Sequence[Any]) -> _Row:
-        serial, *told, moves, mine = found
+        serial, *told, moves, mine, window, slot, cost, paid = found
         for place in _TEXTS:
             if told[place] is not None:
                 told[place] = unescaped(told[place])
         if told[_SEED] is not None:
             seed = int(told[_SEED])
             told[_SEED] = seed if abs(seed) < 1 << 63 else told[_SEED]
-        return _Row(rows.known_of(serial, (*told, 0)), moves, bool(mine))
+        return _Row(rows.known_of(serial, (*told, 0)), moves, bool(mine), window, slot, cost, paid)
 
     async def select(self, connection: Connection, rest: str, *values: Any) -> list[Purchase]:
         """Read purchases. `$3` is the first value."""
@@ -641,8 +732,70 @@ class SharedStore:
 
     async def _move(self, connection: Connection, steps: Sequence[_Step], *, fenced: bool = True) -> set[int]:
         """Write what has become of purchases. Returns the serial numbers of those that were written."""
-        if not steps:
-            return set()
+        plain: list[_Step] = []
+        learning: dict[int, tuple[_Window, list[_Step]]] = {}
+        for step in steps:
+            window = await self._left_window(connection, step)
+            if window is None:
+                plain.append(step)
+            else:
+                learning.setdefault(window.id, (window, []))[1].append(step)
+        written = await self._write(connection, plain, fenced=fenced) if plain else set[int]()
+        for window, group in learning.values():
+            written |= await self._write_learning(connection, window, group, fenced=fenced)
+        return written
+
+    async def _left_window(self, connection: Connection, step: _Step) -> _Window | None:
+        """The window whose place a verdict settles, where its quota is learned."""
+        if step.told.settled is None or step.row.window is None:
+            return None
+        account = step.row.known.record[_ACCOUNT] or ""
+        window = await self._window(connection, account, step.moved.endpoint)
+        return window if window.quota is None else None
+
+    async def _write_learning(
+        self, connection: Connection, window: _Window, steps: Sequence[_Step], *, fenced: bool
+    ) -> set[int]:
+        """Write verdicts with what the window learns from them; again where another process was first."""
+        while True:
+            pacer, now = window.pacer(), self.now()
+            gates = [
+                taught(pacer, each.told.settled, each.row.slot, each.moved.images, now) for each in steps
+            ]
+            state = pacer.text()
+            written = await self._write(
+                connection,
+                steps,
+                fenced=fenced,
+                gates=gates,
+                window=(window.id, window.version, state, pacer.window.taken),
+            )
+            if written:
+                window.keep(window.version + 1, state)
+                return written
+            if not await self._refresh(connection, window):
+                return written
+
+    async def _refresh(self, connection: Connection, window: _Window) -> bool:
+        """Read a window again. Returns whether it has changed: perhaps its quota is known now."""
+        found = await connection.fetchrow(
+            'SELECT quota, version, state FROM novita."window" WHERE id = $1', window.id
+        )
+        if (found["quota"], found["version"]) == (window.quota, window.version):
+            return False
+        window.quota = found["quota"]
+        window.keep(found["version"], found["state"])
+        return True
+
+    async def _write(
+        self,
+        connection: Connection,
+        steps: Sequence[_Step],
+        *,
+        fenced: bool,
+        gates: Sequence[float] | None = None,
+        window: tuple[int, int, str, int] | tuple[None, None, None, None] = (None, None, None, None),
+    ) -> set[int]:
         now = loop_time()
         settled = [each.told.settled for each in steps]
         found = await connection.fetch(
@@ -652,14 +805,27 @@ class SharedStore:
             [each.row.serial for each in steps],
             [each.row.moves for each in steps],
             [each.is_todo for each in steps],
-            [0 if each is None else 1 if each in (SPENT, LOST, SEEN) else 2 for each in settled],
+            [fate_of(each) for each in settled],
             [each in (SPENT, LOST) for each in settled],
-            [self.window - max(0.0, now - each.told.at) for each in steps],
-            [each.told.gate for each in steps],
+            [self.held_for(each.told.settled, now - each.told.at) for each in steps],
+            [
+                max(each.told.gate, gate)
+                for each, gate in zip(steps, gates or [0.0] * len(steps), strict=True)
+            ],
+            [each.told.cause for each in steps],
+            *window,
             *([_to_keep(each.record, place) for each in steps] for place in _PLACES),
         )
         self.commits += 1
         return {each[0] for each in found}
+
+    def held_for(self, settled: Settlement | None, age: float) -> float:
+        """Seconds for which a place still counts after a verdict of this age."""
+        return self.window + (LATE if settled is LOST else 0.0) - max(0.0, age)
+
+    def now(self) -> float:
+        """The database's time, about."""
+        return wall_time() + self.skew
 
     async def _promise(
         self, steps: Sequence[_Step], connection: Connection, done: dict[int, Any]
@@ -671,34 +837,95 @@ class SharedStore:
             groups.setdefault((step.moved.account or "", step.moved.endpoint), []).append(step)
         for (account, endpoint), group in groups.items():
             window = await self._window(connection, account, endpoint)
+            again += await self._admit(connection, window, group, done)
+        return again
+
+    async def _admit(
+        self, connection: Connection, window: _Window, group: Sequence[_Step], done: dict[int, Any]
+    ) -> list[_Step]:
+        """Let a window and the budget have their say about announcements. Returns those that have moved."""
+        again: list[_Step] = []
+        while group:
+            offer = await self._offer(connection, window, [each.moved.images for each in group])
+            for step in group[len(offer.slots) :]:
+                done[id(step.told)] = Deferred(offer.until)
+            group = group[: len(offer.slots)]
+            if not group:
+                break
             found = await connection.fetchrow(
                 _ADMIT,
                 self.me,
                 self.batch,
-                window,
+                window.id,
                 [each.row.serial for each in group],
                 [each.row.moves for each in group],
                 [each.moved.images for each in group],
                 [each.told.cost for each in group],
-                4.0,
+                _PATIENCE,
+                offer.slots,
+                window.version,
+                offer.state,
+                offer.taken,
                 *([_to_keep(each.record, place) for each in group] for place in _PLACES),
             )
             self.commits += 1
-            granted, refused = set(found["granted"]), set(found["refused"])
-            until, spent = loop_time() + found["delay"], found["why"] == "spent"
-            for step in group:
-                if step.row.serial in granted:
-                    done[id(step.told)] = None
-                    self._remember(_written(step))
-                elif found["why"] == "buried":
-                    done[id(step.told)] = self.lost()
-                elif step.row.serial in refused:
-                    again.append(step)
-                elif spent:
-                    spent = False
-                    done[id(step.told)] = await self._exhausted(connection, step.told.cost)
-                else:
-                    done[id(step.told)] = Deferred(until)
+            if found["why"] in ("moved", "fewer"):
+                await self._refresh(connection, window)
+                refused = set(found["refused"]) if found["why"] == "fewer" else ()
+                again += [each for n, each in enumerate(group, 1) if n in refused]
+                group = [each for n, each in enumerate(group, 1) if n not in refused]
+                continue
+            if window.quota is None and found["granted"]:
+                window.keep(found["latest"], found["known"])
+            again += await self._granted(connection, window, (group, offer), found, done)
+            break
+        return again
+
+    async def _offer(self, connection: Connection, window: _Window, images: Sequence[int]) -> "Offer":
+        """What may be offered to a window: all where its quota is known; else what its pacer lets go."""
+        while window.quota is None:
+            pacer, now, slots = window.pacer(), self.now(), list[str | None]()
+            at = now
+            for count in images:
+                slot = pacer.take(count, now)
+                if not isinstance(slot, str):
+                    at = slot
+                    break
+                slots.append(slot)
+            if slots or not await self._refresh(connection, window):
+                delay = min(at - now, _PATIENCE / 2) if at < math.inf else _ANSWER
+                return Offer(slots, loop_time() + delay, pacer.text(), pacer.window.taken)
+        return Offer([None] * len(images), loop_time())
+
+    async def _granted(
+        self,
+        connection: Connection,
+        window: _Window,
+        offered: tuple[Sequence[_Step], "Offer"],
+        found: Mapping[str, Any],
+        done: dict[int, Any],
+    ) -> list[_Step]:
+        """Tell each what the database has said. Returns those that have moved."""
+        group, offer = offered
+        granted, refused, why = set(found["granted"]), set(found["refused"]), found["why"]
+        until, spent, again = loop_time() + found["delay"], why == "spent", list[_Step]()
+        if why in ("gate", "out", "probe"):
+            self._tell_health(await connection.fetchval("SELECT novita.health_1()"))
+        for n, step in enumerate(group, 1):
+            if n in granted:
+                done[id(step.told)] = None
+                row = _written(step)
+                row.window, row.slot, row.cost = window.id, offer.slots[n - 1], step.told.cost
+                self._remember(row)
+            elif why == "buried":
+                done[id(step.told)] = self.lost()
+            elif n in refused:
+                again.append(step)
+            elif spent:
+                spent = False
+                done[id(step.told)] = await self._exhausted(connection, step.told.cost)
+            else:
+                done[id(step.told)] = Deferred(until)
         return again
 
     async def _exhausted(self, connection: Connection, cost: Decimal | None) -> BudgetExhausted:
@@ -707,13 +934,35 @@ class SharedStore:
         )
         return BudgetExhausted(limit=str(found["limit"]), spent=str(found["spent"]), cost=str(cost))
 
-    async def _window(self, connection: Connection, account: str, endpoint: str) -> int:
-        """The number of a window. Raises `ConfigurationError`: others at work were told another quota."""
+    async def set_budget(self, connection: Connection, limit: Decimal, price: Decimal | None) -> None:
+        """Say how much the batch may cost. Raises `ConfigurationError`: others were told otherwise."""
+        there = await connection.fetchval(
+            "SELECT novita.budget_1($1, $2, $3, $4)", self.me, self.batch, limit, price
+        )
+        if there != limit:
+            raise ConfigurationError(
+                problem=f"{self.label}: the budget is {limit} here, and {there} in a process that is at work",
+                advice="nothing was bought; give all the same budget",
+            )
+
+    async def price(self, connection: Connection, costs: Mapping[int, Decimal]) -> None:
+        """Note what purchases have cost, where nobody told before."""
+        await connection.execute(
+            "UPDATE novita.course c SET paid = u.cost"
+            " FROM unnest($2::bigint[], $3::numeric[]) u(serial, cost)"
+            " WHERE c.batch = $1 AND c.serial = u.serial AND c.paid IS NULL AND c.cost IS NULL",
+            self.batch,
+            list(costs),
+            list(costs.values()),
+        )
+
+    async def _window(self, connection: Connection, account: str, endpoint: str) -> _Window:
+        """Know a window. Raises `ConfigurationError`: others at work were told another quota."""
         known = self._windows.get((account, endpoint))
         if known is None:
             quota = self.quotas.get(account)
             found = await connection.fetchrow(
-                "SELECT * FROM novita.window_1($1, $2, $3, $4)",
+                "SELECT * FROM novita.window_2($1, $2, $3, $4)",
                 self.me,
                 escaped(account),
                 escaped(endpoint),
@@ -725,7 +974,8 @@ class SharedStore:
                     "in a process that is at work",
                     advice="nothing was bought; give all the same quota",
                 )
-            known = self._windows[account, endpoint] = found["id"]
+            known = _Window(found["id"], endpoint, found["quota"], found["version"], found["state"])
+            self._windows[account, endpoint] = known
         return known
 
     async def _keep_paid(self, connection: Connection, told: Told, row: _Row) -> None:
@@ -811,14 +1061,68 @@ def _step_of(told: Told, row: _Row) -> _Step:
 
 
 def _written(step: _Step) -> _Row:
-    return _Row(Known.of(step.moved, step.record), step.row.moves + 1, step.row.mine)
+    row = _Row(Known.of(step.moved, step.record), step.row.moves + 1, step.row.mine)
+    if step.told.settled is None:
+        row.window, row.slot, row.cost = step.row.window, step.row.slot, step.row.cost
+    row.paid = step.row.paid
+    if step.told.settled in (SPENT, LOST) and step.row.cost is not None:
+        row.paid = (row.paid or Decimal(0)) + step.row.cost
+    return row
+
+
+def fate_of(settled: Settlement | None) -> int:
+    """What becomes of a place: 0 nothing, 1 it is held, 2 it comes back."""
+    return 0 if settled is None else 1 if settled in (SPENT, LOST, SEEN) else 2
+
+
+def taught(
+    pacer: SharedWindow, settled: Settlement | None, slot: str | None, images: int, now: float
+) -> float:
+    """Let a window learn from a verdict. Returns seconds for which nobody should announce."""
+    if settled in (SPENT, SEEN):
+        pacer.answered(slot, images, now)
+    elif settled is LOST:
+        pacer.lost(slot, images, now)
+    elif settled is REJECTED:
+        return pacer.rejected(slot, images, now, random.random())
+    else:
+        pacer.released(slot, images)
+    return 0.0
 
 
 def gate_of(verdict: Fact) -> float:
-    """Seconds for which nobody announces after a verdict."""
+    """Seconds for which nobody announces after a verdict, as far as the service has said."""
     if not isinstance(verdict, NotBought) or not isinstance(verdict.error, RateLimited):
         return 0.0
     return max(_GATE, verdict.error.retry_after or 0.0)
+
+
+def cause_of(verdict: Fact) -> str | None:
+    """Why a verdict closes its account to all processes. None: it does not."""
+    if isinstance(verdict, NotBought) and verdict.error.scope == "account":
+        return "out" if isinstance(verdict.error, APIError) else "nothing"
+    return _CAUSES.get(settlement(verdict))
+
+
+_CAUSES: Final = {
+    LOST: Trip.UNCERTAIN.value,
+    REJECTED: Trip.RATE_LIMITED.value,
+    UNREACHED: Trip.UNREACHABLE.value,
+}
+
+
+@define
+class Offer:
+    """Announcements that a window is offered."""
+
+    slots: list[str | None]
+    """What the pacer says of each, where the quota is learned."""
+    until: float
+    """When to offer the others, on the loop's clock."""
+    state: str | None = None
+    """What the pacer knows once these are announced."""
+    taken: int = 0
+    """Images that count then."""
 
 
 def _copy(error: Exception) -> Exception:
