@@ -933,9 +933,12 @@ def _carriers(
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:
     """Folder beside a journal for files that come in answers. None: its store is nowhere in particular."""
-    if not isinstance(journal, str | os.PathLike) or _is_url(journal):
+    if isinstance(journal, SqliteJournal):
+        place = journal.path
+    elif not isinstance(journal, str | os.PathLike) or _is_url(journal):
         return None
-    place = Path(journal)
+    else:
+        place = Path(journal)
     return place.with_name(f"{place.name}-files")
 
 

@@ -42,6 +42,7 @@ async def batch(
     price: _Text = None,
     budget: _Text = None,
     name: _Text = None,
+    save_to: _Text = None,
     no_save: _Flag = False,
     dry_run: DryRun = False,
     json: _Flag = False,
@@ -80,6 +81,8 @@ async def batch(
         name: What files are called: a template of `{index}`, `{id}`, `{seed}`, `{n}`, `{ext}` and
             `{task_id}`.
             Default: `{index:05d}-{seed}-{n}.{ext}`.
+        save_to: URL of a place in an object store for the files, which then are not in the folder:
+            `s3://BUCKET/PREFIX`, `gs://…` or `az://…`. Needs the extra `objects`.
         no_save: Save no files. What the service puts into a bucket of your own is not fetched anyway.
         dry_run: Check everything and tell what it would be; buy nothing, write nothing.
         json: Print one JSON object a line: each submission, each outcome, progress, the summary.
@@ -101,6 +104,7 @@ async def batch(
         budget=budget,
         sweep=sweep,
         name=name,
+        save_to=save_to,
         no_save=no_save,
     )
     return await _batch.begin(

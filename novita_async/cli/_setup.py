@@ -79,6 +79,8 @@ class Setup:
     """What an image costs."""
     name: str | None = field(default=None, validator=optional(_TEXT))
     """What files are called."""
+    save_to: str | None = field(default=None, validator=optional(_TEXT))
+    """Where files go instead of into the batch's folder: the URL of a place in an object store."""
     no_save: bool = field(default=False, validator=instance_of(bool))
     """Whether files stay with the service."""
     copies: dict[str, str] = field(factory=dict[str, str], validator=deep_mapping(_TEXT, _TEXT))

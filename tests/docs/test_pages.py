@@ -7,6 +7,7 @@ from tests.helpers.pages import DATABASE, DOCS, PAGES, Reader, blocks_of, exampl
 NOT_RUN_HERE = {
     "how-to/batches.md": ["needs jq"],
     "how-to/many-machines.md": ["needs Celery"],
+    "how-to/object-stores.md": ["installs"],
     "how-to/migrate.md": ["needs novita-client"],
     "how-to/other-languages.md": ["needs curl and a served simulator"],
     "how-to/sync.md": ["needs Flask", "needs Celery"],
@@ -26,6 +27,11 @@ WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
 def test_a_reader_can_do_what_the_page_says(page, folder, serve, monkeypatch, request):
     server = serve(workers=8, speed=200.0, latency=0.0)
+    if name_of(page) == "how-to/object-stores.md":
+        s3 = request.getfixturevalue("s3")
+        s3.put_bucket("studio")
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
     with Reader(folder, server, monkeypatch.setenv) as reader:
         if DATABASE in page.read_text(encoding="utf-8"):
             reader.database = request.getfixturevalue("database")

@@ -322,14 +322,14 @@ class PostgresJournal:
         return self._store.alive_until
 
     @property
-    def workers(self) -> int:
+    def processes(self) -> int:
         """Processes at work with this database, as far as is known."""
-        return self._store.workers
+        return self._store.processes
 
     def on_health(self, heed: Callable[[Sequence[Mapping[str, Any]], int], None]) -> None:
         """Tell, with each sign of life, which accounts are not well, and how many processes are at work."""
         self._store.heed = heed
-        heed(self._store.unwell, self._store.workers)
+        heed(self._store.unwell, self._store.processes)
 
     async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
         """Say how much the batch may cost, together with all that it has cost so far.

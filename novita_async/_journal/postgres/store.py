@@ -277,7 +277,7 @@ class SharedStore:
     """Seconds by which the database's clock is before this computer's."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
-    workers: int = field(default=1, init=False)
+    processes: int = field(default=1, init=False)
     """Processes at work with this database."""
     unwell: Sequence[Mapping[str, Any]] = field(default=(), init=False)
     """Accounts that are closed or taken out, as was told last."""
@@ -469,7 +469,7 @@ class SharedStore:
         self._compare(before, found["at"], wall_time())
         if not found["alive"]:
             raise self.lost()
-        self.alive_until, self.workers = began + self.lease, found["workers"]
+        self.alive_until, self.processes = began + self.lease, found["workers"]
         self._tell_health(found["accounts"])
         if not found["steady"]:
             await self._reassert(connection)
@@ -478,7 +478,7 @@ class SharedStore:
 
     def _tell_health(self, accounts: str | None) -> None:
         self.unwell = json.loads(accounts) if accounts else []
-        self.heed(self.unwell, self.workers)
+        self.heed(self.unwell, self.processes)
 
     async def _reassert(self, connection: Connection) -> None:
         """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
