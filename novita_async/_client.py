@@ -654,7 +654,7 @@ class NovitaClient:
                     cast("SharedJournal", journal) if url is None else await join(url),
                     self._purchases,
                     self._pool,
-                    folder=None if folder is None else folder.folder,
+                    storage=None if folder is None else folder.storage,
                     forever=forever,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,

@@ -295,9 +295,9 @@ class Buyer(Asker):
                 raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
         row = purchase.wish.row
-        effort.turn = grant.turn
         at_once = row is not None and row.answer == "at_once"
-        permit = Permit(grant, http, cost, at_once=at_once, put=effort.put, lease=lease)
+        effort.turn = grant.turn
+        permit = Permit(grant, http, cost, at_once=at_once, lease=lease, put=effort.put)
         if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)

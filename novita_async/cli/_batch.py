@@ -34,7 +34,8 @@ from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._setup import Setup, command, found_before, is_noted, marks_of
 from novita_async.cli._sources import Copy, copies_of, path_of, remove, shown, told
-from novita_async.cli._status import report_of, setup_of, standing_of
+from novita_async.cli._standing import standing_of
+from novita_async.cli._status import report_of, setup_of
 from novita_async.errors import (
     BudgetExhausted,
     FailedEarlier,
@@ -285,13 +286,10 @@ class _Session:
         recipe = await anyio.to_thread.run_sync(_recipe_of, setup, self.path, faults)
         budget = setup.spending(faults)
         setup.check_name(faults)
-        told = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
         marks = await anyio.to_thread.run_sync(marks_of, [*map(path_of, recipe.inputs)])
-        if (anew or marks != setup.marks) and not any(fault.path.startswith("--sweep") for fault in faults):
-            requests, images = await _count(recipe, told)
+        requests, images = await checked_input(recipe, faults, anew=anew or marks != setup.marks)
+        if requests:
             setup = evolve(setup, requests=requests, images=images, marks=marks)
-        if told:
-            raise InvalidRequest(faults=tuple(told), advice="nothing was bought")
         return setup, recipe, budget
 
     async def _requests(
@@ -319,6 +317,21 @@ class _Session:
         else:
             report.display.note(f"report: {path}")
             self.output.record(event="report", file=str(path))
+
+
+async def checked_input(recipe: Recipe, faults: Faults, *, anew: bool = True) -> tuple[int, dict[str, int]]:
+    """Check every line, unless that was done before. Returns the requests, and the images by endpoint.
+
+    Raises:
+        InvalidRequest: names every fault of every line and option.
+    """
+    found = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
+    requests, images = 0, dict[str, int]()
+    if anew and not any(fault.path.startswith("--sweep") for fault in faults):
+        requests, images = await _count(recipe, found)
+    if found:
+        raise InvalidRequest(faults=tuple(found), advice="nothing was bought")
+    return requests, images
 
 
 async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str, int]]:
