@@ -359,6 +359,7 @@ class Client:
     balance = _called(NovitaClient.balance)
     stream = _entered(NovitaClient.stream)
     batch = _entered(NovitaClient.batch)
+    work = _entered(NovitaClient.work)
     models = _listed(NovitaClient.models)
 
     @overload

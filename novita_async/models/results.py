@@ -384,8 +384,8 @@ def with_files(result: TaskResult, files: Mapping[int, Path | str]) -> TaskResul
 
 
 def _moved(artifact: Artifact, to: Path | str) -> Artifact:
-    if isinstance(to, str):  # what is in memory stays there: nobody here reads that storage
-        return evolve(artifact, url=to, file=None) if artifact.file is not None else artifact
+    if isinstance(to, str):  # what is in memory stays there besides
+        return evolve(artifact, url=to, file=None)
     return evolve(artifact, file=to, data=None)
 
 
