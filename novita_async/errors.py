@@ -46,7 +46,9 @@ from novita_async.tasks import Task
 
 Scope = Literal["request", "endpoint", "account"]
 """Reach of an error: a request, every request to this endpoint, or everything this account sends."""
-Cost = Literal["nothing", "perhaps paid", "paid", "paid where there is a task id", "not said by the service"]
+Charged = Literal[
+    "nothing", "perhaps paid", "paid", "paid where there is a task id", "not said by the service"
+]
 """Money that a purchase has cost that ends with an error."""
 
 
@@ -79,7 +81,7 @@ def _blank(cls: "type[NovitaError]") -> "NovitaError":
 class NovitaError(Exception):
     """Base of all errors raised by this library."""
 
-    cost: ClassVar[Cost] = "nothing"
+    charged: ClassVar[Charged] = "nothing"
     """Money that a purchase has cost that ends with this."""
     answer_with: ClassVar[int] = 502
     """HTTP status that fits where a web service passes the error on to its own caller."""
@@ -233,7 +235,7 @@ class NoAnswer(NovitaError):
 class SubmissionUncertain(NovitaError):
     """The request went out whole and no usable answer came back: perhaps it was bought."""
 
-    cost: ClassVar[Cost] = "perhaps paid"
+    charged: ClassVar[Charged] = "perhaps paid"
     answer_with: ClassVar[int] = 504
     cause: str
     """The cause after the hand-over."""
@@ -295,7 +297,7 @@ class ContentRejected(BadRequest):
 class StorageRejected(BadRequest):
     """The bucket or the path of custom storage cannot be written to."""
 
-    cost: ClassVar[Cost] = "paid where there is a task id"
+    charged: ClassVar[Charged] = "paid where there is a task id"
     answer_with: ClassVar[int] = 500
     advice: str = "check extra.custom_storage and the bucket policy"
 
@@ -347,7 +349,7 @@ class EndpointNotFound(APIError):
 class TaskNotFound(APIError):
     """The service does not know the task id, or no longer."""
 
-    cost: ClassVar[Cost] = "paid where there is a task id"
+    charged: ClassVar[Charged] = "paid where there is a task id"
     answer_with: ClassVar[int] = 404
     advice: str = "check the id and the account that paid for it"
 
@@ -365,7 +367,7 @@ class RateLimited(APIError):
 class ServerError(APIError):
     """The service broke, or was too busy: 5xx, and the few 4xx that pass by themselves."""
 
-    cost: ClassVar[Cost] = "paid where there is a task id"
+    charged: ClassVar[Charged] = "paid where there is a task id"
     retryable: bool = True
     advice: str = "try again later"
 
@@ -374,7 +376,7 @@ class ServerError(APIError):
 class MalformedAnswer(NovitaError):
     """An answer that cannot be understood, even leniently."""
 
-    cost: ClassVar[Cost] = "paid where there is a task id"
+    charged: ClassVar[Charged] = "paid where there is a task id"
     retryable: bool = True
     problem: str
     """The problem with it."""
@@ -391,7 +393,7 @@ class MalformedAnswer(NovitaError):
 class TaskFailed(NovitaError):
     """The service tried and gave up. Whether it is billed is not documented."""
 
-    cost: ClassVar[Cost] = "not said by the service"
+    charged: ClassVar[Charged] = "not said by the service"
     task: Task
     """The failed task."""
     explanation: str = ""
@@ -409,7 +411,7 @@ class TaskFailed(NovitaError):
 class FailedEarlier(NovitaError):
     """An earlier run of the batch failed to get this; its journal says why."""
 
-    cost: ClassVar[Cost] = "paid where there is a task id"
+    charged: ClassVar[Charged] = "paid where there is a task id"
     kind: str
     """Name of the error's class."""
     text: str
@@ -430,7 +432,7 @@ class FailedEarlier(NovitaError):
 class TaskTimeout(NovitaError, TimeoutError):
     """Waiting ended before the task did. The task is paid; watch it again. Not a failure."""
 
-    cost: ClassVar[Cost] = "paid"
+    charged: ClassVar[Charged] = "paid"
     answer_with: ClassVar[int] = 504
     retryable: bool = True
     task: Task
@@ -456,7 +458,7 @@ class TaskTimeout(NovitaError, TimeoutError):
 class JournalError(NovitaError):
     """The journal of a batch cannot be opened, read or written. Its records stay as they were."""
 
-    cost: ClassVar[Cost] = "paid where there is a task id"
+    charged: ClassVar[Charged] = "paid where there is a task id"
     answer_with: ClassVar[int] = 500
     scope: Scope = "account"  # what cannot be recorded must not be bought
     advice: str = "nothing more is bought; make the journal readable and writable, then resume"
@@ -471,7 +473,7 @@ class JournalError(NovitaError):
 class AnsweredAtOnce(NovitaError):
     """A submission that was to give a task was answered with the results. Paid; nothing is lost."""
 
-    cost: ClassVar[Cost] = "paid"
+    charged: ClassVar[Charged] = "paid"
     answer_with: ClassVar[int] = 500
     result: Any = field(repr=False)
     """The result (`TaskResult`)."""
@@ -485,7 +487,7 @@ class AnsweredAtOnce(NovitaError):
 class ResultError(NovitaError):
     """The task succeeded, but its files cannot be had."""
 
-    cost: ClassVar[Cost] = "paid"
+    charged: ClassVar[Charged] = "paid"
 
 
 @define(kw_only=True, eq=False, slots=False, repr=False)

@@ -28,7 +28,7 @@ def errors_table() -> str:
             (
                 code(cls.__name__),
                 first_sentence(cls.__doc__),
-                cls.cost,
+                cls.charged,
                 "can succeed" if _default(cls, "retryable") else "fails again",
                 f"the {_default(cls, 'scope')}",
                 cls.answer_with,

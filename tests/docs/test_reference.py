@@ -78,7 +78,7 @@ def all_below(cls):
 def test_what_a_refused_purchase_says_of_its_cost_is_what_its_advice_says():
     for cls in errors.classes():
         if attrs.fields_dict(cls)["advice"].default.startswith("nothing was bought"):
-            assert cls.cost == "nothing"
+            assert cls.charged == "nothing"
 
 
 def test_the_drawing_has_every_state_and_every_move():
