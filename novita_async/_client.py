@@ -22,6 +22,7 @@ from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
 from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
+from novita_async._journal.postgres.quota import PostgresQuota
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
@@ -148,6 +149,9 @@ class NovitaClient:
         session: Your own aiohttp session for the API, never closed here.
         transport: Carrier of requests, instead of aiohttp; or a function that makes one for each host.
         downloader: Fetches result files, instead of aiohttp; for tests.
+        quota: A Postgres database (`postgresql://host/database`, extra `postgres`) that keeps the accounts'
+            windows for all processes whose clients name it, and what they find out about the accounts.
+            Nothing is bought while it cannot be reached. None: the windows are this client's own.
 
     Raises:
         ConfigurationError: no key, no usable base URL or webhook URL.
@@ -172,6 +176,7 @@ class NovitaClient:
         session: "aiohttp.ClientSession | None" = None,
         transport: Transport | Callable[[Host], Transport] | None = None,
         downloader: Downloader | None = None,
+        quota: str | None = None,
     ) -> None:
         self._owner: NovitaClient | None = None
         self._polling = polling or Polling()
@@ -202,6 +207,10 @@ class NovitaClient:
         )
         self._recovery = Recovery(self._buyer)
         self._neighbours = Neighbours(self._pool, self._emit)
+        self._quota = None if quota is None else _quota_at(quota, self._pool.quotas, self._neighbours)
+        if self._quota is not None:
+            self._buyer.quota = self._quota
+            self._buyer.on_move(self._quota.leave_loop)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._buyer.retry,
@@ -286,6 +295,8 @@ class NovitaClient:
             if self._learned is not None and self._is_open:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
+            if self._quota is not None:
+                await self._quota.aclose()
             for carrier in self._carriers.values():
                 await carrier.aclose()
             await self._downloader.aclose()
@@ -884,6 +895,15 @@ async def _opened(
         yield journal
     finally:
         _running.discard(id(journal))
+
+
+def _quota_at(url: str, quotas: Mapping[str, int | None], neighbours: Neighbours) -> PostgresQuota:
+    if not _is_url(url):
+        raise ConfigurationError(
+            problem=f"quota: {url!r} is no URL of a Postgres database",
+            advice="nothing was bought; quota='postgresql://host/database'",
+        )
+    return PostgresQuota(url, quotas, neighbours.heed)
 
 
 def _is_url(journal: "str | os.PathLike[str] | Journal") -> TypeGuard[str]:

@@ -19,15 +19,15 @@ from anyio import sleep
 from attrs import define, evolve, field
 
 from novita_async._journal.groups import Job, ended, outlasting
-from novita_async._journal.rows import copy_of, entry_of
+from novita_async._journal.rows import copy_of, entry_of, error_text
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State, settlement
-from novita_async._util.clock import wall_offset, wall_time
+from novita_async._util.clock import loop_time, wall_offset, wall_time
 from novita_async.errors import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
-    from novita_async._journal.postgres.store import Ask, SharedStore, Told
+    from novita_async._journal.postgres.store import Ask, Ended, SharedStore, Told, Wanted
 
 T = TypeVar("T")
 SCHEMES: Final = ("postgresql://", "postgres://")
@@ -291,6 +291,22 @@ class PostgresJournal:
         self._store.heed = heed
         heed(self._store.unwell, self._store.workers)
 
+    def want_place(self, account: str, endpoint: str, images: int) -> Job:
+        """Ask for a place in a window for a purchase that has no row. The answer is for `leave_place`."""
+        from novita_async._journal.postgres.store import Wanted  # noqa: PLC0415 - it is imported by now
+
+        return self._tell(Wanted(account, endpoint, images))
+
+    def leave_place(self, place: Any, fact: Fact) -> Job:
+        """Say how an attempt without a row has ended."""
+        from novita_async._journal.postgres.store import Ended, cause_of, gate_of  # noqa: PLC0415 - as above
+
+        cause, settled = cause_of(fact), settlement(fact)
+        error = getattr(fact, "error", None) if cause == "out" else None
+        return self._tell(
+            Ended(place, settled, cause, gate_of(fact), error and error_text(error), loop_time())
+        )
+
     async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
         """Say how much the batch may cost, together with all that it has cost so far.
 
@@ -395,7 +411,7 @@ class PostgresJournal:
         if self._closed:
             raise JournalError(problem=f"journal {self.name}: it is closed")
 
-    def _tell(self, work: "Told | Ask") -> Job:
+    def _tell(self, work: "Told | Ask | Wanted | Ended") -> Job:
         self._check()
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())

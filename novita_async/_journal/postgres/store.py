@@ -111,7 +111,8 @@ def _marks(first: int, count: int) -> str:
 
 
 _MOVE: Final = f"SELECT novita.move_2({_marks(1, 14 + len(MOVED))})"
-_ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 12 + len(MOVED))})"  # noqa: S608
+_ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 13 + len(MOVED))})"  # noqa: S608
+_SETTLE: Final = f"SELECT novita.settle_2({_marks(1, 13)})"
 _REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 9 + len(MOVED))})"
 _PLAN: Final = f"SELECT serial FROM novita.plan_1({_marks(1, 12)})"  # noqa: S608
 _TALLIES: Final = (
@@ -182,6 +183,42 @@ class Ask:
     """Something else to be done with a connection."""
 
     do: Callable[[Connection], Awaitable[Any]]
+
+
+@define(eq=False)
+class Wanted:
+    """A place for a purchase without a row."""
+
+    account: str
+    endpoint: str
+    images: int
+
+
+@define(eq=False)
+class Place:
+    """A place that was taken for a purchase without a row."""
+
+    account: str
+    endpoint: str
+    images: int
+    slot: str | None
+    """What the pacer said of it, where the quota is learned."""
+    announced_at: float
+    """When, in unix time of the database."""
+
+
+@define(eq=False)
+class Ended:
+    """How an attempt without a row has ended."""
+
+    place: Place
+    settled: Settlement
+    cause: str | None
+    gate: float
+    error: str | None
+    """What the service said, where the account is out."""
+    at: float
+    """When that was known, on the loop's clock."""
 
 
 @define(eq=False)
@@ -270,6 +307,8 @@ class SharedStore:
     """Seconds by which the database's clock is before this computer's."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
+    _calls: int = field(default=0, init=False)
+    """Number of the latest call about places without rows."""
     workers: int = field(default=1, init=False)
     """Processes at work with this database."""
     unwell: Sequence[Mapping[str, Any]] = field(default=(), init=False)
@@ -441,6 +480,7 @@ class SharedStore:
     async def bury(self, dead: int, connection: Connection) -> int:
         """Give away what a process had. What was on its way is uncertain; place and money stay taken."""
         uncertain = await self._recover(connection, "c.owner = $3", dead)
+        await self._bury_places(connection, dead)
         await connection.fetchval("SELECT novita.free_2($1)", dead)
         await connection.execute(  # else once more, at the next sign of life
             "UPDATE novita.worker SET buried = true WHERE id = $1"
@@ -568,7 +608,7 @@ class SharedStore:
 
     # --- Writing --------------------------------------------------------------------------------------------
 
-    async def carry_out(self, works: Sequence[Told | Ask]) -> list[Any]:
+    async def carry_out(self, works: Sequence[Told | Ask | Wanted | Ended]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""
         done: dict[int, Any] = {}
         pending: list[Told] = [work for work in works if isinstance(work, Told)]
@@ -582,7 +622,147 @@ class SharedStore:
                 for each in pending:
                     done.setdefault(id(each), _copy(error))
                 break
-        return [done[id(work)] if isinstance(work, Told) else await self._attempt(work) for work in works]
+        done |= await self._carry_out_places(works)
+        return [await self._attempt(work) if isinstance(work, Ask) else done[id(work)] for work in works]
+
+    async def _carry_out_places(self, works: Sequence[Told | Ask | Wanted | Ended]) -> dict[int, Any]:
+        """Settle and take places without rows, those of a window together."""
+        done: dict[int, Any] = {}
+        groups: dict[tuple[type, str, str], list[Any]] = {}
+        for work in works:
+            if isinstance(work, Ended):
+                groups.setdefault((Ended, work.place.account, work.place.endpoint), []).append(work)
+            elif isinstance(work, Wanted):
+                groups.setdefault((Wanted, work.account, work.endpoint), []).append(work)
+        for (kind, *key), group in sorted(groups.items(), key=lambda each: each[0][0] is Wanted):
+            self._calls += 1
+            if kind is Ended:
+                do = partial(self._leave_places, call=self._calls, key=(key[0], key[1]), group=group)
+            else:
+                do = partial(self._take_places, _Call(self._calls, (key[0], key[1]), group))
+            try:
+                results: list[Any] = await self.once(do)
+            except Exception as error:  # noqa: BLE001 - told to each who waits
+                results = [_copy(error) for _ in group]
+            done |= {id(each): result for each, result in zip(group, results, strict=True)}
+        return done
+
+    async def _take_places(self, call: "_Call", connection: Connection) -> list[Any]:
+        """Take places without rows; a `Place`, or an error, for each."""
+        window = await self._window(connection, *call.key)
+        while True:
+            offer = call.offer = call.offer or await self._offer(
+                connection, window, [each.images for each in call.group]
+            )
+            offered = call.group[: len(offer.slots)]
+            if not offered:
+                return [Deferred(offer.until) for _ in call.group]
+            found = await connection.fetchrow(
+                _ADMIT,
+                self.me,
+                None,
+                window.id,
+                None,
+                None,
+                [each.images for each in offered],
+                [None for _ in offered],
+                _PATIENCE,
+                offer.slots,
+                window.version,
+                offer.state,
+                offer.taken,
+                call.number,
+                *(None for _ in _PLACES),
+            )
+            self.commits += 1
+            if found["why"] not in ("moved", "fewer"):
+                break
+            await self._refresh(connection, window)
+            call.offer = None
+            if found["why"] == "fewer":  # a probe: one at a time
+                call.offer = await self._offer(connection, window, [each.images for each in call.group[:1]])
+        if window.quota is None:
+            window.keep(found["latest"], found["known"])
+        if found["why"] == "buried":
+            return [self.lost() for _ in call.group]
+        if found["why"] in ("gate", "out", "probe"):
+            self._tell_health(await connection.fetchval("SELECT novita.health_1()"))
+        granted, now, until = set(found["granted"]), self.now(), loop_time() + found["delay"]
+        if len(offered) < len(call.group) and not found["delay"]:
+            until = offer.until
+        return [
+            Place(*call.key, each.images, offer.slots[n], now) if n + 1 in granted else Deferred(until)
+            for n, each in enumerate(call.group)
+        ]
+
+    async def _leave_places(
+        self, connection: Connection, call: int, key: tuple[str, str], group: Sequence[Ended]
+    ) -> list[None]:
+        """Tell how attempts without rows have ended."""
+        window = await self._window(connection, *key)
+        now = loop_time()
+        while not await self._settle_places(
+            connection,
+            self.me,
+            window,
+            [(each.settled, each.place.slot, each.place.images) for each in group],
+            [self.held_for(each.settled, now - each.at) for each in group],
+            [each.gate for each in group],
+            [each.cause for each in group],
+            [each.error for each in group],
+            [each.place.announced_at for each in group],
+            call,
+        ):
+            await self._refresh(connection, window)
+        return [None for _ in group]
+
+    async def _settle_places(
+        self,
+        connection: Connection,
+        worker: int,
+        window: "_Window",
+        ended: Sequence[tuple[Settlement, str | None, int]],
+        *more: Any,
+    ) -> bool:
+        """Settle places. Returns whether that counts: else another process was first to teach the window."""
+        holds, gates, causes, errors, announced, call = more
+        state, taken = None, 0
+        if window.quota is None:
+            pacer, now = window.pacer(), self.now()
+            taught_gates = [taught(pacer, *each, now) for each in ended]
+            gates = [max(pair) for pair in zip(gates, taught_gates, strict=True)]
+            state, taken = pacer.text(), pacer.window.taken
+        done: bool = await connection.fetchval(
+            _SETTLE,
+            worker,
+            window.id,
+            [images for _, _, images in ended],
+            [fate_of(settled) for settled, _, _ in ended],
+            holds,
+            gates,
+            causes,
+            errors,
+            announced,
+            window.version,
+            state,
+            taken,
+            call,
+        )
+        self.commits += 1
+        if done and window.quota is None:
+            await self._refresh(connection, window)
+        return done
+
+    async def _bury_places(self, connection: Connection, dead: int) -> None:
+        """Hold the places without rows of a process that has ended for a whole window more."""
+        for found in await connection.fetch("SELECT * FROM novita.places_1($1)", dead):
+            window = await self._window(connection, unescaped(found["account"]), unescaped(found["endpoint"]))
+            ended = [(LOST, None, found["images"])]
+            hold = [self.window + LATE]
+            while not await self._settle_places(
+                connection, dead, window, ended, hold, [0.0], ["nothing"], [None], [0.0], None
+            ):
+                await self._refresh(connection, window)
 
     async def _attempt(self, ask: Ask) -> Any:
         try:
@@ -783,6 +963,7 @@ class SharedStore:
                 window.version,
                 offer.state,
                 offer.taken,
+                None,
                 *([_to_keep(each.record, place) for each in group] for place in _PLACES),
             )
             self.commits += 1
@@ -1026,6 +1207,16 @@ _CAUSES: Final = {
     REJECTED: Trip.RATE_LIMITED.value,
     UNREACHED: Trip.UNREACHABLE.value,
 }
+
+
+@define(eq=False)
+class _Call:
+    """A call for places without rows, which counts once however often it is told."""
+
+    number: int
+    key: tuple[str, str]
+    group: Sequence[Wanted]
+    offer: "Offer | None" = None
 
 
 @define
