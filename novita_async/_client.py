@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from copy import copy
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeGuard
 
 import anyio
 import anyio.to_thread
-from attrs import frozen
+from attrs import evolve, frozen
 
 from novita_async import events, logs
 from novita_async._api import protocol
@@ -21,6 +22,8 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
+from novita_async._journal.identity import DigestCache, is_withheld, order_of
+from novita_async._journal.postgres.inbox import PostgresInbox
 from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
 from novita_async._journal.postgres.quota import PostgresQuota
 from novita_async._journal.sqlite import SqliteJournal
@@ -46,7 +49,7 @@ from novita_async._stream.saving import Destination, NameFiles
 from novita_async._stream.shift import Shift
 from novita_async._stream.stream import IN_FLIGHT, Stream
 from novita_async._stream.watch import Watch
-from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
+from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of, outcome_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.home import running_loop
@@ -207,6 +210,9 @@ class NovitaClient:
         )
         self._recovery = Recovery(self._buyer)
         self._neighbours = Neighbours(self._pool, self._emit)
+        self._inboxes: dict[str, PostgresInbox] = {}
+        """Shared batches into which single requests are put."""
+        self._buyer.on_move(self._inboxes.clear)
         self._quota = None if quota is None else _quota_at(quota, self._pool.quotas, self._neighbours)
         if self._quota is not None:
             self._buyer.quota = self._quota
@@ -297,6 +303,9 @@ class NovitaClient:
             await self._recovery.aclose()
             if self._quota is not None:
                 await self._quota.aclose()
+            for inbox in self._inboxes.values():
+                await inbox.aclose()
+            self._inboxes.clear()
             for carrier in self._carriers.values():
                 await carrier.aclose()
             await self._downloader.aclose()
@@ -489,6 +498,69 @@ class NovitaClient:
         if snapshot.result is not None:
             handed_out(snapshot.result, self._saver)
         return snapshot
+
+    async def enqueue(self, request: NovitaRequest, *, journal: str, id: str | None = None) -> str:  # noqa: A002
+        """Put a request into a shared batch, for those who work on that (`work(forever=True)`) to buy.
+
+        Args:
+            request: The request. Its pictures must be where those who work can read them.
+            journal: URL of the batch: `postgresql://host/database#batch`.
+            id: A name of its own for the request: enqueued again under that it counts once. None: a new one.
+
+        Returns:
+            The id, for `outcome`.
+
+        Raises:
+            InvalidRequest: the request cannot be kept.
+            ConfigurationError: another request stands there under this id; a picture is in memory only.
+            JournalError: the database cannot be reached, or has no tables.
+        """
+        self._buyer.at_home()
+        name = secrets.token_hex(16) if id is None else id
+        endpoint = self._endpoints.path_of(request)
+        self._buyer.hosts_of(request)
+        order = await anyio.to_thread.run_sync(
+            lambda: order_of(request, endpoint=endpoint, position=0, digest=DigestCache())
+        )
+        if any(picture.data is not None for picture in request.pictures) or is_withheld(order):
+            raise ConfigurationError(
+                problem="a part of this request is in memory only, and no other process can have it",
+                advice="nothing was enqueued; give pictures as paths or URLs that all workers can read",
+                scope="request",
+            )
+        await self._inbox(journal).put(order, name)
+        return name
+
+    async def outcome(self, id: str, *, journal: str) -> Outcome:  # noqa: A002
+        """Wait for the end of an enqueued request, from any process.
+
+        Args:
+            id: The id that `enqueue` gave.
+            journal: URL of the batch.
+
+        Raises:
+            JournalError: there is no such request; the database cannot be reached.
+        """
+        self._buyer.at_home()
+        purchase = await self._inbox(journal).ended(id)
+        found = outcome_of(purchase)
+        if isinstance(found, Succeeded) and not purchase.paths and not purchase.objects and purchase.task:
+            fresh = await self._refreshed(purchase.task)  # a journal keeps no signed URLs
+            found = found if fresh is None else evolve(found, result=fresh)
+        if isinstance(found, Succeeded):
+            handed_out(found.result, self._saver)
+        return found
+
+    def _inbox(self, journal: str) -> PostgresInbox:
+        if not _is_url(journal):
+            raise ConfigurationError(
+                problem=f"journal {journal!r}: only a batch in Postgres takes single requests",
+                advice="nothing was bought; journal='postgresql://host/database#batch'",
+            )
+        inbox = self._inboxes.get(journal)
+        if inbox is None:
+            inbox = self._inboxes[journal] = PostgresInbox(journal)
+        return inbox
 
     def webhook_waker(self) -> Waker:
         """Make what your web app hands every webhook event to: `waker(body, token)`, from any thread.

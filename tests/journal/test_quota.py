@@ -154,7 +154,8 @@ async def test_clients_with_a_quota_buy_through_its_windows_with_a_journal_or_wi
     simulation = service(speed=1000.0, latency=0.001, workers=64)
     options = {"polling": Polling.fixed(0.01), "images_per_minute": 9, "quota": url}
     async with client_of(simulation, **options) as (one, _), client_of(simulation, **options) as (two, _):
-        await asyncio.gather(*(client.run(each) for client in (one, two) for each in requests(2)))
+        each = request()
+        await asyncio.gather(one.run(each), one.run(each), two.run(each), two.run(each))
         async with (
             await SqliteJournal.open(tmp_path / "run.db") as journal,
             one.batch(requests(3), journal=journal) as outcomes,

@@ -108,7 +108,7 @@ class PostgresJournal:
 
     @classmethod
     async def _at_work(cls, url: str, *, alone: bool, **options: Unpack[SharedOptions]) -> Self:
-        journal, store = cls(), _store_at(url, **options)
+        journal, store = cls(), store_at(url, **options)
         journal._opened = store
         begin = partial(store.begin, alone=alone)
         patience, store.patience = store.patience, min(store.patience, BRIEFLY)
@@ -433,7 +433,7 @@ class PostgresJournal:
         self._carrying = None
 
 
-def _store_at(
+def store_at(
     url: str,
     *,
     batch: str | None = None,
@@ -485,7 +485,7 @@ async def upgrade(url: str) -> tuple[int, int]:
     Returns:
         The version before, 0 where there was none, and now.
     """
-    shared = _store_at(url, patience=BRIEFLY)
+    shared = store_at(url, patience=BRIEFLY)
     from novita_async._journal.postgres import store  # noqa: PLC0415 - it is imported by now
 
     try:

@@ -22,7 +22,8 @@ SHARED: Final = f"""
 alter table novita.meta add column timeline text, add column quiet_until timestamptz not null default '-infinity';
 alter table novita.budget add column price numeric;      -- of an image, for processes that were told none
 alter table novita.course add column slot text,          -- what the pacer said of a place that is not settled
-                          add column paid numeric;       -- money; null: not told
+                          add column paid numeric,       -- money; null: not told
+                          add column single bool;        -- of no run: somebody waits for it alone
 alter table novita."window" add column version bigint not null default 0,
                             add column state text;       -- of the pacer, while the quota is not known
 
@@ -316,7 +317,7 @@ begin
     from u join o using (serial)
     where c.batch = p_batch and c.serial = u.serial and c.moves = u.moves
       and (p_me is null or novita.is_mine(c.owner, p_me, p_batch))
-    returning c.serial, o."window" w, o.cost, u.fate, u.spent, u.hold, u.gate, u.cause, c.error, u.todo,
+    returning c.serial, o."window" w, o.cost, u.fate, u.spent, u.hold, u.gate, u.cause, c.error, u.todo, c.single,
       o.account, o.announced_time,
       (select image_num from novita.request r where r.batch = p_batch and r.serial = c.serial) images
   loop
@@ -328,6 +329,7 @@ begin
       update novita.budget set reserved = reserved - f.cost, spent = spent + case when f.spent then f.cost else 0 end
         where batch = p_batch;
     end if;
+    if f.single and not f.todo then perform pg_notify('novita_ended', p_batch || ':' || f.serial); end if;
     return next f.serial;
   end loop;
   if learning then
@@ -417,6 +419,24 @@ begin
          where c."window" = w.id)
       + (select coalesce(sum(images), 0) from novita.place where "window" = w.id) where id = w.id;
   end loop;
+end $$;
+
+-- Put one request into a batch, whoever works on it. False: another stands there under this key.
+create function novita.put_1(p_batch text, p_key bytea, p_kind text, p_endpoint text, p_images int, p_request bytea,
+  p_tag text, p_metadata text) returns bool language plpgsql as $$
+declare b novita.batch; there bytea; s bigint;
+begin
+  insert into novita.batch (name) values (p_batch) on conflict do nothing;
+  select * into b from novita.batch where name = p_batch for update;
+  select request into there from novita.request where batch = b.id and key = p_key and occurrence = 0;
+  if found then return there = p_request; end if;
+  select coalesce(max(serial), 0) + 1 into s from novita.request where batch = b.id;
+  insert into novita.request (batch, serial, key, occurrence, kind, endpoint, image_num, request, tag, metadata)
+    values (b.id, s, p_key, 0, p_kind, p_endpoint, p_images, p_request, p_tag, p_metadata);
+  insert into novita.course (batch, serial, run, position, state, attempts, bought, perhaps, single)
+    values (b.id, s, b.run, s - 1, 'planned', 0, 0, 0, true);
+  perform pg_notify('novita_free', b.id::text);
+  return true;
 end $$;
 
 -- Give a batch its budget; count anew what rows have cost. p_price: of an image that was bought before there was one.

@@ -74,6 +74,8 @@ PAGE: Final = 500
 """Rows that are read in one go."""
 PIECE: Final = 1000
 """Rows that are planned in one go."""
+_CACHED: Final = 100
+"""Statements that stay prepared."""
 _REMEMBERED: Final = 8192
 _GATE: Final = 1.0
 """Seconds for which nobody announces after a 429 that says no time."""
@@ -305,6 +307,8 @@ class SharedStore:
     commits: int = 0
     skew: float = 0.0
     """Seconds by which the database's clock is before this computer's."""
+    pooled: bool | None = None
+    """Whether a pooler such as PgBouncer gives each transaction another server. None: not asked yet."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
     _calls: int = field(default=0, init=False)
@@ -329,7 +333,7 @@ class SharedStore:
         while True:
             try:
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0)
+                    self._connection = await self._connect()
                 if self._in_doubt and self.me:
                     await self.beat(
                         self._connection
@@ -351,6 +355,19 @@ class SharedStore:
             else:
                 self._in_doubt = False
                 return done
+
+    async def _connect(self) -> Connection:
+        """Connect. Behind a pooler in transaction mode nothing stays prepared."""
+        if self.pooled is None:
+            first = await asyncpg.connect(self.url, timeout=10, statement_cache_size=0)
+            try:
+                there = await first.fetchval("SELECT pg_backend_pid()")
+                self.pooled = there != first.get_server_pid()
+            finally:
+                first.terminate()
+        return await asyncpg.connect(
+            self.url, timeout=10, command_timeout=60.0, statement_cache_size=0 if self.pooled else _CACHED
+        )
 
     def _drop(self) -> None:
         self._in_doubt = True
@@ -605,6 +622,48 @@ class SharedStore:
         self._rows[entry.name] = row
         if len(self._rows) > _REMEMBERED:
             del self._rows[next(iter(self._rows))]
+
+    async def find_batch(self, connection: Connection) -> None:
+        """Look for the batch, for who works on none."""
+        if not self.batch:
+            await check_version(connection, self.label)
+            self.batch = (
+                await connection.fetchval("SELECT id FROM novita.batch WHERE name = $1", self.name) or 0
+            )
+
+    async def stand(self, connection: Connection, keys: Sequence[str]) -> list[tuple[Purchase, bool]]:
+        """Read first purchases of keys, and whether nothing more is to be done for them."""
+        found = await connection.fetch(
+            f"{_SELECT} AND r.key = ANY($3) AND r.occurrence = 0",
+            self.batch,
+            self.me,
+            [bytes.fromhex(key) for key in keys],
+        )
+        read = [self._row(each).known.purchase for each in found]
+        ended = await connection.fetch(
+            "SELECT serial FROM novita.course WHERE batch = $1 AND serial = ANY($2)"
+            " AND NOT free AND owner IS NULL AND state <> 'planned'",
+            self.batch,
+            [entry_of(each).serial for each in read],
+        )
+        serials = {each["serial"] for each in ended}
+        return [(each, entry_of(each).serial in serials) for each in read]
+
+    async def put(self, connection: Connection, order: Order) -> bool:
+        """Put in one request. False: another stands there under this key."""
+        return bool(
+            await connection.fetchval(
+                "SELECT novita.put_1($1, $2, $3, $4, $5, $6, $7, $8)",
+                self.name,
+                bytes.fromhex(order.key),
+                escaped(order.kind),
+                escaped(order.endpoint),
+                order.images,
+                rows.packed(order.request),
+                None if order.tag is None else escaped(order.tag),
+                None if order.metadata is None else escaped(order.metadata),
+            )
+        )
 
     # --- Writing --------------------------------------------------------------------------------------------
 
