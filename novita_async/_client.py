@@ -209,7 +209,7 @@ class NovitaClient:
             callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
         self._recovery = Recovery(self._buyer)
-        self._neighbours = Neighbours(self._pool, self._emit)
+        self._neighbours = Neighbours(self._pool, self._emit, self._buyer.callbacks.take_over)
         self._inboxes: dict[str, PostgresInbox] = {}
         """Shared batches into which single requests are put."""
         self._buyer.on_move(self._inboxes.clear)
@@ -562,11 +562,19 @@ class NovitaClient:
             inbox = self._inboxes[journal] = PostgresInbox(journal)
         return inbox
 
-    def webhook_waker(self) -> Waker:
+    def webhook_waker(self, *, journal: str | None = None) -> Waker:
         """Make what your web app hands every webhook event to: `waker(body, token)`, from any thread.
 
         The call returns at once and never raises. `novita_async.webhooks` has receivers that call it.
+
+        Args:
+            journal: URL of a database with shared batches (`postgresql://host/database`). Events about
+                purchases of other processes are told to those, and the purchase of one that was killed before
+                it had the answer is found again. Call this where the event loop runs. None: an event is of
+                use in the process that has bought.
         """
+        if journal is not None:
+            self._recovery.pass_on(self._inbox(journal))
         return Waker(self._buyer.callbacks)
 
     # --- Many requests --------------------------------------------------------------------------------------
@@ -730,6 +738,7 @@ class NovitaClient:
                         url, batch=batch, quotas=self._pool.quotas, worker=name, lease=stall
                     )
                     store.on_health(self._neighbours.heed)
+                    await store.on_event(self._neighbours.heard)
                     return await joined.enter_async_context(store)
 
                 url = _shared_url(journal)
@@ -950,6 +959,7 @@ async def _opened(
     if _is_url(journal):
         async with await PostgresJournal.open(journal, quotas=quotas) as shared:
             shared.on_health(neighbours.heed)
+            await shared.on_event(neighbours.heard)
             yield shared
         return
     if isinstance(journal, str | os.PathLike):
@@ -975,7 +985,7 @@ def _quota_at(url: str, quotas: Mapping[str, int | None], neighbours: Neighbours
             problem=f"quota: {url!r} is no URL of a Postgres database",
             advice="nothing was bought; quota='postgresql://host/database'",
         )
-    return PostgresQuota(url, quotas, neighbours.heed)
+    return PostgresQuota(url, quotas, neighbours.heed, neighbours.heard)
 
 
 def _is_url(journal: "str | os.PathLike[str] | Journal") -> TypeGuard[str]:

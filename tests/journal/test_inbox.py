@@ -1,6 +1,7 @@
 """Single requests in a shared batch: put in by one, bought by another, waited for by a third."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -133,3 +134,62 @@ async def test_a_journal_keeps_its_promises_through_a_pooler(database, url):
         await one.beat()
         await one.aclose()
         assert pooler.switches > 10
+
+
+# --- Events -------------------------------------------------------------------------------------------------
+
+
+def event_of(task_id):
+    return json.dumps({"event_type": "ASYNC_TASK_RESULT", "payload": {"task": {"task_id": task_id}}}).encode()
+
+
+async def test_an_event_finds_the_purchase_of_a_process_that_was_killed_in_any_process(database, url):
+    """The answer was lost; the service knows the task; the next worker watches it and buys nothing."""
+    simulation = service(speed=1000.0, latency=0.001, workers=64)
+    quick = {"polling": Polling.fixed(0.01)}
+    async with client_of(simulation, **quick) as (web, _), client_of(simulation, **quick) as (pod, _):
+        await web.enqueue(text(1), journal=url, id="order")
+        paid = await pod.submit(text(1))
+        async with await PostgresJournal.join(url) as dead:
+            (purchase,) = await dead.take()
+            label = simulation_label(web)
+            await dead.admit(purchase, Announced(loop_time(), label, "secret-token"), None)
+        (row,) = await run_sql(database, "SELECT state FROM novita.course WHERE token = 'secret-token'")
+        assert row["state"] == "uncertain"
+        waker = pod.webhook_waker(journal=url)
+        waker(event_of("a-forged-one"), "secret-token")
+        waker(event_of(paid.task_id), "another-token")
+        waker(event_of(paid.task_id), "secret-token")
+        address, _, batch = url.partition("#")
+        while pod._recovery._searches:
+            await asyncio.sleep(0.01)
+        async with web.work(batch, journal=address) as outcomes:
+            assert len([each async for each in outcomes]) == 1
+        assert (await web.outcome("order", journal=url)).task_id == paid.task_id
+        assert len(simulation.ledger.accepted) == 1
+
+
+async def test_an_event_is_told_to_the_process_whose_purchase_it_is(url):
+    told = []
+    async with await PostgresJournal.open(url) as journal:
+        heard = asyncio.Event()
+
+        def hear(*event):
+            told.append(event)
+            heard.set()
+
+        await journal.on_event(hear)
+        inbox = PostgresInbox(url)
+        await inbox.tell("token", "task 7")
+        await heard.wait()
+        journal._store.hang_up()
+        heard.clear()
+        await journal.beat()
+        await inbox.tell("token", "again")
+        await heard.wait()
+        await inbox.aclose()
+    assert told == [("token", "task 7"), ("token", "again")]
+
+
+def simulation_label(client):
+    return client.statistics().pool.accounts[0].label

@@ -9,13 +9,14 @@ import hashlib
 from contextlib import suppress
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, evolve, field
 
-from novita_async._journal.postgres.journal import PATIENCE, store_at
+from novita_async._journal.postgres.journal import EVENTS, PATIENCE, store_at
 from novita_async._journal.rows import copy_of, entry_of
-from novita_async._purchase.machine import Order, Purchase
+from novita_async._purchase.machine import Bought, Order, Purchase
+from novita_async._util.clock import wall_offset
 from novita_async.errors import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ class PostgresInbox:
     _waiting: "dict[str, asyncio.Future[Purchase]]" = field(factory=dict, init=False)
     _looking: "asyncio.Task[None] | None" = field(default=None, init=False)
     _news: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _hears: Any = field(default=None, init=False)
-    """The connection on which ends are told."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._at.label}: {len(self._waiting)} waited for>"
@@ -103,12 +102,8 @@ class PostgresInbox:
 
     async def _find_batch(self, connection: Any) -> None:
         await self._at.find_batch(connection)
-        if self._hears is not connection and not self._at.pooled:
-            await connection.add_listener(ENDED, self._heard)
-            self._hears = connection
-
-    def _heard(self, *_: object) -> None:
-        self._news.set()
+        if ENDED not in self._at.listeners:
+            await self._at.listen(connection, ENDED, lambda _: self._news.set())
 
     async def _look(self) -> None:
         """Ask for all rows that are waited for, when the database tells of an end, and in growing pauses."""
@@ -124,7 +119,7 @@ class PostgresInbox:
                         self._waiting.pop(entry_of(purchase).key).set_result(purchase)
                         pause = _FIRST_PAUSE
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_HEARING if self._hears is not None else pause):
+                    async with asyncio.timeout(pause if self._at.pooled else _HEARING):
                         await self._news.wait()
                 pause = min(2 * pause, _LONGEST_PAUSE)
         except Exception as error:  # noqa: BLE001 - told to each who waits
@@ -138,6 +133,27 @@ class PostgresInbox:
             each.set_exception(copy(error))
             each.exception()  # where nobody waits any more
 
+    async def tell(self, token: str, task_id: str) -> None:
+        """Tell all other processes of a webhook event."""
+        async with self._one_by_one:
+            await self._at.once(
+                lambda connection: connection.execute(
+                    "SELECT pg_notify($1, $2)", EVENTS, f"{token[:100]} {task_id[:200]}"
+                )
+            )
+
+    async def lost(self, token: str) -> tuple[int, Purchase] | None:
+        """Find a purchase of unknown end by the token of its callback; and the number of its batch."""
+        async with self._one_by_one:
+            return await self._at.once(partial(self._at.doubtful, token=token))
+
+    async def found(self, batch: int, purchase: Purchase, bought: Bought) -> None:
+        """Keep the id of a task that was bought for such a purchase; its worker, or the next, watches it."""
+        told = evolve(bought, at=bought.at + wall_offset())
+        name = entry_of(purchase).name
+        async with self._one_by_one:
+            await self._at.once(partial(self._at.found, batch=batch, name=name, bought=told))
+
     async def aclose(self) -> None:
         """Wait for nothing any more."""
         looking = self._looking
@@ -146,5 +162,5 @@ class PostgresInbox:
             await asyncio.gather(looking, return_exceptions=True)
         self._fail(JournalError(problem=f"{self._at.label}: the client was closed"))
         if self._store is not None:
-            cast("SharedStore", self._store).hang_up()
-            self._hears = None
+            self._store.hang_up()
+            self._store = None

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from novita_async._journal.postgres.store import Ask, Ended, SharedStore, Told, Wanted
 
 T = TypeVar("T")
+EVENTS: Final = "novita_event"
+"""Channel on which processes tell each other of webhook events."""
 SCHEMES: Final = ("postgresql://", "postgres://")
 """Beginnings of addresses of such a journal."""
 LEASE: Final = 15.0
@@ -290,6 +292,16 @@ class PostgresJournal:
         """Tell, with each sign of life, which accounts are not well, and how many processes are at work."""
         self._store.heed = heed
         heed(self._store.unwell, self._store.workers)
+
+    async def on_event(self, heard: Callable[[str, str], None]) -> None:
+        """Hear of webhook events that other processes were sent: token and task id."""
+        store = self._store
+
+        def tell(told: str) -> None:
+            token, _, task_id = told.partition(" ")
+            heard(token, task_id)
+
+        await self._do(partial(store.listen, channel=EVENTS, heard=tell))
 
     def want_place(self, account: str, endpoint: str, images: int) -> Job:
         """Ask for a place in a window for a purchase that has no row. The answer is for `leave_place`."""

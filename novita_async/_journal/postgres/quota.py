@@ -27,6 +27,8 @@ class PostgresQuota:
     """Images a minute of each account; None: not known."""
     heed: Callable[[Sequence[Mapping[str, Any]], int], None]
     """Told which accounts are not well, and how many processes are at work."""
+    heard: Callable[[str, str], None] = lambda _, __: None
+    """Told of webhook events that other processes were sent."""
     lease: float = LEASE
     """Seconds after which a silent process is taken for dead."""
     _journal: PostgresJournal | None = field(default=None, init=False)
@@ -69,6 +71,7 @@ class PostgresQuota:
                     self.url.partition("#")[0], batch=BATCH, quotas=self.quotas, lease=self.lease
                 )
                 journal.on_health(self.heed)
+                await journal.on_event(self.heard)
                 self._journal = journal
             return self._journal
 

@@ -309,6 +309,8 @@ class SharedStore:
     """Seconds by which the database's clock is before this computer's."""
     pooled: bool | None = None
     """Whether a pooler such as PgBouncer gives each transaction another server. None: not asked yet."""
+    listeners: dict[str, Callable[[str], None]] = field(factory=dict[str, Callable[[str], None]], init=False)
+    """Told what the database tells, by channel."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
     _calls: int = field(default=0, init=False)
@@ -365,9 +367,20 @@ class SharedStore:
                 self.pooled = there != first.get_server_pid()
             finally:
                 first.terminate()
-        return await asyncpg.connect(
-            self.url, timeout=10, command_timeout=60.0, statement_cache_size=0 if self.pooled else _CACHED
+        cached = 0 if self.pooled else _CACHED
+        connection = await asyncpg.connect(
+            self.url, timeout=10, command_timeout=60.0, statement_cache_size=cached
         )
+        if not self.pooled:
+            for channel, heard in self.listeners.items():
+                await connection.add_listener(channel, partial(_heard, heard))
+        return connection
+
+    async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
+        """Hear what the database tells on a channel. Behind a pooler that cannot be."""
+        self.listeners[channel] = heard
+        if not self.pooled:
+            await connection.add_listener(channel, partial(_heard, heard))
 
     def _drop(self) -> None:
         self._in_doubt = True
@@ -648,6 +661,28 @@ class SharedStore:
         )
         serials = {each["serial"] for each in ended}
         return [(each, entry_of(each).serial in serials) for each in read]
+
+    async def doubtful(self, connection: Connection, token: str) -> tuple[int, Purchase] | None:
+        """Find the purchase of unknown end whose callback has this token, and the number of its batch."""
+        batch = await connection.fetchval(
+            "SELECT c.batch FROM novita.batch b, LATERAL (SELECT batch FROM novita.course"
+            " WHERE batch = b.id AND token = $1 AND state = 'uncertain' AND owner IS NULL) c",
+            escaped(token),
+        )
+        if batch is None:
+            return None
+        found = await connection.fetch(f"{_SELECT} AND c.token = $3", batch, self.me, escaped(token))
+        return batch, self._row(found[0]).known.purchase
+
+    async def found(self, connection: Connection, batch: int, name: Name, bought: Bought) -> None:
+        """Keep the id of a paid task that an event has told."""
+        before, self.batch = self.batch, batch
+        try:
+            self._rows.clear()  # names are those of a batch
+            await self._read(connection, [name])
+            await self._keep_paid(connection, Told(name, (bought,), wants_files=True), self._rows[name])
+        finally:
+            self.batch = before
 
     async def put(self, connection: Connection, order: Order) -> bool:
         """Put in one request. False: another stands there under this key."""
@@ -1225,6 +1260,10 @@ def _written(step: _Step) -> _Row:
     if step.told.settled in (SPENT, LOST) and step.row.cost is not None:
         row.paid = (row.paid or Decimal(0)) + step.row.cost
     return row
+
+
+def _heard(heard: Callable[[str], None], *told: Any) -> None:
+    heard(told[-1])
 
 
 def fate_of(settled: Settlement | None) -> int:
