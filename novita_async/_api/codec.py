@@ -157,11 +157,11 @@ def plain_fields(request: NovitaRequest) -> dict[str, Any] | None:
 
     Then the whole is `{"request": fields}`, with nothing beside the fields.
     """
-    kind = type(request)
+    kind: Any = type(request)
     has_more = request.extra is not None or bool(request.extra_fields)
     if has_more or kind.kept is not NovitaRequest.kept or not kind.wrapped:
         return None
-    fields = _given(cast("type", kind))(request)
+    fields = _given(kind)(request)
     return fields if _PLAIN_OR_PICTURE.issuperset(map(type, fields.values())) else None
 
 
@@ -185,7 +185,15 @@ def body_parts(request: NovitaRequest, callback_url: str | None = None) -> tuple
 
     A callback URL takes the place of the request's webhook, where its body has a place for one.
     """
-    return _written(request, lambda: request.document(_converter.unstructure, callback_url))
+    fields = plain_fields(request) if callback_url is None else None
+    if fields is None:
+        return _written(request, lambda: request.document(_converter.unstructure, callback_url))
+    pictures: list[ImageSource] = []
+    for name, value in fields.items():
+        if value.__class__ is ImageSource:
+            pictures.append(value)
+            fields[name] = _MARKED
+    return _joined(msgspec.json.encode({"request": fields}), pictures)
 
 
 def kept_parts(request: NovitaRequest) -> tuple[BodyPart, ...]:
@@ -208,9 +216,15 @@ def _written(
         return msgspec.Raw(b'"' + value.prefix.encode() + _MARK + b'"')
 
     try:
-        head, *tails = msgspec.json.encode(make(), enc_hook=leave_hole).split(_MARK)
+        marked = msgspec.json.encode(make(), enc_hook=leave_hole)
     except (TypeError, NotImplementedError, ValueError, RecursionError) as error:
         raise InvalidRequest(faults=(Flaw(type(request).__name__, str(error)),)) from error
+    return _joined(marked, pictures)
+
+
+def _joined(marked: bytes, pictures: Sequence[ImageSource]) -> tuple[BodyPart, ...]:
+    """JSON text with pictures in the place of its marks."""
+    head, *tails = marked.split(_MARK)
     parts: list[BodyPart] = [head]
     for picture, tail in zip(pictures, tails, strict=True):
         parts += picture, tail

@@ -17,6 +17,7 @@ from attrs import define, field
 from novita_async._files.storage import Content
 from novita_async._http import MIB
 from novita_async._util.disk import make_folder, sync_folder
+from novita_async._util.groups import Groups
 from novita_async.errors import ConfigurationError, Scope
 
 _STOPPING: Final = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
@@ -52,39 +53,38 @@ def scope_of(error: OSError, folder: Path) -> Scope:
 
 
 @define(eq=False)
-class _Group:
-    """Folders that are fsynced together."""
+class _Name:
+    """A name that must be durable."""
 
-    folders: set[Path] = field(factory=set)
-    errors: dict[Path, OSError] = field(factory=dict)
-    is_done: bool = False
+    folder: Path
+    error: OSError | None = None
+    """Why it could not be made so."""
 
-    def sync(self) -> None:
-        for folder in self.folders:
-            try:
-                sync_folder(folder)
-            except OSError as error:
-                self.errors[folder] = error
-        self.is_done = True
+
+def _sync(names: list[_Name]) -> None:
+    """Fsync each folder once."""
+    errors: dict[Path, OSError] = {}
+    for folder in {name.folder for name in names}:
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            errors[folder] = error
+    for name in names:
+        name.error = errors.get(name.folder)
 
 
 @define(eq=False)
 class FolderSync:
     """Makes names durable. Results that end while one fsync runs share the next."""
 
-    _next: _Group = field(factory=_Group, init=False)
-    _one: anyio.Lock = field(factory=anyio.Lock, init=False)
+    _names: Groups[_Name] = field(factory=lambda: Groups(_sync), init=False)
 
     async def sync(self, folder: Path) -> None:
         """Return when all names that are in a folder now are durable. Raises `OSError`."""
-        group = self._next
-        group.folders.add(folder)
-        async with self._one:
-            if not group.is_done:
-                self._next = _Group()
-                await anyio.to_thread.run_sync(group.sync)
-        if folder in group.errors:
-            raise OSError(*group.errors[folder].args)
+        name = _Name(folder)
+        await self._names.join(name)
+        if name.error is not None:
+            raise OSError(*name.error.args)
 
 
 @define(eq=False, repr=False)

@@ -15,13 +15,11 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from functools import partial
+from copy import copy
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import anyio
-import anyio.to_thread
-from attrs import define, field
+from attrs import Factory, define, field
 
 from novita_async._files.folders import scope_of
 from novita_async._files.lines import cost_of, line_of, made_again
@@ -30,6 +28,8 @@ from novita_async._journal.identity import DigestCache, order_of
 from novita_async._policy.spending import Budget
 from novita_async._purchase.machine import JournalEntry, Order, Purchase
 from novita_async._util.disk import make_folder
+from novita_async._util.groups import Groups
+from novita_async._util.scopes import run_in_thread
 from novita_async.errors import DownloadFailed, InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
@@ -64,6 +64,18 @@ def kept_at(folder: Path, digest: str, path: Path | None) -> str:
 
 
 @define(eq=False)
+class _Line:
+    """A line that is to be added."""
+
+    told: dict[str, Any]
+    request: NovitaRequest | None
+    entry: JournalEntry | None
+    durable: bool
+    error: Exception | None = None
+    """Why it could not be written."""
+
+
+@define(eq=False)
 class Index:
     """The index of one folder. Several processes may add to it."""
 
@@ -71,7 +83,10 @@ class Index:
     budget: Budget | None = None
     """Prices. None: not known."""
     _digests: DigestCache = field(factory=DigestCache, init=False)
-    _one: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(1), init=False)
+    _lines: "Groups[_Line]" = field(
+        default=Factory(lambda index: Groups(cast("Index", index)._write), takes_self=True),  # noqa: SLF001
+        init=False,
+    )
 
     async def add(self, outcome: Outcome, purchase: Purchase | None = None, *, durable: bool = False) -> None:
         """Add the line of an outcome of any kind.
@@ -89,30 +104,36 @@ class Index:
         if purchase is None:
             line |= {"place": None, "attempts": None}
         request = outcome.request if purchase is None else purchase.request
-        entry = None if purchase is None else purchase.entry
-        adding = partial(self._add, line, request, entry, durable=durable)
-        try:
-            await anyio.to_thread.run_sync(adding, limiter=self._one)
-        except OSError as error:
+        added = _Line(line, request, None if purchase is None else purchase.entry, durable)
+        await self._lines.join(added)
+        error = added.error
+        if isinstance(error, OSError):
             raise DownloadFailed(
-                scope=await anyio.to_thread.run_sync(scope_of, error, self.folder),
+                scope=await run_in_thread(scope_of, error, self.folder),
                 url="",
                 cause=f"its index cannot be written: {error.strerror or error}",
                 task_id=outcome.task_id,
                 account=line["account"],
             ) from error
+        if error is not None:
+            raise error
 
-    def _add(
-        self,
-        line: dict[str, Any],
-        request: NovitaRequest | None,
-        entry: JournalEntry | None,
-        *,
-        durable: bool,
-    ) -> None:
-        make_folder(self.folder)
-        line |= self._made_again(line, request, entry)
-        _append(self.folder / NAME, json.dumps(line, ensure_ascii=True), durable=durable)
+    def _write(self, group: "list[_Line]") -> None:
+        """Write some lines, with one write and at most one fsync."""
+        texts: list[str] = []
+        for each in group:
+            try:
+                make_folder(self.folder)
+                whole = each.told | self._made_again(each.told, each.request, each.entry)
+                texts.append(json.dumps(whole, ensure_ascii=True))
+            except Exception as error:  # noqa: BLE001 - raised where the line was added
+                each.error = error
+        try:
+            if texts:
+                _append(self.folder / NAME, "\n".join(texts), durable=any(each.durable for each in group))
+        except OSError as error:
+            for each in group:
+                each.error = each.error or copy(error)
 
     def _made_again(
         self, line: dict[str, Any], request: NovitaRequest | None, entry: JournalEntry | None
@@ -160,7 +181,7 @@ def _bought_elsewhere(outcome: Outcome) -> Purchase:
 
 
 def _append(path: Path, line: str, *, durable: bool) -> None:
-    """Add a line, with one write. A line that a full disk has cut stays a line of its own."""
+    """Add a line, or some, with one write. A line that a full disk has cut stays a line of its own."""
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         size = os.fstat(handle).st_size

@@ -269,7 +269,7 @@ class Saver:
 
         async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
             settling = partial(_settle, part, folder, naming, target, takes_cut=takes_cut)
-            return await anyio.to_thread.run_sync(settling)
+            return await run_in_thread(settling)
 
         try:
             settled = await self._fetch(target, part, finish, retry)
@@ -284,7 +284,7 @@ class Saver:
     async def _save_at_once(self, target: _Target, folder: Path, naming: Naming, *, moves: bool) -> Path:
         """Give a file its name that came in the answer itself."""
         settling = partial(_settle_at_once, target, folder, naming, moves=moves)
-        settled = await anyio.to_thread.run_sync(settling)
+        settled = await run_in_thread(settling)
         self._saved += 1
         self._tell(target, settled.kind, settled)
         return cast("Path", settled.path)

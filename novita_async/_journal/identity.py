@@ -293,6 +293,10 @@ class DigestCache:
         identity = (picture.path, picture.size, picture.modified_ns)
         return _remembered(self._files, self.files, identity, picture)
 
+    def known(self, picture: ImageSource) -> str:
+        """The digest of a file that was read before; in any thread. Raises `LookupError`."""
+        return self._files[picture.path, picture.size, picture.modified_ns]
+
     def __repr__(self) -> str:
         return f"<DigestCache of {len(self._files)} files and {len(self._pictures)} pictures>"
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from copy import copy
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -335,7 +336,7 @@ def known_of(serial: int, record: Record) -> Known:
         run=run,
     )
     task = task_id and Task(task_id=task_id, account=account, endpoint=endpoint, image_num=images, host=host)
-    places: list[str] = json.loads(paths) if paths else []
+    places: list[str] = _parsed(paths) if paths else []
     purchase = Purchase(
         None,
         endpoint,
@@ -345,7 +346,7 @@ def known_of(serial: int, record: Record) -> Known:
         host=host,
         entry=entry,
         token=token,
-        state=State(state),
+        state=_STATES[state],
         account=account,
         task=task or None,
         attempt=attempt,
@@ -354,21 +355,30 @@ def known_of(serial: int, record: Record) -> Known:
         finished_at=finished,
         saved_at=saved,
     )
-    purchase.attempts = tuple(_read_attempt(each) for each in json.loads(earlier)) if earlier else ()
+    purchase.attempts = tuple(_read_attempt(each) for each in _parsed(earlier)) if earlier else ()
     if announced is not None:
         purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
         purchase.attempts[-1].number = attempt if number is None else number
         if earlier:
             purchase.attempts = tuple(sorted(purchase.attempts, key=lambda each: each.announced_at))
-    noted = json.loads(error) if error else None
+    noted = _parsed(error) if error else None
     if noted:
         purchase.error = _read_error(noted, purchase)
     if result or seed is not None:
-        facts: dict[str, Any] = json.loads(result) if result else {}
+        facts: dict[str, Any] = _parsed(result) if result else {}
         purchase.result = _read_result(facts, None if seed is None else int(seed), purchase.task)
     if any(each.perhaps for each in purchase.attempts):
         purchase.doubt = _doubt(purchase, noted or {})
     return Known.of(purchase, record)
+
+
+_STATES: Final = {state.value: state for state in State}
+_json_in: Final = json.JSONDecoder().raw_decode
+
+
+def _parsed(text: str) -> Any:
+    """Read JSON that was written here, with nothing around it, at half the cost of `json.loads`."""
+    return _json_in(text)[0]
 
 
 def _read_present(purchase: Purchase, account: str, announced: float, answered: float | None) -> Attempt:
@@ -474,10 +484,14 @@ def copy_of(purchase: Purchase, offset: float = 0.0) -> Purchase:
 def shift(purchase: Purchase, offset: float) -> None:
     """Shift the times of a purchase by so many seconds, in attempts of its own."""
     purchase.attempts = tuple(
-        attrs.evolve(
-            each,
-            announced_at=each.announced_at + offset,
-            answered_at=None if each.answered_at is None else each.answered_at + offset,
+        Attempt(
+            each.account,
+            each.announced_at + offset,
+            None if each.answered_at is None else each.answered_at + offset,
+            each.task_id,
+            each.perhaps,
+            each.at_once,
+            each.number,
         )
         for each in purchase.attempts
     )
@@ -502,12 +516,12 @@ def asked_again(purchase: Purchase, order: Order, run: int) -> None:
     )
 
 
-_ASKED: Final = tuple(each.name for each in attrs.fields(Order))
+_words_of: Final = attrgetter(*[each.name for each in attrs.fields(Order)])
 
 
 def asks_the_same(entry: JournalEntry, order: Order) -> bool:
     """Whether an order says exactly what the journal has, its place included."""
-    return all(getattr(entry, name) == getattr(order, name) for name in _ASKED)
+    return bool(_words_of(entry) == _words_of(order))
 
 
 PERHAPS_UNDER_WAY: Final = (ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, SAVED)

@@ -248,7 +248,7 @@ class Buyer(Asker):
                     await self._go_on(purchase, permit, effort)
             except Deferred as deferred:
                 if self._lease_of(purchase) is None:  # else the pool holds the whole line back
-                    await anyio.sleep_until(deferred.until)
+                    await self._pause(effort, deferred.until)
             except IllegalTransition:  # an event has told the task while the store was asked
                 if purchase.task is None:
                     raise
@@ -349,7 +349,15 @@ class Buyer(Asker):
             if limited or not permit.tripped:
                 effort.spent += pause
             if not permit.tripped:
-                await anyio.sleep(pause)
+                await self._pause(effort, loop_time() + pause)
+
+    async def _pause(self, effort: _Effort, until: float) -> None:
+        """Wait for the next attempt, in a loop that nobody may leave meanwhile."""
+        self.pool.pausing.add(effort)
+        try:
+            await anyio.sleep_until(until)
+        finally:
+            self.pool.pausing.discard(effort)
 
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
         """Wait for money: what others have reserved may come back. Raises `BudgetExhausted`."""
@@ -553,12 +561,11 @@ class Buyer(Asker):
 
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""
-        notice = self.pool.settle(
-            permit.grant, settled, now, retry_after=permit.retry_after, jitter=self.jitter()
-        )
+        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
+        jitter = self.jitter() if permit.tripped else 0.0
+        notice = self.pool.settle(permit.grant, settled, now, retry_after=permit.retry_after, jitter=jitter)
         if notice is not None:
             self.emit(notice)
-        permit.tripped = settled is REJECTED or settled is LOST or settled is UNREACHED
         if permit.cost is not None:
             self._settle_cost(permit.cost, bought=settled is SPENT or settled is LOST)
 

@@ -215,6 +215,8 @@ class SessionPool:
     """How many have asked."""
     _processes: int = 1
     """Processes that poll with these accounts."""
+    pausing: set[object] = field(factory=set)
+    """Efforts to buy that wait for their next attempt."""
 
     @classmethod
     def of(
@@ -267,7 +269,7 @@ class SessionPool:
 
     def is_busy(self) -> bool:
         """Whether submissions are under way, or wait."""
-        return self._sending > 0 or any(map(len, self._lines.values()))
+        return self._sending > 0 or bool(self.pausing) or any(map(len, self._lines.values()))
 
     def leave_loop(self) -> None:
         """Forget who waited in a loop that was left: windows and breakers are the account's, and stay.
@@ -277,6 +279,7 @@ class SessionPool:
         """
         if self.is_busy():
             self._lines.clear()
+            self.pausing.clear()
             self._sending = 0
             for member in self._members.values():
                 member.on_trial = False

@@ -113,12 +113,20 @@ def connector() -> aiohttp.TCPConnector:
 
 
 @define(eq=False)
-class _Idle:
-    """A connection between two requests."""
+class LiveConnection:
+    """A connection of a connector's, and what is known of it."""
 
     connection: "Connection"
     known: KnownConnection
-    since: float
+    idle_since: float = 0.0
+    """When the last answer on it was read."""
+
+    def is_usable(self) -> bool:
+        """Whether nothing has come that nobody asked for, and nothing ends the connection."""
+        transport, protocol = self.connection.transport, self.connection.protocol
+        if transport is None or protocol is None or transport.is_closing():
+            return False
+        return not protocol.should_close and not self.known.news(0)
 
 
 class LiveConnector(aiohttp.TCPConnector):
@@ -126,7 +134,7 @@ class LiveConnector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._idle: list[_Idle] = []
+        self._idle: list[LiveConnection] = []
         """The one that has waited for the longest comes first; the last is used next."""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -142,7 +150,8 @@ class LiveConnector(aiohttp.TCPConnector):
             is_new = known is None
             if known is None:
                 known = KnownConnection(news_of(connection.transport))
-            if _is_usable(connection, known):
+            live = LiveConnection(connection, known)
+            if live.is_usable():
                 usable = True
             else:
                 try:
@@ -150,7 +159,7 @@ class LiveConnector(aiohttp.TCPConnector):
                 except BaseException:
                     connection.close()
                     raise
-                usable = _is_usable(connection, known)
+                usable = live.is_usable()
             if usable:
                 if is_new:
                     KNOWN[connection.protocol] = known
@@ -161,36 +170,37 @@ class LiveConnector(aiohttp.TCPConnector):
             if is_new:
                 raise aiohttp.ServerDisconnectedError
 
-    def take(self) -> "Connection | None":
+    def take(self) -> LiveConnection | None:
         """Take a connection that has just carried an answer. None: `connect`."""
         if not self._idle:
             return None
-        idle = self._idle.pop()
-        if asyncio.get_running_loop().time() - idle.since > KEEPALIVE:
-            idle.connection.close()
-        elif _is_usable(idle.connection, idle.known):
-            return idle.connection
+        live = self._idle.pop()
+        if asyncio.get_running_loop().time() - live.idle_since > KEEPALIVE:
+            live.connection.close()
+        elif live.is_usable():
+            return live
         else:
-            idle.connection.release()  # the connector looks at it once more
+            live.connection.release()  # the connector looks at it once more
         return None
 
-    def keep(self, connection: "Connection", protocol: "ResponseHandler") -> None:
+    def keep(self, live: LiveConnection) -> None:
         """Keep a connection, whose answer was read, for the next request."""
-        known = KNOWN.get(protocol)
-        if known is None or protocol.should_close or self.closed:
-            connection.release()
+        protocol = live.connection.protocol
+        if protocol is None or protocol.should_close or self.closed:
+            live.connection.release()
             return
         loop = asyncio.get_running_loop()
-        self._idle.append(_Idle(connection, known, loop.time()))
+        live.idle_since = loop.time()
+        self._idle.append(live)
         if self._timer is None:
             self._timer = loop.call_later(_MOMENT, self._give_back)
 
     def _give_back(self) -> None:
         """Give the connector what nobody has used since the last time."""
         loop = asyncio.get_running_loop()
-        unused = bisect(self._idle, loop.time() - _MOMENT, key=lambda idle: idle.since)
-        for idle in self._idle[:unused]:
-            idle.connection.release()
+        unused = bisect(self._idle, loop.time() - _MOMENT, key=lambda live: live.idle_since)
+        for live in self._idle[:unused]:
+            live.connection.release()
         del self._idle[:unused]
         self._timer = loop.call_later(_MOMENT, self._give_back) if self._idle else None
 
@@ -201,16 +211,9 @@ class LiveConnector(aiohttp.TCPConnector):
         try:
             await super().close(**options)
         finally:
-            for idle in self._idle:
-                idle.connection.release()
+            for live in self._idle:
+                live.connection.release()
             self._idle.clear()
-
-
-def _is_usable(connection: "Connection", known: KnownConnection) -> bool:
-    transport, protocol = connection.transport, connection.protocol
-    if transport is None or protocol is None or transport.is_closing():
-        return False
-    return not protocol.should_close and not known.news(0)
 
 
 @define(eq=False, repr=False)
@@ -238,12 +241,13 @@ class FastPath:
         asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
         return cls(cast("LiveConnector", session.connector), asking, timeout)
 
-    async def connect(self) -> "Connection":
+    async def connect(self) -> LiveConnection:
         """Ask the connector for a connection that its server has not begun to close."""
         try:
-            return await self.connector.connect(self._asking, [], self._timeout)
+            connection = await self.connector.connect(self._asking, [], self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
+        return LiveConnection(connection, KNOWN[connection.protocol])
 
     def head(self, method: str, target: str, length: int) -> bytes:
         """Everything before the body."""
@@ -263,7 +267,7 @@ class FastExchange(AiohttpExchange):
     """Target in the first line of the request."""
     detachable: bool = False
     """Whether another task may read the answer."""
-    _left: "Connection | None" = field(init=False, default=None)
+    _left: LiveConnection | None = field(init=False, default=None)
     """Where that answer comes."""
     _answer: "tuple[RawResponseMessage, aiohttp.StreamReader] | None" = field(init=False, default=None)
     """The head of the answer and where its body comes."""
@@ -285,10 +289,10 @@ class FastExchange(AiohttpExchange):
                 raise
         return await self._run_on(await self.path.connect(), text)  # a question may be asked again
 
-    async def _run_on(self, connection: "Connection", text: bytes) -> HTTPResponse:
+    async def _run_on(self, live: LiveConnection, text: bytes) -> HTTPResponse:
         # Nothing comes between the connector's look at the connection, which found both, and this.
-        transport = cast("asyncio.Transport", connection.transport)
-        protocol = cast("ResponseHandler", connection.protocol)
+        transport = cast("asyncio.Transport", live.connection.transport)
+        protocol = cast("ResponseHandler", live.connection.protocol)
         try:
             protocol.set_response_params(read_until_eof=True, **HEAD_LIMITS)
             if self.request.method == "POST":
@@ -296,41 +300,41 @@ class FastExchange(AiohttpExchange):
                 self.hand_over()
                 self.expect_within(self.answer_timeout)
             transport.write(text)
-            return await self._answer_on(connection)
+            return await self._answer_on(live)
         except BaseException as error:
-            if not self._detach(connection, error):
-                connection.close()
+            if not self._detach(live, error):
+                live.connection.close()
             raise
 
-    async def _answer_on(self, connection: "Connection") -> HTTPResponse:
-        protocol = cast("ResponseHandler", connection.protocol)
+    async def _answer_on(self, live: LiveConnection) -> HTTPResponse:
+        protocol = cast("ResponseHandler", live.connection.protocol)
         while self._answer is None:
             message, payload = await protocol.read()
             if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another comes
                 self._answer, self.status = (message, payload), message.code
         message, payload = self._answer
         body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
-        self.path.connector.keep(connection, protocol)
+        self.path.connector.keep(live)
         return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
 
-    def _detach(self, connection: "Connection", error: BaseException) -> bool:
+    def _detach(self, live: LiveConnection, error: BaseException) -> bool:
         """Leave the rest to another task, where that was agreed on and this one is being cancelled."""
         if not isinstance(error, asyncio.CancelledError) or self.overdue:
             return False
         if not (self.detachable and self.handed_over):
             return False
-        cast("ResponseHandler", connection.protocol).force_close()
-        self._left, self.is_detached = connection, True
+        cast("ResponseHandler", live.connection.protocol).force_close()
+        self._left, self.is_detached = live, True
         return True
 
     async def finish(self) -> HTTPResponse:
         """Read what the task that was cancelled had not read, in another task."""
         self.task = cast("asyncio.Task[object]", asyncio.current_task())
         self.cancelling = self.task.cancelling()
-        connection = cast("Connection", self._left)
+        live = cast("LiveConnection", self._left)
         self.detachable, self.is_detached, self._left = False, False, None
         try:
-            return await self._answer_on(connection)
+            return await self._answer_on(live)
         except BaseException:
-            connection.close()
+            live.connection.close()
             raise

@@ -152,8 +152,8 @@ class AiohttpTransport:
         if keyed.fast_path is not None and _is_small(request, length):
             fast = self._fast(request, length, on_handover, keyed.fast_path)
             return await self._carry(fast, fast.run, _START_COST)
-        if keyed.fast_path is not None and (connection := keyed.fast_path.connector.take()):
-            connection.release()  # for the session to find
+        if keyed.fast_path is not None and (live := keyed.fast_path.connector.take()):
+            live.connection.release()  # for the session to find
         timeout = request.timeout
         exchange = SlowExchange(
             request=request,

@@ -58,7 +58,12 @@ class WholeAnswers:
         if heard is not None:
             messages = parsed[0]
             # The beginning of the answer may have come together with an interim one.
-            self._heard = None if messages and not _is_interim(messages[-1][0]) else heard + data
+            if not messages or _is_interim(messages[-1][0]):
+                self._heard = heard + data
+            else:
+                self._heard = None
+                if self._protocol._parser is self:  # noqa: SLF001 - nothing can be lost any more
+                    self._protocol._parser = self._parser  # noqa: SLF001
         return parsed
 
     def _before_the_junk(self, data: bytes) -> "Messages":

@@ -240,8 +240,6 @@ def _copied(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _explain_extra_fields(request: Any, value: Any) -> str | None:
-    if value.__class__ is dict and not value:
-        return None
     if not isinstance(value, Mapping):
         return f"{rules.shown(value)} is not a mapping"
     taken = {*(attribute.name for attribute in rules.fields_of(request)), "image_base64"} - _WIRELESS
@@ -442,11 +440,12 @@ class Sweepable:
             return
         first, *rest = axes.values()
         inner = tuple(product(*rest))
-        anew = self._worked_out_anew(axes)
+        cls = cast("Any", type(self))
+        same = {name: getattr(self, name) for name in attrs.fields_dict(cls) if name not in axes}
+        same |= self._worked_out_anew(axes)
         for value in first if inner else ():  # no combinations: do not run through an endless first axis
-            for others in inner:
-                changes = dict(zip(axes, (value, *others), strict=True))
-                yield attrs.evolve(cast("Any", self), **anew, **changes)
+            for others in inner:  # made here: `attrs.evolve` would read all fields again for each
+                yield cls(**same, **dict(zip(axes, (value, *others), strict=True)))
 
     def _worked_out_anew(self, axes: Iterable[str]) -> dict[str, Any]:  # noqa: ARG002 - for Img2Img
         """Fields that each combination of a sweep works out for itself."""
@@ -493,7 +492,7 @@ class _Diffusion(NovitaRequest, Sweepable):
     extra_fields: Mapping[str, Any] = field(
         factory=dict[str, Any],
         converter=_copied,
-        validator=rules.Rule(_explain_extra_fields),
+        validator=rules.Rule(_explain_extra_fields, usual=rules.EMPTY),
         hash=False,
     )
     """Fields of `request` that this library does not know yet, sent as they are."""
@@ -545,6 +544,9 @@ def _explain_pixels(request: Any, value: Any) -> str | None:
     return f"must be given: the picture is {size}, which gives no size in [{_SMALLEST}, {_LARGEST}]"
 
 
+_PIXELS: Final = rules.Rule(_explain_pixels, usual=_SIDE.usual)
+
+
 def _fitted(
     image: ImageSource, width: int = _FROM_IMAGE, height: int = _FROM_IMAGE
 ) -> tuple[int, int] | None:
@@ -573,10 +575,10 @@ class Img2Img(_Diffusion):
     image: ImageSource = field(converter=measured, validator=_PICTURE)
     """The picture to start from: a path, bytes, a binary file or an `ImageSource`. At most 10 MiB and 16
     megapixels (API)."""
-    width: int = field(default=None, converter=_pixels, validator=rules.Rule(_explain_pixels))
+    width: int = field(default=None, converter=_pixels, validator=_PIXELS)
     """Pixels of the result. Range 128 to 2048 (API). Default: the picture's shape, longer side at most 1024,
     multiples of 8; follows `height` where only that is given (ours)."""
-    height: int = field(default=None, converter=_pixels, validator=rules.Rule(_explain_pixels))
+    height: int = field(default=None, converter=_pixels, validator=_PIXELS)
     """Pixels of the result. Range 128 to 2048 (API). Default: as for `width` (ours)."""
     strength: float | None = field(default=None, validator=rules.optional(_FRACTION))
     """How far from the picture: 0 keeps it, 1 ignores it. Range 0 to 1. None: the service's own default,

@@ -245,7 +245,8 @@ class Simulator:
         try:
             return self._serve(exchange, visit)
         except Refused as refused:
-            account = self._account_or_none(exchange)
+            key = _bare(exchange.headers.get("authorization", ""))
+            account = key if key in self.config.api_keys else None
             self._book(visit, exchange, status=refused.status, reason=refused.reason, account=account)
             return refusal_reply(exchange.path, refused)
 
@@ -290,10 +291,6 @@ class Simulator:
         if key not in self.config.api_keys:
             raise Refused("INVALID_API_KEY", "invalid api key")
         return key
-
-    def _account_or_none(self, exchange: Exchange) -> str | None:
-        key = _bare(exchange.headers.get("authorization", ""))
-        return key if key in self.config.api_keys else None
 
     def balance_of(self, account: str) -> int:
         """What an account has left, in 1/10000 USD."""

@@ -200,7 +200,7 @@ class FaultPlan:
     @classmethod
     def chaos(cls, rate: float, *, seed: int = 0) -> Self:
         """Make a plan that hits this share of all exchanges, of whatever kind, in all sorts of ways."""
-        web, wire = _chaotic_webhooks(), _chaotic_exchanges()
+        web, wire = (Fault.lose_webhook(), Fault.duplicate_webhook()), _chaotic_exchanges()
         rules = [FaultRule(fault=f, on=_ANY, chance=c) for f, c in _shared(wire, rate)]
         rules += [FaultRule(fault=f, on={"webhook"}, chance=c) for f, c in _shared(web, rate)]
         return cls(rules=tuple(rules), seed=seed)
@@ -232,10 +232,6 @@ def _chaotic_exchanges() -> tuple[Fault, ...]:
         Fault.answer(503),
         Fault.slow(3.0),
     )
-
-
-def _chaotic_webhooks() -> tuple[Fault, ...]:
-    return Fault.lose_webhook(), Fault.duplicate_webhook()
 
 
 def _shared(faults: tuple[Fault, ...], rate: float) -> list[tuple[Fault, float]]:

@@ -17,6 +17,7 @@ from novita_async import (
     Extra,
     Failed,
     GeneratedImage,
+    ImageSource,
     NsfwDetection,
     RateLimited,
     SubmissionUncertain,
@@ -225,7 +226,50 @@ async def test_lines_are_made_one_at_a_time(tmp_path, monkeypatch):
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(kept.add, Succeeded(result=result(), request=request()))
-    assert most == [1] * 20
+    assert most == [1, 1]  # the first line alone, and then all that came meanwhile
+
+
+async def test_of_lines_that_are_added_together_only_those_fail_that_cannot_be_made(tmp_path, monkeypatch):
+    def keep(picture, digest, inputs):
+        if picture.data == b"bad":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return inputs / digest
+
+    monkeypatch.setattr(index, "keep", keep)
+    kept, ends = Index(tmp_path), []
+
+    async def add(data):
+        picture = ImageSource(data=data, size=3, format="png", width=512, height=512)
+        try:
+            await kept.add(Succeeded(result=result(), request=request(image=picture)))
+            ends.append(data)
+        except DownloadFailed as error:
+            ends.append(error.scope)
+
+    async with anyio.create_task_group() as tasks:
+        for data in (b"one", b"bad", b"two", b"bad"):
+            tasks.start_soon(add, data)
+    assert sorted(map(str, ends)) == ["account", "account", "b'one'", "b'two'"]
+    assert len(lines_of(tmp_path)) == 2
+
+
+async def test_a_full_disk_is_told_to_each_whose_line_it_takes(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(index, "_append", full)
+    kept, errors = Index(tmp_path), []
+
+    async def add():
+        with pytest.raises(DownloadFailed) as caught:
+            await kept.add(Succeeded(result=result()))
+        errors.append(caught.value)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(add)
+    assert {error.scope for error in errors} == {"account"}
+    assert len({id(error.__cause__) for error in errors}) == 5
 
 
 async def test_the_lines_of_a_batch_tell_the_place(tmp_path):

@@ -94,10 +94,6 @@ def _crashed(world: WorldView) -> bool:
     return bool(world.record.crashed)
 
 
-def _ids_of(row: dict[str, Any]) -> str:
-    return f"{row['task_id']} {row.get('earlier')}"
-
-
 # --- Money ------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +125,8 @@ def nothing_lost(world: WorldView) -> Iterable[Found]:
             process = _process_of(world, entry)
             if _is_known(world, entry.task_id or "") or _is_doubted(world, number):
                 continue
-            if process in world.record.crashed and not _has_journal(world, number):
+            has_journal = _plan_of(world, _user_of(number)).kind == "batch"
+            if process in world.record.crashed and not has_journal:
                 continue
             if len(entries) > 1 and _asked(
                 world, number
@@ -147,10 +144,6 @@ def _process_of(world: WorldView, entry: Entry) -> str:
     return near.process if near else ""
 
 
-def _has_journal(world: WorldView, number: int) -> bool:
-    return _plan_of(world, _user_of(number)).kind == "batch"
-
-
 def _is_known(world: WorldView, task_id: str) -> bool:
     """Whether a task's id is anywhere that the user can look."""
     if any(task_id in kept for kept in world.record.kept.values()):
@@ -164,7 +157,7 @@ def _is_known(world: WorldView, task_id: str) -> bool:
 
 def _has_kept(world: WorldView, row: dict[str, Any], task_id: str) -> bool:
     """Whether a row knows of a purchase: by its task, or because its results came without one."""
-    if task_id in _ids_of(row):
+    if task_id in f"{row['task_id']} {row.get('earlier')}":
         return True
     came_at_once = row["task_id"] is None and row["state"] in ("succeeded", "saved")
     return came_at_once and _number_in(row) == world.service.number_of(task_id)
@@ -487,22 +480,19 @@ def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
 
 def _is_reason(world: WorldView, error: BaseException) -> bool:
     service, client = world.plan.service, world.plan.client
+    has_pages = any("page" in trouble.kind for trouble in world.plan.troubles)
     reasons: tuple[tuple[type[BaseException], bool], ...] = (
         (UserError, True),
         (JournalError, _has(world, *_DISK) and type(error) is JournalError),
         (BudgetExhausted, client.budget is not None),
         (BalanceExhausted, service.balance is not None),
-        (EndpointNotFound, service.retired_at is not None or _has_pages(world)),
+        (EndpointNotFound, service.retired_at is not None or has_pages),
         (DownloadFailed, _has(world, *_DISK)),
         (ConfigurationError, _has(world, *_DISK) or _has_two_loops(world)),
         (AuthenticationFailed, False),
         (PermissionDenied, False),
     )
     return next((holds for kind, holds in reasons if isinstance(error, kind)), True)
-
-
-def _has_pages(world: WorldView) -> bool:
-    return any("page" in trouble.kind for trouble in world.plan.troubles)
 
 
 def _has_two_loops(world: WorldView) -> bool:
@@ -523,11 +513,11 @@ def pages_not_believed(world: WorldView) -> Iterable[Found]:
 
 def pictures_saved(world: WorldView) -> Iterable[Found]:
     """A picture that can be had is saved in the end."""
-    if any(t.kind.startswith("file") for t in world.plan.troubles) or _has(world, *_DISK):
+    if any(t.kind.startswith(("file", "outage")) for t in world.plan.troubles) or _has(world, *_DISK):
         return
     for came in world.record.came:
         named_well = _plan_of(world, came.user).names != "raises"
-        if not isinstance(came.error, DownloadFailed) or not named_well or _is_outage(world):
+        if not isinstance(came.error, DownloadFailed) or not named_well:
             continue
         if came.task_id is not None or not _is_url_gone(world, came):
             yield str(came.number), f"not saved: {str(came.error)[:_ENDS_OF_WORDS]}"
@@ -541,10 +531,6 @@ def _is_url_gone(world: WorldView, came: Came) -> bool:
     cancelled = any(stop.process != came.process for stop in world.record.stops)
     short_lived = world.plan.service.url_ttl < _LONG_ENOUGH
     return bool(url) and (cancelled or short_lived or _has(world, "laptop sleeps"))
-
-
-def _is_outage(world: WorldView) -> bool:
-    return any(t.kind.startswith("outage") for t in world.plan.troubles)
 
 
 # --- Cancellation -----------------------------------------------------------------------------------------
@@ -663,7 +649,7 @@ def rows_true(world: WorldView) -> Iterable[Found]:
             and not _asked(world, number)
         ):
             yield str(number), "the journal calls it planned, and it was bought"
-        for name in _paths_of(row):
+        for name in json.loads(row["paths"] or "[]"):
             if not Path(name).exists() and not _has_power_cut(world):
                 yield str(number), f"the journal calls {Path(name).name} saved, and it is missing"
 
@@ -675,10 +661,6 @@ def _asked(world: WorldView, number: int) -> bool:
 
 def _has_power_cut(world: WorldView) -> bool:
     return any(process.ending == "power" for process in world.plan.processes)
-
-
-def _paths_of(row: dict[str, Any]) -> list[str]:
-    return json.loads(row["paths"]) if row["paths"] else []
 
 
 def tidy_folders(world: WorldView) -> Iterable[Found]:

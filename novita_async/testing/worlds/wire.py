@@ -89,7 +89,7 @@ class WorldTransport:
             origin=ORIGIN,
         )
         if request.method == "POST":
-            return await self._submit(request, exchange, on_handover or _nobody)
+            return await self._submit(request, exchange, on_handover or (lambda: None))
         return await self._ask(exchange, troubles.TIMEOUT if request.timeout is None else request.timeout)
 
     async def _submit(
@@ -191,10 +191,6 @@ def _refuse() -> NoReturn:
 
 def _fall_silent() -> NoReturn:
     raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
-
-
-def _nobody() -> None:
-    """Nobody wants to know."""
 
 
 def cut_at(response: HTTPResponse, number: int) -> int:
