@@ -85,15 +85,16 @@ class PostgresInbox:
         key = key_of(name)
         async with self._one_by_one:
             await self._at.once(self._find_batch)
-            (found,) = await self._at.once(partial(self._at.stand, keys=[key])) or [None]
-        if found is None:
+            found = await self._at.once(partial(self._at.stand, keys=[key]))
+        if not found:
             raise JournalError(
                 problem=f"{self._at.label}: no request was enqueued under the id {name!r}",
                 advice="nothing was bought; look at the id and at the name of the batch",
                 scope="request",
             )
-        if found[1]:
-            return found[0]
+        ((purchase, has_ended),) = found
+        if has_ended:
+            return purchase
         ended = self._waiting.setdefault(key, asyncio.get_running_loop().create_future())
         self._news.set()
         if self._looking is None:
