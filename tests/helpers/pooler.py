@@ -49,8 +49,10 @@ class Pooler:
     """Servers in turn."""
 
     socket: str
+    servers: list[Server] = field(factory=list)
     free: deque[Server] = field(factory=deque)
     came_back: asyncio.Event = field(factory=asyncio.Event)
+    serving: dict[asyncio.Task, asyncio.StreamWriter] = field(factory=dict)
     switches: int = 0
     """How often a client got another server than before."""
 
@@ -61,7 +63,8 @@ class Pooler:
         return self.free.popleft()
 
     async def serve(self, reader, writer):
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        self.serving[asyncio.current_task()] = writer
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             (length,) = struct.unpack("!I", await reader.readexactly(4))
             (code,) = struct.unpack("!I", (await reader.readexactly(length - 4))[:4])
             if code != 196608:  # a request to cancel
@@ -75,7 +78,6 @@ class Pooler:
                 coming = await self.transaction(server, said[1], reader, writer)
                 self.free.append(server)
                 self.came_back.set()
-        writer.close()
 
     async def transaction(self, server, first, reader, writer):
         """Pass messages on until the server says that no transaction is open. Returns the one after."""
@@ -101,12 +103,18 @@ async def pooled(url):
     """A URL of the same database through a pooler, and the pooler."""
     folder = url.partition("host=")[2]
     pooler = Pooler(f"{folder}/.s.PGSQL.5432")
-    pooler.free.extend([await Server.connect(pooler.socket) for _ in range(3)])
+    pooler.servers.extend([await Server.connect(pooler.socket) for _ in range(3)])
+    pooler.free.extend(pooler.servers)
     server = await asyncio.start_server(pooler.serve, "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable", pooler
     finally:
         server.close()
-        for each in pooler.free:
-            each.writer.close()
+        for task in pooler.serving:
+            task.cancel()
+        await asyncio.gather(*pooler.serving, return_exceptions=True)
+        for writer in (*pooler.serving.values(), *(each.writer for each in pooler.servers)):
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()

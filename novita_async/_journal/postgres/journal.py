@@ -5,6 +5,7 @@ reaches. While the database cannot be reached nothing is promised, and what has 
 """
 
 import asyncio
+import math
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -36,6 +37,10 @@ EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
+_GATHER: Final = 0.005
+"""Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
+_BUSY: Final = 0.05
+"""Seconds after which they are not many any more."""
 BRIEFLY: Final = 10.0
 """Seconds for which a database is waited for by which nothing is bought yet."""
 
@@ -79,6 +84,9 @@ class PostgresJournal:
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
     _living: "asyncio.Task[None] | None" = field(default=None, init=False)
     """Signs of life. None: this process only looks."""
+    _had_company: bool = field(default=False, init=False)
+    """Whether several told something at the same time when that was written last."""
+    _wrote_at: float = field(default=-math.inf, init=False)
     _closed: bool = field(default=False, init=False)
     _pieces: int = field(default=0, init=False)
     """Pieces of orders that were planned or looked for."""
@@ -494,13 +502,16 @@ class PostgresJournal:
 
     async def _carry_out(self) -> None:
         """Do what was told, all that is there at a time, until there is nothing more."""
-        await asyncio.sleep(0)  # who else is ready now goes along
         while self._queue:
+            gather = self._had_company and loop_time() - self._wrote_at < _BUSY
+            await asyncio.sleep(_GATHER if gather else 0)  # who else is ready goes along
             jobs, self._queue = self._queue, []
+            self._had_company = len(jobs) > 1
             results = await self._store.carry_out([job.work for job in jobs])
             for job, result in zip(jobs, results, strict=True):
                 job.result, job.done = result, True
                 job.give()
+            self._wrote_at = loop_time()
             await asyncio.sleep(0)
         self._carrying = None
 
