@@ -351,22 +351,6 @@ class PostgresJournal:
 
         await self._do(partial(store.listen, channel=EVENTS, heard=tell))
 
-    def want_place(self, account: str, endpoint: str, images: int) -> Job:
-        """Ask for a place in a window for a purchase that has no row. The answer is for `leave_place`."""
-        from novita_async._journal.postgres.store import Wanted  # noqa: PLC0415 - it is imported by now
-
-        return self._tell(Wanted(account, endpoint, images))
-
-    def leave_place(self, place: Any, fact: Fact) -> Job:
-        """Say how an attempt without a row has ended."""
-        from novita_async._journal.postgres.store import Ended, cause_of, gate_of  # noqa: PLC0415 - as above
-
-        cause, settled = cause_of(fact), settlement(fact)
-        error = getattr(fact, "error", None) if cause == "out" else None
-        return self._tell(
-            Ended(place, settled, cause, gate_of(fact), error and error_text(error), loop_time())
-        )
-
     async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
         """Say how much the batch may cost, together with all that it has cost so far.
 
@@ -514,6 +498,23 @@ class PostgresJournal:
             self._wrote_at = loop_time()
             await asyncio.sleep(0)
         self._carrying = None
+
+
+def want_place(journal: PostgresJournal, account: str, endpoint: str, images: int) -> Job:
+    """Ask for a place in a window for a purchase that has no row. The answer is for `leave_place`."""
+    from novita_async._journal.postgres.store import Wanted  # noqa: PLC0415 - it is imported by now
+
+    return journal._tell(Wanted(account, endpoint, images))  # noqa: SLF001 - of this module
+
+
+def leave_place(journal: PostgresJournal, place: Any, fact: Fact) -> Job:
+    """Say how an attempt without a row has ended."""
+    from novita_async._journal.postgres.store import Ended, cause_of, gate_of  # noqa: PLC0415 - as above
+
+    cause, settled = cause_of(fact), settlement(fact)
+    error = getattr(fact, "error", None) if cause == "out" else None
+    ended = Ended(place, settled, cause, gate_of(fact), error and error_text(error), loop_time())
+    return journal._tell(ended)  # noqa: SLF001 - of this module
 
 
 def store_at(

@@ -8,7 +8,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from novita_async._journal.groups import Job, outlasting
-from novita_async._journal.postgres.journal import LEASE, PostgresJournal
+from novita_async._journal.postgres.journal import LEASE, PostgresJournal, leave_place, want_place
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._purchase.machine import Announced, Fact, Purchase
 from novita_async.errors import JournalError
@@ -56,7 +56,7 @@ class PostgresQuota:
             journal = await self._opened()
             try:
                 return await outlasting(
-                    journal.want_place(announced.account, purchase.endpoint, purchase.images)
+                    want_place(journal, announced.account, purchase.endpoint, purchase.images)
                 )
             except LeaseLost:  # this process was silent for too long: it begins anew
                 if for_the_last_time:
@@ -87,7 +87,7 @@ class PostgresQuota:
         if journal is None:
             return
         with suppress(JournalError):  # closed meanwhile: then its places count for a window more
-            job = journal.leave_place(place, fact)
+            job = leave_place(journal, place, fact)
             self._telling.add(job)
             job.answer.add_done_callback(lambda answer: self._told(job, answer))
 

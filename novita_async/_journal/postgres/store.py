@@ -368,20 +368,23 @@ class SharedStore:
     async def _connect(self) -> Connection:
         """Connect. Behind a pooler in transaction mode nothing stays prepared."""
         if self.pooled is None:
-            first = await asyncpg.connect(self.url, timeout=10, statement_cache_size=0)
+            first = await self._connected(0)
             try:
                 there = await first.fetchval("SELECT pg_backend_pid()")
-                self.pooled = there != first.get_server_pid()
+                self.pooled = bool(there != first.get_server_pid())
             finally:
                 first.terminate()
-        cached = 0 if self.pooled else _CACHED
-        connection = await asyncpg.connect(
-            self.url, timeout=10, command_timeout=60.0, statement_cache_size=cached
-        )
+        connection = await self._connected(0 if self.pooled else _CACHED)
         if not self.pooled:
             for channel, heard in self.listeners.items():
                 await connection.add_listener(channel, partial(_heard, heard))
         return connection
+
+    async def _connected(self, cached: int) -> Connection:
+        self._connection = await asyncpg.connect(
+            self.url, timeout=10, command_timeout=60.0, statement_cache_size=cached
+        )
+        return self._connection
 
     async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
         """Hear what the database tells on a channel. Behind a pooler that cannot be."""
