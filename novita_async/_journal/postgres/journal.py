@@ -30,7 +30,7 @@ from novita_async._util.clock import loop_time, wall_offset, wall_time
 from novita_async.errors import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
-    from novita_async._journal.postgres.store import Ask, Ended, SharedStore, Told, Wanted
+    from novita_async._journal.postgres.store import Ask, PlaceEnded, SharedStore, Told, Wanted
 
 T = TypeVar("T")
 EVENTS: Final = "novita_event"
@@ -475,7 +475,7 @@ class PostgresJournal:
         if self._closed:
             raise JournalError(problem=f"journal {self.name}: it is closed")
 
-    def _tell(self, work: "Told | Ask | Wanted | Ended") -> Job:
+    def _tell(self, work: "Told | Ask | Wanted | PlaceEnded") -> Job:
         self._check()
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())
@@ -509,11 +509,11 @@ def want_place(journal: PostgresJournal, account: str, endpoint: str, images: in
 
 def leave_place(journal: PostgresJournal, place: Any, fact: Fact) -> Job:
     """Say how an attempt without a row has ended."""
-    from novita_async._journal.postgres.store import Ended, cause_of, gate_of  # noqa: PLC0415 - as above
+    from novita_async._journal.postgres.store import PlaceEnded, cause_of, gate_of  # noqa: PLC0415 - as above
 
     cause, settled = cause_of(fact), settlement(fact)
     error = getattr(fact, "error", None) if cause == "out" else None
-    ended = Ended(place, settled, cause, gate_of(fact), error and error_text(error), loop_time())
+    ended = PlaceEnded(place, settled, cause, gate_of(fact), error and error_text(error), loop_time())
     return journal._tell(ended)  # noqa: SLF001 - of this module
 
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import asyncpg
 from asyncpg import exceptions as pg
@@ -213,7 +213,7 @@ class Place:
 
 
 @define(eq=False)
-class Ended:
+class PlaceEnded:
     """How an attempt without a row has ended."""
 
     place: Place
@@ -381,10 +381,8 @@ class SharedStore:
         return connection
 
     async def _connected(self, cached: int) -> Connection:
-        self._connection = await asyncpg.connect(
-            self.url, timeout=10, command_timeout=60.0, statement_cache_size=cached
-        )
-        return self._connection
+        found = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0, statement_cache_size=cached)
+        return cast("Any", found)
 
     async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
         """Hear what the database tells on a channel. Behind a pooler that cannot be."""
@@ -788,7 +786,7 @@ class SharedStore:
 
     # --- Writing --------------------------------------------------------------------------------------------
 
-    async def carry_out(self, works: Sequence[Told | Ask | Wanted | Ended]) -> list[Any]:
+    async def carry_out(self, works: Sequence[Told | Ask | Wanted | PlaceEnded]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""
         done: dict[int, Any] = {}
         pending: list[Told] = [work for work in works if isinstance(work, Told)]
@@ -805,21 +803,21 @@ class SharedStore:
         done |= await self._carry_out_places(works)
         return [await self._attempt(work) if isinstance(work, Ask) else done[id(work)] for work in works]
 
-    async def _carry_out_places(self, works: Sequence[Told | Ask | Wanted | Ended]) -> dict[int, Any]:
+    async def _carry_out_places(self, works: Sequence[Told | Ask | Wanted | PlaceEnded]) -> dict[int, Any]:
         """Settle and take places without rows, those of a window together."""
         done: dict[int, Any] = {}
         groups: dict[tuple[type, str, str], list[Any]] = {}
         for work in works:
-            if isinstance(work, Ended):
-                groups.setdefault((Ended, work.place.account, work.place.endpoint), []).append(work)
+            if isinstance(work, PlaceEnded):
+                groups.setdefault((PlaceEnded, work.place.account, work.place.endpoint), []).append(work)
             elif isinstance(work, Wanted):
                 groups.setdefault((Wanted, work.account, work.endpoint), []).append(work)
         for (kind, *key), group in sorted(groups.items(), key=lambda each: each[0][0] is Wanted):
             self._calls += 1
-            if kind is Ended:
+            if kind is PlaceEnded:
                 do = partial(self._leave_places, call=self._calls, key=(key[0], key[1]), group=group)
             else:
-                do = partial(self._take_places, _Call(self._calls, (key[0], key[1]), group))
+                do = partial(self._take_places, _PlacesCall(self._calls, (key[0], key[1]), group))
             try:
                 results: list[Any] = await self.once(do)
             except Exception as error:  # noqa: BLE001 - told to each who waits
@@ -827,7 +825,7 @@ class SharedStore:
             done |= {id(each): result for each, result in zip(group, results, strict=True)}
         return done
 
-    async def _take_places(self, call: "_Call", connection: Connection) -> list[Any]:
+    async def _take_places(self, call: "_PlacesCall", connection: Connection) -> list[Any]:
         """Take places without rows; a `Place`, or an error, for each."""
         window = await self._window(connection, *call.key)
         while True:
@@ -876,7 +874,7 @@ class SharedStore:
         ]
 
     async def _leave_places(
-        self, connection: Connection, call: int, key: tuple[str, str], group: Sequence[Ended]
+        self, connection: Connection, call: int, key: tuple[str, str], group: Sequence[PlaceEnded]
     ) -> list[None]:
         """Tell how attempts without rows have ended."""
         window = await self._window(connection, *key)
@@ -900,7 +898,7 @@ class SharedStore:
         self,
         connection: Connection,
         worker: int,
-        window: "_Window",
+        window: _WindowRow,
         ended: Sequence[tuple[Settlement, str | None, int]],
         *more: Any,
     ) -> bool:
@@ -1394,7 +1392,7 @@ _CAUSES: Final = {
 
 
 @define(eq=False)
-class _Call:
+class _PlacesCall:
     """A call for places without rows, which counts once however often it is told."""
 
     number: int
