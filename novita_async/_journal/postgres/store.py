@@ -381,8 +381,8 @@ class SharedStore:
         return connection
 
     async def _connected(self, cached: int) -> Connection:
-        found = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0, statement_cache_size=cached)
-        return cast("Any", found)
+        options: Any = {"timeout": 10, "command_timeout": 60.0, "statement_cache_size": cached}
+        return cast("Any", await asyncpg.connect(self.url, **options))
 
     async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
         """Hear what the database tells on a channel. Behind a pooler that cannot be."""
