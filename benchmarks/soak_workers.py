@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from novita_async import Endpoints, Polling
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async.journal import PostgresJournal, SharedMemoryJournal
 from tests.helpers.journals import asked
 from tests.helpers.postgres import new_batch, postgres, run_sql
@@ -112,7 +112,7 @@ async def memory(_: str, folder: Path, __: int) -> None:
     used = {}
     for count in (500, 4500):
         journal = SharedMemoryJournal()
-        planner = Planner(endpoints=Endpoints())
+        planner = BatchPlanner(endpoints=Endpoints())
         await journal.plan(await planner.orders(requests(count, image=place)))
         simulation = service(speed=1e-6, latency=0.0001, workers=1)
         gc.collect()

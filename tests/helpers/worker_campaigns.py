@@ -21,7 +21,7 @@ from novita_async._files.places import storage_at
 from novita_async._journal.postgres import journal as postgres_journal
 from novita_async._policy import pacing
 from novita_async._purchase.machine import SAVED, UNCERTAIN
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async.journal import PostgresJournal
 from novita_async.testing import Fault, FaultPlan
 from tests.helpers.postgres import run_sql
@@ -114,7 +114,7 @@ async def fight(campaign: Campaign, url: str, folder: Path) -> dict[str, int]:
 
 
 async def _plan(campaign: Campaign, url: str, folder: Path) -> None:
-    planner = Planner(endpoints=Endpoints(), storage=storage_at(folder))
+    planner = BatchPlanner(endpoints=Endpoints(), storage=storage_at(folder))
     mixed = [each for number in range(1, 5) for each in requests(campaign.requests // 4, image_num=number)]
     async with await PostgresJournal.join(url) as journal:
         assert await journal.enqueue(await planner.orders(mixed)) == len(mixed)
