@@ -654,7 +654,7 @@ class NovitaClient:
                     cast("SharedJournal", journal) if url is None else await join(url),
                     self._purchases,
                     self._pool,
-                    folder=None if folder is None else folder.folder,
+                    storage=None if folder is None else folder.storage,
                     forever=forever,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
@@ -933,9 +933,12 @@ def _carriers(
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:
     """Folder beside a journal for files that come in answers. None: its store is nowhere in particular."""
-    if not isinstance(journal, str | os.PathLike) or _is_url(journal):
+    if isinstance(journal, SqliteJournal):
+        place = journal.path
+    elif not isinstance(journal, str | os.PathLike) or _is_url(journal):
         return None
-    place = Path(journal)
+    else:
+        place = Path(journal)
     return place.with_name(f"{place.name}-files")
 
 

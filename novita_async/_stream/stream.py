@@ -158,7 +158,10 @@ class Stream:
             self._tasks.start_soon(self._watcher.run)
             if isinstance(requests, Shift):
                 self._shift = requests
-                await self._take_rows(requests)
+                async with anyio.create_task_group() as tending:
+                    tending.start_soon(requests.tend)
+                    await self._take_rows(requests)
+                    tending.cancel_scope.cancel()
             else:
                 await self._take_in(requests)
 

@@ -101,6 +101,10 @@ class Leased(Protocol):
         ...
 
 
+Put = Callable[[TaskResult, dict[int, str]], Awaitable[None]]
+"""Puts the files of a result; takes in the address of each, by its place in `artifacts`."""
+
+
 @define(eq=False)
 class Permit:
     """Slot, money and callback of an attempt. Settled once, by the fact that the attempt ends in."""
@@ -113,6 +117,8 @@ class Permit:
     """Reserved money. None: there is no budget."""
     at_once: bool = False
     """Whether the route answers with the results themselves, and with nothing else."""
+    put: Put | None = None
+    """Puts files that come in the answer where others find them. None: a folder keeps them."""
     token: str | None = None
     """Secret of the callback. None: there is no callback."""
     callback: Callback | None = None
@@ -158,6 +164,8 @@ class _Effort:
     hosts: tuple[str, ...]
     longest: float = math.inf
     """Seconds for which the caller waits for results that come at once."""
+    put: Put | None = None
+    """Puts files that come in the answer where others find them. None: a folder keeps them."""
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
     began_at: float | None = None
@@ -218,6 +226,7 @@ class Buyer(Asker):
         patient: bool = False,
         recovery_timeout: float = 0.0,
         folder: Path | None = None,
+        put: Put | None = None,
         longest: float | None = None,
     ) -> Task | None:
         """Send a purchase until it is bought. Returns its task; None where the results came at once.
@@ -229,6 +238,7 @@ class Buyer(Asker):
             recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
                 a callback.
             folder: Where files go that come in the answer. None: where they are removed with the transport.
+            put: Puts such files into a storage besides, before a journal says that they came.
             longest: Seconds for which the caller waits for results that come at once.
 
         Raises:
@@ -239,7 +249,7 @@ class Buyer(Asker):
         http = protocol.submission(purchase.wish, self.endpoints, folder=folder, longest=longest)
         purchase.endpoint = http.path
         effort = _Effort(interactive, patient, recovery_timeout, self.hosts_of(purchase.wish))
-        effort.longest = math.inf if longest is None else longest
+        effort.longest, effort.put = math.inf if longest is None else longest, put
         while next_action(purchase) is SEND:
             try:
                 permit = await self._permit(purchase, http, effort)
@@ -285,8 +295,9 @@ class Buyer(Asker):
                 raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
         row = purchase.wish.row
+        at_once = row is not None and row.answer == "at_once"
         effort.turn = grant.turn
-        permit = Permit(grant, http, cost, at_once=row is not None and row.answer == "at_once", lease=lease)
+        permit = Permit(grant, http, cost, at_once=at_once, lease=lease, put=effort.put)
         if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
@@ -481,14 +492,18 @@ class Buyer(Asker):
 
     async def _kept(self, fact: Completed, permit: Permit) -> Completed:
         """Make results durable that came at once. If cancelled meanwhile, the rest stays as it is."""
-        if permit.http.folder is None:
+        if permit.http.folder is None and permit.put is None:
             return fact
         kept: dict[int, Path] = {}
+        put: dict[int, str] = {}
         try:
-            await self.keep(fact.result, permit.http.folder, kept)
+            if permit.put is not None:
+                await permit.put(fact.result, put)
+            if permit.http.folder is not None and len(put) < len(fact.result.artifacts):
+                await self.keep(fact.result, permit.http.folder, kept)
         except asyncio.CancelledError as cancellation:
             permit.cancellation = cancellation
-        return Completed(fact.at, with_files(fact.result, kept))
+        return Completed(fact.at, with_files(fact.result, {**kept, **put}))
 
     # --- What became of it ----------------------------------------------------------------------------------
 

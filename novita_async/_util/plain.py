@@ -78,7 +78,8 @@ class Plain:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
         """Describe such values for a page of an API."""
-        return {"type": "object", "title": cls.__name__, "description": cls.__doc__}
+        words, _, _ = (cls.__doc__ or "").partition("\n\n")
+        return {"type": "object", "title": cls.__name__, "description": words}
 
 
 def known(cls: type, told: Mapping[str, Any]) -> dict[str, Any]:

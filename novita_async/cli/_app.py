@@ -31,6 +31,15 @@ COMMANDS: Final = {
     ),
     "resume": ("_commands", "Go on with a batch, from what its folder says of it."),
     "retry": ("_commands", "Go on with a batch, and buy again what failed, where that can help."),
+    "enqueue": (
+        "_shared_commands",
+        "Plan a batch in a database, for any number of workers. Nothing is bought.",
+    ),
+    "worker": (
+        "_shared_commands",
+        "Work on a batch that is planned in a database, together with any number of other workers.",
+    ),
+    "workers": ("_shared_commands", "Tell who works on a batch: since when, and what each has."),
     "status": ("_status", "Tell how a batch is, and what to do next. Nothing is sent."),
     "report": ("_status", "Write the report of a batch, one HTML page, and print where it is."),
     "export": (

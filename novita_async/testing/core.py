@@ -78,7 +78,13 @@ _COPIES: Final = {FaultKind.LOSE_WEBHOOK: 0, FaultKind.DUPLICATE_WEBHOOK: 2}
 
 @frozen(kw_only=True)
 class Visit:
-    """An exchange that has begun."""
+    """An exchange that has begun.
+
+    Args:
+        kind: What it is about.
+        number: Which of its kind, from 1.
+        fault: What is to go wrong with it.
+    """
 
     kind: ExchangeKind
     """What it is about."""
@@ -90,7 +96,19 @@ class Visit:
 
 @frozen(kw_only=True)
 class SimulatorStatistics:
-    """The service at a moment."""
+    """The service at a moment.
+
+    Args:
+        submissions: Submissions that began to arrive.
+        accepted: Those that made a task.
+        images: Images in them.
+        waiting: Tasks that no worker has taken yet.
+        running: Tasks that are worked on.
+        done: Tasks that have ended.
+        polls: Times that task-result was asked.
+        downloads: Times that a file was asked for.
+        webhooks: Events that were received.
+    """
 
     submissions: int
     """Submissions that began to arrive."""

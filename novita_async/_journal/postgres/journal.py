@@ -19,6 +19,8 @@ from anyio import sleep
 from attrs import define, evolve, field
 
 from novita_async._journal.groups import Job, ended, outlasting
+from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
+from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from novita_async._journal.postgres.store import Ask, SharedStore, Told
 
 T = TypeVar("T")
-SCHEMES: Final = ("postgresql://", "postgres://")
-"""Beginnings of addresses of such a journal."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
 BRIEFLY: Final = 10.0
@@ -75,8 +75,11 @@ class PostgresJournal:
     """The `SharedStore`, whose module is entered when a journal is opened."""
     _queue: list[Job] = field(factory=list[Job], init=False)
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
-    _living: "asyncio.Task[None]" = field(init=False)
+    _living: "asyncio.Task[None] | None" = field(default=None, init=False)
+    """Signs of life. None: this process only looks."""
     _closed: bool = field(default=False, init=False)
+    _pieces: int = field(default=0, init=False)
+    """Pieces of orders that were planned or looked for."""
     _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when rows may have become free."""
     _taken_to: int = field(default=0, init=False)
@@ -105,6 +108,23 @@ class PostgresJournal:
             JournalError: a process has the batch to itself, or for the reasons of `open`.
         """
         return await cls._at_work(url, alone=False, **options)
+
+    @classmethod
+    async def look(cls, url: str, *, batch: str | None = None) -> Self:
+        """Open a batch's journal to read it, whoever works on it.
+
+        Raises:
+            JournalError: there is no such batch, or no database, or it has no tables.
+        """
+        journal, store = cls(), _store_at(url, batch=batch)
+        journal._opened = store
+        store.patience = BRIEFLY
+        try:
+            await store.once(store.look)
+        except BaseException:
+            store.hang_up()
+            raise
+        return journal
 
     @classmethod
     async def _at_work(cls, url: str, *, alone: bool, **options: Unpack[SharedOptions]) -> Self:
@@ -139,6 +159,10 @@ class PostgresJournal:
     async def aclose(self) -> None:
         """Finish what is being written, and give back what is left. Does nothing the second time."""
         if self._closed:
+            return
+        if self._living is None:
+            self._closed = True
+            self._store.hang_up()
             return
         self._living.cancel()
         leaving = self._tell(self._asking(self._store.leave))
@@ -180,11 +204,27 @@ class PostgresJournal:
         self._check()
         found: list[Purchase | None] = []
         for start in range(0, len(orders), _PIECE):
-            piece = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.plan, orders=piece, make=make)
+            self._pieces += 1
+            some = orders[start : start + _PIECE]
+            plan: Any = partial(self._store.plan, orders=some, piece=self._pieces, make=make)
             read = await outlasting(self._tell(self._asking(plan)))
             found += [None if each is None else self._handed_out(each) for each in read]
         return found
+
+    async def enqueue(self, orders: Sequence[Order]) -> int:
+        """Plan these orders, for others to work on. Returns how many are new to the batch.
+
+        Of a batch on which others work, `plan` and this may be called by several at once; a request's place
+        is then the one in the batch.
+        """
+        self._check()
+        new = 0
+        for start in range(0, len(orders), _PIECE):
+            self._pieces += 1
+            some = orders[start : start + _PIECE]
+            plan: Any = partial(self._store.enqueue, orders=some, piece=self._pieces)
+            new += sum(is_new for _, is_new in await outlasting(self._tell(self._asking(plan))))
+        return new
 
     def _handed_out(self, read: Purchase) -> Purchase:
         purchase = copy_of(read, -self._offset())
@@ -282,14 +322,14 @@ class PostgresJournal:
         return self._store.alive_until
 
     @property
-    def workers(self) -> int:
+    def processes(self) -> int:
         """Processes at work with this database, as far as is known."""
-        return self._store.workers
+        return self._store.processes
 
     def on_health(self, heed: Callable[[Sequence[Mapping[str, Any]], int], None]) -> None:
         """Tell, with each sign of life, which accounts are not well, and how many processes are at work."""
         self._store.heed = heed
-        heed(self._store.unwell, self._store.workers)
+        heed(self._store.unwell, self._store.processes)
 
     async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
         """Say how much the batch may cost, together with all that it has cost so far.
@@ -357,6 +397,26 @@ class PostgresJournal:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stirred.wait()
+
+    async def note(self, text: str) -> None:
+        """Keep a text of the user's about the batch."""
+        await self._do(lambda connection: self._store.note(connection, text))
+
+    async def noted(self) -> str | None:
+        """Read the text that was kept about the batch."""
+        return await self._ask(self._store.noted)
+
+    async def workers(self) -> list[AtWork]:
+        """Tell who works on the batch."""
+        return await self._ask(self._store.workers)
+
+    async def records(self, after: int) -> list[tuple[int, tuple[Any, ...]]]:
+        """Read serial numbers and records of some rows after one, as a file keeps them."""
+        return await self._ask(lambda connection: self._store.records(connection, after))
+
+    async def payers(self, *states: State) -> list[str]:
+        """Labels of accounts that have bought what is in these states: the first few."""
+        return await self._ask(lambda connection: self._store.payers(connection, states))
 
     # --- Signs of life --------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from asyncpg import exceptions as pg
 from attrs import define, field
 
 from novita_async._journal import rows
+from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.postgres.migrations import MIGRATIONS, VERSION
 from novita_async._journal.postgres.schema import MOVED
@@ -113,11 +114,13 @@ def _marks(first: int, count: int) -> str:
 _MOVE: Final = f"SELECT novita.move_2({_marks(1, 14 + len(MOVED))})"
 _ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 12 + len(MOVED))})"  # noqa: S608
 _REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 9 + len(MOVED))})"
-_PLAN: Final = f"SELECT serial FROM novita.plan_1({_marks(1, 12)})"  # noqa: S608
+_PLAN: Final = f"SELECT serial, is_new FROM novita.plan_2({_marks(1, 14)})"  # noqa: S608
 _TALLIES: Final = (
     "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
     " JOIN novita.request r USING (batch, serial) WHERE c.batch = $1 GROUP BY 1"
 )
+
+_TOLD_OF_WORKERS: Final = ("name", "version", "started", "is_alive", "had", "sending", "watching")
 
 ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
 
@@ -265,12 +268,16 @@ class SharedStore:
     me: int = 0
     """Number of this process among all that ever worked. 0: it only reads."""
     run: int = 0
+    is_shared: bool = False
+    """Whether others may work on the batch, too."""
+    session: int | None = None
+    """Number of this process's plan among those of all who plan while others work."""
     commits: int = 0
     skew: float = 0.0
     """Seconds by which the database's clock is before this computer's."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
-    workers: int = field(default=1, init=False)
+    processes: int = field(default=1, init=False)
     """Processes at work with this database."""
     unwell: Sequence[Mapping[str, Any]] = field(default=(), init=False)
     """Accounts that are closed or taken out, as was told last."""
@@ -330,6 +337,11 @@ class SharedStore:
     def _refused(self, error: "pg.PostgresError") -> JournalError:
         if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
             return self.lost()
+        if getattr(error, "sqlstate", None) == "NV003":
+            return JournalError(
+                problem=f"journal {self.label}: the database was restarted while the batch was planned",
+                advice="nothing is lost; plan the same input again, which finds what is planned already",
+            )
         if isinstance(error, pg.UndefinedTableError | pg.UndefinedFunctionError | pg.InvalidSchemaNameError):
             return JournalError(
                 problem=f"journal {self.label}: the database has no tables for journals, or older ones",
@@ -360,13 +372,69 @@ class SharedStore:
             self.lease,
             alone,
         )
-        self.batch, self.run = found["batch"], found["run"]
+        self.batch, self.run, self.is_shared = found["batch"], found["run"], not alone
         if found["in_use"] is not None:
             return float(found["in_use"])
         self.me = found["me"]
         self.alive_until = began + self.lease
         await self._warn_of_standby(connection)
         return None
+
+    async def look(self, connection: Connection) -> None:
+        """Find the batch, without working on it. Raises `JournalError`: there is none."""
+        await check_version(connection, self.label)
+        await self.read_clock(connection)
+        found = await connection.fetchrow("SELECT id, run FROM novita.batch WHERE name = $1", self.name)
+        if found is None:
+            names = await connection.fetch("SELECT name FROM novita.batch ORDER BY id DESC LIMIT 5")
+            there = ", ".join(each["name"] for each in names) or "none"
+            raise JournalError(
+                problem=f"journal {self.label}: there is no batch of this name",
+                advice=f"the latest there: {there}; plan one with: novita-async enqueue",
+            )
+        self.batch, self.run = found["id"], found["run"]
+
+    async def note(self, connection: Connection, text: str) -> None:
+        """Keep a text about the batch."""
+        await connection.execute("UPDATE novita.batch SET note = $2 WHERE id = $1", self.batch, escaped(text))
+
+    async def noted(self, connection: Connection) -> str | None:
+        """Read the text about the batch."""
+        text = await connection.fetchval("SELECT note FROM novita.batch WHERE id = $1", self.batch)
+        return None if text is None else unescaped(text)
+
+    async def workers(self, connection: Connection) -> list[AtWork]:
+        """Tell who works on the batch, the oldest first."""
+        found = await connection.fetch("SELECT * FROM novita.at_work WHERE batch = $1 ORDER BY id", self.name)
+        return [
+            AtWork(
+                number=each["id"],
+                silent_since=None if each["is_alive"] else each["alive_until"],
+                **{name: each[name] for name in _TOLD_OF_WORKERS},
+            )
+            for each in found
+        ]
+
+    async def payers(self, connection: Connection, states: Sequence[State]) -> list[str]:
+        """Labels of accounts that have bought what is in these states: the first few."""
+        found = await connection.fetch(
+            "SELECT DISTINCT account FROM novita.course WHERE batch = $1 AND state = ANY($2)"
+            " AND account IS NOT NULL LIMIT 8",
+            self.batch,
+            [state.value for state in states],
+        )
+        return [unescaped(each["account"]) for each in found]
+
+    async def records(self, connection: Connection, after: int) -> list[tuple[int, Record]]:
+        """Read serial numbers and records of the rows after one, as a file keeps them."""
+        found = await connection.fetch(
+            f"{_SELECT} AND c.serial > $3 ORDER BY c.serial LIMIT {PAGE}", self.batch, self.me, after
+        )
+        kept = [
+            (row.serial, row.known.record[: len(rows.KEPT)], row.known.record)
+            for row in map(self._row, found)
+        ]
+        return [(serial, (*record[:-1], rows.checksum(told))) for serial, told, record in kept]
 
     async def read_clock(self, connection: Connection) -> None:
         """Learn how far the database's clock is from ours."""
@@ -401,7 +469,7 @@ class SharedStore:
         self._compare(before, found["at"], wall_time())
         if not found["alive"]:
             raise self.lost()
-        self.alive_until, self.workers = began + self.lease, found["workers"]
+        self.alive_until, self.processes = began + self.lease, found["workers"]
         self._tell_health(found["accounts"])
         if not found["steady"]:
             await self._reassert(connection)
@@ -410,7 +478,7 @@ class SharedStore:
 
     def _tell_health(self, accounts: str | None) -> None:
         self.unwell = json.loads(accounts) if accounts else []
-        self.heed(self.unwell, self.workers)
+        self.heed(self.unwell, self.processes)
 
     async def _reassert(self, connection: Connection) -> None:
         """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
@@ -435,6 +503,8 @@ class SharedStore:
         await connection.execute(
             "UPDATE novita.worker SET ended = coalesce(ended, clock_timestamp()) WHERE id = $1", self.me
         )
+        if self.session is not None:
+            await connection.execute("SELECT novita.end_session_1($1, $2)", self.batch, self.session)
         await self.bury(self.me, connection)
         await connection.execute("UPDATE novita.batch SET holder = NULL WHERE holder = $1", self.me)
 
@@ -524,18 +594,35 @@ class SharedStore:
         )
 
     async def plan(
-        self, connection: Connection, orders: Sequence[Order], *, make: bool
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool
     ) -> list[Purchase | None]:
         """Find the purchases of these orders; make those that are missing."""
+        serials = [serial for serial, _ in await self.enqueue(connection, orders, piece, make=make)]
+        planned = await self._by_serial(connection, [each for each in serials if each is not None])
+        return [
+            None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
+        ]
+
+    async def enqueue(
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool = True
+    ) -> list[tuple[int | None, bool]]:
+        """Find the serial numbers of these orders, and whether each is new; make those that are missing.
+
+        The piece is a number that grows, and stays the same where a broken connection lets ask again.
+        """
+        if self.is_shared and self.session is None:
+            self.session = await connection.fetchval("SELECT novita.session_1($1)", self.batch)
         seen: dict[str, int] = {}
         nth: list[int] = []
         for order in orders:
             nth.append(seen.get(order.key, 0))
             seen[order.key] = nth[-1] + 1
-        found = await connection.fetch(
+        found: list[tuple[int | None, bool]] = await connection.fetch(
             _PLAN,
             self.me,
             self.batch,
+            self.session,
+            piece,
             make,
             [bytes.fromhex(order.key) for order in orders],
             nth,
@@ -547,11 +634,7 @@ class SharedStore:
             [None if order.tag is None else escaped(order.tag) for order in orders],
             [None if order.metadata is None else escaped(order.metadata) for order in orders],
         )
-        serials = [each["serial"] for each in found]
-        planned = await self._by_serial(connection, [each for each in serials if each is not None])
-        return [
-            None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
-        ]
+        return found
 
     async def _by_serial(self, connection: Connection, serials: Sequence[int]) -> dict[int, _Row]:
         found = await connection.fetch(f"{_SELECT} AND c.serial = ANY($3)", self.batch, self.me, serials)
