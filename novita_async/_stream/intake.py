@@ -23,11 +23,16 @@ async def lines_of(
 ) -> AsyncGenerator[AsyncIterator[Line]]:
     """Read the input one by one, or some lines ahead while that finds purchases that are finished."""
     if resume is None or not resume.finished:
-        async with closing(requests) as iterator:
-            yield ((request, None, None) async for request in iterator)
+        async with closing(requests) as iterator, aclosing(_one_by_one(iterator)) as lines:
+            yield lines
     else:
         async with ReadAhead.of(requests) as ahead, aclosing(_found(resume, ahead, counts, check)) as lines:
             yield lines
+
+
+async def _one_by_one(iterator: AsyncIterator[NovitaRequest]) -> AsyncGenerator[Line]:
+    async for request in iterator:
+        yield request, None, None
 
 
 async def _found(resume: Resume, ahead: ReadAhead, counts: Counts, check: Check) -> AsyncGenerator[Line]:

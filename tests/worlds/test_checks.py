@@ -235,6 +235,7 @@ TAMPERING = [
     ("rows true", row(request='"picture 1001"'), None),
     ("rows true", row(state="failed"), None),
     ("rows true", row(state="planned"), None),
+    ("rows true", row(state="announced"), None),
     ("rows true", missing, None),
     ("tidy folders", part, None),
     ("secrets kept", says(key_of(0)), None),

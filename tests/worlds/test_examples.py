@@ -330,6 +330,10 @@ EXAMPLES = {
             together="anyio",
         ),
     ),
+    "the lines of an input that is left are closed only after the client": (
+        "nothing runs on",
+        world(user("stream", 1, in_flight=1, leaves_after=1), seed=431, together="main"),
+    ),
     "a loop in a thread sleeps through the cancellation of its user": (
         "nothing sent late",
         world(

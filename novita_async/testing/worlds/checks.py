@@ -672,9 +672,17 @@ def rows_true(world: WorldView) -> Iterable[Found]:
             and not _asked(world, number)
         ):
             yield str(number), "the journal calls it planned, and it was bought"
+        if row["state"] == "announced" and _was_seen_through(world, number):
+            yield str(number), "the journal calls it announced, and nobody is at work on it"
         for name in json.loads(row["paths"] or "[]"):
             if not Path(name).exists() and not _has_power_cut(world):
                 yield str(number), f"the journal calls {Path(name).name} saved, and it is missing"
+
+
+def _was_seen_through(world: WorldView, number: int) -> bool:
+    """Whether the last process that used a request's journal has ended in order."""
+    last = next((v for v in reversed(world.record.visits) if v.user == _user_of(number)), None)
+    return last is not None and last.process not in world.record.crashed and not _has(world, *_DISK)
 
 
 def _asked(world: WorldView, number: int) -> bool:
