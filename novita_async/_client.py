@@ -49,6 +49,7 @@ from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.home import running_loop
+from novita_async._submit.neighbours import Neighbours
 from novita_async._submit.pool import PoolStatistics, SessionPool
 from novita_async._submit.purchases import Purchases
 from novita_async._submit.recovery import Recovery
@@ -200,6 +201,7 @@ class NovitaClient:
             callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
         self._recovery = Recovery(self._buyer)
+        self._neighbours = Neighbours(self._pool, self._emit)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._buyer.retry,
@@ -565,7 +567,7 @@ class NovitaClient:
         self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
-            async with _opened(journal, self._pool.quotas) as store:
+            async with _opened(journal, self._pool.quotas, self._neighbours) as store:
                 resume = Resume(
                     store,
                     self._purchases,
@@ -644,6 +646,7 @@ class NovitaClient:
                     store = await PostgresJournal.join(
                         url, batch=batch, quotas=self._pool.quotas, worker=name, lease=stall
                     )
+                    store.on_health(self._neighbours.heed)
                     return await joined.enter_async_context(store)
 
                 url = _shared_url(journal)
@@ -651,7 +654,7 @@ class NovitaClient:
                     cast("SharedJournal", journal) if url is None else await join(url),
                     self._purchases,
                     self._pool,
-                    folder=None if folder is None else folder.folder,
+                    storage=None if folder is None else folder.storage,
                     forever=forever,
                     resubmit_uncertain=resubmit_uncertain,
                     retry_failed=retry_failed,
@@ -858,11 +861,12 @@ def _tell_caller(on_update: Callable[[Update], object], update: Update) -> None:
 
 @asynccontextmanager
 async def _opened(
-    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None]
+    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None], neighbours: Neighbours
 ) -> AsyncGenerator[Journal]:
     """A journal for one run: a file is opened and closed, a store begins another run and stays open."""
     if _is_url(journal):
         async with await PostgresJournal.open(journal, quotas=quotas) as shared:
+            shared.on_health(neighbours.heed)
             yield shared
         return
     if isinstance(journal, str | os.PathLike):
@@ -929,9 +933,12 @@ def _carriers(
 
 def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:
     """Folder beside a journal for files that come in answers. None: its store is nowhere in particular."""
-    if not isinstance(journal, str | os.PathLike) or _is_url(journal):
+    if isinstance(journal, SqliteJournal):
+        place = journal.path
+    elif not isinstance(journal, str | os.PathLike) or _is_url(journal):
         return None
-    place = Path(journal)
+    else:
+        place = Path(journal)
     return place.with_name(f"{place.name}-files")
 
 

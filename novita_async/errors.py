@@ -132,7 +132,12 @@ class ConfigurationError(NovitaError):
 
 @frozen
 class Flaw:
-    """A wrong value."""
+    """A wrong value.
+
+    Args:
+        path: Where it is: `Img2Img.steps`, `request.loras[0].strength`, `line 7: request.prompt`.
+        message: The value and what it should have been.
+    """
 
     path: str
     """Where it is: `Img2Img.steps`, `request.loras[0].strength`, `line 7: request.prompt`."""

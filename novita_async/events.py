@@ -36,7 +36,21 @@ from novita_async.tasks import Task
 
 @frozen(kw_only=True)
 class Transition:
-    """A fact has moved a purchase: announced, bought, not bought, lost, completed, saved and so on."""
+    """A fact has moved a purchase: announced, bought, not bought, lost, completed, saved and so on.
+
+    Args:
+        purchase: Id of the purchase: unique in this process, the same in every event about it.
+        position: Place of the request in its input, from 0.
+        tag: The user's own id of the request.
+        endpoint: Path of the submission.
+        images: Number of images asked for.
+        attempt: Number of the latest attempt, from 1. 0: nothing was sent yet.
+        task: The bought task, once that is known.
+        before: State before the fact.
+        after: State after the fact.
+        next: The next step. `nothing` and `list`: the purchase has come to its end.
+        fact: The fact.
+    """
 
     purchase: int
     """Id of the purchase: unique in this process, the same in every event about it."""
@@ -64,7 +78,12 @@ class Transition:
 
 @frozen(kw_only=True)
 class Planned:
-    """A request was taken in."""
+    """A request was taken in.
+
+    Args:
+        position: Place of the request in its input, from 0.
+        images: Number of images asked for.
+    """
 
     position: int
     """Place of the request in its input, from 0."""
@@ -74,7 +93,14 @@ class Planned:
 
 @frozen(kw_only=True)
 class Paced:
-    """A submission waits for the account's quota."""
+    """A submission waits for the account's quota.
+
+    Args:
+        purchase: Id of the purchase. None: a question, which costs nothing.
+        account: Label of the account.
+        endpoint: Path of the submission.
+        delay: Seconds until it may go.
+    """
 
     purchase: int | None = None
     """Id of the purchase. None: a question, which costs nothing."""
@@ -88,7 +114,16 @@ class Paced:
 
 @frozen(kw_only=True)
 class Retrying:
-    """An exchange failed and will be tried again."""
+    """An exchange failed and will be tried again.
+
+    Args:
+        purchase: Id of the purchase. None: a question, which costs nothing.
+        account: Label of the account.
+        endpoint: Path of the exchange.
+        attempt: The attempt that failed, from 1.
+        after: Seconds until the next one.
+        error: Why.
+    """
 
     purchase: int | None = None
     """Id of the purchase. None: a question, which costs nothing."""
@@ -106,7 +141,14 @@ class Retrying:
 
 @frozen(kw_only=True)
 class Polled:
-    """A task was asked for."""
+    """A task was asked for.
+
+    Args:
+        task: The task.
+        status: The status that was seen; None where the poll failed.
+        progress_percent: Range 0 to 100, where the service said so.
+        error: Why nothing was seen.
+    """
 
     task: Task
     """The task."""
@@ -120,7 +162,12 @@ class Polled:
 
 @frozen(kw_only=True)
 class AccountDisabled:
-    """An account cannot send any more. Its paid tasks are still watched."""
+    """An account cannot send any more. Its paid tasks are still watched.
+
+    Args:
+        account: Label of the account.
+        error: Why.
+    """
 
     account: str
     """Label of the account."""
@@ -133,6 +180,13 @@ class BreakerOpened:
     """Nothing is sent for an account for a while: the service refused, did not answer, or was not reached.
 
     A failed probe opens the breaker again: `trips` counts.
+
+    Args:
+        account: Label of the account.
+        endpoint: Path of the submission that tripped the breaker; None where polls did.
+        cause: `rate limited`, `uncertain` or `unreachable`.
+        after: Seconds until one request finds out whether the service is well again.
+        trips: How often the breaker opened in a row, from 1.
     """
 
     account: str
@@ -149,7 +203,12 @@ class BreakerOpened:
 
 @frozen(kw_only=True)
 class BreakerClosed:
-    """An account sends again as its quota allows."""
+    """An account sends again as its quota allows.
+
+    Args:
+        account: Label of the account.
+        after: Seconds since the breaker opened.
+    """
 
     account: str
     """Label of the account."""
@@ -159,7 +218,13 @@ class BreakerClosed:
 
 @frozen(kw_only=True)
 class Finished:
-    """A request came to one of its four ends, which its journal may know a moment later."""
+    """A request came to one of its four ends, which its journal may know a moment later.
+
+    Args:
+        purchase: Id of the purchase, as in `Transition`. None: a task that this client has not bought is
+            waited for.
+        outcome: The end.
+    """
 
     purchase: int | None = None
     """Id of the purchase, as in `Transition`. None: a task that this client has not bought is waited for."""
@@ -169,7 +234,14 @@ class Finished:
 
 @frozen(kw_only=True)
 class FileSaved:
-    """A result file is in its folder or storage, whole."""
+    """A result file is in its folder or storage, whole.
+
+    Args:
+        task: The task that made it.
+        path: Where it is. None: in a storage that is no folder.
+        address: Its address there, such as `s3://bucket/spring/00000-42-1.png`.
+        size: Its length in bytes.
+    """
 
     task: Task
     """The task that made it."""
@@ -183,7 +255,15 @@ class FileSaved:
 
 @frozen(kw_only=True)
 class KindDiffers:
-    """A result file is of another kind than the service says; kept all the same, because it is paid."""
+    """A result file is of another kind than the service says; kept all the same, because it is paid.
+
+    Args:
+        task: The task that made it.
+        stated: The service's word for it, such as `png`.
+        found: The kind that was found, such as `jpeg`; the suffix of its file.
+        path: Where it is. None: fetched into memory, or put into a storage that is no folder.
+        address: Its address there.
+    """
 
     task: Task
     """The task that made it."""
@@ -199,7 +279,13 @@ class KindDiffers:
 
 @frozen(kw_only=True)
 class CutFileKept:
-    """A result file ends too early, as often as it was fetched; kept all the same, because it is paid."""
+    """A result file ends too early, as often as it was fetched; kept all the same, because it is paid.
+
+    Args:
+        task: The task that made it.
+        path: Where it is. None: fetched into memory, or put into a storage that is no folder.
+        address: Its address there.
+    """
 
     task: Task
     """The task that made it."""

@@ -13,6 +13,7 @@ way when its process died, `summed` and `Tally` for the sums.
 """
 
 from novita_async._journal.memory import MemoryJournal
+from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.journal import PostgresJournal, SharedOptions
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.rows import asked_again, copy_of, fresh, left_behind
@@ -36,6 +37,7 @@ from novita_async._purchase.machine import (
 
 __all__ = [
     "Action",
+    "AtWork",
     "Attempt",
     "Deferred",
     "Fact",

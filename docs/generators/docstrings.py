@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
+import attrs
+
 from docs.generators.api import described
 
 _FENCE: Final = re.compile(r"^(\s*)```(\w*)\s*$")
@@ -15,9 +17,17 @@ _FIELDS: Final = {"Args": "param", "Raises": "raises"}
 _INDENT: Final = 4
 
 
-def to_rst(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+def to_rst(_app: Any, _what: str, _name: str, described: Any, _options: Any, lines: list[str]) -> None:
     """Rewrite a docstring in place, as the event `autodoc-process-docstring` wants."""
+    if isinstance(described, type) and attrs.has(described):
+        lines[:] = without_args(lines)
     lines[:] = rewritten(lines)
+
+
+def without_args(lines: list[str]) -> list[str]:
+    """A docstring without what `tools.args` has written: on pages, each field stands for itself."""
+    paragraphs = "\n".join(lines).split("\n\n")
+    return "\n\n".join(each for each in paragraphs if not each.startswith("Args:\n")).splitlines()
 
 
 def rewritten(lines: list[str]) -> list[str]:

@@ -15,6 +15,12 @@ SaveTo = str | os.PathLike[str] | Storage
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
+def is_object(address: str) -> bool:
+    """Whether this is the address of a file in an object store of a known kind."""
+    scheme = _URL.match(address)
+    return scheme is not None and scheme[1].lower() in SCHEMES
+
+
 def storage_at(place: SaveTo) -> Storage:
     """Make the storage of a place. Nothing is asked of it yet.
 

@@ -32,8 +32,17 @@ from novita_async._files.folders import FolderStorage, FolderSync, claim, scope_
 from novita_async._files.kinds import BadFileError, CutFileError, FoundKind, kind_of
 from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe_name
 from novita_async._files.part import Part
+from novita_async._files.places import is_object, storage_at
 from novita_async._files.spool import Spool
-from novita_async._files.storage import Content, SavedFiles, Storage, address_of, has_same, words_of
+from novita_async._files.storage import (
+    Content,
+    SavedFiles,
+    Storage,
+    address_of,
+    name_in,
+    put_or_found,
+    words_of,
+)
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
@@ -60,6 +69,8 @@ _AT_ONCE: Final = 8
 _REFRESHES: Final = 2
 _GONE: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses of a URL that has expired or was refused; asking for the task again may give a good one."""
+_MISSING: Final = 404
+_FORBIDDEN: Final = 403
 _UNUSABLE: Final = 400
 """Stands for a URL that is none: asking for the task again may give a good one, waiting cannot."""
 _NAMES: Final = 10_000
@@ -112,7 +123,8 @@ class _Target:
     @property
     def is_here(self) -> bool:
         """Whether the file came in the answer itself."""
-        return self.artifact.came_at_once or self.artifact.file is not None
+        artifact = self.artifact
+        return artifact.came_at_once or artifact.file is not None or artifact.data is not None
 
     def of(self, result: TaskResult | None) -> "_Target | None":
         """The same file in the same task's result, asked for again."""
@@ -135,8 +147,9 @@ class _Target:
             tag = uuid.uuid4().hex
         return folder / f".{tag[:16]}-{self.place + 1}.part"
 
-    def failed(self, cause: str, *, dooms: Scope = "request") -> DownloadFailed:
-        gone = self.artifact.came_at_once and dooms == "request"
+    def failed(self, cause: str, *, dooms: Scope = "request", is_lost: bool | None = None) -> DownloadFailed:
+        """Make the error of this file. One that came in the answer is lost unless something else is told."""
+        gone = self.artifact.came_at_once if is_lost is None else is_lost
         advice = _HAS_NO_TASK if self.result is not None and self.task is None else ""
         return DownloadFailed(
             scope=dooms,
@@ -258,7 +271,7 @@ class Saver:
             except OSError as error:
                 scope = await anyio.to_thread.run_sync(scope_of, error, folder)
                 cause = f"it cannot be written to {folder}: {error.strerror or error}"
-                raise target.failed(cause, dooms=scope) from error
+                raise target.failed(cause, dooms=scope, is_lost=False) from error
         return tuple(paths)
 
     def _longer(self, max_elapsed: float) -> RetryPolicy:
@@ -314,8 +327,27 @@ class Saver:
         ]
         return tuple([await self._put(target, storage, naming, retry) for target in targets])
 
+    async def put_at_once(
+        self, storage: Storage, result: TaskResult, name: str | Naming | None, put: dict[int, str]
+    ) -> None:
+        """Put the files of a result that came in the answer itself.
+
+        Args:
+            storage: Where to.
+            result: The result.
+            name: As for `save`.
+            put: Takes in the address of each, by its place in `artifacts`. True also where this is cancelled.
+        """
+        naming = _naming(name, result)
+        for place, artifact in enumerate(result.artifacts):
+            target = _Target(artifact=artifact, result=result, place=place)
+            if target.is_here or result.task is None:  # else its URL is signed anew at any time
+                put[place] = await self._put(target, storage, naming, self._retry)
+
     async def _put(self, target: _Target, storage: Storage, naming: Naming, retry: RetryPolicy) -> str:
         """Fetch a file, and put it. Returns its address."""
+        if await self._is_put(target, storage, retry):
+            return target.artifact.url
         with Spool.opened() as spool:
 
             async def finish(target: _Target, *, takes_cut: bool) -> FoundKind:
@@ -334,7 +366,7 @@ class Saver:
                 raise target.failed(error.cause) from None
             except OSError as error:  # of the folder for temporary files
                 cause = f"it cannot be written on its way: {error.strerror or error}"
-                raise target.failed(cause, dooms="account") from error
+                raise target.failed(cause, dooms="account", is_lost=False) from error
             async with self._puts:
                 names = _names_of(target, naming, kind.suffix)
                 address = await self._put_under(names, target, storage, content, retry)
@@ -342,15 +374,20 @@ class Saver:
         self._tell(target, kind, _Settled(address=address, size=content.size, kind=kind))
         return address
 
+    async def _is_put(self, target: _Target, storage: Storage, retry: RetryPolicy) -> bool:
+        """Whether a file that came in an answer was put then, and is there."""
+        name = name_in(storage, target.artifact.url)
+        return name is not None and await self._patiently(partial(storage.has, name), target, storage, retry)
+
     async def _put_under(
         self, names: Iterator[str], target: _Target, storage: Storage, content: Content, retry: RetryPolicy
     ) -> str:
         """Put a whole file under the first name that no other file has. Returns its address."""
         for name in names:
-            putting = partial(_put_or_found, storage, name, content)
+            putting = partial(put_or_found, storage, name, content)
             if await self._patiently(putting, target, storage, retry):
                 return address_of(storage, name)
-        raise target.failed(f"its name exists {_NAMES} times in {storage.address}")
+        raise target.failed(f"its name exists {_NAMES} times in {storage.address}", is_lost=False)
 
     async def _patiently(
         self,
@@ -372,7 +409,7 @@ class Saver:
                 if not isinstance(decision, Retry):
                     dooms: Scope = "account" if isinstance(error, _PLACE_IS_SHUT) else "request"
                     cause = f"it cannot be put into {storage.address}: {words_of(error)}"
-                    raise target.failed(cause, dooms=dooms) from error
+                    raise target.failed(cause, dooms=dooms, is_lost=False) from error
             await anyio.sleep(decision.after)
             number += 1
 
@@ -458,7 +495,7 @@ class Saver:
             return await anyio.to_thread.run_sync(_write_as, data, path, artifact)
         except OSError as error:
             cause = f"it cannot be written to {path}: {error.strerror or error}"
-            raise _Target(artifact=artifact).failed(cause) from error
+            raise _Target(artifact=artifact).failed(cause, is_lost=False) from error
 
     async def opened(self, image: Artifact) -> Any:
         """Fetch a picture, and open it with Pillow. Raises `ConfigurationError` where that is missing."""
@@ -507,7 +544,8 @@ class Saver:
                 if not isinstance(decision, Retry) or now - cut_since >= CUT_FOR:
                     return await finish(target, takes_cut=True)
             if not isinstance(decision, Retry):
-                raise target.failed(trouble.cause)
+                is_lost = is_object(target.artifact.url) and _status_of(trouble) == _MISSING
+                raise target.failed(trouble.cause, is_lost=is_lost)
             await anyio.sleep(decision.after)
             number += 1
 
@@ -521,6 +559,9 @@ class Saver:
 
     async def _receive(self, url: str, arriving: _Arriving) -> None:
         arriving.restart()
+        if is_object(url):
+            await _receive_object(url, arriving)
+            return
         async with self._downloader.open(url) as download:
             if download.status != 200:  # noqa: PLR2004 - the one status that brings the whole file
                 now = datetime.fromtimestamp(wall_time(), UTC)
@@ -598,7 +639,7 @@ def _settle(
         if not stays:
             part.remove()
         return _Settled(path=path, size=path.stat().st_size, kind=kind)
-    raise target.failed(f"its name exists {_NAMES} times in {folder}")
+    raise target.failed(f"its name exists {_NAMES} times in {folder}", is_lost=False)
 
 
 def _naming(name: str | Naming | None, result: TaskResult) -> Naming:
@@ -612,9 +653,18 @@ def _names_of(target: _Target, naming: Naming, suffix: str) -> Iterator[str]:
     yield from (f"{stem}.{number}.{suffix}" for number in range(2, _NAMES))
 
 
-async def _put_or_found(storage: Storage, name: str, content: Content) -> bool:
-    """Put a file. Returns whether the name has it now: a put whose answer was lost has succeeded, too."""
-    return await storage.put_new(name, content) or await has_same(storage, name, content)
+async def _receive_object(url: str, arriving: _Arriving) -> None:
+    """Read a file that came in an answer and was put into an object store."""
+    place, _, name = url.rpartition("/")
+    try:
+        async for piece in storage_at(place).open(name):
+            await arriving.append(piece)
+    except FileNotFoundError:
+        raise BadFileError("it was put there, and is there no more", status=_MISSING) from None
+    except ConnectionError as error:
+        raise DeliveryFailed(Delivery.UNKNOWN, words_of(error)) from error
+    except PermissionError as error:
+        raise BadFileError(words_of(error), status=_FORBIDDEN) from error
 
 
 def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: bool) -> _Settled:

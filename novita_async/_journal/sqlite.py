@@ -54,6 +54,11 @@ class SqliteJournal:
     async with await SqliteJournal.open("run.db") as journal:
         purchases = await journal.plan(orders)
     ```
+
+    Args:
+        path: The file.
+        uncertain_at_opening: How many purchases were under way when the process before this one died: each is
+            uncertain now.
     """
 
     path: Path

@@ -35,7 +35,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from attrs import Factory, define, field, frozen
 
@@ -89,6 +89,8 @@ _RATE_MARGIN: Final = 0.95
 """A rate starts this much below what was measured, so that the bucket drains a little."""
 _CATCH_UP: Final = 0.05
 """Seconds of lateness of a timer that are made good."""
+_STEPS: Final = 20
+"""Steps of a second in which a window is saved."""
 
 
 class Phase(Enum):
@@ -160,6 +162,8 @@ class Slot:
     """How often a 429 had told the window something new."""
     breaker_generation: int
     """How often the breaker had opened."""
+    elsewhere: bool = False
+    """Whether another window, that processes share, has a place for it: here it only counts."""
     settled: bool = False
     """Whether the attempt has ended."""
 
@@ -242,6 +246,12 @@ class Window:
             self.next_at = max(self.next_at, now - _CATCH_UP) + images / self.rate
         return beyond
 
+    def count(self, images: int) -> bool:
+        """Take images for which another window had room. Returns False: nothing is learned from them."""
+        self.taken += images
+        self.unanswered += images
+        return False
+
     def answered(self, slot: Slot, now: float) -> None:
         """Count the images for another minute, and learn from the acceptance."""
         self._let_go(now)
@@ -313,6 +323,29 @@ class Window:
         if self.unanswered:
             self._answered.append((now + WINDOW, self.unanswered))
         self.unanswered, self.looking = 0, False
+
+    def saved(self) -> dict[str, Any]:
+        """What is known and what counts, for `load`. When images are let go is rounded up to a twentieth."""
+        row: dict[str, Any] = {name: getattr(self, name) for name in _SAVED}
+        row = {name: value for name, value in row.items() if value and not math.isinf(value)}
+        counted: dict[int, int] = {}
+        for at, images in self._answered:
+            step = math.ceil(at * _STEPS)
+            counted[step] = counted.get(step, 0) + images
+        first = next(iter(counted), 0)
+        answered = [x for step, images in counted.items() for x in (step - first, images)]
+        return {"phase": self.phase.value, **row, "first": first, "answered": answered}
+
+    def load(self, row: Mapping[str, Any]) -> None:
+        """Go on from what `saved` told."""
+        self.phase = Phase(row["phase"])
+        for name in _SAVED:
+            if name in row:
+                setattr(self, name, row[name])
+        steps, images = row["answered"][::2], row["answered"][1::2]
+        self._answered = deque(
+            ((row["first"] + step) / _STEPS, count) for step, count in zip(steps, images, strict=True)
+        )
 
     def statistics(self, endpoint: str) -> WindowStatistics:
         return WindowStatistics(
@@ -439,6 +472,19 @@ class Window:
         return _RATE_MARGIN * max(1, self.accepted) / max(1e-3, slot.announced_at - self.full_at)
 
 
+_SAVED: Final = (
+    "taken", "unanswered", "gone", "forgiven", "burst", "limit", "ceiling", "rate", "next_at", "look_at",
+    "looking", "origin", "restarted_at", "minutes", "steady", "full_at", "accepted", "generation", "refusals",
+    "rejections",
+)  # fmt: skip
+"""Fields that `Window.saved` tells, where they are not zero or infinite as at first."""
+
+
+def window_of(endpoint: str, quota: int | None) -> Window:
+    """A window of which nothing is known but its endpoint and its quota."""
+    return Window(quota=quota, first_burst=DOCUMENTED.get(_last_part(endpoint), DOCUMENTED_ELSEWHERE))
+
+
 def _last_part(endpoint: str) -> str:
     return endpoint.rsplit("/", 1)[-1]
 
@@ -478,10 +524,17 @@ class AccountPacer:
             raise ValueError(f"{images} image(s) to {endpoint} may not be announced at {now}")  # noqa: TRY004
         return slot
 
-    def take(self, endpoint: str, images: int, now: float) -> Slot | float:
-        """Take the slot of a purchase that is sent now, or tell when to ask again, as `start_at` does."""
+    def take(self, endpoint: str, images: int, now: float, *, elsewhere: bool = False) -> Slot | float:
+        """Take the slot of a purchase that is sent now, or tell when to ask again, as `start_at` does.
+
+        Args:
+            endpoint: Path of the submission.
+            images: How many images it asks for.
+            now: The time.
+            elsewhere: Whether another window decides, that processes share: then only the breaker is asked.
+        """
         window, breaker = self._window(endpoint), self.breaker
-        start_at = self._start_at(window, images, now)
+        start_at = breaker.start_at(images, now) if elsewhere else self._start_at(window, images, now)
         if start_at > now:
             return start_at
         slot = Slot(
@@ -492,14 +545,19 @@ class AccountPacer:
             window=window,
             window_generation=window.generation,
             breaker_generation=breaker.generation,
-            beyond=window.announce(images, now),
+            elsewhere=elsewhere,
+            beyond=window.count(images) if elsewhere else window.announce(images, now),
         )
         breaker.send(images, now)
         return slot
 
     def answered(self, slot: Slot, now: float) -> None:
         """Count the images as bought after any answer but a 429."""
-        _settle(slot).answered(slot, now)
+        window = _settle(slot)
+        if slot.elsewhere:
+            window.count_on(slot, now - LATE)
+        else:
+            window.answered(slot, now)
         self.breaker.answered(slot.breaker_generation, slot.images, now)
 
     def released(self, slot: Slot, now: float) -> None:
@@ -527,7 +585,10 @@ class AccountPacer:
     def rejected(self, slot: Slot, now: float, retry_after: float | None, jitter: float) -> None:
         """Free the slot after a 429, learn from it, and trip the breaker. Arguments: as for `lost`."""
         window = _settle(slot)
-        window.rejected(slot, now)
+        if slot.elsewhere:
+            window.give_back(slot)
+        else:
+            window.rejected(slot, now)
         after = retry_after or 0.0
         if after < _BELIEVED:
             after = max(after, window.pause(slot.images, now, jitter))
@@ -582,9 +643,7 @@ class AccountPacer:
     def _window(self, endpoint: str) -> Window:
         window = self._windows.get(endpoint)
         if window is None:
-            documented = DOCUMENTED.get(_last_part(endpoint), DOCUMENTED_ELSEWHERE)
-            window = Window(quota=self.images_per_minute, first_burst=documented)
-            self._windows[endpoint] = window
+            window = self._windows[endpoint] = window_of(endpoint, self.images_per_minute)
         return window
 
 

@@ -104,7 +104,18 @@ def _at_least_one(_: object, attribute: "Attribute[int | None]", value: int | No
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """For how long to try what failed again, and whether to risk paying twice."""
+    """For how long to try what failed again, and whether to risk paying twice.
+
+    Args:
+        max_elapsed: Seconds of trying and pausing for one exchange; waiting for the account's quota does not
+            count. `stream` and `batch` wait longer while the account's circuit breaker is open: until the
+            outage is over.
+        attempts: How often at most, the first one included. None: as often as time allows.
+        base: Seconds: the longest first pause, doubled with each attempt.
+        cap: Seconds: the longest pause that is chosen here.
+        retry_after_cap: Seconds: the longest pause that the service may ask for.
+        resubmit_uncertain: Whether a purchase with an unknown end is sent again, which may pay for it twice.
+    """
 
     max_elapsed: float = field(default=300.0, validator=_not_negative)
     """Seconds of trying and pausing for one exchange; waiting for the account's quota does not count.

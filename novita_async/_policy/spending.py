@@ -46,7 +46,12 @@ def _price(value: Decimal | float | str | Price) -> Price:
 
 @frozen(kw_only=True)
 class Budget:
-    """Money that may be spent, and prices."""
+    """Money that may be spent, and prices.
+
+    Args:
+        limit: The most that may be spent, in dollars.
+        price: Dollars an image, or a function that tells what a request costs.
+    """
 
     limit: Decimal = field(converter=_money)
     """The most that may be spent, in dollars."""

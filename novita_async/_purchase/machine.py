@@ -193,6 +193,28 @@ class Keeper(Protocol):
         ...
 
 
+class SharedQuota(Protocol):
+    """Windows that processes share, for purchases that no journal with windows of its own keeps."""
+
+    @property
+    def sends_until(self) -> float:
+        """Until when this process may send: others take it for dead once its lease has run out."""
+        ...
+
+    async def take(self, purchase: "Purchase", announced: "Announced") -> object:
+        """Take a place. What it returns is for `settle`.
+
+        Raises:
+            Deferred: there is none before then.
+            JournalError: the database cannot be reached. Nothing may be sent.
+        """
+        ...
+
+    def settle(self, place: object, fact: "Fact") -> None:
+        """Say how an attempt ended. Told as soon as the database can be reached."""
+        ...
+
+
 @define(eq=False)
 class Purchase:
     """A request and its money. All who deal with a purchase hold this one object: there is one truth.
@@ -297,7 +319,14 @@ class Purchase:
 
 @frozen
 class Announced:
-    """About to be sent; this account will pay."""
+    """About to be sent; this account will pay.
+
+    Args:
+        at: When.
+        account: Label of the account.
+        token: Secret of this attempt's callback.
+        host: Name of the host that the attempt goes to.
+    """
 
     at: float
     """When."""
@@ -311,7 +340,13 @@ class Announced:
 
 @frozen
 class Bought:
-    """The service took the request: paid."""
+    """The service took the request: paid.
+
+    Args:
+        at: When that was known.
+        task: The new task.
+        attempt: Which attempt bought it. None: the one under way, else the latest in doubt.
+    """
 
     at: float
     """When that was known."""
@@ -323,7 +358,14 @@ class Bought:
 
 @frozen
 class NotBought:
-    """This attempt certainly bought nothing."""
+    """This attempt certainly bought nothing.
+
+    Args:
+        at: When that was known.
+        error: Why.
+        seen: Whether the service saw the request, and may have counted it.
+        reached: Whether the service could be reached at all.
+    """
 
     at: float
     """When that was known."""
@@ -337,7 +379,12 @@ class NotBought:
 
 @frozen
 class Lost:
-    """The end of the attempt is unknown: perhaps a task was bought."""
+    """The end of the attempt is unknown: perhaps a task was bought.
+
+    Args:
+        at: When it was given up.
+        error: Why.
+    """
 
     at: float
     """When it was given up."""
@@ -347,7 +394,11 @@ class Lost:
 
 @frozen
 class Reopened:
-    """The caller wants it bought again, knowing that this may pay twice."""
+    """The caller wants it bought again, knowing that this may pay twice.
+
+    Args:
+        at: When.
+    """
 
     at: float
     """When."""
@@ -355,7 +406,11 @@ class Reopened:
 
 @frozen
 class Rewatched:
-    """The task of a failed purchase is watched again: its end may have been told wrongly."""
+    """The task of a failed purchase is watched again: its end may have been told wrongly.
+
+    Args:
+        at: When.
+    """
 
     at: float
     """When."""
@@ -363,7 +418,12 @@ class Rewatched:
 
 @frozen
 class FailedForGood:
-    """There will be no result."""
+    """There will be no result.
+
+    Args:
+        at: When that was known.
+        error: Why.
+    """
 
     at: float
     """When that was known."""
@@ -373,7 +433,12 @@ class FailedForGood:
 
 @frozen
 class Completed:
-    """The task has succeeded, or the pictures came at once."""
+    """The task has succeeded, or the pictures came at once.
+
+    Args:
+        at: When that was seen.
+        result: The pictures.
+    """
 
     at: float
     """When that was seen."""
@@ -383,7 +448,13 @@ class Completed:
 
 @frozen
 class Saved:
-    """The files are whole, on disk or in a storage."""
+    """The files are whole, on disk or in a storage.
+
+    Args:
+        at: When.
+        paths: Where, in the result's order.
+        objects: Their addresses, where they are in a storage that is no folder.
+    """
 
     at: float
     """When."""
@@ -395,7 +466,12 @@ class Saved:
 
 @frozen
 class NotSaved:
-    """The files could not be had this time, or are gone."""
+    """The files could not be had this time, or are gone.
+
+    Args:
+        at: When that was seen.
+        error: Why.
+    """
 
     at: float
     """When that was seen."""

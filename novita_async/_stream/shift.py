@@ -17,9 +17,10 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async._files.index import INPUTS
+from novita_async._files.inputs import Inputs
 from novita_async._files.part import remove_left
-from novita_async._journal.identity import DigestCache, request_of
+from novita_async._files.storage import Storage
+from novita_async._journal.identity import request_of
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.rows import entry_of
 from novita_async._policy.spending import Spending
@@ -34,10 +35,10 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
-from novita_async._stream.resume import SOME_PICTURE, made_live, spent_in, wants_again
+from novita_async._stream.resume import SOME_PICTURE, count_money, made_live, wants_again
 from novita_async._submit.pool import SessionPool
 from novita_async._submit.purchases import Purchases
-from novita_async.errors import ConfigurationError, Flaw, InvalidRequest, JournalError, NovitaError
+from novita_async.errors import ConfigurationError, JournalError, NovitaError
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
 
@@ -45,10 +46,6 @@ Joining = Callable[[], Awaitable[SharedJournal]]
 """Joins those who work on a batch."""
 PIECE: Final = 256
 """Rows that are taken in one go."""
-NO_PICTURE: Final = (
-    "not bought; put the picture where it was, on each host that works; the next worker that starts takes it"
-)
-"""Advice where a row's picture is not on this host."""
 _FIRST_REST: Final = 0.05
 _LONGEST_REST: Final = 2.0
 """Seconds between two questions whether there is something to take."""
@@ -64,7 +61,7 @@ class Shift:
     """The open purchases of the client."""
     pool: SessionPool
     """Its accounts."""
-    folder: Path | None = None
+    storage: Storage | None = None
     """Where files are saved."""
     forever: bool = False
     """Whether to wait for more when the batch is complete."""
@@ -80,18 +77,26 @@ class Shift:
     """Rows that are another's by now."""
     _flaws: dict[Purchase, NovitaError] = field(factory=dict[Purchase, NovitaError], init=False)
     """Why requests of rows could not be made again."""
-    _digests: DigestCache = field(factory=DigestCache, init=False)
+    _inputs: Inputs = field(init=False)
     _rest: float = field(default=_FIRST_REST, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._inputs = Inputs(self.storage)
 
     def __repr__(self) -> str:
         return f"<Shift on {self.journal!r}: {len(self.had)} rows>"
 
     async def begin(self, spending: Spending | None) -> None:
         """Remove parts of files that a dead process has left, and count the money."""
-        if self.folder is not None:
-            await anyio.to_thread.run_sync(remove_left, self.folder, time.time())  # as files have it
-        if spending is not None and not spending.remembers(self.journal.name):
-            spending.remember(self.journal.name, await spent_in(self.journal, spending.budget))
+        folder = self._inputs.folder
+        if folder is not None:
+            await anyio.to_thread.run_sync(remove_left, folder, time.time())  # as files have it
+        if spending is not None:
+            await count_money(self.journal, spending)
+
+    async def tend(self) -> None:
+        """Say for ever, now and then, that the pictures which this process has fetched are in use."""
+        await self._inputs.tend()
 
     # --- Taking ---------------------------------------------------------------------------------------------
 
@@ -123,6 +128,7 @@ class Shift:
             self.had[entry_of(purchase).name] = purchase
         if taken:
             self._rest = _FIRST_REST
+            await self._inputs.bring(entry_of(each) for each in taken if next_action(each) is SEND)
             await anyio.to_thread.run_sync(self._make_requests, taken)
         return list(taken)
 
@@ -189,7 +195,7 @@ class Shift:
         """Make the requests of rows again, with their pictures. Blocks."""
         for purchase in taken:
             try:
-                purchase.request = self._request_of(purchase, self._picture)
+                purchase.request = self._request_of(purchase, self._inputs.picture)
             except NovitaError as error:
                 self._flaws[purchase] = error
                 with suppress(NovitaError):  # what is paid needs no picture
@@ -200,18 +206,3 @@ class Shift:
     ) -> NovitaRequest:
         made = request_of(entry_of(purchase), picture)
         return made.tagged(purchase.tag, purchase.metadata or None)
-
-    def _picture(self, digest: str, path: Path | None) -> ImageSource:
-        """The picture of a row, from where it was or from the folder's inputs. Raises `InvalidRequest`."""
-        places = [] if path is None else [path]
-        if self.folder is not None:
-            places += [*(self.folder / INPUTS).glob(f"{digest}.*")]
-        for place in places:
-            with suppress(InvalidRequest):
-                found = ImageSource.from_path(place)
-                if self._digests(found) == digest:
-                    return found
-        where = "it was given in memory" if path is None else f"{path} is missing here, or has changed"
-        raise InvalidRequest(
-            faults=(Flaw("picture", f"not to be had: {where} (SHA-256 {digest[:12]}…)"),), advice=NO_PICTURE
-        )

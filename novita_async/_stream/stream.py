@@ -11,8 +11,8 @@ Where many processes work on one batch, its rows take the place of the input: se
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -31,11 +31,12 @@ from novita_async._purchase.machine import (
     Purchase,
     next_action,
 )
-from novita_async._stream.ahead import ReadAhead, Requests, closing
+from novita_async._stream.ahead import Requests
 from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
+from novita_async._stream.intake import lines_of
 from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
-from novita_async._stream.resume import AHEAD, Resume
+from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Destination
 from novita_async._stream.shift import PIECE, Shift
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
@@ -58,9 +59,6 @@ from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, U
 from novita_async.tasks import Task
 
 IN_FLIGHT: Final = 64
-
-Line = tuple[NovitaRequest, Order | None, Purchase | None]
-"""A request of the input; its description and its purchase where they are known already."""
 
 Item = tuple[Outcome, Purchase, bool]
 """An outcome, the purchase, and whether it holds a slot."""
@@ -160,7 +158,10 @@ class Stream:
             self._tasks.start_soon(self._watcher.run)
             if isinstance(requests, Shift):
                 self._shift = requests
-                await self._take_rows(requests)
+                async with anyio.create_task_group() as tending:
+                    tending.start_soon(requests.tend)
+                    await self._take_rows(requests)
+                    tending.cancel_scope.cancel()
             else:
                 await self._take_in(requests)
 
@@ -209,11 +210,11 @@ class Stream:
             if self._resume is not None:
                 await self._resume.check_hosts(self._buyer.pool, files=self._folder is not None)
                 await self._resume.begin(self._buyer.pool, self._buyer.spending)
-                self._resume.on_recovered = self._recovered
+                self._resume.on_recovered = self._serve_early
                 async for purchase in self._resume.paid(files=self._folder is not None):
-                    self._serve_early(self._paid.add(purchase))
+                    self._serve_early(purchase)
             with self._taking_in:
-                async with self._lines(requests) as lines:
+                async with lines_of(requests, self._resume, self._counts, self._checked) as lines:
                     await self._slots.acquire()
                     async for line in lines:
                         await self._take(*line)
@@ -230,38 +231,6 @@ class Stream:
             with suppress(anyio.WouldBlock):
                 return self._slots.acquire_nowait()
         return await self._slots.acquire()
-
-    @asynccontextmanager
-    async def _lines(self, requests: Requests) -> AsyncGenerator[AsyncIterator[Line]]:
-        """Read the input one by one, or some lines ahead while that finds purchases that are finished."""
-        if self._resume is None or not self._resume.finished:
-            async with closing(requests) as iterator:
-                yield ((request, None, None) async for request in iterator)
-        else:
-            async with ReadAhead.of(requests) as ahead, aclosing(self._found(self._resume, ahead)) as lines:
-                yield lines
-
-    async def _found(self, resume: Resume, ahead: ReadAhead) -> AsyncGenerator[Line]:
-        one_by_one, pause = 0, AHEAD
-        while requests := await ahead.take(1 if one_by_one or not resume.finished else AHEAD):
-            if one_by_one or not resume.finished:
-                one_by_one = max(0, one_by_one - 1)
-                yield requests[0], None, None
-                continue
-            lines = [(each, self._endpoint_of(each)) for each in requests]
-            found = await resume.look_up(lines, self._counts.taken_in)
-            if any(purchase for _, purchase in found):
-                pause = AHEAD
-            else:
-                one_by_one, pause = pause, 2 * pause
-            for each, (order, purchase) in zip(requests, found, strict=True):
-                yield each, order, purchase
-
-    def _endpoint_of(self, request: object) -> str | None:
-        try:
-            return self._checked(request)
-        except NovitaError:
-            return None
 
     async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1
@@ -416,31 +385,30 @@ class Stream:
             refuse_left()
         known = self._buyer.purchases.task_of(task)
         purchase = Purchase(None, known.endpoint or "", state=SUBMITTED, task=known)
-        early = self._paid.add(purchase)
-        self._serve_early(early)
+        early = self._serve_early(purchase)
         self._outlet.expect()
         early.ask(self._deliver)
 
     # --- What earlier runs have paid for --------------------------------------------------------------------
 
-    def _serve_early(self, early: Early) -> None:
-        """Watch a paid purchase, as a record of the watcher: a task of its own is made once it has ended."""
-        purchase = early.purchase
+    def _serve_early(self, purchase: Purchase) -> Early:
+        """Watch a paid purchase, as a record of the watcher: a task of its own is made once it has ended.
+
+        Its line may come yet, or never: where the input has ended, its outcome is handed out without.
+        """
+        early = self._paid.add(purchase)
         self._open[purchase] = None
         purchase.wants_files = self._folder is not None
         if purchase.task is None:  # its files came at once, and are to be saved
             self._tasks.start_soon(self._finish_early, early)
-            return
-        self._watcher.add(
-            purchase.paid_task,
-            deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
-            purchase=purchase.id,
-        )
-
-    def _recovered(self, purchase: Purchase) -> None:
-        """Serve a purchase whose event has told its task: paid, and its line may never come."""
-        self._serve_early(self._paid.add(purchase))
+        else:
+            self._watcher.add(
+                purchase.paid_task,
+                deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
+                purchase=purchase.id,
+            )
         self._hand_out_the_rest()
+        return early
 
     async def _end_early(self, early: Early, outcome: Outcome) -> None:
         """Record the end of a paid purchase, and save its files."""

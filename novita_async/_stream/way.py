@@ -5,6 +5,7 @@ SEND buy · WATCH poll · SAVE save · else: the outcome
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
@@ -27,7 +28,7 @@ from novita_async._purchase.machine import (
     next_action,
 )
 from novita_async._stream.saving import Destination
-from novita_async._submit.buyer import Buyer
+from novita_async._submit.buyer import Buyer, Put
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import resolve
 from novita_async._watch.watcher import Watcher
@@ -127,6 +128,7 @@ class Way:
                 patient=True,
                 recovery_timeout=self._buyer.callbacks.recovery_timeout,
                 folder=self._keep_in,
+                put=self._put_of(purchase),
             )
         except SubmissionUncertain:
             # Listed with what an earlier run left.
@@ -151,6 +153,13 @@ class Way:
         finally:
             self._counts.submitted += purchase.task is not None or purchase.state is SUCCEEDED
         return True
+
+    def _put_of(self, purchase: Purchase) -> Put | None:
+        """What puts files that come in an answer where others find them. None: a folder keeps them."""
+        folder = self._folder
+        if folder is None or folder.folder is not None or purchase.journal is None:
+            return None
+        return partial(folder.put, purchase)
 
     async def _end_empty(self, purchase: Purchase) -> None:
         """End a purchase that was answered at once, without a single file: paid, and nothing to be had."""

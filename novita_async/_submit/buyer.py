@@ -21,7 +21,7 @@ from copy import copy
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, Protocol, cast
 
 import anyio
 from attrs import define, evolve, field
@@ -51,12 +51,12 @@ from novita_async._purchase.machine import (
     Bought,
     Completed,
     IllegalTransition,
-    Keeper,
     Lost,
     NotBought,
     Purchase,
     Reopened,
     Settlement,
+    SharedQuota,
     Verdict,
     next_action,
     settlement,
@@ -89,6 +89,20 @@ NOTHING_TO_ASK: Final = (
 )
 """Advice about a purchase of unknown end on a route that answers at once."""
 _TERMINATED: Final = "the program is being terminated"
+_LATE: Final = "this process has not told the others for so long that it lives that they may take it for dead"
+
+
+class Leased(Protocol):
+    """What a process shares with others while it says that it lives."""
+
+    @property
+    def sends_until(self) -> float:
+        """Until when this process may send."""
+        ...
+
+
+Put = Callable[[TaskResult, dict[int, str]], Awaitable[None]]
+"""Puts the files of a result; takes in the address of each, by its place in `artifacts`."""
 
 
 @define(eq=False)
@@ -103,6 +117,8 @@ class Permit:
     """Reserved money. None: there is no budget."""
     at_once: bool = False
     """Whether the route answers with the results themselves, and with nothing else."""
+    put: Put | None = None
+    """Puts files that come in the answer where others find them. None: a folder keeps them."""
     token: str | None = None
     """Secret of the callback. None: there is no callback."""
     callback: Callback | None = None
@@ -117,6 +133,12 @@ class Permit:
     """The cancellation that broke the exchange off."""
     tripped: bool = False
     """Whether the account's breaker decides when the next attempt goes, for all."""
+    lease: Leased | None = None
+    """Whose windows processes share. None: they are this client's alone."""
+    place: object = None
+    """Place in the windows of the client's shared quota."""
+    late: bool = False
+    """Whether nothing was sent because the lease had run out."""
 
     @property
     def label(self) -> str:
@@ -126,6 +148,9 @@ class Permit:
         """Note that the last byte goes out now. Raises `DeliveryFailed` where nothing may be sent now."""
         if is_terminated():
             raise DeliveryFailed(Delivery.NOT_SENT, _TERMINATED, passes=False)
+        if self.lease is not None and loop_time() >= self.lease.sends_until:
+            self.late = True
+            raise DeliveryFailed(Delivery.NOT_SENT, _LATE)
         self.handed_over = True
 
 
@@ -139,14 +164,16 @@ class _Effort:
     hosts: tuple[str, ...]
     longest: float = math.inf
     """Seconds for which the caller waits for results that come at once."""
+    put: Put | None = None
+    """Puts files that come in the answer where others find them. None: a folder keeps them."""
     number: int = 1
     """The attempt that the retry policy is asked about, from 1."""
     began_at: float | None = None
     """When the first attempt was announced, or when the wait for an outage before it began."""
     spent: float = 0.0
     """Seconds that count against the retry policy: attempts, pauses, outages; not the wait for the quota."""
-    again: bool = False
-    """Whether an attempt was sent back, so that the next one stands first in line."""
+    turn: int | None = None
+    """The place in line of the first attempt, which the next ones keep."""
     recovered: anyio.Event | None = None
     """Set once an event has told the task of a lost attempt. None: no lost attempt has a callback."""
 
@@ -160,6 +187,8 @@ class Buyer(Asker):
     """Seconds for which a cancelled purchase that was handed over is still waited for."""
     spending: Spending | None = None
     """The budget. None: as much as the accounts have."""
+    quota: SharedQuota | None = None
+    """Windows that processes share, for purchases that no shared journal keeps."""
     keep: Callable[[TaskResult, Path, dict[int, Path]], Awaitable[None]] = field(init=False)
     """Makes results that came at once durable in a folder, before a journal says that they came."""
     files: Files = field(init=False)
@@ -197,6 +226,7 @@ class Buyer(Asker):
         patient: bool = False,
         recovery_timeout: float = 0.0,
         folder: Path | None = None,
+        put: Put | None = None,
         longest: float | None = None,
     ) -> Task | None:
         """Send a purchase until it is bought. Returns its task; None where the results came at once.
@@ -208,6 +238,7 @@ class Buyer(Asker):
             recovery_timeout: Seconds to wait for the event of an attempt whose answer was lost, where it has
                 a callback.
             folder: Where files go that come in the answer. None: where they are removed with the transport.
+            put: Puts such files into a storage besides, before a journal says that they came.
             longest: Seconds for which the caller waits for results that come at once.
 
         Raises:
@@ -218,7 +249,7 @@ class Buyer(Asker):
         http = protocol.submission(purchase.wish, self.endpoints, folder=folder, longest=longest)
         purchase.endpoint = http.path
         effort = _Effort(interactive, patient, recovery_timeout, self.hosts_of(purchase.wish))
-        effort.longest = math.inf if longest is None else longest
+        effort.longest, effort.put = math.inf if longest is None else longest, put
         while next_action(purchase) is SEND:
             try:
                 permit = await self._permit(purchase, http, effort)
@@ -226,7 +257,8 @@ class Buyer(Asker):
                 if next_action(purchase) is SEND or purchase.state is UNCERTAIN:
                     await self._go_on(purchase, permit, effort)
             except Deferred as deferred:
-                await anyio.sleep_until(deferred.until)
+                if self._lease_of(purchase) is None:  # else the pool holds the whole line back
+                    await self._pause(effort, deferred.until)
             except IllegalTransition:  # an event has told the task while the store was asked
                 if purchase.task is None:
                     raise
@@ -240,7 +272,9 @@ class Buyer(Asker):
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
         cost = await self._reserve(purchase, self.spending) if self.spending else None
         try:
-            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts)
+            lease = self._lease_of(purchase)
+            shared = lease is not None
+            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts, shared=shared)
             if grant is None:
                 patience = math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent)
                 grant = await self.pool.acquire(
@@ -248,7 +282,8 @@ class Buyer(Asker):
                     purchase.images,
                     effort.hosts,
                     interactive=effort.interactive,
-                    again=effort.again,
+                    turn=effort.turn,
+                    shared=shared,
                     max_outage=patience,
                     on_wait=partial(self._tell_paced, purchase),
                     ask=self.probe,
@@ -260,7 +295,9 @@ class Buyer(Asker):
                 raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
         row = purchase.wish.row
-        permit = Permit(grant, http, cost, at_once=row is not None and row.answer == "at_once")
+        at_once = row is not None and row.answer == "at_once"
+        effort.turn = grant.turn
+        permit = Permit(grant, http, cost, at_once=at_once, lease=lease, put=effort.put)
         if self.callbacks.base is not None and purchase.wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
@@ -291,12 +328,18 @@ class Buyer(Asker):
             scope="endpoint",
         )
 
+    def _lease_of(self, purchase: Purchase) -> Leased | None:
+        """Whose windows processes share: those of the journal, or the quota's. None: they are ours alone."""
+        journal: Any = purchase.journal
+        if journal is not None and hasattr(journal, "sends_until"):
+            return cast("Leased", journal)
+        return self.quota
+
     def _tell_paced(self, purchase: Purchase, paced: Paced) -> None:
         self.emit(evolve(paced, purchase=purchase.id))
 
     async def _go_on(self, purchase: Purchase, permit: Permit, effort: _Effort) -> None:
         """Pause before the next attempt. Raises `NovitaError`: there is none."""
-        effort.again = True
         if purchase.state is UNCERTAIN and permit.callback is not None:
             effort.recovered = effort.recovered or anyio.Event()
             permit.callback.recovered = effort.recovered.set
@@ -317,7 +360,15 @@ class Buyer(Asker):
             if limited or not permit.tripped:
                 effort.spent += pause
             if not permit.tripped:
-                await anyio.sleep(pause)
+                await self._pause(effort, loop_time() + pause)
+
+    async def _pause(self, effort: _Effort, until: float) -> None:
+        """Wait for the next attempt, in a loop that nobody may leave meanwhile."""
+        self.pool.pausing.add(effort)
+        try:
+            await anyio.sleep_until(until)
+        finally:
+            self.pool.pausing.discard(effort)
 
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
         """Wait for money: what others have reserved may come back. Raises `BudgetExhausted`."""
@@ -349,14 +400,14 @@ class Buyer(Asker):
         announced = Announced(permit.grant.slot.announced_at, account.label, permit.token, permit.grant.host)
         carrier = self.carrier_of(account)
         key = account.api_key
-        if purchase.journal is None:
+        if purchase.journal is None and permit.lease is None:
             self.purchases.happen(purchase, announced)
             self._expect_event(purchase, permit)
             detaching = self._detaching.get(id(carrier))
             if detaching is not None:
                 detachable = detaching.detachable(permit.http, key, on_handover=permit.hand_over)
         else:
-            await self._admit(purchase.journal, purchase, permit, announced)
+            await self._admit(purchase, permit, announced)
         if detachable is None:
             send = partial(carrier.send, permit.http, key, on_handover=permit.hand_over)
             await run_shielded(
@@ -371,18 +422,36 @@ class Buyer(Asker):
         if permit.cancellation is not None:
             raise permit.cancellation
 
-    async def _admit(self, journal: Keeper, purchase: Purchase, permit: Permit, announced: Announced) -> None:
+    async def _admit(self, purchase: Purchase, permit: Permit, announced: Announced) -> None:
         """Promise an attempt durably. Where a cancellation comes meanwhile, nothing is sent."""
         cancelling = _cancelling()
         try:
             await asyncio.sleep(0)  # a cancellation that the journal has put off comes here
-            await self.purchases.admit(journal, purchase, announced, permit.cost)
-        except BaseException:
+            await self._promise(purchase, permit, announced)
+        except BaseException as error:
+            if isinstance(error, Deferred):
+                self.pool.deferred(permit.grant, error.until)
             self._settle(permit, UNSEEN, announced.at)
             raise
+        self.pool.admitted(permit.grant)
         self._expect_event(purchase, permit)
         if _cancelling() > cancelling:
             await run_shielded(self._carry(purchase, permit, _never), lambda: self.drain)
+
+    async def _promise(self, purchase: Purchase, permit: Permit, announced: Announced) -> None:
+        """Take a place where processes share a quota, and let the journal keep the announcement."""
+        quota, journal = self.quota, purchase.journal
+        if quota is not None and permit.lease is quota:
+            permit.place = await quota.take(purchase, announced)
+        if journal is None:
+            self.purchases.happen(purchase, announced)
+            return
+        try:
+            await self.purchases.admit(journal, purchase, announced, permit.cost)
+        except BaseException:
+            if quota is not None and permit.place is not None:
+                quota.settle(permit.place, NotBought(announced.at, NotSent(cause="", attempts=0), seen=False))
+            raise
 
     def _expect_event(self, purchase: Purchase, permit: Permit) -> None:
         if permit.token is not None:
@@ -409,7 +478,7 @@ class Buyer(Asker):
             fact.error.advice = NOTHING_TO_ASK if permit.at_once else fact.error.advice
         if type(fact) is Completed and purchase.journal is not None:
             fact = await self._kept(fact, permit)
-        self._settle(permit, settlement(fact), fact.at)
+        self._end(permit, fact)
         if purchase.journal is None:
             self.purchases.happen(purchase, fact)
             if permit.callback is not None:
@@ -423,14 +492,18 @@ class Buyer(Asker):
 
     async def _kept(self, fact: Completed, permit: Permit) -> Completed:
         """Make results durable that came at once. If cancelled meanwhile, the rest stays as it is."""
-        if permit.http.folder is None:
+        if permit.http.folder is None and permit.put is None:
             return fact
         kept: dict[int, Path] = {}
+        put: dict[int, str] = {}
         try:
-            await self.keep(fact.result, permit.http.folder, kept)
+            if permit.put is not None:
+                await permit.put(fact.result, put)
+            if permit.http.folder is not None and len(put) < len(fact.result.artifacts):
+                await self.keep(fact.result, permit.http.folder, kept)
         except asyncio.CancelledError as cancellation:
             permit.cancellation = cancellation
-        return Completed(fact.at, with_files(fact.result, kept))
+        return Completed(fact.at, with_files(fact.result, {**kept, **put}))
 
     # --- What became of it ----------------------------------------------------------------------------------
 
@@ -482,7 +555,7 @@ class Buyer(Asker):
             if not failed.passes:  # told at once, and not by each request of a stream
                 error.scope = "account"
                 self._disable(permit, error)
-            reached = permit.cancellation is not None or not failed.passes  # no outage: nothing trips
+            reached = permit.cancellation is not None or permit.late or not failed.passes  # nothing trips
             return NotBought(loop_time(), error, seen=False, reached=reached)
         return Lost(
             loop_time(),
@@ -494,6 +567,12 @@ class Buyer(Asker):
                 account=permit.label,
             ),
         )
+
+    def _end(self, permit: Permit, fact: Verdict) -> None:
+        """Let slot, money and breaker, and the quota that processes share, follow from the verdict."""
+        self._settle(permit, settlement(fact), fact.at)
+        if self.quota is not None and permit.place is not None:
+            self.quota.settle(permit.place, fact)
 
     def _settle(self, permit: Permit, settled: Settlement, now: float) -> None:
         """Give back, hold or take what the attempt was given."""

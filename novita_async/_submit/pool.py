@@ -15,8 +15,9 @@ from typing import Final
 import anyio
 from attrs import define, evolve, field, frozen
 
-from novita_async._policy.breaker import CLOSED, Breaker
+from novita_async._policy.breaker import CLOSED, OPEN, Breaker, Trip
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
+from novita_async._policy.sharing import Offers
 from novita_async._purchase.machine import LOST, REJECTED, UNREACHED, UNSEEN, Settlement
 from novita_async._util.clock import loop_time
 from novita_async.errors import APIError, ConfigurationError, NoAnswer, NotSent, NovitaError
@@ -38,6 +39,8 @@ class _Member:
     account: Account
     host: Host
     pacer: AccountPacer
+    offers: dict[str, Offers] = field(factory=dict[str, Offers])
+    """What is offered to windows that processes share, by endpoint."""
     next_poll_at: float = 0.0
     polls_pause_until: float = 0.0
     error: NovitaError | None = None
@@ -54,6 +57,17 @@ class _Member:
 
     def is_out(self, now: float) -> bool:
         return self.error is not None and now < self.out_until
+
+    def offers_to(self, endpoint: str) -> Offers:
+        return self.offers.setdefault(endpoint, Offers())
+
+    def start_at(self, endpoint: str, images: int, now: float, *, shared: bool) -> float:
+        """When a submission can be sent at the earliest."""
+        if self.on_trial:
+            return math.inf
+        if shared:
+            return max(self.breaker.start_at(images, now), self.offers_to(endpoint).start_at(now))
+        return self.pacer.start_at(endpoint, images, now)
 
     def poll_at(self, now: float) -> float:
         """When the next poll may be chosen, or when to ask again."""
@@ -75,6 +89,10 @@ class _Waiter:
     """Seconds of one outage after which the submission gives up."""
     hosts: Hosts = ()
     """Hosts that serve the route."""
+    turn: int = 0
+    """Place among all that ever asked."""
+    shared: bool = False
+    """Whether a window that processes share decides, too."""
     event: anyio.Event = field(factory=anyio.Event)
     """Set to wake the submission."""
 
@@ -105,9 +123,13 @@ class _Line:
     def _of(self, waiter: _Waiter) -> deque[_Waiter]:
         return self._interactive if waiter.interactive else self._batch
 
-    def join(self, waiter: _Waiter, *, first: bool) -> None:
-        """Stand at the end, or, where it had its turn before, at the beginning."""
-        (self._of(waiter).appendleft if first else self._of(waiter).append)(waiter)
+    def join(self, waiter: _Waiter) -> None:
+        """Stand at the end, or, where it had its turn before, before those that came later."""
+        line = self._of(waiter)
+        if not line or line[-1].turn < waiter.turn:
+            line.append(waiter)
+        else:
+            line.insert(next(n for n, other in enumerate(line) if other.turn > waiter.turn), waiter)
 
     def leave(self, waiter: _Waiter) -> None:
         self._of(waiter).remove(waiter)
@@ -143,6 +165,10 @@ class Grant:
     """Place in the account's window, since `slot.announced_at`."""
     host: str
     """Name of the account's host."""
+    turn: int = 0
+    """Place among all that ever asked, for asking again."""
+    offers: Offers | None = None
+    """Where it is on offer to a window that processes share. None: there is none, or it has answered."""
     outage: float = 0.0
     """Seconds of an outage that were waited out for it, where it is the probe."""
 
@@ -185,6 +211,12 @@ class SessionPool:
     _by_hosts: dict[Hosts, list[_Member]] = field(factory=dict)
     """Accounts whose host serves a route; empty where none does."""
     _sending: int = 0
+    _turns: int = 0
+    """How many have asked."""
+    _processes: int = 1
+    """Processes that poll with these accounts."""
+    pausing: set[object] = field(factory=set)
+    """Efforts to buy that wait for their next attempt."""
 
     @classmethod
     def of(
@@ -237,7 +269,7 @@ class SessionPool:
 
     def is_busy(self) -> bool:
         """Whether submissions are under way, or wait."""
-        return self._sending > 0 or any(map(len, self._lines.values()))
+        return self._sending > 0 or bool(self.pausing) or any(map(len, self._lines.values()))
 
     def leave_loop(self) -> None:
         """Forget who waited in a loop that was left: windows and breakers are the account's, and stay.
@@ -247,14 +279,18 @@ class SessionPool:
         """
         if self.is_busy():
             self._lines.clear()
+            self.pausing.clear()
             self._sending = 0
             for member in self._members.values():
                 member.on_trial = False
+                member.offers.clear()
                 member.pacer.cut_off(loop_time())
 
     # --- Who may send ---------------------------------------------------------------------------------------
 
-    def grant_at_once(self, endpoint: str, images: int, hosts: Hosts = ()) -> Grant | None:
+    def grant_at_once(
+        self, endpoint: str, images: int, hosts: Hosts = (), *, shared: bool = False
+    ) -> Grant | None:
         """Let a submission send at once. None: others stand in line, or there is no place; `acquire` one.
 
         Raises:
@@ -262,8 +298,11 @@ class SessionPool:
         """
         if self._lines.get(endpoint):
             return None
-        granted = self._grant(endpoint, images, hosts, loop_time())
-        return granted if isinstance(granted, Grant) else None
+        granted = self._grant(endpoint, images, hosts, loop_time(), shared=shared)
+        if not isinstance(granted, Grant):
+            return None
+        granted.turn = self._turns = self._turns + 1
+        return granted
 
     async def acquire(
         self,
@@ -272,7 +311,8 @@ class SessionPool:
         hosts: Hosts = (),
         *,
         interactive: bool = False,
-        again: bool = False,
+        turn: int | None = None,
+        shared: bool = False,
         max_outage: float = math.inf,
         on_wait: Callable[[Paced], object] = lambda _: None,
         ask: Callable[[Account], Awaitable[None]] | None = None,
@@ -284,7 +324,8 @@ class SessionPool:
             images: How many of the quota it takes.
             hosts: Hosts that serve the route. Empty: any.
             interactive: Stand before those that are not.
-            again: Stand first: the submission had its turn and was sent back.
+            turn: The turn of a submission that was sent back: those that came later stand behind it.
+            shared: Whether a window that processes share decides, too: here only the breaker is asked.
             max_outage: Seconds of waiting after which an outage of all accounts is not waited for any longer.
             on_wait: Called with each wait for the quota or for the breaker.
             ask: Asks an account something that costs nothing, to see whether its outage is over.
@@ -293,19 +334,21 @@ class SessionPool:
             NotSent: the outage has lasted for `max_outage`.
             NovitaError: why nothing can be sent any more.
         """
-        at_once = self.grant_at_once(endpoint, images, hosts)
+        at_once = self.grant_at_once(endpoint, images, hosts, shared=shared)
         if at_once is not None:
             return at_once
         line = self._lines.setdefault(endpoint, _Line())
-        waiter = _Waiter(images, interactive, loop_time(), max_outage, hosts)
-        line.join(waiter, first=again)
+        if turn is None:
+            turn = self._turns = self._turns + 1
+        waiter = _Waiter(images, interactive, loop_time(), max_outage, hosts, turn, shared)
+        line.join(waiter)
         try:
             while True:
                 now = loop_time()
                 granted = self._grant_in_line(endpoint, line, waiter, now)
                 if isinstance(granted, Grant):
                     breaker = self._members[granted.account.label].breaker
-                    return evolve(granted, outage=waiter.outage(breaker, now))
+                    return evolve(granted, outage=waiter.outage(breaker, now), turn=turn)
                 patience = self._outage_left(waiter, now)
                 if ask is not None and granted is not None:
                     member = self._members[granted.account]
@@ -339,21 +382,44 @@ class SessionPool:
         if line.head() is not waiter:
             self._check_doom(endpoint, waiter.hosts, now)
             return None
-        return self._grant(endpoint, waiter.images, waiter.hosts, now)
+        return self._grant(endpoint, waiter.images, waiter.hosts, now, shared=waiter.shared)
 
-    def _grant(self, endpoint: str, images: int, hosts: Hosts, now: float) -> Grant | Paced:
+    def _grant(
+        self, endpoint: str, images: int, hosts: Hosts, now: float, *, shared: bool = False
+    ) -> Grant | Paced:
         """Let whoever is first send, or say how long it waits for the quota."""
         able = [member for member in self._serving(hosts) if not member.is_out(now)]
         if self._retired or not able:
             self._check_doom(endpoint, hosts, now)
             able = [member for member in able if self._gone(member, endpoint, now) is None]
-        member = able[0] if len(able) == 1 else _soonest(able, endpoint, images, now)
-        slot = math.inf if member.on_trial else member.pacer.take(endpoint, images, now)
+        member = able[0]
+        if len(able) > 1:
+            member = min(able, key=lambda each: each.start_at(endpoint, images, now, shared=shared))
+        offers = member.offers_to(endpoint) if shared else None
+        at = now if offers is None else offers.start_at(now)
+        slot: Slot | float = math.inf if member.on_trial else at
+        if slot == now:
+            slot = member.pacer.take(endpoint, images, now, elsewhere=shared)
         if not isinstance(slot, Slot):
             return Paced(account=member.account.label, endpoint=endpoint, delay=slot - now)
+        if offers is not None:
+            offers.offer()
         self._sending += 1
         member.on_trial = member.error is not None
-        return Grant(member.account, endpoint, slot, member.host.name)
+        return Grant(member.account, endpoint, slot, member.host.name, offers=offers)
+
+    def admitted(self, grant: Grant) -> None:
+        """Take note that a window that processes share has a place."""
+        offers, grant.offers = grant.offers, None
+        if offers is not None:
+            offers.admitted()
+            self._wake_heads()
+
+    def deferred(self, grant: Grant, until: float) -> None:
+        """Take note that a window that processes share has no place before then. Settle the slot, too."""
+        offers, grant.offers = grant.offers, None
+        if offers is not None:
+            offers.deferred(until)
 
     def _serving(self, hosts: Hosts) -> list[_Member]:
         """Accounts whose host serves a route; all where none does, for the table may be old."""
@@ -421,6 +487,9 @@ class SessionPool:
         else:
             pacer.answered(slot, now)
         self._sending -= 1
+        if grant.offers is not None:
+            grant.offers.withdrawn()
+            grant.offers = None
         member.on_trial = False
         self._wake_heads()
         if breaker.generation != generation:
@@ -451,6 +520,31 @@ class SessionPool:
         member.error, member.out_until = error, loop_time() + REVIVAL
         self._wake_all()
         return news
+
+    def heed(self, label: str, cause: str, delay: float) -> BreakerOpened | None:
+        """Close an account because other processes were refused, or not answered, for so many more seconds.
+
+        Returns:
+            The breaker's transition, to be emitted; None where it is open already, or is no account of ours.
+        """
+        member, now = self._members.get(label), loop_time()
+        if member is None or member.breaker.state is OPEN or delay <= 0:
+            return None
+        member.breaker.trip(member.breaker.generation, Trip(cause), now, delay)
+        return self._opened(member, None)
+
+    def has_account(self, label: str) -> bool:
+        """Whether an account of this label is used here."""
+        return label in self._members
+
+    def share_polls(self, processes: int) -> None:
+        """Leave other processes their part of the polls that an account may have."""
+        self._processes = max(1, processes)
+
+    @property
+    def polls_per_second(self) -> float:
+        """Polls a second that an account may have from this process."""
+        return self._polls_per_second / self._processes
 
     def enable(self, grant: Grant) -> None:
         """Bring back an account that was served, unless with what was sent before it was taken out."""
@@ -509,7 +603,7 @@ class SessionPool:
     def polls_free(self, label: str | None, now: float) -> int:
         """How many polls may be chosen now: what is chosen should not stand in line, but be sent."""
         since = now - self.may_choose_poll_at(label, now)
-        return 1 + int(since * self._polls_per_second) if since >= 0 else 0
+        return 1 + int(since * self.polls_per_second) if since >= 0 else 0
 
     async def poll_turn(self, account: Account) -> int:
         """Wait until this account may poll once more. Returns the generation of its breaker."""
@@ -521,7 +615,7 @@ class SessionPool:
                 await anyio.sleep_until(open_at)
                 continue
             at = max(now, member.next_poll_at)
-            member.next_poll_at = at + 1 / self._polls_per_second
+            member.next_poll_at = at + 1 / self.polls_per_second
             if at > now:
                 await anyio.sleep_until(at)
                 now = loop_time()
@@ -587,11 +681,6 @@ class SessionPool:
     def _wake_all(self) -> None:
         for line in self._lines.values():
             line.wake_all()
-
-
-def _soonest(able: Iterable[_Member], endpoint: str, images: int, now: float) -> _Member:
-    """The account that can send first."""
-    return min(able, key=lambda one: math.inf if one.on_trial else one.pacer.start_at(endpoint, images, now))
 
 
 def _is_silence(error: NovitaError) -> bool:

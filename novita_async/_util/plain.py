@@ -20,15 +20,11 @@ _LEFT_OUT: Final = frozenset({"submitted_at"})
 """Fields on the clock of an event loop."""
 
 
-def _of_mapping(items: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): plain(each) for key, each in items.items()}
-
-
 _WAYS: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (bytes, lambda value: b64encode(value).decode()),
     (datetime, datetime.isoformat),
     (PurePath, str),
-    (Mapping, _of_mapping),
+    (Mapping, lambda value: {str(key): plain(each) for key, each in value.items()}),
     (list, lambda value: [plain(each) for each in value]),
     (tuple, lambda value: [plain(each) for each in value]),
 )
@@ -82,7 +78,8 @@ class Plain:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
         """Describe such values for a page of an API."""
-        return {"type": "object", "title": cls.__name__, "description": cls.__doc__}
+        words, _, _ = (cls.__doc__ or "").partition("\n\n")
+        return {"type": "object", "title": cls.__name__, "description": words}
 
 
 def known(cls: type, told: Mapping[str, Any]) -> dict[str, Any]:

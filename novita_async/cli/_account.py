@@ -26,7 +26,6 @@ from novita_async.cli._terminal import LinePart
 from novita_async.cli._waits import host_of_environment
 from novita_async.errors import ConfigurationError, NoAnswer
 from novita_async.events import Event, Retrying
-from novita_async.models.catalogue import ModelRecord
 
 T = TypeVar("T")
 
@@ -137,17 +136,13 @@ async def models(
             is_inpainting=inpainting,
         )
         while (record := await questions.answer(lambda: anext(records, None))) is not None:
-            _tell_model(output, record)
+            facts = (record.type, record.base_model, "nsfw" if record.is_nsfw else "")
+            output.line("  ".join((record.api_name, *filter(None, facts))))
+            output.record(**attrs.asdict(record), api_name=record.api_name)
             if next(numbers) == limit:
                 break
         await records.aclose()
     return Exit.SUCCEEDED
-
-
-def _tell_model(output: Output, record: ModelRecord) -> None:
-    facts = (record.type, record.base_model, "nsfw" if record.is_nsfw else "")
-    output.line("  ".join((record.api_name, *filter(None, facts))))
-    output.record(**attrs.asdict(record), api_name=record.api_name)
 
 
 async def balance(*, json: _Flag = False) -> Exit:

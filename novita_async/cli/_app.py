@@ -31,6 +31,15 @@ COMMANDS: Final = {
     ),
     "resume": ("_commands", "Go on with a batch, from what its folder says of it."),
     "retry": ("_commands", "Go on with a batch, and buy again what failed, where that can help."),
+    "enqueue": (
+        "_shared_commands",
+        "Plan a batch in a database, for any number of workers. Nothing is bought.",
+    ),
+    "worker": (
+        "_shared_commands",
+        "Work on a batch that is planned in a database, together with any number of other workers.",
+    ),
+    "workers": ("_shared_commands", "Tell who works on a batch: since when, and what each has."),
     "status": ("_status", "Tell how a batch is, and what to do next. Nothing is sent."),
     "report": ("_status", "Write the report of a batch, one HTML page, and print where it is."),
     "export": (
@@ -70,7 +79,8 @@ def run() -> None:
 
 def main(tokens: list[str]) -> int:
     """Run one command; its exit code."""
-    tokens = _with_json_last(tokens)
+    if tokens[:1] == ["--json"]:  # which may also stand before the command
+        tokens = [*tokens[1:], "--json"]
     try:
         return _call(tokens)
     except KeyboardInterrupt:
@@ -78,7 +88,9 @@ def main(tokens: list[str]) -> int:
     except asyncio.CancelledError:
         return Exit.TERMINATED
     except BrokenPipeError:
-        return _hung_up()
+        # Whoever read the output has gone: nothing more may be written, not even what is flushed at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.BROKEN_PIPE
     except (CycloptsError, NovitaError, OSError) as error:
         return _ended_by(error, Output("--json" in tokens))
 
@@ -101,11 +113,6 @@ def _call(tokens: list[str]) -> int:
     return result if isinstance(result, int) else Exit.SUCCEEDED
 
 
-def _with_json_last(tokens: list[str]) -> list[str]:
-    """Let `--json` also stand before the command."""
-    return [*tokens[1:], "--json"] if tokens[:1] == ["--json"] else tokens
-
-
 def _ended_by(error: CycloptsError | NovitaError | OSError, output: Output) -> Exit:
     output.record(event="error", **error_record(error))
     for line in _lines(error):
@@ -119,9 +126,3 @@ def _lines(error: Exception) -> list[str]:
         return str(error).splitlines()
     faults = error.faults if isinstance(error, InvalidRequest) else ()
     return [str(fault) for fault in faults] if len(faults) > 1 else [str(error)]
-
-
-def _hung_up() -> Exit:
-    """Whoever read the output has gone: nothing more may be written, not even what is flushed at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Exit.BROKEN_PIPE

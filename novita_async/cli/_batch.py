@@ -13,6 +13,7 @@ import anyio.to_thread
 from attrs import define, evolve, field
 
 from novita_async._client import NovitaClient
+from novita_async._files.storage import is_address
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, WINDOW
 from novita_async._policy.spending import Budget
@@ -24,7 +25,7 @@ from novita_async._util.scopes import background
 from novita_async.cli._course import Course
 from novita_async.cli._exits import Exit, of_outcome
 from novita_async.cli._follow import FollowReport, follow
-from novita_async.cli._inputs import Faults, Typed, folder_faults
+from novita_async.cli._inputs import Faults, Typed, folder_faults, storage_faults
 from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output, described
 from novita_async.cli._plan import AheadPlanner, Foreseen, News, changed_in, foresee
@@ -33,7 +34,8 @@ from novita_async.cli._report_summary import money
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._setup import Setup, command, found_before, is_noted, marks_of
 from novita_async.cli._sources import Copy, copies_of, path_of, remove, shown, told
-from novita_async.cli._status import report_of, setup_of, standing_of
+from novita_async.cli._standing import standing_of
+from novita_async.cli._status import report_of, setup_of
 from novita_async.errors import (
     BudgetExhausted,
     FailedEarlier,
@@ -64,6 +66,7 @@ async def begin(
     output: Output,
 ) -> Exit:
     """Run a batch as it was typed, or tell what it would be."""
+    _refuse_addresses(out, options.get("save_to"))
     copies = await copies_of(inputs, None if dry_run else Path(out))
     keeps = not dry_run
     try:
@@ -79,6 +82,18 @@ async def begin(
     finally:
         if not keeps:
             await anyio.to_thread.run_sync(remove, copies.values(), dry_run)
+
+
+def _refuse_addresses(out: str, save_to: str | None) -> None:
+    """Refuse a folder that is none, and a place for files that is none. Raises `InvalidRequest`."""
+    faults: Faults = []
+    if is_address(out):
+        told = f"the folder of a batch is on this machine, with its journal: --out DIR --save-to {out}"
+        faults.append(Flaw("--out", told if not storage_faults("--out", out) else "is no folder"))
+    if save_to is not None:
+        faults += storage_faults("--save-to", save_to)
+    if faults:
+        raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
 
 
 def _setup(inputs: list[str], out: str, journal: str | None, options: dict[str, Any]) -> Setup:
@@ -219,7 +234,7 @@ class _Session:
                 async with client.batch(
                     () if recipe is None else self._requests(recipe, report, planner),
                     journal=journal,
-                    save_to=None if setup.no_save else report.here / self.path,
+                    save_to=None if setup.no_save else setup.save_to or report.here / self.path,
                     save_as=setup.name,
                     in_flight=IN_FLIGHT if setup.in_flight is None else setup.in_flight,
                     only_planned=True,
@@ -271,13 +286,10 @@ class _Session:
         recipe = await anyio.to_thread.run_sync(_recipe_of, setup, self.path, faults)
         budget = setup.spending(faults)
         setup.check_name(faults)
-        told = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
         marks = await anyio.to_thread.run_sync(marks_of, [*map(path_of, recipe.inputs)])
-        if (anew or marks != setup.marks) and not any(fault.path.startswith("--sweep") for fault in faults):
-            requests, images = await _count(recipe, told)
+        requests, images = await checked_input(recipe, faults, anew=anew or marks != setup.marks)
+        if requests:
             setup = evolve(setup, requests=requests, images=images, marks=marks)
-        if told:
-            raise InvalidRequest(faults=tuple(told), advice="nothing was bought")
         return setup, recipe, budget
 
     async def _requests(
@@ -305,6 +317,21 @@ class _Session:
         else:
             report.display.note(f"report: {path}")
             self.output.record(event="report", file=str(path))
+
+
+async def checked_input(recipe: Recipe, faults: Faults, *, anew: bool = True) -> tuple[int, dict[str, int]]:
+    """Check every line, unless that was done before. Returns the requests, and the images by endpoint.
+
+    Raises:
+        InvalidRequest: names every fault of every line and option.
+    """
+    found = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
+    requests, images = 0, dict[str, int]()
+    if anew and not any(fault.path.startswith("--sweep") for fault in faults):
+        requests, images = await _count(recipe, found)
+    if found:
+        raise InvalidRequest(faults=tuple(found), advice="nothing was bought")
+    return requests, images
 
 
 async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str, int]]:

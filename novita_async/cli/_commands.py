@@ -4,12 +4,14 @@ The rooms that do it are entered when a command is called: they need the whole c
 the fault of an option should wait for that.
 """
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from inspect import signature
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from novita_async._journal.postgres.address import SCHEMES
 from novita_async.cli._exits import Exit
 from novita_async.cli._options import given
 from novita_async.cli._output import Output
@@ -40,6 +42,7 @@ async def batch(
     price: _Text = None,
     budget: _Text = None,
     name: _Text = None,
+    save_to: _Text = None,
     no_save: _Flag = False,
     dry_run: DryRun = False,
     json: _Flag = False,
@@ -78,11 +81,13 @@ async def batch(
         name: What files are called: a template of `{index}`, `{id}`, `{seed}`, `{n}`, `{ext}` and
             `{task_id}`.
             Default: `{index:05d}-{seed}-{n}.{ext}`.
+        save_to: URL of a place in an object store for the files, which then are not in the folder:
+            `s3://BUCKET/PREFIX`, `gs://…` or `az://…`. Needs the extra `objects`.
         no_save: Save no files. What the service puts into a bucket of your own is not fetched anyway.
         dry_run: Check everything and tell what it would be; buy nothing, write nothing.
         json: Print one JSON object a line: each submission, each outcome, progress, the summary.
     """
-    _refuse_options(inputs)
+    refuse_options(inputs, batch)
     from novita_async.cli import _batch, _inputs
 
     typed = _inputs.Typed(
@@ -99,6 +104,7 @@ async def batch(
         budget=budget,
         sweep=sweep,
         name=name,
+        save_to=save_to,
         no_save=no_save,
     )
     return await _batch.begin(
@@ -163,7 +169,7 @@ async def retry(
     A task that failed is asked for once more before it is bought again.
 
     Args:
-        folder: Folder of the batch.
+        folder: Folder of the batch; or its URL, postgresql://user@host/database#batch, beside its workers.
         uncertain: Buy again what was perhaps bought, too. It may then be paid twice: look at the account's
             bill first.
         everything: Buy again all that failed, also what would fail again if nothing was mended: a picture
@@ -174,16 +180,20 @@ async def retry(
         budget: As for `batch`.
         json: As for `batch`.
     """
+    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
+    again: dict[str, Any] = {"retry_failed": "all" if everything else True, "resubmit_uncertain": uncertain}
+    if folder.startswith(SCHEMES):
+        from novita_async.cli import _worker
+
+        return await _worker.work(folder, changes, Output(json), again=again)
     from novita_async.cli import _batch
 
-    changes = _changes(in_flight=in_flight, images_per_minute=images_per_minute, price=price, budget=budget)
-    again = {"retry_failed": "all" if everything else True, "resubmit_uncertain": uncertain}
     return await _batch.retry(folder, changes, Output(json), **again)
 
 
-def _refuse_options(inputs: list[str]) -> None:
-    """Refuse what looks like an option among the inputs: `-` alone is one."""
-    known = [f"--{name.replace('_', '-')}" for name in signature(batch).parameters]
+def refuse_options(inputs: list[str], command: Callable[..., Any]) -> None:
+    """Refuse what looks like an option among the inputs of a command: `-` alone is one."""
+    known = [f"--{name.replace('_', '-')}" for name in signature(command).parameters]
     known += [f"--{option.dotted}" for option in (*REQUEST, *EXTRA)]
     faults = [
         Flaw(place, f"no such option{f'; did you mean {close[0]}?' if close else ''}")

@@ -80,7 +80,10 @@ async def demo(
         out: Folder for the pictures and the page. What an earlier demo left there is replaced, nothing else.
         json: Print one JSON object a line: each submission, each outcome, the summary, the page.
     """
-    _require_pillow()
+    if find_spec("PIL") is None:
+        raise ConfigurationError(
+            problem="the demo draws its pictures with Pillow", advice="pip install 'novita-async[cli]'"
+        )
     workspace = Workspace(Path(out))
     requests = await anyio.to_thread.run_sync(_prepared, workspace)
     show = _Show(Output(json, tells_paths=False), display_of(), ProgressTally(len(requests)), out)
@@ -89,13 +92,6 @@ async def demo(
     url = await anyio.to_thread.run_sync(_write_page, workspace)
     _tell(show, totals, url, code)
     return code
-
-
-def _require_pillow() -> None:
-    if find_spec("PIL") is None:
-        raise ConfigurationError(
-            problem="the demo draws its pictures with Pillow", advice="pip install 'novita-async[cli]'"
-        )
 
 
 def _prepared(workspace: Workspace) -> list[Img2Img]:
@@ -171,11 +167,8 @@ def _edit_name(outcome: Succeeded) -> str:
 def _file_name(outcome: Succeeded) -> str:
     request = outcome.request
     assert isinstance(request, Img2Img)  # noqa: S101 - it sends no others
-    return _result_name(_stem(request), request.strength, request.seed)
-
-
-def _stem(request: Img2Img) -> str:
-    return request.image.path.stem if request.image.path else "image"
+    source = request.image.path
+    return _result_name(source.stem if source else "image", request.strength, request.seed)
 
 
 def _write_page(workspace: Workspace) -> str:

@@ -68,7 +68,7 @@ async def edit(
         option: `NAME=VALUE`. Another field of the route. May be repeated.
         sweep: `FIELD=low,high` or `FIELD=1..4`. Makes of each picture a request for every value; with several
             sweeps, for every combination. Texts with commas: `FIELD=["a, b", "c"]`.
-        out: Folder for the results; made where it is missing.
+        out: Folder for the results, made where it is missing, or `s3://BUCKET/PREFIX` (`gs://…`, `az://…`).
         in_flight: How many requests may be under way at once.
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
         json: Print one JSON object a line: each submission, each outcome, the summary.

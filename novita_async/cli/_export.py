@@ -5,11 +5,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal
 
+import anyio
 import anyio.to_thread
 from cyclopts import Parameter
 
@@ -21,6 +22,7 @@ from novita_async._stream.way import outcome_of
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import StandardError
 from novita_async.cli._setup import Setup
+from novita_async.cli._shared import copy_of_rows, is_shared
 from novita_async.cli._status import rows_in, setup_of
 from novita_async.errors import ConfigurationError, InvalidRequest
 from novita_async.models.results import Outcome
@@ -52,28 +54,39 @@ async def export(
     have a column for each of their names, such as `error.message`, and lists and objects are JSON.
 
     Args:
-        folder: Folder of the batch.
+        folder: Folder of the batch; or its URL, postgresql://user@host/database#batch.
         format: `jsonl` or `csv`. Default: what the name of `--out` ends with, else jsonl.
         out: File to write, which is replaced. Default: standard output.
         state: Only requests of this state. May be repeated.
     """
+    kind = format or ("csv" if out is not None and out.lower().endswith(".csv") else "jsonl")
+
+    def write(setup: Setup, journal: Path, home: Path) -> int:
+        with closing(rows_in(journal)) as rows, _opened(out) as file:
+            lines = _lines(rows, home, setup, frozenset(state or State))
+            return _write_csv(file, lines) if kind == "csv" else _write_jsonl(file, lines)
+
+    async with _rows_of(folder) as found:
+        count = await anyio.to_thread.run_sync(write, *found)
+    if out is not None:
+        StandardError().note(f"{count:,} requests: {out}")
+    return Exit.SUCCEEDED
+
+
+@asynccontextmanager
+async def _rows_of(folder: str) -> AsyncGenerator[tuple[Setup, Path, Path]]:
+    """What is known of a batch, its journal's file, and where its results are."""
+    if is_shared(folder):
+        async with copy_of_rows(folder) as found:
+            yield found
+        return
     setup = await setup_of(folder)
     journal = setup.journal_in(Path(folder))
     if not await anyio.Path(journal).exists():
         raise ConfigurationError(
             problem=f"{journal}: there is no journal", advice="nothing of this batch was sent yet"
         )
-    kind = format or ("csv" if out is not None and out.lower().endswith(".csv") else "jsonl")
-
-    def write() -> int:
-        with closing(rows_in(journal)) as rows, _opened(out) as file:
-            lines = _lines(rows, Path(folder), setup, frozenset(state or State))
-            return _write_csv(file, lines) if kind == "csv" else _write_jsonl(file, lines)
-
-    count = await anyio.to_thread.run_sync(write)
-    if out is not None:
-        StandardError().note(f"{count:,} requests: {out}")
-    return Exit.SUCCEEDED
+    yield setup, journal, Path(folder)
 
 
 def _lines(

@@ -71,7 +71,7 @@ async def generate(
             before what it says.
         sweep: `FIELD=1..8` or `FIELD=0.3,0.5`. Makes of each picture a request for every value; with several
             sweeps, for every combination. Texts with commas: `FIELD=["a, b", "c"]`.
-        out: Folder for the results; made where it is missing.
+        out: Folder for the results, made where it is missing, or `s3://BUCKET/PREFIX` (`gs://…`, `az://…`).
         in_flight: How many requests may be under way at once.
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
         price: Dollars an image, which the API does not tell.

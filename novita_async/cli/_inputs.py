@@ -16,10 +16,12 @@ from typing import Any, Final, cast
 from attrs import frozen
 
 from novita_async._api.codec import as_list, request_from_wire
+from novita_async._files.places import storage_at
+from novita_async._files.storage import is_address
 from novita_async.cli._options import Option
 from novita_async.cli._options import Path as OptionPath
 from novita_async.cli._unknown import warned
-from novita_async.errors import Flaw, InvalidRequest
+from novita_async.errors import ConfigurationError, Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
 
@@ -189,13 +191,27 @@ def _units(document: Document) -> list[Any]:
 
 
 def folder_faults(place: str) -> Faults:
-    """Make a folder for results; what is wrong with it is better known before anything is bought."""
+    """Make a folder for results; what is wrong with it is better known before anything is bought.
+
+    A bucket is looked at later, and before anything is bought, too.
+    """
+    if is_address(place):
+        return storage_faults("--out", place)
     try:
         Path(place).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=place):
             return []
     except OSError as error:
         return [Flaw(f"--out {place}", (error.strerror or str(error)).lower())]
+
+
+def storage_faults(option: str, place: str) -> Faults:
+    """What is wrong with the URL of a place in an object store."""
+    try:
+        storage_at(place)
+    except ConfigurationError as error:
+        return [Flaw(option, f"{error.problem}: {error.advice.removeprefix('nothing was bought; ')}")]
+    return []
 
 
 # --- Pictures and parts -------------------------------------------------------------------------------------

@@ -269,7 +269,9 @@ class _TypedLine:
         apart = ("endpoint", *OWN)
         given = {name: value for name, value in line.document.items() if name not in apart}
         is_flat = "request" not in given
-        wire = _wired(given) if is_flat else given
+        wire = given
+        if is_flat:  # in the API's form, fields stand within a request
+            wire = {name: given.pop(name) for name in ("extra",) if name in given} | {"request": given}
         whole, filled = _filled(wire, _fitting(recipe.shared, endpoint))
         faults: Faults = []
         own = _own(line, faults)
@@ -364,12 +366,6 @@ def _combinations(axes: Sequence[tuple[str, Sequence[Any]]]) -> Iterator[dict[st
     for value in values:
         for others in _combinations(rest):
             yield {name: value, **others}
-
-
-def _wired(flat: Document) -> Document:
-    """The API's form of a line whose fields stand right in it."""
-    extra = {"extra": flat["extra"]} if "extra" in flat else {}
-    return {**extra, "request": {name: value for name, value in flat.items() if name != "extra"}}
 
 
 def _fitting(shared: Document, endpoint: str) -> Document:

@@ -92,7 +92,9 @@ def options_of(
     for attribute in attrs.fields(model):
         if attribute.name in leave_out:
             continue
-        kinds = [kind for kind in _alternatives(attribute.type) if kind is not NoneType]
+        several = get_origin(attribute.type) in (Union, UnionType, Literal)
+        alternatives: tuple[Any, ...] = get_args(attribute.type) if several else (attribute.type,)
+        kinds = [kind for kind in alternatives if kind is not NoneType]
         path = (*within, attribute.name)
         many = get_origin(kinds[0]) is tuple
         scalar = _scalar(get_args(kinds[0])[:1] if many else kinds)
@@ -101,10 +103,6 @@ def options_of(
             yield evolve(option, prefix=prefix, path=path, kind=scalar, many=many)
         elif attrs.has(kinds[0]) and not many:
             yield from options_of(kinds[0], prefix=prefix, within=path)
-
-
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, UnionType, Literal) else (kind,)
 
 
 def _scalar(kinds: Sequence[Any]) -> Any:

@@ -43,8 +43,8 @@ class Output:
 
     def outcome(self, outcome: Outcome, name: str | None) -> None:
         """Write how a request ended."""
-        for path in outcome.paths if isinstance(outcome, Succeeded) and self.tells_paths else ():
-            self.line(str(path))
+        for file in _files_of(outcome) if self.tells_paths else ():
+            self.line(file)
         self.record(**outcome_record(outcome, name))
 
 
@@ -81,9 +81,14 @@ def _own(tag: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return named | ({"metadata": dict(metadata)} if metadata else {})
 
 
+def _files_of(outcome: Outcome) -> list[str]:
+    """Paths of the files of an outcome, or their addresses."""
+    return [*map(str, outcome.paths), *outcome.objects] if isinstance(outcome, Succeeded) else []
+
+
 def _result_record(outcome: Succeeded) -> dict[str, Any]:
     result = outcome.result
-    files = [str(path) for path in outcome.paths]
+    files = _files_of(outcome)
     where = {"files": files} if files else {"urls": [artifact.url for artifact in result.artifacts]}
     checks = [image.nsfw.confidence if image.nsfw and image.nsfw.checked else None for image in result.images]
     return {"seed": result.seed, **where, "nsfw_confidence": checks}

@@ -121,6 +121,11 @@ class Disk:
         return Picture(name=name, href=href, shown=shown or small is not None, thumbnail=small)
 
 
+def elsewhere(address: str) -> Picture:
+    """Tell a file in an object store, which a page cannot show."""
+    return Picture(name=address.rpartition("/")[2], lack=f"in an object store: {address}")
+
+
 def _files_in(folder: Path) -> Iterator[Path]:
     try:
         yield from sorted(folder.iterdir())

@@ -19,7 +19,7 @@ from attrs import Factory, define, field
 from novita_async._journal.rows import entry_of
 from novita_async._purchase.journal import Summary, summed, tally_of
 from novita_async._purchase.machine import Attempt, Purchase, State, helps_to_buy_again
-from novita_async.cli._report_files import Picture, ReportFiles
+from novita_async.cli._report_files import Picture, ReportFiles, elsewhere
 from novita_async.cli._report_timeline import Happenings
 from novita_async.cli._terminal import visible
 from novita_async.errors import FailedEarlier, NovitaError, redacted
@@ -73,6 +73,9 @@ class Gathering:
             inputs.append((label, self._inputs[digest, path]))
         for file in row.paths:
             yield _file(self.found.output(str(file)))
+            outputs.append(self._numbered())
+        for address in row.objects:
+            yield _file(elsewhere(address))
             outputs.append(self._numbered())
         yield _told(row, wire) | {"inputs": inputs, "outputs": outputs}
 

@@ -16,6 +16,7 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 from novita_async._files.names import NameTemplate
+from novita_async._journal.postgres.address import SCHEMES
 from novita_async._policy.spending import Budget
 from novita_async.cli._terminal import command_line
 from novita_async.errors import ConfigurationError, Flaw
@@ -78,6 +79,8 @@ class Setup:
     """What an image costs."""
     name: str | None = field(default=None, validator=optional(_TEXT))
     """What files are called."""
+    save_to: str | None = field(default=None, validator=optional(_TEXT))
+    """Where files go instead of into the batch's folder: the URL of a place in an object store."""
     no_save: bool = field(default=False, validator=instance_of(bool))
     """Whether files stay with the service."""
     copies: dict[str, str] = field(factory=dict[str, str], validator=deep_mapping(_TEXT, _TEXT))
@@ -225,4 +228,6 @@ def _money(option: str, text: str | None, faults: list[Flaw]) -> Decimal | None:
 
 def command(name: str, folder: str, *options: str) -> str:
     """A command about a batch, as it is typed."""
+    if name == "resume" and folder.startswith(SCHEMES):
+        return command_line(("novita-async", "worker", "--journal", folder, *options))
     return command_line(("novita-async", name, folder, *options))

@@ -28,8 +28,8 @@ async def watch(
 
     Args:
         task_ids: Ids of tasks.
-        out: Folder for the results; made where it is missing. Without it nothing is saved, and `--json` tells
-            the URLs.
+        out: Folder for the results, made where it is missing, or `s3://BUCKET/PREFIX` (`gs://…`, `az://…`).
+            Without it nothing is saved, and `--json` tells the URLs.
         timeout: Seconds to wait for each task.
         json: Print one JSON object a line: each outcome, the summary.
     """

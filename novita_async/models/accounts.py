@@ -66,7 +66,15 @@ def _label_from_key(account: "Account") -> str:
 
 @frozen(kw_only=True)
 class Account:
-    """A key and the quota that belongs to it."""
+    """A key and the quota that belongs to it.
+
+    Args:
+        api_key: The key, with or without a leading `Bearer `.
+        images_per_minute: Images that may be asked for in any 60 s, per endpoint. None: unknown, found out
+            from the server's answers. The documented default of img2img is 10 (API).
+        host: The host that the key belongs to, and is sent to. None: that of the client's `base_url`.
+        label: Names the account in tasks, events and journals. Default: made from the key's fingerprint.
+    """
 
     api_key: ApiKey = field(converter=_to_key)
     """The key, with or without a leading `Bearer `."""
@@ -89,7 +97,15 @@ class Account:
 
 @frozen(kw_only=True)
 class Balance(Plain):
-    """Money left, in dollars."""
+    """Money left, in dollars.
+
+    Args:
+        available: Money that can be spent now. May be negative.
+        cash: Paid in and not yet spent.
+        credit_limit: How far the balance may go below zero.
+        pending_charges: Used and not yet charged.
+        outstanding_invoices: Invoiced and not yet paid.
+    """
 
     available: Decimal
     """Money that can be spent now. May be negative."""

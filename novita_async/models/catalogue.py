@@ -8,7 +8,27 @@ from novita_async.errors import without_query
 
 @frozen(kw_only=True)
 class ModelRecord(Plain):
-    """A checkpoint, LoRA, embedding, VAE or the like that requests can name."""
+    """A checkpoint, LoRA, embedding, VAE or the like that requests can name.
+
+    Args:
+        id: The service's number.
+        name: Display name or version.
+        sd_name: File name.
+        sd_name_in_api: Name for requests, where it differs from the file name.
+        type: Kind of model; may lie outside `ModelType`.
+        base_model: Such as `SD 1.5` or `SDXL 1.0`.
+        base_model_type: Such as `Standard` or `Inpainting`.
+        is_sdxl: Whether it belongs to SDXL. None: not told.
+        is_nsfw: Whether it is marked as not safe for work. None: not told.
+        available: Whether it can be used now. None: not told.
+        hash_sha256: Beginning of the file's hash, in hex.
+        source: Where it comes from: `civitai`, `training`, `uploading`.
+        categories: The service's categories.
+        tags: The service's tags.
+        cover_url: A picture made with it.
+        download_url: Where the file is, while the URL lives. Its query is a secret and is not shown in repr.
+        download_url_ttl: Seconds that the download URL lives.
+    """
 
     id: int | None = None
     """The service's number."""

@@ -16,7 +16,17 @@ DEFAULT_BASE_URL: Final = Host.NOVITA.base_url
 
 @frozen(kw_only=True)
 class Endpoints:
-    """Paths below the base URL."""
+    """Paths below the base URL.
+
+    Args:
+        img2img: Takes `Img2Img` submissions.
+        txt2img: Takes `Txt2Img` submissions.
+        task_result: Tells how a task is doing.
+        models: Lists models.
+        balance: Tells what is left to spend.
+        others: Takes submissions of other kinds of requests, by `kind`, where that is not the kind's own
+            endpoint.
+    """
 
     img2img: str = Img2Img.endpoint
     """Takes `Img2Img` submissions."""

@@ -330,7 +330,26 @@ def _gemini_parts(request: Face, write: Write) -> list[dict[str, Any]]:
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class EditImage(Face):
-    """Pictures and a prompt that become pictures; also enlarging, erasing, and removing the background."""
+    """Pictures and a prompt that become pictures; also enlarging, erasing, and removing the background.
+
+    Args:
+        image: The picture to edit: a path, bytes, a binary file, an `ImageSource`; its web address where the
+            route takes one.
+        images: More pictures, where the route takes several.
+        mask: What of the picture may change, where the route takes a mask.
+        size: Size of the results, such as `1024x1024` or `2K`, as the route takes it.
+        n: How many results, where the route takes a number.
+        quality: Quality of the results, where the route takes one.
+        tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
+        metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
+        model: Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all.
+        prompt: Description of the wished result. Most routes need a prompt.
+        seed: The same seed gives the same picture, where the route takes one.
+        output_format: Format of the results: `png`, `jpeg`, `webp`, as the route takes them.
+        options: All other fields of the route, by their names on the wire.
+        route: A route that is not found by its model: a `Route`, or the name of a row. None: the model finds
+            one.
+    """
 
     kind: ClassVar[str] = "edit"
     is_face: ClassVar[bool] = True
@@ -362,7 +381,22 @@ class EditImage(Face):
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class GenerateImage(Face):
-    """A prompt that becomes pictures."""
+    """A prompt that becomes pictures.
+
+    Args:
+        size: Size of the results, such as `1024x1024` or `2K`, as the route takes it.
+        n: How many results, where the route takes a number.
+        quality: Quality of the results, where the route takes one.
+        tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
+        metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
+        model: Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all.
+        prompt: Description of the wished result. Most routes need a prompt.
+        seed: The same seed gives the same picture, where the route takes one.
+        output_format: Format of the results: `png`, `jpeg`, `webp`, as the route takes them.
+        options: All other fields of the route, by their names on the wire.
+        route: A route that is not found by its model: a `Route`, or the name of a row. None: the model finds
+            one.
+    """
 
     kind: ClassVar[str] = "generate"
     is_face: ClassVar[bool] = True
@@ -378,7 +412,24 @@ class GenerateImage(Face):
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class AnimateImage(Face):
-    """A picture that becomes a video."""
+    """A picture that becomes a video.
+
+    Args:
+        image: The picture to begin with: a path, bytes, a binary file, an `ImageSource`, or its web address.
+        end_image: The picture to end with, where the route takes one.
+        duration: Seconds of the video.
+        negative_prompt: Things to avoid.
+        aspect_ratio: Shape of the video, such as `16:9`.
+        tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
+        metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
+        model: Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all.
+        prompt: Description of the wished result. Most routes need a prompt.
+        seed: The same seed gives the same picture, where the route takes one.
+        output_format: Format of the results: `png`, `jpeg`, `webp`, as the route takes them.
+        options: All other fields of the route, by their names on the wire.
+        route: A route that is not found by its model: a `Route`, or the name of a row. None: the model finds
+            one.
+    """
 
     kind: ClassVar[str] = "animate"
     is_face: ClassVar[bool] = True

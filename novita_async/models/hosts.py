@@ -20,7 +20,13 @@ def _trimmed(base_url: str) -> str:
 
 @frozen(kw_only=True)
 class Host:
-    """A service that speaks this API: `Host.NOVITA`, `Host.PPIO`, `Host.JIEKOU`, `Host.MYROUTER`."""
+    """A service that speaks this API: `Host.NOVITA`, `Host.PPIO`, `Host.JIEKOU`, `Host.MYROUTER`.
+
+    Args:
+        name: Name in tasks, journals and the table of routes. A proxy may bear the name of the host behind
+            it.
+        base_url: Where the API is. The transport checks the address.
+    """
 
     NOVITA: ClassVar["Host"]
     """The provider itself: https://api.novita.ai."""

@@ -93,6 +93,19 @@ class ImageSource:
     Photos often lie on their side, with a note in their EXIF that says how to turn them. Width and height
     heed that note. Whether the service does is not known; `upright` turns the pixels themselves.
 
+    Args:
+        path: Where the file is. None: in memory.
+        data: The picture's bytes, where it is in memory.
+        size: Length of the file in bytes.
+        modified_ns: Modification time of the file when it was measured, in nanoseconds; a later change is an
+            error.
+        format: `png`, `jpeg` or `webp`, from the header; another format or no picture, such as `heic` or
+            `html`, which most requests refuse by that name; None: not recognised, the service decides.
+        width: Pixels of the picture as it is seen, from the header; None: not readable there.
+        height: Pixels of the picture as it is seen, from the header; None: not readable there.
+        orientation: EXIF's note of how the pixels are to be turned: 1 (upright) to 8; above 4, width and
+            height change places.
+
     Raises:
         InvalidRequest: missing, empty, or larger than any route takes. What a route takes is checked by the
             request.
@@ -309,7 +322,11 @@ def _source(value: Picture) -> ImageSource:
 
 @frozen(kw_only=True)
 class DataURL:
-    """A picture that goes into a JSON body as a data URL: `data:image/png;base64,…`."""
+    """A picture that goes into a JSON body as a data URL: `data:image/png;base64,…`.
+
+    Args:
+        image: The picture: a path, bytes, a binary file or an `ImageSource`.
+    """
 
     image: ImageSource = field(converter=_source)
     """The picture: a path, bytes, a binary file or an `ImageSource`."""

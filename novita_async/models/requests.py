@@ -75,7 +75,13 @@ _SIDE: Final = rules.whole(_SMALLEST, _LARGEST)
 
 @frozen(kw_only=True)
 class TestMode:
-    """Asks for a mock event instead of work."""
+    """Asks for a mock event instead of work.
+
+    Args:
+        enabled: Whether the mock event is sent. Always sent, because the service requires it (API).
+        return_task_status: Status that the mock event reports: `TASK_STATUS_SUCCEED` or `TASK_STATUS_FAILED`
+            (API).
+    """
 
     __test__: ClassVar[bool] = False  # the name looks like a test class to pytest
 
@@ -87,7 +93,12 @@ class TestMode:
 
 @frozen(kw_only=True)
 class Webhook:
-    """Where the service tells that a task ended."""
+    """Where the service tells that a task ended.
+
+    Args:
+        url: Absolute URL, HTTPS advised; with an unguessable path, because events are not signed (API).
+        test_mode: A mock event is sent and no real work is done.
+    """
 
     url: str = field(validator=rules.url())
     """Absolute URL, HTTPS advised; with an unguessable path, because events are not signed (API)."""
@@ -97,7 +108,14 @@ class Webhook:
 
 @frozen(kw_only=True)
 class AWSS3:
-    """A bucket of one's own for the results."""
+    """A bucket of one's own for the results.
+
+    Args:
+        region: AWS region code, such as `us-east-2` (API).
+        bucket: Name of the bucket, whose policy lets the service put objects (API).
+        path: Folder in the bucket (API).
+        save_to_path_directly: True: no further directory is made below `path`. Service default: False (API).
+    """
 
     region: str = field(validator=rules.text())
     """AWS region code, such as `us-east-2` (API)."""
@@ -111,7 +129,11 @@ class AWSS3:
 
 @frozen(kw_only=True)
 class CustomStorage:
-    """Where results are stored instead of with the service."""
+    """Where results are stored instead of with the service.
+
+    Args:
+        aws_s3: An S3 bucket. Its URLs may need your own AWS credentials (live effect not documented).
+    """
 
     aws_s3: AWSS3 | None = field(default=None, validator=rules.optional(rules.part(AWSS3)))
     """An S3 bucket. Its URLs may need your own AWS credentials (live effect not documented)."""
@@ -119,7 +141,11 @@ class CustomStorage:
 
 @frozen(kw_only=True)
 class EnterprisePlan:
-    """Dedicated endpoints."""
+    """Dedicated endpoints.
+
+    Args:
+        enabled: Use capacity reserved by subscription (API).
+    """
 
     enabled: bool = field(default=True, validator=rules.flag())
     """Use capacity reserved by subscription (API)."""
@@ -127,7 +153,17 @@ class EnterprisePlan:
 
 @frozen(kw_only=True)
 class Extra:
-    """Options of the answer rather than the picture."""
+    """Options of the answer rather than the picture.
+
+    Args:
+        response_image_type: Format of the results: `png`, `webp` or `jpeg`. Service default: `png` (API).
+        enable_nsfw_detection: Check each result; adds USD 0.0015 an image (API).
+        nsfw_detection_level: 0: explicit content; 1: also nudity that is hidden, and kissing; 2: also
+            swimwear and underwear. Range 0 to 2, no effect unless detection is enabled (API).
+        webhook: Where to report the end of the task.
+        custom_storage: Where to store the results.
+        enterprise_plan: Which capacity to use.
+    """
 
     response_image_type: ImageType | str | None = field(default=None, validator=rules.optional(rules.text()))
     """Format of the results: `png`, `webp` or `jpeg`. Service default: `png` (API)."""
@@ -150,7 +186,12 @@ class Extra:
 
 @frozen(kw_only=True)
 class Lora:
-    """A small model that bends the checkpoint."""
+    """A small model that bends the checkpoint.
+
+    Args:
+        model_name: `api_name` of a record of the model listing with type `lora` (API).
+        strength: How strongly. Range 0 to 1 (API); default 1 (the official SDK's).
+    """
 
     model_name: str = field(validator=rules.text())
     """`api_name` of a record of the model listing with type `lora` (API)."""
@@ -160,7 +201,11 @@ class Lora:
 
 @frozen(kw_only=True)
 class Embedding:
-    """A textual inversion."""
+    """A textual inversion.
+
+    Args:
+        model_name: `api_name` of a record of the model listing with type `textualinversion` (API).
+    """
 
     model_name: str = field(validator=rules.text())
     """`api_name` of a record of the model listing with type `textualinversion` (API)."""
@@ -175,7 +220,18 @@ def _explain_end(unit: Any, end: float) -> str | None:
 
 @frozen(kw_only=True)
 class ControlNetUnit:
-    """A picture that guides by its edges, depth, pose and so on."""
+    """A picture that guides by its edges, depth, pose and so on.
+
+    Args:
+        model_name: Name of the ControlNet; it must suit the checkpoint's base model (API).
+        image: The picture that guides: a path, bytes, a binary file or an `ImageSource`. Limits as for the
+            main picture (ours).
+        strength: How strongly. Range 0 to 1, default 1, always sent (API).
+        preprocessor: Treatment of the picture before it guides. None: none is named (API).
+        guidance_start: Where in the run it begins, as a fraction. Range 0 to 1 (API).
+        guidance_end: Where in the run it ends, as a fraction. Range 0 to 1 (API), not before `guidance_start`
+            (ours).
+    """
 
     model_name: ControlNetModel | str = field(validator=rules.text())
     """Name of the ControlNet; it must suit the checkpoint's base model (API)."""
@@ -200,7 +256,11 @@ def _units(value: Iterable[ControlNetUnit]) -> tuple[ControlNetUnit, ...]:
 
 @frozen(kw_only=True)
 class ControlNet:
-    """The ControlNet units of a request."""
+    """The ControlNet units of a request.
+
+    Args:
+        units: At least one; an upper limit is not documented.
+    """
 
     units: tuple[ControlNetUnit, ...] = field(
         converter=_units, validator=rules.parts(ControlNetUnit, at_least=1)
@@ -210,7 +270,14 @@ class ControlNet:
 
 @frozen(kw_only=True)
 class IPAdapter:
-    """A picture used as a prompt."""
+    """A picture used as a prompt.
+
+    Args:
+        model_name: `ip-adapter_sd15.bin` for SD 1.x checkpoints, `ip-adapter_sdxl.bin` for SDXL (API).
+        image: The picture: a path, bytes, a binary file or an `ImageSource`. Limits as for the main picture
+            (ours).
+        strength: How strongly. Range 0 to 1 (API); default 1 (ours).
+    """
 
     model_name: IPAdapterModel | str = field(validator=rules.text())
     """`ip-adapter_sd15.bin` for SD 1.x checkpoints, `ip-adapter_sdxl.bin` for SDXL (API)."""
@@ -311,6 +378,10 @@ class NovitaRequest(Tagged):
     """Everything that can be submitted. A subclass with a `kind` is known by it to manifests and journals.
 
     The wire calls fields as they are called here, unless they say otherwise: `field(metadata={"wire": …})`.
+
+    Args:
+        tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
+        metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
     """
 
     __slots__ = ()
@@ -567,7 +638,36 @@ def _on_grid(pixels: float) -> int:
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class Img2Img(_Diffusion):
-    """A picture and a prompt that become pictures: `POST /v3/async/img2img`."""
+    """A picture and a prompt that become pictures: `POST /v3/async/img2img`.
+
+    Args:
+        image: The picture to start from: a path, bytes, a binary file or an `ImageSource`. At most 10 MiB and
+            16 megapixels (API).
+        width: Pixels of the result. Range 128 to 2048 (API). Default: the picture's shape, longer side at
+            most 1024, multiples of 8; follows `height` where only that is given (ours).
+        height: Pixels of the result. Range 128 to 2048 (API). Default: as for `width` (ours).
+        strength: How far from the picture: 0 keeps it, 1 ignores it. Range 0 to 1. None: the service's own
+            default, which is not documented (API).
+        controlnet: Pictures that guide.
+        ip_adapters: Pictures used as prompts, at most 1 (API).
+        tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
+        metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
+        model_name: The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API).
+        prompt: The wished picture. Length 1 to 1024 Unicode code points (API, live).
+        negative_prompt: Things to avoid. Length up to 1024 code points; empty is accepted (live).
+        image_num: How many pictures; each counts against the quota. Range 1 to 8 (API).
+        steps: Denoising steps: more is slower and often better. Range 1 to 100 (API).
+        guidance_scale: How closely the prompt is followed. Range 1 to 30 (API).
+        sampler_name: The denoising algorithm (API).
+        seed: The same seed gives the same picture. -1 or None: random. At least -1 (API); results report the
+            seed used.
+        clip_skip: Layers of CLIP left out at its end. Range 1 to 12 (API).
+        sd_vae: `api_name` of a record of the model listing with type `vae` (API).
+        loras: At most 5 (API).
+        embeddings: Textual inversions, at most 5 (API).
+        extra: Format of the results, NSFW detection, webhook, storage, dedicated capacity.
+        extra_fields: Fields of `request` that this library does not know yet, sent as they are.
+    """
 
     kind: ClassVar[str] = "img2img"
     endpoint: ClassVar[str] = IMG2IMG.path
@@ -658,7 +758,14 @@ def _warn_of_mixed_bases(request: Img2Img) -> None:
 
 @frozen(kw_only=True)
 class HiresFix:
-    """A second pass at a larger size."""
+    """A second pass at a larger size.
+
+    Args:
+        target_width: Pixels. Range 128 to 4096 (API).
+        target_height: Pixels. Range 128 to 4096 (API).
+        strength: How far from the first pass. Range 0 to 1 (API).
+        upscaler: Upscaler of the first pass (API).
+    """
 
     target_width: int = field(validator=rules.whole(128, 4096))
     """Pixels. Range 128 to 4096 (API)."""
@@ -672,7 +779,11 @@ class HiresFix:
 
 @frozen(kw_only=True)
 class Refiner:
-    """Hands over to the SDXL refiner during the run."""
+    """Hands over to the SDXL refiner during the run.
+
+    Args:
+        switch_at: Where in the run, as a fraction. Range 0 to 1 (API).
+    """
 
     switch_at: float = field(validator=_FRACTION)
     """Where in the run, as a fraction. Range 0 to 1 (API)."""
@@ -680,7 +791,33 @@ class Refiner:
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class Txt2Img(_Diffusion):
-    """A prompt that becomes pictures: `POST /v3/async/txt2img`."""
+    """A prompt that becomes pictures: `POST /v3/async/txt2img`.
+
+    Args:
+        width: Pixels of the result. Range 128 to 2048 (API).
+        height: Pixels of the result. Range 128 to 2048 (API).
+        clip_skip: Layers of CLIP left out at its end. Range 0 to 12 (the API's own examples send 0 here).
+        hires_fix: A second pass at a larger size.
+        refiner: The SDXL refiner.
+        enable_transparent_background: A transparent background; SDXL and png only (API).
+        restore_faces: Repair faces (API).
+        tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
+        metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
+        model_name: The checkpoint: `api_name` of a record of the model listing with type `checkpoint` (API).
+        prompt: The wished picture. Length 1 to 1024 Unicode code points (API, live).
+        negative_prompt: Things to avoid. Length up to 1024 code points; empty is accepted (live).
+        image_num: How many pictures; each counts against the quota. Range 1 to 8 (API).
+        steps: Denoising steps: more is slower and often better. Range 1 to 100 (API).
+        guidance_scale: How closely the prompt is followed. Range 1 to 30 (API).
+        sampler_name: The denoising algorithm (API).
+        seed: The same seed gives the same picture. -1 or None: random. At least -1 (API); results report the
+            seed used.
+        sd_vae: `api_name` of a record of the model listing with type `vae` (API).
+        loras: At most 5 (API).
+        embeddings: Textual inversions, at most 5 (API).
+        extra: Format of the results, NSFW detection, webhook, storage, dedicated capacity.
+        extra_fields: Fields of `request` that this library does not know yet, sent as they are.
+    """
 
     kind: ClassVar[str] = "txt2img"
     endpoint: ClassVar[str] = TXT2IMG.path
@@ -708,7 +845,19 @@ class Txt2Img(_Diffusion):
 
 @frozen(kw_only=True, field_transformer=rules.apart)
 class AnyTask(NovitaRequest):
-    """A request to any other endpoint, whether it answers with a task or with the results."""
+    """A request to any other endpoint, whether it answers with a task or with the results.
+
+    Args:
+        path: Absolute path, such as `/v3/async/upscale`.
+        body: The whole body. An `ImageSource` anywhere in it is sent as base64, a `DataURL` as that; in a
+            form a picture is a file of its own.
+        image_num: How many images of the endpoint's quota this takes.
+        is_form: Whether the body goes out as a multipart form, a field for each name, and not as JSON.
+        webhook: Place in the body for the address of a webhook, with dots between the names, such as
+            `callback`. None: as the table of routes has it for this path; empty: there is none.
+        tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
+        metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
+    """
 
     kind: ClassVar[str] = "task"
 

@@ -53,7 +53,18 @@ class Files(Protocol):
 
 @frozen(kw_only=True, slots=False)
 class Artifact(Plain):
-    """A result file behind a URL."""
+    """A result file behind a URL.
+
+    Args:
+        url: Where it is. The query is a bearer secret while the URL lives; it is not shown in repr.
+        url_ttl: Seconds that the URL lives, counted from when the service signed it. 0: no end known.
+        type: File type: `png`, `jpeg`, `webp`, `mp4` and the like.
+        task: The task that made it, which can be asked for a new URL. None: not known here.
+        data: The file itself, where it came in the answer and is small.
+        file: Where the file lies that came in the answer; without a folder of the user's it goes with the
+            client.
+        lost: Why the file is gone that came in the answer. None: it is not gone.
+    """
 
     _files: ClassVar["ref[Files] | None"] = None
     """The client that has handed it out; a client that is gone is not kept alive."""
@@ -141,7 +152,12 @@ class Artifact(Plain):
 
 @frozen(kw_only=True, slots=False)
 class NsfwDetection:
-    """Findings of the check of an image. The image is not held back."""
+    """Findings of the check of an image. The image is not held back.
+
+    Args:
+        checked: Whether the check ran; says nothing of the image's safety.
+        confidence: How likely the image is not safe for work. Range 0 to 100.
+    """
 
     checked: bool = False
     """Whether the check ran; says nothing of the image's safety."""
@@ -155,7 +171,19 @@ class NsfwDetection:
 
 @frozen(kw_only=True, slots=False)
 class GeneratedImage(Artifact):
-    """A generated picture."""
+    """A generated picture.
+
+    Args:
+        nsfw: Findings of the NSFW check. None: not asked for.
+        url: Where it is. The query is a bearer secret while the URL lives; it is not shown in repr.
+        url_ttl: Seconds that the URL lives, counted from when the service signed it. 0: no end known.
+        type: File type: `png`, `jpeg`, `webp`, `mp4` and the like.
+        task: The task that made it, which can be asked for a new URL. None: not known here.
+        data: The file itself, where it came in the answer and is small.
+        file: Where the file lies that came in the answer; without a folder of the user's it goes with the
+            client.
+        lost: Why the file is gone that came in the answer. None: it is not gone.
+    """
 
     nsfw: NsfwDetection | None = None
     """Findings of the NSFW check. None: not asked for."""
@@ -175,7 +203,13 @@ class GeneratedImage(Artifact):
 
 @frozen(kw_only=True, slots=False)
 class Timings:
-    """When the service did what, by its own clock."""
+    """When the service did what, by its own clock.
+
+    Args:
+        submit_time: When the service took the task.
+        execute_time: When the work began.
+        complete_time: When the work was done.
+    """
 
     submit_time: datetime | None = None
     """When the service took the task."""
@@ -187,7 +221,20 @@ class Timings:
 
 @frozen(kw_only=True, slots=False)
 class TaskResult(Plain):
-    """Everything that a finished task carries."""
+    """Everything that a finished task carries.
+
+    Args:
+        task: The task that made it. None: the results came at once, and there is no task.
+        images: In the service's order. Their number need not be what was asked for.
+        videos: Files of video tasks.
+        audios: Files of audio tasks.
+        seed: The seed that the service reports; need not be the one asked for. The same for all images.
+        task_type: The service's name of the kind of work, such as `IMG_TO_IMG`.
+        timings: When it was done, where the service says so.
+        request_info: JSON text of what the engine was asked for, unparsed.
+        extra: The answer's `extra`, as it came; where the results came at once, the rest of the answer.
+        cut: Why the answer broke off that held the results: what came whole is here. None: it is whole.
+    """
 
     task: Task | None = None
     """The task that made it. None: the results came at once, and there is no task."""
@@ -337,8 +384,8 @@ def with_files(result: TaskResult, files: Mapping[int, Path | str]) -> TaskResul
 
 
 def _moved(artifact: Artifact, to: Path | str) -> Artifact:
-    if isinstance(to, str):  # what is in memory stays there: nobody here reads that storage
-        return evolve(artifact, url=to, file=None) if artifact.file is not None else artifact
+    if isinstance(to, str):  # what is in memory stays there besides
+        return evolve(artifact, url=to, file=None)
     return evolve(artifact, file=to, data=None)
 
 
@@ -349,7 +396,16 @@ def state_of(status: str) -> TaskState:
 
 @frozen(kw_only=True, slots=False)
 class Snapshot(Plain):
-    """Snapshot of a task, from a poll."""
+    """Snapshot of a task, from a poll.
+
+    Args:
+        task: The task that was asked for.
+        status: The service's word for it, such as `TASK_STATUS_QUEUED`; unknown words are possible.
+        progress_percent: Range 0 to 100; 0 on success is normal, so it never decides.
+        eta: Seconds to go, as the service guesses; 0 is normal.
+        explanation: The service's free text on a failed task.
+        result: The result, once the task has succeeded.
+    """
 
     task: Task
     """The task that was asked for."""
@@ -372,7 +428,11 @@ class Snapshot(Plain):
 
 @frozen(kw_only=True)
 class Queued(Plain):
-    """A task waits for its turn, as far as the service says."""
+    """A task waits for its turn, as far as the service says.
+
+    Args:
+        task: Which.
+    """
 
     task: Task
     """Which."""
@@ -385,7 +445,14 @@ class Queued(Plain):
 
 @frozen(kw_only=True)
 class Processing(Plain):
-    """A task is worked on, as far as the service says."""
+    """A task is worked on, as far as the service says.
+
+    Args:
+        task: Which.
+        status: The service's word for it; one that is not known counts as being worked on.
+        progress_percent: Range 0 to 100; many tasks go from 0 to their end.
+        eta: Seconds to go, as the service guesses; 0 is normal.
+    """
 
     task: Task
     """Which."""
@@ -459,7 +526,18 @@ class _Ended(Plain):
 
 @frozen(kw_only=True)
 class Succeeded(_Ended):
-    """Paid, done, and here."""
+    """Paid, done, and here.
+
+    Args:
+        result: The result.
+        paths: Where the result's files are, in the order of `result.artifacts`; empty where they were not to
+            be saved, or are in a storage that is no folder.
+        objects: Addresses of the result's files in such a storage, such as
+            `s3://bucket/spring/00000-42-1.png`.
+        request: The request. None where only a task id was watched.
+        tag: The user's own id (`request.tagged`); in a batch also where only its journal has the request.
+        metadata: The user's own metadata, which came with the id.
+    """
 
     result: TaskResult
     """The result."""
@@ -502,7 +580,15 @@ class _Missed(_Ended):
 
 @frozen(kw_only=True)
 class Failed(_Missed):
-    """The service said no, or the task failed."""
+    """The service said no, or the task failed.
+
+    Args:
+        error: Why.
+        task: The task, where one was made.
+        request: The request. None where only a task id was watched.
+        tag: The user's own id (`request.tagged`); in a batch also where only its journal has the request.
+        metadata: The user's own metadata, which came with the id.
+    """
 
     error: NovitaError
     """Why."""
@@ -517,7 +603,14 @@ class Failed(_Missed):
 
 @frozen(kw_only=True)
 class Uncertain(_Missed):
-    """Sent whole, never answered: perhaps paid, task id unknown."""
+    """Sent whole, never answered: perhaps paid, task id unknown.
+
+    Args:
+        error: Everything that is known.
+        request: The request. None where only a task id was watched.
+        tag: The user's own id (`request.tagged`); in a batch also where only its journal has the request.
+        metadata: The user's own metadata, which came with the id.
+    """
 
     error: SubmissionUncertain
     """Everything that is known."""
@@ -530,7 +623,15 @@ class Uncertain(_Missed):
 
 @frozen(kw_only=True)
 class Unfinished(_Missed):
-    """Paid, id known, end not seen. Watch it again."""
+    """Paid, id known, end not seen. Watch it again.
+
+    Args:
+        task: The task to watch again.
+        error: How long it was waited for, and what was seen last.
+        request: The request. None where only a task id was watched.
+        tag: The user's own id (`request.tagged`); in a batch also where only its journal has the request.
+        metadata: The user's own metadata, which came with the id.
+    """
 
     task: Task
     """The task to watch again."""

@@ -48,7 +48,17 @@ def _tuple(value: Iterable[Any]) -> tuple[Any, ...]:
 
 @frozen(kw_only=True)
 class SizeRange:
-    """Sizes that a route takes, as `WIDTHxHEIGHT`."""
+    """Sizes that a route takes, as `WIDTHxHEIGHT`.
+
+    Args:
+        separator: Text between the two numbers.
+        multiple_of: Both sides are multiples of this.
+        low_side: Smallest side, in pixels.
+        high_side: Largest side, in pixels.
+        low_pixels: Smallest area, in pixels.
+        high_pixels: Largest area, in pixels.
+        ratio: How many times longer than the shorter side the longer one may be.
+    """
 
     separator: str = "x"
     """Text between the two numbers."""
@@ -100,7 +110,19 @@ _SIZE: Final = re.compile(r"(\d{1,5})([x*])(\d{1,5})")
 
 @frozen(kw_only=True)
 class RouteField:
-    """A field of a route."""
+    """A field of a route.
+
+    Args:
+        name: Name on the wire.
+        type: Type of the field.
+        required: Whether a request must have the field.
+        low: Smallest number, or length of a text or list.
+        high: Largest number, or length of a text or list.
+        choices: The only values; beside them a size may be in `size`.
+        size: Sizes that are taken.
+        default: The service's own value where the field is left out. None: not known.
+        place: Where in the body the field stands, with dots between the names. Empty: under its name.
+    """
 
     name: str
     """Name on the wire."""
@@ -174,7 +196,21 @@ _RULES: Final[Mapping[FieldType, Callable[[RouteField], rules.Rule]]] = {
 
 @frozen(kw_only=True)
 class RoutePictures:
-    """Pictures of a route: where they stand in its body, how they travel, how large they may be."""
+    """Pictures of a route: where they stand in its body, how they travel, how large they may be.
+
+    Args:
+        name: Name on the wire.
+        role: Role of these pictures in the request.
+        form: How they travel.
+        is_list: Whether the field holds a list, also of one picture.
+        required: Whether there must be one.
+        most: How many there may be.
+        takes_urls: Whether an address of a picture will do in its place.
+        formats: Formats that are taken.
+        max_bytes: Most bytes of one picture.
+        safe_bytes: Bytes that every reading of an unclear limit allows. None: the limit is clear.
+        max_pixels: Most pixels of one picture. None: not documented.
+    """
 
     name: str
     """Name on the wire."""
@@ -205,6 +241,25 @@ class Route:
     """A route of the API.
 
     A route that is not in the table can be written by hand and given to a request: `route=Route(…)`.
+
+    Args:
+        name: Name of the row.
+        kind: Kind of the route.
+        path: Path of submissions; `{model}` stands for the request's model.
+        hosts: Names of the hosts that serve the route. Empty: any host.
+        models: Models by which the route is found.
+        body: Form of the body.
+        model_field: Field that names the model on the wire. Empty: the path says it.
+        pictures: Pictures that the route takes.
+        fields: All other fields.
+        is_open: Whether fields that are not listed are sent as they are.
+        counts: Field that says how many results are asked for. Empty: each request counts once.
+        answer: How the route answers.
+        webhook: Where the body takes the address of a webhook, with dots between the names. Empty: nowhere.
+        answer_timeout: Seconds for the answer.
+        status: Whether the route lives.
+        checked_on: Day of the latest look at its sources.
+        source: Where its facts are from.
     """
 
     name: str

@@ -159,18 +159,14 @@ def _landscape(name: str, width: int, height: int) -> Image.Image:
     sky.putdata([colours[2], colours[3], colours[4]])
     canvas = sky.resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(canvas)
-    _sun(draw, name, width, height)
+    x, y = width * (0.2 + 0.6 * fraction("sun", name)), height * (0.15 + 0.25 * fraction("noon", name))
+    radius = min(width, height) * 0.09
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 244, 214))
     for number in range(3):
         draw.polygon(
             _hill(name, number, width, height), fill=_between(colours[3], colours[0], (number + 1) / 3)
         )
     return canvas
-
-
-def _sun(draw: ImageDraw.ImageDraw, name: str, width: int, height: int) -> None:
-    x, y = width * (0.2 + 0.6 * fraction("sun", name)), height * (0.15 + 0.25 * fraction("noon", name))
-    radius = min(width, height) * 0.09
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 244, 214))
 
 
 def _hill(name: str, number: int, width: int, height: int) -> list[tuple[float, float]]:

@@ -158,7 +158,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Wait really, or jump. Called by the selector when nothing is ready."""
         if self._holds or _busy_anyio_threads(self):
             return real.select(None)
-        sockets = self._has_sockets(real)
+        own = self._ssock.fileno()
+        sockets = any(key.fd != own and not _listens(key.fd) for key in real.get_map().values())
         if timeout is None:
             return self._wait_for_the_world(sockets, real)
         ready = real.select(self.patience) if sockets else []
@@ -170,10 +171,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     # Both are BaseEventLoop's own, for as long as asyncio has existed, and declared nowhere.
     _ready: Any
     _ssock: socket.socket
-
-    def _has_sockets(self, real: selectors.BaseSelector) -> bool:
-        own = self._ssock.fileno()
-        return any(key.fd != own and not _listens(key.fd) for key in real.get_map().values())
 
     def _wait_for_the_world(self, sockets: bool, real: selectors.BaseSelector) -> _Events:  # noqa: FBT001
         listening = len(real.get_map()) > 1

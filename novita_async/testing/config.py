@@ -29,7 +29,55 @@ def _to_tuple(value: Any) -> tuple[Any, ...]:
 
 @frozen(kw_only=True)
 class SimulatorConfig:
-    """The service to simulate. The defaults are a quick, healthy service without a quota."""
+    """The service to simulate. The defaults are a quick, healthy service without a quota.
+
+    Args:
+        api_keys: Keys that are accepted, each an account of its own. Default: `sk_simulator`. Invented: never
+            put a real key here.
+        images_per_minute: Images that each account may ask for in 60 s, per endpoint. None: as many as it
+            likes.
+        quota: How images are counted: any 60 s, each minute of the clock, or a bucket that drains evenly.
+        retry_after: Whether a 429 says in `Retry-After` when to come back. The live service was not seen to
+            do so.
+        workers: Tasks that are worked on at the same time.
+        fifo: Whether tasks start in the order they came. False: in an order drawn from the seed.
+        speed: How many times faster than usual, which is about 2 s for one picture of 512x512 in 20 steps.
+        spread: How much durations vary: the standard deviation of their logarithm.
+        latency: Seconds that a request is on its way, and again its answer.
+        latency_jitter: How much each of these ways varies, as a share of `latency`.
+        progress: Whether a running task tells its progress and the time left. False: 0 all the time.
+        completion_times: Whether a finished task tells when it was submitted, started and completed.
+        visible_after: Seconds for which a new task is not found yet, as behind a lagging replica.
+        envelope: Whether a submission is answered with `{"code": 0, "msg": "", "data": {"task_id": ...}}`.
+        failure_rate: Share of the tasks that fail.
+        failure_as_error: Whether a failed task is told by HTTP 500 TASK_FAILED. False: by its status.
+        fault_rate: Share of all exchanges that go wrong on the wire, in ways drawn from the seed.
+        nsfw_rate: Share of the images that the NSFW detection is confident about, where it is asked for.
+        illegal_words: Words in a prompt that are answered with ILLEGAL_PROMPT.
+        strict_names: Whether unknown samplers, preprocessors, ControlNets and IP-Adapters are refused. Models
+            never are.
+        dedicated_endpoints: Whether the accounts may use dedicated endpoints. False: 403 API_NOT_ALLOWED.
+        balance: What each account has at the start, in 1/10000 USD.
+        price: What one image costs, in 1/10000 USD. Invented.
+        nsfw_price: What one NSFW detection costs, in 1/10000 USD.
+        url_ttl: Seconds for which a result URL works.
+        retention: Seconds after its end for which a task is still found. None: for ever.
+        default_strength: The strength of an img2img request that names none.
+        plain_pictures: Whether results are of one colour, with nothing of the input: many times quicker to
+            make.
+        routes: Rows of the table of routes that are served, also those that the table calls retired.
+        other_tasks: Further paths that take any JSON object and answer with a task id.
+        retired: Paths that answer 404 with the plain text `route not found`.
+        public_buckets: Whether files in custom storage can be read without credentials.
+        webhook_timeout: Seconds that the receiver of a webhook has for its answer.
+        webhook_retry: Seconds before the first of up to five retries of a webhook; doubled for each further
+            one.
+        max_body_bytes: Bytes of a request body above which the answer is a plain 413.
+        keep_input_bytes: Bytes of input pictures that are kept; beyond, the oldest tasks are drawn without
+            theirs.
+        seed: What all chance comes from. The same seed and the same requests make the same service.
+        epoch: Unix seconds at time 0. None: the wall clock of the HTTP server, 2026-01-01 in memory.
+    """
 
     api_keys: tuple[str, ...] = field(
         default=(DEFAULT_API_KEY,), converter=_to_tuple, repr=lambda keys: f"<{len(keys)} keys>"

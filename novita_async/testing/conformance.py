@@ -457,7 +457,7 @@ async def what_was_told_twice_counts_once(store: StoreUnderTest) -> None:
 async def promises_and_verdicts_are_recorded(store: StoreUnderTest) -> None:
     """`admit` records a promise, `settle` the verdict, whichever way it goes."""
     clock = _Clock()
-    verdicts = (Bought, NotBought, Lost, Completed)
+    verdicts = (Bought, NotBought, Completed, Lost)  # after an uncertain end a shared store waits
     async with _opened(store) as journal:
         purchases = await journal.plan([_order(number, number) for number in range(len(verdicts))])
         for purchase, kind in zip(purchases, verdicts, strict=True):

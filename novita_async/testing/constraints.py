@@ -271,13 +271,12 @@ def _check_types(document: JSONObject, rules: Mapping[str, Constraint]) -> None:
 
 
 def _check_value(where: str, value: Any, rule: Constraint, *, strict_names: bool) -> None:
-    problem = _missing(rule) if value is None else _problem(value, rule, strict_names=strict_names)
+    if value is None:
+        problem = "value is required" if rule.required else None
+    else:
+        problem = _problem(value, rule, strict_names=strict_names)
     if problem:
         raise Refused("VALIDATOR", f"invalid {where}: {problem}")
-
-
-def _missing(rule: Constraint) -> str | None:
-    return "value is required" if rule.required else None
 
 
 def _problem(value: Any, rule: Constraint, *, strict_names: bool) -> str | None:

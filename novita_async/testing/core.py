@@ -78,7 +78,13 @@ _COPIES: Final = {FaultKind.LOSE_WEBHOOK: 0, FaultKind.DUPLICATE_WEBHOOK: 2}
 
 @frozen(kw_only=True)
 class Visit:
-    """An exchange that has begun."""
+    """An exchange that has begun.
+
+    Args:
+        kind: What it is about.
+        number: Which of its kind, from 1.
+        fault: What is to go wrong with it.
+    """
 
     kind: ExchangeKind
     """What it is about."""
@@ -90,7 +96,19 @@ class Visit:
 
 @frozen(kw_only=True)
 class SimulatorStatistics:
-    """The service at a moment."""
+    """The service at a moment.
+
+    Args:
+        submissions: Submissions that began to arrive.
+        accepted: Those that made a task.
+        images: Images in them.
+        waiting: Tasks that no worker has taken yet.
+        running: Tasks that are worked on.
+        done: Tasks that have ended.
+        polls: Times that task-result was asked.
+        downloads: Times that a file was asked for.
+        webhooks: Events that were received.
+    """
 
     submissions: int
     """Submissions that began to arrive."""
@@ -245,7 +263,8 @@ class Simulator:
         try:
             return self._serve(exchange, visit)
         except Refused as refused:
-            account = self._account_or_none(exchange)
+            key = _bare(exchange.headers.get("authorization", ""))
+            account = key if key in self.config.api_keys else None
             self._book(visit, exchange, status=refused.status, reason=refused.reason, account=account)
             return refusal_reply(exchange.path, refused)
 
@@ -290,10 +309,6 @@ class Simulator:
         if key not in self.config.api_keys:
             raise Refused("INVALID_API_KEY", "invalid api key")
         return key
-
-    def _account_or_none(self, exchange: Exchange) -> str | None:
-        key = _bare(exchange.headers.get("authorization", ""))
-        return key if key in self.config.api_keys else None
 
     def balance_of(self, account: str) -> int:
         """What an account has left, in 1/10000 USD."""

@@ -62,7 +62,15 @@ _REASONS: Final = {429: "RATE_LIMIT_EXCEEDED", 503: "SERVICE_NOT_AVAILABLE"}
 
 @frozen(kw_only=True)
 class Fault:
-    """One thing that goes wrong with one exchange. Made by its class methods."""
+    """One thing that goes wrong with one exchange. Made by its class methods.
+
+    Args:
+        kind: What goes wrong.
+        acted: Whether the service acts upon the request all the same.
+        at: Bytes after which it breaks off: of the request's body, or of the answer's.
+        seconds: How much later the answer comes.
+        reply: What is answered instead.
+    """
 
     kind: FaultKind
     """What goes wrong."""
@@ -162,7 +170,14 @@ def _to_numbers(value: int | Collection[int] | None) -> Collection[int] | None:
 
 @frozen(kw_only=True)
 class FaultRule:
-    """Which exchanges get which fault."""
+    """Which exchanges get which fault.
+
+    Args:
+        fault: What goes wrong.
+        on: Kinds of exchange: `submit`, `poll`, `download`, `webhook`, `other`; one, or several.
+        numbers: Which of its kind, counted from 1; a `range` will do. None: any.
+        chance: Share of these exchanges that are hit.
+    """
 
     fault: Fault
     """What goes wrong."""
@@ -180,7 +195,12 @@ class FaultRule:
 
 @frozen(kw_only=True)
 class FaultPlan:
-    """Rules, of which the first that hits counts. The same seed hits the same exchanges."""
+    """Rules, of which the first that hits counts. The same seed hits the same exchanges.
+
+    Args:
+        rules: In order of precedence.
+        seed: What the chances come from.
+    """
 
     rules: tuple[FaultRule, ...] = ()
     """In order of precedence."""
@@ -200,7 +220,7 @@ class FaultPlan:
     @classmethod
     def chaos(cls, rate: float, *, seed: int = 0) -> Self:
         """Make a plan that hits this share of all exchanges, of whatever kind, in all sorts of ways."""
-        web, wire = _chaotic_webhooks(), _chaotic_exchanges()
+        web, wire = (Fault.lose_webhook(), Fault.duplicate_webhook()), _chaotic_exchanges()
         rules = [FaultRule(fault=f, on=_ANY, chance=c) for f, c in _shared(wire, rate)]
         rules += [FaultRule(fault=f, on={"webhook"}, chance=c) for f, c in _shared(web, rate)]
         return cls(rules=tuple(rules), seed=seed)
@@ -232,10 +252,6 @@ def _chaotic_exchanges() -> tuple[Fault, ...]:
         Fault.answer(503),
         Fault.slow(3.0),
     )
-
-
-def _chaotic_webhooks() -> tuple[Fault, ...]:
-    return Fault.lose_webhook(), Fault.duplicate_webhook()
 
 
 def _shared(faults: tuple[Fault, ...], rate: float) -> list[tuple[Fault, float]]:

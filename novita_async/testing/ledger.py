@@ -11,7 +11,21 @@ from novita_async.testing.wire import JSONObject
 
 @frozen(kw_only=True)
 class Entry:
-    """One submission, as the service sees it. A submission that never arrived whole stands here as well."""
+    """One submission, as the service sees it. A submission that never arrived whole stands here as well.
+
+    Args:
+        number: Which submission, counted from 1, in the order of arrival.
+        at: Service time of its arrival.
+        endpoint: Its path.
+        account: The key that sent it, where it is a known one.
+        status: What the service decided, whether or not the answer got through. None: it never arrived whole.
+        reason: Why it was refused.
+        task_id: The task that was made. None: nothing was accepted.
+        images: Images that were accepted.
+        billed: 1/10000 USD that were charged.
+        fault: What was made to go wrong.
+        request: The body, each picture in it replaced by its number of characters.
+    """
 
     number: int
     """Which submission, counted from 1, in the order of arrival."""
@@ -44,7 +58,15 @@ class Entry:
 
 @define(eq=False)
 class Ledger:
-    """The service's own books."""
+    """The service's own books.
+
+    Args:
+        entries: Every submission in the order of its arrival.
+        exchanges: How many exchanges of each kind began.
+        polls: By task id, when it was asked for.
+        downloads: By task id, how many files of it were handed out.
+        webhooks: By task id, when its event was received.
+    """
 
     entries: list[Entry] = field(factory=list)
     """Every submission in the order of its arrival."""

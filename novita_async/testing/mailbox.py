@@ -13,7 +13,14 @@ RETRIES: Final = 5
 
 @frozen(kw_only=True)
 class WebhookCall:
-    """One event on its way to one receiver."""
+    """One event on its way to one receiver.
+
+    Args:
+        task_id: What it is about.
+        url: Where it goes.
+        attempt: From 1; more than 1 after receivers that did not take it.
+        body: JSON.
+    """
 
     task_id: str
     """What it is about."""

@@ -19,13 +19,9 @@ def _signature(seed: int, path: str, date: str, expires: str) -> str:
     return hmac.new(secret, f"{path}\n{date}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
 
-def _date(unix_time: float) -> str:
-    return datetime.fromtimestamp(int(unix_time), UTC).strftime(_FORMAT)
-
-
 def sign(origin: str, path: str, *, seed: int, unix_time: float, ttl: int) -> str:
     """Make the URL of a file that can be fetched until `ttl` seconds after `unix_time`."""
-    date = _date(unix_time)
+    date = datetime.fromtimestamp(int(unix_time), UTC).strftime(_FORMAT)
     query = {
         "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
         "X-Amz-Credential": f"SIMULATOR/{date[:8]}/{_REGION}/s3/aws4_request",

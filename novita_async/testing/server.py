@@ -54,10 +54,6 @@ def _reset(request: web.BaseRequest) -> None:
     transport.abort()
 
 
-def _is_gone(request: web.BaseRequest) -> bool:
-    return request.transport is None or request.transport.is_closing()
-
-
 @frozen(kw_only=True)
 class ServerStatistics:
     """The server at a moment."""
@@ -244,7 +240,9 @@ class SimulatorServer:
         if fault.kind is FaultKind.RESET_AFTER:
             self._cut(request)
         if fault.kind is FaultKind.STALL:
-            while not self._closing and not _is_gone(request):  # noqa: ASYNC110 aiohttp tells nobody
+            while not (  # noqa: ASYNC110 aiohttp tells nobody
+                self._closing or request.transport is None or request.transport.is_closing()
+            ):
                 await anyio.sleep(_STALL_CHECK)
             self._cut(request)
         await anyio.sleep(fault.seconds)

@@ -18,7 +18,11 @@ from novita_async.testing.transport import SimulatedTransport
 
 @define(eq=False)
 class Simulation:
-    """One simulated service, reached in memory (`transport`) or over a socket (`serve`), even both."""
+    """One simulated service, reached in memory (`transport`) or over a socket (`serve`), even both.
+
+    Args:
+        simulator: The service.
+    """
 
     simulator: Simulator = field(factory=Simulator)
     """The service."""

@@ -100,7 +100,12 @@ class _SimulatedDownload:
 
 @frozen(kw_only=True)
 class SimulatedTransportStatistics:
-    """What a simulated transport has carried."""
+    """What a simulated transport has carried.
+
+    Args:
+        exchanges: Requests and downloads that began.
+        faults: Those that were made to go wrong.
+    """
 
     exchanges: int
     """Requests and downloads that began."""

@@ -22,7 +22,16 @@ def _size(data: bytes) -> str:
 
 @frozen(kw_only=True)
 class Exchange:
-    """One whole request, as it reached the service."""
+    """One whole request, as it reached the service.
+
+    Args:
+        method: In capitals. HEAD is answered like GET.
+        path: Decoded, beginning with a slash.
+        query: Decoded; of a repeated name the last value.
+        headers: Names in lower case.
+        body: The whole body, not compressed.
+        origin: Scheme, host and port that the client used; result URLs begin with it.
+    """
 
     method: str
     """In capitals. HEAD is answered like GET."""
@@ -40,7 +49,18 @@ class Exchange:
 
 @frozen(kw_only=True)
 class Reply:
-    """One whole answer of the service."""
+    """One whole answer of the service.
+
+    Args:
+        status: HTTP status.
+        body: The body, unless it is a picture.
+        content_type: Media type of the body.
+        headers: Further headers, names in lower case.
+        painting: The body where it is a picture: a recipe, because painting takes a while and is not always
+            needed.
+        compose: Makes the body where that holds pictures.
+        delay: Seconds of work before the answer begins.
+    """
 
     status: int = 200
     """HTTP status."""

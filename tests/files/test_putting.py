@@ -4,11 +4,11 @@ import anyio
 import pytest
 from attrs import define, field
 
-from novita_async import ConfigurationError, DownloadFailed, EditImage, Succeeded
+from novita_async import ConfigurationError, DownloadFailed, EditImage, Failed, JournalError, Succeeded
 from novita_async._files import saver as _saver
 from novita_async._files.part import HELD
 from novita_async._journal.memory import MemoryJournal
-from novita_async.events import CutFileKept, FileSaved, KindDiffers
+from novita_async.events import CutFileKept, FileSaved, KindDiffers, Saved
 from novita_async.storage import Content, MemoryStorage, storage_at
 from tests.helpers import payloads
 from tests.helpers.hosts import Host, Saving, result_of
@@ -20,14 +20,14 @@ WHOLE = picture()
 
 @define
 class Flaky(MemoryStorage):
-    """A storage that raises these before it works, and may have put the file all the same."""
+    """A storage that raises these before it takes results, and may have put the file all the same."""
 
     troubles: list[Exception] = field(factory=list)
     puts_all_the_same: bool = False
     refused: list[str] = field(factory=list)
 
     async def put_new(self, name, content):
-        if self.troubles and not name.startswith("inputs/"):
+        if self.troubles and "/" not in name:
             if self.puts_all_the_same:
                 await MemoryStorage.put_new(self, name, content)
             self.refused.append(name)
@@ -36,8 +36,8 @@ class Flaky(MemoryStorage):
 
 
 def results_in(storage):
-    """Names of the files that are no inputs."""
-    return sorted(name for name in storage.files if not name.startswith("inputs/"))
+    """Names of all files but the pictures that went in."""
+    return sorted(name for name in storage.files if "/" not in name)
 
 
 async def batch(client, many, journal, storage, **options):
@@ -313,3 +313,45 @@ async def test_pictures_that_came_in_an_answer_are_put(tmp_path):
     async with client_of(simulation) as (client, _):
         got = await batch(client, many, tmp_path / "run.db", storage)
     assert results_in(storage) == sorted(each.objects[0].rpartition("/")[2] for each in got)
+
+
+# --- What came in answers -----------------------------------------------------------------------------------
+
+EDIT = EditImage(model="gpt-image-2", image=picture(), prompt="a cute dog", n=2)
+
+
+async def test_files_of_an_answer_are_there_before_the_journal_says_that_they_came(tmp_path, monkeypatch):
+    """Died right after that: another machine, which has none of the files, says where they are."""
+    simulation, storage, journal = service(), MemoryStorage(), MemoryJournal()
+    record = MemoryJournal.record
+
+    async def dies(self, purchase, *facts):
+        if any(isinstance(fact, Saved) for fact in facts):
+            raise JournalError(problem="this process has died")
+        await record(self, purchase, *facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryJournal, "record", dies)
+        async with client_of(simulation) as (client, _):
+            with pytest.raises(JournalError):
+                await batch(client, [EDIT], journal, storage)
+    before = dict(storage.files)
+    (row,) = [row async for row in journal.where()]
+    assert [each.url for each in row.result.artifacts] == [f"memory://files/00000-{n}.png" for n in (1, 2)]
+    async with client_of(simulation) as (client, _):
+        (done,) = await batch(client, [EDIT], journal, storage)
+    assert done.objects == ("memory://files/00000-1.png", "memory://files/00000-2.png")
+    assert storage.files == before
+    assert len(simulation.ledger.accepted) == 1
+
+
+async def test_a_storage_that_is_shut_when_an_answer_comes_gets_its_files_later(tmp_path):
+    simulation, storage = service(), Flaky(troubles=[ValueError("odd")] * 2)
+    async with client_of(simulation) as (client, _):
+        (done,) = await batch(client, [EDIT], tmp_path / "run.db", storage)
+        assert isinstance(done, Failed)
+        assert done.error.retryable
+        (done,) = await batch(client, [EDIT], tmp_path / "run.db", storage)
+    assert results_in(storage) == ["00000-1.png", "00000-2.png"]
+    assert len(done.objects) == 2
+    assert len(simulation.ledger.accepted) == 1

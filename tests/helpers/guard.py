@@ -56,6 +56,8 @@ MAY_BLOCK: Final = {
     ImageSource._file_slices.__code__,
     # Starting a thread waits until the thread runs.
     threading.Thread.start.__code__,
+    # The end of `asyncio.run` waits for the loop's own threads, which are told to end.
+    asyncio.BaseEventLoop.shutdown_default_executor.__code__,
 }
 
 FUNCTIONS: Final = {

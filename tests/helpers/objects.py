@@ -52,7 +52,9 @@ class S3:
 
     def new_bucket(self) -> str:
         """The name of a bucket that nobody has used."""
-        name = f"bucket-{os.getpid()}-{next(_numbers)}"
+        return self.put_bucket(f"bucket-{os.getpid()}-{next(_numbers)}")
+
+    def put_bucket(self, name: str) -> str:
         self._ask(name, "PUT")
         return name
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import asyncpg
 
@@ -94,3 +95,24 @@ async def run_sql(url: str, sql: str, *values: object) -> list[asyncpg.Record]:
         return await connection.fetch(sql, *values)
     finally:
         await connection.close()
+
+
+def cut_after_next_write(store, *functions):
+    """Break the connection once the next write is committed, before its answer is read."""
+    whole = store._connection
+
+    def cutting(ask):
+        async def asked(sql, *values):
+            answer = await ask(sql, *values)
+            if any(name in sql for name in functions or ("move_1", "admit_1")):
+                raise ConnectionResetError("cut")
+            return answer
+
+        return asked
+
+    names = ("fetchval", "execute", "is_closed", "terminate")
+    store._connection = SimpleNamespace(
+        fetch=cutting(whole.fetch),
+        fetchrow=cutting(whole.fetchrow),
+        **{name: getattr(whole, name) for name in names},
+    )

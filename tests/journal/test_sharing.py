@@ -16,11 +16,12 @@ from novita_async._purchase.machine import (
     advance,
     next_action,
 )
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async._util.clock import loop_time
+from novita_async.errors import JournalError
 from novita_async.journal import PostgresJournal
 from tests.helpers.journals import asked
-from tests.helpers.postgres import new_batch, run_sql
+from tests.helpers.postgres import cut_after_next_write, new_batch, run_sql
 from tests.helpers.purchases import fact, task
 from tests.helpers.service import client_of, picture, requests, service
 
@@ -150,11 +151,65 @@ async def test_a_worker_at_rest_wakes_when_it_has_given_away_what_a_dead_one_had
     await dead.aclose()
 
 
+# --- Planning while others work -----------------------------------------------------------------------------
+
+
+async def test_three_who_plan_the_same_at_once_make_no_row_twice(database):
+    """Equal requests in one input are as many rows as there are of them."""
+    url = new_batch(database)
+    orders = [asked(number // 2, number) for number in range(60)]
+
+    async def plan():
+        async with await PostgresJournal.join(url) as journal:
+            return sum([await journal.enqueue(orders[start : start + 7]) for start in range(0, 60, 7)])
+
+    async with asyncio.TaskGroup() as group:
+        planning = [group.create_task(plan()) for _ in range(3)]
+    assert sum(each.result() for each in planning) == 60
+    async with await PostgresJournal.open(url) as journal:
+        rows = [each async for each in journal.where()]
+    assert len({each.entry.name for each in rows}) == len({each.position for each in rows}) == len(rows) == 60
+    assert await run_sql(url, "SELECT FROM novita.asked") == []
+
+
+async def test_a_plan_whose_answer_was_lost_makes_no_row_twice(database):
+    for alone in (True, False):
+        url = new_batch(database)
+        journal = await (PostgresJournal.open if alone else PostgresJournal.join)(url)
+        async with journal:
+            for piece in ([asked(1), asked(1)], [asked(1), asked(2)]):
+                cut_after_next_write(journal._store, "plan_2")
+                planned = await journal.plan(piece)
+                assert [each.entry.serial for each in planned][1] == (2 if piece[1] == asked(1) else 4)
+            rows = [(each.entry.key[-1], each.entry.occurrence) async for each in journal.where()]
+        assert rows == [("1", 0), ("1", 1), ("1", 2), ("2", 0)]
+
+
+async def test_a_plan_that_the_database_has_forgotten_is_refused_with_what_to_do(database):
+    url = new_batch(database)
+    async with await PostgresJournal.join(url) as journal:
+        await journal.enqueue([asked(1)])
+        await run_sql(url, "DELETE FROM novita.planning")  # unlogged: empty after a crash
+        with pytest.raises(JournalError, match="plan the same input again, which finds what is planned"):
+            await journal.enqueue([asked(1)])
+
+
+async def test_a_row_that_is_planned_again_keeps_its_worker(database):
+    url = new_batch(database)
+    await InPostgres(url).plan(1)
+    async with await PostgresJournal.join(url) as worker, await PostgresJournal.join(url) as planner:
+        (taken,) = await worker.take()
+        assert await planner.enqueue([asked(0), asked(5)]) == 1
+        await worker.admit(taken, Announced(loop_time(), "a"), None)
+        assert places(await worker.take()) == [1]
+
+
 async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dead_goes_on(database, tmp_path):
     url, simulation, ended = new_batch(database), service(workers=64, speed=100.0, latency=0.001), []
     (tmp_path / "dog.png").write_bytes(picture())
     async with await PostgresJournal.open(url) as journal:
-        await Planner(journal=journal, endpoints=Endpoints()).plan(requests(20, image=tmp_path / "dog.png"))
+        planner = BatchPlanner(endpoints=Endpoints())
+        await journal.plan(await planner.orders(requests(20, image=tmp_path / "dog.png")))
 
     async def worker(*, dies):
         async with client_of(simulation) as (client, _):

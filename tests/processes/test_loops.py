@@ -8,6 +8,7 @@ import pytest
 
 from novita_async import ConfigurationError, Img2Img, NovitaClient, Polling, Succeeded
 from novita_async._transport import connections, downloads, transport
+from novita_async.events import Retrying
 from novita_async.testing import Fault, FaultPlan, sample_picture
 from tests.helpers.programs import python, run
 
@@ -143,6 +144,25 @@ def test_a_loop_that_stands_still_with_a_purchase_under_way_is_not_left(serve):
         first = loop.run_until_complete(task)
         loop.run_until_complete(client.aclose())
     assert [entry.task_id for entry in server.simulator.ledger.accepted] == [first.task_id]
+
+
+def test_a_loop_that_stands_still_in_a_pause_before_the_next_attempt_is_not_left(serve):
+    told = []
+    failed = b'{"code": 500, "reason": "CREATE_TASK_FAILED", "message": "", "metadata": {}}'
+    server = serve(speed=50.0, faults=FaultPlan.listed("submit", {1: Fault.answer(500, failed)}))
+    client = NovitaClient(
+        polling=QUICK, observers=[lambda each: told.append(each) if isinstance(each, Retrying) else None]
+    )
+    with asyncio.Runner() as outer:
+        loop = outer.get_loop()
+        task = loop.create_task(client.submit(request(1)))
+        while not told:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        with pytest.raises(ConfigurationError, match="stands still"):
+            asyncio.run(client.submit(request(2)))
+        loop.run_until_complete(task)
+        loop.run_until_complete(client.aclose())
+    assert bought(server) == 1
 
 
 CUT_OFF = """

@@ -246,7 +246,20 @@ def test_a_program_that_closes_nothing_ends(serve, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["run", "submit", "wait", "poll", "save", "fetch", "balance", "stream", "batch", "models", "watch"],
+    [
+        "run",
+        "submit",
+        "wait",
+        "poll",
+        "save",
+        "fetch",
+        "balance",
+        "stream",
+        "batch",
+        "work",
+        "models",
+        "watch",
+    ],
 )
 def test_every_call_has_the_words_and_the_options_of_the_asynchronous_one(name):
     ours, theirs = getattr(Client, name), getattr(NovitaClient, name)

@@ -7,7 +7,7 @@ import pytest
 
 from novita_async import Failed, Succeeded, events
 from novita_async._journal.sqlite import SqliteJournal
-from novita_async._stream import stream
+from novita_async._stream import intake
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ AHEAD = 20
 
 @pytest.fixture(autouse=True)
 def _few_lines_ahead(monkeypatch):
-    monkeypatch.setattr(stream, "AHEAD", AHEAD)
+    monkeypatch.setattr(intake, "AHEAD", AHEAD)
 
 
 async def run(client, many, journal, **options):

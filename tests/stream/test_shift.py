@@ -4,10 +4,21 @@ import anyio
 import pytest
 from attrs import evolve
 
-from novita_async import Budget, Endpoints, Failed, Polling, RetryPolicy, Succeeded, Uncertain, Unfinished
+from novita_async import (
+    AnyTask,
+    Budget,
+    Endpoints,
+    Failed,
+    Polling,
+    RetryPolicy,
+    Succeeded,
+    Uncertain,
+    Unfinished,
+)
+from novita_async._files.places import storage_at
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import State
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async._stream.shift import Shift
 from novita_async._stream.stream import Stream
 from novita_async.errors import (
@@ -24,15 +35,18 @@ from tests.helpers.service import client_of, picture, request, requests, service
 pytestmark = pytest.mark.anyio
 
 
-def planner_of(journal, folder=None):
-    return Planner(journal=journal, endpoints=Endpoints(), folder=folder)
+async def plan(journal, requests, folder=None, *, first=0):
+    """Plan requests, with their pictures in a folder."""
+    planner = BatchPlanner(endpoints=Endpoints(), storage=folder and storage_at(folder))
+    planner.planned = first
+    await journal.plan(await planner.orders(requests))
 
 
 async def planned(folder, count, **changes):
     """A batch in memory that is planned and not sent; its picture lies in the folder."""
     journal, place = SharedMemoryJournal(), folder / "dog.png"
     place.write_bytes(picture())
-    await planner_of(journal).plan(requests(count, image=place, **changes))
+    await plan(journal, requests(count, image=place, **changes))
     return journal
 
 
@@ -123,7 +137,7 @@ async def test_rows_of_a_worker_that_leaves_early_are_others_at_once(tmp_path):
 async def test_a_row_whose_picture_is_not_on_this_host_is_left_to_a_later_worker(tmp_path):
     simulation = service()
     journal = SharedMemoryJournal()
-    await planner_of(journal, tmp_path).plan(requests(2))
+    await plan(journal, requests(2), tmp_path)
     (failed, _) = await worked(simulation, journal, save_to=tmp_path / "elsewhere")
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, InvalidRequest)
@@ -137,10 +151,10 @@ async def test_a_picture_that_has_changed_since_it_was_planned_is_not_sent(tmp_p
     simulation, file = service(), tmp_path / "dog.png"
     file.write_bytes(picture(1))
     journal = SharedMemoryJournal()
-    await planner_of(journal).plan([request(image=file)])
+    await plan(journal, [request(image=file)])
     file.write_bytes(picture(2))
     (failed,) = await worked(simulation, journal)
-    assert f"{file} is missing here, or has changed" in str(failed.error)
+    assert f"{file} is missing, or has changed" in str(failed.error)
 
 
 async def test_a_wait_that_was_given_up_is_tried_once_by_each_worker(tmp_path):
@@ -224,17 +238,29 @@ async def test_a_worker_that_never_ends_takes_what_comes_later(tmp_path):
     async with client_of(simulation) as (client, _):
         async with client.work(journal=journal.join(), save_to=tmp_path, forever=True) as outcomes:
             await anext(outcomes)
-            planner = planner_of(journal, tmp_path)
-            planner.planned = 1
-            await planner.plan([request(seed=9)])
+            await plan(journal, [request(seed=9)], tmp_path, first=1)
             assert (await anext(outcomes)).request.seed == 9
 
 
 async def test_tags_and_metadata_come_back_with_the_outcome(tmp_path):
     journal = SharedMemoryJournal()
-    await planner_of(journal, tmp_path).plan([request().tagged("mine", {"shop": 7})])
+    await plan(journal, [request().tagged("mine", {"shop": 7})], tmp_path)
     (done,) = await worked(service(), journal, save_to=tmp_path)
     assert (done.tag, done.metadata) == ("mine", {"shop": 7})
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (request(), "holds a picture in memory"),
+        (AnyTask(path="/v3/async/x", body={"u": "https://h/a?X-Amz-Signature=abc"}), "a presigned URL"),
+    ],
+)
+async def test_what_no_worker_could_make_again_is_not_planned(what, why):
+    journal = SharedMemoryJournal()
+    with pytest.raises(InvalidRequest, match=f"request mine: holds .*{why.removeprefix('holds ')}"):
+        await plan(journal, [what.tagged("mine")])
+    assert await states_in(journal) == []
 
 
 @pytest.mark.parametrize("journal", ["run.db", MemoryJournal()])

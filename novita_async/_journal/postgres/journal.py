@@ -19,6 +19,8 @@ from anyio import sleep
 from attrs import define, evolve, field
 
 from novita_async._journal.groups import Job, ended, outlasting
+from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
+from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from novita_async._journal.postgres.store import Ask, SharedStore, Told
 
 T = TypeVar("T")
-SCHEMES: Final = ("postgresql://", "postgres://")
-"""Beginnings of addresses of such a journal."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
 BRIEFLY: Final = 10.0
@@ -75,8 +75,11 @@ class PostgresJournal:
     """The `SharedStore`, whose module is entered when a journal is opened."""
     _queue: list[Job] = field(factory=list[Job], init=False)
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
-    _living: "asyncio.Task[None]" = field(init=False)
+    _living: "asyncio.Task[None] | None" = field(default=None, init=False)
+    """Signs of life. None: this process only looks."""
     _closed: bool = field(default=False, init=False)
+    _pieces: int = field(default=0, init=False)
+    """Pieces of orders that were planned or looked for."""
     _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when rows may have become free."""
     _taken_to: int = field(default=0, init=False)
@@ -107,6 +110,23 @@ class PostgresJournal:
         return await cls._at_work(url, alone=False, **options)
 
     @classmethod
+    async def look(cls, url: str, *, batch: str | None = None) -> Self:
+        """Open a batch's journal to read it, whoever works on it.
+
+        Raises:
+            JournalError: there is no such batch, or no database, or it has no tables.
+        """
+        journal, store = cls(), _store_at(url, batch=batch)
+        journal._opened = store
+        store.patience = BRIEFLY
+        try:
+            await store.once(store.look)
+        except BaseException:
+            store.hang_up()
+            raise
+        return journal
+
+    @classmethod
     async def _at_work(cls, url: str, *, alone: bool, **options: Unpack[SharedOptions]) -> Self:
         journal, store = cls(), _store_at(url, **options)
         journal._opened = store
@@ -118,6 +138,7 @@ class PostgresJournal:
                 await sleep(in_use + 0.01)
                 await store.once(partial(_insist, store, begin))
             store.patience = patience
+            await store.once(store.beat)
             if alone:
                 journal.uncertain_at_opening = await store.once(store.recover)
         except BaseException:
@@ -138,6 +159,10 @@ class PostgresJournal:
     async def aclose(self) -> None:
         """Finish what is being written, and give back what is left. Does nothing the second time."""
         if self._closed:
+            return
+        if self._living is None:
+            self._closed = True
+            self._store.hang_up()
             return
         self._living.cancel()
         leaving = self._tell(self._asking(self._store.leave))
@@ -179,11 +204,27 @@ class PostgresJournal:
         self._check()
         found: list[Purchase | None] = []
         for start in range(0, len(orders), _PIECE):
-            piece = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.plan, orders=piece, make=make)
+            self._pieces += 1
+            some = orders[start : start + _PIECE]
+            plan: Any = partial(self._store.plan, orders=some, piece=self._pieces, make=make)
             read = await outlasting(self._tell(self._asking(plan)))
             found += [None if each is None else self._handed_out(each) for each in read]
         return found
+
+    async def enqueue(self, orders: Sequence[Order]) -> int:
+        """Plan these orders, for others to work on. Returns how many are new to the batch.
+
+        Of a batch on which others work, `plan` and this may be called by several at once; a request's place
+        is then the one in the batch.
+        """
+        self._check()
+        new = 0
+        for start in range(0, len(orders), _PIECE):
+            self._pieces += 1
+            some = orders[start : start + _PIECE]
+            plan: Any = partial(self._store.enqueue, orders=some, piece=self._pieces)
+            new += sum(is_new for _, is_new in await outlasting(self._tell(self._asking(plan))))
+        return new
 
     def _handed_out(self, read: Purchase) -> Purchase:
         purchase = copy_of(read, -self._offset())
@@ -205,9 +246,11 @@ class PostgresJournal:
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt, and what becomes of its place and its money, in one commit."""
-        from novita_async._journal.postgres.store import gate_of  # noqa: PLC0415 - it is imported by now
+        from novita_async._journal.postgres.store import cause_of, gate_of  # noqa: PLC0415 - imported by now
 
-        await self._record(purchase, (fact,), settled=settlement(fact), gate=gate_of(fact))
+        await self._record(
+            purchase, (fact,), settled=settlement(fact), gate=gate_of(fact), cause=cause_of(fact)
+        )
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:
         """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
@@ -271,6 +314,45 @@ class PostgresJournal:
         found = await self._ask(lambda connection: store.select(connection, rest, *values))
         return [copy_of(each, -store.skew) for each in found] if store.skew else found
 
+    # --- Windows, health and money --------------------------------------------------------------------------
+
+    @property
+    def sends_until(self) -> float:
+        """Until when, on the loop's clock, this process may send: then others may take it for dead."""
+        return self._store.alive_until
+
+    @property
+    def processes(self) -> int:
+        """Processes at work with this database, as far as is known."""
+        return self._store.processes
+
+    def on_health(self, heed: Callable[[Sequence[Mapping[str, Any]], int], None]) -> None:
+        """Tell, with each sign of life, which accounts are not well, and how many processes are at work."""
+        self._store.heed = heed
+        heed(self._store.unwell, self._store.processes)
+
+    async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
+        """Say how much the batch may cost, together with all that it has cost so far.
+
+        Args:
+            limit: The most that may be spent.
+            price: Of an image, for purchases whose price nobody has told.
+
+        Raises:
+            ConfigurationError: another process is at work that was told another limit.
+        """
+        await self._do(partial(self._store.set_budget, limit=limit, price=price))
+
+    async def unpriced(self) -> list[Purchase]:
+        """Purchases that were made while nobody told what they cost; times are unix."""
+        return await self._select(
+            "AND c.paid IS NULL AND c.cost IS NULL AND c.bought + c.perhaps > 0 AND $3 = 0", 0
+        )
+
+    async def price(self, costs: Mapping[int, Decimal]) -> None:
+        """Note what purchases have cost that were made while nobody told, by serial number."""
+        await self._do(partial(self._store.price, costs=costs))
+
     # --- Together with others -------------------------------------------------------------------------------
 
     async def take(self, most: int = 100) -> list[Purchase]:
@@ -315,6 +397,26 @@ class PostgresJournal:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stirred.wait()
+
+    async def note(self, text: str) -> None:
+        """Keep a text of the user's about the batch."""
+        await self._do(lambda connection: self._store.note(connection, text))
+
+    async def noted(self) -> str | None:
+        """Read the text that was kept about the batch."""
+        return await self._ask(self._store.noted)
+
+    async def workers(self) -> list[AtWork]:
+        """Tell who works on the batch."""
+        return await self._ask(self._store.workers)
+
+    async def records(self, after: int) -> list[tuple[int, tuple[Any, ...]]]:
+        """Read serial numbers and records of some rows after one, as a file keeps them."""
+        return await self._ask(lambda connection: self._store.records(connection, after))
+
+    async def payers(self, *states: State) -> list[str]:
+        """Labels of accounts that have bought what is in these states: the first few."""
+        return await self._ask(lambda connection: self._store.payers(connection, states))
 
     # --- Signs of life --------------------------------------------------------------------------------------
 

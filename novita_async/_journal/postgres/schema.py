@@ -10,13 +10,11 @@ and does the sums of window and money in the same transaction.
 **Locks** are taken in one order: batch, budget, window, rows. Each call is one function and one commit: no
 lock outlives it. The database's clock is read after the locks, so that nobody judges by an old time.
 
-**Its form.** `MIGRATIONS` makes version n + 1 of version n. Tables only grow; functions carry the number of
+**Its form.** `migrations` makes version n + 1 of version n. Tables only grow; functions carry the number of
 their signature, so that processes of the release before go on while the next is rolled out.
 """
 
 from typing import Final
-
-from novita_async._journal.postgres.schema_work import WORK
 
 MOVED: Final = (
     ("state", "text"), ("account", "text"), ("task_id", "text"), ("attempts", "int"),
@@ -26,10 +24,10 @@ MOVED: Final = (
     ("perhaps", "int"), ("slot_time", "float8"),
 )  # fmt: skip
 """Columns that facts change, with their types."""
-_PARAMETERS: Final = ", ".join(f"p_{name} {kind}[]" for name, kind in MOVED)
-_ARRAYS: Final = ", ".join(f"p_{name}" for name, _ in MOVED)
-_NAMES: Final = ", ".join(name for name, _ in MOVED)
-_CHANGES: Final = ", ".join(f"{name} = u.{name}" for name, _ in MOVED)
+PARAMETERS: Final = ", ".join(f"p_{name} {kind}[]" for name, kind in MOVED)
+ARRAYS: Final = ", ".join(f"p_{name}" for name, _ in MOVED)
+NAMES: Final = ", ".join(name for name, _ in MOVED)
+CHANGES: Final = ", ".join(f"{name} = u.{name}" for name, _ in MOVED)
 _COURSE: Final = ", ".join(
     f"{name} {kind}{' not null' if name in ('state', 'attempts', 'bought', 'perhaps') else ''}"
     for name, kind in MOVED
@@ -211,7 +209,7 @@ $$;
 -- p_fate: 0 nothing, 1 the place is held for p_hold more seconds, 2 the place comes back.
 create function novita.move_1(
   p_me bigint, p_batch int, p_serial bigint[], p_moves int[], p_todo bool[], p_fate int[], p_spent bool[],
-  p_hold float8[], p_gate float8[], {_PARAMETERS}
+  p_hold float8[], p_gate float8[], {PARAMETERS}
 ) returns setof bigint language plpgsql as $$
 declare t float8; f record; settles bool := exists (select from unnest(p_fate) x where x > 0);
 begin
@@ -223,13 +221,13 @@ begin
   t := novita.now();
   for f in
     with u as (
-      select * from unnest(p_serial, p_moves, p_todo, p_fate, p_spent, p_hold, p_gate, {_ARRAYS})
-      as u(serial, moves, todo, fate, spent, hold, gate, {_NAMES})
+      select * from unnest(p_serial, p_moves, p_todo, p_fate, p_spent, p_hold, p_gate, {ARRAYS})
+      as u(serial, moves, todo, fate, spent, hold, gate, {NAMES})
     ), o as materialized (
       select c.serial, c.moves, c."window", c.cost from novita.course c
       where c.batch = p_batch and c.serial = any(p_serial) order by c.serial for update
     )
-    update novita.course c set moves = c.moves + 1, {_CHANGES},
+    update novita.course c set moves = c.moves + 1, {CHANGES},
       owner = case when u.todo then c.owner end, free = u.todo and c.owner is null,
       "window" = case when u.fate > 0 then null else c."window" end,
       cost = case when u.fate > 0 then null else c.cost end
@@ -255,7 +253,7 @@ end $$;
 -- Rows that are not mine any more, or have moved, are passed over.
 create function novita.admit_1(
   p_me bigint, p_batch int, p_window int, p_serial bigint[], p_moves int[], p_images int[], p_cost numeric[],
-  p_patience float8, {_PARAMETERS},
+  p_patience float8, {PARAMETERS},
   out granted bigint[], out refused bigint[], out delay float8, out why text
 ) language plpgsql as $$
 declare
@@ -301,10 +299,10 @@ begin
   end if;
   if cardinality(fits) > 0 then
     with u as (
-      select * from unnest(p_serial, p_cost, {_ARRAYS}) with ordinality as u(serial, new_cost, {_NAMES}, n)
+      select * from unnest(p_serial, p_cost, {ARRAYS}) with ordinality as u(serial, new_cost, {NAMES}, n)
       where n = any(fits)
     )
-    update novita.course c set moves = c.moves + 1, "window" = p_window, cost = u.new_cost, {_CHANGES}
+    update novita.course c set moves = c.moves + 1, "window" = p_window, cost = u.new_cost, {CHANGES}
     from u where c.batch = p_batch and c.serial = u.serial;
     if limited then update novita.budget set reserved = reserved + total where batch = p_batch; end if;
   end if;
@@ -392,6 +390,5 @@ create function novita.free_1(p_owner bigint) returns bigint language sql as $$
 $$;
 """  # noqa: S608 - constant
 
-MIGRATIONS: Final[tuple[str, ...]] = (_TABLES + _FUNCTIONS, WORK)
-"""Text that makes version n + 1 of version n."""
-VERSION: Final = len(MIGRATIONS)
+FIRST: Final = _TABLES + _FUNCTIONS
+"""Text that makes the first version."""

@@ -7,7 +7,9 @@ or the row is another's by now.
 """
 
 import asyncio
+import json
 import logging
+import math
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,18 +23,25 @@ from asyncpg import exceptions as pg
 from attrs import define, field
 
 from novita_async._journal import rows
+from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.lost import LeaseLost
-from novita_async._journal.postgres.schema import MIGRATIONS, MOVED, VERSION
+from novita_async._journal.postgres.migrations import MIGRATIONS, VERSION
+from novita_async._journal.postgres.schema import MOVED
 from novita_async._journal.rows import COLUMNS, Known, Record, entry_of
+from novita_async._policy.breaker import Trip
+from novita_async._policy.pacing import LATE
+from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.journal import Deferred, Summary, Tally, summed
 from novita_async._purchase.machine import (
     ANNOUNCED,
     LIST,
     LOST,
     NOTHING,
+    REJECTED,
     SEEN,
     SPENT,
     UNCERTAIN,
+    UNREACHED,
     Bought,
     Completed,
     Fact,
@@ -43,11 +52,19 @@ from novita_async._purchase.machine import (
     State,
     advance,
     next_action,
+    settlement,
     told_before,
 )
 from novita_async._util.clock import loop_time, wall_time
 from novita_async._version import __version__
-from novita_async.errors import BudgetExhausted, ConfigurationError, JournalError, NovitaError, RateLimited
+from novita_async.errors import (
+    APIError,
+    BudgetExhausted,
+    ConfigurationError,
+    JournalError,
+    NovitaError,
+    RateLimited,
+)
 
 T = TypeVar("T")
 Name = tuple[str, int]
@@ -71,7 +88,7 @@ _READ: Final = COLUMNS[:-1]
 _SELECT: Final = (
     "SELECT c.serial, "  # noqa: S608 - names of columns
     + ", ".join(f"{'r' if name in _OF_REQUEST else 'c'}.{name}" for name in _READ)
-    + ", c.moves, novita.is_mine(c.owner, $2, c.batch)"
+    + ', c.moves, novita.is_mine(c.owner, $2, c.batch), c."window", c.slot, c.cost, c.paid'
     + " FROM novita.course c JOIN novita.request r USING (batch, serial) WHERE c.batch = $1"
 )
 _TEXTS: Final = tuple(
@@ -83,19 +100,27 @@ _TEXTS: Final = tuple(
 )
 _SEED: Final = _READ.index("seed")
 _PLACES: Final = tuple(_READ.index(name) for name, _ in MOVED)
+_ACCOUNT: Final = _READ.index("account")
+_PATIENCE: Final = 4.0
+"""Seconds for which a place in line is kept for a process that does not ask again."""
+_ANSWER: Final = 0.25
+"""Seconds after which a window is asked again that waits for an answer of any process."""
 
 
 def _marks(first: int, count: int) -> str:
     return ", ".join(f"${number}" for number in range(first, first + count))
 
 
-_MOVE: Final = f"SELECT novita.move_1({_marks(1, 9 + len(MOVED))})"
-_ADMIT: Final = f"SELECT * FROM novita.admit_1({_marks(1, 8 + len(MOVED))})"  # noqa: S608
-_PLAN: Final = f"SELECT serial FROM novita.plan_1({_marks(1, 12)})"  # noqa: S608
+_MOVE: Final = f"SELECT novita.move_2({_marks(1, 14 + len(MOVED))})"
+_ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 12 + len(MOVED))})"  # noqa: S608
+_REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 9 + len(MOVED))})"
+_PLAN: Final = f"SELECT serial, is_new FROM novita.plan_2({_marks(1, 14)})"  # noqa: S608
 _TALLIES: Final = (
     "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
     " JOIN novita.request r USING (batch, serial) WHERE c.batch = $1 GROUP BY 1"
 )
+
+_TOLD_OF_WORKERS: Final = ("name", "version", "started", "is_alive", "had", "sending", "watching")
 
 ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
 
@@ -147,6 +172,8 @@ class Told:
     """What becomes of an attempt's place and its money. None: the facts say no verdict."""
     gate: float = 0.0
     """Seconds for which nobody announces: the service said that it was too much."""
+    cause: str | None = None
+    """Why the account is closed to all; None: it was served; `nothing`: nothing is known."""
     at: float = 0.0
     """When that was known, on the loop's clock."""
     tried: tuple[int, Record] | None = None
@@ -167,6 +194,14 @@ class _Row:
     known: Known
     moves: int
     mine: bool
+    window: int | None = None
+    """Window that has a place for it which is not settled."""
+    slot: str | None = None
+    """What the pacer said of that place, where the quota is not known."""
+    cost: Decimal | None = None
+    """Money that is reserved for it."""
+    paid: Decimal | None = None
+    """Money that it has cost. None: nobody told."""
 
     @property
     def serial(self) -> int:
@@ -186,6 +221,24 @@ class _Step:
     def is_todo(self) -> bool:
         """Whether something is still to be done for the purchase afterwards."""
         return next_action(self.moved) not in (LIST, NOTHING)
+
+
+@define(eq=False)
+class _WindowRow:
+    """A shared window, as it was seen last."""
+
+    id: int
+    endpoint: str
+    quota: int | None
+    version: int
+    state: str | None
+    """What the pacer knows, while the quota is not known."""
+
+    def pacer(self) -> SharedWindow:
+        return SharedWindow.read(self.endpoint, self.state)
+
+    def keep(self, version: int, state: str | None) -> None:
+        self.version, self.state = version, state
 
 
 # --- The store ----------------------------------------------------------------------------------------------
@@ -215,12 +268,24 @@ class SharedStore:
     me: int = 0
     """Number of this process among all that ever worked. 0: it only reads."""
     run: int = 0
+    is_shared: bool = False
+    """Whether others may work on the batch, too."""
+    session: int | None = None
+    """Number of this process's plan among those of all who plan while others work."""
     commits: int = 0
     skew: float = 0.0
     """Seconds by which the database's clock is before this computer's."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
-    _windows: dict[tuple[str, str], int] = field(factory=dict[tuple[str, str], int], init=False)
+    processes: int = field(default=1, init=False)
+    """Processes at work with this database."""
+    unwell: Sequence[Mapping[str, Any]] = field(default=(), init=False)
+    """Accounts that are closed or taken out, as was told last."""
+    alive_until: float = field(default=-math.inf, init=False)
+    """Until when, on the loop's clock, no other process takes this one for dead."""
+    heed: Callable[[Sequence[Mapping[str, Any]], int], None] = field(default=lambda _, __: None, init=False)
+    """Told which accounts are not well, and how many processes are at work."""
+    _windows: dict[tuple[str, str], _WindowRow] = field(factory=dict[tuple[str, str], _WindowRow], init=False)
     _in_doubt: bool = field(default=False, init=False)
     """Whether a connection broke, so that a commit may not be where it should be."""
 
@@ -233,6 +298,11 @@ class SharedStore:
             try:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0)
+                if self._in_doubt and self.me:
+                    await self.beat(
+                        self._connection
+                    )  # it may be another server, which has forgotten something
+                    self._rows.clear()
                 done = await do(self._connection)
                 if self._in_doubt and self.me:  # what is confirmed later confirms what was before it
                     await self.beat(self._connection)
@@ -252,7 +322,6 @@ class SharedStore:
 
     def _drop(self) -> None:
         self._in_doubt = True
-        self._rows.clear()
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -268,6 +337,11 @@ class SharedStore:
     def _refused(self, error: "pg.PostgresError") -> JournalError:
         if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
             return self.lost()
+        if getattr(error, "sqlstate", None) == "NV003":
+            return JournalError(
+                problem=f"journal {self.label}: the database was restarted while the batch was planned",
+                advice="nothing is lost; plan the same input again, which finds what is planned already",
+            )
         if isinstance(error, pg.UndefinedTableError | pg.UndefinedFunctionError | pg.InvalidSchemaNameError):
             return JournalError(
                 problem=f"journal {self.label}: the database has no tables for journals, or older ones",
@@ -289,6 +363,7 @@ class SharedStore:
         """Become a worker of a batch. Returns seconds until another's lease runs out that is in the way."""
         await check_version(connection, self.label)
         await self.read_clock(connection)
+        began = loop_time()
         found = await connection.fetchrow(
             "SELECT * FROM novita.begin_1($1, $2, $3, $4, $5)",
             self.name,
@@ -297,12 +372,69 @@ class SharedStore:
             self.lease,
             alone,
         )
-        self.batch, self.run = found["batch"], found["run"]
+        self.batch, self.run, self.is_shared = found["batch"], found["run"], not alone
         if found["in_use"] is not None:
             return float(found["in_use"])
         self.me = found["me"]
+        self.alive_until = began + self.lease
         await self._warn_of_standby(connection)
         return None
+
+    async def look(self, connection: Connection) -> None:
+        """Find the batch, without working on it. Raises `JournalError`: there is none."""
+        await check_version(connection, self.label)
+        await self.read_clock(connection)
+        found = await connection.fetchrow("SELECT id, run FROM novita.batch WHERE name = $1", self.name)
+        if found is None:
+            names = await connection.fetch("SELECT name FROM novita.batch ORDER BY id DESC LIMIT 5")
+            there = ", ".join(each["name"] for each in names) or "none"
+            raise JournalError(
+                problem=f"journal {self.label}: there is no batch of this name",
+                advice=f"the latest there: {there}; plan one with: novita-async enqueue",
+            )
+        self.batch, self.run = found["id"], found["run"]
+
+    async def note(self, connection: Connection, text: str) -> None:
+        """Keep a text about the batch."""
+        await connection.execute("UPDATE novita.batch SET note = $2 WHERE id = $1", self.batch, escaped(text))
+
+    async def noted(self, connection: Connection) -> str | None:
+        """Read the text about the batch."""
+        text = await connection.fetchval("SELECT note FROM novita.batch WHERE id = $1", self.batch)
+        return None if text is None else unescaped(text)
+
+    async def workers(self, connection: Connection) -> list[AtWork]:
+        """Tell who works on the batch, the oldest first."""
+        found = await connection.fetch("SELECT * FROM novita.at_work WHERE batch = $1 ORDER BY id", self.name)
+        return [
+            AtWork(
+                number=each["id"],
+                silent_since=None if each["is_alive"] else each["alive_until"],
+                **{name: each[name] for name in _TOLD_OF_WORKERS},
+            )
+            for each in found
+        ]
+
+    async def payers(self, connection: Connection, states: Sequence[State]) -> list[str]:
+        """Labels of accounts that have bought what is in these states: the first few."""
+        found = await connection.fetch(
+            "SELECT DISTINCT account FROM novita.course WHERE batch = $1 AND state = ANY($2)"
+            " AND account IS NOT NULL LIMIT 8",
+            self.batch,
+            [state.value for state in states],
+        )
+        return [unescaped(each["account"]) for each in found]
+
+    async def records(self, connection: Connection, after: int) -> list[tuple[int, Record]]:
+        """Read serial numbers and records of the rows after one, as a file keeps them."""
+        found = await connection.fetch(
+            f"{_SELECT} AND c.serial > $3 ORDER BY c.serial LIMIT {PAGE}", self.batch, self.me, after
+        )
+        kept = [
+            (row.serial, row.known.record[: len(rows.KEPT)], row.known.record)
+            for row in map(self._row, found)
+        ]
+        return [(serial, (*record[:-1], rows.checksum(told))) for serial, told, record in kept]
 
     async def read_clock(self, connection: Connection) -> None:
         """Learn how far the database's clock is from ours."""
@@ -332,18 +464,47 @@ class SharedStore:
         Raises:
             LeaseLost: this process was taken for dead.
         """
-        before = wall_time()
-        found = await connection.fetchrow("SELECT * FROM novita.beat_1($1, $2)", self.me, self.lease)
+        before, began = wall_time(), loop_time()
+        found = await connection.fetchrow("SELECT * FROM novita.beat_2($1, $2)", self.me, self.lease)
         self._compare(before, found["at"], wall_time())
         if not found["alive"]:
             raise self.lost()
+        self.alive_until, self.processes = began + self.lease, found["workers"]
+        self._tell_health(found["accounts"])
+        if not found["steady"]:
+            await self._reassert(connection)
+            return []
         return list(found["dead"] or ())
+
+    def _tell_health(self, accounts: str | None) -> None:
+        self.unwell = json.loads(accounts) if accounts else []
+        self.heed(self.unwell, self.processes)
+
+    async def _reassert(self, connection: Connection) -> None:
+        """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
+        kept = [row for row in self._rows.values() if row.mine]
+        await connection.fetch(
+            _REASSERT,
+            self.me,
+            self.batch,
+            [row.serial for row in kept],
+            [row.moves for row in kept],
+            [next_action(row.known.purchase) not in (LIST, NOTHING) for row in kept],
+            [row.window for row in kept],
+            [row.cost for row in kept],
+            [row.paid for row in kept],
+            [row.slot for row in kept],
+            *([_to_keep(row.known.record, place) for row in kept] for place in _PLACES),
+        )
+        await connection.execute("SELECT novita.rebuild_1($1)", self.window)
 
     async def leave(self, connection: Connection) -> None:
         """End, and give everything back at once."""
         await connection.execute(
             "UPDATE novita.worker SET ended = coalesce(ended, clock_timestamp()) WHERE id = $1", self.me
         )
+        if self.session is not None:
+            await connection.execute("SELECT novita.end_session_1($1, $2)", self.batch, self.session)
         await self.bury(self.me, connection)
         await connection.execute("UPDATE novita.batch SET holder = NULL WHERE holder = $1", self.me)
 
@@ -392,7 +553,7 @@ class SharedStore:
             advance(moved, left)
         elif moved.perhaps and moved.state in (State.PLANNED, State.UNCERTAIN):
             return None
-        told = Told(entry_of(moved).name, (), settled=LOST, at=loop_time())
+        told = Told(entry_of(moved).name, (), settled=LOST, cause="nothing", at=loop_time())
         return _Step(told, row, moved, rows.record_of(moved, row.known, now))
 
     async def new_run(self, connection: Connection) -> int:
@@ -412,14 +573,14 @@ class SharedStore:
     # --- Reading --------------------------------------------------------------------------------------------
 
     def _row(self, found: Sequence[Any]) -> _Row:
-        serial, *told, moves, mine = found
+        serial, *told, moves, mine, window, slot, cost, paid = found
         for place in _TEXTS:
             if told[place] is not None:
                 told[place] = unescaped(told[place])
         if told[_SEED] is not None:
             seed = int(told[_SEED])
             told[_SEED] = seed if abs(seed) < 1 << 63 else told[_SEED]
-        return _Row(rows.known_of(serial, (*told, 0)), moves, bool(mine))
+        return _Row(rows.known_of(serial, (*told, 0)), moves, bool(mine), window, slot, cost, paid)
 
     async def select(self, connection: Connection, rest: str, *values: Any) -> list[Purchase]:
         """Read purchases. `$3` is the first value."""
@@ -433,18 +594,35 @@ class SharedStore:
         )
 
     async def plan(
-        self, connection: Connection, orders: Sequence[Order], *, make: bool
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool
     ) -> list[Purchase | None]:
         """Find the purchases of these orders; make those that are missing."""
+        serials = [serial for serial, _ in await self.enqueue(connection, orders, piece, make=make)]
+        planned = await self._by_serial(connection, [each for each in serials if each is not None])
+        return [
+            None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
+        ]
+
+    async def enqueue(
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool = True
+    ) -> list[tuple[int | None, bool]]:
+        """Find the serial numbers of these orders, and whether each is new; make those that are missing.
+
+        The piece is a number that grows, and stays the same where a broken connection lets ask again.
+        """
+        if self.is_shared and self.session is None:
+            self.session = await connection.fetchval("SELECT novita.session_1($1)", self.batch)
         seen: dict[str, int] = {}
         nth: list[int] = []
         for order in orders:
             nth.append(seen.get(order.key, 0))
             seen[order.key] = nth[-1] + 1
-        found = await connection.fetch(
+        found: list[tuple[int | None, bool]] = await connection.fetch(
             _PLAN,
             self.me,
             self.batch,
+            self.session,
+            piece,
             make,
             [bytes.fromhex(order.key) for order in orders],
             nth,
@@ -456,11 +634,7 @@ class SharedStore:
             [None if order.tag is None else escaped(order.tag) for order in orders],
             [None if order.metadata is None else escaped(order.metadata) for order in orders],
         )
-        serials = [each["serial"] for each in found]
-        planned = await self._by_serial(connection, [each for each in serials if each is not None])
-        return [
-            None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
-        ]
+        return found
 
     async def _by_serial(self, connection: Connection, serials: Sequence[int]) -> dict[int, _Row]:
         found = await connection.fetch(f"{_SELECT} AND c.serial = ANY($3)", self.batch, self.me, serials)
@@ -558,8 +732,70 @@ class SharedStore:
 
     async def _move(self, connection: Connection, steps: Sequence[_Step], *, fenced: bool = True) -> set[int]:
         """Write what has become of purchases. Returns the serial numbers of those that were written."""
-        if not steps:
-            return set()
+        plain: list[_Step] = []
+        learning: dict[int, tuple[_WindowRow, list[_Step]]] = {}
+        for step in steps:
+            window = await self._left_window(connection, step)
+            if window is None:
+                plain.append(step)
+            else:
+                learning.setdefault(window.id, (window, []))[1].append(step)
+        written = await self._write(connection, plain, fenced=fenced) if plain else set[int]()
+        for window, group in learning.values():
+            written |= await self._write_learning(connection, window, group, fenced=fenced)
+        return written
+
+    async def _left_window(self, connection: Connection, step: _Step) -> _WindowRow | None:
+        """The window whose place a verdict settles, where its quota is learned."""
+        if step.told.settled is None or step.row.window is None:
+            return None
+        account = step.row.known.record[_ACCOUNT] or ""
+        window = await self._window(connection, account, step.moved.endpoint)
+        return window if window.quota is None else None
+
+    async def _write_learning(
+        self, connection: Connection, window: _WindowRow, steps: Sequence[_Step], *, fenced: bool
+    ) -> set[int]:
+        """Write verdicts with what the window learns from them; again where another process was first."""
+        while True:
+            pacer, now = window.pacer(), self.now()
+            gates = [
+                taught(pacer, each.told.settled, each.row.slot, each.moved.images, now) for each in steps
+            ]
+            state = pacer.text()
+            written = await self._write(
+                connection,
+                steps,
+                fenced=fenced,
+                gates=gates,
+                window=(window.id, window.version, state, pacer.window.taken),
+            )
+            if written:
+                window.keep(window.version + 1, state)
+                return written
+            if not await self._refresh(connection, window):
+                return written
+
+    async def _refresh(self, connection: Connection, window: _WindowRow) -> bool:
+        """Read a window again. Returns whether it has changed: perhaps its quota is known now."""
+        found = await connection.fetchrow(
+            'SELECT quota, version, state FROM novita."window" WHERE id = $1', window.id
+        )
+        if (found["quota"], found["version"]) == (window.quota, window.version):
+            return False
+        window.quota = found["quota"]
+        window.keep(found["version"], found["state"])
+        return True
+
+    async def _write(
+        self,
+        connection: Connection,
+        steps: Sequence[_Step],
+        *,
+        fenced: bool,
+        gates: Sequence[float] | None = None,
+        window: tuple[int, int, str, int] | tuple[None, None, None, None] = (None, None, None, None),
+    ) -> set[int]:
         now = loop_time()
         settled = [each.told.settled for each in steps]
         found = await connection.fetch(
@@ -569,14 +805,27 @@ class SharedStore:
             [each.row.serial for each in steps],
             [each.row.moves for each in steps],
             [each.is_todo for each in steps],
-            [0 if each is None else 1 if each in (SPENT, LOST, SEEN) else 2 for each in settled],
+            [fate_of(each) for each in settled],
             [each in (SPENT, LOST) for each in settled],
-            [self.window - max(0.0, now - each.told.at) for each in steps],
-            [each.told.gate for each in steps],
+            [self.held_for(each.told.settled, now - each.told.at) for each in steps],
+            [
+                max(each.told.gate, gate)
+                for each, gate in zip(steps, gates or [0.0] * len(steps), strict=True)
+            ],
+            [each.told.cause for each in steps],
+            *window,
             *([_to_keep(each.record, place) for each in steps] for place in _PLACES),
         )
         self.commits += 1
         return {each[0] for each in found}
+
+    def held_for(self, settled: Settlement | None, age: float) -> float:
+        """Seconds for which a place still counts after a verdict of this age."""
+        return self.window + (LATE if settled is LOST else 0.0) - max(0.0, age)
+
+    def now(self) -> float:
+        """The database's time, about."""
+        return wall_time() + self.skew
 
     async def _promise(
         self, steps: Sequence[_Step], connection: Connection, done: dict[int, Any]
@@ -588,34 +837,95 @@ class SharedStore:
             groups.setdefault((step.moved.account or "", step.moved.endpoint), []).append(step)
         for (account, endpoint), group in groups.items():
             window = await self._window(connection, account, endpoint)
+            again += await self._admit(connection, window, group, done)
+        return again
+
+    async def _admit(
+        self, connection: Connection, window: _WindowRow, group: Sequence[_Step], done: dict[int, Any]
+    ) -> list[_Step]:
+        """Let a window and the budget have their say about announcements. Returns those that have moved."""
+        again: list[_Step] = []
+        while group:
+            offer = await self._offer(connection, window, [each.moved.images for each in group])
+            for step in group[len(offer.slots) :]:
+                done[id(step.told)] = Deferred(offer.until)
+            group = group[: len(offer.slots)]
+            if not group:
+                break
             found = await connection.fetchrow(
                 _ADMIT,
                 self.me,
                 self.batch,
-                window,
+                window.id,
                 [each.row.serial for each in group],
                 [each.row.moves for each in group],
                 [each.moved.images for each in group],
                 [each.told.cost for each in group],
-                4.0,
+                _PATIENCE,
+                offer.slots,
+                window.version,
+                offer.state,
+                offer.taken,
                 *([_to_keep(each.record, place) for each in group] for place in _PLACES),
             )
             self.commits += 1
-            granted, refused = set(found["granted"]), set(found["refused"])
-            until, spent = loop_time() + found["delay"], found["why"] == "spent"
-            for step in group:
-                if step.row.serial in granted:
-                    done[id(step.told)] = None
-                    self._remember(_written(step))
-                elif found["why"] == "buried":
-                    done[id(step.told)] = self.lost()
-                elif step.row.serial in refused:
-                    again.append(step)
-                elif spent:
-                    spent = False
-                    done[id(step.told)] = await self._exhausted(connection, step.told.cost)
-                else:
-                    done[id(step.told)] = Deferred(until)
+            if found["why"] in ("moved", "fewer"):
+                await self._refresh(connection, window)
+                refused = set(found["refused"]) if found["why"] == "fewer" else ()
+                again += [each for n, each in enumerate(group, 1) if n in refused]
+                group = [each for n, each in enumerate(group, 1) if n not in refused]
+                continue
+            if window.quota is None and found["granted"]:
+                window.keep(found["latest"], found["known"])
+            again += await self._granted(connection, window, (group, offer), found, done)
+            break
+        return again
+
+    async def _offer(self, connection: Connection, window: _WindowRow, images: Sequence[int]) -> "Offer":
+        """What may be offered to a window: all where its quota is known; else what its pacer lets go."""
+        while window.quota is None:
+            pacer, now, slots = window.pacer(), self.now(), list[str | None]()
+            at = now
+            for count in images:
+                slot = pacer.take(count, now)
+                if not isinstance(slot, str):
+                    at = slot
+                    break
+                slots.append(slot)
+            if slots or not await self._refresh(connection, window):
+                delay = min(at - now, _PATIENCE / 2) if at < math.inf else _ANSWER
+                return Offer(slots, loop_time() + delay, pacer.text(), pacer.window.taken)
+        return Offer([None] * len(images), loop_time())
+
+    async def _granted(
+        self,
+        connection: Connection,
+        window: _WindowRow,
+        offered: tuple[Sequence[_Step], "Offer"],
+        found: Mapping[str, Any],
+        done: dict[int, Any],
+    ) -> list[_Step]:
+        """Tell each what the database has said. Returns those that have moved."""
+        group, offer = offered
+        granted, refused, why = set(found["granted"]), set(found["refused"]), found["why"]
+        until, spent, again = loop_time() + found["delay"], why == "spent", list[_Step]()
+        if why in ("gate", "out", "probe"):
+            self._tell_health(await connection.fetchval("SELECT novita.health_1()"))
+        for n, step in enumerate(group, 1):
+            if n in granted:
+                done[id(step.told)] = None
+                row = _written(step)
+                row.window, row.slot, row.cost = window.id, offer.slots[n - 1], step.told.cost
+                self._remember(row)
+            elif why == "buried":
+                done[id(step.told)] = self.lost()
+            elif n in refused:
+                again.append(step)
+            elif spent:
+                spent = False
+                done[id(step.told)] = await self._exhausted(connection, step.told.cost)
+            else:
+                done[id(step.told)] = Deferred(until)
         return again
 
     async def _exhausted(self, connection: Connection, cost: Decimal | None) -> BudgetExhausted:
@@ -624,13 +934,35 @@ class SharedStore:
         )
         return BudgetExhausted(limit=str(found["limit"]), spent=str(found["spent"]), cost=str(cost))
 
-    async def _window(self, connection: Connection, account: str, endpoint: str) -> int:
-        """The number of a window. Raises `ConfigurationError`: others at work were told another quota."""
+    async def set_budget(self, connection: Connection, limit: Decimal, price: Decimal | None) -> None:
+        """Say how much the batch may cost. Raises `ConfigurationError`: others were told otherwise."""
+        there = await connection.fetchval(
+            "SELECT novita.budget_1($1, $2, $3, $4)", self.me, self.batch, limit, price
+        )
+        if there != limit:
+            raise ConfigurationError(
+                problem=f"{self.label}: the budget is {limit} here, and {there} in a process that is at work",
+                advice="nothing was bought; give all the same budget",
+            )
+
+    async def price(self, connection: Connection, costs: Mapping[int, Decimal]) -> None:
+        """Note what purchases have cost, where nobody told before."""
+        await connection.execute(
+            "UPDATE novita.course c SET paid = u.cost"
+            " FROM unnest($2::bigint[], $3::numeric[]) u(serial, cost)"
+            " WHERE c.batch = $1 AND c.serial = u.serial AND c.paid IS NULL AND c.cost IS NULL",
+            self.batch,
+            list(costs),
+            list(costs.values()),
+        )
+
+    async def _window(self, connection: Connection, account: str, endpoint: str) -> _WindowRow:
+        """Know a window. Raises `ConfigurationError`: others at work were told another quota."""
         known = self._windows.get((account, endpoint))
         if known is None:
             quota = self.quotas.get(account)
             found = await connection.fetchrow(
-                "SELECT * FROM novita.window_1($1, $2, $3, $4)",
+                "SELECT * FROM novita.window_2($1, $2, $3, $4)",
                 self.me,
                 escaped(account),
                 escaped(endpoint),
@@ -642,7 +974,8 @@ class SharedStore:
                     "in a process that is at work",
                     advice="nothing was bought; give all the same quota",
                 )
-            known = self._windows[account, endpoint] = found["id"]
+            known = _WindowRow(found["id"], endpoint, found["quota"], found["version"], found["state"])
+            self._windows[account, endpoint] = known
         return known
 
     async def _keep_paid(self, connection: Connection, told: Told, row: _Row) -> None:
@@ -728,14 +1061,68 @@ def _step_of(told: Told, row: _Row) -> _Step:
 
 
 def _written(step: _Step) -> _Row:
-    return _Row(Known.of(step.moved, step.record), step.row.moves + 1, step.row.mine)
+    row = _Row(Known.of(step.moved, step.record), step.row.moves + 1, step.row.mine)
+    if step.told.settled is None:
+        row.window, row.slot, row.cost = step.row.window, step.row.slot, step.row.cost
+    row.paid = step.row.paid
+    if step.told.settled in (SPENT, LOST) and step.row.cost is not None:
+        row.paid = (row.paid or Decimal(0)) + step.row.cost
+    return row
+
+
+def fate_of(settled: Settlement | None) -> int:
+    """What becomes of a place: 0 nothing, 1 it is held, 2 it comes back."""
+    return 0 if settled is None else 1 if settled in (SPENT, LOST, SEEN) else 2
+
+
+def taught(
+    pacer: SharedWindow, settled: Settlement | None, slot: str | None, images: int, now: float
+) -> float:
+    """Let a window learn from a verdict. Returns seconds for which nobody should announce."""
+    if settled in (SPENT, SEEN):
+        pacer.answered(slot, images, now)
+    elif settled is LOST:
+        pacer.lost(slot, images, now)
+    elif settled is REJECTED:
+        return pacer.rejected(slot, images, now, random.random())
+    else:
+        pacer.released(slot, images)
+    return 0.0
 
 
 def gate_of(verdict: Fact) -> float:
-    """Seconds for which nobody announces after a verdict."""
+    """Seconds for which nobody announces after a verdict, as far as the service has said."""
     if not isinstance(verdict, NotBought) or not isinstance(verdict.error, RateLimited):
         return 0.0
     return max(_GATE, verdict.error.retry_after or 0.0)
+
+
+def cause_of(verdict: Fact) -> str | None:
+    """Why a verdict closes its account to all processes. None: it does not."""
+    if isinstance(verdict, NotBought) and verdict.error.scope == "account":
+        return "out" if isinstance(verdict.error, APIError) else "nothing"
+    return _CAUSES.get(settlement(verdict))
+
+
+_CAUSES: Final = {
+    LOST: Trip.UNCERTAIN.value,
+    REJECTED: Trip.RATE_LIMITED.value,
+    UNREACHED: Trip.UNREACHABLE.value,
+}
+
+
+@define
+class Offer:
+    """Announcements that a window is offered."""
+
+    slots: list[str | None]
+    """What the pacer says of each, where the quota is learned."""
+    until: float
+    """When to offer the others, on the loop's clock."""
+    state: str | None = None
+    """What the pacer knows once these are announced."""
+    taken: int = 0
+    """Images that count then."""
 
 
 def _copy(error: Exception) -> Exception:

@@ -118,7 +118,13 @@ def _refuse(instance: object, name: str, value: float, expected: str) -> None:
 
 @frozen(kw_only=True)
 class Backoff:
-    """Pauses that depend on nothing but their number."""
+    """Pauses that depend on nothing but their number.
+
+    Args:
+        first: Seconds before the first poll.
+        factor: Ratio of each pause to the one before.
+        cap: Seconds: the longest pause.
+    """
 
     first: float = field(default=0.5, validator=positive)
     """Seconds before the first poll."""

@@ -72,7 +72,19 @@ class PollStatistics:
 
 @frozen(kw_only=True)
 class Polling:
-    """When to poll. Immutable, and its own configuration."""
+    """When to poll. Immutable, and its own configuration.
+
+    Args:
+        cost: Worth of a poll, in seconds of delay: 0.07 means that one poll more is right if it makes a
+            result known 0.07 s sooner. A lower cost polls more and sees ends sooner.
+        polls_per_second: The most polls in a second, per account.
+        deadline: Seconds of waiting for one task, and then, in a stream, for one of its files.
+        error_timeout: Seconds during which polls of one task may fail in passing ways.
+        not_found_grace: Seconds after the submission during which the service's "no such task" is not
+            believed.
+        concurrency: The most polls under way at once.
+        backoff: Pauses to use instead of learning. None: learn.
+    """
 
     cost: float = field(default=0.07, validator=positive)
     """Worth of a poll, in seconds of delay: 0.07 means that one poll more is right if it makes a result known

@@ -47,11 +47,8 @@ class Campaign:
 
     def map(self) -> str:
         """What was reached, and how often; what no seed has visited stands first."""
-        return "\n".join(f"{count:8d}  {name}" for name, count in sorted(self.reached.items(), key=_by_count))
-
-
-def _by_count(item: tuple[str, int]) -> tuple[int, str]:
-    return item[1], item[0]
+        rarest_first = sorted((count, name) for name, count in self.reached.items())
+        return "\n".join(f"{count:8d}  {name}" for count, name in rarest_first)
 
 
 def campaign(

@@ -15,6 +15,7 @@ from novita_async import (
     DownloadFailed,
     EndpointNotFound,
     JournalError,
+    MalformedAnswer,
     NoAnswer,
     NoImages,
     PermissionDenied,
@@ -94,10 +95,6 @@ def _crashed(world: WorldView) -> bool:
     return bool(world.record.crashed)
 
 
-def _ids_of(row: dict[str, Any]) -> str:
-    return f"{row['task_id']} {row.get('earlier')}"
-
-
 # --- Money ------------------------------------------------------------------------------------------------
 
 
@@ -111,14 +108,16 @@ def bought_once(world: WorldView) -> Iterable[Found]:
 def _may_be_bought_again(world: WorldView, number: int, entries: list[Entry]) -> bool:
     users = [u for process in world.plan.processes for u in process.users if u.name == _user_of(number)]
     before = entries[:-1]
-    if any(u.retries_failed for u in users) and all(_is_failed(world, e.task_id or "") for e in before):
+    again = any(u.retries_failed for u in users)
+    if again and all(_is_failed(world, e.task_id or "") for e in before):
         return True
     if not (world.plan.client.resubmits or any(u.resubmits for u in users)):
         return False
     if _crashed(world) or _has(world, *_DISK):  # what was known may be lost
         return True
-    posts = [post for post in world.record.posts if post.number == number]
-    return sum(post.reach == "accepted" for post in posts) <= 1  # what was known is bought no second time
+    known = [post.told for post in world.record.posts if post.number == number and post.reach == "accepted"]
+    # What was known is bought no second time, but where it failed and that was asked for.
+    return all(again and _is_failed(world, task_id) for task_id in known[:-1])
 
 
 def nothing_lost(world: WorldView) -> Iterable[Found]:
@@ -164,10 +163,15 @@ def _is_known(world: WorldView, task_id: str) -> bool:
 
 def _has_kept(world: WorldView, row: dict[str, Any], task_id: str) -> bool:
     """Whether a row knows of a purchase: by its task, or because its results came without one."""
-    if task_id in _ids_of(row):
+    if task_id in f"{row['task_id']} {row.get('earlier')}":
         return True
     came_at_once = row["task_id"] is None and row["state"] in ("succeeded", "saved")
     return came_at_once and _number_in(row) == world.service.number_of(task_id)
+
+
+def _is_kept(world: WorldView, post: Post) -> bool:
+    """Whether a journal has what a POST was told."""
+    return any(_has_kept(world, row, post.told) for row in _rows(world))
 
 
 def _is_told(world: WorldView, number: int) -> bool:
@@ -195,8 +199,19 @@ def ids_kept(world: WorldView) -> Iterable[Found]:
     for post in world.record.posts:
         if post.reach != "accepted" or post.process in world.record.crashed:
             continue
-        if not _is_known(world, post.told) and not _broke_off(world, post):
+        if _broke_off(world, post):
+            continue
+        if not _is_known(world, post.told):
             yield str(post.number), f"{post.process} was told {post.told[:8]} and has forgotten it"
+        elif (
+            _plan_of(world, post.user).kind == "batch"
+            and not _has(world, *_DISK)
+            and not _is_kept(world, post)
+        ):
+            yield (
+                str(post.number),
+                f"{post.process} was told {post.told[:8]}, and its journal does not have it",
+            )
 
 
 def _broke_off(world: WorldView, post: Post) -> bool:
@@ -287,7 +302,8 @@ def true_failures(world: WorldView) -> Iterable[Found]:
         if isinstance(came.error, NoImages) and _is_empty_for_long(world, came.task_id):
             continue
         if _plan_of(world, came.user).kind == "poll" and (
-            isinstance(came.error, TaskNotFound | NoAnswer) or world.service.strange_failures[came.task_id]
+            isinstance(came.error, TaskNotFound | NoAnswer | MalformedAnswer)
+            or world.service.strange_failures[came.task_id]
         ):
             continue  # one look, as it was
         if not _is_failed(world, came.task_id):
@@ -353,6 +369,8 @@ def true_doubts(world: WorldView) -> Iterable[Found]:
         if came.kind != "Uncertain" or came.number is None or _crashed(world) or _has(world, *_DISK):
             continue
         posts = [post for post in world.record.posts if post.number == came.number]
+        if any(_is_too_late(world, post, within=_READING) for post in posts):
+            continue
         if all(post.reach in ("not sent", "refused", "accepted") for post in posts):
             yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
 
@@ -472,9 +490,7 @@ def _had_ended(world: WorldView, number: int, before: float) -> bool:
 
 def _survived(world: WorldView, post: Post) -> bool:
     """Whether what a POST was told has outlived its process."""
-    return post.process not in world.record.crashed or any(
-        _has_kept(world, row, post.told) for row in _rows(world)
-    )
+    return post.process not in world.record.crashed or _is_kept(world, post)
 
 
 def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
@@ -487,22 +503,19 @@ def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
 
 def _is_reason(world: WorldView, error: BaseException) -> bool:
     service, client = world.plan.service, world.plan.client
+    has_pages = any("page" in trouble.kind for trouble in world.plan.troubles)
     reasons: tuple[tuple[type[BaseException], bool], ...] = (
         (UserError, True),
         (JournalError, _has(world, *_DISK) and type(error) is JournalError),
         (BudgetExhausted, client.budget is not None),
         (BalanceExhausted, service.balance is not None),
-        (EndpointNotFound, service.retired_at is not None or _has_pages(world)),
+        (EndpointNotFound, service.retired_at is not None or has_pages),
         (DownloadFailed, _has(world, *_DISK)),
         (ConfigurationError, _has(world, *_DISK) or _has_two_loops(world)),
         (AuthenticationFailed, False),
         (PermissionDenied, False),
     )
     return next((holds for kind, holds in reasons if isinstance(error, kind)), True)
-
-
-def _has_pages(world: WorldView) -> bool:
-    return any("page" in trouble.kind for trouble in world.plan.troubles)
 
 
 def _has_two_loops(world: WorldView) -> bool:
@@ -523,11 +536,11 @@ def pages_not_believed(world: WorldView) -> Iterable[Found]:
 
 def pictures_saved(world: WorldView) -> Iterable[Found]:
     """A picture that can be had is saved in the end."""
-    if any(t.kind.startswith("file") for t in world.plan.troubles) or _has(world, *_DISK):
+    if any(t.kind.startswith(("file", "outage")) for t in world.plan.troubles) or _has(world, *_DISK):
         return
     for came in world.record.came:
         named_well = _plan_of(world, came.user).names != "raises"
-        if not isinstance(came.error, DownloadFailed) or not named_well or _is_outage(world):
+        if not isinstance(came.error, DownloadFailed) or not named_well:
             continue
         if came.task_id is not None or not _is_url_gone(world, came):
             yield str(came.number), f"not saved: {str(came.error)[:_ENDS_OF_WORDS]}"
@@ -541,10 +554,6 @@ def _is_url_gone(world: WorldView, came: Came) -> bool:
     cancelled = any(stop.process != came.process for stop in world.record.stops)
     short_lived = world.plan.service.url_ttl < _LONG_ENOUGH
     return bool(url) and (cancelled or short_lived or _has(world, "laptop sleeps"))
-
-
-def _is_outage(world: WorldView) -> bool:
-    return any(t.kind.startswith("outage") for t in world.plan.troubles)
 
 
 # --- Cancellation -----------------------------------------------------------------------------------------
@@ -582,12 +591,12 @@ def drained(world: WorldView) -> Iterable[Found]:
             yield str(post.number), f"given up at {post.cut_at:.3f}, its answer came before {post.due_at:.3f}"
 
 
-def _is_too_late(world: WorldView, post: Post) -> bool:
+def _is_too_late(world: WorldView, post: Post, within: float = _SOON) -> bool:
     """Whether the answer comes after the time for which its user waits."""
     user = _plan_of(world, post.user) if post.user else None
     timeout = None if user is None or user.kind != "run" else user.timeout
-    waited = (post.due_at or 0.0) - (post.handed_at or 0.0)
-    return timeout is not None and waited >= timeout - _SOON
+    waited = (post.due_at or post.answered_at or 0.0) - (post.handed_at or 0.0)
+    return timeout is not None and waited >= timeout - within
 
 
 def terminates(world: WorldView) -> Iterable[Found]:
@@ -663,7 +672,7 @@ def rows_true(world: WorldView) -> Iterable[Found]:
             and not _asked(world, number)
         ):
             yield str(number), "the journal calls it planned, and it was bought"
-        for name in _paths_of(row):
+        for name in json.loads(row["paths"] or "[]"):
             if not Path(name).exists() and not _has_power_cut(world):
                 yield str(number), f"the journal calls {Path(name).name} saved, and it is missing"
 
@@ -675,10 +684,6 @@ def _asked(world: WorldView, number: int) -> bool:
 
 def _has_power_cut(world: WorldView) -> bool:
     return any(process.ending == "power" for process in world.plan.processes)
-
-
-def _paths_of(row: dict[str, Any]) -> list[str]:
-    return json.loads(row["paths"]) if row["paths"] else []
 
 
 def tidy_folders(world: WorldView) -> Iterable[Found]:

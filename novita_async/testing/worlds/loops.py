@@ -62,6 +62,8 @@ class WorldLoop(asyncio.BaseEventLoop):
     _scheduled: "list[asyncio.TimerHandle]"
     _stopping: bool
     _selector: _Nothing
+    is_lived_in = False
+    """Whether `asyncio.run` is not through with it: to others it runs, also between its turns."""
 
     def __init__(self, clock: WorldClock) -> None:
         super().__init__()
@@ -89,6 +91,13 @@ class WorldLoop(asyncio.BaseEventLoop):
         task.__init__(coroutine, loop=self, **options)  # type: ignore[misc]  # a hash is needed before that
         return task
 
+    def is_running(self) -> bool:
+        return self.is_lived_in
+
+    def close(self) -> None:
+        self.is_lived_in = False
+        super().close()
+
     def time(self) -> float:
         return max(self._clock.now - self.slept, self._least)
 
@@ -106,13 +115,10 @@ class WorldLoop(asyncio.BaseEventLoop):
             self.is_asleep = False
         if self.is_asleep:
             return False
-        if self._ready or self._due():
+        if self._ready or self.next_at() <= self.time():
             return True
         self.fall_asleep()
         return False
-
-    def _due(self) -> bool:
-        return self.next_at() <= self.time()
 
     def next_at(self) -> float:
         """When the next timer is due, on this loop's clock."""
@@ -191,6 +197,7 @@ class Life:
     """What `asyncio.run` raises."""
 
     def __attrs_post_init__(self) -> None:
+        self.loop.is_lived_in = True
         self._course = self._live()
         self._go_on(None)
 

@@ -20,7 +20,7 @@ import sqlite3
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sized
+from collections.abc import Callable, Generator, Hashable, Iterator, Sized
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -176,7 +176,7 @@ def _threads(world: WorldView) -> Iterator[Change]:
         await anyio.lowlevel.checkpoint()
         limiter = cast("_Limiter", options.get("limiter") or contextlib.nullcontext())
         async with limiter:
-            return await _in_a_thread(world, func, args)
+            return await _wait_for_thread(world, contextvars.copy_context(), func, args)
 
     def submit(
         _: object, func: Callable[..., T], *args: Any, **options: Any
@@ -188,10 +188,6 @@ def _threads(world: WorldView) -> Iterator[Change]:
     yield anyio.to_thread, "run_sync", run_sync
     yield concurrent.futures.ThreadPoolExecutor, "submit", submit
     yield aiohappyeyeballs, "start_connection", world.start_connection
-
-
-def _in_a_thread(world: WorldView, func: Callable[..., T], args: tuple[Any, ...]) -> Awaitable[T]:
-    return _wait_for_thread(world, contextvars.copy_context(), func, args)
 
 
 async def _wait_for_thread(

@@ -5,6 +5,7 @@ about, so the same request meets the same trouble whatever else goes on.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Literal
 
 from attrs import frozen
@@ -97,9 +98,9 @@ _STATUSES_OF_PAGES: Final = (502, 503, 504, 500, 520)
 Name = tuple[object, ...]
 
 
-def _odd_yes(name: Name) -> Fate:
+def _with_odd_field(kind: str, name: Name) -> Fate:
     text = pick(_ODD_FIELDS, *name)
-    return Fate(kind="odd yes", change=lambda body, _: _odd(body, text))
+    return Fate(kind=kind, change=lambda body, _: _odd(body, text))
 
 
 _DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {
@@ -108,7 +109,7 @@ _DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {
     "limited": lambda name: _json(
         429, "RATE_LIMIT_EXCEEDED", kind="limited", hint=pick((None, None, *_HINTS), *name)
     ),
-    "odd yes": _odd_yes,
+    "odd yes": partial(_with_odd_field, "odd yes"),
     "odd no": lambda name: Fate(kind="odd no", acted=False, status=200, body=pick(_ODD_NOES, *name)),
     "slow": lambda name: Fate(kind="slow", after=pick((0.5, 3.0, 30.0, 200.0), *name)),
 }
@@ -157,18 +158,13 @@ def _emptied(body: bytes, _: Fate) -> bytes:
     return body if start < 0 or end < 0 else body[: start + 10] + body[end:]
 
 
-def _poll_odd(name: Name) -> Fate:
-    text = pick(_ODD_FIELDS, *name)
-    return Fate(kind="poll odd", change=lambda body, _: _odd(body, text))
-
-
 _POLL_GARBAGE: Final = (*_ODD_NOES, b'{"task": {}}', b'{"task": {"status": null}}')
 _POLL_DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {
     "poll page": lambda name: _page(pick(_STATUSES_OF_PAGES, *name), kind="poll page"),
     "poll limited": lambda name: _json(
         429, "RATE_LIMIT_EXCEEDED", kind="poll limited", hint=pick((None, *_HINTS), *name)
     ),
-    "poll odd": _poll_odd,
+    "poll odd": partial(_with_odd_field, "poll odd"),
     "poll garbage": lambda name: Fate(kind="poll garbage", status=200, body=pick(_POLL_GARBAGE, *name)),
     "no pictures yet": lambda _: Fate(kind="no pictures yet", change=_emptied),
     "answer of another": lambda _: Fate(kind="answer of another"),

@@ -180,7 +180,9 @@ class User:
                 raise UserError("in the input")
             request = self.request(index)
             visit.asked.append(self.first + index)
-            still_open = len(set(visit.asked) - visit.delivered) - self._in_hand()
+            ask = self._ask  # an outcome that a task of this user has taken is in the user's hand
+            in_hand = ask is not None and ask.done() and not ask.cancelled()
+            still_open = len(set(visit.asked) - visit.delivered) - in_hand
             visit.most_open = max(visit.most_open, still_open)
             yield request
 
@@ -432,11 +434,6 @@ class User:
             raise
         self._ask = None
         return None if ask.cancelled() else ask.result()
-
-    def _in_hand(self) -> int:
-        """Count the outcome that a task of this user has taken, and the user has not seen yet."""
-        ask = self._ask
-        return int(ask is not None and ask.done() and not ask.cancelled())
 
     def heard_of_an_end(self) -> None:
         """Break off the present `anext`, a few turns after a task was found to have ended."""

@@ -89,7 +89,7 @@ class WorldTransport:
             origin=ORIGIN,
         )
         if request.method == "POST":
-            return await self._submit(request, exchange, on_handover or _nobody)
+            return await self._submit(request, exchange, on_handover or (lambda: None))
         return await self._ask(exchange, troubles.TIMEOUT if request.timeout is None else request.timeout)
 
     async def _submit(
@@ -130,7 +130,7 @@ class WorldTransport:
         self, request: HTTPRequest, post: Post, response: HTTPResponse, fate: Fate
     ) -> HTTPResponse:
         if fate.end != "cut":
-            judge(post, response, fate)
+            judge(post, response, fate, self._process.world.now)
             return await self._intake.read(request, response)
         end = cut_at(response, post.number)
         try:
@@ -138,7 +138,7 @@ class WorldTransport:
         except DeliveryFailed:
             post.reach = "unknown"
             raise
-        judge(post, response, fate)
+        judge(post, response, fate, self._process.world.now)
         return read
 
     async def _ask(self, exchange: Exchange, timeout: float) -> HTTPResponse:  # noqa: ASYNC109
@@ -193,18 +193,15 @@ def _fall_silent() -> NoReturn:
     raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
 
 
-def _nobody() -> None:
-    """Nobody wants to know."""
-
-
 def cut_at(response: HTTPResponse, number: int) -> int:
     """Where an answer breaks off: in its middle, or somewhere in the pictures that it holds."""
     size = len(response.body)
     return size // 2 if size < _LARGE else int(size * fraction("cut", number))
 
 
-def judge(post: Post, response: HTTPResponse, fate: Fate) -> None:
+def judge(post: Post, response: HTTPResponse, fate: Fate, now: float) -> None:
     """Note what the sender of a POST can know from its answer."""
+    post.answered_at = now
     post.page = fate.page
     body = response.body
     post.told = (_task_id_in(body) or maker_in(body)) if response.status < 400 else ""

@@ -1,0 +1,131 @@
+"""What `worker` does, and `retry` about a URL: work on a batch in a database, beside others."""
+
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from attrs import define, evolve, field
+
+from novita_async._client import NovitaClient
+from novita_async._journal.postgres.journal import LEASE
+from novita_async._purchase.machine import Action
+from novita_async._stream.stream import IN_FLIGHT
+from novita_async.cli._exits import Exit
+from novita_async.cli._follow import FollowReport, follow
+from novita_async.cli._inputs import Faults, folder_faults
+from novita_async.cli._output import Output, StandardError
+from novita_async.cli._progress import ProgressTally, display_of
+from novita_async.cli._setup import Setup, command
+from novita_async.cli._shared import Note, checked_url, discreet, looked_at, standing_of
+from novita_async.errors import Flaw, InvalidRequest, JournalError, NovitaError
+from novita_async.tasks import Task
+
+
+@define(eq=False)
+class _WorkerReport(FollowReport):
+    """Tells what one worker does."""
+
+    url: str = field(kw_only=True)
+    """The batch."""
+
+    def ended_by(self, error: NovitaError | OSError) -> None:
+        """Tell what ended this worker early."""
+        super().ended_by(error)
+        self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
+
+    def again(self, tasks: tuple[Task, ...]) -> str:  # noqa: ARG002 - the journal knows them
+        """The command that fetches what is paid."""
+        return command("resume", self.url)
+
+
+async def work(
+    url: str,
+    changes: dict[str, Any],
+    output: Output,
+    *,
+    forever: bool = False,
+    again: dict[str, Any] | None = None,
+) -> Exit:
+    """Work on a batch until it is complete, and tell at the end how it is."""
+    checked_url(url)
+    async with looked_at(url) as journal:
+        note = await Note.of(journal)
+        ledger = await journal.summary()
+    money = {name: changes[name] for name in ("images_per_minute", "price", "budget") if name in changes}
+    note = evolve(note, **money, out=changes.get("out") or note.out)
+    setup = note.setup()
+    faults: Faults = []
+    if note.out is not None and "://" not in note.out:
+        faults += await anyio.to_thread.run_sync(folder_faults, note.out)
+    if note.out is None and not note.no_save:
+        faults.append(Flaw("--out", "is needed: neither `enqueue` nor you have said where results go"))
+    budget = setup.spending(faults)
+    if faults:
+        raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
+    due = ledger.due(Action.SEND) + ledger.due(Action.WATCH) + ledger.due(Action.SAVE)
+    report = _WorkerReport(output, display_of(), ProgressTally(due), note.out, url=discreet(url))
+    report.price = setup.price_each()
+    options: dict[str, Any] = {"images_per_minute": note.images_per_minute, "observers": [report]}
+    async with NovitaClient(**options, budget=budget) as client:
+        report.spending = lambda: client.statistics().spending
+        outcomes = client.work(
+            journal=url,
+            save_to=None if note.no_save else note.out,
+            save_as=note.name,
+            in_flight=changes.get("in_flight") or IN_FLIGHT,
+            name=changes.get("label"),
+            stall=changes.get("stall") or LEASE,
+            forever=forever,
+            **again or {},
+        )
+        try:
+            code = await follow(outcomes, report)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _tell_standing(url, setup, output)
+    return code
+
+
+async def _tell_standing(url: str, setup: Setup, output: Output) -> None:
+    """Tell how the whole batch is, and what to do next."""
+    try:
+        async with looked_at(url) as journal:
+            standing = await standing_of(journal, saves=not setup.no_save)
+    except JournalError as error:
+        StandardError().note(f"how the batch is, nobody can say now: {error}")
+        return
+    steps = standing.steps(setup, discreet(url))
+    counts = ", ".join(f"{count:,} {state}" for state, count in standing.ledger.rows.items() if count)
+    StandardError().note(f"the batch: {counts}")
+    for why, how in steps:
+        StandardError().note(f"{why}: {how}")
+    output.record(
+        event="batch",
+        **{str(state): count for state, count in standing.ledger.rows.items()},
+        next=[how for _, how in steps],
+    )
+
+
+async def tell_workers(url: str, output: Output) -> Exit:
+    """Tell who works on a batch."""
+    async with looked_at(checked_url(url)) as journal:
+        found = await journal.workers()
+    for each in found:
+        since = each.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        state = "alive" if each.is_alive else "silent"
+        has = f"has {each.had:,} requests ({each.sending:,} being sent, {each.watching:,} watched)"
+        output.line(f"{each.name}  since {since}  {state}  {has}")
+        output.record(
+            event="worker",
+            number=each.number,
+            name=each.name,
+            version=each.version,
+            started=each.started.isoformat(),
+            alive=each.is_alive,
+            requests=each.had,
+            sending=each.sending,
+            watching=each.watching,
+        )
+    if not found:
+        output.line("nobody works on it")
+    return Exit.SUCCEEDED

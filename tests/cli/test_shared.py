@@ -1,0 +1,126 @@
+"""Batches in a database on the command line: planned, worked on, looked at, retried, told."""
+
+import json
+import re
+
+import pytest
+
+from novita_async.cli._shared import discreet
+from novita_async.testing import Fault, FaultPlan
+from tests.helpers.batches import caller, manifest, records, seeds, shots
+from tests.helpers.postgres import new_batch, run_sql
+
+FAIL_ALL = "UPDATE novita.course SET state = 'failed' WHERE batch = (SELECT max(id) FROM novita.batch)"
+
+
+@pytest.fixture
+def pictures_in():
+    return "pics"
+
+
+@pytest.fixture
+def call(capsys, folder):
+    return caller(capsys, folder)
+
+
+@pytest.fixture
+def url(database):
+    return new_batch(database)
+
+
+def test_a_batch_is_planned_worked_on_and_told_without_being_bought_twice(call, folder, serve, url):
+    server = serve()
+    typed = ("enqueue", shots(folder, 4), "--journal", url, "--out", "made", "--price", "0.01")
+    code, out, _ = call(*typed)
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "planned: 4 requests, of which 4 are new; to be sent: 4",
+    )
+    assert "of which 0 are new; to be sent: 4" in call(*typed)[1]
+    assert "4 not sent yet" in call("status", url)[1]
+    assert server.ledger.accepted == []
+    work = re.search("novita-async (.*)", out)[1].replace("'", "").split()
+    code, out, err = call(*work)
+    assert (code, sorted(out.split())) == (0, [f"made/{seed:05d}-{seed}-1.png" for seed in range(4)])
+    assert "the batch: 4 saved" in err
+    assert call(*work, "--json")[1].count('"outcome"') == 0
+    assert seeds(server) == [0, 1, 2, 3]
+    out = call("status", url)[1]
+    assert "requests: 4\n  4 saved\nimages bought: 4 ($0.04)\nnothing is left to do" in out
+    lines = records(call("export", url)[1])
+    assert [(each["state"], each["place"], each["cost"]) for each in lines] == [
+        ("saved", place, 0.01) for place in range(4)
+    ]
+    assert call("report", url)[1] == "made/report.html\n"
+    assert "Batch batch-" in (folder / "made" / "report.html").read_text()
+    assert call("workers", url)[1] == "nobody works on it\n"
+
+
+def test_what_failed_is_bought_again_by_retry_with_the_same_words_as_for_a_folder(call, folder, serve, url):
+    server = serve(faults=FaultPlan.listed("submit", {1: Fault.answer(403), 2: Fault.reset_after()}))
+    call("enqueue", shots(folder, 2), "--journal", url, "--out", "made")
+    code, _, err = call("worker", "--journal", url, "--in-flight", "1")
+    assert code in (1, 3, 4)
+    assert "novita-async" in err
+    status = json.loads(call("status", url, "--json")[1])
+    for command in status["next"]:
+        call(*command.replace("'", "").split()[1:])
+    assert json.loads(call("status", url, "--json")[1])["saved"] == 2
+    assert len(server.ledger.accepted) <= 3
+
+
+def test_every_fault_of_an_input_is_told_and_nothing_is_planned(call, folder, url):
+    lines = manifest(folder, {"image": "missing.png"}, {"prompt": 7})
+    code, _, err = call("enqueue", lines, "--journal", url, "--budget", "5")
+    assert code == 2
+    assert "--budget: needs --price" in err
+    assert "missing.png" in err
+    assert call("status", url)[0] == 3
+
+
+def test_status_tells_again_what_has_changed_until_nothing_is_left(call, folder, url, monkeypatch):
+    call("enqueue", shots(folder, 2), "--journal", url, "--no-save")
+    monkeypatch.setattr("novita_async.cli._status._LOOK_EVERY", 0.0)
+    looks = []
+
+    async def bought(rest):
+        if len(looks) == 3:
+            await run_sql(
+                url,
+                FAIL_ALL,
+            )
+        looks.append(rest)
+
+    monkeypatch.setattr("novita_async.cli._status.anyio.sleep", bought)
+    code, out, _ = call("status", url, "--watch")
+    assert (code, len(looks)) == (0, 4)
+    assert out.count("requests: 2") == 2
+
+
+def test_a_dry_run_tells_and_writes_nothing(call, folder, url):
+    out = call("enqueue", shots(folder, 3), "--journal", url, "--dry-run", "--price", "1")[1]
+    assert "requests: 3\n" in out
+    assert "cost: $3" in out
+    assert "there is no batch of this name: the latest there:" in call("status", url)[2]
+
+
+@pytest.mark.parametrize("command", ["workers", "worker --journal", "enqueue shots.jsonl --journal"])
+def test_what_is_no_url_is_refused_with_an_example(call, folder, command):
+    shots(folder, 1)
+    code, _, err = call(*command.split(), "run.db")
+    assert code == 2
+    assert "run.db: not the URL of a database: nothing was bought; give postgresql://" in err
+
+
+def test_a_worker_that_does_not_know_where_results_go_is_told_so(call, folder, url):
+    call("enqueue", shots(folder, 1), "--journal", url)
+    code, _, err = call("worker", "--journal", url)
+    assert code == 2
+    assert "--out: is needed: neither `enqueue` nor you have said where results go" in err
+
+
+def test_a_url_is_told_without_its_password():
+    assert discreet("postgresql://me:secret@db:5/x?password=secret&host=/tmp/a#b") == (
+        "postgresql://me@db:5/x?host=/tmp/a#b"
+    )
+    assert discreet("made") == "made"
