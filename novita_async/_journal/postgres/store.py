@@ -403,7 +403,7 @@ class SharedStore:
         text = await connection.fetchval("SELECT note FROM novita.batch WHERE id = $1", self.batch)
         return None if text is None else unescaped(text)
 
-    async def workers(self, connection: Connection) -> list[AtWork]:
+    async def at_work(self, connection: Connection) -> list[AtWork]:
         """Tell who works on the batch, the oldest first."""
         found = await connection.fetch("SELECT * FROM novita.at_work WHERE batch = $1 ORDER BY id", self.name)
         return [
