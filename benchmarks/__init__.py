@@ -2,6 +2,7 @@
 
 NAMES = (
     "submit",
+    "conditions",
     "upload",
     "forms",
     "answers",
@@ -9,11 +10,25 @@ NAMES = (
     "watch",
     "wait",
     "window",
+    "outage",
+    "webhooks",
     "batch",
     "journal",
+    "resume",
     "start",
 )
 """Tables, in the order in which they are shown; each is a module that gives `tables(quick=...)`."""
 
-PEERS = ("novita-client", "fal-client", "replicate", "httpx", "aiohttp", "aiolimiter", "pyrate-limiter")
+PEERS = (
+    "novita-client",
+    "fal-client",
+    "replicate",
+    "httpx",
+    "httpx2",
+    "aiohttp",
+    "aiohttp-retry",
+    "tenacity",
+    "aiolimiter",
+    "pyrate-limiter",
+)
 """Packages beside which it is measured."""

@@ -9,12 +9,14 @@ import asyncio
 import base64
 import json
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
+from pathlib import Path
 from random import Random
 
 from attrs import define, frozen
@@ -175,8 +177,12 @@ class Sink(asyncio.BufferedProtocol):
         return len(body)
 
 
-async def serve() -> None:
-    server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", 0, backlog=1024)
+async def serve(certificate: Path | None) -> None:
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+    server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", 0, backlog=1024, ssl=context)
     port = server.sockets[0].getsockname()[1]
     Sink.answers = routes(f"http://127.0.0.1:{port}")
     print(port, flush=True)
@@ -210,13 +216,14 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """Run the server in a process of its own on the last core."""
-    command = [sys.executable, "-m", "benchmarks._server"]
+def server(certificate: Path | None = None) -> Iterator[Server]:
+    """Run the server in a process of its own on the last core. With a certificate it speaks TLS."""
+    command = [sys.executable, "-m", "benchmarks._server", *([str(certificate)] if certificate else [])]
+    scheme = "https" if certificate else "http"
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
     assert process.stdout
     try:
-        yield Server(f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid)
+        yield Server(f"{scheme}://127.0.0.1:{int(process.stdout.readline())}", process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -225,4 +232,4 @@ def server() -> Iterator[Server]:
 
 if __name__ == "__main__":
     pin(-1)
-    asyncio.run(serve())
+    asyncio.run(serve(Path(sys.argv[1]) if sys.argv[1:] else None))

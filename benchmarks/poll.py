@@ -142,7 +142,7 @@ def decoding(rounds: Rounds) -> Table:
                 measured=rounds.ratio(OUR_READING, ORJSON, what),
                 at_most=most,
             )
-            for what, most in (("still running", 2.0), ("8 images", 6.0))
+            for what, most in (("still running", 2.0), ("1 image", 6.0), ("8 images", 5.5))
         ],
         notes=[f"limit: {ORJSON}"],
         headlines=[
