@@ -23,10 +23,14 @@ GROUPS := build dev docs uvloop browser bench examples
 # Here money and time are decided: every branch is tested.
 EXACT := novita_async/_policy/*,novita_async/_policy/polling/*,novita_async/_api/*,novita_async/_purchase/*,novita_async/_submit/*,novita_async/_watch/*,novita_async/_journal/*,novita_async/_stream/*
 
-.PHONY: demo test examples test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types coverage soak worlds bench bench-check chromium docs pins clean
+.PHONY: demo demo-workers test examples test-browser test-newest test-uvloop test-aiohttp rows steady suite suite-uvloop dist check lint types coverage soak worlds bench bench-check chromium docs pins clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m novita_async demo
+
+# Four workers on one batch in a Postgres of its own; one of them is killed on the way.
+demo-workers: $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python examples/many_workers.py demo-workers
 
 test: check suite
 
@@ -95,6 +99,7 @@ coverage: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
+	$(BIN)/python -m benchmarks.soak_workers
 	$(SUITE) --hypothesis-profile=long tests/api tests/journal tests/models tests/policy tests/purchase
 
 # Worlds of trouble from seeds: `make worlds SEEDS=10000 FIRST=5000`, for a night `make worlds MINUTES=480`.

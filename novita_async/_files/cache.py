@@ -90,6 +90,9 @@ class PictureCache:
             path.unlink(missing_ok=True)
             return None
         _touched(path)
+        return self._taken(digest, found)
+
+    def _taken(self, digest: str, found: ImageSource) -> ImageSource:
         self._held[digest] = found
         return found
 
@@ -112,7 +115,7 @@ class PictureCache:
         self._added = None if self._added is None else self._added + size
         if self._added is None or self._added > self.bound * _KEPT_FREE:
             self.trim()
-        return self.get(digest)
+        return self._taken(digest, ImageSource.from_path(self.folder / digest))
 
     def trim(self, now: float | None = None) -> None:
         """Remove what was used least recently, until the rest is well within the bound."""

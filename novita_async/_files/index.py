@@ -64,7 +64,7 @@ def kept_at(folder: Path, digest: str, path: Path | None) -> str:
 
 
 @define(eq=False)
-class _Line:
+class _AddedLine:
     """A line that is to be added."""
 
     told: dict[str, Any]
@@ -83,7 +83,7 @@ class Index:
     budget: Budget | None = None
     """Prices. None: not known."""
     _digests: DigestCache = field(factory=DigestCache, init=False)
-    _lines: "Groups[_Line]" = field(
+    _lines: "Groups[_AddedLine]" = field(
         default=Factory(lambda index: Groups(cast("Index", index)._write), takes_self=True),  # noqa: SLF001
         init=False,
     )
@@ -104,7 +104,7 @@ class Index:
         if purchase is None:
             line |= {"place": None, "attempts": None}
         request = outcome.request if purchase is None else purchase.request
-        added = _Line(line, request, None if purchase is None else purchase.entry, durable)
+        added = _AddedLine(line, request, None if purchase is None else purchase.entry, durable)
         await self._lines.join(added)
         error = added.error
         if isinstance(error, OSError):
@@ -118,7 +118,7 @@ class Index:
         if error is not None:
             raise error
 
-    def _write(self, group: "list[_Line]") -> None:
+    def _write(self, group: "list[_AddedLine]") -> None:
         """Write some lines, with one write and at most one fsync."""
         texts: list[str] = []
         for each in group:

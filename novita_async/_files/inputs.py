@@ -6,6 +6,7 @@ bounded cache on disk. In a folder a picture may have a suffix, as earlier versi
 """
 
 import asyncio
+import errno
 import hashlib
 import json
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from attrs import define, field
 from novita_async._files.cache import IN_USE, PictureCache
 from novita_async._files.folders import FolderStorage
 from novita_async._files.index import INPUTS, keep
-from novita_async._files.storage import Content, Storage, words_of
+from novita_async._files.storage import Content, Storage, put_or_found, words_of
 from novita_async._journal.identity import DigestCache, order_of, with_pictures
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide
 from novita_async._purchase.machine import Order
@@ -113,12 +114,7 @@ class Inputs:
         async with self._turns:
             data = await anyio.to_thread.run_sync(_read, digest, picture)
             try:
-                if self.folder is not None:
-                    kept = ImageSource(data=data, size=len(data), format=picture.format)
-                    await anyio.to_thread.run_sync(keep, kept, digest, self.folder / INPUTS)
-                else:
-                    content = Content.of(data, picture.format or "")
-                    await _patiently(partial(self.storage.put_new, name_of(digest), content))
+                await self._keep(self.storage, digest, data, picture.format)
             except Exception as error:
                 raise ConfigurationError(
                     problem=f"a picture cannot be put into {self.storage.address}: {words_of(error)}",
@@ -127,6 +123,15 @@ class Inputs:
         self._put[digest] = None
         if len(self._put) > _REMEMBERED:
             self._put.popitem(last=False)
+
+    async def _keep(self, storage: Storage, digest: str, data: bytes, kind: str | None) -> None:
+        if self.folder is not None:
+            kept = ImageSource(data=data, size=len(data), format=kind)
+            await anyio.to_thread.run_sync(keep, kept, digest, self.folder / INPUTS)
+            return
+        name = name_of(digest)
+        if not await _patiently(partial(put_or_found, storage, name, Content.of(data, kind or ""))):
+            raise OSError(errno.EEXIST, f"{name} has other bytes: remove it")
 
     # --- Working --------------------------------------------------------------------------------------------
 

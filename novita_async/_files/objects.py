@@ -48,6 +48,14 @@ _FROM_ENVIRONMENT: Final = (
     "allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout", "user_agent",
 )  # fmt: skip
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_PASSING: Final = ("408", "409", "429")
+"""Statuses of a client's fault that pass by themselves: too slow, at the same time as another, too much."""
+_ELSEWHERE: Final = re.compile(
+    "incorrectly configured region|AuthorizationHeaderMalformed|IllegalLocationConstraint|PermanentRedirect"
+)
+"""Words of a store whose bucket is in another region."""
+_IN_ANOTHER_REGION: Final = "the bucket is in another region: set AWS_REGION, or give region="
 _METADATA_SERVERS: Final = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
 """Where credentials are asked for when nothing else has them."""
 _NO_CREDENTIALS: Final = (
@@ -202,14 +210,14 @@ class ObjectStorage:
             return PermissionError(errno.EACCES, f"access was denied{told}")
         if isinstance(error, known.UnauthenticatedError):
             return PermissionError(errno.EACCES, f"the credentials were not accepted{told}")
-        if not isinstance(error, known.GenericError):
-            return OSError(errno.ENOTSUP, _line(error))
         if any(server in text for server in _METADATA_SERVERS):
             return PermissionError(errno.EACCES, _NO_CREDENTIALS)
-        if "region" in text:
-            return PermissionError(
-                errno.EACCES, "the bucket is in another region: set AWS_REGION, or give region="
-            )
+        if _ELSEWHERE.search(text):
+            return PermissionError(errno.EACCES, _IN_ANOTHER_REGION)
+        status = _STATUS.search(text)
+        refused = status is not None and status[1].startswith("4") and status[1] not in _PASSING
+        if refused or not isinstance(error, known.GenericError):
+            return OSError(errno.EINVAL, f"{_line(error)}{told}")
         return ConnectionError(errno.ECONNABORTED, _line(error))
 
 

@@ -34,7 +34,15 @@ from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe
 from novita_async._files.part import Part
 from novita_async._files.places import is_object, storage_at
 from novita_async._files.spool import Spool
-from novita_async._files.storage import Content, SavedFiles, Storage, address_of, has_same, name_in, words_of
+from novita_async._files.storage import (
+    Content,
+    SavedFiles,
+    Storage,
+    address_of,
+    name_in,
+    put_or_found,
+    words_of,
+)
 from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
@@ -376,7 +384,7 @@ class Saver:
     ) -> str:
         """Put a whole file under the first name that no other file has. Returns its address."""
         for name in names:
-            putting = partial(_put_or_found, storage, name, content)
+            putting = partial(put_or_found, storage, name, content)
             if await self._patiently(putting, target, storage, retry):
                 return address_of(storage, name)
         raise target.failed(f"its name exists {_NAMES} times in {storage.address}", is_lost=False)
@@ -657,11 +665,6 @@ async def _receive_object(url: str, arriving: _Arriving) -> None:
         raise DeliveryFailed(Delivery.UNKNOWN, words_of(error)) from error
     except PermissionError as error:
         raise BadFileError(words_of(error), status=_FORBIDDEN) from error
-
-
-async def _put_or_found(storage: Storage, name: str, content: Content) -> bool:
-    """Put a file. Returns whether the name has it now: a put whose answer was lost has succeeded, too."""
-    return await storage.put_new(name, content) or await has_same(storage, name, content)
 
 
 def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: bool) -> _Settled:

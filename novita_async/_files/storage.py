@@ -5,6 +5,7 @@ is ever put over another file, and whoever puts the same bytes under the same na
 worker that was killed before it could say so, and the worker that goes on for it, end at one file.
 """
 
+import errno
 import io
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -170,8 +171,22 @@ def is_address(text: str) -> bool:
     return _MARK in text
 
 
+async def put_or_found(storage: Storage, name: str, content: Content) -> bool:
+    """Put a file. Returns whether the name has it now: a put whose answer was lost has succeeded, too.
+
+    Raises:
+        ConnectionError: the name is said to be taken, and is not, as while another process is putting it.
+    """
+    if await storage.put_new(name, content):
+        return True
+    try:
+        return await has_same(storage, name, content)
+    except FileNotFoundError as error:
+        raise ConnectionError(errno.ECONNABORTED, f"{name} is taken, and not there") from error
+
+
 async def has_same(storage: Storage, name: str, content: Content) -> bool:
-    """Whether the file of this name has these very bytes."""
+    """Whether the file of this name has these very bytes. Raises `FileNotFoundError`: there is none."""
     start = 0
     pieces = storage.open(name)
     try:
@@ -179,8 +194,6 @@ async def has_same(storage: Storage, name: str, content: Content) -> bool:
             if await content.piece(start, len(piece)) != piece:
                 return False
             start += len(piece)
-    except FileNotFoundError:
-        return False
     finally:
         await pieces.aclose()
     return start == content.size

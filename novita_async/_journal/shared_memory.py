@@ -31,7 +31,7 @@ _DONE: Final = (LIST, NOTHING)
 
 
 @define(eq=False)
-class _Batch:
+class _BatchInMemory:
     """What all who have joined a batch know of it."""
 
     owners: dict[Name, int] = field(factory=dict[Name, int])
@@ -53,7 +53,7 @@ class SharedMemoryJournal(MemoryJournal):
     Plan a batch with it, then let each worker `join`.
     """
 
-    _batch: _Batch = field(factory=_Batch, init=False)
+    _batch: _BatchInMemory = field(factory=_BatchInMemory, init=False)
     _me: int = field(default=0, init=False)
 
     def join(self) -> Self:

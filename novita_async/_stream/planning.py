@@ -21,7 +21,7 @@ PIECE: Final = 500
 
 
 @define(eq=False, kw_only=True)
-class Planner:
+class BatchPlanner:
     """Plans requests in the order in which they are given, for others to work on."""
 
     endpoints: Endpoints

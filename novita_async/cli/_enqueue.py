@@ -11,7 +11,7 @@ from attrs import evolve
 from novita_async._files.places import storage_at
 from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import PLANNED
-from novita_async._stream.planning import PIECE, Planner
+from novita_async._stream.planning import PIECE, BatchPlanner
 from novita_async.cli._batch import checked_input, tell_plan
 from novita_async.cli._exits import Exit
 from novita_async.cli._inputs import Faults, Typed
@@ -71,7 +71,9 @@ async def _plan(recipe: Recipe, url: str, note: Note, output: Output) -> None:
     new = 0
     async with await PostgresJournal.join(url, worker="enqueue") as journal:
         await note.add_to(journal, await Note.of(journal))
-        planner = Planner(endpoints=Endpoints(), storage=None if note.out is None else storage_at(note.out))
+        planner = BatchPlanner(
+            endpoints=Endpoints(), storage=None if note.out is None else storage_at(note.out)
+        )
         lines = _requests(recipe.read())
         while piece := await anyio.to_thread.run_sync(lambda: list(islice(lines, PIECE))):
             new += await journal.enqueue(await planner.orders(piece))

@@ -67,7 +67,7 @@ class _Outage:
 
 
 @frozen
-class _Sighting:
+class _LastPoll:
     """What the last poll of a task has seen."""
 
     status: str | None = None
@@ -85,7 +85,7 @@ class Waits:
     _retries: dict[int, tuple[float, str]] = field(factory=dict[int, tuple[float, str]], init=False)
     """When purchases are tried again, and why."""
     _outages: dict[str | None, _Outage] = field(factory=dict[str | None, _Outage], init=False)
-    _running: dict[str, _Sighting] = field(factory=dict[str, _Sighting], init=False)
+    _running: dict[str, _LastPoll] = field(factory=dict[str, _LastPoll], init=False)
     """Tasks that are paid and not seen finished."""
 
     @property
@@ -130,17 +130,17 @@ class Waits:
             self._retries.pop(event.purchase, None)
         elif isinstance(event.fact, Bought):
             self._outages.pop(event.fact.task.account, None)
-            self._running.setdefault(event.fact.task.task_id, _Sighting())
+            self._running.setdefault(event.fact.task.task_id, _LastPoll())
 
     def _take_poll(self, event: Polled, now: float) -> None:
         account, task_id = event.task.account, event.task.task_id
         if isinstance(event.error, NoAnswer):
             self._silent(account, now)
-            self._running.setdefault(task_id, _Sighting())
+            self._running.setdefault(task_id, _LastPoll())
         elif event.error is None:
             if account in self._outages:
                 self._outages[account].is_over = True
-            self._running[task_id] = _Sighting(event.status, event.progress_percent)
+            self._running[task_id] = _LastPoll(event.status, event.progress_percent)
 
     def _silent(self, account: str | None, now: float) -> _Outage:
         outage = self._outages.get(account)

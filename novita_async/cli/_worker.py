@@ -33,6 +33,11 @@ class _WorkerReport(FollowReport):
         super().ended_by(error)
         self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
 
+    def summary(self) -> None:
+        """Tell what this worker has done: the rest is others'."""
+        self.tally.requests = self.tally.statistics().ended
+        super().summary()
+
     def again(self, tasks: tuple[Task, ...]) -> str:  # noqa: ARG002 - the journal knows them
         """The command that fetches what is paid."""
         return command("resume", self.url)
@@ -109,7 +114,7 @@ async def _tell_standing(url: str, setup: Setup, output: Output) -> None:
 async def tell_workers(url: str, output: Output) -> Exit:
     """Tell who works on a batch."""
     async with looked_at(checked_url(url)) as journal:
-        found = await journal.workers()
+        found = await journal.at_work()
     for each in found:
         since = each.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         state = "alive" if each.is_alive else "silent"

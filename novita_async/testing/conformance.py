@@ -360,18 +360,21 @@ async def odd_values_come_back_as_they_were(store: StoreUnderTest) -> None:
     """Any text, any seed."""
     odd = "' \x00 -- \" süß 🐕 %s {} \\"
     order = _order(1, tag=odd, request='{"prompt":"' + "a cute dog, " * 2000 + '\\u0000 🐕"}')
+    paths, objects = (Path("out/" + odd.replace("\x00", "")),), ("s3://bucket/ä 🐕/1.png", "gs://b/2.mp4")
     async with _opened(store) as journal:
-        (purchase,) = await journal.plan([order])
-        for fact in (
-            _fact(Announced, loop_time()),
-            Bought(loop_time(), _task(odd)),
-            _fact(Completed, loop_time(), odd),
-        ):
-            await _record(journal, purchase, fact)
-        await _record(journal, purchase, Saved(loop_time(), (Path("out/" + odd.replace("\x00", "")),)))
+        purchases = await journal.plan([order, _order(2)])
+        for name, purchase in zip((odd, "t-2"), purchases, strict=True):
+            for fact in (
+                _fact(Announced, loop_time()),
+                Bought(loop_time(), _task(name)),
+                _fact(Completed, loop_time(), name),
+            ):
+                await _record(journal, purchase, fact)
+        await _record(journal, purchases[0], Saved(loop_time(), paths))
+        await _record(journal, purchases[1], Saved(loop_time(), (), objects))
     async with _opened(store) as journal:
-        await _expect(journal, [purchase], "odd values come back")
-        (found,) = await _all(journal)
+        await _expect(journal, purchases, "odd values come back")
+        found = (await _all(journal))[0]
         _same((found.tag, _entry(found).request), (odd, order.request), "texts come back")
 
 

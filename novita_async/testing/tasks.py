@@ -31,7 +31,7 @@ _SEEDS: Final = 2**32
 
 
 @frozen(kw_only=True)
-class Storage:
+class BucketWish:
     """A bucket of the customer's own."""
 
     region: str
@@ -76,7 +76,7 @@ class WorkOrder:
     """Where the event goes."""
     mock: str | None
     """The status that a webhook's test mode asks for; no work is done then."""
-    storage: Storage | None
+    storage: BucketWish | None
     """Where the results go instead of the service's own storage."""
     details: Mapping[str, Any] = field(repr=False)
     """The settings that task-result repeats in `request_info`."""
@@ -121,7 +121,7 @@ def section(document: JSONObject, *names: str) -> JSONObject:
     return cast("JSONObject", value) if isinstance(value, dict) else {}
 
 
-def _storage(extra: JSONObject) -> Storage | None:
+def _storage(extra: JSONObject) -> BucketWish | None:
     wish = section(extra, "custom_storage", "aws_s3")
     if not wish:
         return None
@@ -130,7 +130,7 @@ def _storage(extra: JSONObject) -> Storage | None:
         or ".." in wish["path"]
     ):
         raise Refused("INVALID_CUSTOM_OUTPUT_PATH", f"cannot write to {wish['bucket']!r} at {wish['path']!r}")
-    return Storage(
+    return BucketWish(
         region=wish["region"],
         bucket=wish["bucket"],
         path=wish["path"].strip("/"),

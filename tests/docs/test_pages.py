@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.helpers.pages import DOCS, PAGES, Reader, blocks_of, examples_of
+from tests.helpers.pages import DATABASE, DOCS, PAGES, Reader, blocks_of, examples_of
 
 NOT_RUN_HERE = {
     "how-to/batches.md": ["needs jq"],
+    "how-to/many-machines.md": ["needs Celery"],
     "how-to/object-stores.md": ["installs"],
     "how-to/migrate.md": ["needs novita-client"],
     "how-to/other-languages.md": ["needs curl and a served simulator"],
@@ -32,6 +33,8 @@ def test_a_reader_can_do_what_the_page_says(page, folder, serve, monkeypatch, re
         for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
     with Reader(folder, server, monkeypatch.setenv) as reader:
+        if DATABASE in page.read_text(encoding="utf-8"):
+            reader.database = request.getfixturevalue("database")
         for example in examples_of(page, reader):
             example.evaluate()
 

@@ -263,3 +263,15 @@ def test_arrays_of_numpy_are_pictures():
     assert ImageSource.of(pixels[:, :, :1]).format == "png"
     with pytest.raises(InvalidRequest, match="between 0 and 1"):
         ImageSource.of(pixels.astype("float64"))
+
+
+def test_many_workers_buy_nothing_twice_although_one_is_killed(folder):
+    done = run(python(str(EXAMPLES / "many_workers.py"), "made", flags=()), cwd=folder, env=with_path())
+    assert done.returncode == 0, done.stderr
+    assert "of them twice" in done.stdout
+    assert ", 0 of them twice" in done.stdout
+    assert (folder / "made" / "report.html").exists()
+
+
+def with_path():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -95,6 +95,11 @@ async def test_another_planner_meets_the_picture_that_is_there(cache):
     assert storage.files == {f"inputs/{sha(DOG)}": DOG}
 
 
+async def test_other_bytes_under_a_digest_refuse_the_request(cache):
+    with pytest.raises(ConfigurationError, match="has other bytes: remove it"):
+        await described(Inputs(Counting(files={f"inputs/{sha(DOG)}": CAT}), cache))
+
+
 async def test_trouble_that_passes_is_ridden_out_and_what_stays_refuses_the_request(cache):
     await described(Inputs(Counting(troubles=[ConnectionError("reset")] * 3), cache))
     with pytest.raises(ConfigurationError, match=r"closed: its request was not planned, and not bought"):

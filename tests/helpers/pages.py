@@ -36,6 +36,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 SERVICE = ("NOVITA_API_KEY", "NOVITA_BASE_URL")
 """Variables that name the service: the one beside the test has its own."""
+DATABASE = "postgresql://db/studio"
 SERVING = ("simulate", "mcp")
 """Commands that go on until they are stopped: only their options are read."""
 NOT_RUN = "# not run here: "
@@ -95,6 +96,8 @@ class Reader:
     folder: Path
     server: object
     setenv: object
+    database: str | None = None
+    """URL of the database that pages call `postgresql://db/studio`."""
     printed: str | None = None
     names: dict = field(factory=lambda: {"__name__": "page"})
     _runner: asyncio.Runner = field(factory=asyncio.Runner)
@@ -122,7 +125,7 @@ class Reader:
             _compiled(block.source, block.excuse)
 
     def _python(self, source, place):
-        code = _compiled(source, place)
+        code = _compiled(self._located(source), place)
         with redirect_stdout(io.StringIO()) as out:
             if code.co_flags & inspect.CO_COROUTINE:
                 self._runner.run(eval(code, self.names))  # noqa: S307 - our own pages
@@ -136,10 +139,13 @@ class Reader:
             match shlex.split(line, comments=True):
                 case ["novita-async", *tokens]:
                     with redirect_stdout(out):
-                        self._command(tokens, line)
+                        self._command([self._located(token) for token in tokens], line)
                 case [_, *_] as words:
                     self._other(words, f"{place}: nobody here can run {line!r}")
         self.printed = out.getvalue()
+
+    def _located(self, text):
+        return text if self.database is None else text.replace(DATABASE, self.database)
 
     def _command(self, tokens, line):
         if line.endswith("# killed"):

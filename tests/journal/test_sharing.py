@@ -16,7 +16,7 @@ from novita_async._purchase.machine import (
     advance,
     next_action,
 )
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async._util.clock import loop_time
 from novita_async.errors import JournalError
 from novita_async.journal import PostgresJournal
@@ -208,7 +208,7 @@ async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dea
     url, simulation, ended = new_batch(database), service(workers=64, speed=100.0, latency=0.001), []
     (tmp_path / "dog.png").write_bytes(picture())
     async with await PostgresJournal.open(url) as journal:
-        planner = Planner(endpoints=Endpoints())
+        planner = BatchPlanner(endpoints=Endpoints())
         await journal.plan(await planner.orders(requests(20, image=tmp_path / "dog.png")))
 
     async def worker(*, dies):

@@ -422,6 +422,7 @@ def test_the_end_of_a_task_tells_which_was_bought_to_a_store_that_could_not_reco
         ((fact(Announced),), fact(Announced, account="b"), False),
         (tuple(way_to(State.SAVED)), fact(Saved, 99.0), True),
         (tuple(way_to(State.SAVED)), fact(Saved, 99.0, paths=()), False),
+        (tuple(way_to(State.SAVED)), fact(Saved, 99.0, objects=("s3://b/1.png",)), False),
         (tuple(way_to(State.SUCCEEDED)), fact(Saved, 99.0), False),
         ((fact(Announced), fact(NotBought, 2.0)), fact(NotBought, 2.0), False),
     ],

@@ -5,8 +5,9 @@ import sys
 from itertools import count
 
 import pytest
+from attrs import evolve
 
-from novita_async import ConfigurationError
+from novita_async import ConfigurationError, DownloadFailed, EditImage
 from novita_async._files import objects
 from novita_async.storage import Content, ObjectStorage
 from tests.helpers.hosts import Host, Saving, result_of
@@ -65,6 +66,16 @@ async def test_a_put_whose_answer_is_lost_is_found_to_have_succeeded(s3, bucket)
     with gateway(s3, lambda method, _: next(answers, None) if method == "PUT" else None) as between:
         storage = between.at.storage(bucket, **QUICK)
         (address,) = await Saving(Host.of(WHOLE)).saver.put(result_of("png"), storage, "a")
+    assert address == f"s3://{bucket}/spring/a-1.png"
+    assert s3.names_in(bucket) == ["spring/a-1.png"]
+
+
+async def test_a_conflict_with_another_put_is_no_reason_for_another_name(s3, bucket):
+    answers = iter([409])
+    with gateway(s3, lambda method, _: next(answers, None) if method == "PUT" else None) as between:
+        (address,) = await Saving(Host.of(WHOLE)).saver.put(
+            result_of("png"), between.at.storage(bucket, **QUICK), "a"
+        )
     assert address == f"s3://{bucket}/spring/a-1.png"
     assert s3.names_in(bucket) == ["spring/a-1.png"]
 
@@ -128,6 +139,7 @@ async def test_a_missing_bucket_is_told(s3):
         (403, "access was denied (Code403)"),
         (401, "the credentials were not accepted (Code401)"),
         (500, "500 Internal Server Error"),
+        (400, "400 Bad Request"),
     ],
 )
 async def test_a_refusal_is_told_in_one_line(s3, bucket, status, words):
@@ -164,6 +176,18 @@ async def test_a_store_that_is_not_there_is_told(bucket):
     assert "127.0.0.1:9" in await refusal(storage)
 
 
+@pytest.mark.parametrize(
+    ("status", "passes"), [(500, True), (429, True), (408, True), (400, False), (411, False)]
+)
+async def test_trouble_passes_where_the_store_may_answer_otherwise_the_next_time(s3, bucket, status, passes):
+    with gateway(s3, lambda *_: status) as between:
+        storage = between.at.storage(bucket, prefix="our-region", **QUICK)
+        with pytest.raises(OSError, match=str(status)) as caught:
+            await storage.put_new("a.png", Content.of(b"a"))
+    assert isinstance(caught.value, ConnectionError) is passes
+    assert not isinstance(caught.value, PermissionError)
+
+
 async def test_trouble_while_looking_is_an_error_of_the_network_and_not_a_missing_file(s3, bucket):
     with gateway(s3, lambda *_: 500) as between:
         storage = between.at.storage(bucket, **QUICK)
@@ -189,3 +213,40 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
 def test_an_option_that_is_none_is_told(options):
     with pytest.raises(ConfigurationError, match="s3://bucket/spring cannot be used"):
         ObjectStorage("s3://bucket/spring", **options)
+
+
+async def test_objects_that_an_earlier_run_put_elsewhere_are_found_there(s3, bucket, tmp_path, monkeypatch):
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    simulation = service()
+
+    async def run(client, place):
+        options = {"journal": tmp_path / "run.db", "save_to": place}
+        async with client.batch(requests(2), **options) as outcomes:
+            return sorted([outcome.objects[0] async for outcome in outcomes])
+
+    async with client_of(simulation) as (client, _):
+        first = await run(client, f"s3://{bucket}/a")
+        assert await run(client, f"s3://{bucket}/b") == first
+        s3.delete(bucket, "a/00001-1-1.png")
+        s3.put(bucket, "b/00000-0-1.png", b"somebody else's")
+        assert await run(client, f"s3://{bucket}/b") == [first[0], f"s3://{bucket}/b/00001-1-1.png"]
+    assert len(simulation.ledger.accepted) == 2
+
+
+async def test_files_of_an_answer_are_read_from_the_store_again(s3, bucket, tmp_path, monkeypatch):
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    edit = EditImage(model="gpt-image-2", image=picture(), prompt="p")
+    async with client_of(service()) as (client, _):
+        options = {"journal": tmp_path / "run.db", "save_to": f"s3://{bucket}/a"}
+        async with client.batch([edit], **options) as outcomes:
+            (done,) = [outcome async for outcome in outcomes]
+        (image,) = done.result.images
+        bare = evolve(image, data=None)
+        assert image.url == done.objects[0]
+        assert await client.fetch(bare) == s3.read(bucket, "a/00000-1.png")
+        s3.delete(bucket, "a/00000-1.png")
+        with pytest.raises(DownloadFailed, match="is there no more") as caught:
+            await client.fetch(bare)
+    assert not caught.value.retryable

@@ -18,7 +18,7 @@ from novita_async import (
 from novita_async._files.places import storage_at
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import State
-from novita_async._stream.planning import Planner
+from novita_async._stream.planning import BatchPlanner
 from novita_async._stream.shift import Shift
 from novita_async._stream.stream import Stream
 from novita_async.errors import (
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 async def plan(journal, requests, folder=None, *, first=0):
     """Plan requests, with their pictures in a folder."""
-    planner = Planner(endpoints=Endpoints(), storage=folder and storage_at(folder))
+    planner = BatchPlanner(endpoints=Endpoints(), storage=folder and storage_at(folder))
     planner.planned = first
     await journal.plan(await planner.orders(requests))
 

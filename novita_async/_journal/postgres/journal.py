@@ -406,9 +406,9 @@ class PostgresJournal:
         """Read the text that was kept about the batch."""
         return await self._ask(self._store.noted)
 
-    async def workers(self) -> list[AtWork]:
+    async def at_work(self) -> list[AtWork]:
         """Tell who works on the batch."""
-        return await self._ask(self._store.workers)
+        return await self._ask(self._store.at_work)
 
     async def records(self, after: int) -> list[tuple[int, tuple[Any, ...]]]:
         """Read serial numbers and records of some rows after one, as a file keeps them."""

@@ -224,7 +224,7 @@ class _Step:
 
 
 @define(eq=False)
-class _Window:
+class _WindowRow:
     """A shared window, as it was seen last."""
 
     id: int
@@ -285,7 +285,7 @@ class SharedStore:
     """Until when, on the loop's clock, no other process takes this one for dead."""
     heed: Callable[[Sequence[Mapping[str, Any]], int], None] = field(default=lambda _, __: None, init=False)
     """Told which accounts are not well, and how many processes are at work."""
-    _windows: dict[tuple[str, str], _Window] = field(factory=dict[tuple[str, str], _Window], init=False)
+    _windows: dict[tuple[str, str], _WindowRow] = field(factory=dict[tuple[str, str], _WindowRow], init=False)
     _in_doubt: bool = field(default=False, init=False)
     """Whether a connection broke, so that a commit may not be where it should be."""
 
@@ -403,7 +403,7 @@ class SharedStore:
         text = await connection.fetchval("SELECT note FROM novita.batch WHERE id = $1", self.batch)
         return None if text is None else unescaped(text)
 
-    async def workers(self, connection: Connection) -> list[AtWork]:
+    async def at_work(self, connection: Connection) -> list[AtWork]:
         """Tell who works on the batch, the oldest first."""
         found = await connection.fetch("SELECT * FROM novita.at_work WHERE batch = $1 ORDER BY id", self.name)
         return [
@@ -733,7 +733,7 @@ class SharedStore:
     async def _move(self, connection: Connection, steps: Sequence[_Step], *, fenced: bool = True) -> set[int]:
         """Write what has become of purchases. Returns the serial numbers of those that were written."""
         plain: list[_Step] = []
-        learning: dict[int, tuple[_Window, list[_Step]]] = {}
+        learning: dict[int, tuple[_WindowRow, list[_Step]]] = {}
         for step in steps:
             window = await self._left_window(connection, step)
             if window is None:
@@ -745,7 +745,7 @@ class SharedStore:
             written |= await self._write_learning(connection, window, group, fenced=fenced)
         return written
 
-    async def _left_window(self, connection: Connection, step: _Step) -> _Window | None:
+    async def _left_window(self, connection: Connection, step: _Step) -> _WindowRow | None:
         """The window whose place a verdict settles, where its quota is learned."""
         if step.told.settled is None or step.row.window is None:
             return None
@@ -754,7 +754,7 @@ class SharedStore:
         return window if window.quota is None else None
 
     async def _write_learning(
-        self, connection: Connection, window: _Window, steps: Sequence[_Step], *, fenced: bool
+        self, connection: Connection, window: _WindowRow, steps: Sequence[_Step], *, fenced: bool
     ) -> set[int]:
         """Write verdicts with what the window learns from them; again where another process was first."""
         while True:
@@ -776,7 +776,7 @@ class SharedStore:
             if not await self._refresh(connection, window):
                 return written
 
-    async def _refresh(self, connection: Connection, window: _Window) -> bool:
+    async def _refresh(self, connection: Connection, window: _WindowRow) -> bool:
         """Read a window again. Returns whether it has changed: perhaps its quota is known now."""
         found = await connection.fetchrow(
             'SELECT quota, version, state FROM novita."window" WHERE id = $1', window.id
@@ -841,7 +841,7 @@ class SharedStore:
         return again
 
     async def _admit(
-        self, connection: Connection, window: _Window, group: Sequence[_Step], done: dict[int, Any]
+        self, connection: Connection, window: _WindowRow, group: Sequence[_Step], done: dict[int, Any]
     ) -> list[_Step]:
         """Let a window and the budget have their say about announcements. Returns those that have moved."""
         again: list[_Step] = []
@@ -881,7 +881,7 @@ class SharedStore:
             break
         return again
 
-    async def _offer(self, connection: Connection, window: _Window, images: Sequence[int]) -> "Offer":
+    async def _offer(self, connection: Connection, window: _WindowRow, images: Sequence[int]) -> "Offer":
         """What may be offered to a window: all where its quota is known; else what its pacer lets go."""
         while window.quota is None:
             pacer, now, slots = window.pacer(), self.now(), list[str | None]()
@@ -900,7 +900,7 @@ class SharedStore:
     async def _granted(
         self,
         connection: Connection,
-        window: _Window,
+        window: _WindowRow,
         offered: tuple[Sequence[_Step], "Offer"],
         found: Mapping[str, Any],
         done: dict[int, Any],
@@ -956,7 +956,7 @@ class SharedStore:
             list(costs.values()),
         )
 
-    async def _window(self, connection: Connection, account: str, endpoint: str) -> _Window:
+    async def _window(self, connection: Connection, account: str, endpoint: str) -> _WindowRow:
         """Know a window. Raises `ConfigurationError`: others at work were told another quota."""
         known = self._windows.get((account, endpoint))
         if known is None:
@@ -974,7 +974,7 @@ class SharedStore:
                     "in a process that is at work",
                     advice="nothing was bought; give all the same quota",
                 )
-            known = _Window(found["id"], endpoint, found["quota"], found["version"], found["state"])
+            known = _WindowRow(found["id"], endpoint, found["quota"], found["version"], found["state"])
             self._windows[account, endpoint] = known
         return known
 

@@ -247,7 +247,7 @@ class Pipe(asyncio.Transport):
         if form in _UNREADABLE:
             post.reach = "unknown"
         else:
-            judge(post, response, fate)
+            judge(post, response, fate, self._world.now)
         self._process.say(f"POST {post.number} ends: {post.reach} {post.told} {form}")
         self._process.mark("answer")
 

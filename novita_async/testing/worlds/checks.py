@@ -15,6 +15,7 @@ from novita_async import (
     DownloadFailed,
     EndpointNotFound,
     JournalError,
+    MalformedAnswer,
     NoAnswer,
     NoImages,
     PermissionDenied,
@@ -107,14 +108,16 @@ def bought_once(world: WorldView) -> Iterable[Found]:
 def _may_be_bought_again(world: WorldView, number: int, entries: list[Entry]) -> bool:
     users = [u for process in world.plan.processes for u in process.users if u.name == _user_of(number)]
     before = entries[:-1]
-    if any(u.retries_failed for u in users) and all(_is_failed(world, e.task_id or "") for e in before):
+    again = any(u.retries_failed for u in users)
+    if again and all(_is_failed(world, e.task_id or "") for e in before):
         return True
     if not (world.plan.client.resubmits or any(u.resubmits for u in users)):
         return False
     if _crashed(world) or _has(world, *_DISK):  # what was known may be lost
         return True
-    posts = [post for post in world.record.posts if post.number == number]
-    return sum(post.reach == "accepted" for post in posts) <= 1  # what was known is bought no second time
+    known = [post.told for post in world.record.posts if post.number == number and post.reach == "accepted"]
+    # What was known is bought no second time, but where it failed and that was asked for.
+    return all(again and _is_failed(world, task_id) for task_id in known[:-1])
 
 
 def nothing_lost(world: WorldView) -> Iterable[Found]:
@@ -125,8 +128,7 @@ def nothing_lost(world: WorldView) -> Iterable[Found]:
             process = _process_of(world, entry)
             if _is_known(world, entry.task_id or "") or _is_doubted(world, number):
                 continue
-            has_journal = _plan_of(world, _user_of(number)).kind == "batch"
-            if process in world.record.crashed and not has_journal:
+            if process in world.record.crashed and not _has_journal(world, number):
                 continue
             if len(entries) > 1 and _asked(
                 world, number
@@ -142,6 +144,10 @@ def _process_of(world: WorldView, entry: Entry) -> str:
     posts = [p for p in world.record.posts if p.number == number and p.handed_at is not None]
     near = min(posts, key=lambda post: abs((post.handed_at or 0.0) - entry.at), default=None)
     return near.process if near else ""
+
+
+def _has_journal(world: WorldView, number: int) -> bool:
+    return _plan_of(world, _user_of(number)).kind == "batch"
 
 
 def _is_known(world: WorldView, task_id: str) -> bool:
@@ -161,6 +167,11 @@ def _has_kept(world: WorldView, row: dict[str, Any], task_id: str) -> bool:
         return True
     came_at_once = row["task_id"] is None and row["state"] in ("succeeded", "saved")
     return came_at_once and _number_in(row) == world.service.number_of(task_id)
+
+
+def _is_kept(world: WorldView, post: Post) -> bool:
+    """Whether a journal has what a POST was told."""
+    return any(_has_kept(world, row, post.told) for row in _rows(world))
 
 
 def _is_told(world: WorldView, number: int) -> bool:
@@ -188,8 +199,19 @@ def ids_kept(world: WorldView) -> Iterable[Found]:
     for post in world.record.posts:
         if post.reach != "accepted" or post.process in world.record.crashed:
             continue
-        if not _is_known(world, post.told) and not _broke_off(world, post):
+        if _broke_off(world, post):
+            continue
+        if not _is_known(world, post.told):
             yield str(post.number), f"{post.process} was told {post.told[:8]} and has forgotten it"
+        elif (
+            _plan_of(world, post.user).kind == "batch"
+            and not _has(world, *_DISK)
+            and not _is_kept(world, post)
+        ):
+            yield (
+                str(post.number),
+                f"{post.process} was told {post.told[:8]}, and its journal does not have it",
+            )
 
 
 def _broke_off(world: WorldView, post: Post) -> bool:
@@ -280,7 +302,8 @@ def true_failures(world: WorldView) -> Iterable[Found]:
         if isinstance(came.error, NoImages) and _is_empty_for_long(world, came.task_id):
             continue
         if _plan_of(world, came.user).kind == "poll" and (
-            isinstance(came.error, TaskNotFound | NoAnswer) or world.service.strange_failures[came.task_id]
+            isinstance(came.error, TaskNotFound | NoAnswer | MalformedAnswer)
+            or world.service.strange_failures[came.task_id]
         ):
             continue  # one look, as it was
         if not _is_failed(world, came.task_id):
@@ -346,6 +369,8 @@ def true_doubts(world: WorldView) -> Iterable[Found]:
         if came.kind != "Uncertain" or came.number is None or _crashed(world) or _has(world, *_DISK):
             continue
         posts = [post for post in world.record.posts if post.number == came.number]
+        if any(_is_too_late(world, post, within=_READING) for post in posts):
+            continue
         if all(post.reach in ("not sent", "refused", "accepted") for post in posts):
             yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
 
@@ -465,9 +490,7 @@ def _had_ended(world: WorldView, number: int, before: float) -> bool:
 
 def _survived(world: WorldView, post: Post) -> bool:
     """Whether what a POST was told has outlived its process."""
-    return post.process not in world.record.crashed or any(
-        _has_kept(world, row, post.told) for row in _rows(world)
-    )
+    return post.process not in world.record.crashed or _is_kept(world, post)
 
 
 def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
@@ -568,12 +591,12 @@ def drained(world: WorldView) -> Iterable[Found]:
             yield str(post.number), f"given up at {post.cut_at:.3f}, its answer came before {post.due_at:.3f}"
 
 
-def _is_too_late(world: WorldView, post: Post) -> bool:
+def _is_too_late(world: WorldView, post: Post, within: float = _SOON) -> bool:
     """Whether the answer comes after the time for which its user waits."""
     user = _plan_of(world, post.user) if post.user else None
     timeout = None if user is None or user.kind != "run" else user.timeout
-    waited = (post.due_at or 0.0) - (post.handed_at or 0.0)
-    return timeout is not None and waited >= timeout - _SOON
+    waited = (post.due_at or post.answered_at or 0.0) - (post.handed_at or 0.0)
+    return timeout is not None and waited >= timeout - within
 
 
 def terminates(world: WorldView) -> Iterable[Found]:

@@ -30,16 +30,32 @@ def plan_of(seed: int) -> Plan:
     client = _client(dice, random.Random(f"polls {seed}"))
     if outage:
         return _routed(_outage(seed, dice, client))
-    return _routed(
-        Plan(
-            seed=seed,
-            entrance=entrance,
-            service=_service(dice, client),
-            client=client,
-            processes=_processes(dice, random.Random(f"order {seed}")),
-            troubles=_troubles(dice, client, entrance),
-        )
+    plan = Plan(
+        seed=seed,
+        entrance=entrance,
+        service=_service(dice, client),
+        client=client,
+        processes=_processes(dice, random.Random(f"order {seed}")),
+        troubles=_troubles(dice, client, entrance),
     )
+    return _routed(_doubled(plan))
+
+
+DOUBLED: Final = 0.02
+"""Share of worlds in which much is bought twice; the others are as they were without these."""
+_LOST: Final = ("reset after", "stall", "slow", "cut")
+
+
+def _doubled(plan: Plan) -> Plan:
+    """The same world, where answers are lost, what is lost is bought again, and events tell of the first."""
+    dice = random.Random(f"doubled {plan.seed}")
+    if dice.random() >= DOUBLED:
+        return plan
+    kind = dice.choice(_LOST)
+    others = (each for each in plan.troubles if each.kind != kind)
+    lost = Trouble(kind=kind, rate=dice.choice((0.3, 0.6)))
+    client = evolve(plan.client, webhooks=True, resubmits=True)
+    return evolve(plan, client=client, troubles=(*others, lost))
 
 
 ROUTED: Final = 0.3

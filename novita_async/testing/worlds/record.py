@@ -34,6 +34,8 @@ class Post:
     """The task id that the sender was told."""
     due_at: float | None = None
     """When its answer comes, where a clean one will."""
+    answered_at: float | None = None
+    """When it came, whatever it was."""
     cut_at: float | None = None
     """When its sender stopped waiting for it."""
     page: bool = False

@@ -130,7 +130,7 @@ class WorldTransport:
         self, request: HTTPRequest, post: Post, response: HTTPResponse, fate: Fate
     ) -> HTTPResponse:
         if fate.end != "cut":
-            judge(post, response, fate)
+            judge(post, response, fate, self._process.world.now)
             return await self._intake.read(request, response)
         end = cut_at(response, post.number)
         try:
@@ -138,7 +138,7 @@ class WorldTransport:
         except DeliveryFailed:
             post.reach = "unknown"
             raise
-        judge(post, response, fate)
+        judge(post, response, fate, self._process.world.now)
         return read
 
     async def _ask(self, exchange: Exchange, timeout: float) -> HTTPResponse:  # noqa: ASYNC109
@@ -199,8 +199,9 @@ def cut_at(response: HTTPResponse, number: int) -> int:
     return size // 2 if size < _LARGE else int(size * fraction("cut", number))
 
 
-def judge(post: Post, response: HTTPResponse, fate: Fate) -> None:
+def judge(post: Post, response: HTTPResponse, fate: Fate, now: float) -> None:
     """Note what the sender of a POST can know from its answer."""
+    post.answered_at = now
     post.page = fate.page
     body = response.body
     post.told = (_task_id_in(body) or maker_in(body)) if response.status < 400 else ""

@@ -1,0 +1,184 @@
+"""Long campaigns of many workers on one batch in Postgres, and the bars that only real time tells.
+
+    python -m benchmarks.soak_workers                 # all
+    python -m benchmarks.soak_workers kills --kills 100
+    python -m benchmarks.soak_workers takeover taking memory million
+
+Each prints its figures, and ends with an error at the first thing that does not hold.
+"""
+
+import argparse
+import asyncio
+import gc
+import resource
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from novita_async import Endpoints, Polling
+from novita_async._stream.planning import BatchPlanner
+from novita_async.journal import PostgresJournal, SharedMemoryJournal
+from tests.helpers.journals import asked
+from tests.helpers.postgres import new_batch, postgres, run_sql
+from tests.helpers.service import client_of, picture, requests, service
+from tests.helpers.worker_campaigns import Campaign, fight
+
+
+async def kills(url: str, folder: Path, count: int) -> None:
+    """Workers that are killed, a database that crashes, wrong clocks, answers of three times the stall time."""
+    per, total = 20, {"saved": 0, "uncertain": 0, "rows": 0}
+    for number in range(max(1, count // per)):
+        campaign = Campaign(
+            requests=240,
+            workers=4,
+            kills=per,
+            crashes=1,
+            slow=tuple(range(3, 240, 40)),
+            quota=48,
+            seed=number,
+        )
+        home = folder / str(number)
+        home.mkdir()
+        found = await fight(campaign, new_batch(url), home)
+        total = {name: total[name] + found[name] for name in total}
+        print(
+            f"kills: {per * (number + 1)} kills, {number + 1} crashes: {total}, most {found['most']} of {campaign.quota}",
+            flush=True,
+        )
+
+
+async def takeover(url: str, _: Path, __: int) -> None:
+    """From the last sign of life of a worker that dies to the moment when another has its rows."""
+    spans = []
+    for stall in (1.0, 4.0, 12.0) * 3:
+        batch = new_batch(url)
+        async with await PostgresJournal.open(batch) as journal:
+            await journal.plan([asked(n, n) for n in range(10)])
+        dead = await PostgresJournal.join(batch, lease=stall)
+        assert len(await dead.take()) == 10
+        async with await PostgresJournal.join(batch, lease=stall) as alive:
+            await asyncio.sleep(stall * 1.5)
+            await dead.beat()
+            died_at = time.monotonic()
+            dead._living.cancel()  # noqa: SLF001
+            while not await alive.take():
+                await alive.rest(stall / 8)
+            spans.append((stall, (time.monotonic() - died_at) / stall))
+        dead._store.hang_up()  # noqa: SLF001 - as a process that is killed
+        dead._closed = True  # noqa: SLF001
+    for stall in sorted({stall for stall, _ in spans}):
+        took = [each for other, each in spans if other == stall]
+        print(
+            f"takeover: {median(took):.2f} x a stall time of {stall:g} s, at most {max(took):.2f} (ask 1.4)",
+            flush=True,
+        )
+
+
+async def taking(url: str, _: Path, __: int) -> None:
+    """Taking 256 rows when nine in ten are done, against the start: the time of the call, medians."""
+    batch, rows = new_batch(url), 40_000
+    async with await PostgresJournal.open(batch) as journal:
+        for start in range(0, rows, 1000):
+            await journal.enqueue([asked(n, n) for n in range(start, start + 1000)])
+    spans = []
+    async with await PostgresJournal.join(batch) as worker:
+        while True:
+            began = time.perf_counter()
+            taken = await worker.take(256)
+            spans.append(time.perf_counter() - began)
+            if not taken:
+                break
+            await run_sql(url, _DONE, [purchase.entry.serial for purchase in taken])
+    few = len(spans) // 10
+    ratio = median(spans[-few:-1]) / median(spans[1:few])
+    print(
+        f"taking: {1000 * median(spans[1:few]):.1f} ms at the start, x {ratio:.2f} at the end (ask 1.2)",
+        flush=True,
+    )
+
+
+_DONE = (
+    "UPDATE novita.course SET state = 'saved', owner = NULL, moves = moves + 1"
+    " WHERE batch = (SELECT max(id) FROM novita.batch) AND serial = ANY($1)"
+)
+
+
+async def memory(_: str, folder: Path, __: int) -> None:
+    """Resident memory a task in flight, of a worker that has many."""
+    place = folder / "dog.png"
+    place.write_bytes(picture())
+    used = {}
+    for count in (500, 4500):
+        journal = SharedMemoryJournal()
+        planner = BatchPlanner(endpoints=Endpoints())
+        await journal.plan(await planner.orders(requests(count, image=place)))
+        simulation = service(speed=1e-6, latency=0.0001, workers=1)
+        gc.collect()
+        before = _resident()
+        async with client_of(simulation, polling=Polling.fixed(3600.0)) as (client, _):
+            client._observers = ()  # noqa: SLF001 - events would be counted as memory
+            async with client.work(journal=journal.join(), in_flight=count):
+                while len(simulation.ledger.accepted) < count:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                await asyncio.sleep(0.5)
+                gc.collect()
+                used[count] = _resident() - before
+    each = (used[4500] - used[500]) / 4000
+    print(
+        f"memory: {each / 1024:.1f} KB a task in flight, the simulated service's own included (ask 3)",
+        flush=True,
+    )
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+async def million(url: str, _: Path, __: int, rows: int = 1_000_000) -> None:
+    """Three who plan the same million rows at once: none twice, in memory that does not grow."""
+    batch = new_batch(url)
+    began, peaks = time.process_time(), []
+
+    async def plan() -> int:
+        new = 0
+        async with await PostgresJournal.join(batch, lease=600.0) as journal:
+            for start in range(0, rows, 1000):
+                new += await journal.enqueue([asked(n, n, images=1) for n in range(start, start + 1000)])
+                if start % 100_000 == 0:
+                    peaks.append(_resident())
+        return new
+
+    new = await asyncio.gather(plan(), plan(), plan())
+    async with await PostgresJournal.look(batch) as journal:
+        total = (await journal.summary()).total
+    assert sum(new) == total == rows, (new, total)
+    grown = (peaks[-1] - peaks[3]) / 1e6
+    print(
+        f"million: {rows:,} rows by {[f'{each:,}' for each in new]}, {time.process_time() - began:.0f} s of CPU here, "
+        f"memory grew by {grown:.1f} MB after the first piece",
+        flush=True,
+    )
+
+
+CAMPAIGNS = {each.__name__: each for each in (kills, takeover, taking, memory, million)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Long campaigns of many workers.")
+    parser.add_argument("names", nargs="*", default=list(CAMPAIGNS), help=", ".join(CAMPAIGNS))
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    told = parser.parse_args()
+    with postgres() as url, tempfile.TemporaryDirectory() as folder:
+        for name in told.names:
+            work = CAMPAIGNS[name]
+            if work is million:
+                work = partial(million, rows=told.rows)
+            asyncio.run(work(url, Path(folder), told.kills))
+
+
+if __name__ == "__main__":
+    main()
