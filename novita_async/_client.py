@@ -316,7 +316,7 @@ class NovitaClient:
         return f"<NovitaClient {self._pool!r}, {len(self._purchases.unfinished)} unfinished>"
 
     def statistics(self) -> ClientStatistics:
-        """How it is doing now."""
+        """Count, now."""
         return ClientStatistics(
             pool=self._pool.statistics(),
             unfinished=len(self._purchases.unfinished),
@@ -332,7 +332,7 @@ class NovitaClient:
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
-        """Purchases whose end nobody knows, and whose callers were cancelled before they could be told."""
+        """Uncertain purchases whose error never reached the caller."""
         return self._purchases.uncertain
 
     @property
@@ -848,7 +848,7 @@ class NovitaClient:
         """Fetch one result file into memory.
 
         Raises:
-            DownloadFailed: it could not be had, even after its URL was signed anew.
+            DownloadFailed: the file could not be had, even after its URL was signed anew.
         """
         return await self._saver.fetch(image)
 
@@ -913,7 +913,7 @@ class NovitaClient:
         return tuple(sorted(ROUTES, key=lambda row: not any(host.serves(row.hosts) for host in hosts)))
 
     async def balance(self, account: str | None = None) -> Balance:
-        """Tell what is left to spend, of the account with this label or of the first."""
+        """Ask for the money that is left, of the account with this label or of the first."""
         return await self._buyer.read(protocol.balance(self._endpoints), protocol.read_balance, account)
 
     # --- Observers ------------------------------------------------------------------------------------------

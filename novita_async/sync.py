@@ -262,7 +262,7 @@ class OutcomeIterator(Generic[I]):
 
     @property
     def uncertain(self) -> tuple[SubmissionUncertain, ...]:
-        """Purchases whose end is unknown and whose outcome has not been taken."""
+        """Uncertain purchases whose outcome has not been taken."""
         return self._loop.read(lambda: self._outcomes.uncertain)
 
     def statistics(self) -> StreamStatistics:

@@ -18,8 +18,8 @@ P = ParamSpec("P")
 class Batch(Block[Outcomes]):
     """A batch. `async with` hands out each outcome as it comes; `await` gives all of them in a list.
 
-    A notebook shows how far an awaited batch is, where rich is installed (extra `cli`). What ends a batch
-    early is raised, and what is paid by then stands in the journal: run the same again.
+    A notebook shows how far an awaited batch is, where rich is installed (extra `cli`). An error that ends a
+    batch early is raised, and all that is paid by then stands in the journal: run the same again.
     """
 
     _total: int | None = field(default=None, kw_only=True, alias="total")

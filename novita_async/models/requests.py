@@ -448,7 +448,7 @@ class NovitaRequest(Tagged):
         return self.takes_extra and (self.extra is None or self.extra.webhook is None)
 
     def kept(self, write: Write) -> dict[str, Any]:
-        """The JSON object from which the request can be made again; it tells requests apart."""
+        """Give the JSON object from which the request can be made again, and is told from others."""
         return self.document(write)
 
     def document(self, write: Write, callback_url: str | None = None) -> dict[str, Any]:

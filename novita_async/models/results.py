@@ -93,7 +93,7 @@ class Artifact(Plain):
 
     @property
     def expiry_time(self) -> datetime | None:
-        """When the URL stops working, as its own signature says. None: it does not say."""
+        """When the URL stops working, as its own signature says. None: not told."""
         try:
             query = parse_qs(urlsplit(self.url).query)
             signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

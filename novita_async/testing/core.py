@@ -311,7 +311,7 @@ class Simulator:
         return key
 
     def balance_of(self, account: str) -> int:
-        """What an account has left, in 1/10000 USD."""
+        """Money that an account has left, in 1/10000 USD."""
         return self.config.balance - self._spent.get(account, 0)
 
     def _balance(self, _: Exchange, account: str) -> Reply:

@@ -28,7 +28,7 @@ from novita_async.testing.wire import JSON_TYPE, Reply, error_reply
 
 
 class ExchangeKind(StrEnum):
-    """What an exchange is about."""
+    """Subjects of exchanges."""
 
     SUBMIT = "submit"
     POLL = "poll"
@@ -38,7 +38,7 @@ class ExchangeKind(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """What goes wrong."""
+    """Kinds of trouble."""
 
     REFUSE = "refuse"
     RESET_BEFORE = "reset_before"
@@ -62,10 +62,10 @@ _REASONS: Final = {429: "RATE_LIMIT_EXCEEDED", 503: "SERVICE_NOT_AVAILABLE"}
 
 @frozen(kw_only=True)
 class Fault:
-    """One thing that goes wrong with one exchange. Made by its class methods.
+    """Trouble with an exchange. Made by its class methods.
 
     Args:
-        kind: What goes wrong.
+        kind: Kinds of trouble.
         acted: Whether the service acts upon the request all the same.
         at: Bytes after which it breaks off: of the request's body, or of the answer's.
         seconds: How much later the answer comes.
@@ -73,7 +73,7 @@ class Fault:
     """
 
     kind: FaultKind
-    """What goes wrong."""
+    """Kinds of trouble."""
     acted: bool = False
     """Whether the service acts upon the request all the same."""
     at: int = 0
@@ -173,14 +173,14 @@ class FaultRule:
     """Which exchanges get which fault.
 
     Args:
-        fault: What goes wrong.
+        fault: Kinds of trouble.
         on: Kinds of exchange: `submit`, `poll`, `download`, `webhook`, `other`; one, or several.
         numbers: Which of its kind, counted from 1; a `range` will do. None: any.
         chance: Share of these exchanges that are hit.
     """
 
     fault: Fault
-    """What goes wrong."""
+    """Kinds of trouble."""
     on: frozenset[ExchangeKind] = field(default=frozenset({ExchangeKind.SUBMIT}), converter=_to_kinds)
     """Kinds of exchange: `submit`, `poll`, `download`, `webhook`, `other`; one, or several."""
     numbers: Collection[int] | None = field(default=None, converter=_to_numbers)

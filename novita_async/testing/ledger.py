@@ -11,7 +11,7 @@ from novita_async.testing.wire import JSONObject
 
 @frozen(kw_only=True)
 class Entry:
-    """One submission, as the service sees it. A submission that never arrived whole stands here as well.
+    """A submission, as the service sees it. A submission that never arrived whole stands here as well.
 
     Args:
         number: Which submission, counted from 1, in the order of arrival.

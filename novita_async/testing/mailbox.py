@@ -13,7 +13,7 @@ RETRIES: Final = 5
 
 @frozen(kw_only=True)
 class WebhookCall:
-    """One event on its way to one receiver.
+    """An event on its way to a receiver.
 
     Args:
         task_id: What it is about.

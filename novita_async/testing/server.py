@@ -174,7 +174,7 @@ class SimulatorServer:
 
     @property
     def ledger(self) -> Ledger:
-        """What was accepted and billed, by request."""
+        """Everything accepted and billed, by request."""
         return self.simulator.ledger
 
     def now(self) -> float:

@@ -18,7 +18,7 @@ from novita_async.testing.transport import SimulatedTransport
 
 @define(eq=False)
 class Simulation:
-    """One simulated service, reached in memory (`transport`) or over a socket (`serve`), even both.
+    """A simulated service, reached in memory (`transport`) or over a socket (`serve`), even both.
 
     Args:
         simulator: The service.
@@ -39,7 +39,7 @@ class Simulation:
 
     @property
     def ledger(self) -> Ledger:
-        """What was accepted and billed, by request."""
+        """Everything accepted and billed, by request."""
         return self.simulator.ledger
 
     def transport(self, *, timeout: float = 120.0) -> SimulatedTransport:

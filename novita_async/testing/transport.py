@@ -100,7 +100,7 @@ class _SimulatedDownload:
 
 @frozen(kw_only=True)
 class SimulatedTransportStatistics:
-    """What a simulated transport has carried.
+    """Counts of what a simulated transport has carried.
 
     Args:
         exchanges: Requests and downloads that began.

@@ -22,7 +22,7 @@ def _size(data: bytes) -> str:
 
 @frozen(kw_only=True)
 class Exchange:
-    """One whole request, as it reached the service.
+    """A whole request, as it reached the service.
 
     Args:
         method: In capitals. HEAD is answered like GET.
@@ -49,7 +49,7 @@ class Exchange:
 
 @frozen(kw_only=True)
 class Reply:
-    """One whole answer of the service.
+    """A whole answer of the service.
 
     Args:
         status: HTTP status.
