@@ -147,7 +147,7 @@ async def million(url: str, _: Path, __: int, rows: int = 1_000_000) -> None:
         async with await PostgresJournal.join(batch, lease=600.0) as journal:
             for start in range(0, rows, 1000):
                 new += await journal.enqueue([asked(n, n, images=1) for n in range(start, start + 1000)])
-                if start % 100_000 == 0:
+                if start % max(1000, rows // 10) == 0:
                     peaks.append(_resident())
         return new
 

@@ -95,7 +95,7 @@ def test_fastapi_gives_results_tells_progress_and_takes_webhooks(command, tmp_pa
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(f"{url}/restyle?prompt=a+fox", b"no picture")
         with refused.value as answer:
-            assert (answer.code, json.loads(answer.read())["error"]) == (400, "InvalidRequest")
+            assert (answer.code, json.loads(answer.read())["error"]) == (422, "InvalidRequest")
         end(program)
     assert server.ledger.images == (1 if command is GUNICORN else 2)
 
@@ -150,7 +150,7 @@ def test_sigterm_lets_a_request_end_that_has_bought(command, tmp_path):
 def test_other_frameworks_give_results(command, tmp_path):
     with simulated() as server, service(command, server, tmp_path) as (url, program):
         assert ask(f"{url}/restyle?prompt=a+fox", picture())["images"]
-        with pytest.raises(urllib.error.HTTPError, match="503"):
+        with pytest.raises(urllib.error.HTTPError, match="422"):
             ask(f"{url}/restyle?prompt=a+fox", b"no picture")
         end(program)
     assert server.ledger.images == 1
@@ -275,3 +275,36 @@ def test_many_workers_buy_nothing_twice_although_one_is_killed(folder):
 
 def with_path():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def test_procrastinate_starts_workers_again_and_each_request_is_bought_once(folder, database):
+    """A job that was run by a worker that died is put back, and run by another."""
+    (folder / "dog.png").write_bytes(picture())
+    lines = [{"image": "dog.png", "model_name": "m", "prompt": "p", "seed": seed} for seed in range(20)]
+    (folder / "shots.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    engine = [sys.executable, "-m", "procrastinate", "--app", "examples.procrastinate_tasks.app"]
+    url = f"{database}#spring"
+    with simulated(speed=4.0) as server:
+        known = environment_of(server, DATABASE_URL=database, OUT=str(folder / "made"))
+        planned = python("-m", "novita_async", "enqueue", "shots.jsonl", "--journal", url, flags=())
+        for command in (
+            [*planned, "--out", str(folder / "made")],
+            [*engine, "schema", "--apply"],
+            python("-c", "import examples.procrastinate_tasks as t; t.start('spring', 2)", flags=()),
+        ):
+            done = run(command, cwd=folder, env=known)
+            assert done.returncode == 0, done.stderr
+        with running([*engine, "worker"], cwd=folder, env=known) as dying:
+            while len(server.ledger.accepted) < 5:
+                assert not dying.ended, dying.finish().stderr
+                time.sleep(0.02)
+            dying.kill()
+        again = "import examples.procrastinate_tasks as t; t.start('spring', 1)"
+        assert run(python("-c", again, flags=()), cwd=folder, env=known).returncode == 0
+        done = run([*engine, "worker", "--one-shot"], cwd=folder, env=known)
+        assert done.returncode == 0, done.stderr
+        bought = [entry.request["request"]["seed"] for entry in server.ledger.accepted]
+        assert len(set(bought)) == len(bought)
+        told = run(python("-m", "novita_async", "status", url, "--json", flags=()), cwd=folder, env=known)
+        status = json.loads(told.stdout)
+        assert status["saved"] + status["uncertain"] == 20
