@@ -112,6 +112,7 @@ async def test_a_database_that_goes_away_is_told_to_each_who_waits(url):
     inbox = PostgresInbox(url, patience=0.0)
     await inbox.put(asked(1), "one")
     await inbox.put(asked(1), "two")
+    assert repr(inbox).endswith(": 0 waited for>")
     waiting = [asyncio.create_task(inbox.ended(name)) for name in ("one", "two")]
     while len(inbox._waiting) < 2:
         await asyncio.sleep(0)

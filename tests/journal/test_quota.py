@@ -181,3 +181,34 @@ async def test_without_the_database_nothing_is_bought():
     with pytest.raises(ConfigurationError, match="is no URL of a Postgres database"):
         async with client_of(simulation, quota="sqlite://x"):
             pass
+
+
+async def test_a_quota_that_was_not_used_yet_or_whose_loop_was_left_holds_nothing_back(url):
+    shared = quota(url, 10)
+    assert shared.sends_until == float("inf")
+    shared.settle(None, Bought(loop_time(), task("nobody's")))
+    (one,) = await places(shared, 1)
+    journal = shared._journal
+    assert shared.sends_until == journal.sends_until > loop_time()
+    shared.leave_loop()
+    shared.settle(one, Bought(loop_time(), task("of another loop")))
+    await shared.aclose()
+    await journal.aclose()
+    assert await held(url) == 1
+    assert "None" in repr(shared)
+
+
+@pytest.mark.parametrize("images", [10, None])
+async def test_after_an_outage_one_of_many_is_the_probe(url, images):
+    first, second = quota(url, images), quota(url, images)
+    (one,) = await places(first, 1)
+    first.settle(one, Lost(loop_time(), SubmissionUncertain(cause="a reset", endpoint=ENDPOINT)))
+    await first._journal.beat()
+    await run_sql(url, "UPDATE novita.account SET gate_until = 0")
+    (probe,) = await places(second, 5)
+    assert await places(first, 5) == []
+    second.settle(probe, Bought(loop_time(), task("probe")))
+    await second._journal.beat()
+    assert len(await places(second, 5)) == 5
+    await first.aclose()
+    await second.aclose()

@@ -219,6 +219,23 @@ async def test_a_budget_is_exact_however_many_buy(database, pair):
         await each.aclose()
 
 
+async def test_what_was_bought_while_nobody_told_a_price_is_priced_once_and_counts(pair):
+    first, _ = pair
+    one, two = await places(first, 2)
+    await first.settle(one, Bought(loop_time(), task("one")))
+    await first.settle(two, Bought(loop_time(), task("two")))
+    unpriced = [each.entry.serial for each in await first.unpriced()]
+    assert len(unpriced) == 2
+    await first.price({unpriced[0]: Decimal("0.25")})
+    assert [each.entry.serial for each in await first.unpriced()] == unpriced[1:]
+    await first.price(dict.fromkeys(unpriced, Decimal(1)))
+    await first.set_budget(Decimal(9))
+    sql = "SELECT spent FROM novita.budget WHERE batch = $1"
+    assert [each["spent"] for each in await run_sql(first._store.url, sql, first._store.batch)] == [
+        Decimal("1.25")
+    ]
+
+
 # --- A failover ---------------------------------------------------------------------------------------------
 
 
