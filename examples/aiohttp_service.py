@@ -19,7 +19,9 @@ async def restyle(request: web.Request) -> web.Response:
         )
         return web.json_response((await client.run(wish, timeout=120)).to_dict())
     except NovitaError as error:
-        return web.json_response({"error": type(error).__name__, "message": str(error)}, status=503)
+        return web.json_response(
+            {"error": type(error).__name__, "message": str(error)}, status=error.answer_with
+        )
 
 
 async def with_client(_: web.Application) -> AsyncIterator[None]:

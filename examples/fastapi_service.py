@@ -15,9 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from novita_async import (
-    APIError,
     Img2Img,
-    InvalidRequest,
     NovitaClient,
     NovitaError,
     Processing,
@@ -46,9 +44,8 @@ app.mount("/novita", asgi_receiver(client.webhook_waker()))
 @app.exception_handler(NovitaError)
 async def trouble(_: Request, error: NovitaError) -> JSONResponse:
     """Whatever goes wrong says what it cost; `task_id` stands for something paid, which can be asked for."""
-    is_callers = isinstance(error, InvalidRequest) or (isinstance(error, APIError) and not error.retryable)
     told = {"error": type(error).__name__, "message": str(error), "task_id": error.task_id}
-    return JSONResponse(told, status_code=400 if is_callers else 503)
+    return JSONResponse(told, status_code=error.answer_with)
 
 
 @app.post("/restyle")

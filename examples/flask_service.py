@@ -19,4 +19,4 @@ def restyle():
 
 @app.errorhandler(NovitaError)
 def trouble(error: NovitaError):
-    return {"error": type(error).__name__, "message": str(error), "task_id": error.task_id}, 503
+    return {"error": type(error).__name__, "message": str(error), "task_id": error.task_id}, error.answer_with

@@ -24,7 +24,7 @@ async def restyle(request: Request, prompt: str) -> TaskResult:
 
 def trouble(_: Request, error: NovitaError) -> Response:
     told = {"error": type(error).__name__, "message": str(error), "task_id": error.task_id}
-    return Response(told, status_code=503)
+    return Response(told, status_code=error.answer_with)
 
 
 app = Litestar([restyle], lifespan=[lifespan], exception_handlers={NovitaError: trouble})

@@ -28,8 +28,8 @@ async def restyle(request: Request) -> JSONResponse:
     return JSONResponse((await client.run(wish, timeout=120)).to_dict())
 
 
-async def trouble(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": type(error).__name__, "message": str(error)}, status_code=503)
+async def trouble(_: Request, error: NovitaError) -> JSONResponse:
+    return JSONResponse({"error": type(error).__name__, "message": str(error)}, status_code=error.answer_with)
 
 
 app = Starlette(

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from copy import copy
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeGuard
 
 import anyio
 import anyio.to_thread
-from attrs import frozen
+from attrs import evolve, frozen
 
 from novita_async import events, logs
 from novita_async._api import protocol
@@ -21,7 +22,10 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
+from novita_async._journal.identity import DigestCache, is_withheld, order_of
+from novita_async._journal.postgres.inbox import PostgresInbox
 from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
+from novita_async._journal.postgres.quota import PostgresQuota
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
@@ -45,7 +49,7 @@ from novita_async._stream.saving import Destination, NameFiles
 from novita_async._stream.shift import Shift
 from novita_async._stream.stream import IN_FLIGHT, Stream
 from novita_async._stream.watch import Watch
-from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of
+from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of, outcome_of
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import RECOVERY_TIMEOUT, Callbacks, WebhookStatistics
 from novita_async._submit.home import running_loop
@@ -148,6 +152,9 @@ class NovitaClient:
         session: Your own aiohttp session for the API, never closed here.
         transport: Carrier of requests, instead of aiohttp; or a function that makes one for each host.
         downloader: Fetches result files, instead of aiohttp; for tests.
+        quota: A Postgres database (`postgresql://host/database`, extra `postgres`) that keeps the accounts'
+            windows for all processes whose clients name it, and what they find out about the accounts.
+            Nothing is bought while it cannot be reached. None: the windows are this client's own.
 
     Raises:
         ConfigurationError: no key, no usable base URL or webhook URL.
@@ -172,6 +179,7 @@ class NovitaClient:
         session: "aiohttp.ClientSession | None" = None,
         transport: Transport | Callable[[Host], Transport] | None = None,
         downloader: Downloader | None = None,
+        quota: str | None = None,
     ) -> None:
         self._owner: NovitaClient | None = None
         self._polling = polling or Polling()
@@ -201,7 +209,14 @@ class NovitaClient:
             callbacks=Callbacks.to(webhook_url, recovery_timeout),
         )
         self._recovery = Recovery(self._buyer)
-        self._neighbours = Neighbours(self._pool, self._emit)
+        self._neighbours = Neighbours(self._pool, self._emit, self._buyer.callbacks.take_over)
+        self._inboxes: dict[str, PostgresInbox] = {}
+        """Shared batches into which single requests are put."""
+        self._buyer.on_move(self._inboxes.clear)
+        self._quota = None if quota is None else _quota_at(quota, self._pool.quotas, self._neighbours)
+        if self._quota is not None:
+            self._buyer.quota = self._quota
+            self._buyer.on_move(self._quota.leave_loop)
         self._saver = Saver(
             downloader=self._downloader,
             retry=self._buyer.retry,
@@ -286,6 +301,11 @@ class NovitaClient:
             if self._learned is not None and self._is_open:
                 await anyio.to_thread.run_sync(save_memory, self._learned, self._memory)
             await self._recovery.aclose()
+            if self._quota is not None:
+                await self._quota.aclose()
+            for inbox in self._inboxes.values():
+                await inbox.aclose()
+            self._inboxes.clear()
             for carrier in self._carriers.values():
                 await carrier.aclose()
             await self._downloader.aclose()
@@ -479,11 +499,82 @@ class NovitaClient:
             handed_out(snapshot.result, self._saver)
         return snapshot
 
-    def webhook_waker(self) -> Waker:
+    async def enqueue(self, request: NovitaRequest, *, journal: str, id: str | None = None) -> str:  # noqa: A002
+        """Put a request into a shared batch, for those who work on that (`work(forever=True)`) to buy.
+
+        Args:
+            request: The request. Its pictures must be where those who work can read them.
+            journal: URL of the batch: `postgresql://host/database#batch`.
+            id: A name of its own for the request: enqueued again under that it counts once. None: a new one.
+
+        Returns:
+            The id, for `outcome`.
+
+        Raises:
+            InvalidRequest: the request cannot be kept.
+            ConfigurationError: another request stands there under this id; a picture is in memory only.
+            JournalError: the database cannot be reached, or has no tables.
+        """
+        self._buyer.at_home()
+        name = secrets.token_hex(16) if id is None else id
+        endpoint = self._endpoints.path_of(request)
+        self._buyer.hosts_of(request)
+        order = await anyio.to_thread.run_sync(
+            lambda: order_of(request, endpoint=endpoint, position=0, digest=DigestCache())
+        )
+        if any(picture.data is not None for picture in request.pictures) or is_withheld(order):
+            raise ConfigurationError(
+                problem="a part of this request is in memory only, and no other process can have it",
+                advice="nothing was enqueued; give pictures as paths or URLs that all workers can read",
+                scope="request",
+            )
+        await self._inbox(journal).put(order, name)
+        return name
+
+    async def outcome(self, id: str, *, journal: str) -> Outcome:  # noqa: A002
+        """Wait for the end of an enqueued request, from any process.
+
+        Args:
+            id: The id that `enqueue` gave.
+            journal: URL of the batch.
+
+        Raises:
+            JournalError: there is no such request; the database cannot be reached.
+        """
+        self._buyer.at_home()
+        purchase = await self._inbox(journal).ended(id)
+        found = outcome_of(purchase)
+        if isinstance(found, Succeeded) and not purchase.paths and not purchase.objects and purchase.task:
+            fresh = await self._refreshed(purchase.task)  # a journal keeps no signed URLs
+            found = found if fresh is None else evolve(found, result=fresh)
+        if isinstance(found, Succeeded):
+            handed_out(found.result, self._saver)
+        return found
+
+    def _inbox(self, journal: str) -> PostgresInbox:
+        if not _is_url(journal):
+            raise ConfigurationError(
+                problem=f"journal {journal!r}: only a batch in Postgres takes single requests",
+                advice="nothing was bought; journal='postgresql://host/database#batch'",
+            )
+        inbox = self._inboxes.get(journal)
+        if inbox is None:
+            inbox = self._inboxes[journal] = PostgresInbox(journal)
+        return inbox
+
+    def webhook_waker(self, *, journal: str | None = None) -> Waker:
         """Make what your web app hands every webhook event to: `waker(body, token)`, from any thread.
 
         The call returns at once and never raises. `novita_async.webhooks` has receivers that call it.
+
+        Args:
+            journal: URL of a database with shared batches (`postgresql://host/database`). Events about
+                purchases of other processes are told to those, and the purchase of one that was killed before
+                it had the answer is found again. Call this where the event loop runs. None: an event is of
+                use in the process that has bought.
         """
+        if journal is not None:
+            self._recovery.pass_on(self._inbox(journal))
         return Waker(self._buyer.callbacks)
 
     # --- Many requests --------------------------------------------------------------------------------------
@@ -647,6 +738,7 @@ class NovitaClient:
                         url, batch=batch, quotas=self._pool.quotas, worker=name, lease=stall
                     )
                     store.on_health(self._neighbours.heed)
+                    await store.on_event(self._neighbours.heard)
                     return await joined.enter_async_context(store)
 
                 url = _shared_url(journal)
@@ -867,6 +959,7 @@ async def _opened(
     if _is_url(journal):
         async with await PostgresJournal.open(journal, quotas=quotas) as shared:
             shared.on_health(neighbours.heed)
+            await shared.on_event(neighbours.heard)
             yield shared
         return
     if isinstance(journal, str | os.PathLike):
@@ -884,6 +977,15 @@ async def _opened(
         yield journal
     finally:
         _running.discard(id(journal))
+
+
+def _quota_at(url: str, quotas: Mapping[str, int | None], neighbours: Neighbours) -> PostgresQuota:
+    if not _is_url(url):
+        raise ConfigurationError(
+            problem=f"quota: {url!r} is no URL of a Postgres database",
+            advice="nothing was bought; quota='postgresql://host/database'",
+        )
+    return PostgresQuota(url, quotas, neighbours.heed, neighbours.heard)
 
 
 def _is_url(journal: "str | os.PathLike[str] | Journal") -> TypeGuard[str]:

@@ -38,7 +38,7 @@ with what to do next, and shows no key, no picture and no presigned query. All o
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from attrs import define, field, frozen
 
@@ -46,6 +46,10 @@ from novita_async.tasks import Task
 
 Scope = Literal["request", "endpoint", "account"]
 """Reach of an error: a request, every request to this endpoint, or everything this account sends."""
+Charged = Literal[
+    "nothing", "perhaps paid", "paid", "paid where there is a task id", "not said by the service"
+]
+"""Money that a purchase has cost that ends with an error."""
 
 
 _SECRETS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
@@ -76,6 +80,11 @@ def _blank(cls: "type[NovitaError]") -> "NovitaError":
 @define(kw_only=True, eq=False, slots=False, repr=False)
 class NovitaError(Exception):
     """Base of all errors raised by this library."""
+
+    charged: ClassVar[Charged] = "nothing"
+    """Money that a purchase has cost that ends with this."""
+    answer_with: ClassVar[int] = 502
+    """HTTP status that fits where a web service passes the error on to its own caller."""
 
     scope: Scope = "request"
     """Reach of the cause: a request, an endpoint, an account."""
@@ -123,6 +132,7 @@ class NovitaError(Exception):
 class ConfigurationError(NovitaError):
     """The client cannot be made like this."""
 
+    answer_with: ClassVar[int] = 500
     problem: str
     """The problem, without secrets."""
 
@@ -152,6 +162,7 @@ class Flaw:
 class InvalidRequest(NovitaError, ValueError):
     """A request that is refused before anything is sent. Nothing was bought; its faults say what is right."""
 
+    answer_with: ClassVar[int] = 422
     faults: tuple[Flaw, ...]
     """Every fault that was found, not only the first."""
 
@@ -163,6 +174,7 @@ class InvalidRequest(NovitaError, ValueError):
 class BudgetExhausted(NovitaError):
     """A purchase that would exceed the caller's own budget, refused before it is sent."""
 
+    answer_with: ClassVar[int] = 503
     scope: Scope = "account"
     limit: str
     """The most that may be spent, as the budget says it."""
@@ -180,6 +192,7 @@ class BudgetExhausted(NovitaError):
 class NotPlanned(NovitaError):
     """A request that the journal does not know, in a run that buys only what earlier runs have planned."""
 
+    answer_with: ClassVar[int] = 409
     advice: str = "nothing was bought; to buy it, run the batch without only_planned=True"
 
     def sentence(self) -> str:
@@ -190,6 +203,7 @@ class NotPlanned(NovitaError):
 class NotSent(NovitaError):
     """The service was not reached, or the request broke off on its way: nothing was bought."""
 
+    answer_with: ClassVar[int] = 503
     retryable: bool = True
     cause: str
     """The cause on the wire."""
@@ -206,6 +220,7 @@ class NotSent(NovitaError):
 class NoAnswer(NovitaError):
     """A question, which costs nothing, was not answered."""
 
+    answer_with: ClassVar[int] = 504
     retryable: bool = True
     cause: str
     """The cause on the wire."""
@@ -220,6 +235,8 @@ class NoAnswer(NovitaError):
 class SubmissionUncertain(NovitaError):
     """The request went out whole and no usable answer came back: perhaps it was bought."""
 
+    charged: ClassVar[Charged] = "perhaps paid"
+    answer_with: ClassVar[int] = 504
     cause: str
     """The cause after the hand-over."""
     endpoint: str
@@ -258,6 +275,7 @@ class APIError(NovitaError):
 class BadRequest(APIError):
     """The service will never accept this request as it is."""
 
+    answer_with: ClassVar[int] = 422
     advice: str = "nothing was bought; change the request"
 
 
@@ -279,6 +297,8 @@ class ContentRejected(BadRequest):
 class StorageRejected(BadRequest):
     """The bucket or the path of custom storage cannot be written to."""
 
+    charged: ClassVar[Charged] = "paid where there is a task id"
+    answer_with: ClassVar[int] = 500
     advice: str = "check extra.custom_storage and the bucket policy"
 
 
@@ -286,6 +306,7 @@ class StorageRejected(BadRequest):
 class AuthenticationFailed(APIError):
     """The service does not know this key."""
 
+    answer_with: ClassVar[int] = 500
     scope: Scope = "account"
     advice: str = "check NOVITA_API_KEY"
 
@@ -294,6 +315,7 @@ class AuthenticationFailed(APIError):
 class PermissionDenied(APIError):
     """The key is known, but must not do this. Some reasons doom the endpoint, some the whole account."""
 
+    answer_with: ClassVar[int] = 500
     advice: str = "check what this account may use"
 
 
@@ -301,6 +323,7 @@ class PermissionDenied(APIError):
 class BalanceExhausted(APIError):
     """The account has no money or budget left."""
 
+    answer_with: ClassVar[int] = 503
     scope: Scope = "account"
     advice: str = "top up the account, then send the rest"
 
@@ -309,6 +332,7 @@ class BalanceExhausted(APIError):
 class EndpointNotFound(APIError):
     """The service has no such route. Routes of this API are retired from time to time."""
 
+    answer_with: ClassVar[int] = 501
     scope: Scope = "endpoint"
     endpoint: str = ""
     """The path that was asked for."""
@@ -325,6 +349,8 @@ class EndpointNotFound(APIError):
 class TaskNotFound(APIError):
     """The service does not know the task id, or no longer."""
 
+    charged: ClassVar[Charged] = "paid where there is a task id"
+    answer_with: ClassVar[int] = 404
     advice: str = "check the id and the account that paid for it"
 
 
@@ -332,6 +358,7 @@ class TaskNotFound(APIError):
 class RateLimited(APIError):
     """The quota is used up for now."""
 
+    answer_with: ClassVar[int] = 429
     retryable: bool = True
     advice: str = "nothing was bought; wait a minute, or lower images_per_minute"
 
@@ -340,6 +367,7 @@ class RateLimited(APIError):
 class ServerError(APIError):
     """The service broke, or was too busy: 5xx, and the few 4xx that pass by themselves."""
 
+    charged: ClassVar[Charged] = "paid where there is a task id"
     retryable: bool = True
     advice: str = "try again later"
 
@@ -348,6 +376,7 @@ class ServerError(APIError):
 class MalformedAnswer(NovitaError):
     """An answer that cannot be understood, even leniently."""
 
+    charged: ClassVar[Charged] = "paid where there is a task id"
     retryable: bool = True
     problem: str
     """The problem with it."""
@@ -364,6 +393,7 @@ class MalformedAnswer(NovitaError):
 class TaskFailed(NovitaError):
     """The service tried and gave up. Whether it is billed is not documented."""
 
+    charged: ClassVar[Charged] = "not said by the service"
     task: Task
     """The failed task."""
     explanation: str = ""
@@ -381,6 +411,7 @@ class TaskFailed(NovitaError):
 class FailedEarlier(NovitaError):
     """An earlier run of the batch failed to get this; its journal says why."""
 
+    charged: ClassVar[Charged] = "paid where there is a task id"
     kind: str
     """Name of the error's class."""
     text: str
@@ -401,6 +432,8 @@ class FailedEarlier(NovitaError):
 class TaskTimeout(NovitaError, TimeoutError):
     """Waiting ended before the task did. The task is paid; watch it again. Not a failure."""
 
+    charged: ClassVar[Charged] = "paid"
+    answer_with: ClassVar[int] = 504
     retryable: bool = True
     task: Task
     """The unfinished task."""
@@ -425,6 +458,8 @@ class TaskTimeout(NovitaError, TimeoutError):
 class JournalError(NovitaError):
     """The journal of a batch cannot be opened, read or written. Its records stay as they were."""
 
+    charged: ClassVar[Charged] = "paid where there is a task id"
+    answer_with: ClassVar[int] = 500
     scope: Scope = "account"  # what cannot be recorded must not be bought
     advice: str = "nothing more is bought; make the journal readable and writable, then resume"
     problem: str
@@ -438,6 +473,8 @@ class JournalError(NovitaError):
 class AnsweredAtOnce(NovitaError):
     """A submission that was to give a task was answered with the results. Paid; nothing is lost."""
 
+    charged: ClassVar[Charged] = "paid"
+    answer_with: ClassVar[int] = 500
     result: Any = field(repr=False)
     """The result (`TaskResult`)."""
     advice: str = "the results are in `result`; for this route use run, stream or batch"
@@ -449,6 +486,8 @@ class AnsweredAtOnce(NovitaError):
 @define(kw_only=True, eq=False, slots=False, repr=False)
 class ResultError(NovitaError):
     """The task succeeded, but its files cannot be had."""
+
+    charged: ClassVar[Charged] = "paid"
 
 
 @define(kw_only=True, eq=False, slots=False, repr=False)

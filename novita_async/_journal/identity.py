@@ -77,6 +77,11 @@ def order_of(
     )
 
 
+def is_withheld(order: Order) -> bool:
+    """Whether a part of the request was left out of its order, so that nobody else can make it again."""
+    return f'"{_WITHHELD}":' in order.request
+
+
 def _described(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> tuple[str, str]:
     """Key and text of any request."""
     wire = _tidy(json.loads(_referring(request, digest)))

@@ -145,7 +145,7 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _real(purchase.finished_at),
         _real(purchase.saved_at),
         _seed(purchase.result),
-        old[_ERROR] if same_error else _error(purchase.error),
+        old[_ERROR] if same_error else error_text(purchase.error),
         _paths(purchase),
         old[_RESULT] if same_result else _result(purchase.result),
         _json(earlier) if earlier else None,
@@ -255,7 +255,8 @@ def _seed(result: TaskResult | None) -> int | str | None:
     return seed if seed is None or abs(seed) < 1 << 63 else str(seed)
 
 
-def _error(error: NovitaError | None) -> str | None:
+def error_text(error: NovitaError | None) -> str | None:
+    """What is kept of an error."""
     if error is None:
         return None
     if isinstance(error, FailedEarlier):

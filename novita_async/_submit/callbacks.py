@@ -127,6 +127,8 @@ class Callbacks:
     """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
     search: Callable[[Callback], None] = lambda _: None
     """Starts to try the claims of a lost purchase."""
+    elsewhere: Callable[[str, str], None] | None = None
+    """Passes an event on, token and task id, whose purchase is another process's. None: there is none."""
     _bucket: TokenBucket = field(factory=TokenBucket, init=False)
     _health: DeliveryHealth = field(factory=DeliveryHealth, init=False)
     _expected: ExpectedEvents = field(factory=ExpectedEvents, init=False)
@@ -242,11 +244,28 @@ class Callbacks:
             return False
         return self._wake(task_id, now) and self._bucket.take(now)
 
+    def pass_on(self, elsewhere: Callable[[str, str], None]) -> None:
+        """Pass on events whose purchases are other processes'."""
+        self._home, self.elsewhere = asyncio.get_running_loop(), elsewhere
+
+    def take_over(self, token: str, task_id: str) -> None:
+        """Take an event that another process was sent."""
+        now = asyncio.get_running_loop().time()
+        self._forget_ended(now)
+        callback = self._by_token.get(token)
+        if callback is not None:
+            self._ignored += not self._heard_of(callback, task_id, now)
+
     def _with_token(self, body: bytes, token: str, now: float) -> bool:
         callback = self._by_token.get(token)
-        task_id = _named_in(body) if callback else None
-        if callback is None or task_id is None:
+        task_id = _named_in(body) if callback or self.elsewhere else None
+        if task_id is None:
             return False
+        if callback is None:
+            return self._is_elsewhere(token, task_id, now)
+        return self._heard_of(callback, task_id, now)
+
+    def _heard_of(self, callback: Callback, task_id: str, now: float) -> bool:
         if callback.task_id is None:
             return self._claim(callback, task_id, now)
         if callback.task_id != task_id:
@@ -255,6 +274,13 @@ class Callbacks:
             return self._bucket.has_token(now) and self._wake(task_id, now) and self._bucket.take(now)
         self._wake(task_id, now)
         self._hear(callback, task_id, now)
+        return True
+
+    def _is_elsewhere(self, token: str, task_id: str, now: float) -> bool:
+        """Let it be looked for, as the token bucket permits, among the purchases of other processes."""
+        if self.elsewhere is None or not self._bucket.take(now):
+            return False
+        self.elsewhere(token, task_id)
         return True
 
     def _claim(self, callback: Callback, task_id: str, now: float) -> bool:

@@ -27,6 +27,8 @@ class Neighbours:
     """The accounts of this client."""
     emit: Callable[[Event], None]
     """Tells observers."""
+    heard: Callable[[str, str], None] = lambda _, __: None
+    """Takes events that other processes were sent: token and task id."""
 
     def heed(self, accounts: Sequence[Mapping[str, Any]], processes: int) -> None:
         """Take what all know.

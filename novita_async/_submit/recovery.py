@@ -6,11 +6,11 @@ ends. That id is only a claim until the service, asked with the key that paid, k
 
 import asyncio
 import logging
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import define, field
 
-from novita_async._purchase.machine import Bought
+from novita_async._purchase.machine import Bought, Purchase
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import Callback
 from novita_async._util.clock import loop_time
@@ -18,6 +18,22 @@ from novita_async.errors import NovitaError, TaskFailed
 from novita_async.tasks import Task
 
 _log: Final = logging.getLogger("novita_async")
+
+
+class Others(Protocol):
+    """Purchases of other processes, in a database that all share."""
+
+    async def tell(self, token: str, task_id: str) -> None:
+        """Tell all other processes of an event."""
+        ...
+
+    async def lost(self, token: str) -> tuple[int, Purchase] | None:
+        """Find a purchase of unknown end by its token, and where it is."""
+        ...
+
+    async def found(self, batch: int, purchase: Purchase, bought: Bought) -> None:
+        """Keep the id of a task that was bought for it."""
+        ...
 
 
 @define(eq=False, repr=False)
@@ -52,6 +68,37 @@ class Recovery:
         search = asyncio.get_running_loop().create_task(self._try_claims(callback))
         self._searches.add(search)
         search.add_done_callback(self._searches.discard)
+
+    def pass_on(self, others: Others) -> None:
+        """Let events be looked for among the purchases of other processes that we know nothing of."""
+
+        def search(token: str, task_id: str) -> None:
+            task = asyncio.get_running_loop().create_task(self._find_elsewhere(others, token, task_id))
+            self._searches.add(task)
+            task.add_done_callback(self._searches.discard)
+
+        self._buyer.callbacks.pass_on(search)
+
+    async def _find_elsewhere(self, others: Others, token: str, task_id: str) -> None:
+        """Tell who lives; keep the id of a task that was bought by one that does not."""
+        try:
+            await others.tell(token, task_id)
+            found = await others.lost(token)
+            if found is None:
+                return
+            batch, purchase = found
+            attempt = purchase.attempts[-1]
+            task = Task(
+                task_id=task_id,
+                account=attempt.account,
+                endpoint=purchase.endpoint,
+                image_num=purchase.images,
+                host=purchase.host,
+            )
+            if await self._knows(task):
+                await others.found(batch, purchase, Bought(loop_time(), task, attempt.number or None))
+        except NovitaError:
+            _log.exception("an event about task %s could not be passed on", task_id)
 
     async def _try_claims(self, callback: Callback) -> None:
         try:

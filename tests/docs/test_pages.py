@@ -10,6 +10,7 @@ NOT_RUN_HERE = {
     "how-to/object-stores.md": ["installs"],
     "how-to/migrate.md": ["needs novita-client"],
     "how-to/other-languages.md": ["needs curl and a served simulator"],
+    "how-to/shared-quota.md": ["needs a database"] * 3,
     "how-to/sync.md": ["needs Flask", "needs Celery"],
     "how-to/watching.md": ["the id is yours"],
     "how-to/webhooks.md": ["needs FastAPI"],

@@ -95,7 +95,7 @@ def test_fastapi_gives_results_tells_progress_and_takes_webhooks(command, tmp_pa
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(f"{url}/restyle?prompt=a+fox", b"no picture")
         with refused.value as answer:
-            assert (answer.code, json.loads(answer.read())["error"]) == (400, "InvalidRequest")
+            assert (answer.code, json.loads(answer.read())["error"]) == (422, "InvalidRequest")
         end(program)
     assert server.ledger.images == (1 if command is GUNICORN else 2)
 
@@ -150,7 +150,7 @@ def test_sigterm_lets_a_request_end_that_has_bought(command, tmp_path):
 def test_other_frameworks_give_results(command, tmp_path):
     with simulated() as server, service(command, server, tmp_path) as (url, program):
         assert ask(f"{url}/restyle?prompt=a+fox", picture())["images"]
-        with pytest.raises(urllib.error.HTTPError, match="503"):
+        with pytest.raises(urllib.error.HTTPError, match="422"):
             ask(f"{url}/restyle?prompt=a+fox", b"no picture")
         end(program)
     assert server.ledger.images == 1

@@ -5,6 +5,7 @@ reaches. While the database cannot be reached nothing is promised, and what has 
 """
 
 import asyncio
+import math
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -21,19 +22,25 @@ from attrs import define, evolve, field
 from novita_async._journal.groups import Job, ended, outlasting
 from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
 from novita_async._journal.postgres.at_work import AtWork
-from novita_async._journal.rows import copy_of, entry_of
+from novita_async._journal.rows import copy_of, entry_of, error_text
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State, settlement
-from novita_async._util.clock import wall_offset, wall_time
+from novita_async._util.clock import loop_time, wall_offset, wall_time
 from novita_async.errors import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
-    from novita_async._journal.postgres.store import Ask, SharedStore, Told
+    from novita_async._journal.postgres.store import Ask, PlaceEnded, SharedStore, Told, Wanted
 
 T = TypeVar("T")
+EVENTS: Final = "novita_event"
+"""Channel on which processes tell each other of webhook events."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
+_GATHER: Final = 0.005
+"""Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
+_BUSY: Final = 0.05
+"""Seconds after which they are not many any more."""
 BRIEFLY: Final = 10.0
 """Seconds for which a database is waited for by which nothing is bought yet."""
 
@@ -77,6 +84,9 @@ class PostgresJournal:
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
     _living: "asyncio.Task[None] | None" = field(default=None, init=False)
     """Signs of life. None: this process only looks."""
+    _had_company: bool = field(default=False, init=False)
+    """Whether several told something at the same time when that was written last."""
+    _wrote_at: float = field(default=-math.inf, init=False)
     _closed: bool = field(default=False, init=False)
     _pieces: int = field(default=0, init=False)
     """Pieces of orders that were planned or looked for."""
@@ -116,7 +126,7 @@ class PostgresJournal:
         Raises:
             JournalError: there is no such batch, or no database, or it has no tables.
         """
-        journal, store = cls(), _store_at(url, batch=batch)
+        journal, store = cls(), store_at(url, batch=batch)
         journal._opened = store
         store.patience = BRIEFLY
         try:
@@ -128,7 +138,7 @@ class PostgresJournal:
 
     @classmethod
     async def _at_work(cls, url: str, *, alone: bool, **options: Unpack[SharedOptions]) -> Self:
-        journal, store = cls(), _store_at(url, **options)
+        journal, store = cls(), store_at(url, **options)
         journal._opened = store
         begin = partial(store.begin, alone=alone)
         patience, store.patience = store.patience, min(store.patience, BRIEFLY)
@@ -331,6 +341,16 @@ class PostgresJournal:
         self._store.heed = heed
         heed(self._store.unwell, self._store.processes)
 
+    async def on_event(self, heard: Callable[[str, str], None]) -> None:
+        """Hear of webhook events that other processes were sent: token and task id."""
+        store = self._store
+
+        def tell(told: str) -> None:
+            token, _, task_id = told.partition(" ")
+            heard(token, task_id)
+
+        await self._do(partial(store.listen, channel=EVENTS, heard=tell))
+
     async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
         """Say how much the batch may cost, together with all that it has cost so far.
 
@@ -455,7 +475,7 @@ class PostgresJournal:
         if self._closed:
             raise JournalError(problem=f"journal {self.name}: it is closed")
 
-    def _tell(self, work: "Told | Ask") -> Job:
+    def _tell(self, work: "Told | Ask | Wanted | PlaceEnded") -> Job:
         self._check()
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())
@@ -466,18 +486,38 @@ class PostgresJournal:
 
     async def _carry_out(self) -> None:
         """Do what was told, all that is there at a time, until there is nothing more."""
-        await asyncio.sleep(0)  # who else is ready now goes along
         while self._queue:
+            gather = self._had_company and loop_time() - self._wrote_at < _BUSY
+            await asyncio.sleep(_GATHER if gather else 0)  # who else is ready goes along
             jobs, self._queue = self._queue, []
+            self._had_company = len(jobs) > 1
             results = await self._store.carry_out([job.work for job in jobs])
             for job, result in zip(jobs, results, strict=True):
                 job.result, job.done = result, True
                 job.give()
+            self._wrote_at = loop_time()
             await asyncio.sleep(0)
         self._carrying = None
 
 
-def _store_at(
+def want_place(journal: PostgresJournal, account: str, endpoint: str, images: int) -> Job:
+    """Ask for a place in a window for a purchase that has no row. The answer is for `leave_place`."""
+    from novita_async._journal.postgres.store import Wanted  # noqa: PLC0415 - it is imported by now
+
+    return journal._tell(Wanted(account, endpoint, images))  # noqa: SLF001 - of this module
+
+
+def leave_place(journal: PostgresJournal, place: Any, fact: Fact) -> Job:
+    """Say how an attempt without a row has ended."""
+    from novita_async._journal.postgres.store import PlaceEnded, cause_of, gate_of  # noqa: PLC0415 - as above
+
+    cause, settled = cause_of(fact), settlement(fact)
+    error = getattr(fact, "error", None) if cause == "out" else None
+    ended = PlaceEnded(place, settled, cause, gate_of(fact), error and error_text(error), loop_time())
+    return journal._tell(ended)  # noqa: SLF001 - of this module
+
+
+def store_at(
     url: str,
     *,
     batch: str | None = None,
@@ -529,7 +569,7 @@ async def upgrade(url: str) -> tuple[int, int]:
     Returns:
         The version before, 0 where there was none, and now.
     """
-    shared = _store_at(url, patience=BRIEFLY)
+    shared = store_at(url, patience=BRIEFLY)
     from novita_async._journal.postgres import store  # noqa: PLC0415 - it is imported by now
 
     try:

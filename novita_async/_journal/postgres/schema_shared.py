@@ -22,7 +22,8 @@ SHARED: Final = f"""
 alter table novita.meta add column timeline text, add column quiet_until timestamptz not null default '-infinity';
 alter table novita.budget add column price numeric;      -- of an image, for processes that were told none
 alter table novita.course add column slot text,          -- what the pacer said of a place that is not settled
-                          add column paid numeric;       -- money; null: not told
+                          add column paid numeric,       -- money; null: not told
+                          add column single bool;        -- of no run: somebody waits for it alone
 alter table novita."window" add column version bigint not null default 0,
                             add column state text;       -- of the pacer, while the quota is not known
 
@@ -42,6 +43,8 @@ create table novita.place (                              -- on their way, withou
   worker   bigint not null,
   "window" int    not null,
   images   int    not null,
+  call     bigint not null default 0,                    -- the latest that was carried out: told again it counts once
+  granted  int[],                                        -- what that one has granted
   primary key (worker, "window")
 ) with (fillfactor = 50);
 
@@ -143,13 +146,13 @@ $$;
 -- p_known: where the quota is not known, what the pacer knows once all that is offered is announced.
 create function novita.admit_2(
   p_me bigint, p_batch int, p_window int, p_serial bigint[], p_moves int[], p_images int[], p_cost numeric[],
-  p_patience float8, p_slot text[], p_version bigint, p_known text, p_taken int, {PARAMETERS},
+  p_patience float8, p_slot text[], p_version bigint, p_known text, p_taken int, p_call bigint, {PARAMETERS},
   out granted int[], out refused int[], out delay float8, out why text, out latest bigint, out known text
 ) language plpgsql as $$
 declare
   win novita."window"; money novita.budget; t float8; used int; total numeric := 0; k int := 0;
   ahead int := 0; need int; since_me float8; limited bool := false; valid int[]; room float8; acc record;
-  offered int := cardinality(p_images); price numeric; learning bool;
+  offered int := cardinality(p_images); price numeric; mine novita.place; learning bool;
 begin
   granted := '{{}}'; refused := '{{}}'; delay := 0;
   if not novita.steady_1(5) then why := 'quiet'; delay := 0.3; return; end if;
@@ -166,6 +169,10 @@ begin
   end if;
   if p_batch is null then
     valid := array(select generate_series(1, offered));
+    select * into mine from novita.place where worker = p_me and "window" = p_window;
+    if mine.call >= p_call then
+      granted := mine.granted; latest := win.version; known := win.state; return;
+    end if;
   else
     valid := array(
       select u.n from unnest(p_serial, p_moves) with ordinality u(serial, moves, n)
@@ -207,8 +214,8 @@ begin
   end if;
   if cardinality(granted) > 0 and why is distinct from 'fewer' then
     if p_batch is null then
-      insert into novita.place as p values (p_me, p_window, (select sum(p_images[x]) from unnest(granted) x))
-        on conflict (worker, "window") do update set images = p.images + excluded.images;
+      insert into novita.place as p values (p_me, p_window, (select sum(p_images[x]) from unnest(granted) x), p_call, granted)
+        on conflict (worker, "window") do update set images = p.images + excluded.images, call = p_call, granted = excluded.granted;
     else
       with u as (
         select * from unnest(p_serial, p_images, p_cost, p_slot, {ARRAYS}) with ordinality
@@ -310,7 +317,7 @@ begin
     from u join o using (serial)
     where c.batch = p_batch and c.serial = u.serial and c.moves = u.moves
       and (p_me is null or novita.is_mine(c.owner, p_me, p_batch))
-    returning c.serial, o."window" w, o.cost, u.fate, u.spent, u.hold, u.gate, u.cause, c.error, u.todo,
+    returning c.serial, o."window" w, o.cost, u.fate, u.spent, u.hold, u.gate, u.cause, c.error, u.todo, c.single,
       o.account, o.announced_time,
       (select image_num from novita.request r where r.batch = p_batch and r.serial = c.serial) images
   loop
@@ -322,6 +329,7 @@ begin
       update novita.budget set reserved = reserved - f.cost, spent = spent + case when f.spent then f.cost else 0 end
         where batch = p_batch;
     end if;
+    if f.single and not f.todo then perform pg_notify('novita_ended', p_batch || ':' || f.serial); end if;
     return next f.serial;
   end loop;
   if learning then
@@ -329,21 +337,23 @@ begin
   end if;
 end $$;
 
--- The same for places without rows. False: another was first to change what is known of the window.
+-- The same for places without rows. p_call null: of a process that has ended. False: another was first to change what is known of the window.
 create function novita.settle_2(p_me bigint, p_window int, p_images int[], p_fate int[], p_hold float8[], p_gate float8[],
-  p_cause text[], p_error text[], p_announced float8[], p_version bigint, p_known text, p_taken int) returns bool
-language plpgsql as $$
-declare t float8; win novita."window"; k int;
+  p_cause text[], p_error text[], p_announced float8[], p_version bigint, p_known text, p_taken int, p_call bigint)
+returns bool language plpgsql as $$
+declare t float8; win novita."window"; k int; mine novita.place; total int := (select sum(x) from unnest(p_images) x);
 begin
   perform 1 from novita.account where label = (select account from novita."window" where id = p_window) for update;
   select * into win from novita."window" where id = p_window for update;
+  select * into mine from novita.place where worker = p_me and "window" = p_window;
+  if mine.call >= p_call or mine.images < total then return true; end if;    -- carried out before
   if win.quota is null and win.version <> p_version then return false; end if;
   t := novita.now();
   for k in 1..cardinality(p_images) loop
     perform novita.settle_1(case when win.quota is not null then p_window end, p_images[k], p_fate[k], p_hold[k],
       p_cause[k], p_error[k], p_gate[k], win.account, p_announced[k], t);
   end loop;
-  update novita.place set images = images - (select sum(x) from unnest(p_images) x)
+  update novita.place set images = images - total, call = coalesce(p_call, call), granted = null
     where worker = p_me and "window" = p_window;
   if win.quota is null then
     update novita."window" w set state = p_known, version = w.version + 1, held = p_taken where id = p_window;
@@ -409,6 +419,24 @@ begin
          where c."window" = w.id)
       + (select coalesce(sum(images), 0) from novita.place where "window" = w.id) where id = w.id;
   end loop;
+end $$;
+
+-- Put one request into a batch, whoever works on it. False: another stands there under this key.
+create function novita.put_1(p_batch text, p_key bytea, p_kind text, p_endpoint text, p_images int, p_request bytea,
+  p_tag text, p_metadata text) returns bool language plpgsql as $$
+declare b novita.batch; there bytea; s bigint;
+begin
+  insert into novita.batch (name) values (p_batch) on conflict do nothing;
+  select * into b from novita.batch where name = p_batch for update;
+  select request into there from novita.request where batch = b.id and key = p_key and occurrence = 0;
+  if found then return there = p_request; end if;
+  select coalesce(max(serial), 0) + 1 into s from novita.request where batch = b.id;
+  insert into novita.request (batch, serial, key, occurrence, kind, endpoint, image_num, request, tag, metadata)
+    values (b.id, s, p_key, 0, p_kind, p_endpoint, p_images, p_request, p_tag, p_metadata);
+  insert into novita.course (batch, serial, run, position, state, attempts, bought, perhaps, single)
+    values (b.id, s, b.run, s - 1, 'planned', 0, 0, 0, true);
+  perform pg_notify('novita_free', b.id::text);
+  return true;
 end $$;
 
 -- Give a batch its budget; count anew what rows have cost. p_price: of an image that was bought before there was one.

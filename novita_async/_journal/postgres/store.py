@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import asyncpg
 from asyncpg import exceptions as pg
@@ -75,6 +75,8 @@ PAGE: Final = 500
 """Rows that are read in one go."""
 PIECE: Final = 1000
 """Rows that are planned in one go."""
+_CACHED: Final = 100
+"""Statements that stay prepared."""
 _REMEMBERED: Final = 8192
 _GATE: Final = 1.0
 """Seconds for which nobody announces after a 429 that says no time."""
@@ -112,7 +114,8 @@ def _marks(first: int, count: int) -> str:
 
 
 _MOVE: Final = f"SELECT novita.move_2({_marks(1, 14 + len(MOVED))})"
-_ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 12 + len(MOVED))})"  # noqa: S608
+_ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 13 + len(MOVED))})"  # noqa: S608
+_SETTLE: Final = f"SELECT novita.settle_2({_marks(1, 13)})"
 _REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 9 + len(MOVED))})"
 _PLAN: Final = f"SELECT serial, is_new FROM novita.plan_2({_marks(1, 14)})"  # noqa: S608
 _TALLIES: Final = (
@@ -185,6 +188,42 @@ class Ask:
     """Something else to be done with a connection."""
 
     do: Callable[[Connection], Awaitable[Any]]
+
+
+@define(eq=False)
+class Wanted:
+    """A place for a purchase without a row."""
+
+    account: str
+    endpoint: str
+    images: int
+
+
+@define(eq=False)
+class Place:
+    """A place that was taken for a purchase without a row."""
+
+    account: str
+    endpoint: str
+    images: int
+    slot: str | None
+    """What the pacer said of it, where the quota is learned."""
+    announced_at: float
+    """When, in unix time of the database."""
+
+
+@define(eq=False)
+class PlaceEnded:
+    """How an attempt without a row has ended."""
+
+    place: Place
+    settled: Settlement
+    cause: str | None
+    gate: float
+    error: str | None
+    """What the service said, where the account is out."""
+    at: float
+    """When that was known, on the loop's clock."""
 
 
 @define(eq=False)
@@ -275,8 +314,14 @@ class SharedStore:
     commits: int = 0
     skew: float = 0.0
     """Seconds by which the database's clock is before this computer's."""
+    pooled: bool | None = None
+    """Whether a pooler such as PgBouncer gives each transaction another server. None: not asked yet."""
+    listeners: dict[str, Callable[[str], None]] = field(factory=dict[str, Callable[[str], None]], init=False)
+    """Told what the database tells, by channel."""
     _connection: Connection = None
     _rows: dict[Name, _Row] = field(factory=dict[Name, _Row], init=False)
+    _calls: int = field(default=0, init=False)
+    """Number of the latest call about places without rows."""
     processes: int = field(default=1, init=False)
     """Processes at work with this database."""
     unwell: Sequence[Mapping[str, Any]] = field(default=(), init=False)
@@ -297,7 +342,7 @@ class SharedStore:
         while True:
             try:
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await asyncpg.connect(self.url, timeout=10, command_timeout=60.0)
+                    self._connection = await self._connect()
                 if self._in_doubt and self.me:
                     await self.beat(
                         self._connection
@@ -319,6 +364,31 @@ class SharedStore:
             else:
                 self._in_doubt = False
                 return done
+
+    async def _connect(self) -> Connection:
+        """Connect. Behind a pooler in transaction mode nothing stays prepared."""
+        if self.pooled is None:
+            first = await self._connected(0)
+            try:
+                there = await first.fetchval("SELECT pg_backend_pid()")
+                self.pooled = bool(there != first.get_server_pid())
+            finally:
+                first.terminate()
+        connection = await self._connected(0 if self.pooled else _CACHED)
+        if not self.pooled:
+            for channel, heard in self.listeners.items():
+                await connection.add_listener(channel, partial(_heard, heard))
+        return connection
+
+    async def _connected(self, cached: int) -> Connection:
+        options: Any = {"timeout": 10, "command_timeout": 60.0, "statement_cache_size": cached}
+        return cast("Any", await asyncpg.connect(self.url, **options))
+
+    async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
+        """Hear what the database tells on a channel. Behind a pooler that cannot be."""
+        self.listeners[channel] = heard
+        if not self.pooled:
+            await connection.add_listener(channel, partial(_heard, heard))
 
     def _drop(self) -> None:
         self._in_doubt = True
@@ -511,6 +581,7 @@ class SharedStore:
     async def bury(self, dead: int, connection: Connection) -> int:
         """Give away what a process had. What was on its way is uncertain; place and money stay taken."""
         uncertain = await self._recover(connection, "c.owner = $3", dead)
+        await self._bury_places(connection, dead)
         await connection.fetchval("SELECT novita.free_2($1)", dead)
         await connection.execute(  # else once more, at the next sign of life
             "UPDATE novita.worker SET buried = true WHERE id = $1"
@@ -649,9 +720,73 @@ class SharedStore:
         if len(self._rows) > _REMEMBERED:
             del self._rows[next(iter(self._rows))]
 
+    async def find_batch(self, connection: Connection) -> None:
+        """Look for the batch, for who works on none."""
+        if not self.batch:
+            await check_version(connection, self.label)
+            self.batch = (
+                await connection.fetchval("SELECT id FROM novita.batch WHERE name = $1", self.name) or 0
+            )
+
+    async def stand(self, connection: Connection, keys: Sequence[str]) -> list[tuple[Purchase, bool]]:
+        """Read first purchases of keys, and whether nothing more is to be done for them."""
+        found = await connection.fetch(
+            f"{_SELECT} AND r.key = ANY($3) AND r.occurrence = 0",
+            self.batch,
+            self.me,
+            [bytes.fromhex(key) for key in keys],
+        )
+        read = [self._row(each).known.purchase for each in found]
+        ended = await connection.fetch(
+            "SELECT serial FROM novita.course WHERE batch = $1 AND serial = ANY($2)"
+            " AND NOT free AND owner IS NULL AND state <> 'planned'",
+            self.batch,
+            [entry_of(each).serial for each in read],
+        )
+        serials = {each["serial"] for each in ended}
+        return [(each, entry_of(each).serial in serials) for each in read]
+
+    async def doubtful(self, connection: Connection, token: str) -> tuple[int, Purchase] | None:
+        """Find the purchase of unknown end whose callback has this token, and the number of its batch."""
+        batch = await connection.fetchval(
+            "SELECT c.batch FROM novita.batch b, LATERAL (SELECT batch FROM novita.course"
+            " WHERE batch = b.id AND token = $1 AND state = 'uncertain' AND owner IS NULL) c",
+            escaped(token),
+        )
+        if batch is None:
+            return None
+        found = await connection.fetch(f"{_SELECT} AND c.token = $3", batch, self.me, escaped(token))
+        return batch, self._row(found[0]).known.purchase
+
+    async def found(self, connection: Connection, batch: int, name: Name, bought: Bought) -> None:
+        """Keep the id of a paid task that an event has told."""
+        before, self.batch = self.batch, batch
+        try:
+            self._rows.clear()  # names are those of a batch
+            await self._read(connection, [name])
+            await self._keep_paid(connection, Told(name, (bought,), wants_files=True), self._rows[name])
+        finally:
+            self.batch = before
+
+    async def put(self, connection: Connection, order: Order) -> bool:
+        """Put in one request. False: another stands there under this key."""
+        return bool(
+            await connection.fetchval(
+                "SELECT novita.put_1($1, $2, $3, $4, $5, $6, $7, $8)",
+                self.name,
+                bytes.fromhex(order.key),
+                escaped(order.kind),
+                escaped(order.endpoint),
+                order.images,
+                rows.packed(order.request),
+                None if order.tag is None else escaped(order.tag),
+                None if order.metadata is None else escaped(order.metadata),
+            )
+        )
+
     # --- Writing --------------------------------------------------------------------------------------------
 
-    async def carry_out(self, works: Sequence[Told | Ask]) -> list[Any]:
+    async def carry_out(self, works: Sequence[Told | Ask | Wanted | PlaceEnded]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""
         done: dict[int, Any] = {}
         pending: list[Told] = [work for work in works if isinstance(work, Told)]
@@ -665,7 +800,147 @@ class SharedStore:
                 for each in pending:
                     done.setdefault(id(each), _copy(error))
                 break
-        return [done[id(work)] if isinstance(work, Told) else await self._attempt(work) for work in works]
+        done |= await self._carry_out_places(works)
+        return [await self._attempt(work) if isinstance(work, Ask) else done[id(work)] for work in works]
+
+    async def _carry_out_places(self, works: Sequence[Told | Ask | Wanted | PlaceEnded]) -> dict[int, Any]:
+        """Settle and take places without rows, those of a window together."""
+        done: dict[int, Any] = {}
+        groups: dict[tuple[type, str, str], list[Any]] = {}
+        for work in works:
+            if isinstance(work, PlaceEnded):
+                groups.setdefault((PlaceEnded, work.place.account, work.place.endpoint), []).append(work)
+            elif isinstance(work, Wanted):
+                groups.setdefault((Wanted, work.account, work.endpoint), []).append(work)
+        for (kind, *key), group in sorted(groups.items(), key=lambda each: each[0][0] is Wanted):
+            self._calls += 1
+            if kind is PlaceEnded:
+                do = partial(self._leave_places, call=self._calls, key=(key[0], key[1]), group=group)
+            else:
+                do = partial(self._take_places, _PlacesCall(self._calls, (key[0], key[1]), group))
+            try:
+                results: list[Any] = await self.once(do)
+            except Exception as error:  # noqa: BLE001 - told to each who waits
+                results = [_copy(error) for _ in group]
+            done |= {id(each): result for each, result in zip(group, results, strict=True)}
+        return done
+
+    async def _take_places(self, call: "_PlacesCall", connection: Connection) -> list[Any]:
+        """Take places without rows; a `Place`, or an error, for each."""
+        window = await self._window(connection, *call.key)
+        while True:
+            offer = call.offer = call.offer or await self._offer(
+                connection, window, [each.images for each in call.group]
+            )
+            offered = call.group[: len(offer.slots)]
+            if not offered:
+                return [Deferred(offer.until) for _ in call.group]
+            found = await connection.fetchrow(
+                _ADMIT,
+                self.me,
+                None,
+                window.id,
+                None,
+                None,
+                [each.images for each in offered],
+                [None for _ in offered],
+                _PATIENCE,
+                offer.slots,
+                window.version,
+                offer.state,
+                offer.taken,
+                call.number,
+                *(None for _ in _PLACES),
+            )
+            self.commits += 1
+            if found["why"] not in ("moved", "fewer"):
+                break
+            await self._refresh(connection, window)
+            call.offer = None
+            if found["why"] == "fewer":  # a probe: one at a time
+                call.offer = await self._offer(connection, window, [each.images for each in call.group[:1]])
+        if window.quota is None:
+            window.keep(found["latest"], found["known"])
+        if found["why"] == "buried":
+            return [self.lost() for _ in call.group]
+        if found["why"] in ("gate", "out", "probe"):
+            self._tell_health(await connection.fetchval("SELECT novita.health_1()"))
+        granted, now, until = set(found["granted"]), self.now(), loop_time() + found["delay"]
+        if len(offered) < len(call.group) and not found["delay"]:
+            until = offer.until
+        return [
+            Place(*call.key, each.images, offer.slots[n], now) if n + 1 in granted else Deferred(until)
+            for n, each in enumerate(call.group)
+        ]
+
+    async def _leave_places(
+        self, connection: Connection, call: int, key: tuple[str, str], group: Sequence[PlaceEnded]
+    ) -> list[None]:
+        """Tell how attempts without rows have ended."""
+        window = await self._window(connection, *key)
+        now = loop_time()
+        while not await self._settle_places(
+            connection,
+            self.me,
+            window,
+            [(each.settled, each.place.slot, each.place.images) for each in group],
+            [self.held_for(each.settled, now - each.at) for each in group],
+            [each.gate for each in group],
+            [each.cause for each in group],
+            [each.error for each in group],
+            [each.place.announced_at for each in group],
+            call,
+        ):
+            await self._refresh(connection, window)
+        return [None for _ in group]
+
+    async def _settle_places(
+        self,
+        connection: Connection,
+        worker: int,
+        window: _WindowRow,
+        ended: Sequence[tuple[Settlement, str | None, int]],
+        *more: Any,
+    ) -> bool:
+        """Settle places. Returns whether that counts: else another process was first to teach the window."""
+        holds, gates, causes, errors, announced, call = more
+        state, taken = None, 0
+        if window.quota is None:
+            pacer, now = window.pacer(), self.now()
+            taught_gates = [taught(pacer, *each, now) for each in ended]
+            gates = [max(pair) for pair in zip(gates, taught_gates, strict=True)]
+            state, taken = pacer.text(), pacer.window.taken
+        done: bool = await connection.fetchval(
+            _SETTLE,
+            worker,
+            window.id,
+            [images for _, _, images in ended],
+            [fate_of(settled) for settled, _, _ in ended],
+            holds,
+            gates,
+            causes,
+            errors,
+            announced,
+            window.version,
+            state,
+            taken,
+            call,
+        )
+        self.commits += 1
+        if done and window.quota is None:
+            await self._refresh(connection, window)
+        return done
+
+    async def _bury_places(self, connection: Connection, dead: int) -> None:
+        """Hold the places without rows of a process that has ended for a whole window more."""
+        for found in await connection.fetch("SELECT * FROM novita.places_1($1)", dead):
+            window = await self._window(connection, unescaped(found["account"]), unescaped(found["endpoint"]))
+            ended = [(LOST, None, found["images"])]
+            hold = [self.window + LATE]
+            while not await self._settle_places(
+                connection, dead, window, ended, hold, [0.0], ["nothing"], [None], [0.0], None
+            ):
+                await self._refresh(connection, window)
 
     async def _attempt(self, ask: Ask) -> Any:
         try:
@@ -866,6 +1141,7 @@ class SharedStore:
                 window.version,
                 offer.state,
                 offer.taken,
+                None,
                 *([_to_keep(each.record, place) for each in group] for place in _PLACES),
             )
             self.commits += 1
@@ -1070,6 +1346,10 @@ def _written(step: _Step) -> _Row:
     return row
 
 
+def _heard(heard: Callable[[str], None], *told: Any) -> None:
+    heard(told[-1])
+
+
 def fate_of(settled: Settlement | None) -> int:
     """What becomes of a place: 0 nothing, 1 it is held, 2 it comes back."""
     return 0 if settled is None else 1 if settled in (SPENT, LOST, SEEN) else 2
@@ -1109,6 +1389,16 @@ _CAUSES: Final = {
     REJECTED: Trip.RATE_LIMITED.value,
     UNREACHED: Trip.UNREACHABLE.value,
 }
+
+
+@define(eq=False)
+class _PlacesCall:
+    """A call for places without rows, which counts once however often it is told."""
+
+    number: int
+    key: tuple[str, str]
+    group: Sequence[Wanted]
+    offer: "Offer | None" = None
 
 
 @define
