@@ -360,6 +360,8 @@ class Client:
     stream = _entered(NovitaClient.stream)
     batch = _entered(NovitaClient.batch)
     work = _entered(NovitaClient.work)
+    enqueue = _called(NovitaClient.enqueue)
+    outcome = _called(NovitaClient.outcome)
     models = _listed(NovitaClient.models)
 
     @overload

@@ -58,7 +58,7 @@ def run_worker(url: str, base_url: str, out: str, settings: str) -> None:
     clock = time.time
     time.time = lambda: clock() + told["skew"]
     pacing.WINDOW = told["window"]
-    postgres_journal._store_at.__kwdefaults__["window"] = told["window"]
+    postgres_journal.store_at.__kwdefaults__["window"] = told["window"]
     anyio.run(partial(_work, url, base_url, out, told))
 
 
@@ -123,6 +123,8 @@ async def _plan(campaign: Campaign, url: str, folder: Path) -> None:
 async def _progress(server, count: int, running: list[Program]) -> None:
     while len(server.ledger.accepted) < count and not all(each.ended for each in running):
         await anyio.sleep(0.02)
+    failed = [each.finish().err for each in running if each.ended and each.wait() != 0]
+    assert not failed, failed[0]
 
 
 async def _doubtful(url: str) -> set[int]:
@@ -138,12 +140,9 @@ async def _doubtful(url: str) -> set[int]:
 
 async def _crash(url: str) -> None:
     """Kill a process of the database, which then ends all others and recovers from its log."""
-    ((number,),) = await run_sql(
-        url,
-        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        " LIMIT 1",
-    )
-    os.kill(number, signal.SIGKILL)
+    ours = await asyncpg.connect(url.partition("#")[0])
+    os.kill(ours.get_server_pid(), signal.SIGKILL)
+    ours.terminate()
     while True:
         await asyncio.sleep(0.05)
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):

@@ -257,6 +257,8 @@ def test_a_program_that_closes_nothing_ends(serve, folder):
         "stream",
         "batch",
         "work",
+        "enqueue",
+        "outcome",
         "models",
         "watch",
     ],
