@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,22 +98,25 @@ async def run_sql(url: str, sql: str, *values: object) -> list[asyncpg.Record]:
         await connection.close()
 
 
-def cut_after_next_write(store, *functions):
-    """Break the connection once the next write is committed, before its answer is read."""
-    whole = store._connection
+@contextmanager
+def cut_after_next_write(store, written="move|admit"):
+    """Break the connection once the next write is committed, before its answer is read; there must be one."""
+    whole, function = store._connection, re.compile(rf"novita\.({written})_\d")
 
     def cutting(ask):
         async def asked(sql, *values):
             answer = await ask(sql, *values)
-            if any(name in sql for name in functions or ("move_1", "admit_1")):
+            if function.search(sql):
                 raise ConnectionResetError("cut")
             return answer
 
         return asked
 
     names = ("fetchval", "execute", "is_closed", "terminate")
-    store._connection = SimpleNamespace(
+    store._connection = brittle = SimpleNamespace(
         fetch=cutting(whole.fetch),
         fetchrow=cutting(whole.fetchrow),
         **{name: getattr(whole, name) for name in names},
     )
+    yield
+    assert store._connection is not brittle, "nothing was written"

@@ -452,11 +452,11 @@ async def test_a_commit_whose_answer_was_lost_is_read_back_and_not_written_again
     async with await PostgresJournal.open(url) as journal:
         (purchase,) = await journal.plan([asked(1)])
         for each in usual_way(loop_time()):
-            cut_after_next_write(journal._store)
-            if isinstance(each, Announced):
-                await journal.admit(purchase, each, None)
-            else:
-                await journal.record(purchase, each)
+            with cut_after_next_write(journal._store):
+                if isinstance(each, Announced):
+                    await journal.admit(purchase, each, None)
+                else:
+                    await journal.record(purchase, each)
             advance(purchase, each)
         (found,) = [each async for each in journal.where()]
         assert (found.state, found.attempt) == (State.SAVED, 1)
@@ -471,8 +471,8 @@ async def test_a_refusal_whose_answer_was_lost_is_read_back(url):
     async with await PostgresJournal.open(url) as journal:
         (purchase,) = await journal.plan([asked(1)])
         await journal.admit(purchase, Announced(loop_time(), "a"), None)
-        cut_after_next_write(journal._store)
-        await journal.settle(purchase, fact(NotBought, loop_time()))
+        with cut_after_next_write(journal._store):
+            await journal.settle(purchase, fact(NotBought, loop_time()))
         assert [each.state async for each in journal.where()] == [State.PLANNED]
         await journal.admit(purchase, Announced(loop_time(), "a"), None)
         assert [each.attempt async for each in journal.where()] == [2]
@@ -482,11 +482,11 @@ async def test_what_was_answered_before_a_connection_broke_is_not_done_again(url
     async with await PostgresJournal.open(url) as journal:
         one, two = await journal.plan([asked(1), asked(2)])
         await journal.admit(one, Announced(loop_time(), "a"), None)
-        cut_after_next_write(journal._store, "move_1")
-        await asyncio.gather(
-            journal.admit(two, Announced(loop_time(), "a"), None),
-            journal.settle(one, Bought(loop_time(), task("one"))),
-        )
+        with cut_after_next_write(journal._store, "move"):
+            await asyncio.gather(
+                journal.admit(two, Announced(loop_time(), "a"), None),
+                journal.settle(one, Bought(loop_time(), task("one"))),
+            )
         assert [each.state async for each in journal.where()] == [State.SUBMITTED, State.ANNOUNCED]
         assert [each.attempt async for each in journal.where()] == [1, 1]
 

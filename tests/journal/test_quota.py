@@ -10,7 +10,7 @@ from novita_async._journal.postgres.quota import PostgresQuota
 from novita_async._purchase.machine import Announced, Bought, Lost, NotBought, Purchase
 from novita_async._util.clock import loop_time
 from novita_async.errors import ConfigurationError, JournalError, SubmissionUncertain
-from novita_async.journal import Deferred, SqliteJournal
+from novita_async.journal import Deferred, LeaseLost, PostgresJournal, SqliteJournal
 from tests.helpers.postgres import run_sql
 from tests.helpers.purchases import ENDPOINT, fact, task
 from tests.helpers.service import client_of, request, requests, service
@@ -56,13 +56,14 @@ async def held(url):
 async def test_two_processes_share_one_quota_whether_it_is_known_or_not(url, images):
     """Of an unknown one the first burst is ten."""
     first, second = quota(url, images), quota(url, images)
-    taken = await places(first, 7), await places(second, 7)
-    assert list(map(len, taken)) == [7, 3]
-    await run_sql(url, "DELETE FROM novita.waiting")  # the second stands in line before the first
-    first.settle(taken[0][0], fact(NotBought, loop_time(), seen=False))
-    first.settle(taken[0][1], Bought(loop_time(), task("paid")))
+    taken = await places(first, 4), await places(second, 3), await places(first, 7)
+    assert list(map(len, taken)) == [4, 3, 3]
+    assert await places(first, 1) == []
+    second.settle(taken[1][0], fact(NotBought, loop_time(), seen=False))
+    second.settle(taken[1][1], Bought(loop_time(), task("paid")))
+    await second._journal.beat()
     assert len(await places(first, 1)) == 1
-    assert await held(url) == 10 if images else 11
+    assert await held(url) == 10
     await first.aclose()
     await second.aclose()
     assert await held(url) == 10
@@ -128,12 +129,40 @@ async def test_a_process_that_was_taken_for_dead_begins_anew(url):
     (one,) = await places(shared, 1)
     first = shared._journal
     await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", first._store.me)
-    assert len(await places(shared, 1)) == 1
-    assert shared._journal is not first
+    assert len(await places(shared, 2)) == 2
+    anew = shared._journal
+    await shared._leave(first)  # of one whose answer comes late
+    assert shared._journal is anew is not first
     shared.settle(one, Bought(loop_time(), task("late")))
     await shared._journal.beat()
-    assert await held(url) == 2
+    assert await held(url) == 3
     await shared.aclose()
+
+
+async def test_a_process_that_is_taken_for_dead_as_often_as_it_begins_buys_nothing(url, monkeypatch):
+    join, begun = PostgresJournal.join, []
+
+    async def buried(*args, **options):
+        begun.append(await join(*args, **options))
+        await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", begun[-1]._store.me)
+        return begun[-1]
+
+    monkeypatch.setattr(PostgresJournal, "join", buried)
+    shared = quota(url, 10)
+    with pytest.raises(LeaseLost):
+        await shared.take(wanted(), Announced(loop_time(), "a"))
+    assert (len(begun), await held(url)) == (2, 0)
+    await shared.aclose()
+
+
+async def test_a_process_that_was_told_another_quota_buys_nothing(url):
+    first, second = quota(url, 10), quota(url, 20)
+    await places(first, 1)
+    with pytest.raises(ConfigurationError, match="images_per_minute is 20 here, and 10 in a process"):
+        await second.take(wanted(), Announced(loop_time(), "a"))
+    assert await held(url) == 1
+    await first.aclose()
+    await second.aclose()
 
 
 async def test_an_outage_reaches_the_others(url):
@@ -144,8 +173,9 @@ async def test_an_outage_reaches_the_others(url):
     first.settle(one, Lost(loop_time(), SubmissionUncertain(cause="a reset", endpoint=ENDPOINT)))
     await first._journal.beat()
     await second._journal.beat()
-    ((account,), _) = told[-1]
+    ((account,), processes) = told[-1]
     assert account["cause"] == "uncertain"
+    assert processes == second._journal.processes == 2
     await first.aclose()
     await second.aclose()
 

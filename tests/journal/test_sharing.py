@@ -178,8 +178,8 @@ async def test_a_plan_whose_answer_was_lost_makes_no_row_twice(database):
         journal = await (PostgresJournal.open if alone else PostgresJournal.join)(url)
         async with journal:
             for piece in ([asked(1), asked(1)], [asked(1), asked(2)]):
-                cut_after_next_write(journal._store, "plan_2")
-                planned = await journal.plan(piece)
+                with cut_after_next_write(journal._store, "plan"):
+                    planned = await journal.plan(piece)
                 assert [each.entry.serial for each in planned][1] == (2 if piece[1] == asked(1) else 4)
             rows = [(each.entry.key[-1], each.entry.occurrence) async for each in journal.where()]
         assert rows == [("1", 0), ("1", 1), ("1", 2), ("2", 0)]

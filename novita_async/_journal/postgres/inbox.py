@@ -161,7 +161,6 @@ class PostgresInbox:
         if looking is not None:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
-        self._fail(JournalError(problem=f"{self._at.label}: the client was closed"))
-        if self._store is not None:
-            self._store.hang_up()
-            self._store = None
+        store, self._store = self._at, None
+        self._fail(JournalError(problem=f"{store.label}: the client was closed"))
+        store.hang_up()

@@ -51,18 +51,13 @@ class PostgresQuota:
             Deferred: there is none before then.
             JournalError: the database cannot be reached. Nothing may be sent.
         """
-        for_the_last_time = False
-        while True:
-            journal = await self._opened()
-            try:
-                return await outlasting(
-                    want_place(journal, announced.account, purchase.endpoint, purchase.images)
-                )
-            except LeaseLost:  # this process was silent for too long: it begins anew
-                if for_the_last_time:
-                    raise
-                for_the_last_time = True
-                await self._leave(journal)
+        wanted = announced.account, purchase.endpoint, purchase.images
+        journal = await self._opened()
+        try:
+            return await outlasting(want_place(journal, *wanted))
+        except LeaseLost:  # this process was silent for too long: it begins anew, once
+            await self._leave(journal)
+        return await outlasting(want_place(await self._opened(), *wanted))
 
     async def _opened(self) -> PostgresJournal:
         async with self._opening:
@@ -93,8 +88,7 @@ class PostgresQuota:
 
     def _told(self, job: Job, answer: "asyncio.Future[Any]") -> None:
         self._telling.discard(job)
-        if not answer.cancelled():
-            answer.exception()
+        answer.exception()
 
     async def aclose(self) -> None:
         """Say what is left to be said, and leave. What is on its way counts for a window more."""

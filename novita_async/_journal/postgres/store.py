@@ -1120,13 +1120,13 @@ class SharedStore:
     ) -> list[_Step]:
         """Let a window and the budget have their say about announcements. Returns those that have moved."""
         again: list[_Step] = []
-        while group:
+        while True:
             offer = await self._offer(connection, window, [each.moved.images for each in group])
             for step in group[len(offer.slots) :]:
                 done[id(step.told)] = Deferred(offer.until)
             group = group[: len(offer.slots)]
             if not group:
-                break
+                return again
             found = await connection.fetchrow(
                 _ADMIT,
                 self.me,
@@ -1153,9 +1153,7 @@ class SharedStore:
                 continue
             if window.quota is None and found["granted"]:
                 window.keep(found["latest"], found["known"])
-            again += await self._granted(connection, window, (group, offer), found, done)
-            break
-        return again
+            return again + await self._granted(connection, window, (group, offer), found, done)
 
     async def _offer(self, connection: Connection, window: _WindowRow, images: Sequence[int]) -> "Offer":
         """What may be offered to a window: all where its quota is known; else what its pacer lets go."""
