@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from novita_async import Budget, Polling
 from novita_async._policy.pacing import Phase
 from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.machine import Announced, Bought, Lost, NotBought, State, advance
@@ -21,6 +22,7 @@ from novita_async.journal import Deferred, PostgresJournal
 from tests.helpers.journals import asked
 from tests.helpers.postgres import new_batch, run_sql
 from tests.helpers.purchases import ENDPOINT, fact, task
+from tests.helpers.service import client_of, requests, service
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
@@ -234,6 +236,23 @@ async def test_what_was_bought_while_nobody_told_a_price_is_priced_once_and_coun
     assert [each["spent"] for each in await run_sql(first._store.url, sql, first._store.batch)] == [
         Decimal("1.25")
     ]
+
+
+@pytest.mark.parametrize("price", [1, lambda each: Decimal(each.image_num)], ids=["per image", "per request"])
+async def test_a_budget_counts_what_the_batch_has_bought_before_anyone_told_a_price(pair, price):
+    simulation = service(speed=1000.0, latency=0.001, workers=64)
+    quick, (journal, _) = {"polling": Polling.fixed(0.01)}, pair
+    async with (
+        client_of(simulation, **quick) as (client, _),
+        client.batch(requests(2), journal=journal) as all_,
+    ):
+        assert len([each async for each in all_]) == 2
+    async with client_of(simulation, budget=Budget(limit=3, price=price), **quick) as (client, _):
+        with pytest.raises(BudgetExhausted):
+            async with client.batch(requests(5), journal=journal) as outcomes:
+                async for _ in outcomes:
+                    pass
+    assert len(simulation.ledger.accepted) == 3
 
 
 # --- A failover ---------------------------------------------------------------------------------------------

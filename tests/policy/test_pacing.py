@@ -218,6 +218,15 @@ def test_the_first_429_tells_the_quota():
     assert pacer.statistics().rejections == 5
 
 
+def test_a_429_to_what_a_shared_window_let_go_teaches_the_window_here_nothing():
+    pacer = AccountPacer()
+    slot = pacer.take(IMG2IMG, 3, 0.0, elsewhere=True)
+    pacer.rejected(slot, 1.0, 30.0, 0.5)
+    (window,) = pacer.statistics().windows
+    assert (window.taken, window.unanswered, window.rejections) == (0, 0, 0)
+    assert pacer.start_at(IMG2IMG, 1, 1.0) == 31.0
+
+
 def test_a_429_before_any_acceptance_tells_nothing():
     """Somebody else may use the quota: the search goes on, from the start."""
     pacer = AccountPacer()

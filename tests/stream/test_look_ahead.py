@@ -8,6 +8,7 @@ import pytest
 from novita_async import Failed, Succeeded, events
 from novita_async._journal.sqlite import SqliteJournal
 from novita_async._stream import intake
+from novita_async._stream.ahead import ReadAhead
 from tests.helpers.service import client_of, of_kind, request, requests, service
 
 pytestmark = pytest.mark.anyio
@@ -188,6 +189,20 @@ async def test_an_input_that_has_ended_or_was_left_is_closed_in_the_task_that_re
                 for _ in range(most):
                     await anext(outcomes)
     assert closed == [0, 1, 600]
+
+
+async def test_what_came_while_nobody_asked_is_handed_out_with_all_that_is_at_hand():
+    async def live():
+        yield request(seed=0)
+        await anyio.sleep(60)
+        for seed in (1, 2, 3):
+            yield request(seed=seed)
+
+    async with ReadAhead.of(live()) as ahead:
+        assert [each.seed for each in await ahead.take(5)] == [0]
+        await anyio.sleep(600)
+        assert [each.seed for each in await ahead.take(5)] == [1, 2, 3]
+        assert await ahead.take(5) == []
 
 
 async def test_an_error_of_the_input_comes_after_the_lines_that_were_read_before_it(made):

@@ -12,6 +12,7 @@ from novita_async import (
     Polling,
     RetryPolicy,
     Succeeded,
+    Txt2Img,
     Uncertain,
     Unfinished,
 )
@@ -263,6 +264,13 @@ async def test_what_no_worker_could_make_again_is_not_planned(what, why):
     with pytest.raises(InvalidRequest, match=f"request mine: holds .*{why.removeprefix('holds ')}"):
         await plan(journal, [what.tagged("mine")])
     assert await states_in(journal) == []
+
+
+async def test_what_needs_no_picture_is_planned_without_a_place_for_pictures():
+    simulation, journal = service(), SharedMemoryJournal()
+    await plan(journal, [Txt2Img(model_name="m.safetensors", prompt="a dog", width=512, height=512)])
+    (done,) = await worked(simulation, journal)
+    assert isinstance(done, Succeeded)
 
 
 @pytest.mark.parametrize("journal", ["run.db", MemoryJournal()])

@@ -9,17 +9,18 @@ import pytest
 from attrs import define, field
 
 from novita_async._policy.breaker import BreakerState
-from novita_async._purchase.machine import NotBought
+from novita_async._purchase.machine import UNSEEN, NotBought
 from novita_async._submit.neighbours import Neighbours
 from novita_async._submit.pool import SessionPool
 from novita_async._util.clock import loop_time
-from novita_async.errors import AuthenticationFailed
+from novita_async.errors import AuthenticationFailed, JournalError
 from novita_async.events import AccountDisabled, BreakerOpened
 from novita_async.journal import Deferred, MemoryJournal
 from novita_async.models.accounts import Account
 from tests.helpers.service import client_of, facts_of, requests, service
 
 pytestmark = pytest.mark.anyio
+PATH = "/v3/async/img2img"
 KEY = json.dumps({"kind": "AuthenticationFailed", "text": "401: no such key", "reason": "INVALID_API_KEY"})
 
 
@@ -41,7 +42,7 @@ async def test_an_outage_that_others_see_opens_the_breaker_here_once():
     assert (opened.account, opened.cause, opened.after) == ("one", "uncertain", 7.0)
     (account,) = others.pool.statistics().accounts
     assert (account.pacing.breaker, account.pacing.open_until) == (BreakerState.OPEN, loop_time() + 7.0)
-    assert others.pool.grant_at_once("/v3/async/img2img", 1) is None
+    assert others.pool.grant_at_once(PATH, 1) is None
 
 
 async def test_an_outage_that_is_over_for_others_opens_nothing_here():
@@ -57,7 +58,7 @@ async def test_an_account_that_others_have_lost_is_out_here_and_told_once():
     (disabled,) = seen
     assert isinstance(disabled, AccountDisabled)
     with pytest.raises(AuthenticationFailed, match="told to another process: 401: no such key"):
-        others.pool.grant_at_once("/v3/async/img2img", 1)
+        others.pool.grant_at_once(PATH, 1)
 
 
 async def test_polls_are_shared_out():
@@ -126,3 +127,49 @@ async def test_nothing_is_sent_once_others_may_take_this_process_for_dead():
     assert len(simulation.ledger.accepted) == 1
     assert "may take it for dead" in str(facts_of(seen, NotBought)[0].error)
     assert client.statistics().pool.accounts[0].error is None
+
+
+async def test_of_accounts_in_shared_windows_the_one_that_may_be_asked_soonest_is_asked():
+    pool = SessionPool.of([Account(api_key=label, label=label) for label in ("one", "two")], 20.0)
+    for until in (9.0, 5.0):
+        grant = pool.grant_at_once(PATH, 1, shared=True)
+        pool.deferred(grant, until)
+        pool.settle(grant, UNSEEN, loop_time())
+    assert pool.grant_at_once(PATH, 1, shared=True) is None
+    grant = await pool.acquire(PATH, 1, shared=True)
+    assert (grant.account.label, loop_time()) == ("two", 5.0)
+
+
+@define(eq=False)
+class Places:
+    """A quota that others use, too: it always has a place."""
+
+    sends_until: float = math.inf
+    settled: list[tuple[object, object]] = field(factory=list)
+    """Places that were given back, and why."""
+
+    async def take(self, *_):
+        return "a place"
+
+    def settle(self, place, fact):
+        self.settled.append((place, fact))
+
+
+class Full(MemoryJournal):
+    """A store that keeps no announcement."""
+
+    async def admit(self, *_):
+        raise JournalError(problem="disk full")
+
+
+async def test_a_place_in_a_shared_quota_is_given_back_where_the_journal_keeps_no_announcement():
+    simulation, quota = service(), Places()
+    async with client_of(simulation) as (client, _):
+        client._buyer.quota = quota
+        with pytest.raises(JournalError, match="disk full"):
+            async with client.batch(requests(1), journal=Full()) as outcomes:
+                await anext(outcomes)
+    ((place, fact),) = quota.settled
+    assert place == "a place"
+    assert (type(fact), fact.seen) == (NotBought, False)
+    assert simulation.ledger.entries == []

@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from aiohttp import web
+from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from novita_async import (
     ConfigurationError,
     ContentRejected,
     Failed,
+    JournalError,
     NovitaClient,
     Outcomes,
     Polling,
@@ -733,6 +735,69 @@ async def test_closing_the_client_ends_a_search():
         assert repr(client._recovery) == "<Recovery: 1 searches under way>"
     assert repr(client._recovery) == "<Recovery: 0 searches under way>"
     assert anyio.current_time() == pytest.approx(25, abs=1)
+
+
+# --- Events about purchases of other processes --------------------------------------------------------------
+
+
+@define(eq=False)
+class Others:
+    """A database that knows no lost purchase, and may be away."""
+
+    told: list[tuple[str, str]] = field(factory=list)
+    is_away: bool = False
+
+    async def tell(self, token, task_id):
+        if self.is_away:
+            raise JournalError(problem="the database cannot be reached")
+        self.told.append((token, task_id))
+
+    async def lost(self, _):
+        return None
+
+
+async def test_an_event_that_cannot_be_passed_on_is_logged_and_the_next_one_is_passed_on(caplog):
+    others = Others(is_away=True)
+    async with client_of(service()) as (client, _):
+        client._recovery.pass_on(others)
+        for task_id in ("first", "second"):
+            client.webhook_waker()(event(task_id), "theirs")
+            await anyio.sleep(1)
+            others.is_away = False
+        assert repr(client._recovery) == "<Recovery: 0 searches under way>"
+    assert others.told == [("theirs", "second")]
+    assert "an event about task first could not be passed on" in caplog.text
+
+
+async def test_a_flood_of_events_about_others_purchases_costs_a_few_questions_a_second():
+    others = Others()
+    async with client_of(service()) as (client, _):
+        client._recovery.pass_on(others)
+        waker = client.webhook_waker()
+        for number in range(500):
+            waker(event(f"task {number}"), f"token {number}")
+            await anyio.sleep(0.02)
+        assert client.statistics().webhooks.ignored == 500 - len(others.told)
+    assert 10 <= len(others.told) <= 4 + 2 * 10
+
+
+async def test_an_event_that_another_process_was_sent_wakes_its_task_here():
+    simulation = service()
+    async with hooked(simulation, polling=SELDOM) as (client, _, mail):
+        mail.forwarded = False
+        async with client.stream(requests(1)) as outcomes:
+            await anyio.sleep(60)
+            ((_, token, _),) = mail.events
+            (entry,) = simulation.ledger.accepted
+            hear = client._buyer.callbacks.take_over
+            hear("a third process's", entry.task_id)
+            assert client.statistics().webhooks.ignored == 0, "another will know it"
+            hear(token, "a forged one")
+            assert client.statistics().webhooks.ignored == 1
+            assert polls(simulation) == 0
+            hear(token, entry.task_id)
+            assert isinstance(await anext(outcomes), Succeeded)
+    assert anyio.current_time() == pytest.approx(60, abs=1)
 
 
 # --- What is sent -------------------------------------------------------------------------------------------
