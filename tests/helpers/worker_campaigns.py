@@ -123,7 +123,7 @@ async def _plan(campaign: Campaign, url: str, folder: Path) -> None:
 async def _progress(server, count: int, running: list[Program]) -> None:
     while len(server.ledger.accepted) < count and not all(each.ended for each in running):
         await anyio.sleep(0.02)
-    failed = [each.finish().err for each in running if each.ended and each.wait() != 0]
+    failed = [each.finish().stderr for each in running if each.ended and each.wait() != 0]
     assert not failed, failed[0]
 
 
