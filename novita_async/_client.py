@@ -45,6 +45,7 @@ from novita_async._stream.ahead import Requests
 from novita_async._stream.batch import as_batch
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
 from novita_async._stream.resume import Resume
+from novita_async._stream.rows import RowStream
 from novita_async._stream.saving import Destination, NameFiles
 from novita_async._stream.shift import Shift
 from novita_async._stream.stream import IN_FLIGHT, Stream
@@ -754,9 +755,13 @@ class NovitaClient:
                 )
                 joined.push_async_callback(shift.give_back)
                 stream = self._stream(
-                    folder=folder, in_flight=in_flight, interactive=priority == "interactive"
+                    RowStream,
+                    shift=shift,
+                    folder=folder,
+                    in_flight=in_flight,
+                    interactive=priority == "interactive",
                 )
-                async with stream.run(shift) as outcomes:
+                async with stream.run(()) as outcomes:
                     yield outcomes
 
     @overload
@@ -808,9 +813,9 @@ class NovitaClient:
         known = {self._purchases.task_of(task): None for task in tasks}
         return watch.run(known, Updates) if updates else watch.run(known, Outcomes)
 
-    def _stream(self, **options: Any) -> Stream:
+    def _stream(self, kind: type[Stream] = Stream, **options: Any) -> Stream:
         self._buyer.at_home()
-        return Stream(self._buyer, self._polling, self._memory, **options)
+        return kind(self._buyer, self._polling, self._memory, **options)
 
     def _watch(self, **options: Any) -> Watch:
         self._buyer.at_home()

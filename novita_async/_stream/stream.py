@@ -7,7 +7,7 @@ slows the input. A request that cannot be served is one outcome. A cause that do
 can pay, no endpoint is left) stops the sending, lets what is paid come out, and is then raised once. Tasks of
 earlier runs are watched first, from the journal alone, without a slot.
 
-Where many processes work on one batch, its rows take the place of the input: see `Shift`.
+Where many processes work on one batch, its rows take the place of the input: `RowStream`.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.storage import see_to
-from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._purchase.machine import (
@@ -38,7 +37,6 @@ from novita_async._stream.outlet import Outlet
 from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Destination
-from novita_async._stream.shift import PIECE, Shift
 from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
 from novita_async._util.scopes import background, resolve, task_group
@@ -89,8 +87,6 @@ class Stream:
     _open: dict[Purchase, None] = field(factory=dict, init=False)
     """Purchases whose outcome was not taken, or was that they are unfinished."""
     _paid: Paid = field(factory=Paid, init=False)
-    _shift: Shift | None = field(default=None, init=False)
-    """Where many work on one batch."""
     _failure: BaseException | None = field(default=None, init=False)
     """The error that ended the stream early."""
     _counts: Counts = field(factory=Counts, init=False)
@@ -138,8 +134,8 @@ class Stream:
     # --- Opening, handing out -------------------------------------------------------------------------------
 
     @block
-    async def run(self, requests: Requests | Shift) -> AsyncGenerator[Outcomes]:
-        """Bring requests, or rows of a shared batch, to their outcomes. Leaving leaves nothing running.
+    async def run(self, requests: Requests) -> AsyncGenerator[Outcomes]:
+        """Bring requests to their outcomes. Leaving the block leaves nothing running.
 
         Raises:
             ConfigurationError: files cannot be put where they are to go.
@@ -153,17 +149,10 @@ class Stream:
             finally:
                 self._is_left = True
 
-    async def _work(self, requests: Requests | Shift) -> None:
+    async def _work(self, requests: Requests) -> None:
         async with task_group() as self._tasks:
             self._tasks.start_soon(self._watcher.run)
-            if isinstance(requests, Shift):
-                self._shift = requests
-                async with anyio.create_task_group() as tending:
-                    tending.start_soon(requests.tend)
-                    await self._take_rows(requests)
-                    tending.cancel_scope.cancel()
-            else:
-                await self._take_in(requests)
+            await self._take_in(requests)
 
     def _worked(self, error: BaseException | None) -> None:
         """The work has ended: what went wrong goes to the consumer."""
@@ -294,71 +283,6 @@ class Stream:
         self._way.goes_to(endpoint)
         return endpoint
 
-    # --- Rows of a shared batch -----------------------------------------------------------------------------
-
-    async def _take_rows(self, shift: Shift) -> None:
-        """Take rows as slots come free, until the batch is complete."""
-        try:
-            await shift.begin(self._buyer.spending)
-            with self._taking_in:
-                async for purchase in shift.again():
-                    await self._slots.acquire()
-                    self._serve(shift, purchase)
-                while not await self._take_some(shift):
-                    await shift.rest()
-        except Exception as error:  # noqa: BLE001 - the journal's: goes to the user
-            self._failure = self._failure or error
-        finally:
-            self._input_ended = True
-            self._outlet.notify()
-
-    async def _take_some(self, shift: Shift) -> bool:
-        """Take rows as long as there are some. Returns whether the batch is complete."""
-        while True:
-            await self._slots.acquire()
-            free = 1
-            while free < PIECE and self._slots.value:
-                self._slots.acquire_nowait()
-                free += 1
-            taken = await shift.take(free)
-            for _ in range(free - len(taken)):
-                self._slots.release()
-            for purchase in taken:
-                self._serve(shift, purchase)
-            if not taken:
-                return await shift.is_over()
-
-    def _serve(self, shift: Shift, purchase: Purchase) -> None:
-        """Bring a row, which has a slot, to its outcome."""
-        self._counts.taken_in += 1
-        self._buyer.emit(Planned(position=purchase.position, images=purchase.images))
-        self._way.goes_to(purchase.endpoint)
-        self._outlet.expect()
-        self._tasks.start_soon(self._outlet.fill, self._row, shift, purchase)
-
-    async def _row(self, shift: Shift, purchase: Purchase) -> Item | None:
-        item: Item | None = None
-        try:
-            item = await self._item(purchase, self._row_outcome, shift)
-        except JournalError as error:  # that it is to be bought again could not be recorded
-            self._stop(error, purchase)
-        if await shift.leave(purchase, ended=item is not None) and item is not None:
-            return item
-        self._open.pop(purchase, None)
-        self._buyer.purchases.close(purchase)
-        self._slots.release()
-        return None
-
-    async def _row_outcome(self, purchase: Purchase, shift: Shift) -> Outcome | None:
-        flaw = shift.flaw_of(purchase)
-        if flaw is not None:
-            outcome = Failed(task=purchase.task, error=flaw, **words_of(purchase))
-            self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
-            return outcome
-        if shift.wants_again(purchase):
-            await self._way.reopen(purchase)
-        return await self._way.outcome_of(purchase)
-
     # --- The way of one request -----------------------------------------------------------------------------
 
     async def _item(
@@ -371,11 +295,8 @@ class Stream:
             return None
         return outcome, purchase, True
 
-    def _stop(self, error: NovitaError, purchase: Purchase | None = None) -> None:
+    def _stop(self, error: NovitaError, _: Purchase | None = None) -> None:
         """Send nothing more; raise this error when what is paid has come out."""
-        if purchase is not None and self._shift is not None and isinstance(error, LeaseLost):
-            self._shift.lose(purchase)  # the others are still to be brought to their end
-            return
         self._failure = self._failure or error
         self._taking_in.cancel()
 

@@ -20,8 +20,8 @@ from novita_async._files.places import storage_at
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import State
 from novita_async._stream.planning import BatchPlanner
+from novita_async._stream.rows import RowStream
 from novita_async._stream.shift import Shift
-from novita_async._stream.stream import Stream
 from novita_async.errors import (
     AuthenticationFailed,
     BudgetExhausted,
@@ -109,8 +109,8 @@ async def test_a_worker_that_was_taken_for_dead_joins_again_where_it_can(tmp_pat
 
     async with client_of(simulation) as (client, _):
         shift = Shift(await join(), client._purchases, client._pool, join_again=join)
-        stream = Stream(client._buyer, client._polling, client._memory, in_flight=3)
-        async with stream.run(shift) as outcomes:
+        stream = RowStream(client._buyer, client._polling, client._memory, shift=shift, in_flight=3)
+        async with stream.run(()) as outcomes:
             first = await anext(outcomes)
             joined[0].die()
             rest = [each async for each in outcomes]
