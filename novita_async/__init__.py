@@ -16,7 +16,7 @@ from novita_async._version import __version__
 if TYPE_CHECKING:
     from novita_async._api.codec import request_from_json, request_to_json
     from novita_async._client import NovitaClient
-    from novita_async._journal.sqlite import SqliteJournal
+    from novita_async._journal.sqlite.journal import SqliteJournal
     from novita_async._policy.polling.planner import Backoff
     from novita_async._policy.polling.schedule import Polling
     from novita_async._policy.retrying import RetryPolicy
@@ -116,7 +116,7 @@ ROOMS: Final = {
     "_stream.handle": "Outcomes Updates",
     "_client": "NovitaClient",
     "_api.codec": "request_from_json request_to_json",
-    "_journal.sqlite": "SqliteJournal",
+    "_journal.sqlite.journal": "SqliteJournal",
     "_policy.polling.planner": "Backoff",
     "_policy.polling.schedule": "Polling",
     "_policy.retrying": "RetryPolicy",

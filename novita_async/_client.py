@@ -26,7 +26,7 @@ from novita_async._journal.identity import DigestCache, is_withheld, order_of
 from novita_async._journal.postgres.inbox import PostgresInbox
 from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
 from novita_async._journal.postgres.quota import PostgresQuota
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling

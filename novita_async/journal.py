@@ -18,7 +18,7 @@ from novita_async._journal.postgres.journal import PostgresJournal, SharedOption
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.rows import asked_again, copy_of, fresh, left_behind
 from novita_async._journal.shared_memory import SharedMemoryJournal
-from novita_async._journal.sqlite import JournalStatistics, SqliteJournal
+from novita_async._journal.sqlite.journal import JournalStatistics, SqliteJournal
 from novita_async._purchase.journal import Deferred, Journal, SharedJournal, Summary, Tally, summed, tally_of
 from novita_async._purchase.machine import (
     Action,

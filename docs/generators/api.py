@@ -70,7 +70,7 @@ PAGES: Final[dict[str, tuple[Room, ...]]] = {
         Room("novita_async.telemetry.otel"),
         Room("novita_async.telemetry.prometheus"),
     ),
-    "api-journal": (Room("novita_async", ("_journal.sqlite",)), Room("novita_async.journal")),
+    "api-journal": (Room("novita_async", ("_journal.sqlite.journal",)), Room("novita_async.journal")),
     "api-storage": (Room("novita_async.storage"), Room("novita_async.testing.storages")),
     "api-webhooks": (Room("novita_async.webhooks"),),
     "api-sync": (Room("novita_async.sync"),),

@@ -17,7 +17,7 @@ import novita_async
 from docs.generators.markdown import block, code, first_sentence, table
 from novita_async import NovitaClient, Polling, RetryPolicy, events
 from novita_async._api.protocol import QUESTION_TIMEOUT
-from novita_async._journal.file import _VERSION_0, MIGRATIONS
+from novita_async._journal.sqlite.file import _VERSION_0, MIGRATIONS
 from novita_async._purchase.machine import TRANSITIONS, Settlement
 from novita_async.cli._app import COMMANDS, app_for
 from novita_async.cli._exits import EXPLAINED

@@ -5,9 +5,9 @@ from typing import Final
 
 import anyio.to_thread
 
-from novita_async._journal.file import open_to_write
 from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._journal.rows import COLUMNS
+from novita_async._journal.sqlite.file import open_to_write
 
 _INSERT: Final = (
     f"INSERT INTO requests (serial, {', '.join(COLUMNS)}) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608

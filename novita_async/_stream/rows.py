@@ -26,7 +26,7 @@ class RowStream(Stream):
             await super()._work(requests)
             tending.cancel_scope.cancel()
 
-    async def _take_in(self, _: Requests) -> None:
+    async def _take_in(self, requests: Requests) -> None:  # noqa: ARG002 - the rows take its place
         """Take rows as slots come free, until the batch is complete."""
         shift = self._shift
         try:

@@ -295,7 +295,7 @@ class Stream:
             return None
         return outcome, purchase, True
 
-    def _stop(self, error: NovitaError, _: Purchase | None = None) -> None:
+    def _stop(self, error: NovitaError, purchase: Purchase | None = None) -> None:  # noqa: ARG002
         """Send nothing more; raise this error when what is paid has come out."""
         self._failure = self._failure or error
         self._taking_in.cancel()

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 
 from novita_async._client import NovitaClient
 from novita_async._files.storage import is_address
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._policy.pacing import DOCUMENTED_ELSEWHERE, WINDOW
 from novita_async._policy.spending import Budget
 from novita_async._purchase.journal import Summary

@@ -16,11 +16,11 @@ import anyio
 import anyio.to_thread
 from attrs import define, field, frozen
 
-from novita_async._journal import file as _file
 from novita_async._journal.identity import DigestCache, order_of, with_pictures
 from novita_async._journal.rows import entry_of
-from novita_async._journal.sqlite import SqliteJournal
-from novita_async._journal.store import Store
+from novita_async._journal.sqlite import file as _file
+from novita_async._journal.sqlite.journal import SqliteJournal
+from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import PLANNED, Order
 from novita_async.cli._manifest import Made, Recipe

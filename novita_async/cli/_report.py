@@ -30,9 +30,9 @@ import attrs
 from attrs import field, frozen
 
 from novita_async._files.names import INDEX
-from novita_async._journal import file as _file
 from novita_async._journal.rows import entry_of
-from novita_async._journal.store import Store
+from novita_async._journal.sqlite import file as _file
+from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.machine import Purchase
 from novita_async._version import __version__
 from novita_async.cli import _report_summary as summary

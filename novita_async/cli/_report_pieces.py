@@ -17,7 +17,7 @@ from typing import Final
 
 from attrs import frozen
 
-from novita_async._journal.store import Store
+from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.machine import Purchase, State
 from novita_async.cli._report_files import INPUTS, link
 from novita_async.cli._report_rows import Gathering, discreet

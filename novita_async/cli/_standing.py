@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from novita_async._journal import file as _file
 from novita_async._journal.rows import entry_of
-from novita_async._journal.store import Store
+from novita_async._journal.sqlite import file as _file
+from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import (
     FAILED,

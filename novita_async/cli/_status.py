@@ -10,8 +10,8 @@ import anyio
 import anyio.to_thread
 from cyclopts import Parameter
 
-from novita_async._journal import file as _file
-from novita_async._journal.store import Store
+from novita_async._journal.sqlite import file as _file
+from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.machine import Purchase
 from novita_async.cli._exits import Exit
 from novita_async.cli._output import Output

@@ -19,7 +19,7 @@ import anyio.to_thread
 from attrs import define, field
 
 from novita_async._client import NovitaClient
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._purchase.machine import Purchase
 from novita_async._util.scopes import background
 from novita_async.errors import ConfigurationError, NovitaError, TaskTimeout

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from attrs import define, evolve
 
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State
 from novita_async.journal import Summary
 

@@ -10,7 +10,7 @@ import pytest
 from attrs import define, frozen
 
 from novita_async import Account, ApiKey, JournalError, Polling, SqliteJournal
-from novita_async._journal import file as journal_file
+from novita_async._journal.sqlite import file as journal_file
 from novita_async.cli import _plan
 from novita_async.cli._plan import News
 from novita_async.cli._setup import Setup

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from novita_async import Failed, NovitaClient, Outcome, Succeeded, TaskFailed, Txt2Img, Uncertain
 from novita_async._http import Delivery, DeliveryFailed
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._purchase.machine import Purchase, State
 from novita_async.testing import (
     ExchangeKind,

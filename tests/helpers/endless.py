@@ -16,7 +16,7 @@ import anyio
 
 from novita_async import NovitaClient, Polling, Txt2Img
 from novita_async._http import HTTPRequest, HTTPResponse
-from novita_async._journal import file, store
+from novita_async._journal.sqlite import file, store
 from novita_async.testing import run_virtually
 
 LATENCY = 0.05

@@ -12,10 +12,10 @@ import anyio
 from attrs import asdict, evolve
 
 from novita_async import SqliteJournal
-from novita_async._journal import file as journal_file
-from novita_async._journal import store as journal_store
 from novita_async._journal.rows import entry_of, left_behind
-from novita_async._journal.store import Store, Work
+from novita_async._journal.sqlite import file as journal_file
+from novita_async._journal.sqlite import store as journal_store
+from novita_async._journal.sqlite.store import Store, Work
 from novita_async._purchase.machine import (
     Announced,
     Bought,

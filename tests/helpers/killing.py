@@ -20,7 +20,7 @@ import anyio
 from attrs import define, field
 
 from novita_async._journal.rows import entry_of
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Purchase, State
 from novita_async.testing import DEFAULT_API_KEY, SimulatorServer, sample_picture

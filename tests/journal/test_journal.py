@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from novita_async import JournalError, SqliteJournal
-from novita_async._journal import file as _file
 from novita_async._journal import groups
 from novita_async._journal import rows as journal_rows
-from novita_async._journal import sqlite as sqlite_journal
-from novita_async._journal import store as _store
 from novita_async._journal.rows import copy_of, entry_of
-from novita_async._journal.store import Work
+from novita_async._journal.sqlite import file as _file
+from novita_async._journal.sqlite import journal as sqlite_journal
+from novita_async._journal.sqlite import store as _store
+from novita_async._journal.sqlite.store import Work
 from novita_async._purchase.journal import summed, tally_of
 from novita_async._purchase.machine import (
     Announced,

@@ -7,7 +7,7 @@ import pytest
 
 from novita_async import Failed, FailedEarlier, JournalError, Succeeded, TaskNotFound
 from novita_async._files.saver import _Target
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._purchase.machine import Saved
 from novita_async.models.routes import ROUTES
 from tests.helpers import campaigns, killing

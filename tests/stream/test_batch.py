@@ -22,7 +22,7 @@ from novita_async import (
     Unfinished,
 )
 from novita_async._journal.memory import MemoryJournal
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._purchase.machine import Bought, State
 from novita_async.errors import JournalError
 from novita_async.testing import Fault, FaultPlan, FaultRule

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from novita_async import Failed, Succeeded, events
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._stream import intake
 from novita_async._stream.ahead import ReadAhead
 from tests.helpers.service import client_of, of_kind, request, requests, service

@@ -16,7 +16,7 @@ from novita_async import (
     TaskFailed,
     Uncertain,
 )
-from novita_async._journal.sqlite import SqliteJournal
+from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async.events import Finished, Transition
 from novita_async.models.requests import AWSS3
 from novita_async.testing import Fault, FaultPlan, FaultRule

@@ -327,7 +327,7 @@ def _found(name: str) -> ModuleType | None:
         return None
 
 
-_FILE: Final = _found("novita_async._journal.file")
+_FILE: Final = _found("novita_async._journal.sqlite.file")
 _STORE: Final = _found("novita_async._journal.rows")
 
 

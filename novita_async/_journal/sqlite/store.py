@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 
 from attrs import define, field
 
-from novita_async._journal import file as _file
 from novita_async._journal import rows
 from novita_async._journal.rows import COLUMNS, FRESH, KEPT, Known, Record
+from novita_async._journal.sqlite import file as _file
 from novita_async._purchase.journal import Summary, Tally, summed
 from novita_async._purchase.machine import ANNOUNCED, Fact, Order, Purchase, State, advance, told_before
 from novita_async.errors import JournalError, NovitaError

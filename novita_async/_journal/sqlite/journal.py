@@ -20,10 +20,10 @@ from typing import Any, Self, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from novita_async._journal import file as _file
 from novita_async._journal.groups import Job, ended, outlasting
 from novita_async._journal.rows import copy_of, entry_of
-from novita_async._journal.store import PIECE, Store, Work
+from novita_async._journal.sqlite import file as _file
+from novita_async._journal.sqlite.store import PIECE, Store, Work
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State
 from novita_async._util.clock import wall_offset, wall_time
