@@ -72,6 +72,7 @@ def test_the_workflows_run_targets_that_exist():
             "test-browser",
             "test-aiohttp",
             "examples",
+            "docs",
             "dist",
         ),
     }
