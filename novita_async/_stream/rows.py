@@ -1,6 +1,5 @@
 """Rows of a batch that many processes share: taken as slots come free, each brought to its outcome."""
 
-import anyio
 from attrs import define, field
 
 from novita_async._journal.postgres.lost import LeaseLost
@@ -20,15 +19,10 @@ class RowStream(Stream):
 
     _shift: Shift = field(kw_only=True)
 
-    async def _work(self, requests: Requests) -> None:
-        async with anyio.create_task_group() as tending:
-            tending.start_soon(self._shift.tend)
-            await super()._work(requests)
-            tending.cancel_scope.cancel()
-
     async def _take_in(self, requests: Requests) -> None:  # noqa: ARG002 - the rows take its place
         """Take rows as slots come free, until the batch is complete."""
         shift = self._shift
+        self._tasks.start_soon(shift.tend)
         try:
             await shift.begin(self._buyer.spending)
             with self._taking_in:

@@ -18,7 +18,7 @@ from novita_async import (
 )
 from novita_async._files.places import storage_at
 from novita_async._journal.shared_memory import SharedMemoryJournal
-from novita_async._purchase.machine import State
+from novita_async._purchase.machine import Reopened, State
 from novita_async._stream.planning import BatchPlanner
 from novita_async._stream.rows import RowStream
 from novita_async._stream.shift import Shift
@@ -199,6 +199,28 @@ async def test_two_who_retry_at_once_buy_again_once(tmp_path):
     async with anyio.create_task_group() as group:
         group.start_soon(again)
         group.start_soon(again)
+    assert len(simulation.ledger.accepted) == 1
+
+
+async def test_a_row_that_was_lost_before_it_was_reopened_is_bought_by_who_has_it(tmp_path, monkeypatch):
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.answer(503)}))
+    journal = await planned(tmp_path, 1)
+    await worked(simulation, journal, client={"retry": RetryPolicy(attempts=1)})
+    joined, record = journal.join(), SharedMemoryJournal.record
+
+    async def recorded(self, purchase, *facts):
+        if self is joined and isinstance(facts[0], Reopened):
+            self.die()
+        await record(self, purchase, *facts)
+
+    monkeypatch.setattr(SharedMemoryJournal, "record", recorded)
+    async with client_of(simulation) as (client, _):
+        with pytest.raises(LeaseLost):
+            async with client.work(journal=joined, retry_failed=True) as outcomes:
+                assert [each async for each in outcomes] == []
+    assert len(simulation.ledger.accepted) == 0
+    (done,) = await worked(simulation, journal, retry_failed=True)
+    assert isinstance(done, Succeeded)
     assert len(simulation.ledger.accepted) == 1
 
 
