@@ -79,7 +79,7 @@ def test_a_section_is_written_before_other_sections_and_writing_again_changes_no
     module = sample()
     args.write([module.Sample, module.Heir])
     again = sample()
-    assert again.Sample.__doc__.endswith("""More of it.
+    section = """More of it.
 
     Args:
         told: Words of a field, in seconds, so many that no line of a hundred and ten characters can hold
@@ -87,11 +87,13 @@ def test_a_section_is_written_before_other_sections_and_writing_again_changes_no
 
     Raises:
         ValueError: never.
-    """)
-    assert again.Heir.__doc__.startswith("""An heir.
+    """
+    assert inspect.getdoc(again.Sample).endswith(inspect.cleandoc(section))
+    heir = """An heir.
 
     Args:
         own: Its own.
-        told: Words of a field, in seconds""")
+        told: Words of a field, in seconds"""
+    assert inspect.getdoc(again.Heir).startswith(inspect.cleandoc(heir))
     for cls in (again.Sample, again.Heir):
         assert inspect.cleandoc(cls.__doc__) == args.docstring_of(cls)

