@@ -423,4 +423,4 @@ class Client:
 
 
 def _nothing() -> None:
-    """What closing a client of another's does."""
+    """Do nothing: a client that belongs to others is not closed here."""

@@ -116,7 +116,7 @@ class MemoryStorage:
     """Files in memory, for tests; and the shortest example of a storage."""
 
     address: str = "memory://files"
-    """What it is called."""
+    """Name of the storage."""
     files: dict[str, bytes] = field(factory=dict[str, bytes])
     """The files, by their names."""
 
@@ -217,7 +217,7 @@ async def see_to(storage: Storage) -> None:
 
 
 def words_of(error: Exception) -> str:
-    """What an error of a storage says, in one line."""
+    """Say in one line what was wrong in a storage, by its error."""
     kind = type(error).__name__
     text = (error.strerror or str(error)) if isinstance(error, OSError) else f"{kind}: {error}"
     return redacted(text.strip().partition("\n")[0]) or kind

@@ -12,7 +12,7 @@ class Job:
     """Something that was told, and who waits for the answer."""
 
     work: Any
-    """What is to be done."""
+    """Work that is to be done."""
     answer: "asyncio.Future[Any]"
     """Resolved once it is done."""
     result: Any = None

@@ -256,7 +256,7 @@ def _seed(result: TaskResult | None) -> int | str | None:
 
 
 def error_text(error: NovitaError | None) -> str | None:
-    """What is kept of an error."""
+    """Turn an error into the text that is kept of it."""
     if error is None:
         return None
     if isinstance(error, FailedEarlier):

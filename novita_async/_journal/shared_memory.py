@@ -32,16 +32,16 @@ _DONE: Final = (LIST, NOTHING)
 
 @define(eq=False)
 class _BatchInMemory:
-    """What all who have joined a batch know of it."""
+    """A batch, as all who have joined it know it."""
 
     owners: dict[Name, int] = field(factory=dict[Name, int])
-    """Who has a purchase."""
+    """Member that has a purchase, by purchase."""
     aside: dict[Name, int] = field(factory=dict[Name, int])
-    """Who could not bring a purchase to its end, latest."""
+    """Member that could not bring a purchase to its end: the latest, by purchase."""
     joined: int = 0
     """How many have ever joined."""
     dead: set[int] = field(factory=set[int])
-    """Who has left, or was taken for dead."""
+    """Members that have left, or were taken for dead."""
     stirred: asyncio.Event = field(factory=asyncio.Event)
     """Set when purchases have become free."""
 

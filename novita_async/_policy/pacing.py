@@ -325,7 +325,7 @@ class Window:
         self.unanswered, self.looking = 0, False
 
     def saved(self) -> dict[str, Any]:
-        """What is known and what counts, for `load`. When images are let go is rounded up to a twentieth."""
+        """Give knowledge and counts, for `load`. When images are let go is rounded up to a twentieth."""
         row: dict[str, Any] = {name: getattr(self, name) for name in _SAVED}
         row = {name: value for name, value in row.items() if value and not math.isinf(value)}
         counted: dict[int, int] = {}

@@ -19,7 +19,7 @@ MOST_OFFERED: Final = 64
 
 @define(eq=False)
 class SharedWindow:
-    """What is known of a window whose quota is not."""
+    """Knowledge of a window whose quota is not known."""
 
     endpoint: str
     """Path of the submissions."""
@@ -82,7 +82,7 @@ class SharedWindow:
 
 @define(eq=False)
 class Offers:
-    """What a process offers to a shared window, which may have no room.
+    """Offers of a process to a shared window, which may have no room.
 
     After a refusal little is offered, when there may be room again; each admission doubles that. So a process
     with thousands of purchases in line does not ask for all of them again and again.

@@ -44,7 +44,7 @@ async def _again_and_again(draw: Draw) -> None:
 
 
 def _drawing(outcomes: Sequence[Outcome], total: int | None) -> Draw | None:
-    """What draws the progress in the output of this cell. None: there is no cell, or no rich."""
+    """Find what draws the progress in the output of this cell. None: there is no cell, or no rich."""
     ipython: Any = sys.modules.get("IPython")
     if getattr(ipython and ipython.get_ipython(), "kernel", None) is None:
         return None

@@ -155,7 +155,7 @@ class Way:
         return True
 
     def _put_of(self, purchase: Purchase) -> Put | None:
-        """What puts files that come in an answer where others find them. None: a folder keeps them."""
+        """Find what puts files that come in an answer where others find them. None: a folder keeps them."""
         folder = self._folder
         if folder is None or folder.folder is not None or purchase.journal is None:
             return None

@@ -93,7 +93,7 @@ _LATE: Final = "this process has not told the others for so long that it lives t
 
 
 class Leased(Protocol):
-    """What a process shares with others while it says that it lives."""
+    """Lease of a process on what it shares with others; it lasts while the process says that it lives."""
 
     @property
     def sends_until(self) -> float:

@@ -1,4 +1,4 @@
-"""What other processes have found out about the accounts that this client shares with them.
+"""News from other processes about the accounts that this client shares with them.
 
 They tell it in the database that keeps the shared windows: an account that is refused, not answered or not
 reached, and one that was taken out. How many they are says how many polls are left for each.

@@ -40,7 +40,7 @@ class _Member:
     host: Host
     pacer: AccountPacer
     offers: dict[str, Offers] = field(factory=dict[str, Offers])
-    """What is offered to windows that processes share, by endpoint."""
+    """Offers to windows that processes share, by endpoint."""
     next_poll_at: float = 0.0
     polls_pause_until: float = 0.0
     error: NovitaError | None = None

@@ -221,7 +221,7 @@ class PictureAnswer:
     """Beginning of its files' names, and part of the marks in its text."""
     _scanner: AnswerScanner = field(init=False)
     _beginning: bytes | None = field(init=False, default=b"")
-    """What has come, until that tells whether the answer is a picture itself. None: it has told."""
+    """Bytes that have come, until they tell whether the answer is a picture itself. None: they have told."""
     _is_bare: bool = field(init=False, default=False)
     """Whether the answer is a picture itself, without any JSON around it."""
 

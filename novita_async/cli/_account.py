@@ -94,7 +94,7 @@ class _Questions:
         return [LinePart((f"no answer from {self.host} for {span}", f"no answer for {span}"), (1,)), left]
 
     def lines(self, *, due: bool) -> str:
-        """What a log is told: each new trouble, and now and then that there is still some."""
+        """Tell a log each new trouble, and now and then that there is still some."""
         news, self._told = due or self._trouble != self._told, self._trouble
         return f"no answer from {self.host}: {self._trouble}" if news and self._trouble else ""
 

@@ -121,7 +121,7 @@ def _ended_by(error: CycloptsError | NovitaError | OSError, output: Output) -> E
 
 
 def _lines(error: Exception) -> list[str]:
-    """One line; one for each fault where there are several."""
+    """Make one line of an error, or one for each fault where there are several."""
     if isinstance(error, CycloptsError):
         return str(error).splitlines()
     faults = error.faults if isinstance(error, InvalidRequest) else ()

@@ -1,4 +1,4 @@
-"""What `batch`, `resume` and `retry` do: many requests, with a journal that survives everything."""
+"""Commands `batch`, `resume` and `retry`: many requests, with a journal that survives everything."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -97,7 +97,7 @@ def _refuse_addresses(out: str, save_to: str | None) -> None:
 
 
 def _setup(inputs: list[str], out: str, journal: str | None, options: dict[str, Any]) -> Setup:
-    """What was typed. Whatever is seen from the working directory becomes absolute."""
+    """Gather what was typed. Whatever is seen from the working directory becomes absolute."""
     if journal is not None:
         options["journal"] = str(Path(journal).absolute())
     return Setup.of(inputs, Path(out), **options)
@@ -132,13 +132,13 @@ async def retry(folder: str, changes: dict[str, Any], output: Output, **again: A
 
 @define(eq=False, kw_only=True)
 class _Session:
-    """One run of one batch."""
+    """A run of a batch."""
 
     folder: str
     """As it was typed."""
     output: Output
     again: dict[str, Any] = field(factory=dict[str, Any])
-    """What is to be bought again."""
+    """Choice of purchases that are to be bought again."""
     buy_new: bool = False
     """Whether what is new since the last run is to be bought."""
 
@@ -266,7 +266,7 @@ class _Session:
             report.conclude(standing.steps(noted, self.folder or "."), unsent, changed)
 
     def _noted(self, found: dict[str, int]) -> Setup:
-        """What the folder says of the batch, with the quotas that were found out. Blocks."""
+        """Read what the folder says of the batch, with the quotas that were found out. Blocks."""
         noted = Setup.read(self.path)
         if noted.found == found:
             return noted
@@ -347,7 +347,7 @@ async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str,
 
 
 def _recipe_of(setup: Setup, folder: Path, faults: Faults) -> Recipe:
-    """What the batch is made of, which must not be what it makes."""
+    """Find what the batch is made of, which must not be what it makes."""
     home, axes = setup.home_of_copies(folder), axes_of(setup.sweep, faults)
     inputs = [
         Copy(path=path, name=setup.copies[path.name], folder=home) if path.name in setup.copies else path
@@ -455,7 +455,7 @@ class _BatchReport(FollowReport):
     here: Path = field(kw_only=True)
     """From where paths are shown."""
     places: dict[int, str] = field(factory=dict[int, str], init=False)
-    """What requests are called, by their identity, while they are under way."""
+    """Names of requests, by their identity, while they are under way."""
     _recorded_at: float = field(factory=anyio.current_time, init=False)
     news: News = field(factory=News, init=False)
     """Requests that were not bought, because they are not in the plan."""
@@ -494,7 +494,7 @@ class _BatchReport(FollowReport):
         return evolve(outcome, paths=tuple(Path(shown(path, self.here)) for path in outcome.paths))
 
     def lines(self, *, due: bool) -> str:
-        """What a log is told: how it goes, now and then, and each wait."""
+        """Tell a log how it goes, now and then, and each wait."""
         waiting = super().lines(due=due)
         told = [self.course.status().sentence(), self.spent()] if due else []
         return " · ".join(filter(None, (*told, waiting)))

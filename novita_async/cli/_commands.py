@@ -1,4 +1,4 @@
-"""What can be typed about batches: options and their help.
+"""Commands about batches: options and their help.
 
 The rooms that do it are entered when a command is called: they need the whole client, and neither help nor
 the fault of an option should wait for that.

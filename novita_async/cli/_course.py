@@ -30,7 +30,7 @@ from novita_async.tasks import Task
 
 @define(eq=False)
 class _Lane:
-    """What this run has sent to one endpoint."""
+    """Images that this run has sent to an endpoint."""
 
     left: int
     """Images without an answer."""

@@ -1,4 +1,4 @@
-"""What `enqueue` does: check an input, and plan it in a database for others to work on."""
+"""Command `enqueue`: check an input, and plan it in a database for others to work on."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -56,7 +56,7 @@ async def enqueue(
 def _recipe_of(
     inputs: Sequence[str], copies: dict[str, Path], typed: Typed, sweep: Sequence[str]
 ) -> tuple[Recipe, Faults]:
-    """What the batch is made of, as it is seen from anywhere. Blocks."""
+    """Find what the batch is made of, as it is seen from anywhere. Blocks."""
     faults: Faults = []
     here = Path.cwd()
     sources = [

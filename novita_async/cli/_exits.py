@@ -37,7 +37,7 @@ EXPLAINED: Final = (
     (Exit.UNFINISHED, "paid tasks were not seen finished; watch them again"),
     (Exit.INTERRUPTED, "interrupted (143: terminated); what is paid and not here is listed"),
 )
-"""What the help says. Of several that apply, the gravest counts: 130, 4, 3, 5, 1."""
+"""Texts of the help. Of several that apply, the gravest counts: 130, 4, 3, 5, 1."""
 
 _BY_ERROR: Final[tuple[tuple[type[Exception], Exit], ...]] = (
     (CycloptsError, Exit.BAD_INPUT),
@@ -58,7 +58,7 @@ _GRAVEST_FIRST: Final = (
 
 
 def of_outcome(outcome: Outcome) -> Exit:
-    """What one outcome makes of the exit code."""
+    """Find the exit code for an outcome."""
     match outcome:
         case Succeeded():
             return Exit.SUCCEEDED
@@ -73,7 +73,7 @@ def of_outcome(outcome: Outcome) -> Exit:
 
 
 def of_error(error: Exception) -> Exit:
-    """What an error that ended the command makes of the exit code."""
+    """Find the exit code for an error that ended the command."""
     for kind, code in _BY_ERROR:
         if isinstance(error, kind):
             return code

@@ -75,7 +75,7 @@ async def export(
 
 @asynccontextmanager
 async def _rows_of(folder: str) -> AsyncGenerator[tuple[Setup, Path, Path]]:
-    """What is known of a batch, its journal's file, and where its results are."""
+    """Find what is known of a batch, its journal's file, and where its results are."""
     if is_shared(folder):
         async with copy_of_rows(folder) as found:
             yield found

@@ -26,7 +26,7 @@ from novita_async.tasks import Task
 
 
 def name_of(request: NovitaRequest | None) -> str | None:
-    """What the user knows a request by: its picture's file name."""
+    """Name a request as the user knows it: by its picture's file name."""
     path = request.pictures[0].path if request and request.pictures else None
     return None if path is None else str(path)
 
@@ -77,13 +77,13 @@ class FollowReport:
         return list(status.parts(waits.parts(now), waits.tasks(), self.spent()))
 
     def lines(self, *, due: bool) -> str:
-        """What a log is told: a wait when it begins, and now and then while it lasts."""
+        """Tell a log of a wait when it begins, and now and then while it lasts."""
         waiting = self.tally.waits.sentence(loop_time())
         news, self._is_waiting = bool(waiting) and (due or not self._is_waiting), bool(waiting)
         return waiting if news else ""
 
     def spent(self) -> str:
-        """What is spent, in dollars; empty where nobody knows."""
+        """Say how much is spent, in dollars; empty where nobody knows."""
         spending = self.spending()
         if spending is not None:
             return f"{money(spending.spent)} of {money(spending.limit)}"

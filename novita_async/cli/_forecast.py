@@ -21,7 +21,7 @@ from novita_async._policy.pacing import WINDOW
 
 @frozen(kw_only=True)
 class ForecastLane:
-    """One endpoint's images."""
+    """Images of an endpoint."""
 
     left: int
     """Images that are not sent yet."""
@@ -72,7 +72,7 @@ class ForecastLane:
 
 @frozen(kw_only=True)
 class Pace:
-    """What this run has done so far."""
+    """Progress of this run so far."""
 
     images_left: int
     """Images without an end."""

@@ -40,7 +40,7 @@ Faults = list[Flaw]
 
 @frozen(kw_only=True)
 class Typed:
-    """What was typed, as it was typed."""
+    """Values as they were typed."""
 
     pictures: Sequence[str] = ()
     """Paths of input pictures."""
@@ -82,7 +82,7 @@ def requests_of(typed: Typed, options: Sequence[Option]) -> list[NovitaRequest]:
 
 
 def _told_once(by_picture: Mapping[str, Faults], names: Mapping[str, str]) -> Faults:
-    """What is wrong with every request has to do with no picture; the rest is told with its picture."""
+    """Name no picture for a fault that every request has; name the picture of each other fault."""
     common = set[Flaw].intersection(*map(set[Flaw], by_picture.values()))
     told: Faults = []
     for place, faults in by_picture.items():
@@ -94,7 +94,7 @@ def _told_once(by_picture: Mapping[str, Faults], names: Mapping[str, str]) -> Fa
 
 
 def _names(typed: Typed, options: Sequence[Option]) -> dict[str, str]:
-    """What the parts of the document are called on the command line, where they came from there."""
+    """Map parts of the document to their names on the command line, where they came from there."""
     names = {
         ".".join(option.place): f"--{option.dotted}"
         for option in options
@@ -206,7 +206,7 @@ def folder_faults(place: str) -> Faults:
 
 
 def storage_faults(option: str, place: str) -> Faults:
-    """What is wrong with the URL of a place in an object store."""
+    """Find faults in the URL of a place in an object store."""
     try:
         storage_at(place)
     except ConfigurationError as error:

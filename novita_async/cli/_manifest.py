@@ -1,4 +1,4 @@
-"""What a batch is made of: manifests, folders of pictures and shared options, read as one request after the
+"""Inputs of a batch: manifests, folders of pictures and shared options, read as one request after the
 other.
 
 **A line** of a manifest (`_sources` reads them) is an object, a request: in the API's form `{"extra": …,
@@ -170,7 +170,7 @@ def _wrong_value(name: str, values: Sequence[Any]) -> str | None:
 
 @frozen(kw_only=True)
 class Checked:
-    """What the first reading makes of a line."""
+    """Result of the first reading of a line."""
 
     requests: int = 0
     """How many it becomes."""
@@ -179,31 +179,31 @@ class Checked:
     endpoint: str = ""
     """Where they are sent."""
     faults: tuple[Flaw, ...] = ()
-    """What is wrong with it."""
+    """Faults of the line."""
 
 
 @frozen(kw_only=True)
 class Made:
-    """What the second reading makes of a line, once for every combination of swept values."""
+    """Result of the second reading of a line; one for every combination of swept values."""
 
     place: str
-    """What to call it."""
+    """Name for messages."""
     request: NovitaRequest | None = None
     """None: there is something wrong with it."""
     faults: tuple[Flaw, ...] = ()
-    """What that is."""
+    """Faults, where there is no request."""
 
 
 @frozen(kw_only=True)
 class Recipe:
-    """What a batch is made of."""
+    """Inputs of a batch, with all that its lines share."""
 
     inputs: Sequence[Source]
     """Manifests, folders and pictures; absolute."""
     shared: Document
-    """What lines may leave out, in the form of a line."""
+    """Values that lines may leave out, in the form of a line."""
     axes: Axes
-    """What is swept."""
+    """Swept values, by their paths."""
 
     def check(self) -> Iterator[Checked]:
         """Check every line, and count. Blocks."""
@@ -262,7 +262,7 @@ class _TypedLine:
     own: Tagged
     """The user's own words for it."""
     faults: tuple[Flaw, ...]
-    """What is wrong with its pictures, and with those words."""
+    """Faults in its pictures, and in those words."""
 
     @classmethod
     def of(cls, line: ManifestLine, endpoint: str, recipe: Recipe) -> "_TypedLine":

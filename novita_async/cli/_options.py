@@ -26,7 +26,7 @@ Path = tuple[str, ...]
 
 @frozen(kw_only=True)
 class Option:
-    """One scalar of a model."""
+    """A scalar of a model."""
 
     prefix: Path = ()
     """Where the model is in the document that holds it."""
@@ -39,7 +39,7 @@ class Option:
     required: bool = False
     """Whether there is no model without it."""
     default: Any = None
-    """What the model takes where nothing is given."""
+    """Value that the model takes where nothing is given."""
     help: str = ""
     """The field's docstring, and what is known of its values."""
 
@@ -162,7 +162,7 @@ def _annotated(option: Option, group: Group, name: str | tuple[str, ...] | None)
 
 
 def _shown(option: Option) -> Any:
-    """What the help says of the default, in the form that cyclopts takes: text, or False for nothing."""
+    """Say the default in the form that cyclopts takes for the help: text, or False for nothing."""
     own = (
         len(option.path) == 1 and not option.many
     )  # those of a part only hold once another option has made it

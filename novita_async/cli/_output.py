@@ -1,4 +1,4 @@
-"""What goes to standard output and what to standard error.
+"""Standard output and standard error: what goes to which.
 
 Standard output holds the answer alone: the paths of saved files, the models, the balance; with `--json` one
 object a line, and nothing else. Everything about the way there goes to standard error.

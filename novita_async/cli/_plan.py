@@ -183,10 +183,10 @@ def _digest(path: str) -> str | None:
 
 @frozen(kw_only=True)
 class Foreseen:
-    """What another run would do."""
+    """Forecast of another run."""
 
     ledger: Summary
-    """What the journal has."""
+    """Sums of the journal."""
     buy: int
     """Requests that would be bought."""
     buy_images: int

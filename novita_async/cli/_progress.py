@@ -30,7 +30,7 @@ _BAR_WIDTH: Final = 8
 
 @frozen(kw_only=True)
 class Totals:
-    """What has happened so far."""
+    """Sums of what has happened so far."""
 
     requests: int
     """All that there are."""
@@ -71,7 +71,7 @@ class Totals:
         return asdict(self) | {"seconds": round(self.seconds, 3)}
 
     def sentence(self) -> str:
-        """What happened, leaving out what did not."""
+        """Say what happened, leaving out what did not."""
         parts = [f"{self.succeeded} of {self.requests} succeeded"]
         for number, word in (
             (self.failed, "failed"),
@@ -162,7 +162,7 @@ class ProgressTally:
     """How many outcomes there will be."""
     _began_at: float = field(factory=time.monotonic, init=False)
     waits: Waits = field(factory=Waits, init=False)
-    """What is waited for."""
+    """Waits of this run."""
     _submitted: int = field(default=0, init=False)
     _bought: int = field(default=0, init=False)
     """Images that are bought, or perhaps bought."""
@@ -218,7 +218,7 @@ class ProgressTally:
         )
 
     def spent(self, price: Decimal) -> Decimal:
-        """What this run has bought, or perhaps bought, at a price for each image."""
+        """Count the cost of what this run has bought, or perhaps bought, at a price for each image."""
         return price * self._bought
 
     def statistics(self) -> Totals:
@@ -237,14 +237,14 @@ class ProgressTally:
 
 
 class View(Protocol):
-    """What a display shows."""
+    """Content of a display."""
 
     def parts(self) -> Sequence[LinePart]:
         """The line on a terminal."""
         ...
 
     def lines(self, *, due: bool) -> str:
-        """What a log is told now; empty for nothing. `due`: some time has passed since the last time."""
+        """Tell a log how it is now; empty for nothing. `due`: some time has passed since the last time."""
         ...
 
 
@@ -264,7 +264,7 @@ class Display(AbstractContextManager[Any]):
     """Shows how far it is, again and again."""
 
     view: View = field(factory=_NoProgress, init=False)
-    """What is shown."""
+    """View that is shown."""
     every: float = field(default=1.0, init=False)
     """Seconds between two looks at it."""
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
@@ -321,7 +321,7 @@ class Bar(Display):
     _line: StatusLine = field(init=False)
     _spins: Iterator[str] = field(factory=lambda: cycle(_SPINNER), init=False)
     _streams: tuple[TextIO, TextIO] | None = field(default=None, init=False)
-    """What `sys` called stdout and stderr before."""
+    """Streams that `sys` called stdout and stderr before."""
 
     def __enter__(self) -> Self:
         self._line, self._streams = StatusLine(sys.stderr), (sys.stdout, sys.stderr)

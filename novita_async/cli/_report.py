@@ -56,7 +56,7 @@ TITLE: Final = "Batch report"
 
 @frozen(kw_only=True)
 class About:
-    """What a report tells besides the rows."""
+    """Contents of a report besides the rows."""
 
     title: str = TITLE
     """Its heading."""
@@ -65,7 +65,7 @@ class About:
     images_per_minute: int | None = None
     """The quota, for the timeline. None: not known."""
     commands: Commands = field(factory=Commands)
-    """What to type to go on."""
+    """Commands to go on with."""
 
 
 def write_report(

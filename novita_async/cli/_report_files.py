@@ -27,7 +27,7 @@ class Picture:
     """A file of a request, input or output."""
 
     name: str
-    """What to call it."""
+    """Name for readers."""
     href: str | None = None
     """Where it is, as the page sees it. None: it is not there."""
     shown: bool = False

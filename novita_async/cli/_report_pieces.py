@@ -45,7 +45,7 @@ _PICTURES: Final = re.compile(
 
 @frozen(kw_only=True)
 class RowPiece:
-    """One piece of the rows."""
+    """A piece of the rows."""
 
     number: int
     """From 0."""
@@ -145,7 +145,7 @@ def _places(lines: str, folder: Path, kept: dict[str, str]) -> dict[str, dict[st
 
 
 def _line(told: str, request: str, result: str | None) -> str:
-    """One row as a JSON array, which ends with what the check of each file found, and the request."""
+    """Write a row as a JSON array, which ends with what the check of each file found, and the request."""
     nsfw = (
         "null" if result is None else json.dumps([each.get("nsfw") for each in json.loads(result)["files"]])
     )

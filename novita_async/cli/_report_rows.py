@@ -39,7 +39,7 @@ Entry = dict[str, Any]
 
 @define(eq=False)
 class Gathering:
-    """What is known after the rows seen so far."""
+    """Sums after the rows seen so far."""
 
     found: ReportFiles
     """Where files are looked for."""
@@ -214,7 +214,7 @@ def spans(row: Purchase) -> dict[str, float]:
 
 
 def _nsfw(row: Purchase) -> list[float | None]:
-    """What the check of each file found. Empty: none was checked."""
+    """List the findings of the check, file by file. Empty: none was checked."""
     artifacts = row.result.artifacts if row.result else ()
     checks = [each.nsfw if isinstance(each, GeneratedImage) else None for each in artifacts]
     found = [check.confidence if check else None for check in checks]

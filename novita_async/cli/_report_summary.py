@@ -1,4 +1,4 @@
-"""What the report says of the whole batch, as plain HTML: when it was, how much, and what is left to do."""
+"""Summary of the whole batch in the report, as plain HTML: when it was, how much, and what is left to do."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from novita_async.cli._report_timeline import Happenings, active, elapsed, timel
 
 @frozen(kw_only=True)
 class Commands:
-    """What the reader is told to type."""
+    """Commands that the reader is told to type."""
 
     resume: str = "novita-async resume"
     """Goes on with the batch."""
@@ -140,7 +140,7 @@ def _rate(happened: Happenings) -> dict[str, str]:
 
 
 def todo(ledger: Summary, failures: Counter[tuple[str, bool]], commands: Commands) -> str:
-    """What is left to do, and how; empty where nothing is."""
+    """Say what is left to do, and how; empty where nothing is."""
     parts = (_uncertain(ledger, commands), _failed(ledger, failures, commands), _open(ledger, commands))
     items = "".join(part for each in parts for part in each)
     return _TODO.substitute(items=items) if items else ""

@@ -45,7 +45,7 @@ Moment = tuple[float, int]
 
 @define
 class Happenings:
-    """What happened when, gathered row by row."""
+    """Moments of all that happened, gathered row by row."""
 
     sent: list[Moment] = field(factory=list[Moment])
     """Attempts that the service saw, or may have."""

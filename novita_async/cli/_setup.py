@@ -46,7 +46,7 @@ def _marks(values: Iterable[Sequence[int]]) -> Marks:
 
 
 def marks_of(inputs: Sequence[Path]) -> Marks:
-    """What inputs look like; empty where one is not there. Blocks."""
+    """Note size and time of inputs; empty where one is not there. Blocks."""
     try:
         return tuple((facts.st_size, facts.st_mtime_ns) for facts in map(os.stat, inputs))
     except OSError:
@@ -55,7 +55,7 @@ def marks_of(inputs: Sequence[Path]) -> Marks:
 
 @frozen(kw_only=True)
 class Setup:
-    """What was typed, and what came of checking it."""
+    """Settings that were typed, and what came of checking them."""
 
     inputs: tuple[str, ...] = field(converter=_texts, validator=_TEXTS)
     """Manifests, folders, pictures: absolute paths."""
@@ -64,7 +64,7 @@ class Setup:
     journal: str = field(default=JOURNAL, validator=_TEXT)
     """Seen from the batch's folder, or absolute."""
     shared: dict[str, Any] = field(factory=dict[str, Any], validator=instance_of(dict))
-    """What lines may leave out, in the form of a line."""
+    """Values that lines may leave out, in the form of a line."""
     sweep: tuple[str, ...] = field(default=(), converter=_texts, validator=_TEXTS)
     """As it was typed."""
     in_flight: int | None = field(default=None, validator=_NUMBER)
@@ -76,9 +76,9 @@ class Setup:
     budget: str | None = field(default=None, validator=optional(_TEXT))
     """The most that may be spent."""
     price: str | None = field(default=None, validator=optional(_TEXT))
-    """What an image costs."""
+    """Price of an image."""
     name: str | None = field(default=None, validator=optional(_TEXT))
-    """What files are called."""
+    """Name of files."""
     save_to: str | None = field(default=None, validator=optional(_TEXT))
     """Where files go instead of into the batch's folder: the URL of a place in an object store."""
     no_save: bool = field(default=False, validator=instance_of(bool))
@@ -94,7 +94,7 @@ class Setup:
     """How many images they ask for, by endpoint."""
 
     marks: Marks = field(default=(), converter=_marks)
-    """What inputs looked like when they were checked."""
+    """Marks of the inputs when they were checked."""
     plan: int = field(default=0, validator=instance_of(int))
     """The journal's run that planned all of the input. 0: none has come to its end."""
 

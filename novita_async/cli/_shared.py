@@ -39,18 +39,18 @@ def discreet(url: str) -> str:
 
 @frozen(kw_only=True)
 class Note:
-    """What was typed when a batch was planned, for all who work on it."""
+    """Settings that were typed when a batch was planned, for all who work on it."""
 
     out: str | None = field(default=None, validator=_TEXT)
     """Folder where results go, as each worker sees it."""
     name: str | None = field(default=None, validator=_TEXT)
-    """What files are called."""
+    """Name of files."""
     no_save: bool = field(default=False, validator=instance_of(bool))
     """Whether files stay with the service."""
     images_per_minute: int | None = field(default=None, validator=_NUMBER)
     """The account's quota."""
     price: str | None = field(default=None, validator=_TEXT)
-    """What an image costs."""
+    """Price of an image."""
     budget: str | None = field(default=None, validator=_TEXT)
     """The most that may be spent."""
 
@@ -83,7 +83,7 @@ async def looked_at(url: str) -> AsyncGenerator[PostgresJournal]:
 
 @asynccontextmanager
 async def copy_of_rows(url: str) -> AsyncGenerator[tuple[Setup, Path, Path]]:
-    """What was noted about a batch, a file with its rows as they are now, and where its results go."""
+    """Copy a batch: its note, a file with its rows as they are now, and where its results go."""
     async with looked_at(url) as journal:
         note = await Note.of(journal)
         folder = await anyio.to_thread.run_sync(TemporaryDirectory)

@@ -1,4 +1,4 @@
-"""What can be typed about batches in a database that many machines work on: options and their help.
+"""Commands about batches in a database that many machines work on: options and their help.
 
 As in `_commands`, the rooms that do it are entered when a command is called.
 """

@@ -56,14 +56,14 @@ _SHAPE: Final = (
 
 @frozen(kw_only=True)
 class ManifestLine:
-    """One line of a manifest, or one picture."""
+    """A line of a manifest, or one picture."""
 
     place: str
-    """What to call it."""
+    """Name for messages."""
     folder: Path = field(factory=Path)
     """From where its paths are seen."""
     document: Document = field(factory=dict[str, Any])
-    """What it says."""
+    """Content of the line."""
     trouble: str | None = None
     """Why it cannot be read."""
     is_picture: bool = False
@@ -77,7 +77,7 @@ class Copy:
     path: Path
     """Where it is."""
     name: str
-    """What the input was called."""
+    """Name of the input."""
     folder: Path
     """From where its paths are seen."""
 
@@ -408,7 +408,7 @@ def _value(name: str, cell: str) -> Any:
 
 
 def told(place: str) -> str:
-    """What to call an input that can be read only once."""
+    """Name an input that can be read only once."""
     return "standard input" if place == STANDARD_INPUT else place
 
 

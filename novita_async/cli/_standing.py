@@ -45,7 +45,7 @@ class Standing:
     """How a batch is, by its journal."""
 
     ledger: Summary
-    """What the journal has."""
+    """Sums of the journal."""
     ahead: int
     """Requests of the input that the journal does not have yet ..."""
     ahead_images: int
@@ -79,7 +79,7 @@ class Standing:
         return max(0, self.ledger.due(Action.WATCH) + unsaved - self.lost)
 
     def steps(self, setup: Setup, folder: str) -> list[tuple[str, str]]:
-        """What to do next, why and how: a command for every state that is no end."""
+        """List the next steps, why and how: a command for every state that is no end."""
         rows, images = self.ledger.rows, self.ledger.images
         unsent = images[State.PLANNED] + self.ahead_images - self.gone_images
         hopeless = rows[FAILED] - self.failed + self.lost

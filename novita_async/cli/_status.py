@@ -113,7 +113,7 @@ def rows_in(journal: Path) -> Generator[Purchase]:
 
 
 async def setup_of(folder: str) -> Setup:
-    """What is known of a batch. A journal alone is enough to look at it."""
+    """Read what is known of a batch. A journal alone is enough to look at it."""
     path = Path(folder)
     with suppress(ConfigurationError):
         return await anyio.to_thread.run_sync(Setup.read, path)

@@ -1,4 +1,4 @@
-"""What a terminal can show: text without control characters, and one line that is drawn again and again.
+"""Output on a terminal: text without control characters, and one line that is drawn again and again.
 
 The line is one line at any width: its parts get shorter, and then fewer, by their rank. The terminal is told
 not to wrap, in case a character is wider than its tables say. The cursor rests at the beginning of the line,

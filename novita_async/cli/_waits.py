@@ -1,4 +1,4 @@
-"""What is waited for: the quota, a server that does not answer, tasks. Taken from events, told at any moment.
+"""Waits: for the quota, a server that does not answer, tasks. Taken from events, told at any moment.
 
 An observer alone: nothing here decides when anything is sent. `now` is the loop's clock.
 """
@@ -68,7 +68,7 @@ class _Outage:
 
 @frozen
 class _LastPoll:
-    """What the last poll of a task has seen."""
+    """Findings of the last poll of a task."""
 
     status: str | None = None
     percent: float | None = None
@@ -76,7 +76,7 @@ class _LastPoll:
 
 @define(eq=False)
 class Waits:
-    """What is waited for."""
+    """All that is waited for."""
 
     host: str = field(factory=host_of_environment)
     """Whom requests are sent to."""
@@ -117,7 +117,7 @@ class Waits:
                 pass
 
     def _take_paced(self, purchase: int, account: str, until: float) -> None:
-        """What is held up by an open breaker does not wait for the quota."""
+        """Note a wait for the quota, or a longer outage where the account's breaker is open."""
         outage = self._outages.get(account)
         if outage is None:
             self._paced[purchase] = until
@@ -151,11 +151,11 @@ class Waits:
     # --- Told -----------------------------------------------------------------------------------------------
 
     def parts(self, now: float) -> list[LinePart]:
-        """What is waited for, for the line; empty where that is nothing worth telling."""
+        """Make the parts of the line about what is waited for; empty where that is nothing worth telling."""
         return self._outage(now) or self._quota(now) or self._retry(now)
 
     def sentence(self, now: float) -> str:
-        """What is waited for, in full; empty where that is nothing worth telling."""
+        """Say in full what is waited for; empty where that is nothing worth telling."""
         return "; ".join(part.texts[0] for part in self.parts(now))
 
     def tasks(self) -> str:

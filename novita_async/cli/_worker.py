@@ -1,4 +1,4 @@
-"""What `worker` does, and `retry` about a URL: work on a batch in a database, beside others."""
+"""Commands `worker`, and `retry` about a URL: work on a batch in a database, beside others."""
 
 from typing import Any
 

@@ -336,7 +336,7 @@ class EditImage(Face):
         image: The picture to edit: a path, bytes, a binary file, an `ImageSource`; its web address where the
             route takes one.
         images: More pictures, where the route takes several.
-        mask: What of the picture may change, where the route takes a mask.
+        mask: Part of the picture that may change, where the route takes a mask.
         size: Size of the results, such as `1024x1024` or `2K`, as the route takes it.
         n: How many results, where the route takes a number.
         quality: Quality of the results, where the route takes one.
@@ -370,7 +370,7 @@ class EditImage(Face):
     mask: ImageSource | str | None = field(
         default=None, converter=_picture, validator=_explain_pictures("mask")
     )
-    """What of the picture may change, where the route takes a mask."""
+    """Part of the picture that may change, where the route takes a mask."""
     size: str | None = field(default=None, validator=_common_rule("size"))
     """Size of the results, such as `1024x1024` or `2K`, as the route takes it."""
     n: int | None = field(default=None, validator=_common_rule("n"))

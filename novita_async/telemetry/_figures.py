@@ -30,7 +30,7 @@ from novita_async.events import (
 
 
 class Figure(StrEnum):
-    """What is counted, or measured."""
+    """Names of what is counted, or measured."""
 
     PURCHASES = "purchases"
     IMAGES = "images"
@@ -48,7 +48,7 @@ class FigureMeaning:
     """A figure, for those who read it."""
 
     words: str
-    """What it tells."""
+    """Meaning of the figure."""
     labels: tuple[str, ...]
     """Names of its labels."""
     unit: str = ""

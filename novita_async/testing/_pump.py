@@ -15,7 +15,7 @@ Deliver = Callable[[WebhookCall], Awaitable[bool]]
 
 
 def current_clock() -> Hashable:
-    """What `anyio.current_time` reads."""
+    """Give the clock that `anyio.current_time` reads."""
     return asyncio.get_running_loop()
 
 

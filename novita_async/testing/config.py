@@ -1,4 +1,4 @@
-"""What kind of service the simulator is."""
+"""Settings of the simulator: what kind of service it is."""
 
 from typing import Any, Final, Literal, Self
 
@@ -57,9 +57,9 @@ class SimulatorConfig:
         strict_names: Whether unknown samplers, preprocessors, ControlNets and IP-Adapters are refused. Models
             never are.
         dedicated_endpoints: Whether the accounts may use dedicated endpoints. False: 403 API_NOT_ALLOWED.
-        balance: What each account has at the start, in 1/10000 USD.
-        price: What one image costs, in 1/10000 USD. Invented.
-        nsfw_price: What one NSFW detection costs, in 1/10000 USD.
+        balance: Money of each account at the start, in 1/10000 USD.
+        price: Price of an image, in 1/10000 USD. Invented.
+        nsfw_price: Price of an NSFW detection, in 1/10000 USD.
         url_ttl: Seconds for which a result URL works.
         retention: Seconds after its end for which a task is still found. None: for ever.
         default_strength: The strength of an img2img request that names none.
@@ -75,7 +75,7 @@ class SimulatorConfig:
         max_body_bytes: Bytes of a request body above which the answer is a plain 413.
         keep_input_bytes: Bytes of input pictures that are kept; beyond, the oldest tasks are drawn without
             theirs.
-        seed: What all chance comes from. The same seed and the same requests make the same service.
+        seed: Source of all chance. The same seed and the same requests make the same service.
         epoch: Unix seconds at time 0. None: the wall clock of the HTTP server, 2026-01-01 in memory.
     """
 
@@ -125,11 +125,11 @@ class SimulatorConfig:
     dedicated_endpoints: bool = True
     """Whether the accounts may use dedicated endpoints. False: 403 API_NOT_ALLOWED."""
     balance: int = 1_000_000
-    """What each account has at the start, in 1/10000 USD."""
+    """Money of each account at the start, in 1/10000 USD."""
     price: int = field(default=20, validator=_NOT_NEGATIVE)
-    """What one image costs, in 1/10000 USD. Invented."""
+    """Price of an image, in 1/10000 USD. Invented."""
     nsfw_price: int = field(default=15, validator=_NOT_NEGATIVE)
-    """What one NSFW detection costs, in 1/10000 USD."""
+    """Price of an NSFW detection, in 1/10000 USD."""
     url_ttl: int = field(default=3600, validator=_POSITIVE)
     """Seconds for which a result URL works."""
     retention: float | None = field(default=None, validator=validators.optional(_POSITIVE))
@@ -157,7 +157,7 @@ class SimulatorConfig:
     keep_input_bytes: int = field(default=1024 * 1024 * 1024, validator=_POSITIVE)
     """Bytes of input pictures that are kept; beyond, the oldest tasks are drawn without theirs."""
     seed: int = 0
-    """What all chance comes from. The same seed and the same requests make the same service."""
+    """Source of all chance. The same seed and the same requests make the same service."""
     epoch: float | None = None
     """Unix seconds at time 0. None: the wall clock of the HTTP server, 2026-01-01 in memory."""
 

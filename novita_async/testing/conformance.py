@@ -343,7 +343,7 @@ async def a_run_may_begin_anew_in_an_open_journal(store: StoreUnderTest) -> None
 
 
 async def where_a_purchase_was_sent_stays(store: StoreUnderTest) -> None:
-    """What was never sent takes endpoint and images anew; what was sent keeps those it was sent with."""
+    """Purchases that were never sent take endpoint and images anew; those that were sent keep theirs."""
     async with _opened(store) as journal:
         _, sent = await journal.plan([_order(1), _order(2)])
         await journal.record(sent, _fact(Announced, loop_time()))
@@ -475,7 +475,7 @@ async def promises_and_verdicts_are_recorded(store: StoreUnderTest) -> None:
 
 
 async def money_is_never_forgotten(store: StoreUnderTest) -> None:
-    """What was bought, or perhaps, counts through doubts, failures and buying again, in every later run."""
+    """Purchases, certain or possible, count through doubts, failures and buying again, in every later run."""
     clock = _Clock()
     ways: tuple[tuple[type, ...], ...] = (
         (Announced, Lost, Reopened, Announced, NotBought),
@@ -648,7 +648,7 @@ _AGES: Final = 1e6
 
 
 async def many_may_write_at_once(store: StoreUnderTest) -> None:
-    """What many tasks record at the same time is all there, and what one is refused stops no other."""
+    """Facts that many tasks record at the same time are all there, and a refusal to one stops no other."""
     clock = _Clock()
     async with _opened(store) as journal:
         purchases = await journal.plan([_order(number, number) for number in range(50)])

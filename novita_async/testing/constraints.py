@@ -1,4 +1,4 @@
-"""What the service demands of a submission: tables, and the few functions that apply them.
+"""Demands of the service on a submission: tables, and the few functions that apply them.
 
 Written from the API's documentation and on purpose not from this library's request models, so that
 neither can hide a mistake of the other. The order of judgement is that of a typical service: the body's
@@ -62,7 +62,7 @@ ENDINGS: Final = frozenset({"TASK_STATUS_SUCCEED", "TASK_STATUS_FAILED"})
 
 
 class JSONKind(Enum):
-    """What a field may hold in JSON."""
+    """Types that a field may have in JSON."""
 
     TEXT = "a string"
     INTEGER = "an integer"
@@ -90,7 +90,7 @@ _MEASURED: Final[Mapping[JSONKind, str]] = {
 
 @frozen(kw_only=True)
 class Constraint:
-    """What one field must be."""
+    """Demands on a field."""
 
     kind: JSONKind
     """Its JSON type."""

@@ -81,17 +81,17 @@ class Visit:
     """An exchange that has begun.
 
     Args:
-        kind: What it is about.
+        kind: Kind of the exchange.
         number: Which of its kind, from 1.
-        fault: What is to go wrong with it.
+        fault: Fault that it is to have.
     """
 
     kind: ExchangeKind
-    """What it is about."""
+    """Kind of the exchange."""
     number: int
     """Which of its kind, from 1."""
     fault: Fault | None
-    """What is to go wrong with it."""
+    """Fault that it is to have."""
 
 
 @frozen(kw_only=True)
@@ -160,7 +160,7 @@ class Simulator:
     config: SimulatorConfig = field(factory=SimulatorConfig)
     faults: FaultPlan = field(default=Factory(_faults_by_rate, takes_self=True), kw_only=True)
     ledger: Ledger = field(factory=Ledger, init=False)
-    """What was accepted and billed, by request."""
+    """Books of what was accepted and billed, by request."""
     now: float = field(default=0.0, init=False)
     """The latest time that it was told."""
     epoch: float = field(default=Factory(_epoch, takes_self=True), init=False)

@@ -1,4 +1,4 @@
-"""What can go wrong on the wire, as values, and plans of when it does.
+"""Faults on the wire, as values, and plans of when they happen.
 
 | fault              | the request                   | the answer             | acted upon |
 |--------------------|-------------------------------|------------------------|------------|
@@ -69,7 +69,7 @@ class Fault:
         acted: Whether the service acts upon the request all the same.
         at: Bytes after which it breaks off: of the request's body, or of the answer's.
         seconds: How much later the answer comes.
-        reply: What is answered instead.
+        reply: Answer that is given instead.
     """
 
     kind: FaultKind
@@ -81,7 +81,7 @@ class Fault:
     seconds: float = 0.0
     """How much later the answer comes."""
     reply: Reply | None = None
-    """What is answered instead."""
+    """Answer that is given instead."""
 
     @property
     def whole_request(self) -> bool:
@@ -199,13 +199,13 @@ class FaultPlan:
 
     Args:
         rules: In order of precedence.
-        seed: What the chances come from.
+        seed: Source of the chances.
     """
 
     rules: tuple[FaultRule, ...] = ()
     """In order of precedence."""
     seed: int = 0
-    """What the chances come from."""
+    """Source of the chances."""
 
     @classmethod
     def of(cls, *rules: FaultRule, seed: int = 0) -> Self:

@@ -1,4 +1,4 @@
-"""What the service did, for tests to read: each submission, each poll, each download."""
+"""Books of the service, for tests to read: each submission, each poll, each download."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ class Entry:
         at: Service time of its arrival.
         endpoint: Its path.
         account: The key that sent it, where it is a known one.
-        status: What the service decided, whether or not the answer got through. None: it never arrived whole.
+        status: Decision of the service, whether or not the answer got through. None: it never arrived whole.
         reason: Why it was refused.
         task_id: The task that was made. None: nothing was accepted.
         images: Images that were accepted.
         billed: 1/10000 USD that were charged.
-        fault: What was made to go wrong.
+        fault: Fault that was made to happen.
         request: The body, each picture in it replaced by its number of characters.
     """
 
@@ -36,7 +36,7 @@ class Entry:
     account: str | None = None
     """The key that sent it, where it is a known one."""
     status: int | None = None
-    """What the service decided, whether or not the answer got through. None: it never arrived whole."""
+    """Decision of the service, whether or not the answer got through. None: it never arrived whole."""
     reason: str | None = None
     """Why it was refused."""
     task_id: str | None = None
@@ -46,7 +46,7 @@ class Entry:
     billed: int = 0
     """1/10000 USD that were charged."""
     fault: Fault | None = None
-    """What was made to go wrong."""
+    """Fault that was made to happen."""
     request: JSONObject = field(factory=dict, repr=False)
     """The body, each picture in it replaced by its number of characters."""
 

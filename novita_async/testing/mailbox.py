@@ -16,14 +16,14 @@ class WebhookCall:
     """An event on its way to a receiver.
 
     Args:
-        task_id: What it is about.
+        task_id: Task that it is about.
         url: Where it goes.
         attempt: From 1; more than 1 after receivers that did not take it.
         body: JSON.
     """
 
     task_id: str
-    """What it is about."""
+    """Task that it is about."""
     url: str
     """Where it goes."""
     attempt: int

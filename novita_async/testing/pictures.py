@@ -10,7 +10,7 @@ from novita_async.testing.painting import Painting
 
 
 def _easel() -> ModuleType:
-    """What draws. Imported here, because Pillow may be absent and takes 50 ms."""
+    """Import what draws. Imported here, because Pillow may be absent and takes 50 ms."""
     try:
         from novita_async.testing import _drawing  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -16,7 +16,7 @@ WINDOW: Final = 60.0
 
 
 class Quota(Protocol):
-    """What one account may still ask of one endpoint."""
+    """Allowance of an account at one endpoint."""
 
     def admit(self, images: int, now: float) -> Self | None:
         """Count the images; None where they are too many."""

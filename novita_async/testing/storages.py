@@ -40,7 +40,7 @@ def _require(kept: bool, broken: str) -> None:  # noqa: FBT001 - as assert
 
 
 async def _all_of(storage: Storage, name: str) -> bytes | None:
-    """What a file holds. None: there is none."""
+    """Read a file whole. None: there is none."""
     with suppress(FileNotFoundError):
         return b"".join([piece async for piece in storage.open(name)])
     return None

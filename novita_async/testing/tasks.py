@@ -46,14 +46,14 @@ class BucketWish:
 
 @frozen(kw_only=True)
 class WorkOrder:
-    """What a submission asks for."""
+    """Content of a submission."""
 
     endpoint: str
     """Path of the submission."""
     task_type: str
     """As task-result calls it."""
     prompt: str
-    """What to draw."""
+    """Words for the picture."""
     width: int
     """Pixels."""
     height: int
@@ -93,7 +93,7 @@ class SimulatedTask:
     account: str
     """The key that it belongs to."""
     order: WorkOrder
-    """What was asked for."""
+    """Order of the submission."""
     submitted_at: float
     """Service time."""
     seed: int
@@ -230,7 +230,7 @@ def service_seconds(order: WorkOrder, config: SimulatorConfig, number: int) -> f
 
 
 def cost(order: WorkOrder, config: SimulatorConfig) -> int:
-    """What the order costs, in 1/10000 USD. A webhook's test costs nothing."""
+    """Count the cost of the order, in 1/10000 USD. A webhook's test costs nothing."""
     if order.mock is not None:
         return 0
     return order.images * (config.price + (config.nsfw_price if order.nsfw else 0))
@@ -298,7 +298,7 @@ def snapshot(
     epoch: float,
     signer: Signer,
 ) -> JSONObject:
-    """What task-result says of a task, in the service's own odd types."""
+    """Show a task as task-result does, in the service's own odd types."""
     status, is_video = status_at(task, span, now), task.order.image_type == "mp4"
     eta, progress = _progress(span, now, config)
     return {

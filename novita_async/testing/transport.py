@@ -35,7 +35,7 @@ from novita_async.testing.mailbox import WebhookCall
 from novita_async.testing.wire import Exchange, Reply, decode_query
 
 ORIGIN: Final = "https://api.simulator.invalid"
-"""What result URLs of the simulator in memory begin with. No such host can exist."""
+"""Beginning of the result URLs of the simulator in memory. No such host can exist."""
 
 _SLICE: Final = 3 * 64 * 1024
 """Bytes of a picture that are encoded at once; a multiple of 3, so that no padding falls between them."""

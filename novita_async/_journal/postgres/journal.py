@@ -527,7 +527,7 @@ def store_at(
     window: float = WINDOW,
     patience: float = PATIENCE,
 ) -> "SharedStore":
-    """What speaks to the database of a URL. Raises `ConfigurationError`: the extra is missing."""
+    """Make the store for the database of a URL. Raises `ConfigurationError`: the extra is missing."""
     try:
         from novita_async._journal.postgres.store import SharedStore  # noqa: PLC0415 - needs the extra
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What processes share beside rows: windows that are learned, health of accounts, money, places without rows.
+"""Things that processes share beside rows: learned windows, health of accounts, money, places without rows.
 
 **An unknown quota** is learned by all together. What the pacer knows of a window stands in the row of the
 window; a process lets it decide, and hands its new state over with the rows that it decided about. The state

@@ -1,4 +1,4 @@
-"""One connection to a shared journal, and what is done with it: the only module that knows asyncpg.
+"""A connection to a shared journal, and all that is done with it: the only module that knows asyncpg.
 
 Facts that come together are written together, by one call for all that takes places in a window, and one for
 the rest. A row is read once and then known by its number of moves; where a write finds that it has moved, or
@@ -172,7 +172,7 @@ class Told:
     cost: Decimal | None = None
     """Money that the promise reserves."""
     settled: Settlement | None = None
-    """What becomes of an attempt's place and its money. None: the facts say no verdict."""
+    """Fate of an attempt's place and its money. None: the facts say no verdict."""
     gate: float = 0.0
     """Seconds for which nobody announces: the service said that it was too much."""
     cause: str | None = None
@@ -207,7 +207,7 @@ class Place:
     endpoint: str
     images: int
     slot: str | None
-    """What the pacer said of it, where the quota is learned."""
+    """Note of the pacer about it, where the quota is learned."""
     announced_at: float
     """When, in unix time of the database."""
 
@@ -221,7 +221,7 @@ class PlaceEnded:
     cause: str | None
     gate: float
     error: str | None
-    """What the service said, where the account is out."""
+    """Words of the service, where the account is out."""
     at: float
     """When that was known, on the loop's clock."""
 
@@ -236,7 +236,7 @@ class _Row:
     window: int | None = None
     """Window that has a place for it which is not settled."""
     slot: str | None = None
-    """What the pacer said of that place, where the quota is not known."""
+    """Note of the pacer about that place, where the quota is not known."""
     cost: Decimal | None = None
     """Money that is reserved for it."""
     paid: Decimal | None = None
@@ -249,7 +249,7 @@ class _Row:
 
 @define(eq=False)
 class _Step:
-    """What facts make of a row."""
+    """A row, and what facts make of it."""
 
     told: Told
     row: _Row
@@ -271,7 +271,7 @@ class _WindowRow:
     quota: int | None
     version: int
     state: str | None
-    """What the pacer knows, while the quota is not known."""
+    """State of the pacer, while the quota is not known."""
 
     def pacer(self) -> SharedWindow:
         return SharedWindow.read(self.endpoint, self.state)
@@ -285,7 +285,7 @@ class _WindowRow:
 
 @define(eq=False, kw_only=True)
 class SharedStore:
-    """One process's access to the rows of one batch."""
+    """Access of a process to the rows of one batch."""
 
     url: str
     """Where the database is; may hold a password."""
@@ -616,7 +616,7 @@ class SharedStore:
         return uncertain
 
     def _left(self, row: _Row) -> _Step | None:
-        """What has become of a purchase whose process has ended."""
+        """Find what to write of a purchase whose process has ended. None: nothing."""
         moved, now = rows.copy_of(row.known.purchase), wall_time() + self.skew
         left = rows.left_behind(moved, now)
         moved.wants_files = True  # whoever comes next says whether that is so
@@ -978,7 +978,7 @@ class SharedStore:
         return [step.told for step in again]
 
     async def _prepared(self, connection: Connection, told: Told) -> _Step | None:
-        """What is to be written. None: nothing, or a connection broke and it was written before."""
+        """Prepare what is to be written. None: nothing, or a connection broke and it was written before."""
         row = self._rows.get(told.name)
         if row is None:
             problem = f"journal {self.label}: request {told.name[0]}/{told.name[1]} was never planned"
@@ -1156,7 +1156,7 @@ class SharedStore:
             return again + await self._granted(connection, window, (group, offer), found, done)
 
     async def _offer(self, connection: Connection, window: _WindowRow, images: Sequence[int]) -> "Offer":
-        """What may be offered to a window: all where its quota is known; else what its pacer lets go."""
+        """Choose what to offer to a window: all where its quota is known; else what its pacer lets go."""
         while window.quota is None:
             pacer, now, slots = window.pacer(), self.now(), list[str | None]()
             at = now
@@ -1349,7 +1349,7 @@ def _heard(heard: Callable[[str], None], *told: Any) -> None:
 
 
 def fate_of(settled: Settlement | None) -> int:
-    """What becomes of a place: 0 nothing, 1 it is held, 2 it comes back."""
+    """Give the fate of a place as a number: 0 nothing, 1 it is held, 2 it comes back."""
     return 0 if settled is None else 1 if settled in (SPENT, LOST, SEEN) else 2
 
 
@@ -1404,11 +1404,11 @@ class Offer:
     """Announcements that a window is offered."""
 
     slots: list[str | None]
-    """What the pacer says of each, where the quota is learned."""
+    """Notes of the pacer, one for each announcement, where the quota is learned."""
     until: float
     """When to offer the others, on the loop's clock."""
     state: str | None = None
-    """What the pacer knows once these are announced."""
+    """State of the pacer once these are announced."""
     taken: int = 0
     """Images that count then."""
 

@@ -19,7 +19,7 @@ from novita_async.testing.worlds.painted import path_in
 A_PNG: Final = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x80\x00\x00\x00\x80\x08\x02\x00\x00\x00" + b"\x00" * 13
 )
-"""What looks like a picture of 128 x 128. So long that its base64 ends where its bytes do."""
+"""Bytes that look like a picture of 128 x 128. So long that its base64 ends where its bytes do."""
 _WORD: Final = b"PICTURE: "
 _NUMBER: Final = re.compile(
     rb"picture (\d+)|" + _WORD + rb"(\d{6})|" + pybase64.b64encode(_WORD) + rb"([0-9A-Za-z+/]{8})"

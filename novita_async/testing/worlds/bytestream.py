@@ -42,7 +42,7 @@ class Network:
     _sessions: dict[str, aiohttp.ClientSession] = field(factory=dict[str, aiohttp.ClientSession], init=False)
 
     def options(self, process: Agent) -> dict[str, Any]:
-        """What a client is made with."""
+        """Give the options that a client is made with."""
         if not self.world.plan.client.session or asyncio._get_running_loop() is None:
             return {}
         session = self._sessions[process.name] = aiohttp.ClientSession()
@@ -76,7 +76,7 @@ class Network:
 
 
 class Pipe(asyncio.Transport):
-    """One connection: what the client writes is read here at once, and answered in time."""
+    """A connection: what the client writes is read here at once, and answered in time."""
 
     def __init__(self, world: WorldView, process: Agent, loop: WorldLoop, protocol: Any, number: int) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ SHOWN: Final = 5
 
 @define(eq=False)
 class Campaign:
-    """What many worlds have shown."""
+    """Sums of many worlds."""
 
     worlds: int = 0
     """How many there were."""
@@ -46,7 +46,7 @@ class Campaign:
         return "\n".join(lines)
 
     def map(self) -> str:
-        """What was reached, and how often; what no seed has visited stands first."""
+        """Say what was reached, and how often; what no seed has visited stands first."""
         rarest_first = sorted((count, name) for name, count in self.reached.items())
         return "\n".join(f"{count:8d}  {name}" for count, name in rarest_first)
 

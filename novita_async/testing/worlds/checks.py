@@ -1,4 +1,4 @@
-"""What must always hold, checked against the service's books when a world has ended."""
+"""Invariants: they must always hold, and are checked against the service's books when a world has ended."""
 
 import json
 from collections import Counter
@@ -251,7 +251,7 @@ def _without_journal(world: WorldView) -> bool:
 
 
 def budget_kept(world: WorldView) -> Iterable[Found]:
-    """What is bought never costs more than the budget."""
+    """Purchases never cost more than the budget."""
     limit = world.plan.client.budget
     if limit is None or (len(world.plan.processes) > 1 and _without_journal(world)):
         return
@@ -648,7 +648,7 @@ def _was_replaced_for_long(world: WorldView, came: Came, url: str) -> bool:
 
 
 def rows_true(world: WorldView) -> Iterable[Found]:
-    """What a journal calls saved is on the disk, and what it calls bought was bought."""
+    """Files that a journal calls saved are on the disk, and purchases that it calls bought were bought."""
     tasks = world.service.simulator.tasks
     for row in _rows(world):
         number = _number_in(row)

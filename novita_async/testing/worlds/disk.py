@@ -36,7 +36,7 @@ class Dead(OSError):
 
 @define(eq=False, repr=False)
 class WorldDisk:
-    """One folder, seen by one process after the other."""
+    """A folder, seen by one process after the other."""
 
     world: Stage
     root: Path
@@ -218,7 +218,7 @@ class WorldDisk:
         return file
 
     def commit_fails(self, connection: sqlite3.Connection) -> "Callable[[], None] | None":
-        """What a commit raises. None: nothing."""
+        """Find what raises a commit's error. None: it does not fail."""
         process = self.world.process
         if process is None:
             return None

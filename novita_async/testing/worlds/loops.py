@@ -184,7 +184,7 @@ class WorldLoop(asyncio.BaseEventLoop):
 
 @define(eq=False)
 class Life:
-    """One `asyncio.run`, step by step, as `asyncio.Runner` has it."""
+    """A call of `asyncio.run`, step by step, as `asyncio.Runner` has it."""
 
     loop: WorldLoop
     main: "asyncio.Task[Any]"
@@ -194,7 +194,7 @@ class Life:
     """Tasks that still ran when the main task had ended."""
     over: bool = field(default=False, init=False)
     error: BaseException | None = field(default=None, init=False)
-    """What `asyncio.run` raises."""
+    """Error that `asyncio.run` raises."""
 
     def __attrs_post_init__(self) -> None:
         self.loop.is_lived_in = True

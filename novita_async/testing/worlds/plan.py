@@ -1,4 +1,4 @@
-"""What a world is made of, as values: everything that happens in it follows from its plan.
+"""Plans of worlds, as values: everything that happens in a world follows from its plan.
 
 A plan is drawn from a seed (`drawing`), may be written by hand, and can be made smaller (`shrinking`). Chance
 within a world comes from the seed and from the names of what it decides, so that taking a user or a trouble
@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 from attrs import field, frozen, has
 
 Mark = Literal["post", "handover", "answer", "poll", "commit", "file", "event", "finished", "take", "time"]
-"""What the moments of a process are counted by: POSTs that begin, their last bytes, their answers, polls,
+"""Units that count the moments of a process: POSTs that begin, their last bytes, their answers, polls,
 writes of the journal, steps of the file system, events told to observers, ends among them, outcomes taken,
 seconds."""
 
@@ -26,7 +26,7 @@ class Moment:
     """So many turns of the loop after the n-th thing of a kind; for `time`, after so many seconds."""
 
     mark: Mark
-    """What is counted."""
+    """Unit that is counted."""
     number: float
     """Which of them, from 1; or seconds."""
     turns: int = 0
@@ -38,7 +38,7 @@ Place = Literal["wire", "service", "disk", "clock", "host", "webhook"]
 
 @frozen(kw_only=True)
 class Trouble:
-    """One kind of trouble, and how much of it there is."""
+    """A kind of trouble, and how much of it there is."""
 
     kind: str
     """Its name in `troubles.KINDS`."""
@@ -57,7 +57,7 @@ Stop = Literal["asyncio", "anyio", "timeout"]
 
 @frozen(kw_only=True)
 class UserPlan:
-    """One user of a client: what is asked for, and how the user behaves."""
+    """A user of a client: what is asked for, and how the user behaves."""
 
     kind: UserKind
     """Which method is called."""
@@ -70,7 +70,7 @@ class UserPlan:
     in_flight: int = 2
     """For streams and batches."""
     priority: Literal["interactive", "batch"] = "batch"
-    """Who goes first."""
+    """Rank of its requests among all."""
     timeout: float | None = None
     """Seconds for `run`, `wait` and `watch`."""
     save: bool = False
@@ -78,7 +78,7 @@ class UserPlan:
     routes: tuple[str, ...] = ()
     """Rows of the table of routes that requests go to in turn; empty, and `txt2img`: that of all others."""
     names: Literal["plain", "template", "function", "raises", "long", "odd"] = "plain"
-    """What `save_as` is."""
+    """Kind of its `save_as`."""
     pause: float = 0.0
     """Seconds that the consumer takes for each outcome, or that pass between single calls."""
     impatient: Literal["", "timeout", "scope", "task"] = ""
@@ -108,15 +108,15 @@ Ending = Literal["", "crash", "power", "sigterm"]
 
 @frozen(kw_only=True)
 class ProcessPlan:
-    """One process: a client, its users, and how they run."""
+    """A process: a client, its users, and how they run."""
 
     users: tuple[UserPlan, ...]
-    """What is done."""
+    """Users of its client."""
     together: Literal["gather", "group", "anyio", "main", "left", "loops", "threads"] = "gather"
     """In `asyncio.gather`, in a task group, one after the other in the main task, as tasks that the main task
     leaves behind, in one event loop after the other, in two at once."""
     ending: Ending = ""
-    """What ends it early."""
+    """Event that ends it early."""
     ends: Moment | None = None
     """When that happens."""
     leaves: Moment | None = None
@@ -125,7 +125,7 @@ class ProcessPlan:
 
 @frozen(kw_only=True)
 class ServicePlan:
-    """What kind of service it is."""
+    """Properties of the service."""
 
     quota: int | None = None
     """Images a minute of each account."""
@@ -184,7 +184,7 @@ class Plan:
     """A whole world."""
 
     seed: int
-    """What chance within it comes from."""
+    """Source of all chance within it."""
     entrance: Literal["transport", "bytes"] = "transport"
     """Whether the wire is a `Transport`, or a stream of bytes under aiohttp."""
     service: ServicePlan = field(factory=ServicePlan)
@@ -192,9 +192,9 @@ class Plan:
     client: ClientPlan = field(factory=ClientPlan)
     """Every process's client."""
     processes: tuple[ProcessPlan, ...] = ()
-    """One after the other."""
+    """Processes, one after the other."""
     troubles: tuple[Trouble, ...] = ()
-    """What goes wrong."""
+    """Troubles that it has."""
 
     def trouble(self, kind: str) -> Trouble | None:
         """Find a kind of trouble. None: there is none of it."""

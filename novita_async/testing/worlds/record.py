@@ -1,4 +1,4 @@
-"""What happens in a world, as it happens: the trace, the map of what was reached, the facts for `checks`."""
+"""Record of a world, as it happens: the trace, the map of what was reached, the facts for `checks`."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from attrs import define, field, frozen
 from novita_async import Outcome
 
 Reach = Literal["on its way", "not sent", "refused", "accepted", "unknown"]
-"""What the sender of a POST can know of it."""
+"""Fate of a POST, as far as its sender can know it."""
 
 _LONGEST: Final = 160
 
 
 @define(eq=False)
 class Post:
-    """One POST, as the wire saw it."""
+    """A POST, as the wire saw it."""
 
     number: int
     """Which request: its seed."""
@@ -29,7 +29,7 @@ class Post:
     handed_at: float | None = None
     """When its last byte went out."""
     reach: Reach = "on its way"
-    """What its sender can know."""
+    """Fate of it, as far as its sender can know."""
     told: str = ""
     """The task id that the sender was told."""
     due_at: float | None = None
@@ -75,7 +75,7 @@ class Came:
 
 @define(eq=False)
 class UserVisit:
-    """One user's use of a stream, a batch or a watch."""
+    """Use of a stream, a batch or a watch by a user."""
 
     user: str
     process: str
@@ -96,11 +96,11 @@ class UserVisit:
     over: bool = False
     """Whether it said that nothing more comes."""
     error: BaseException | None = None
-    """What ended it early."""
+    """Error that ended it early."""
     ended_at: float | None = None
     """When its user was through with it."""
     handle: Any = None
-    """What the client gave."""
+    """Object that the client gave."""
     unfinished: frozenset[str] = frozenset()
     """Ids that it still knows of when its process has ended."""
 
@@ -134,7 +134,7 @@ class Record:
     weights: dict[str, int] = field(factory=dict[str, int])
     """By process: how much its client holds."""
     texts: list[str] = field(factory=list[str])
-    """What left the client: events, errors."""
+    """Texts that left the client: events, errors."""
     broken: list[tuple[str, str, str]] = field(factory=list[tuple[str, str, str]])
     """Violations that were seen on the way: invariant, about what, how."""
 

@@ -1,4 +1,4 @@
-"""What is replaced while a world runs, all of it here: clocks, chance, threads, signals, files.
+"""Replacements while a world runs, all of them here: clocks, chance, threads, signals, files.
 
 Only what the standard library and anyio offer is replaced, never a part of the client, with two exceptions
 that are looked for by name and may be missing: how much room a journal keeps on the disk, and how its rows
@@ -249,7 +249,7 @@ _PRESENT: Final[list[WorldView]] = []
 
 
 class _Connection(sqlite3.Connection):
-    """One that asks the disk of its world."""
+    """A connection that asks the disk of its world."""
 
     file = ""
 
@@ -337,7 +337,7 @@ def _journal(_: WorldView) -> Iterator[Change]:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """What a journal's file says of each request, read as a stranger would."""
+    """Read a journal's file as a stranger would: a row for each request."""
     connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
     try:

@@ -27,7 +27,7 @@ from novita_async.testing.worlds.troubles import Fate
 
 PRICE: Final = 20
 _USUAL_SECONDS: Final = 0.36
-"""What the simulator takes for a picture of the smallest size."""
+"""Seconds that the simulator takes for a picture of the smallest size."""
 _TICKS: Final = 64
 _FORGED: Final = b'{"event_type": "ASYNC_TASK_RESULT", "payload": {"task": {"task_id": "forged"}}}'
 
@@ -63,7 +63,7 @@ class _Unexacting(Simulator):
 
 @define(eq=False, repr=False)
 class Service:
-    """What all processes of a world send to."""
+    """Service that all processes of a world send to."""
 
     world: Stage
     simulator: Simulator = field(init=False)
@@ -112,7 +112,7 @@ class Service:
         return self.simulator.ledger
 
     def accepted(self) -> Mapping[int, list[Entry]]:
-        """What was bought, by request."""
+        """List what was bought, by request."""
         found: dict[int, list[Entry]] = {}
         for entry in self.ledger.accepted:
             found.setdefault(entry.request["request"]["seed"], []).append(entry)
@@ -124,7 +124,7 @@ class Service:
         return -1 if task is None else task.order.seed
 
     def status_of(self, task_id: str) -> str:
-        """What has become of a task."""
+        """Tell the status of a task."""
         self.simulator.advance(self.world.now)
         return self.simulator.status_of(task_id)
 
@@ -152,18 +152,18 @@ class Service:
     # --- Fates --------------------------------------------------------------------------------------------
 
     def fate_of_submission(self, number: int) -> Fate:
-        """What becomes of the next submission of a request."""
+        """Choose the fate of the next submission of a request."""
         self._posts[number] += 1
         return self._seen(troubles.of_submission(self._plan, number, self._posts[number], self.world.now))
 
     def fate_of_poll(self, task_id: str) -> Fate:
-        """What becomes of the next poll of a task."""
+        """Choose the fate of the next poll of a task."""
         self._polls[task_id] += 1
         number = self.number_of(task_id)
         return self._seen(troubles.of_poll(self._plan, number, self._polls[task_id], self.world.now))
 
     def fate_of_file(self, path: str) -> Fate:
-        """What becomes of the next download of a file."""
+        """Choose the fate of the next download of a file."""
         self._files[path] += 1
         number = self.number_of(path.split("/")[2])
         return self._seen(troubles.of_file(self._plan, number, self._files[path]))

@@ -16,7 +16,7 @@ class Actor(Protocol):
 
 
 class Stage(Protocol):
-    """What happens, and when."""
+    """View of a world: its plan, its record, its time."""
 
     @property
     def plan(self) -> Plan: ...

@@ -23,12 +23,12 @@ TIMEOUT: Final = 120.0
 
 @frozen(kw_only=True)
 class Fate:
-    """What becomes of one exchange."""
+    """Fate of an exchange."""
 
     kind: str = ""
     """The trouble that it has. Empty: none."""
     end: End = "answer"
-    """What its sender gets."""
+    """End of it, as its sender sees it."""
     acted: bool = True
     """Whether the service acts upon it."""
     after: float = 0.0
@@ -40,7 +40,7 @@ class Fate:
     headers: Mapping[str, str] = {}
     """Headers that are added."""
     change: Callable[[bytes, "Fate"], bytes] | None = None
-    """What is made of the service's own answer."""
+    """Change of the service's own answer."""
     early: bool = False
     """Whether the answer comes while the request still goes out."""
     page: bool = False
@@ -171,7 +171,7 @@ _POLL_DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {
 }
 POLLS: Final = (*_POLL, *_POLL_DRAWN)
 _ONCE: Final = frozenset({"no such task", "poll 404", "poll 403", "poll 400", "poll 401"})
-"""What would be believed if it were repeated."""
+"""Answers that would be believed if they were repeated."""
 _POLLS_AT_ANY_TIME: Final = tuple(kind for kind in POLLS if kind not in _ONCE)
 
 
@@ -206,7 +206,7 @@ WIRES: Final = (
     "another's answer late",
     "chopped",
 )
-"""What only a connection can do."""
+"""Troubles that only a connection can have."""
 
 KINDS: Final[Mapping[str, Place]] = {
     **dict.fromkeys((*SUBMITS, *POLLS, *OUTAGES, *WIRES), "wire"),
@@ -273,7 +273,7 @@ def of_file(plan: Plan, number: int, attempt: int) -> Fate:
 
 
 def of_event(plan: Plan, number: int, attempt: int) -> str:
-    """What becomes of a webhook event."""
+    """Choose the trouble of a webhook event."""
     return _hit(plan, WEBHOOKS, ("event", number, attempt))
 
 

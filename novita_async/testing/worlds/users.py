@@ -37,12 +37,12 @@ _OLD: Final = 500
 
 
 class UserError(Exception):
-    """What a user's own code raises."""
+    """Error that a user's own code raises."""
 
 
 @define(eq=False, repr=False)
 class User:
-    """One user at work."""
+    """A user at work."""
 
     process: Agent
     plan: UserPlan

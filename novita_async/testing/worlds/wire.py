@@ -35,7 +35,7 @@ from novita_async.testing.worlds.troubles import Fate
 _LARGE: Final = 1024
 """Bytes of an answer from which on pictures may be in it."""
 ORIGIN: Final = "http://127.0.0.1:8080"
-"""What the service calls itself."""
+"""Address that the service gives as its own."""
 _BOUNDARY: Final = "b" * BOUNDARY_LENGTH
 _BROKE_OFF: Final = "the answer broke off"
 _CAUSES: Final = {"not sent": "connection refused", "silence": "connection reset before an answer"}
@@ -57,7 +57,7 @@ class _File:
 
 @define(eq=False, repr=False)
 class WorldTransport:
-    """What carries one process's requests to the service of its world."""
+    """Transport of a process's requests to the service of its world."""
 
     _process: Agent
     _intake: PictureIntake = field(factory=PictureIntake, init=False)

@@ -1,4 +1,4 @@
-"""One world: its time, its service, its processes, and what comes of them."""
+"""A world: its time, its service, its processes, and what comes of them."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ class Violation:
     about: str
     """Which request, user or process."""
     how: str
-    """What was seen."""
+    """Evidence, in words."""
 
     def __str__(self) -> str:
         return f"{self.invariant}: {self.about}: {self.how}"
@@ -65,14 +65,14 @@ class Violation:
 
 @frozen(kw_only=True)
 class Report:
-    """What came of a world."""
+    """Result of a world."""
 
     plan: Plan
-    """What it was made of."""
+    """Plan that it was made from."""
     violations: tuple[Violation, ...]
-    """What did not hold."""
+    """Invariants that did not hold, each with its evidence."""
     trace: str = field(repr=False)
-    """Who did what when."""
+    """Trace: who did what when."""
     reached: dict[str, int] = field(repr=False)
     """The map: how often each thing was reached."""
     seconds: float
@@ -95,7 +95,7 @@ class Process:
     name: str
     client: NovitaClient | None = field(default=None, init=False)
     lives: list[Life] = field(factory=list[Life], init=False)
-    """What `asyncio.run` has been called for, and not returned."""
+    """Calls of `asyncio.run` that have not returned."""
     users: list[User] = field(factory=list[User], init=False)
     dead: bool = field(default=False, init=False)
     turns: int = field(default=0, init=False)
@@ -112,7 +112,7 @@ class Process:
     _threads: list[Life] = field(factory=list[Life], init=False)
     """Lives whose worker threads wait for the end of their main task."""
     works: list[Callable[[], None]] = field(factory=list, init=False)
-    """What threads have still to do."""
+    """Calls that threads have still to make."""
     asked_to_leave: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when the main task is to return."""
 
@@ -580,14 +580,14 @@ class World:
         self.process.begin_thread(loop)
 
     def signal_handler(self, number: int) -> Any:
-        """What the present process does on a signal."""
+        """Find what the present process does on a signal."""
         if self.process is None or number != TERMINATE:
             return signal.SIG_DFL
         taken = any(TERMINATE in life.loop.signals for life in self.process.lives)
         return self if taken else signal.SIG_DFL
 
     async def start_connection(self, *_: Any, **__: Any) -> Any:
-        """What stands for a socket."""
+        """Give what stands for a socket."""
         return await self.network.start_connection()
 
     def take_event(self, token: str, body: bytes) -> None:
