@@ -56,9 +56,10 @@ MAY_BLOCK: Final = {
     ImageSource._file_slices.__code__,
     # Starting a thread waits until the thread runs.
     threading.Thread.start.__code__,
-    # The end of `asyncio.run` waits for the loop's own threads, which are told to end.
-    asyncio.BaseEventLoop.shutdown_default_executor.__code__,
 }
+
+ENDS: Final = {asyncio.Runner.close.__code__}
+"""The end of `asyncio.run`, which itself waits for the loop's own threads; not what its last tasks do."""
 
 FUNCTIONS: Final = {
     time: "sleep",
@@ -109,7 +110,7 @@ class Guard:
         """Tell the line of the library that made a call. None: another caller did."""
         while frame:
             code, file = frame.f_code, frame.f_code.co_filename
-            if code in self.may_block or file in FOR_THEMSELVES:
+            if code in self.may_block or code in ENDS or file in FOR_THEMSELVES:
                 return None
             if file.startswith(self.own):
                 allowed = file.startswith(self.simulator) or self._may_block_above(frame)
