@@ -30,7 +30,7 @@ class Service:
     """Seconds of the outage."""
     bought: int = 0
     posts: int = 0
-    """Those during the outage."""
+    """Requests that were met by the outage."""
 
     async def send(
         self, request: HTTPRequest, *_: object, on_handover: Callable[[], None] | None = None

@@ -703,9 +703,9 @@ class NovitaClient:
         once nothing is left to do here or elsewhere.
 
         May be called twice, late, on any machine, and be killed at any moment: the database says whose each
-        request is, and nothing is bought again. What a dead process had on its way is uncertain. What cannot
-        be ended here now (its picture is on another host, its files cannot be had, a wait was given up) comes
-        out as such, and is left to workers that begin later.
+        request is, and nothing is bought again. A purchase that a dead process had on its way is uncertain.
+        A request that cannot be ended here now (its picture is on another host, its files cannot be had, a
+        wait was given up) comes out as such, and is left to workers that begin later.
 
         Args:
             batch: Name of the batch. None: the URL says it, after `#`.

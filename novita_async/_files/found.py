@@ -97,7 +97,7 @@ class Finder:
             ) from error
 
     async def kept(self, purchases: Sequence[Purchase]) -> list[Purchase]:
-        """Those whose files are somewhere. Raises `ConfigurationError`."""
+        """Find the purchases whose files are somewhere. Raises `ConfigurationError`."""
         kept: list[Purchase] = []
 
         async def ask(purchase: Purchase) -> None:

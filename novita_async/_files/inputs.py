@@ -1,7 +1,7 @@
 """Pictures of requests, put into a storage once each under their digests, and fetched from there.
 
-A journal that machines share names no path of one of them: its rows know pictures by SHA-256. Whoever plans a
-row has put its pictures before; whoever works on it fetches them, checks the digest, and keeps them in a
+A journal that machines share names no path of one of them: its rows know pictures by SHA-256. The planner of
+a row has put its pictures before; a worker on it fetches them, checks the digest, and keeps them in a
 bounded cache on disk. In a folder a picture may have a suffix, as earlier versions gave it.
 """
 

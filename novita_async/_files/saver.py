@@ -148,7 +148,7 @@ class _Target:
         return folder / f".{tag[:16]}-{self.place + 1}.part"
 
     def failed(self, cause: str, *, dooms: Scope = "request", is_lost: bool | None = None) -> DownloadFailed:
-        """Make the error of this file. One that came in the answer is lost unless something else is told."""
+        """Make the error of this file. A file of an answer is lost unless `is_lost` says otherwise."""
         gone = self.artifact.came_at_once if is_lost is None else is_lost
         advice = _HAS_NO_TASK if self.result is not None and self.task is None else ""
         return DownloadFailed(

@@ -100,7 +100,7 @@ class PostgresJournal:
         """Open a batch's journal for this process alone; make it where there is none.
 
         Args:
-            url: The database, as libpq writes it. What comes after `#` names the batch.
+            url: The database, as libpq writes it. The part after `#` names the batch.
             options: See `SharedOptions`.
 
         Raises:

@@ -91,7 +91,7 @@ class PostgresQuota:
         answer.exception()
 
     async def aclose(self) -> None:
-        """Say what is left to be said, and leave. What is on its way counts for a window more."""
+        """Say what is left to be said, and leave. Images on their way count for a window more."""
         if self._journal is not None:
             await self._leave(self._journal)
 

@@ -322,7 +322,7 @@ begin
   end if;
 end $$;
 
--- Find requests by key and number, or make them. p_nth: number among equals of this call. What was never sent takes
+-- Find requests by key and number, or make them. p_nth: number among equals of this call. A request that was never sent takes
 -- endpoint and images anew.
 create function novita.plan_1(p_me bigint, p_batch int, p_make bool, p_key bytea[], p_nth int[], p_position int[],
   p_kind text[], p_endpoint text[], p_images int[], p_request bytea[], p_tag text[], p_metadata text[])

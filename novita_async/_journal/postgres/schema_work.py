@@ -49,7 +49,7 @@ create function novita.end_session_1(p_batch int, p_session int) returns void la
 $$;
 
 -- Find requests by key and number, or make them. p_nth: number among equals of this piece. p_session null: the batch
--- is the caller's alone. What was never sent takes endpoint and images anew.
+-- is the caller's alone. A request that was never sent takes endpoint and images anew.
 create function novita.plan_2(p_me bigint, p_batch int, p_session int, p_piece int, p_make bool, p_key bytea[],
   p_nth int[], p_position int[], p_kind text[], p_endpoint text[], p_images int[], p_request bytea[], p_tag text[],
   p_metadata text[])
