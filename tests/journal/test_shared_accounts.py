@@ -170,6 +170,23 @@ async def test_a_probe_that_was_not_sent_leaves_its_turn_to_another(pair):
     assert len(await places(first, 1, first=5)) == 1
 
 
+@pytest.mark.parametrize("left", [True, False])
+async def test_a_probe_of_a_process_that_has_died_leaves_its_turn_to_another(pair, database, left):
+    first, second = pair
+    (one,) = await places(first, 1)
+    await first.settle(one, lost(loop_time()))
+    await run_sql(database, "UPDATE novita.account SET gate_until = 0")
+    assert len(await places(second, 1)) == 1
+    assert not await places(first, 1, first=5)
+    await run_sql(
+        database,
+        "UPDATE novita.worker SET ended = CASE WHEN $1 THEN now() END, alive_until = '-infinity'"
+        " WHERE id = (SELECT prober FROM novita.account)",
+        left,
+    )
+    assert len(await places(first, 1, first=6)) == 1
+
+
 async def test_an_account_that_was_taken_out_is_out_for_all(pair):
     first, second = pair
     told = []
