@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 @pytest.fixture
 async def pair(database):
     """Two processes, each with a batch of its own; nothing is known of the account."""
-    await run_sql(database, 'TRUNCATE novita.account, novita."window", novita.slot, novita.waiting')
     async with (
         await PostgresJournal.open(new_batch(database), lease=3600.0) as first,
         await PostgresJournal.open(new_batch(database), lease=3600.0) as second,
