@@ -398,19 +398,18 @@ class Simulator:
         if self.balance_of(account) < price:
             raise Refused("NOT_ENOUGH_BALANCE", "not enough balance")
         if self.config.images_per_minute is not None and order.mock is None:
-            self._admit_to_quota(order, account, self.config.images_per_minute)
+            name = account, order.endpoint
+            quota = self._quotas.get(name) or make_quota(self.config.quota, self.config.images_per_minute)
+            after = quota.admit(order.images, self.now)
+            if after is None:
+                wait = (
+                    max(1, math.ceil(quota.wait(order.images, self.now))) if self.config.retry_after else None
+                )
+                raise Refused(
+                    "RATE_LIMIT_EXCEEDED", "rate limit exceeded, please try again later", retry_after=wait
+                )
+            self._quotas[name] = after
         self._spent[account] = self._spent.get(account, 0) + price
-
-    def _admit_to_quota(self, order: WorkOrder, account: str, limit: int) -> None:
-        name = account, order.endpoint
-        quota = self._quotas.get(name) or make_quota(self.config.quota, limit)
-        after = quota.admit(order.images, self.now)
-        if after is None:
-            wait = max(1, math.ceil(quota.wait(order.images, self.now))) if self.config.retry_after else None
-            raise Refused(
-                "RATE_LIMIT_EXCEEDED", "rate limit exceeded, please try again later", retry_after=wait
-            )
-        self._quotas[name] = after
 
     def _accept(self, exchange: Exchange, order: WorkOrder, account: str, *, at_once: bool) -> SimulatedTask:
         number = len(self._tasks) + 1
