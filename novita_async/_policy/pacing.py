@@ -296,7 +296,10 @@ class Window:
             self._guess(self.taken - self.unanswered)
             self.burst = self.first_burst
         elif self.phase is PACED:
-            self._refused_paced(slot)
+            if self.accepted:
+                self.rate = min(self.rate, max(self.rate * _RATE_FALL, self._measured(slot)))
+            elif self.refusals >= _IN_VAIN:
+                self._guess(self.taken - self.unanswered)
         else:
             self._refused_limited(slot, seen)
         self.full_at = slot.announced_at
@@ -438,12 +441,6 @@ class Window:
             self.look_at = self.restarted_at + MINUTE if self.minutes > 1 else -math.inf
         if seen <= self.limit:
             self._guess(self.taken - self.unanswered - self.forgiven)
-
-    def _refused_paced(self, slot: Slot) -> None:
-        if self.accepted:
-            self.rate = min(self.rate, max(self.rate * _RATE_FALL, self._measured(slot)))
-        elif self.refusals >= _IN_VAIN:
-            self._guess(self.taken - self.unanswered)
 
     def _guess(self, fits: int) -> None:
         """Take what was accepted for the limit, if there was anything."""

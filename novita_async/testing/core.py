@@ -283,7 +283,11 @@ class Simulator:
         if exchange.path in self.config.retired:
             self._book(visit, exchange, status=404)
             return text_reply(404, "route not found")
-        account = self._authenticate(exchange.headers.get("authorization", ""))
+        account = _bare(exchange.headers.get("authorization", ""))
+        if not account:
+            raise Refused("MISSING_API_KEY", "missing api key")
+        if account not in self.config.api_keys:
+            raise Refused("INVALID_API_KEY", "invalid api key")
         if visit.kind is ExchangeKind.SUBMIT:
             return self._submit(exchange, visit, account)
         return self._read_route(exchange)(exchange, account)
@@ -301,14 +305,6 @@ class Simulator:
         return routes[exchange.path]
 
     # --- accounts
-
-    def _authenticate(self, header: str) -> str:
-        key = _bare(header)
-        if not key:
-            raise Refused("MISSING_API_KEY", "missing api key")
-        if key not in self.config.api_keys:
-            raise Refused("INVALID_API_KEY", "invalid api key")
-        return key
 
     def balance_of(self, account: str) -> int:
         """Money that an account has left, in 1/10000 USD."""
