@@ -183,6 +183,21 @@ async def test_an_account_that_was_taken_out_is_out_for_all(pair):
     assert len(await places(first, 1, first=20)) == 1
 
 
+async def test_a_process_that_begins_tries_an_account_that_is_out_itself(pair, database):
+    """A key or a balance that was mended a moment ago is not refused for what another was told before."""
+    first, _ = pair
+    (one,) = await places(first, 1)
+    await first.settle(one, NotBought(loop_time(), AuthenticationFailed(status=401, reason="", message="")))
+    async with await PostgresJournal.open(new_batch(database), quotas={"a": None}) as begun:
+        told = []
+        begun.on_health(lambda accounts, _: told.extend(accounts))
+        await begun.beat()
+        assert told[-1]["out"] <= 0
+        (trial,) = await places(begun, 2, first=10)
+        await begun.settle(trial, Bought(loop_time(), task("trial")))
+    assert len(await places(first, 1, first=20)) == 1
+
+
 # --- Money --------------------------------------------------------------------------------------------------
 
 

@@ -118,6 +118,10 @@ _ADMIT: Final = f"SELECT * FROM novita.admit_2({_marks(1, 13 + len(MOVED))})"  #
 _SETTLE: Final = f"SELECT novita.settle_2({_marks(1, 13)})"
 _REASSERT: Final = f"SELECT novita.reassert_1({_marks(1, 9 + len(MOVED))})"
 _PLAN: Final = f"SELECT serial, is_new FROM novita.plan_2({_marks(1, 14)})"  # noqa: S608
+_TRY_AGAIN: Final = (  # whoever begins asks the service once: a key or a balance may be mended by now
+    "UPDATE novita.account SET out_until = novita.now()"
+    " WHERE error IS NOT NULL AND out_until > novita.now() AND label = ANY($1)"
+)
 _TALLIES: Final = (
     "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
     " JOIN novita.request r USING (batch, serial) WHERE c.batch = $1 GROUP BY 1"
@@ -447,6 +451,7 @@ class SharedStore:
             return float(found["in_use"])
         self.me = found["me"]
         self.alive_until = began + self.lease
+        await connection.execute(_TRY_AGAIN, [escaped(label) for label in self.quotas])
         await self._warn_of_standby(connection)
         return None
 
