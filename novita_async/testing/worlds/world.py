@@ -733,10 +733,14 @@ def _run(plan: Plan, root: Path) -> tuple[Report, bool]:
     return report, has_left
 
 
+def _pass_over(_: object) -> None:
+    """Say nothing."""
+
+
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
     """Pass over what processes that were broken off say at their destruction."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    hook, sys.unraisablehook = sys.unraisablehook, _pass_over
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
