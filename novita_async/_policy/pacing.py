@@ -377,13 +377,14 @@ class Window:
     def _over_limit(self, images: int) -> float:
         """By how many images this would exceed what is known to fit, the heaviest requests excepted."""
         counted = self.taken - self.forgiven
-        return min(counted, counted + images - self.limit)
+        excess = counted + images - self.limit
+        return excess if excess < counted else counted
 
     def _room_at(self, images: int, now: float) -> float:
         """When enough is let go for the quota and for the limit."""
         over_limit = self._over_limit(images)
         excess = self.forgiven + over_limit if over_limit > 0 else 0
-        if self.quota is not None:
+        if self.quota is not None and self.taken + images > self.quota:
             excess = max(excess, min(self.taken, self.taken + images - self.quota))
         if excess <= 0:
             return now
