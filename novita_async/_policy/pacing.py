@@ -377,8 +377,7 @@ class Window:
     def _over_limit(self, images: int) -> float:
         """By how many images this would exceed what is known to fit, the heaviest requests excepted."""
         counted = self.taken - self.forgiven
-        excess = counted + images - self.limit
-        return excess if excess < counted else counted
+        return min(counted, counted + images - self.limit)
 
     def _room_at(self, images: int, now: float) -> float:
         """When enough is let go for the quota and for the limit."""

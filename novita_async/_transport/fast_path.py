@@ -339,7 +339,7 @@ class FastExchange(AiohttpExchange):
             raise
 
     async def _answer_on(self, live: LiveConnection) -> HTTPResponse:
-        """Read the answer. A connection on which that fails is closed, unless the rest is left to another task."""
+        """Read the answer. A connection on which that fails is closed, or left to another task."""
         try:
             while self._answer is None:
                 message, payload = await live.protocol.read()

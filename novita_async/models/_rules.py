@@ -330,8 +330,8 @@ def parts(kind: type, at_most: int | None = None, at_least: int = 0) -> Rule:
 
 def listed(value: Iterable[T]) -> tuple[T, ...]:
     """Make a tuple of what can be one; leave the rest for the rule to explain."""
-    if type(value) is tuple:
-        return value
+    if value.__class__ is tuple:
+        return cast("tuple[T, ...]", value)
     given = cast("object", value)
     if isinstance(given, Iterable) and not isinstance(given, str | Mapping):
         return tuple(value)
