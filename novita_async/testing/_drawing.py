@@ -119,13 +119,8 @@ def _ribbons(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> 
 
     layer = _layer(canvas)
     draw = ImageDraw.Draw(layer)
-    for i in range(_RIBBONS):
-        width, height = canvas.size
-        thick = 0.05 + 0.12 * fraction("thick", i, *names)
-        edge = [(i / 48, _wave(i / 48, i, names)) for i in range(49)]
-        upper = [(x * width, y * height) for x, y in edge]
-        lower = [(x * width, (y + thick) * height) for x, y in reversed(edge)]
-        draw.polygon(upper + lower, fill=(*colours[i % 5], 110))
+    for number in range(_RIBBONS):
+        draw.polygon(_ribbon(canvas.size, number, names), fill=(*colours[number % 5], 110))
     return Image.alpha_composite(canvas.convert("RGBA"), layer).convert("RGB")
 
 
@@ -136,6 +131,15 @@ def _wave(x: float, number: int, names: Names) -> float:
         math.tau * (fast * x + draw("b"))
     )
     return 0.15 + 0.7 * draw("level") + bend
+
+
+def _ribbon(size: tuple[int, int], number: int, names: Names) -> list[tuple[float, float]]:
+    width, height = size
+    thick = 0.05 + 0.12 * fraction("thick", number, *names)
+    edge = [(i / 48, _wave(i / 48, number, names)) for i in range(49)]
+    upper = [(x * width, y * height) for x, y in edge]
+    lower = [(x * width, (y + thick) * height) for x, y in reversed(edge)]
+    return upper + lower
 
 
 def _lights(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> Image.Image:

@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 @pytest.fixture
 async def pair(database):
     """Two processes, each with a batch of its own; nothing is known of the account."""
-    await run_sql(database, 'TRUNCATE novita.account, novita."window", novita.slot, novita.waiting')
     async with (
         await PostgresJournal.open(new_batch(database), lease=3600.0) as first,
         await PostgresJournal.open(new_batch(database), lease=3600.0) as second,
@@ -86,6 +85,10 @@ async def test_a_refusal_teaches_all(pair):
     await first.settle(bought[0], NotBought(loop_time(), error))
     window = await learned(second)
     assert (window.phase, window.limit, window.taken) == (Phase.GUESSED, 8, 8)
+    window.look_at += 3600  # beyond what is known to fit, however long all this has taken
+    await run_sql(
+        first._store.link.url, 'UPDATE novita."window" SET state = $1', SharedWindow(ENDPOINT, window).text()
+    )
     await run_sql(first._store.link.url, "UPDATE novita.account SET gate_until = 0")
     assert not await places(second, 1)
 
@@ -168,6 +171,23 @@ async def test_a_probe_that_was_not_sent_leaves_its_turn_to_another(pair):
     (probe,) = await places(second, 1)
     await second.settle(probe, fact(NotBought, loop_time(), seen=False))
     assert len(await places(first, 1, first=5)) == 1
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_a_probe_of_a_process_that_has_died_leaves_its_turn_to_another(pair, database, left):
+    first, second = pair
+    (one,) = await places(first, 1)
+    await first.settle(one, lost(loop_time()))
+    await run_sql(database, "UPDATE novita.account SET gate_until = 0")
+    assert len(await places(second, 1)) == 1
+    assert not await places(first, 1, first=5)
+    await run_sql(
+        database,
+        "UPDATE novita.worker SET ended = CASE WHEN $1 THEN now() END, alive_until = '-infinity'"
+        " WHERE id = (SELECT prober FROM novita.account)",
+        left,
+    )
+    assert len(await places(first, 1, first=6)) == 1
 
 
 async def test_an_account_that_was_taken_out_is_out_for_all(pair):

@@ -25,7 +25,7 @@ begin
     select * into money from novita.budget where batch = p_batch for update;
     limited := found;
   end if;
-  select * into acc from novita.open_1((select account from novita."window" where id = p_window), novita.now());
+  select * into acc from novita.open_1(p_me, (select account from novita."window" where id = p_window), novita.now());
   select * into win from novita."window" where id = p_window for update;
   t := novita.now();
   if not exists (select from novita.worker where id = p_me and ended is null) then

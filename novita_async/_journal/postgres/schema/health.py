@@ -40,8 +40,9 @@ create function novita.served_1(p_account text, p_announced float8) returns void
   where label = p_account and (cause is not null or error is not null)
 $$;
 
--- Whether an account may be used now. most: how many requests; 0: none, for `delay` seconds.
-create function novita.open_1(p_account text, t float8, out most int, out delay float8, out why text) language plpgsql as $$
+-- Whether an account may be used now. most: how many requests; 0: none, for `delay` seconds. A probe is awaited
+-- while the process that sent it lives.
+create function novita.open_1(p_me bigint, p_account text, t float8, out most int, out delay float8, out why text) language plpgsql as $$
 declare a novita.account;
 begin
   most := 2147483647; delay := 0;
@@ -52,11 +53,13 @@ begin
     why := 'out'; delay := a.out_until - t;
   elsif t < a.gate_until then
     why := 'gate'; delay := a.gate_until - t;
-  elsif t < a.probe_until then
+  elsif t < a.probe_until and exists (
+      select from novita.worker where id = a.prober and ended is null and alive_until > clock_timestamp()) then
     why := 'probe'; delay := least(a.probe_until - t, 1);
   else
     most := 1;
-    update novita.account set probe_until = t + case cause when 'uncertain' then 60 else 10 end where label = p_account;
+    update novita.account set prober = p_me, probe_until = t + case cause when 'uncertain' then 60 else 10 end
+      where label = p_account;
   end if;
 end $$;
 

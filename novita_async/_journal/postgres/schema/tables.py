@@ -122,7 +122,8 @@ create table novita.account (
   tripped_at  float8 not null default 0,
   gate_until  float8 not null default 0,
   out_until   float8 not null default 0,
-  probe_until float8 not null default 0                  -- until then another's probe is awaited
+  prober      bigint,                                    -- the process that sent the latest probe
+  probe_until float8 not null default 0                  -- until then its answer is awaited
 ) with (fillfactor = 50);
 
 create table novita.place (                              -- on their way, without a row
