@@ -369,9 +369,15 @@ def doubts_told(world: WorldView) -> Iterable[Found]:
             continue  # the last may be told by a page
         mine = came.number, came.process
         posts = [post for post in world.record.posts if (post.number, post.process) == mine]
-        if any(post.handed_at is not None and post.reach == "unknown" for post in posts):
+        if any(post.reach == "unknown" and _may_be_bought(post) for post in posts):
             words = listed(post.reach for post in posts)
             yield str(came.number), f"failed by {type(came.error).__name__}, its POSTs were {words}"
+
+
+def _may_be_bought(post: Post) -> bool:
+    """Whether the service may have sold what a POST asked for: no page, and no status, says otherwise."""
+    refused = post.page or (post.status is not None and post.status >= 300)
+    return post.handed_at is not None and not refused
 
 
 def few_doubts(world: WorldView) -> Iterable[Found]:
