@@ -175,8 +175,8 @@ class Places:
     async def bury(self, connection: Connection, dead: int) -> None:
         """Hold the places of a process that has ended for a whole window more."""
         for found in await connection.fetch("SELECT * FROM novita.places_1($1)", dead):
-            account, endpoint = unescaped(found["account"]), unescaped(found["endpoint"])
-            window = await self.windows.of(connection, account, endpoint)
+            there = (found["quota"], found["version"], found["state"])
+            window = WindowRow(found["window"], unescaped(found["endpoint"]), *there)
             ended = [(LOST, None, found["images"])]
             hold = [self.member.window + LATE]
             while not await self._settle(
