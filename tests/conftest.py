@@ -22,7 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # coverage measures the workers, not wh
 
 LUCK = [HealthCheck.too_slow, HealthCheck.filter_too_much]  # of the machine, and of the draw
 # No test asserts a time. The long form is for `make soak`.
-settings.register_profile("steady", deadline=None, max_examples=50, suppress_health_check=LUCK)
+settings.register_profile("steady", deadline=None, max_examples=30, suppress_health_check=LUCK)
 settings.register_profile("long", deadline=None, max_examples=1000, suppress_health_check=LUCK)
 settings.load_profile("steady")
 
@@ -124,12 +124,20 @@ def serve(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def database():
-    """The URL of a Postgres that has the tables of journals."""
+def _postgres():
     from tests.helpers.postgres import postgres  # noqa: PLC0415 - few tests need it
 
     with postgres() as url:
         yield url
+
+
+@pytest.fixture
+def database(_postgres):
+    """The URL of a Postgres that has the tables of journals, and knows nothing of accounts and workers."""
+    from tests.helpers.postgres import forget_others  # noqa: PLC0415 - as above
+
+    asyncio.run(forget_others(_postgres))
+    return _postgres
 
 
 @pytest.fixture(scope="session")

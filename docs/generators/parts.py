@@ -21,6 +21,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "variables": tables.variables,
     "routes": tables.routes,
     "journal-schema": tables.journal_schema,
+    "shared-schema": tables.shared_schema,
     "simulator-options": tables.simulator_options,
     "faults": tables.faults,
     "figures-told": tables.figures_told,

@@ -17,6 +17,7 @@ import novita_async
 from docs.generators.markdown import block, code, first_sentence, table
 from novita_async import NovitaClient, Polling, RetryPolicy, events
 from novita_async._api.protocol import QUESTION_TIMEOUT
+from novita_async._journal.postgres.schema.tables import TABLES
 from novita_async._journal.sqlite.file import _VERSION_0, MIGRATIONS
 from novita_async._purchase.machine import TRANSITIONS, Settlement
 from novita_async.cli._app import COMMANDS, app_for
@@ -237,6 +238,11 @@ def journal_schema() -> str:
         ).fetchall()
     connection.close()
     return block("sql", ";\n".join(inspect.cleandoc(sql) for (sql,) in found) + ";")
+
+
+def shared_schema() -> str:
+    """The tables of journals in Postgres; those who read them need none of the functions."""
+    return block("sql", TABLES.strip())
 
 
 def simulator_options() -> str:
