@@ -22,6 +22,7 @@ from novita_async.errors import (
     TaskTimeout,
     without_query,
 )
+from novita_async.models._rules import new_dict
 from novita_async.models.choices import TaskStatus
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
@@ -252,7 +253,7 @@ class TaskResult(Plain):
     """When it was done, where the service says so."""
     request_info: str | None = None
     """JSON text of what the engine was asked for, unparsed."""
-    extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
+    extra: Mapping[str, Any] = field(factory=new_dict, repr=False)
     """The answer's `extra`, as it came; where the results came at once, the rest of the answer."""
     cut: str | None = None
     """Why the answer broke off that held the results: what came whole is here. None: it is whole."""
