@@ -5,6 +5,7 @@
 | `python`                    | run in the page's namespace, with `await` at the top level               |
 | `sh`                        | each `novita-async` line is run; its exit code is 0, or as a comment says |
 | `text`                      | compared with what the block before has printed; `…` stands for anything |
+| `sql`                       | each statement is run in the page's database                             |
 | with a caption              | written to the file of that name                                         |
 | first line `# not run here` | compiled, where it is Python, and listed by a test                       |
 
@@ -29,6 +30,7 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 from sybil.parsers.myst.lexers import DirectiveLexer
 
 from novita_async.cli._app import app_for, main
+from tests.helpers.postgres import run_sql
 from tests.helpers.programs import python, run, running
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +195,12 @@ class Reader:
     def _json(self, source, _):
         json.loads(source)
 
-    _DO = MappingProxyType({"python": _python, "sh": _shell, "text": _text, "json": _json})
+    def _sql(self, source, place):
+        assert self.database is not None, f"{place}: the page names no database"
+        for statement in filter(str.strip, source.split(";")):
+            asyncio.run(run_sql(self.database, statement))
+
+    _DO = MappingProxyType({"python": _python, "sh": _shell, "text": _text, "json": _json, "sql": _sql})
 
 
 def _compiled(source, place):
