@@ -14,6 +14,8 @@ NOT_RUN_HERE = {
     "how-to/sync.md": ["needs Flask", "needs Celery"],
     "how-to/watching.md": ["the id is yours"],
     "how-to/webhooks.md": ["needs FastAPI"],
+    "tutorials/batch.md": ["kills whatever is called so"],
+    "tutorials/web-service.md": ["needs curl, and serves until it is stopped"],
 }
 """Blocks about other people's systems, by their page: what each needs."""
 

@@ -143,7 +143,7 @@ class Reader:
                     with redirect_stdout(out):
                         self._command([self._located(token) for token in tokens], line)
                 case [_, *_] as words:
-                    self._other(words, f"{place}: nobody here can run {line!r}")
+                    out.write(self._other(words, f"{place}: nobody here can run {line!r}"))
         self.printed = out.getvalue()
 
     def _located(self, text):
@@ -169,15 +169,22 @@ class Reader:
                 if name not in SERVICE:
                     self.setenv(name, value)
             case ["pytest", name]:
-                command = python("-m", "pytest", "-q", "-p", "no:cacheprovider", name, flags=())
-                done = run(command, cwd=self.folder)
-                assert done.returncode == 0, done.stdout
+                self._start("-m", "pytest", "-q", "-p", "no:cacheprovider", name)
+            case ["python", name]:
+                return self._start(name)
             case ["mv", old, new]:
                 (self.folder / old).rename(self.folder / new)
             case ["rm", name]:
                 (self.folder / name).unlink()
             case _:
                 raise AssertionError(complaint)
+        return ""
+
+    def _start(self, *arguments):
+        """Run a program of the page to its end. Returns what it printed."""
+        done = run(python(*arguments, flags=()), cwd=self.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def _kill(self, tokens):
         """Start a command, and kill it as soon as it has bought enough."""
