@@ -66,7 +66,7 @@ async def takeover(url: str, _: Path, __: int) -> None:
             while not await alive.take():
                 await alive.rest(stall / 8)
             spans.append((stall, (time.monotonic() - died_at) / stall))
-        dead._store.hang_up()  # noqa: SLF001 - as a process that is killed
+        dead._store.link.hang_up()  # noqa: SLF001 - as a process that is killed
         dead._closed = True  # noqa: SLF001
     for stall in sorted({stall for stall, _ in spans}):
         took = [each for other, each in spans if other == stall]

@@ -22,7 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # coverage measures the workers, not wh
 
 LUCK = [HealthCheck.too_slow, HealthCheck.filter_too_much]  # of the machine, and of the draw
 # No test asserts a time. The long form is for `make soak`.
-settings.register_profile("steady", deadline=None, max_examples=50, suppress_health_check=LUCK)
+settings.register_profile("steady", deadline=None, max_examples=30, suppress_health_check=LUCK)
 settings.register_profile("long", deadline=None, max_examples=1000, suppress_health_check=LUCK)
 settings.load_profile("steady")
 

@@ -37,6 +37,8 @@ ALONG: Final = {
 }
 """How far along its arrow a fact is written, where the middle is taken."""
 _BOX: Final = (116, 40)
+
+
 def moves() -> dict[tuple[State, State], list[str]]:
     """The facts that lead from one state to another; facts that change no state are left out."""
     found: dict[tuple[State, State], list[str]] = defaultdict(list)

@@ -23,6 +23,7 @@ LIGHT: Final = "report.png"
 DARK: Final = "report-dark.png"
 SIZE: Final = (1180, 1330)
 _PROMPTS: Final = {"lagoon": "a lagoon at dusk, watercolour", "dunes": "dunes under a cold moon, oil"}
+_REFUSED: Final = "trademark"
 _TAKE: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
@@ -34,34 +35,36 @@ _ENOUGH: Final = 60.0
 def write(folder: Path) -> None:
     """Make a batch, its report, and pictures of that."""
     with TemporaryDirectory() as home, chdir(home):
-        run_virtually(_made)
+        Path(BATCH).mkdir()
+        run_virtually(_made, _requests())
         with redirect_stdout(StringIO()):
             main(["report", BATCH, "--embed", "--out", str(folder)])
-    browser = shutil.which("chromium")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
     for name, flags in ((LIGHT, ()), (DARK, ("--force-dark-mode",))):
         (folder / name).unlink(missing_ok=True)
         if browser is not None:
             _look(browser, folder / PAGE, folder / name, flags)
 
 
-async def _made() -> None:
-    """A batch as they are: most is saved, a request is refused, and one of a lost answer is uncertain."""
-    Path(BATCH).mkdir()
-    requests = []
+def _requests() -> list[Img2Img]:
+    """Requests for two pictures, and one that the service refuses."""
+    found: list[Img2Img] = []
     for name, prompt in _PROMPTS.items():
         picture = Path(f"{name}.png")
         picture.write_bytes(sample_picture(name, (512, 384)))
-        first = Img2Img(model_name="sd_xl_base_1.0.safetensors", image=picture, prompt=prompt)
-        requests += [
-            each.tagged(f"{name}-{number}")
-            for number, each in enumerate(first.sweep(strength=(0.4, 0.6, 0.8), seed=(7, 42)))
-        ]
-    refused = evolve(first, prompt="a trademark in neon").tagged("sign-0")
-    simulation = Simulation.of(SimulatorConfig(images_per_minute=10, illegal_words=("trademark",)))
+        wish = Img2Img(model_name="sd_xl_base_1.0.safetensors", image=picture, prompt=prompt)
+        swept = wish.sweep(strength=(0.4, 0.6, 0.8), seed=(7, 42))
+        found += [each.tagged(f"{name}-{number}") for number, each in enumerate(swept)]
+    return [*found, evolve(found[0], prompt=f"a {_REFUSED} in neon").tagged("sign-0")]
+
+
+async def _made(requests: list[Img2Img]) -> None:
+    """A batch as they are: most is saved, a request is refused, and one of a lost answer is uncertain."""
+    simulation = Simulation.of(SimulatorConfig(images_per_minute=10, illegal_words=(_REFUSED,)))
     simulation.fail("submit", reset_after=True, numbers=5)
     async with (
         simulation.client(images_per_minute=10) as client,
-        client.batch([*requests, refused], journal=f"{BATCH}/batch.db", save_to=BATCH) as outcomes,
+        client.batch(requests, journal=f"{BATCH}/batch.db", save_to=BATCH) as outcomes,
     ):
         async for _ in outcomes:
             pass
@@ -77,5 +80,7 @@ def _look(browser: str, page: Path, picture: Path, flags: tuple[str, ...]) -> No
 
 def shown() -> str:
     """The picture, where a browser has taken one, and the page itself."""
-    picture = f"{looks.shown('The report of a batch', 'report', 'png')}\n\n" if (MADE / LIGHT).exists() else ""
-    return f'{picture}Such a page, made by the build from a batch of 13 requests:\n<a href="../made/{PAGE}">open it</a>.'
+    lines = [f'The page itself: <a href="../made/{PAGE}">open it</a>.']
+    if (MADE / LIGHT).exists():
+        lines.insert(0, f"{looks.shown('The report of a batch', 'report', 'png')}\n")
+    return "\n".join(["Here from a batch of 13 requests, made by the build:\n", *lines])

@@ -17,7 +17,7 @@ import novita_async
 from docs.generators.markdown import block, code, first_sentence, table
 from novita_async import NovitaClient, Polling, RetryPolicy, events
 from novita_async._api.protocol import QUESTION_TIMEOUT
-from novita_async._journal.postgres import store
+from novita_async._journal.postgres.schema import versions
 from novita_async._journal.sqlite.file import _VERSION_0, MIGRATIONS
 from novita_async._purchase.machine import TRANSITIONS, Settlement
 from novita_async.cli._app import COMMANDS, app_for
@@ -244,9 +244,9 @@ _FORM: Final = re.compile(r"(?:create (?:unlogged )?(?:table|(?:unique )?index|v
 
 
 def shared_schema() -> str:
-    """The tables and views of shared journals, as `db upgrade` makes them in a new database."""
-    texts: tuple[str, ...] = vars(store)["MIGRATIONS"]
-    return block("sql", "\n\n".join(statement for text in texts for statement in _statements(text)))
+    """The tables and views of journals in Postgres; those who read them need none of the functions."""
+    statements = (each for text in versions.MIGRATIONS for each in _statements(text))
+    return block("sql", "\n\n".join(statements))
 
 
 def _statements(text: str) -> Iterator[str]:

@@ -11,11 +11,11 @@ from typing import Any, Final
 from attrs import define
 
 from novita_async._submit.pool import SessionPool
-from novita_async.errors import APIError, AuthenticationFailed, BalanceExhausted
+from novita_async.errors import APIError, AuthenticationFailed, BalanceExhausted, PermissionDenied
 from novita_async.events import AccountDisabled, Event
 
 _KINDS: Final[Mapping[str, type[APIError]]] = {
-    kind.__name__: kind for kind in (AuthenticationFailed, BalanceExhausted)
+    kind.__name__: kind for kind in (AuthenticationFailed, BalanceExhausted, PermissionDenied)
 }
 
 
@@ -53,5 +53,5 @@ class Neighbours:
 def _error_of(told: Mapping[str, Any], label: str) -> APIError:
     kind = _KINDS.get(told["kind"], APIError)
     error = kind(status=None, reason=told["reason"], message=f"told to another process: {told['text']}")
-    error.account = label
+    error.account, error.scope = label, "account"  # whatever its kind: else each request would fail of it
     return error

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from novita_async._journal.postgres.migrations import VERSION
+from novita_async._journal.postgres.schema.versions import VERSION
 from novita_async.cli._app import main
 from tests.helpers.postgres import run_sql
 

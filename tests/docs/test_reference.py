@@ -9,6 +9,7 @@ import pytest
 
 import novita_async
 from docs.generators import api, docstrings, drawings, errors, looks, plots, schemas, tables
+from docs.generators.markdown import summary_of, title_of
 from docs.generators.parts import PARTS
 from novita_async import Img2Img, NovitaError, Txt2Img
 from novita_async._files.lines import NAMES
@@ -99,8 +100,11 @@ def test_the_plot_has_every_way_to_wait_beside_the_best_on_each_service():
 
 
 @pytest.mark.anyio
+@pytest.mark.real_loop
 async def test_the_schema_of_shared_journals_names_every_table_and_view_of_a_database(database):
-    rows = await run_sql(database, "select table_name from information_schema.tables where table_schema = 'novita'")
+    rows = await run_sql(
+        database, "select table_name from information_schema.tables where table_schema = 'novita'"
+    )
     told = re.findall(r"create (?:unlogged )?(?:table|view) novita\.\"?(\w+)", tables.shared_schema())
     assert sorted(told) == sorted(row["table_name"] for row in rows)
 
@@ -194,7 +198,10 @@ def test_docstrings_become_what_autodoc_reads():
 
 def test_every_page_has_a_title_and_a_first_sentence():
     for page in PAGES:
-        title, empty, first, *_ = page.read_text("utf-8").splitlines()
-        assert title.startswith("# ")
+        text = page.read_text("utf-8")
+        title, empty, *_ = text.splitlines()
+        assert title == f"# {title_of(text)}"
         assert not empty
-        assert first, page.relative_to(DOCS)
+        summary = summary_of(text)
+        assert len(summary) > len("Ten minutes."), page.relative_to(DOCS)
+        assert summary[0].isalpha() or summary[0] == "`", page.relative_to(DOCS)

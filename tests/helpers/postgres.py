@@ -101,7 +101,7 @@ async def run_sql(url: str, sql: str, *values: object) -> list[asyncpg.Record]:
 @contextmanager
 def cut_after_next_write(store, written="move|admit"):
     """Break the connection once the next write is committed, before its answer is read; there must be one."""
-    whole, function = store._connection, re.compile(rf"novita\.({written})_\d")
+    whole, function = store.link._connection, re.compile(rf"novita\.({written})_\d")
 
     def cutting(ask):
         async def asked(sql, *values):
@@ -113,10 +113,10 @@ def cut_after_next_write(store, written="move|admit"):
         return asked
 
     names = ("fetchval", "execute", "is_closed", "terminate")
-    store._connection = brittle = SimpleNamespace(
+    store.link._connection = brittle = SimpleNamespace(
         fetch=cutting(whole.fetch),
         fetchrow=cutting(whole.fetchrow),
         **{name: getattr(whole, name) for name in names},
     )
     yield
-    assert store._connection is not brittle, "nothing was written"
+    assert store.link._connection is not brittle, "nothing was written"

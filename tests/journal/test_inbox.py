@@ -100,7 +100,7 @@ async def test_each_end_reaches_who_waits_as_it_is_and_is_waited_for_while_files
         saved.wants_files = True
         await journal.settle(saved, Bought(loop_time(), task("t")))
         await journal.record(saved, Completed(loop_time(), result("t")))
-        await inbox._at.once(lambda _: asyncio.sleep(0))
+        await inbox._at.link.once(lambda _: asyncio.sleep(0))
         assert not waiting[1].done()
     await inbox.aclose()
     for each in waiting[1:]:
@@ -116,8 +116,8 @@ async def test_a_database_that_goes_away_is_told_to_each_who_waits(url):
     waiting = [asyncio.create_task(inbox.ended(name)) for name in ("one", "two")]
     while len(inbox._waiting) < 2:
         await asyncio.sleep(0)
-    inbox._at.url = "postgresql://127.0.0.1:9/x"
-    inbox._at.hang_up()
+    inbox._at.link.url = "postgresql://127.0.0.1:9/x"
+    inbox._at.link.hang_up()
     inbox._news.set()
     for each in waiting:
         with pytest.raises(JournalError, match="cannot be reached"):
@@ -183,7 +183,7 @@ async def test_an_event_is_told_to_the_process_whose_purchase_it_is(url):
         inbox = PostgresInbox(url)
         await inbox.tell("token", "task 7")
         await heard.wait()
-        journal._store.hang_up()
+        journal._store.link.hang_up()
         heard.clear()
         await journal.beat()
         await inbox.tell("token", "again")

@@ -11,8 +11,8 @@ from attrs import define
 
 from novita_async import Polling
 from novita_async._journal.postgres.journal import upgrade
-from novita_async._journal.postgres.migrations import VERSION
-from novita_async._journal.postgres.store import escaped, unescaped
+from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
+from novita_async._journal.postgres.texts import escaped, unescaped
 from novita_async._purchase.machine import (
     Announced,
     Bought,
@@ -48,13 +48,13 @@ async def fall_silent(journal):
     for each in left:
         each.cancel()
     await asyncio.wait(left)
-    journal._store.hang_up()
+    journal._store.link.hang_up()
 
 
 async def run_out(journal):
     """Let the lease of a journal's process run out."""
     sql = "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1"
-    await run_sql(journal._store.url, sql, journal._store.me)
+    await run_sql(journal._store.link.url, sql, journal._store.member.me)
 
 
 async def die(journal):
@@ -166,7 +166,7 @@ async def test_a_process_that_was_taken_for_dead_can_neither_announce_nor_record
 
 async def test_a_task_id_counts_also_where_its_row_moves_meanwhile(url):
     old, purchase, heir = await taken_over(url)
-    row = await old._store.once(lambda connection: old._store._by_serial(connection, [1]))
+    row = await old._store.link.once(lambda connection: old._store.rows.by_serial(connection, [1]))
     stale = row[1]
     stale.moves -= 1
     with pytest.raises(LeaseLost):
@@ -182,7 +182,7 @@ async def test_a_process_that_has_ended_for_the_others_announces_nothing(url):
     async with await PostgresJournal.open(url) as journal:
         (purchase,) = await journal.plan([asked(1)])
         await run_sql(
-            url, "UPDATE novita.worker SET ended = clock_timestamp() WHERE id = $1", journal._store.me
+            url, "UPDATE novita.worker SET ended = clock_timestamp() WHERE id = $1", journal._store.member.me
         )
         with pytest.raises(LeaseLost):
             await journal.admit(purchase, Announced(loop_time(), "a"), None)
@@ -193,7 +193,9 @@ async def test_a_row_that_has_moved_is_read_again(url):
         (purchase,) = await journal.plan([asked(1)])
         for each in usual_way(loop_time()):
             await run_sql(
-                url, "UPDATE novita.course SET moves = moves + 1 WHERE batch = $1", journal._store.batch
+                url,
+                "UPDATE novita.course SET moves = moves + 1 WHERE batch = $1",
+                journal._store.member.batch,
             )
             await (
                 journal.admit(purchase, each, None)
@@ -204,10 +206,10 @@ async def test_a_row_that_has_moved_is_read_again(url):
 
 
 async def test_only_so_many_rows_are_remembered(url, monkeypatch):
-    monkeypatch.setattr("novita_async._journal.postgres.store._REMEMBERED", 2)
+    monkeypatch.setattr("novita_async._journal.postgres.fenced_rows._REMEMBERED", 2)
     async with await PostgresJournal.open(url) as journal:
         purchases = await journal.plan([asked(number) for number in range(5)])
-        assert len(journal._store._rows) == 2
+        assert len(journal._store.rows.known) == 2
         for each in purchases:
             await journal.record(each, *usual_way(loop_time()))
         assert (await journal.summary()).rows[State.SAVED] == 5
@@ -218,16 +220,19 @@ async def test_what_a_process_had_leased_is_given_away_by_another_that_lives(dat
     journal = await PostgresJournal.open(url)
     one, two = await journal.plan([asked(1), asked(2)])
     await run_sql(
-        url, "UPDATE novita.course SET owner = $1 WHERE batch = $2", journal._store.me, journal._store.batch
+        url,
+        "UPDATE novita.course SET owner = $1 WHERE batch = $2",
+        journal._store.member.me,
+        journal._store.member.batch,
     )
-    journal._store._rows.clear()
+    journal._store.rows.known.clear()
     await journal.admit(one, Announced(loop_time(), "a"), None)
     await die(journal)
     async with await PostgresJournal.open(url) as heir:
         assert heir.uncertain_at_opening == 1
         assert [each.state async for each in heir.where()] == [State.UNCERTAIN, State.PLANNED]
         owners = await run_sql(
-            url, "SELECT owner, free FROM novita.course WHERE batch = $1", heir._store.batch
+            url, "SELECT owner, free FROM novita.course WHERE batch = $1", heir._store.member.batch
         )
         assert [tuple(each) for each in owners] == [(None, False), (None, True)]
     assert repr(heir).startswith("<PostgresJournal postgresql:///postgres#batch-")
@@ -272,9 +277,9 @@ async def test_what_has_ended_is_nobodys(url):
         rows = await run_sql(
             url,
             "SELECT owner, free FROM novita.course WHERE batch = $1 ORDER BY serial",
-            journal._store.batch,
+            journal._store.member.batch,
         )
-        assert [tuple(each) for each in rows] == [(None, False), (journal._store.me, False)]
+        assert [tuple(each) for each in rows] == [(None, False), (journal._store.member.me, False)]
 
 
 async def test_the_dead_are_buried_by_those_who_have_lived_for_a_whole_lease(url):
@@ -286,7 +291,7 @@ async def test_the_dead_are_buried_by_those_who_have_lived_for_a_whole_lease(url
     async with await PostgresJournal.join(url, lease=LONG) as alive:
         await alive.beat()
         assert serials(await alive.take()) == [3]
-        alive._store.lease = 0.0  # the server of the tests has not run for hours
+        alive._store.member.lease = 0.0  # the server of the tests has not run for hours
         await alive.beat()
         assert serials(await alive.take()) == [2]
         assert [each.state async for each in alive.where()] == [State.UNCERTAIN, *[State.PLANNED] * 2]
@@ -305,7 +310,7 @@ async def test_a_process_that_was_taken_for_dead_takes_nothing(url):
     await planned(url, 1)
     async with await PostgresJournal.join(url) as journal:
         await run_sql(
-            url, "UPDATE novita.worker SET ended = clock_timestamp() WHERE id = $1", journal._store.me
+            url, "UPDATE novita.worker SET ended = clock_timestamp() WHERE id = $1", journal._store.member.me
         )
         with pytest.raises(LeaseLost):
             await journal.take()
@@ -408,7 +413,9 @@ async def test_what_a_dead_process_had_on_its_way_keeps_its_place(url):
 
 async def test_a_budget_is_spent_to_the_image_and_reserved_money_comes_back(url):
     async with await PostgresJournal.open(url) as journal:
-        await run_sql(url, 'INSERT INTO novita.budget (batch, "limit") VALUES ($1, 3)', journal._store.batch)
+        await run_sql(
+            url, 'INSERT INTO novita.budget (batch, "limit") VALUES ($1, 3)', journal._store.member.batch
+        )
         purchases = await journal.plan([asked(number, images=1) for number in range(4)])
 
         async def admit(purchase):
@@ -461,7 +468,7 @@ async def test_a_commit_whose_answer_was_lost_is_read_back_and_not_written_again
         (found,) = [each async for each in journal.where()]
         assert (found.state, found.attempt) == (State.SAVED, 1)
         ((moves,),) = await run_sql(
-            url, "SELECT moves FROM novita.course WHERE batch = $1", journal._store.batch
+            url, "SELECT moves FROM novita.course WHERE batch = $1", journal._store.member.batch
         )
         assert moves == 4
 
@@ -499,7 +506,7 @@ async def test_a_deadlock_is_tried_again_and_another_refusal_is_told(url):
             raise raised.pop(0)
 
         with pytest.raises(JournalError, match="no space left"):
-            await journal._store.once(refused)
+            await journal._store.link.once(refused)
 
 
 async def test_a_standby_that_may_forget_is_warned_of(url, caplog):
@@ -508,7 +515,7 @@ async def test_a_standby_that_may_forget_is_warned_of(url, caplog):
         async def fetchval(_):
             return True
 
-        await journal._store._warn_of_standby(SimpleNamespace(fetchval=fetchval))
+        await journal._store.living.warn_of_standby(SimpleNamespace(fetchval=fetchval))
     assert "its standby is not synchronous; after a failover the same may be bought twice" in caplog.text
 
 
@@ -535,6 +542,28 @@ async def test_a_database_without_tables_says_how_they_are_made(database):
     assert await upgrade(bare) == (0, VERSION)
     assert await upgrade(bare) == (VERSION, VERSION)
     await (await PostgresJournal.open(bare)).aclose()
+
+
+async def test_a_version_that_adds_to_the_one_before_leaves_its_workers_at_work(database, monkeypatch):
+    await run_sql(database, "DROP DATABASE IF EXISTS rolled")
+    await run_sql(database, "CREATE DATABASE rolled")
+    url = database.replace("/postgres?", "/rolled?")
+    await upgrade(url)
+    journal = await PostgresJournal.open(url)
+    (purchase,) = await journal.plan([asked(1)])
+    with monkeypatch.context() as newer:
+        added = (*MIGRATIONS, "alter table novita.course add column mood text")
+        newer.setattr("novita_async._journal.postgres.upgrading.MIGRATIONS", added)
+        newer.setattr("novita_async._journal.postgres.upgrading.VERSION", len(added))
+        with pytest.raises(JournalError, match="older release: nothing was bought; run: novita-async db upg"):
+            await PostgresJournal.open(f"{url}#other")
+        assert await upgrade(url) == (VERSION, VERSION + 1)
+        await (await PostgresJournal.open(f"{url}#other")).aclose()
+    await journal.admit(purchase, Announced(loop_time(), "a"), None)
+    await journal.aclose()
+    (row,) = await run_sql(url, "SELECT state, mood FROM novita.course")
+    assert tuple(row) == ("announced", None)
+    assert await upgrade(url) == (VERSION + 1, VERSION + 1)
 
 
 @pytest.mark.parametrize(("version", "oldest", "word"), [(0, 1, "older release"), (9, 9, "newer release")])

@@ -76,16 +76,16 @@ async def test_a_call_whose_answer_was_lost_counts_once(url):
     (one,) = await places(shared, 1)
     store = shared._journal._store
     for step in ("take", "settle"):
-        connection, whole = store._connection, store._connection.fetchrow
+        connection, whole = store.link._connection, store.link._connection.fetchrow
         value = connection.fetchval
 
         async def cut(sql, *values, ask):
             answer = await ask(sql, *values)
-            if "admit_2" in sql or "settle_2" in sql:
+            if "admit_1" in sql or "settle_1" in sql:
                 raise ConnectionResetError
             return answer
 
-        store._connection = _Cut(
+        store.link._connection = _Cut(
             connection,
             lambda sql, *v, ask=whole: cut(sql, *v, ask=ask),
             lambda sql, *v, ask=value: cut(sql, *v, ask=ask),
@@ -115,9 +115,11 @@ async def test_what_a_dead_process_had_on_its_way_counts_for_a_window(url):
     await places(alive, 1)
     journal = dead._journal
     journal._living.cancel()
-    journal._store.hang_up()
-    await run_sql(url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", journal._store.me)
-    alive._journal._store.lease = 0.0
+    journal._store.link.hang_up()
+    await run_sql(
+        url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", journal._store.member.me
+    )
+    alive._journal._store.member.lease = 0.0
     await alive._journal.beat()
     ((images,),) = await run_sql(url, "SELECT images FROM novita.slot")
     assert (images, await held(url)) == (4, 5)
@@ -128,7 +130,7 @@ async def test_a_process_that_was_taken_for_dead_begins_anew(url):
     shared = quota(url, 10)
     (one,) = await places(shared, 1)
     first = shared._journal
-    await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", first._store.me)
+    await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", first._store.member.me)
     assert len(await places(shared, 2)) == 2
     anew = shared._journal
     await shared._leave(first)  # of one whose answer comes late
@@ -144,7 +146,7 @@ async def test_a_process_that_is_taken_for_dead_as_often_as_it_begins_buys_nothi
 
     async def buried(*args, **options):
         begun.append(await join(*args, **options))
-        await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", begun[-1]._store.me)
+        await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", begun[-1]._store.member.me)
         return begun[-1]
 
     monkeypatch.setattr(PostgresJournal, "join", buried)
@@ -175,7 +177,7 @@ async def test_an_outage_reaches_the_others(url):
     await second._journal.beat()
     ((account,), processes) = told[-1]
     assert account["cause"] == "uncertain"
-    assert processes == second._journal.processes == 2
+    assert processes == 2
     await first.aclose()
     await second.aclose()
 

@@ -56,7 +56,7 @@ async def admitted(journal, purchase, cost=None):
 
 
 async def learned(journal):
-    (found,) = await run_sql(journal._store.url, 'SELECT state, held FROM novita."window"')
+    (found,) = await run_sql(journal._store.link.url, 'SELECT state, held FROM novita."window"')
     shared = SharedWindow.read(ENDPOINT, found["state"])
     assert shared.window.taken == found["held"]
     return shared.window
@@ -86,7 +86,7 @@ async def test_a_refusal_teaches_all(pair):
     await first.settle(bought[0], NotBought(loop_time(), error))
     window = await learned(second)
     assert (window.phase, window.limit, window.taken) == (Phase.GUESSED, 8, 8)
-    await run_sql(first._store.url, "UPDATE novita.account SET gate_until = 0")
+    await run_sql(first._store.link.url, "UPDATE novita.account SET gate_until = 0")
     assert not await places(second, 1)
 
 
@@ -104,8 +104,10 @@ async def test_what_the_dead_had_on_its_way_counts_for_a_minute_and_teaches_noth
     await places(dead, 3)
     dead._closed = True
     dead._living.cancel()
-    dead._store.hang_up()
-    await run_sql(url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", dead._store.me)
+    dead._store.link.hang_up()
+    await run_sql(
+        url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", dead._store.member.me
+    )
     async with await PostgresJournal.open(url) as heir:
         window = await learned(heir)
         assert (heir.uncertain_at_opening, window.taken, window.unanswered) == (3, 3, 0)
@@ -137,18 +139,18 @@ async def test_an_outage_closes_an_account_to_all_and_one_probe_opens_it(pair):
     second.on_health(lambda accounts, processes: told.append((accounts, processes)))
     one, two, late = await places(first, 3)
     await first.settle(one, lost(loop_time()))
-    ((pause,),) = await run_sql(first._store.url, "SELECT gate_until - tripped_at FROM novita.account")
+    ((pause,),) = await run_sql(first._store.link.url, "SELECT gate_until - tripped_at FROM novita.account")
     assert 0.37 < pause <= 0.5
-    await run_sql(first._store.url, "UPDATE novita.account SET gate_until = novita.now() + 3600")
+    await run_sql(first._store.link.url, "UPDATE novita.account SET gate_until = novita.now() + 3600")
     assert not await places(second, 1)
     ((account,), processes) = told[-1]
     assert (account["label"], account["cause"]) == ("a", "uncertain")
     assert 0 < account["gate"] <= 3600
     assert processes >= 2
     await first.settle(two, lost(loop_time()))  # sent before that trip: no news
-    ((trips,),) = await run_sql(first._store.url, "SELECT trips FROM novita.account")
+    ((trips,),) = await run_sql(first._store.link.url, "SELECT trips FROM novita.account")
     assert trips == 1
-    await run_sql(first._store.url, "UPDATE novita.account SET gate_until = 0")
+    await run_sql(first._store.link.url, "UPDATE novita.account SET gate_until = 0")
     (probe,) = await places(second, 3, first=20)
     assert not await places(first, 1, first=30)
     await second.settle(probe, Bought(loop_time(), task("probe")))
@@ -162,10 +164,27 @@ async def test_a_probe_that_was_not_sent_leaves_its_turn_to_another(pair):
     first, second = pair
     (one,) = await places(first, 1)
     await first.settle(one, lost(loop_time()))
-    await run_sql(first._store.url, "UPDATE novita.account SET gate_until = 0")
+    await run_sql(first._store.link.url, "UPDATE novita.account SET gate_until = 0")
     (probe,) = await places(second, 1)
     await second.settle(probe, fact(NotBought, loop_time(), seen=False))
     assert len(await places(first, 1, first=5)) == 1
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_a_probe_of_a_process_that_has_died_leaves_its_turn_to_another(pair, database, left):
+    first, second = pair
+    (one,) = await places(first, 1)
+    await first.settle(one, lost(loop_time()))
+    await run_sql(database, "UPDATE novita.account SET gate_until = 0")
+    assert len(await places(second, 1)) == 1
+    assert not await places(first, 1, first=5)
+    await run_sql(
+        database,
+        "UPDATE novita.worker SET ended = CASE WHEN $1 THEN now() END, alive_until = '-infinity'"
+        " WHERE id = (SELECT prober FROM novita.account)",
+        left,
+    )
+    assert len(await places(first, 1, first=6)) == 1
 
 
 async def test_an_account_that_was_taken_out_is_out_for_all(pair):
@@ -177,9 +196,24 @@ async def test_an_account_that_was_taken_out_is_out_for_all(pair):
     assert not await places(second, 1)
     assert (told[-1]["label"], json.loads(told[-1]["error"])["kind"]) == ("a", "AuthenticationFailed")
     assert 30 < told[-1]["out"] <= 60
-    await run_sql(first._store.url, "UPDATE novita.account SET out_until = 0")
+    await run_sql(first._store.link.url, "UPDATE novita.account SET out_until = 0")
     (trial,) = await places(second, 2, first=10)
     await second.settle(trial, Bought(loop_time(), task("trial")))
+    assert len(await places(first, 1, first=20)) == 1
+
+
+async def test_a_process_that_begins_tries_an_account_that_is_out_itself(pair, database):
+    """A key or a balance that was mended a moment ago is not refused for what another was told before."""
+    first, _ = pair
+    (one,) = await places(first, 1)
+    await first.settle(one, NotBought(loop_time(), AuthenticationFailed(status=401, reason="", message="")))
+    async with await PostgresJournal.open(new_batch(database), quotas={"a": None}) as begun:
+        told = []
+        begun.on_health(lambda accounts, _: told.extend(accounts))
+        await begun.beat()
+        assert told[-1]["out"] <= 0
+        (trial,) = await places(begun, 2, first=10)
+        await begun.settle(trial, Bought(loop_time(), task("trial")))
     assert len(await places(first, 1, first=20)) == 1
 
 
@@ -207,15 +241,17 @@ async def test_a_budget_is_exact_however_many_buy(database, pair):
     taken = [(journal, each) for journal in joined for each in await journal.take(14)]
     await asyncio.gather(*(buy(journal, each) for journal, each in taken))
     (row,) = await run_sql(
-        url, "SELECT spent, reserved FROM novita.budget WHERE batch = $1", joined[0]._store.batch
+        url, "SELECT spent, reserved FROM novita.budget WHERE batch = $1", joined[0]._store.member.batch
     )
     assert tuple(row) == (sum(spent), 0)
     assert 22 < sum(spent) <= 30
     with pytest.raises(ConfigurationError, match="the budget is 99 here, and 30 in a process"):
         await joined[1].set_budget(Decimal(99))
-    await run_sql(url, "UPDATE novita.budget SET spent = 0 WHERE batch = $1", joined[0]._store.batch)
+    await run_sql(url, "UPDATE novita.budget SET spent = 0 WHERE batch = $1", joined[0]._store.member.batch)
     await joined[1].set_budget(Decimal(30))
-    (row,) = await run_sql(url, "SELECT spent FROM novita.budget WHERE batch = $1", joined[0]._store.batch)
+    (row,) = await run_sql(
+        url, "SELECT spent FROM novita.budget WHERE batch = $1", joined[0]._store.member.batch
+    )
     assert row["spent"] == sum(spent)
     for each in joined:
         await each.aclose()
@@ -233,9 +269,9 @@ async def test_what_was_bought_while_nobody_told_a_price_is_priced_once_and_coun
     await first.price(dict.fromkeys(unpriced, Decimal(1)))
     await first.set_budget(Decimal(9))
     sql = "SELECT spent FROM novita.budget WHERE batch = $1"
-    assert [each["spent"] for each in await run_sql(first._store.url, sql, first._store.batch)] == [
-        Decimal("1.25")
-    ]
+    assert [
+        each["spent"] for each in await run_sql(first._store.link.url, sql, first._store.member.batch)
+    ] == [Decimal("1.25")]
 
 
 @pytest.mark.parametrize("price", [1, lambda each: Decimal(each.image_num)], ids=["per image", "per request"])
@@ -264,12 +300,14 @@ async def test_what_a_failover_has_forgotten_is_said_again_before_anyone_buys(da
     async with await PostgresJournal.open(url, quotas={account: 9}, lease=3600.0) as journal:
         one, two, three = await journal.plan([asked(number, number, images=2) for number in range(3)])
         await journal.set_budget(Decimal(100))
-        before = await run_sql(url, "SELECT * FROM novita.course WHERE batch = $1", journal._store.batch)
+        before = await run_sql(
+            url, "SELECT * FROM novita.course WHERE batch = $1", journal._store.member.batch
+        )
         for each in (one, two):
             await journal.admit(each, Announced(loop_time(), account), Decimal(2))
         await journal.settle(one, Bought(loop_time(), task("one")))
         columns = list(before[0].keys())
-        await run_sql(url, "DELETE FROM novita.course WHERE batch = $1", journal._store.batch)
+        await run_sql(url, "DELETE FROM novita.course WHERE batch = $1", journal._store.member.batch)
         for row in before:
             marks = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
             names = ", ".join(f'"{name}"' for name in columns)
@@ -287,7 +325,7 @@ async def test_what_a_failover_has_forgotten_is_said_again_before_anyone_buys(da
         ]
         (held,) = await run_sql(url, 'SELECT held FROM novita."window" WHERE account = $1', account)
         (money,) = await run_sql(
-            url, "SELECT spent, reserved FROM novita.budget WHERE batch = $1", journal._store.batch
+            url, "SELECT spent, reserved FROM novita.budget WHERE batch = $1", journal._store.member.batch
         )
         assert (held["held"], *money) == (4, 2, 2)
         await run_sql(url, "UPDATE novita.meta SET quiet_until = '-infinity'")

@@ -145,7 +145,9 @@ async def test_a_worker_at_rest_wakes_when_it_has_given_away_what_a_dead_one_had
     async with await PostgresJournal.join(url, lease=0.3) as alive:
         resting = asyncio.create_task(alive.rest(120.0))
         await asyncio.sleep(0)
-        await run_sql(url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", dead._store.me)
+        await run_sql(
+            url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", dead._store.member.me
+        )
         await resting
         assert places(await alive.take()) == [0]
     await dead.aclose()

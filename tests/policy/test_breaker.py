@@ -410,5 +410,5 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert self.breaker.poll_at(self.now) <= self.breaker.start_at(1, self.now) + 1
 
 
-AnyInterleaving.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+AnyInterleaving.TestCase.settings = settings(max_examples=50, stateful_step_count=60, deadline=None)
 TestAnyInterleaving = AnyInterleaving.TestCase

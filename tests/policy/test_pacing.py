@@ -876,5 +876,5 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert self.pacer.start_at(IMG2IMG, 8, self.now) <= self.now + 10 * MINUTE
 
 
-AnyInterleaving.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+AnyInterleaving.TestCase.settings = settings(max_examples=30, stateful_step_count=60, deadline=None)
 TestAnyInterleaving = AnyInterleaving.TestCase

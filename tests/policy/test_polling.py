@@ -264,7 +264,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         assert self.now - began < 4000 + 40 * self.added
 
 
-ScheduleMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+ScheduleMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestSchedule = ScheduleMachine.TestCase
 
 
@@ -434,7 +434,7 @@ def test_the_envelope_finds_what_trying_everything_finds(masses, cost):
 
 
 @given(age=st.floats(0.0, 20000.0))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_next_poll_is_always_later(age):
     durations = Durations()
     for _ in range(5):

@@ -17,7 +17,7 @@ from tests.helpers.served import served
 PROGRAM = """
 import sys
 import anyio
-from novita_async import Img2Img, NovitaClient
+from novita_async import Img2Img, NovitaClient, Polling
 from novita_async.events import Announced, Bought, Transition
 
 url, key, picture, journal, *how = sys.argv[1:]
@@ -27,9 +27,9 @@ def tell(event):
         print(type(event.fact).__name__, flush=True)
 
 async def main():
-    asked = Img2Img(model_name="m", image=picture, prompt="a dog").sweep(seed=range(30))
+    asked = Img2Img(model_name="m", image=picture, prompt="a dog").sweep(seed=range(12))
     try:
-        async with NovitaClient(key, base_url=url, observers=[tell]) as client:
+        async with NovitaClient(key, base_url=url, observers=[tell], polling=Polling.fixed(0.1)) as client:
             async with client.batch(asked, journal=journal, in_flight=4) as outcomes:
                 async for outcome in outcomes:
                     pass
@@ -65,9 +65,9 @@ def test_a_program_that_is_terminated_waits_for_answers_and_leaves_nothing_uncer
         assert out.endswith("tidied up\n")
         states = Counter(row.state for row in asyncio.run(rows_of(tmp_path / "run.db")))
         assert not states.keys() & {State.ANNOUNCED, State.UNCERTAIN}
-        assert 3 <= len(server.ledger.accepted) < 30
+        assert 3 <= len(server.ledger.accepted) < 12
         assert begin(server.url).wait() == 0
-        assert len(server.ledger.accepted) == 30
+        assert len(server.ledger.accepted) == 12
 
 
 def test_a_program_with_arrangements_of_its_own_keeps_them(begin):

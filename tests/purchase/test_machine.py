@@ -488,7 +488,7 @@ def test_what_must_be_there_is_there_or_an_error_names_the_purchase():
 # --- A purchase against a diary -----------------------------------------------------------------------------
 
 
-@settings(max_examples=150, stateful_step_count=30)
+@settings(max_examples=75, stateful_step_count=30)
 class OnePurchase(RuleBasedStateMachine):
     """Whatever happens in any order that can be: money and slots are what a diary of the attempts says."""
 

@@ -13,7 +13,7 @@ from novita_async._purchase.machine import UNSEEN, NotBought
 from novita_async._submit.neighbours import Neighbours
 from novita_async._submit.pool import SessionPool
 from novita_async._util.clock import loop_time
-from novita_async.errors import AuthenticationFailed, JournalError
+from novita_async.errors import APIError, AuthenticationFailed, JournalError, PermissionDenied
 from novita_async.events import AccountDisabled, BreakerOpened
 from novita_async.journal import Deferred, MemoryJournal
 from novita_async.models.accounts import Account
@@ -49,6 +49,18 @@ async def test_an_outage_that_is_over_for_others_opens_nothing_here():
     others, seen = neighbours()
     others.heed([told(cause="unreachable", gate=-1.0), told(error=KEY, out=-1.0)], 1)
     assert seen == []
+
+
+@pytest.mark.parametrize("kind", ["PermissionDenied", "BadRequest", "KindOfALaterRelease"])
+async def test_an_account_that_is_out_for_any_reason_ends_the_batch_and_fails_no_request(kind):
+    others, seen = neighbours()
+    told_elsewhere = json.dumps({"kind": kind, "text": "403: denied", "reason": "ACCESS_DENY"})
+    others.heed([told(error=told_elsewhere, out=30.0)], 1)
+    with pytest.raises(APIError, match="told to another process: 403: denied") as caught:
+        others.pool.grant_at_once(PATH, 1)
+    assert (caught.value.scope, caught.value.account) == ("account", "one")
+    assert isinstance(caught.value, PermissionDenied) is (kind == "PermissionDenied")
+    assert len(seen) == 1
 
 
 async def test_an_account_that_others_have_lost_is_out_here_and_told_once():

@@ -50,7 +50,7 @@ class PostgresInbox:
     _news: asyncio.Event = field(factory=asyncio.Event, init=False)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._at.label}: {len(self._waiting)} waited for>"
+        return f"<{type(self).__name__} {self._at.member.label}: {len(self._waiting)} waited for>"
 
     @property
     def _at(self) -> "SharedStore":
@@ -68,10 +68,10 @@ class PostgresInbox:
         store = self._at
         described = evolve(order, key=key_of(name))
         async with self._one_by_one:
-            is_same = await store.once(partial(store.put, order=described))
+            is_same = await store.link.once(partial(store.plans.put, order=described))
         if not is_same:
             raise ConfigurationError(
-                problem=f"{store.label}: another request was enqueued under the id {name!r}",
+                problem=f"{store.member.label}: another request was enqueued under the id {name!r}",
                 advice="nothing was bought; give each request an id of its own",
                 scope="request",
             )
@@ -84,11 +84,11 @@ class PostgresInbox:
         """
         key = key_of(name)
         async with self._one_by_one:
-            await self._at.once(self._find_batch)
-            found = await self._at.once(partial(self._at.stand, keys=[key]))
+            await self._at.link.once(self._find_batch)
+            found = await self._at.link.once(partial(self._at.reading.stand, keys=[key]))
         if not found:
             raise JournalError(
-                problem=f"{self._at.label}: no request was enqueued under the id {name!r}",
+                problem=f"{self._at.member.label}: no request was enqueued under the id {name!r}",
                 advice="nothing was bought; look at the id and at the name of the batch",
                 scope="request",
             )
@@ -102,9 +102,9 @@ class PostgresInbox:
         return copy_of(await asyncio.shield(ended), 0.0)
 
     async def _find_batch(self, connection: Any) -> None:
-        await self._at.find_batch(connection)
-        if ENDED not in self._at.listeners:
-            await self._at.listen(connection, ENDED, lambda _: self._news.set())
+        await self._at.reading.find_batch(connection)
+        if ENDED not in self._at.link.listeners:
+            await self._at.link.listen(connection, ENDED, lambda _: self._news.set())
 
     async def _look(self) -> None:
         """Ask for all rows that are waited for, when the database tells of an end, and in growing pauses."""
@@ -113,14 +113,14 @@ class PostgresInbox:
             while self._waiting:
                 self._news.clear()
                 async with self._one_by_one:
-                    await self._at.once(self._find_batch)
-                    rows = await self._at.once(partial(self._at.stand, keys=list(self._waiting)))
+                    await self._at.link.once(self._find_batch)
+                    rows = await self._at.link.once(partial(self._at.reading.stand, keys=list(self._waiting)))
                 for purchase, has_ended in rows:
                     if has_ended:
                         self._waiting.pop(entry_of(purchase).key).set_result(purchase)
                         pause = _FIRST_PAUSE
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause if self._at.pooled else _HEARING):
+                    async with asyncio.timeout(pause if self._at.link.pooled else _HEARING):
                         await self._news.wait()
                 pause = min(2 * pause, _LONGEST_PAUSE)
         except Exception as error:  # noqa: BLE001 - told to each who waits
@@ -137,7 +137,7 @@ class PostgresInbox:
     async def tell(self, token: str, task_id: str) -> None:
         """Tell all other processes of a webhook event."""
         async with self._one_by_one:
-            await self._at.once(
+            await self._at.link.once(
                 lambda connection: connection.execute(
                     "SELECT pg_notify($1, $2)", EVENTS, f"{token[:100]} {task_id[:200]}"
                 )
@@ -146,14 +146,14 @@ class PostgresInbox:
     async def lost(self, token: str) -> tuple[int, Purchase] | None:
         """Find a purchase of unknown end by the token of its callback; and the number of its batch."""
         async with self._one_by_one:
-            return await self._at.once(partial(self._at.doubtful, token=token))
+            return await self._at.link.once(partial(self._at.reading.doubtful, token=token))
 
     async def found(self, batch: int, purchase: Purchase, bought: Bought) -> None:
         """Keep the id of a task that was bought for such a purchase; its worker, or the next, watches it."""
         told = evolve(bought, at=bought.at + wall_offset())
         name = entry_of(purchase).name
         async with self._one_by_one:
-            await self._at.once(partial(self._at.found, batch=batch, name=name, bought=told))
+            await self._at.link.once(partial(self._at.rows.found, batch=batch, name=name, bought=told))
 
     async def aclose(self) -> None:
         """Wait for nothing any more."""
@@ -162,5 +162,5 @@ class PostgresInbox:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
         store, self._store = self._at, None
-        self._fail(JournalError(problem=f"{store.label}: the client was closed"))
-        store.hang_up()
+        self._fail(JournalError(problem=f"{store.member.label}: the client was closed"))
+        store.link.hang_up()

@@ -22,6 +22,8 @@ from attrs import define, evolve, field
 from novita_async._journal.groups import Job, ended, outlasting
 from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
 from novita_async._journal.postgres.at_work import AtWork
+from novita_async._journal.postgres.verdicts import cause_of, gate_of
+from novita_async._journal.postgres.works import Ask, PlaceEnded, Told, Wanted
 from novita_async._journal.rows import copy_of, entry_of, error_text
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -30,7 +32,7 @@ from novita_async._util.clock import loop_time, wall_offset, wall_time
 from novita_async.errors import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
-    from novita_async._journal.postgres.store import Ask, PlaceEnded, SharedStore, Told, Wanted
+    from novita_async._journal.postgres.store import SharedStore
 
 T = TypeVar("T")
 EVENTS: Final = "novita_event"
@@ -128,11 +130,11 @@ class PostgresJournal:
         """
         journal, store = cls(), store_at(url, batch=batch)
         journal._opened = store
-        store.patience = BRIEFLY
+        store.link.patience = BRIEFLY
         try:
-            await store.once(store.look)
+            await store.link.once(store.reading.look)
         except BaseException:
-            store.hang_up()
+            store.link.hang_up()
             raise
         return journal
 
@@ -140,19 +142,19 @@ class PostgresJournal:
     async def _at_work(cls, url: str, *, alone: bool, **options: Unpack[SharedOptions]) -> Self:
         journal, store = cls(), store_at(url, **options)
         journal._opened = store
-        begin = partial(store.begin, alone=alone)
-        patience, store.patience = store.patience, min(store.patience, BRIEFLY)
+        begin = partial(store.living.begin, alone=alone)
+        patience, store.link.patience = store.link.patience, min(store.link.patience, BRIEFLY)
         try:
-            in_use = await store.once(begin)
+            in_use = await store.link.once(begin)
             if in_use is not None:  # by a process that may be dead: then its lease runs out
                 await sleep(in_use + 0.01)
-                await store.once(partial(_insist, store, begin))
-            store.patience = patience
-            await store.once(store.beat)
+                await store.link.once(partial(_insist, store, begin))
+            store.link.patience = patience
+            await store.link.once(store.living.beat)
             if alone:
-                journal.uncertain_at_opening = await store.once(store.recover)
+                journal.uncertain_at_opening = await store.link.once(store.living.recover)
         except BaseException:
-            store.hang_up()
+            store.link.hang_up()
             raise
         living = journal._live()
         journal._living = asyncio.get_running_loop().create_task(living, name="journal: signs of life")
@@ -172,29 +174,29 @@ class PostgresJournal:
             return
         if self._living is None:
             self._closed = True
-            self._store.hang_up()
+            self._store.link.hang_up()
             return
         self._living.cancel()
-        leaving = self._tell(self._asking(self._store.leave))
+        leaving = self._tell(self._asking(self._store.living.leave))
         self._closed = True
         try:
             await ended(leaving)
         finally:
-            self._store.hang_up()
+            self._store.link.hang_up()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"run {self.run}"
-        return f"<{type(self).__name__} {self._store.label}, {state}: {self._store.commits} commits>"
+        state, commits = "closed" if self._closed else f"run {self.run}", self._store.member.commits
+        return f"<{type(self).__name__} {self.name}, {state}: {commits} commits>"
 
     @property
     def run(self) -> int:
         """The number of this run of the batch, from 1."""
-        return self._store.run
+        return self._store.member.run
 
     @property
     def name(self) -> str:
         """The address of the batch, without a password."""
-        return self._store.label
+        return self._store.member.label
 
     @property
     def _store(self) -> "SharedStore":
@@ -216,7 +218,7 @@ class PostgresJournal:
         for start in range(0, len(orders), _PIECE):
             self._pieces += 1
             some = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.plan, orders=some, piece=self._pieces, make=make)
+            plan: Any = partial(self._store.plans.plan, orders=some, piece=self._pieces, make=make)
             read = await outlasting(self._tell(self._asking(plan)))
             found += [None if each is None else self._handed_out(each) for each in read]
         return found
@@ -232,7 +234,7 @@ class PostgresJournal:
         for start in range(0, len(orders), _PIECE):
             self._pieces += 1
             some = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.enqueue, orders=some, piece=self._pieces)
+            plan: Any = partial(self._store.plans.enqueue, orders=some, piece=self._pieces)
             new += sum(is_new for _, is_new in await outlasting(self._tell(self._asking(plan))))
         return new
 
@@ -243,7 +245,7 @@ class PostgresJournal:
 
     def _offset(self) -> float:
         """Seconds to add to the loop's time to get the database's."""
-        return wall_offset() + self._store.skew
+        return wall_offset() + self._store.member.skew
 
     async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:
         """Promise an attempt, with its place in the shared window and its money, in one commit.
@@ -256,8 +258,6 @@ class PostgresJournal:
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt, and what becomes of its place and its money, in one commit."""
-        from novita_async._journal.postgres.store import cause_of, gate_of  # noqa: PLC0415 - imported by now
-
         await self._record(
             purchase, (fact,), settled=settlement(fact), gate=gate_of(fact), cause=cause_of(fact)
         )
@@ -268,8 +268,6 @@ class PostgresJournal:
 
     async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], **more: Any) -> None:
         self._check()
-        from novita_async._journal.postgres.store import Told  # noqa: PLC0415 - it is imported by now
-
         offset = self._offset()
         told = Told(
             entry_of(purchase).name,
@@ -287,7 +285,7 @@ class PostgresJournal:
 
     async def new_run(self) -> int:
         """Begin to read the input anew: what is under way now is lost. Opening a journal does that, too."""
-        return await self._do(self._store.new_run)
+        return await self._do(self._store.living.new_run)
 
     async def by_token(self, token: str) -> Purchase | None:
         """Read the purchase whose latest attempt has this callback token."""
@@ -296,13 +294,13 @@ class PostgresJournal:
 
     async def seen_since(self, seconds: float) -> list[Purchase]:
         """Read what the service may have seen within so many seconds, with times of the loop."""
-        since = wall_time() + self._store.skew - seconds
+        since = wall_time() + self._store.member.skew - seconds
         offset = -wall_offset()
         return [copy_of(each, offset) for each in await self._select("AND c.slot_time > $3", since)]
 
     async def summary(self) -> Summary:
         """Add up all purchases."""
-        return await self._ask(self._store.summary)
+        return await self._ask(self._store.reading.summary)
 
     async def where(self, *states: State, after: int = 0) -> AsyncGenerator[Purchase]:
         """Read the purchases of these states, or all, that come after a serial number; times are unix."""
@@ -321,25 +319,20 @@ class PostgresJournal:
     async def _select(self, rest: str, *values: Any) -> list[Purchase]:
         """Read purchases, with times by this computer's clock."""
         store = self._store
-        found = await self._ask(lambda connection: store.select(connection, rest, *values))
-        return [copy_of(each, -store.skew) for each in found] if store.skew else found
+        found = await self._ask(lambda connection: store.rows.select(connection, rest, *values))
+        return [copy_of(each, -store.member.skew) for each in found] if store.member.skew else found
 
     # --- Windows, health and money --------------------------------------------------------------------------
 
     @property
     def sends_until(self) -> float:
         """Until when, on the loop's clock, this process may send: then others may take it for dead."""
-        return self._store.alive_until
-
-    @property
-    def processes(self) -> int:
-        """Processes at work with this database, as far as is known."""
-        return self._store.processes
+        return self._store.member.alive_until
 
     def on_health(self, heed: Callable[[Sequence[Mapping[str, Any]], int], None]) -> None:
         """Tell, with each sign of life, which accounts are not well, and how many processes are at work."""
-        self._store.heed = heed
-        heed(self._store.unwell, self._store.processes)
+        self._store.health.heed = heed
+        heed(self._store.health.unwell, self._store.member.processes)
 
     async def on_event(self, heard: Callable[[str, str], None]) -> None:
         """Hear of webhook events that other processes were sent: token and task id."""
@@ -349,7 +342,7 @@ class PostgresJournal:
             token, _, task_id = told.partition(" ")
             heard(token, task_id)
 
-        await self._do(partial(store.listen, channel=EVENTS, heard=tell))
+        await self._do(partial(store.link.listen, channel=EVENTS, heard=tell))
 
     async def set_budget(self, limit: Decimal, price: Decimal | None = None) -> None:
         """Say how much the batch may cost, together with all that it has cost so far.
@@ -361,7 +354,7 @@ class PostgresJournal:
         Raises:
             ConfigurationError: another process is at work that was told another limit.
         """
-        await self._do(partial(self._store.set_budget, limit=limit, price=price))
+        await self._do(partial(self._store.money.set_budget, limit=limit, price=price))
 
     async def unpriced(self) -> list[Purchase]:
         """Purchases that were made while nobody told what they cost; times are unix."""
@@ -371,7 +364,7 @@ class PostgresJournal:
 
     async def price(self, costs: Mapping[int, Decimal]) -> None:
         """Note what purchases have cost that were made while nobody told, by serial number."""
-        await self._do(partial(self._store.price, costs=costs))
+        await self._do(partial(self._store.money.price, costs=costs))
 
     # --- Together with others -------------------------------------------------------------------------------
 
@@ -385,7 +378,7 @@ class PostgresJournal:
             LeaseLost: this process was taken for dead.
         """
         store = self._store
-        taken = await self._do(lambda connection: store.take(connection, most, self._taken_to))
+        taken = await self._do(lambda connection: store.leases.take(connection, most, self._taken_to))
         if not taken and self._taken_to:  # rows that were given back stand before
             self._taken_to = 0
             return await self.take(most)
@@ -395,21 +388,21 @@ class PostgresJournal:
     async def claim(self, purchases: Sequence[Purchase]) -> list[Purchase]:
         """Lease purchases that have ended, to go on with them; those that nobody else has, in their order."""
         store = self._store
-        claimed = await self._do(lambda connection: store.claim(connection, purchases))
+        claimed = await self._do(lambda connection: store.leases.claim(connection, purchases))
         return [self._handed_out(each) for each in claimed]
 
     async def put_back(self, purchases: Sequence[Purchase]) -> None:
         """Let go of purchases that could not be brought to their end: workers that join later take them."""
         store = self._store
-        await self._do(lambda connection: store.put_back(connection, purchases))
+        await self._do(lambda connection: store.leases.put_back(connection, purchases))
 
     async def give_back(self) -> int:
         """Let go of all that this process has and of which nothing is on its way. Returns how many."""
-        return await self._do(self._store.give_back)
+        return await self._do(self._store.leases.give_back)
 
     async def complete(self) -> bool:
         """Whether nothing is left that this process could take, now or when another gives it back."""
-        return await self._ask(self._store.complete)
+        return await self._ask(self._store.leases.complete)
 
     async def rest(self, seconds: float) -> None:
         """Wait for so long, or until this process gives away what a dead one had."""
@@ -420,29 +413,29 @@ class PostgresJournal:
 
     async def note(self, text: str) -> None:
         """Keep a text of the user's about the batch."""
-        await self._do(lambda connection: self._store.note(connection, text))
+        await self._do(lambda connection: self._store.plans.note(connection, text))
 
     async def noted(self) -> str | None:
         """Read the text that was kept about the batch."""
-        return await self._ask(self._store.noted)
+        return await self._ask(self._store.reading.noted)
 
     async def at_work(self) -> list[AtWork]:
         """Tell who works on the batch."""
-        return await self._ask(self._store.at_work)
+        return await self._ask(self._store.reading.at_work)
 
     async def records(self, after: int) -> list[tuple[int, tuple[Any, ...]]]:
         """Read serial numbers and records of some rows after one, as a file keeps them."""
-        return await self._ask(lambda connection: self._store.records(connection, after))
+        return await self._ask(lambda connection: self._store.reading.records(connection, after))
 
     async def payers(self, *states: State) -> list[str]:
         """Labels of accounts that have bought what is in these states: the first few."""
-        return await self._ask(lambda connection: self._store.payers(connection, states))
+        return await self._ask(lambda connection: self._store.reading.payers(connection, states))
 
     # --- Signs of life --------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
         while True:
-            await asyncio.sleep(self._store.lease / 3)
+            await asyncio.sleep(self._store.member.lease / 3)
             with suppress(JournalError):  # whoever tells something is told
                 await self.beat()
 
@@ -452,8 +445,8 @@ class PostgresJournal:
         Raises:
             LeaseLost: this process was taken for dead.
         """
-        for dead in await self._ask(self._store.beat):
-            await self._ask(partial(self._store.bury, dead))
+        for dead in await self._ask(self._store.living.beat):
+            await self._ask(partial(self._store.living.bury, dead))
             self._stirred.set()
 
     # --- The group ------------------------------------------------------------------------------------------
@@ -466,16 +459,14 @@ class PostgresJournal:
         answer: T = await self._tell(self._asking(do)).answer
         return answer
 
-    def _asking(self, do: Callable[[Any], Awaitable[Any]]) -> "Ask":
-        from novita_async._journal.postgres.store import Ask  # noqa: PLC0415 - it is imported by now
-
+    def _asking(self, do: Callable[[Any], Awaitable[Any]]) -> Ask:
         return Ask(do)
 
     def _check(self) -> None:
         if self._closed:
             raise JournalError(problem=f"journal {self.name}: it is closed")
 
-    def _tell(self, work: "Told | Ask | Wanted | PlaceEnded") -> Job:
+    def _tell(self, work: Told | Ask | Wanted | PlaceEnded) -> Job:
         self._check()
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())
@@ -502,15 +493,11 @@ class PostgresJournal:
 
 def want_place(journal: PostgresJournal, account: str, endpoint: str, images: int) -> Job:
     """Ask for a place in a window for a purchase that has no row. The answer is for `leave_place`."""
-    from novita_async._journal.postgres.store import Wanted  # noqa: PLC0415 - it is imported by now
-
     return journal._tell(Wanted(account, endpoint, images))  # noqa: SLF001 - of this module
 
 
 def leave_place(journal: PostgresJournal, place: Any, fact: Fact) -> Job:
     """Say how an attempt without a row has ended."""
-    from novita_async._journal.postgres.store import PlaceEnded, cause_of, gate_of  # noqa: PLC0415 - as above
-
     cause, settled = cause_of(fact), settlement(fact)
     error = getattr(fact, "error", None) if cause == "out" else None
     ended = PlaceEnded(place, settled, cause, gate_of(fact), error and error_text(error), loop_time())
@@ -537,8 +524,8 @@ def store_at(
     parts = urlsplit(url)
     name = batch or parts.fragment or "default"
     place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
-    return SharedStore(
-        url=url.partition("#")[0],
+    return SharedStore.at(
+        url.partition("#")[0],
         label=f"postgresql://{place}{parts.path}#{name}",
         name=name,
         worker=worker or f"{socket.gethostname()}/{os.getpid()}",
@@ -555,7 +542,7 @@ async def _insist(
     """Begin, now that a lease should have run out. Raises `JournalError`: the process lives."""
     if await begin(connection) is not None:
         raise JournalError(
-            problem=f"journal {store.label}: another process has it open",
+            problem=f"journal {store.member.label}: another process has it open",
             advice="nothing was sent; wait for that to end, then run the same again",
         )
 
@@ -569,10 +556,10 @@ async def upgrade(url: str) -> tuple[int, int]:
     Returns:
         The version before, 0 where there was none, and now.
     """
-    shared = store_at(url, patience=BRIEFLY)
-    from novita_async._journal.postgres import store  # noqa: PLC0415 - it is imported by now
+    store = store_at(url, patience=BRIEFLY)
+    from novita_async._journal.postgres import upgrading  # noqa: PLC0415 - knows all the text of the tables
 
     try:
-        return await shared.once(store.upgrade)
+        return await store.link.once(upgrading.upgrade)
     finally:
-        shared.hang_up()
+        store.link.hang_up()

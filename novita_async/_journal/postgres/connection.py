@@ -1,0 +1,147 @@
+"""A connection to a shared journal's database, and what its errors mean. No other module knows asyncpg."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar, cast
+
+import asyncpg
+from asyncpg import exceptions as pg
+from attrs import define, field
+
+from novita_async._journal.postgres.lost import lease_lost
+from novita_async._journal.postgres.works import Connection
+from novita_async._util.clock import loop_time
+from novita_async.errors import JournalError
+
+T = TypeVar("T")
+
+_CACHED: Final = 100
+"""Statements that stay prepared."""
+_PASSES: Final = (
+    OSError,
+    asyncio.TimeoutError,
+    pg.PostgresConnectionError,
+    pg.OperatorInterventionError,
+    pg.InterfaceError,
+    pg.TooManyConnectionsError,
+)
+"""Errors of a connection, which another may do without."""
+_AGAIN: Final = (pg.SerializationError, pg.DeadlockDetectedError)
+
+ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
+
+
+async def _nothing(_: Connection) -> None: ...
+
+
+@define(eq=False, kw_only=True)
+class Link:
+    """A connection that is made when something is to be done, and again where it breaks."""
+
+    url: str
+    """Where the database is; may hold a password."""
+    label: str
+    """The same without it."""
+    patience: float
+    """Seconds for which a database that cannot be reached is waited for."""
+    pooled: bool | None = None
+    """Whether a pooler such as PgBouncer gives each transaction another server. None: not asked yet."""
+    come_back: Callable[[Connection], Awaitable[None]] = field(default=_nothing, init=False)
+    """Done first after a connection broke: this may be another server, which has forgotten something."""
+    confirm: Callable[[Connection], Awaitable[None]] = field(default=_nothing, init=False)
+    """Done then, after the rest: what is confirmed later confirms what was before it."""
+    listeners: dict[str, Callable[[str], None]] = field(factory=dict[str, Callable[[str], None]], init=False)
+    """Told what the database tells, by channel."""
+    _connection: Connection = None
+    _in_doubt: bool = field(default=False, init=False)
+    """Whether a connection broke, so that a commit may not be where it should be."""
+
+    async def once(self, do: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do something, again where the connection breaks. What is done must bear being done twice."""
+        began, pause = loop_time(), 0.05
+        while True:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._connect()
+                if self._in_doubt:
+                    await self.come_back(self._connection)
+                done = await do(self._connection)
+                if self._in_doubt:
+                    await self.confirm(self._connection)
+            except _PASSES as error:
+                self._in_doubt = True
+                self.hang_up()
+                if loop_time() - began > self.patience:
+                    raise self._unreachable(error) from error
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(2 * pause, 2.0)
+            except pg.PostgresError as error:
+                if isinstance(error, _AGAIN):
+                    continue
+                raise self._refused(error) from error
+            else:
+                self._in_doubt = False
+                return done
+
+    async def attempt(self, do: Callable[[Connection], Awaitable[T]]) -> T | Exception:
+        """Do something; give the error in place of the answer."""
+        try:
+            return await self.once(do)
+        except Exception as error:  # noqa: BLE001 - told to who waits
+            return error
+
+    async def _connect(self) -> Connection:
+        """Connect. Behind a pooler in transaction mode nothing stays prepared."""
+        if self.pooled is None:
+            first = await self._connected(0)
+            try:
+                there = await first.fetchval("SELECT pg_backend_pid()")
+                self.pooled = bool(there != first.get_server_pid())
+            finally:
+                first.terminate()
+        connection = await self._connected(0 if self.pooled else _CACHED)
+        if not self.pooled:
+            for channel, heard in self.listeners.items():
+                await connection.add_listener(channel, partial(_heard, heard))
+        return connection
+
+    async def _connected(self, cached: int) -> Connection:
+        options: Any = {"timeout": 10, "command_timeout": 60.0, "statement_cache_size": cached}
+        return cast("Any", await asyncpg.connect(self.url, **options))
+
+    async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
+        """Hear what the database tells on a channel. Behind a pooler that cannot be."""
+        self.listeners[channel] = heard
+        if not self.pooled:
+            await connection.add_listener(channel, partial(_heard, heard))
+
+    def hang_up(self) -> None:
+        """Leave the connection as a process does that ends."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    def _unreachable(self, error: BaseException) -> JournalError:
+        why = str(error) or type(error).__name__
+        return JournalError(problem=f"journal {self.label}: it cannot be reached ({why})", advice=ADVICE)
+
+    def _refused(self, error: pg.PostgresError) -> JournalError:
+        if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
+            return lease_lost(self.label)
+        if getattr(error, "sqlstate", None) == "NV003":
+            return JournalError(
+                problem=f"journal {self.label}: the database was restarted while the batch was planned",
+                advice="nothing is lost; plan the same input again, which finds what is planned already",
+            )
+        if isinstance(error, pg.UndefinedTableError | pg.UndefinedFunctionError | pg.InvalidSchemaNameError):
+            return JournalError(
+                problem=f"journal {self.label}: the database has no tables for journals, or older ones",
+                advice=f"nothing was bought; run: novita-async db upgrade {self.label}",
+            )
+        return JournalError(problem=f"journal {self.label}: {error}", advice=ADVICE)
+
+
+def _heard(heard: Callable[[str], None], *told: Any) -> None:
+    heard(told[-1])

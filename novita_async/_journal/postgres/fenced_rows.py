@@ -1,0 +1,327 @@
+"""Rows of a batch: read with their number of moves, written where they have not moved.
+
+A row is read once and then known by its number of moves. Where a write finds that it has moved, it is read
+again: the facts are let happen anew, or the row is another's by now.
+"""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from attrs import define, field
+
+from novita_async._journal import rows
+from novita_async._journal.postgres.member import Member
+from novita_async._journal.postgres.schema.columns import MOVED
+from novita_async._journal.postgres.texts import escaped, unescaped
+from novita_async._journal.postgres.verdicts import fate_of
+from novita_async._journal.postgres.windows import WindowRow, Windows, taught
+from novita_async._journal.postgres.works import Connection, Name, Told
+from novita_async._journal.rows import COLUMNS, Known, Record, entry_of
+from novita_async._purchase.machine import (
+    ANNOUNCED,
+    LIST,
+    LOST,
+    NOTHING,
+    SPENT,
+    UNCERTAIN,
+    Bought,
+    Completed,
+    Purchase,
+    advance,
+    next_action,
+    told_before,
+)
+from novita_async._util.clock import loop_time
+
+PAGE: Final = 500
+"""Rows that are read in one go."""
+_REMEMBERED: Final = 8192
+
+_OF_REQUEST: Final = frozenset(
+    {"key", "occurrence", "kind", "endpoint", "image_num", "request", "tag", "metadata"}
+)
+_READ: Final = COLUMNS[:-1]
+SELECT: Final = (
+    "SELECT c.serial, "  # noqa: S608 - names of columns
+    + ", ".join(f"{'r' if name in _OF_REQUEST else 'c'}.{name}" for name in _READ)
+    + ', c.moves, novita.is_mine(c.owner, $2, c.batch), c."window", c.slot, c.cost, c.paid'
+    + " FROM novita.course c JOIN novita.request r USING (batch, serial) WHERE c.batch = $1"
+)
+"""Reads rows of batch `$1` for process `$2`."""
+_TEXTS: Final = tuple(
+    _READ.index(name)
+    for name in (
+        *("kind", "endpoint", "account", "task_id", "error", "paths", "result", "earlier", "token", "tag"),
+        *("host", "metadata"),
+    )
+)
+_SEED: Final = _READ.index("seed")
+_ACCOUNT: Final = _READ.index("account")
+_ESCAPED: Final = frozenset((*_TEXTS, _SEED))
+_PLACES: Final = tuple(_READ.index(name) for name, _ in MOVED)
+
+
+def marks(first: int, count: int) -> str:
+    """Marks of so many parameters."""
+    return ", ".join(f"${number}" for number in range(first, first + count))
+
+
+_MOVE: Final = f"SELECT novita.move_1({marks(1, 14 + len(MOVED))})"
+_REASSERT: Final = f"SELECT novita.reassert_1({marks(1, 9 + len(MOVED))})"
+
+
+def columns(records: Iterable[Record]) -> list[list[Any]]:
+    """Columns that facts change, as the database keeps them: one list for each."""
+    kept = list(records)
+    return [[_to_keep(record, place) for record in kept] for place in _PLACES]
+
+
+def _to_keep(record: Record, place: int) -> Any:
+    value = record[place]
+    if value is None or place not in _ESCAPED:
+        return value
+    return str(value) if place == _SEED else escaped(value)
+
+
+@define(eq=False)
+class Row:
+    """A row as it was read or written last."""
+
+    known: Known
+    moves: int
+    mine: bool
+    window: int | None = None
+    """Window that has a place for it which is not settled."""
+    slot: str | None = None
+    """Note of the pacer about that place, where the quota is not known."""
+    cost: Decimal | None = None
+    """Money that is reserved for it."""
+    paid: Decimal | None = None
+    """Money that it has cost. None: nobody told."""
+
+    @property
+    def serial(self) -> int:
+        """Number of the row in its batch."""
+        return entry_of(self.known.purchase).serial
+
+    @property
+    def is_todo(self) -> bool:
+        """Whether something is still to be done for the purchase."""
+        return next_action(self.known.purchase) not in (LIST, NOTHING)
+
+
+@define(eq=False)
+class Step:
+    """A row, and what facts make of it."""
+
+    told: Told
+    row: Row
+    moved: Purchase
+    record: Record
+
+    @classmethod
+    def of(cls, told: Told, row: Row) -> "Step":
+        """Let facts happen to a copy. Raises `IllegalTransition`."""
+        moved = rows.copy_of(row.known.purchase)
+        moved.wants_files = told.wants_files
+        for fact in told.facts:
+            if not told_before(moved, fact):
+                advance(moved, fact)
+        now = told.facts[-1].at if told.facts else 0.0
+        return cls(told, row, moved, rows.record_of(moved, row.known, now))
+
+    @property
+    def is_todo(self) -> bool:
+        """Whether something is still to be done for the purchase afterwards."""
+        return next_action(self.moved) not in (LIST, NOTHING)
+
+    def written(self) -> Row:
+        """The row once this is written."""
+        before, settled = self.row, self.told.settled
+        row = Row(Known.of(self.moved, self.record), before.moves + 1, before.mine)
+        if settled is None:
+            row.window, row.slot, row.cost = before.window, before.slot, before.cost
+        row.paid = before.paid
+        if settled in (SPENT, LOST) and before.cost is not None:
+            row.paid = (before.paid or Decimal(0)) + before.cost
+        return row
+
+
+def row_of(found: Sequence[Any]) -> Row:
+    """Read what `SELECT` has found."""
+    serial, *told, moves, mine, window, slot, cost, paid = found
+    for place in _TEXTS:
+        if told[place] is not None:
+            told[place] = unescaped(told[place])
+    if told[_SEED] is not None:
+        seed = int(told[_SEED])
+        told[_SEED] = seed if abs(seed) < 1 << 63 else told[_SEED]
+    return Row(rows.known_of(serial, (*told, 0)), moves, bool(mine), window, slot, cost, paid)
+
+
+@define(eq=False)
+class FencedRows:
+    """Rows that this process has read or written."""
+
+    member: Member
+    windows: Windows
+    known: dict[Name, Row] = field(factory=dict[Name, Row], init=False)
+    """Rows by the names of their purchases: the latest few thousand."""
+
+    def remember(self, row: Row) -> None:
+        """Know a row from now on."""
+        self.known[entry_of(row.known.purchase).name] = row
+        if len(self.known) > _REMEMBERED:
+            del self.known[next(iter(self.known))]
+
+    def forget(self, name: Name) -> None:
+        """Read a row again where it is needed."""
+        self.known.pop(name, None)
+
+    # --- Reading --------------------------------------------------------------------------------------------
+
+    async def select(self, connection: Connection, rest: str, *values: Any) -> list[Purchase]:
+        """Read purchases. `$3` is the first value."""
+        return [row.known.purchase for row in await self.fetch(connection, rest, *values)]
+
+    async def fetch(self, connection: Connection, rest: str, *values: Any) -> list[Row]:
+        """Read rows. `$3` is the first value."""
+        found = await connection.fetch(f"{SELECT} {rest}", self.member.batch, self.member.me, *values)
+        return [row_of(each) for each in found]
+
+    async def read(self, connection: Connection, names: Sequence[Name]) -> None:
+        """Know the rows of these purchases, as far as there are any."""
+        if not names:
+            return
+        keys, occurrences = [bytes.fromhex(key) for key, _ in names], [number for _, number in names]
+        which = "AND (r.key, r.occurrence) IN (SELECT * FROM unnest($3::bytea[], $4::int[]))"
+        for row in await self.fetch(connection, which, keys, occurrences):
+            self.remember(row)
+
+    async def by_serial(self, connection: Connection, serials: Sequence[int]) -> dict[int, Row]:
+        """Read and know rows by their serial numbers."""
+        read = {row.serial: row for row in await self.fetch(connection, "AND c.serial = ANY($3)", serials)}
+        for row in read.values():
+            self.remember(row)
+        return read
+
+    # --- Writing --------------------------------------------------------------------------------------------
+
+    async def move(self, connection: Connection, steps: Sequence[Step], *, fenced: bool = True) -> set[int]:
+        """Write what has become of purchases. Returns the serial numbers of those that were written."""
+        plain: list[Step] = []
+        learning: dict[int, tuple[WindowRow, list[Step]]] = {}
+        for step in steps:
+            window = await self._left_window(connection, step)
+            if window is None:
+                plain.append(step)
+            else:
+                learning.setdefault(window.id, (window, []))[1].append(step)
+        written = await self._write(connection, plain, fenced=fenced) if plain else set[int]()
+        for window, group in learning.values():
+            written |= await self._write_learning(connection, window, group, fenced=fenced)
+        return written
+
+    async def _left_window(self, connection: Connection, step: Step) -> WindowRow | None:
+        """The window whose place a verdict settles, where its quota is learned."""
+        if step.told.settled is None or step.row.window is None:
+            return None
+        account = step.row.known.record[_ACCOUNT] or ""
+        window = await self.windows.of(connection, account, step.moved.endpoint)
+        return window if window.quota is None else None
+
+    async def _write_learning(
+        self, connection: Connection, window: WindowRow, steps: Sequence[Step], *, fenced: bool
+    ) -> set[int]:
+        """Write verdicts with what the window learns from them; again where another process was first."""
+        while True:
+            pacer, now = window.pacer(), self.member.now()
+            gates = [
+                taught(pacer, each.told.settled, each.row.slot, each.moved.images, now) for each in steps
+            ]
+            state = pacer.text()
+            written = await self._write(
+                connection,
+                steps,
+                fenced=fenced,
+                gates=gates,
+                window=(window.id, window.version, state, pacer.window.taken),
+            )
+            if written:
+                window.keep(window.version + 1, state)
+                return written
+            if not await self.windows.refresh(connection, window):
+                return written
+
+    async def _write(
+        self,
+        connection: Connection,
+        steps: Sequence[Step],
+        *,
+        fenced: bool,
+        gates: Sequence[float] | None = None,
+        window: tuple[int, int, str, int] | tuple[None, None, None, None] = (None, None, None, None),
+    ) -> set[int]:
+        now = loop_time()
+        settled = [each.told.settled for each in steps]
+        found = await connection.fetch(
+            _MOVE,
+            self.member.me if fenced else None,
+            self.member.batch,
+            [each.row.serial for each in steps],
+            [each.row.moves for each in steps],
+            [each.is_todo for each in steps],
+            [fate_of(each) for each in settled],
+            [each in (SPENT, LOST) for each in settled],
+            [self.member.held_for(each.told.settled, now - each.told.at) for each in steps],
+            [
+                max(each.told.gate, gate)
+                for each, gate in zip(steps, gates or [0.0] * len(steps), strict=True)
+            ],
+            [each.told.cause for each in steps],
+            *window,
+            *columns(each.record for each in steps),
+        )
+        self.member.commits += 1
+        return {each[0] for each in found}
+
+    async def keep_paid(self, connection: Connection, told: Told, row: Row) -> None:
+        """Keep what was paid, by a task or at once, although the row is another's. Nothing else counts."""
+        kinds = Bought | Completed if row.known.purchase.state in (ANNOUNCED, UNCERTAIN) else Bought
+        paid = tuple(fact for fact in told.facts if isinstance(fact, kinds))
+        while paid and not await self.move(
+            connection, [Step.of(Told(told.name, paid, told.wants_files), row)], fenced=False
+        ):
+            self.forget(told.name)
+            await self.read(connection, [told.name])
+            row = self.known[told.name]
+        self.forget(told.name)
+
+    async def found(self, connection: Connection, batch: int, name: Name, bought: Bought) -> None:
+        """Keep the id of a paid task that an event has told, in whichever batch."""
+        before, self.member.batch = self.member.batch, batch
+        try:
+            self.known.clear()  # names are those of a batch
+            await self.read(connection, [name])
+            await self.keep_paid(connection, Told(name, (bought,), wants_files=True), self.known[name])
+        finally:
+            self.member.batch = before
+
+    async def reassert(self, connection: Connection) -> None:
+        """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
+        kept = [row for row in self.known.values() if row.mine]
+        await connection.fetch(
+            _REASSERT,
+            self.member.me,
+            self.member.batch,
+            [row.serial for row in kept],
+            [row.moves for row in kept],
+            [row.is_todo for row in kept],
+            [row.window for row in kept],
+            [row.cost for row in kept],
+            [row.paid for row in kept],
+            [row.slot for row in kept],
+            *columns(row.known.record for row in kept),
+        )
+        await connection.execute("SELECT novita.rebuild_1($1)", self.member.window)

@@ -1,0 +1,63 @@
+"""This process, as one of those that share a database."""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import define, field
+
+from novita_async._journal.postgres.lost import LeaseLost, lease_lost
+from novita_async._policy.pacing import LATE
+from novita_async._purchase.machine import LOST, Settlement
+from novita_async._util.clock import wall_time
+
+_BELIEVED: Final = 0.002
+"""Seconds: a difference of clocks that the round trip and this explain is none."""
+
+
+@define(eq=False, kw_only=True)
+class Member:
+    """Name and number of this process in a database, its batch there, and the time there."""
+
+    label: str
+    """Where the batch is, without a password."""
+    name: str
+    """Name of the batch."""
+    worker: str
+    """Name of this process, for those who look."""
+    quotas: Mapping[str, int | None] = field(factory=dict[str, int | None])
+    """Images in a window, by account."""
+    window: float
+    """Seconds for which a place counts after the answer."""
+    lease: float
+    """Seconds after which a silent process is taken for dead."""
+    batch: int = 0
+    me: int = 0
+    """Number of this process among all that ever worked. 0: it only reads."""
+    run: int = 0
+    is_shared: bool = False
+    """Whether others may work on the batch, too."""
+    commits: int = 0
+    skew: float = 0.0
+    """Seconds by which the database's clock is before this computer's."""
+    processes: int = field(default=1, init=False)
+    """Processes at work with this database."""
+    alive_until: float = field(default=-math.inf, init=False)
+    """Until when, on the loop's clock, no other process takes this one for dead."""
+
+    def lost(self) -> LeaseLost:
+        """The error of a process whose rows are another's."""
+        return lease_lost(self.label)
+
+    def now(self) -> float:
+        """The database's time, about."""
+        return wall_time() + self.skew
+
+    def compare_clocks(self, before: float, there: float, after: float) -> None:
+        """Learn how far the database's clock is from ours, which was read before and after it."""
+        explained = before - _BELIEVED <= there <= after + _BELIEVED
+        self.skew = 0.0 if explained else there - (before + after) / 2
+
+    def held_for(self, settled: Settlement | None, age: float) -> float:
+        """Seconds for which a place still counts after a verdict of this age."""
+        return self.window + (LATE if settled is LOST else 0.0) - max(0.0, age)

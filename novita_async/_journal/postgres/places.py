@@ -1,0 +1,185 @@
+"""Places in windows for purchases that no journal keeps."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from attrs import define, field
+
+from novita_async._journal.postgres.admitting import ADMIT
+from novita_async._journal.postgres.connection import Link
+from novita_async._journal.postgres.fenced_rows import marks
+from novita_async._journal.postgres.health import Health
+from novita_async._journal.postgres.member import Member
+from novita_async._journal.postgres.schema.columns import MOVED
+from novita_async._journal.postgres.texts import unescaped
+from novita_async._journal.postgres.verdicts import fate_of
+from novita_async._journal.postgres.windows import LINE, Offer, WindowRow, Windows, taught
+from novita_async._journal.postgres.works import Connection, Place, PlaceEnded, Wanted, own_copy
+from novita_async._policy.pacing import LATE
+from novita_async._purchase.journal import Deferred
+from novita_async._purchase.machine import LOST, Settlement
+from novita_async._util.clock import loop_time
+
+_SETTLE: Final = f"SELECT novita.settle_1({marks(1, 13)})"
+
+
+@define(eq=False)
+class _Call:
+    """A call for places, which counts once however often it is told."""
+
+    number: int
+    key: tuple[str, str]
+    group: Sequence[Wanted]
+    offer: Offer | None = None
+
+
+@define(eq=False)
+class Places:
+    """Places that are counted under the number of this process."""
+
+    member: Member
+    windows: Windows
+    health: Health
+    _calls: int = field(default=0, init=False)
+    """Number of the latest call."""
+
+    async def carry_out(self, link: Link, works: Sequence[Any]) -> dict[int, Any]:
+        """Settle and take places, those of a window together; give each result, or the error in its place."""
+        done: dict[int, Any] = {}
+        groups: dict[tuple[type, str, str], list[Any]] = {}
+        for work in works:
+            if isinstance(work, PlaceEnded):
+                groups.setdefault((PlaceEnded, work.place.account, work.place.endpoint), []).append(work)
+            elif isinstance(work, Wanted):
+                groups.setdefault((Wanted, work.account, work.endpoint), []).append(work)
+        for (kind, *key), group in sorted(groups.items(), key=lambda each: each[0][0] is Wanted):
+            self._calls += 1
+            if kind is PlaceEnded:
+                do = partial(self._leave, call=self._calls, key=(key[0], key[1]), group=group)
+            else:
+                do = partial(self._take, _Call(self._calls, (key[0], key[1]), group))
+            answer: Any = await link.attempt(do)
+            failed = isinstance(answer, Exception)
+            results = [own_copy(answer) for _ in group] if failed else answer
+            done |= {id(each): result for each, result in zip(group, results, strict=True)}
+        return done
+
+    async def _take(self, call: _Call, connection: Connection) -> list[Any]:
+        """Take places; a `Place`, or an error, for each."""
+        window = await self.windows.of(connection, *call.key)
+        while True:
+            offer = call.offer = call.offer or await self.windows.offer(
+                connection, window, [each.images for each in call.group]
+            )
+            offered = call.group[: len(offer.slots)]
+            if not offered:
+                return [Deferred(offer.until) for _ in call.group]
+            found = await connection.fetchrow(
+                ADMIT,
+                self.member.me,
+                None,
+                window.id,
+                None,
+                None,
+                [each.images for each in offered],
+                [None for _ in offered],
+                LINE,
+                offer.slots,
+                window.version,
+                offer.state,
+                offer.taken,
+                call.number,
+                *(None for _ in MOVED),
+            )
+            self.member.commits += 1
+            if found["why"] not in ("moved", "fewer"):
+                break
+            await self.windows.refresh(connection, window)
+            call.offer = None
+            if found["why"] == "fewer":  # a probe: one at a time
+                one = [each.images for each in call.group[:1]]
+                call.offer = await self.windows.offer(connection, window, one)
+        if window.quota is None:
+            window.keep(found["latest"], found["known"])
+        if found["why"] == "buried":
+            return [self.member.lost() for _ in call.group]
+        if found["why"] in ("gate", "out", "probe"):
+            await self.health.ask(connection)
+        granted, now, until = set(found["granted"]), self.member.now(), loop_time() + found["delay"]
+        if len(offered) < len(call.group) and not found["delay"]:
+            until = offer.until
+        return [
+            Place(*call.key, each.images, offer.slots[n], now) if n + 1 in granted else Deferred(until)
+            for n, each in enumerate(call.group)
+        ]
+
+    async def _leave(
+        self, connection: Connection, call: int, key: tuple[str, str], group: Sequence[PlaceEnded]
+    ) -> list[None]:
+        """Tell how attempts have ended."""
+        window = await self.windows.of(connection, *key)
+        now = loop_time()
+        while not await self._settle(
+            connection,
+            self.member.me,
+            window,
+            [(each.settled, each.place.slot, each.place.images) for each in group],
+            [self.member.held_for(each.settled, now - each.at) for each in group],
+            [each.gate for each in group],
+            [each.cause for each in group],
+            [each.error for each in group],
+            [each.place.announced_at for each in group],
+            call,
+        ):
+            await self.windows.refresh(connection, window)
+        return [None for _ in group]
+
+    async def _settle(
+        self,
+        connection: Connection,
+        worker: int,
+        window: WindowRow,
+        ended: Sequence[tuple[Settlement, str | None, int]],
+        *more: Any,
+    ) -> bool:
+        """Settle places. Returns whether that counts: else another process was first to teach the window."""
+        holds, gates, causes, errors, announced, call = more
+        state, taken = None, 0
+        if window.quota is None:
+            pacer, now = window.pacer(), self.member.now()
+            taught_gates = [taught(pacer, *each, now) for each in ended]
+            gates = [max(pair) for pair in zip(gates, taught_gates, strict=True)]
+            state, taken = pacer.text(), pacer.window.taken
+        done: bool = await connection.fetchval(
+            _SETTLE,
+            worker,
+            window.id,
+            [images for _, _, images in ended],
+            [fate_of(settled) for settled, _, _ in ended],
+            holds,
+            gates,
+            causes,
+            errors,
+            announced,
+            window.version,
+            state,
+            taken,
+            call,
+        )
+        self.member.commits += 1
+        if done and window.quota is None:
+            await self.windows.refresh(connection, window)
+        return done
+
+    async def bury(self, connection: Connection, dead: int) -> None:
+        """Hold the places of a process that has ended for a whole window more."""
+        for found in await connection.fetch("SELECT * FROM novita.places_1($1)", dead):
+            account, endpoint = unescaped(found["account"]), unescaped(found["endpoint"])
+            window = await self.windows.of(connection, account, endpoint)
+            ended = [(LOST, None, found["images"])]
+            hold = [self.member.window + LATE]
+            while not await self._settle(
+                connection, dead, window, ended, hold, [0.0], ["nothing"], [None], [0.0], None
+            ):
+                await self.windows.refresh(connection, window)

@@ -1,0 +1,95 @@
+"""Orders that become rows of a batch, by one process alone or by several at once."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import define, field
+
+from novita_async._journal import rows
+from novita_async._journal.postgres.fenced_rows import FencedRows, marks
+from novita_async._journal.postgres.member import Member
+from novita_async._journal.postgres.texts import escaped
+from novita_async._journal.postgres.works import Connection
+from novita_async._purchase.machine import Order, Purchase
+
+_PLAN: Final = f"SELECT serial, is_new FROM novita.plan_1({marks(1, 14)})"  # noqa: S608
+
+
+@define(eq=False)
+class Plans:
+    """The plan of this process."""
+
+    member: Member
+    rows: FencedRows
+    _session: int | None = field(default=None, init=False)
+    """Number of the plan among those of all who plan while others work."""
+
+    async def plan(
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool
+    ) -> list[Purchase | None]:
+        """Find the purchases of these orders; make those that are missing."""
+        serials = [serial for serial, _ in await self.enqueue(connection, orders, piece, make=make)]
+        planned = await self.rows.by_serial(connection, [each for each in serials if each is not None])
+        return [
+            None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
+        ]
+
+    async def enqueue(
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool = True
+    ) -> list[tuple[int | None, bool]]:
+        """Find the serial numbers of these orders, and whether each is new; make those that are missing.
+
+        The piece is a number that grows, and stays the same where a broken connection lets ask again.
+        """
+        if self.member.is_shared and self._session is None:
+            self._session = await connection.fetchval("SELECT novita.session_1($1)", self.member.batch)
+        seen: dict[str, int] = {}
+        nth: list[int] = []
+        for order in orders:
+            nth.append(seen.get(order.key, 0))
+            seen[order.key] = nth[-1] + 1
+        found: list[tuple[int | None, bool]] = await connection.fetch(
+            _PLAN,
+            self.member.me,
+            self.member.batch,
+            self._session,
+            piece,
+            make,
+            [bytes.fromhex(order.key) for order in orders],
+            nth,
+            [order.position for order in orders],
+            [escaped(order.kind) for order in orders],
+            [escaped(order.endpoint) for order in orders],
+            [order.images for order in orders],
+            [rows.packed(order.request) for order in orders],
+            [None if order.tag is None else escaped(order.tag) for order in orders],
+            [None if order.metadata is None else escaped(order.metadata) for order in orders],
+        )
+        return found
+
+    async def end(self, connection: Connection) -> None:
+        """Forget how often this process has asked for equal requests."""
+        if self._session is not None:
+            await connection.execute("SELECT novita.end_session_1($1, $2)", self.member.batch, self._session)
+
+    async def note(self, connection: Connection, text: str) -> None:
+        """Keep a text about the batch."""
+        await connection.execute(
+            "UPDATE novita.batch SET note = $2 WHERE id = $1", self.member.batch, escaped(text)
+        )
+
+    async def put(self, connection: Connection, order: Order) -> bool:
+        """Put in one request, whoever works on the batch. False: another stands there under this key."""
+        return bool(
+            await connection.fetchval(
+                "SELECT novita.put_1($1, $2, $3, $4, $5, $6, $7, $8)",
+                self.member.name,
+                bytes.fromhex(order.key),
+                escaped(order.kind),
+                escaped(order.endpoint),
+                order.images,
+                rows.packed(order.request),
+                None if order.tag is None else escaped(order.tag),
+                None if order.metadata is None else escaped(order.metadata),
+            )
+        )

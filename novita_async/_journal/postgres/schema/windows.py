@@ -1,0 +1,83 @@
+"""Functions of windows: places that count for a while after the answer.
+
+A known quota is counted here. Of an unknown one the row keeps what the pacer knows; a process lets that
+decide, and hands its new state over with the rows that it decided about. The state is compared and set by its
+version, in the same commit as the rows. No lock is held while a process thinks.
+"""
+
+from typing import Final
+
+WINDOWS: Final = """
+create function novita.window_1(p_me bigint, p_account text, p_endpoint text, p_quota int,
+  out id int, out quota int, out version bigint, out state text)
+language plpgsql as $$
+declare w novita."window"; t float8;
+begin
+  insert into novita."window" (account, endpoint, quota) values (p_account, p_endpoint, p_quota) on conflict do nothing;
+  select * into w from novita."window" x where x.account = p_account and x.endpoint = p_endpoint for update;
+  if w.quota is distinct from p_quota and p_quota is not null and (w.quota is null or not exists (
+      select from novita.worker o where o.ended is null and o.alive_until > clock_timestamp() and o.id <> p_me)) then
+    if w.quota is null then                              -- what is let go later counts from now
+      t := novita.now();
+      delete from novita.slot where "window" = w.id;
+      insert into novita.slot select w.id, ceil((t + 61.01) * 20) / 20, w.held - coalesce(sum(r.image_num), 0)
+        from novita.course c join novita.request r using (batch, serial) where c."window" = w.id
+        having w.held > coalesce(sum(r.image_num), 0);
+    end if;
+    update novita."window" x set quota = p_quota, state = null where x.id = w.id;
+    w.quota := p_quota;
+  end if;
+  id := w.id; quota := w.quota; version := w.version; state := w.state;
+end $$;
+
+create function novita.let_go(w int, t float8) returns int language sql as $$
+  with gone as (delete from novita.slot where "window" = w and until <= t returning images)
+  select coalesce(sum(images), 0)::int from gone
+$$;
+
+create function novita.hold(w int, t float8, n int) returns void language sql as $$
+  insert into novita.slot values (w, ceil(t * 20) / 20, n)
+  on conflict ("window", until) do update set images = novita.slot.images + excluded.images
+$$;
+
+-- What a verdict means for a place and for its account. p_fate: 1 the place is held for p_hold more seconds, 2 it comes
+-- back. p_cause: why the account is closed to all; null: it was served, or was not asked; 'nothing': nothing is known.
+create function novita.verdict_1(p_window int, p_images int, p_fate int, p_hold float8, p_cause text, p_error text,
+  p_gate float8, p_account text, p_announced float8, t float8) returns void language plpgsql as $$
+begin
+  if p_window is not null and p_fate = 1 then perform novita.hold(p_window, t + p_hold, p_images); end if;
+  if p_window is not null and p_fate = 2 then
+    update novita."window" set held = held - p_images where id = p_window and quota is not null;
+  end if;
+  if p_cause = 'nothing' then
+    null;
+  elsif p_cause is not null then
+    perform novita.trip_1(p_account, p_cause, p_error, p_gate, p_announced, t);
+  elsif p_fate = 1 then
+    perform novita.served_1(p_account, p_announced);
+  elsif p_fate = 2 then
+    perform novita.withdrawn_1(p_account, t);
+  end if;
+end $$;
+
+-- Count windows and money anew from the rows, after a failover.
+create function novita.rebuild_1(p_hold float8) returns void language plpgsql as $$
+declare w novita."window"; t float8; b int;
+begin
+  for b in select batch from novita.budget order by batch for update loop perform novita.recount_1(b); end loop;
+  for w in select * from novita."window" where quota is not null order by id for update loop
+    t := novita.now();
+    delete from novita.slot where "window" = w.id;
+    insert into novita.slot
+      select w.id, ceil((c.slot_time + p_hold) * 20) / 20, sum(r.image_num)
+      from novita.course c join novita.request r using (batch, serial)
+      where c."window" is null and c.account = w.account and r.endpoint = w.endpoint and c.slot_time > t - p_hold
+      group by 1, 2;
+    update novita."window" set held = (select coalesce(sum(images), 0) from novita.slot where "window" = w.id)
+      + (select coalesce(sum(r.image_num), 0) from novita.course c join novita.request r using (batch, serial)
+         where c."window" = w.id)
+      + (select coalesce(sum(images), 0) from novita.place where "window" = w.id) where id = w.id;
+  end loop;
+end $$;
+"""
+"""Text that makes them."""

@@ -1,0 +1,85 @@
+"""Functions of processes at work: how they begin, and say that they live."""
+
+from typing import Final
+
+WORKERS: Final = """
+create function novita.now() returns float8 language sql volatile
+  return extract(epoch from clock_timestamp())::float8;
+
+create function novita.is_mine(p_owner bigint, p_me bigint, p_batch int) returns bool language sql stable
+  return p_owner = p_me or p_owner is null
+     and exists (select from novita.batch where id = p_batch and holder = p_me);
+
+-- Whether the database is the one that it was, or has been another for so long that all have said again what they know.
+create function novita.steady_1(p_quiet float8) returns bool language plpgsql as $$
+declare m novita.meta; line text := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
+begin
+  select * into m from novita.meta;
+  if m.timeline is distinct from line then
+    update novita.meta set timeline = line, quiet_until = case when m.timeline is null then '-infinity'
+      else clock_timestamp() + make_interval(secs => p_quiet) end where timeline is distinct from line;
+    return m.timeline is null;
+  end if;
+  return m.quiet_until < clock_timestamp();
+end $$;
+
+-- Begin to work on a batch: alone (its other workers must have ended), or with others. in_use: seconds until the
+-- lease of the latest that is in the way runs out.
+create function novita.begin_1(p_name text, p_worker text, p_version text, p_ttl float8, p_alone bool,
+  out batch int, out me bigint, out run int, out in_use float8) language plpgsql as $$
+declare t timestamptz;
+begin
+  insert into novita.batch (name) values (p_name) on conflict do nothing;
+  select b.id, b.run into batch, run from novita.batch b where b.name = p_name for update;
+  t := clock_timestamp();
+  select extract(epoch from max(w.alive_until) - t) into in_use from novita.worker w join novita.batch b on b.id = w.batch
+    where w.batch = begin_1.batch and w.ended is null and w.alive_until > t and (p_alone or b.holder = w.id);
+  if in_use is not null then return; end if;
+  if p_alone then
+    update novita.worker w set ended = t where w.batch = begin_1.batch and w.ended is null;
+  end if;
+  insert into novita.worker (batch, name, version, alive_until)
+    values (batch, p_worker, p_version, t + make_interval(secs => p_ttl)) returning id into me;
+  if p_alone then run := run + 1; end if;
+  update novita.batch b set holder = case when p_alone then me end, run = begin_1.run where b.id = begin_1.batch;
+end $$;
+
+-- Say that I live, and tell whom to bury, how many are at work, and which accounts are not well. Only who has lived for
+-- a whole ttl without a gap calls others dead: after an outage of the database or of the network everybody is late, and
+-- nobody is dead.
+create function novita.beat_1(p_me bigint, p_ttl float8,
+  out alive bool, out dead bigint[], out at float8, out workers int, out accounts text, out steady bool)
+language plpgsql as $$
+declare t timestamptz; since timestamptz; b int; long_enough timestamptz;
+begin
+  steady := novita.steady_1(10);
+  if not steady then                                     -- nobody is dead while all come back
+    update novita.worker set alive_since = clock_timestamp(), alive_until = clock_timestamp() + make_interval(secs => p_ttl),
+      ended = case when buried then ended end where id = p_me;
+  end if;
+  t := clock_timestamp();
+  update novita.worker set alive_since = case when alive_until < t then t else alive_since end,
+    alive_until = t + make_interval(secs => p_ttl)
+    where id = p_me and ended is null returning alive_since, batch into since, b;
+  alive := found;
+  long_enough := t - make_interval(secs => p_ttl);
+  if alive and since < long_enough and pg_postmaster_start_time() < long_enough then
+    update novita.worker set ended = t where ctid = any(array(
+      select ctid from novita.worker where batch = b and ended is null and alive_until < t and id <> p_me
+      for update skip locked));
+  end if;
+  select array_agg(id) into dead from novita.worker where batch = b and ended is not null and not buried and id <> p_me;
+  at := novita.now();
+  select count(*) into workers from novita.worker where ended is null and alive_until > clock_timestamp();
+  accounts := novita.health_1();
+end $$;
+
+create view novita.at_work as                            -- who works, since when, and what each has
+  select b.name batch, w.id, w.name, w.version, w.started, w.alive_until > clock_timestamp() is_alive, w.alive_until,
+    count(c.serial) had, count(*) filter (where c.state = 'announced') sending,
+    count(*) filter (where c.state = 'submitted') watching
+  from novita.worker w join novita.batch b on b.id = w.batch left join novita.course c on c.owner = w.id
+  where w.ended is null or not w.buried
+  group by b.name, w.id;
+"""
+"""Text that makes them."""

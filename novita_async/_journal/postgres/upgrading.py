@@ -1,0 +1,33 @@
+"""The form of a database's tables, against the one that this release works with."""
+
+from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
+from novita_async._journal.postgres.works import Connection
+from novita_async.errors import JournalError
+
+
+async def check_version(connection: Connection, label: str) -> None:
+    """See whether this release can work with the database's tables. Raises `JournalError`."""
+    found = await connection.fetchrow("SELECT version, oldest_reader FROM novita.meta")
+    if found["version"] < VERSION:
+        raise JournalError(
+            problem=f"journal {label}: the database's tables are of an older release",
+            advice=f"nothing was bought; run: novita-async db upgrade {label}",
+        )
+    if found["oldest_reader"] > VERSION:
+        raise JournalError(
+            problem=f"journal {label}: the database's tables are of a newer release",
+            advice="nothing was bought; install a newer novita-async here",
+        )
+
+
+async def upgrade(connection: Connection) -> tuple[int, int]:
+    """Bring the tables to this release's form, or make them. Returns the version before and now."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(5653042)")
+        there = await connection.fetchval("SELECT to_regclass('novita.meta') IS NOT NULL")
+        before = int(await connection.fetchval("SELECT version FROM novita.meta")) if there else 0
+        for statements in MIGRATIONS[before:]:
+            await connection.execute(statements)
+        if before < VERSION:
+            await connection.execute("UPDATE novita.meta SET version = $1", VERSION)
+    return before, max(before, VERSION)

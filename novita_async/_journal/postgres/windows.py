@@ -1,0 +1,127 @@
+"""Windows of accounts that all processes share: their rows, and what may be offered to one now."""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import define, field
+
+from novita_async._journal.postgres.member import Member
+from novita_async._journal.postgres.texts import escaped
+from novita_async._journal.postgres.works import Connection
+from novita_async._policy.sharing import SharedWindow
+from novita_async._purchase.machine import LOST, REJECTED, SEEN, SPENT, Settlement
+from novita_async._util.clock import loop_time
+from novita_async.errors import ConfigurationError
+
+LINE: Final = 4.0
+"""Seconds for which a place in line is kept for a process that does not ask again."""
+_ANSWER: Final = 0.25
+"""Seconds after which a window is asked again that waits for an answer of any process."""
+
+
+@define(eq=False)
+class WindowRow:
+    """A shared window, as it was seen last."""
+
+    id: int
+    endpoint: str
+    quota: int | None
+    version: int
+    state: str | None
+    """State of the pacer, while the quota is not known."""
+
+    def pacer(self) -> SharedWindow:
+        """The pacer in that state."""
+        return SharedWindow.read(self.endpoint, self.state)
+
+    def keep(self, version: int, state: str | None) -> None:
+        """Take note of another state."""
+        self.version, self.state = version, state
+
+
+@define
+class Offer:
+    """Announcements that a window is offered."""
+
+    slots: list[str | None]
+    """Notes of the pacer, one for each announcement, where the quota is learned."""
+    until: float
+    """When to offer the others, on the loop's clock."""
+    state: str | None = None
+    """State of the pacer once these are announced."""
+    taken: int = 0
+    """Images that count then."""
+
+
+@define(eq=False)
+class Windows:
+    """Windows that this process knows."""
+
+    member: Member
+    _known: dict[tuple[str, str], WindowRow] = field(factory=dict[tuple[str, str], WindowRow], init=False)
+
+    async def of(self, connection: Connection, account: str, endpoint: str) -> WindowRow:
+        """Know a window. Raises `ConfigurationError`: others at work were told another quota."""
+        known = self._known.get((account, endpoint))
+        if known is None:
+            quota = self.member.quotas.get(account)
+            found = await connection.fetchrow(
+                "SELECT * FROM novita.window_1($1, $2, $3, $4)",
+                self.member.me,
+                escaped(account),
+                escaped(endpoint),
+                quota,
+            )
+            if quota is not None and found["quota"] != quota:
+                raise ConfigurationError(
+                    problem=f"account {account}: images_per_minute is {quota} here, and {found['quota']} "
+                    "in a process that is at work",
+                    advice="nothing was bought; give all the same quota",
+                )
+            known = WindowRow(found["id"], endpoint, found["quota"], found["version"], found["state"])
+            self._known[account, endpoint] = known
+        return known
+
+    async def refresh(self, connection: Connection, window: WindowRow) -> bool:
+        """Read a window again. Returns whether it has changed: perhaps its quota is known now."""
+        found = await connection.fetchrow(
+            'SELECT quota, version, state FROM novita."window" WHERE id = $1', window.id
+        )
+        if (found["quota"], found["version"]) == (window.quota, window.version):
+            return False
+        window.quota = found["quota"]
+        window.keep(found["version"], found["state"])
+        return True
+
+    async def offer(self, connection: Connection, window: WindowRow, images: Sequence[int]) -> Offer:
+        """Choose what to offer to a window: all where its quota is known; else what its pacer lets go."""
+        while window.quota is None:
+            pacer, now, slots = window.pacer(), self.member.now(), list[str | None]()
+            at = now
+            for count in images:
+                slot = pacer.take(count, now)
+                if not isinstance(slot, str):
+                    at = slot
+                    break
+                slots.append(slot)
+            if slots or not await self.refresh(connection, window):
+                delay = min(at - now, LINE / 2) if at < math.inf else _ANSWER
+                return Offer(slots, loop_time() + delay, pacer.text(), pacer.window.taken)
+        return Offer([None] * len(images), loop_time())
+
+
+def taught(
+    pacer: SharedWindow, settled: Settlement | None, slot: str | None, images: int, now: float
+) -> float:
+    """Let a window learn from a verdict. Returns seconds for which nobody should announce."""
+    if settled in (SPENT, SEEN):
+        pacer.answered(slot, images, now)
+    elif settled is LOST:
+        pacer.lost(slot, images, now)
+    elif settled is REJECTED:
+        return pacer.rejected(slot, images, now, random.random())
+    else:
+        pacer.released(slot, images)
+    return 0.0
