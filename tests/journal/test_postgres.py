@@ -77,7 +77,6 @@ class InPostgres:
 @pytest.fixture
 async def url(database):
     """A batch that nobody has used; accounts are well, and windows are empty."""
-    await run_sql(database, 'TRUNCATE novita.account, novita."window", novita.slot, novita.waiting')
     return new_batch(database)
 
 
