@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from docs.generators import api, drawings, errors, plots, reports, schemas, tables
+from docs.generators import api, drawings, errors, plots, project, reports, schemas, tables
 from docs.generators.markdown import block
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
@@ -25,6 +25,10 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "shared-schema": tables.shared_schema,
     "report": reports.shown,
     "waits": plots.shown,
+    "packages": project.packages,
+    "extras": project.extras,
+    "changes": project.changes,
+    "security": project.security,
     "simulator-options": tables.simulator_options,
     "faults": tables.faults,
     "figures-told": tables.figures_told,
