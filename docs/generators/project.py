@@ -14,7 +14,7 @@ EXTRAS: Final = {
     "mcp": "[agents](../how-to/mcp.md)",
     "objects": "[object stores](../how-to/object-stores.md)",
     "otel": "[traces and figures](../how-to/observability.md) for OpenTelemetry",
-    "postgres": "[journals](../how-to/many-machines.md) and [quotas](../how-to/shared-quota.md) that machines share",
+    "postgres": "[journals](../how-to/many-machines.md) and [shared quotas](../how-to/shared-quota.md)",
     "prometheus": "[figures](../how-to/observability.md#figures) for Prometheus",
     "simulator": "pictures of [the simulated service](simulator.md)",
 }
