@@ -419,7 +419,6 @@ class NovitaClient:
         longest: float | None = None,
     ) -> Purchase:
         """Buy for somebody who waits for the task, or the result."""
-        self._buyer.at_home()
         purchase = Purchase(request, images=request.image_num, tag=request.tag)
         try:
             failed: NovitaError | None = None

@@ -388,7 +388,7 @@ class Window:
         """When enough is let go for the quota and for the limit."""
         over_limit = self._over_limit(images)
         excess = self.forgiven + over_limit if over_limit > 0 else 0
-        if self.quota is not None:
+        if self.quota is not None and self.taken + images > self.quota:
             excess = max(excess, min(self.taken, self.taken + images - self.quota))
         if excess <= 0:
             return now

@@ -388,7 +388,7 @@ class SessionPool:
         self, endpoint: str, images: int, hosts: Hosts, now: float, *, shared: bool = False
     ) -> Grant | Paced:
         """Let whoever is first send, or say how long it waits for the quota."""
-        able = [member for member in self._serving(hosts) if not member.is_out(now)]
+        able = [each for each in self._serving(hosts) if each.error is None or not each.is_out(now)]
         if self._retired or not able:
             self._check_doom(endpoint, hosts, now)
             able = [member for member in able if self._gone(member, endpoint, now) is None]
@@ -491,7 +491,8 @@ class SessionPool:
             grant.offers.withdrawn()
             grant.offers = None
         member.on_trial = False
-        self._wake_heads()
+        if self._lines:
+            self._wake_heads()
         if breaker.generation != generation:
             return self._opened(member, grant.endpoint)
         if breaker.state is CLOSED and not was_closed:

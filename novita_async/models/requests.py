@@ -359,7 +359,7 @@ class Tagged:
     tag: str | None = field(default=None, converter=_tag, validator=rules.optional(rules.tag()), eq=False)
     """The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours)."""
     metadata: Mapping[str, Any] = field(
-        factory=dict[str, Any], converter=_own_metadata, validator=rules.json_object(), eq=False, repr=False
+        factory=rules.new_dict, converter=_own_metadata, validator=rules.json_object(), eq=False, repr=False
     )
     """Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours)."""
 
@@ -561,7 +561,7 @@ class _Diffusion(NovitaRequest, Sweepable):
     extra: Extra | None = field(default=None, validator=rules.optional(rules.part(Extra)))
     """Format of the results, NSFW detection, webhook, storage, dedicated capacity."""
     extra_fields: Mapping[str, Any] = field(
-        factory=dict[str, Any],
+        factory=rules.new_dict,
         converter=_copied,
         validator=rules.Rule(_explain_extra_fields, usual=rules.EMPTY),
         hash=False,
@@ -691,14 +691,15 @@ class Img2Img(_Diffusion):
     """Pictures used as prompts, at most 1 (API)."""
 
     def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
+        rules.check(self)
         if self.width is _FROM_IMAGE or self.height is _FROM_IMAGE:
             width, height = cast("tuple[int, int]", _fitted(self.image, self.width, self.height))
             object.__setattr__(self, "width", width)
             object.__setattr__(self, "height", height)
         for picture in self.pictures:
             warn_of_size(picture, _LIMITS, stacklevel=3)
-        _warn_of_mixed_bases(self)
+        if self.controlnet is not None or self.ip_adapters:
+            _warn_of_mixed_bases(self)
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
@@ -747,8 +748,6 @@ class Img2Img(_Diffusion):
 
 def _warn_of_mixed_bases(request: Img2Img) -> None:
     """ControlNets and adapters of both base models in one request can never be right."""
-    if request.controlnet is None and not request.ip_adapters:
-        return
     units = request.controlnet.units if request.controlnet else ()
     names = [unit.model_name for unit in units] + [adapter.model_name for adapter in request.ip_adapters]
     if any("sdxl" in name for name in names) and any("sd15" in name for name in names):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast
+from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 from weakref import ref
 
@@ -22,6 +22,7 @@ from novita_async.errors import (
     TaskTimeout,
     without_query,
 )
+from novita_async.models._rules import new_dict
 from novita_async.models.choices import TaskStatus
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
@@ -252,7 +253,7 @@ class TaskResult(Plain):
     """When it was done, where the service says so."""
     request_info: str | None = None
     """JSON text of what the engine was asked for, unparsed."""
-    extra: Mapping[str, Any] = field(factory=dict[str, Any], repr=False)
+    extra: Mapping[str, Any] = field(factory=new_dict, repr=False)
     """The answer's `extra`, as it came; where the results came at once, the rest of the answer."""
     cut: str | None = None
     """Why the answer broke off that held the results: what came whole is here. None: it is whole."""
@@ -658,7 +659,7 @@ def register_results(converter: Any) -> None:
         return TaskResult.from_dict(told)
 
     converter.register_structure_hook(TaskResult, read)
-    for kind in (Succeeded, Failed, Uncertain, Unfinished):
+    for kind in get_args(Outcome):
         converter.register_unstructure_hook(kind, kind.to_dict)
 
 
