@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from novita_async._journal.groups import own_copy
 from novita_async._journal.postgres.admitting import ADMIT
 from novita_async._journal.postgres.connection import Link
 from novita_async._journal.postgres.fenced_rows import marks
@@ -15,7 +16,7 @@ from novita_async._journal.postgres.schema.columns import MOVED
 from novita_async._journal.postgres.texts import unescaped
 from novita_async._journal.postgres.verdicts import fate_of
 from novita_async._journal.postgres.windows import LINE, Offer, WindowRow, Windows, taught
-from novita_async._journal.postgres.works import Connection, Place, PlaceEnded, Wanted, own_copy
+from novita_async._journal.postgres.works import Connection, Place, PlaceEnded, Wanted
 from novita_async._policy.pacing import LATE
 from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import LOST, Settlement
