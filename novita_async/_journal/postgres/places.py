@@ -26,7 +26,7 @@ _SETTLE: Final = f"SELECT novita.settle_1({marks(1, 13)})"
 
 
 @define(eq=False)
-class _Call:
+class _PlacesCall:
     """A call for places, which counts once however often it is told."""
 
     number: int
@@ -59,14 +59,14 @@ class Places:
             if kind is PlaceEnded:
                 do = partial(self._leave, call=self._calls, key=(key[0], key[1]), group=group)
             else:
-                do = partial(self._take, _Call(self._calls, (key[0], key[1]), group))
+                do = partial(self._take, _PlacesCall(self._calls, (key[0], key[1]), group))
             answer: Any = await link.attempt(do)
             failed = isinstance(answer, Exception)
             results = [own_copy(answer) for _ in group] if failed else answer
             done |= {id(each): result for each, result in zip(group, results, strict=True)}
         return done
 
-    async def _take(self, call: _Call, connection: Connection) -> list[Any]:
+    async def _take(self, call: _PlacesCall, connection: Connection) -> list[Any]:
         """Take places; a `Place`, or an error, for each."""
         window = await self.windows.of(connection, *call.key)
         while True:
