@@ -318,6 +318,10 @@ class TaskResult(Plain):
         pictures = "".join(_in_html(image) or "" for image in self.images)
         return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{pictures}</div>' if pictures else None
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002, FBT001 - as IPython calls it
+        """Tell the result in a line, in IPython's terminal."""
+        printer.text(f"<{type(self).__name__} {_gist_of(self)}>")
+
 
 _LISTS: Final[Mapping[str, type[Artifact]]] = {
     "images": GeneratedImage,
@@ -335,6 +339,14 @@ def _artifact(kind: type[Artifact], told: Mapping[str, Any]) -> Artifact:
     if fields.get("file") is not None:
         fields["file"] = Path(fields["file"])
     return kind(**fields)
+
+
+def _gist_of(result: TaskResult) -> str:
+    """The files of a result, its seed and its task, in some words."""
+    told = [f"{name}: {len(each)}" for name in _LISTS if (each := getattr(result, name))] or ["no files"]
+    told += [f"seed {result.seed}"] if result.seed is not None else []
+    told += [f"task {result.task_id}"] if result.task_id is not None else []
+    return ", ".join(told)
 
 
 def _in_html(artifact: Artifact) -> str | None:
@@ -516,6 +528,16 @@ class _Ended(Plain):
             "objects": plain(getattr(self, "objects", ())),
             "error": None if error is None else _told(error),
         }
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002, FBT001 - as IPython calls it
+        """Tell the outcome in a line, in IPython's terminal."""
+        told = [] if self.tag is None else [f"id {self.tag}"]
+        if isinstance(self, Succeeded):
+            files = *map(str, self.paths), *self.objects
+            told += [_gist_of(self.result), *(["saved as " + " ".join(files)] if files else [])]
+        else:
+            told.append(str(getattr(self, "error", None)))
+        printer.text(f"<{type(self).__name__} {', '.join(told)}>")
 
     request: NovitaRequest | None = None
     """The request. None where only a task id was watched."""

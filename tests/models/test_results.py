@@ -161,6 +161,35 @@ def test_a_notebook_shows_all_pictures_of_a_result_in_a_strip():
     assert TaskResult()._repr_html_() is None
 
 
+class Printer:
+    """The part of IPython's printer that is used."""
+
+    def __init__(self):
+        self.told = ""
+
+    def text(self, words):
+        self.told += words
+
+
+def in_a_terminal(value):
+    printer = Printer()
+    value._repr_pretty_(printer, False)
+    return printer.told
+
+
+def test_ipython_tells_a_result_and_an_outcome_in_a_line():
+    task = Task(task_id="t-1")
+    result = TaskResult(task=task, images=(GeneratedImage(data=PNG),), seed=7)
+    assert in_a_terminal(result) == "<TaskResult images: 1, seed 7, task t-1>"
+    assert in_a_terminal(TaskResult()) == "<TaskResult no files>"
+    saved = Succeeded(result=result, tag="sku-1", paths=(Path("a.png"),), objects=("s3://b/a.png",))
+    told = "<Succeeded id sku-1, images: 1, seed 7, task t-1, saved as a.png s3://b/a.png>"
+    assert in_a_terminal(saved) == told
+    assert in_a_terminal(Succeeded(result=TaskResult(seed=1))) == "<Succeeded no files, seed 1>"
+    failed = Failed(error=InvalidRequest(faults=("no prompt",)))
+    assert in_a_terminal(failed) == f"<Failed {failed.error}>"
+
+
 # --- With a client ------------------------------------------------------------------------------------------
 
 
