@@ -506,6 +506,17 @@ def _metadata_of(outcome: Any) -> Mapping[str, Any]:
     return outcome.request.metadata if isinstance(outcome.request, NovitaRequest) else {}
 
 
+def _told_in_a_line(outcome: Any, printer: Any, cycle: bool) -> None:  # noqa: ARG001, FBT001 - as IPython calls it
+    """Tell an outcome in a line. IPython asks each class itself, before its bases."""
+    told = [] if outcome.tag is None else [f"id {outcome.tag}"]
+    if isinstance(outcome, Succeeded):
+        files = *map(str, outcome.paths), *outcome.objects
+        told += [_gist_of(outcome.result), *(["saved as " + " ".join(files)] if files else [])]
+    else:
+        told.append(str(outcome.error))
+    printer.text(f"<{type(outcome).__name__} {', '.join(told)}>")
+
+
 @frozen(kw_only=True)
 class _Ended(Plain):
     """The end of a request, whichever."""
@@ -528,16 +539,6 @@ class _Ended(Plain):
             "objects": plain(getattr(self, "objects", ())),
             "error": None if error is None else _told(error),
         }
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002, FBT001 - as IPython calls it
-        """Tell the outcome in a line, in IPython's terminal."""
-        told = [] if self.tag is None else [f"id {self.tag}"]
-        if isinstance(self, Succeeded):
-            files = *map(str, self.paths), *self.objects
-            told += [_gist_of(self.result), *(["saved as " + " ".join(files)] if files else [])]
-        else:
-            told.append(str(getattr(self, "error", None)))
-        printer.text(f"<{type(self).__name__} {', '.join(told)}>")
 
     request: NovitaRequest | None = None
     """The request. None where only a task id was watched."""
@@ -569,6 +570,8 @@ class Succeeded(_Ended):
     saved, or are in a storage that is no folder."""
     objects: tuple[str, ...] = ()
     """Addresses of the result's files in such a storage, such as `s3://bucket/spring/00000-42-1.png`."""
+
+    _repr_pretty_ = _told_in_a_line
 
     @property
     def task(self) -> Task | None:
@@ -618,6 +621,8 @@ class Failed(_Missed):
     task: Task | None = None
     """The task, where one was made."""
 
+    _repr_pretty_ = _told_in_a_line
+
     @property
     def task_id(self) -> str | None:
         """The task's id, where one was made."""
@@ -637,6 +642,8 @@ class Uncertain(_Missed):
 
     error: SubmissionUncertain
     """Everything that is known."""
+
+    _repr_pretty_ = _told_in_a_line
 
     @property
     def task_id(self) -> None:
@@ -660,6 +667,8 @@ class Unfinished(_Missed):
     """The task to watch again."""
     error: TaskTimeout
     """How long it was waited for, and what was seen last."""
+
+    _repr_pretty_ = _told_in_a_line
 
     @property
     def task_id(self) -> str:

@@ -34,6 +34,8 @@ from novita_async import (
     TaskFailed,
     TaskResult,
     Timings,
+    Uncertain,
+    Unfinished,
     register_results,
 )
 from novita_async.testing import sample_picture
@@ -173,7 +175,7 @@ class Printer:
 
 def in_a_terminal(value):
     printer = Printer()
-    value._repr_pretty_(printer, False)
+    vars(type(value))["_repr_pretty_"](value, printer, False)  # where IPython looks
     return printer.told
 
 
@@ -186,8 +188,9 @@ def test_ipython_tells_a_result_and_an_outcome_in_a_line():
     told = "<Succeeded id sku-1, images: 1, seed 7, task t-1, saved as a.png s3://b/a.png>"
     assert in_a_terminal(saved) == told
     assert in_a_terminal(Succeeded(result=TaskResult(seed=1))) == "<Succeeded no files, seed 1>"
-    failed = Failed(error=InvalidRequest(faults=("no prompt",)))
-    assert in_a_terminal(failed) == f"<Failed {failed.error}>"
+    error = InvalidRequest(faults=("no prompt",))
+    for kind, more in ((Failed, {}), (Uncertain, {}), (Unfinished, {"task": task})):
+        assert in_a_terminal(kind(error=error, **more)) == f"<{kind.__name__} {error}>"
 
 
 # --- With a client ------------------------------------------------------------------------------------------
