@@ -128,9 +128,9 @@ class AnswerPart:
     """String that stands in the body where the part was, drawn for the answer, so that no text in it is taken
     for that. Empty: `novita-part:N`, N its place among all."""
     is_whole: bool = True
-    """False: something that is no base64 stood in it; what is there is the picture up to that place."""
+    """False: something that is no base64 stood in it, and the picture ends at that place."""
     lost: str | None = None
-    """Why it could not be kept although it came whole, such as a full disk. None: it is there."""
+    """Why it could not be kept although it came whole, such as a full disk. None: kept."""
 
 
 @frozen(kw_only=True)
@@ -156,7 +156,7 @@ class HTTPResponse:
 
 
 class Delivery(Enum):
-    """How far an exchange got, which decides whether it can have bought anything."""
+    """Progress of an exchange, which decides whether anything can have been bought."""
 
     NOT_SENT = "not sent"
     """The last byte of the body never went to the socket: there was no request."""

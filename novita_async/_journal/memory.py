@@ -27,7 +27,8 @@ Name = tuple[str, int]
 class MemoryJournal:
     """Keeps purchases in memory, with the promises of `Journal`.
 
-    What a process that dies leaves announced is uncertain to the next one: `new_run` plays that death.
+    A purchase that a process leaves announced when it dies is uncertain to the next process: `new_run` plays
+    that death.
     """
 
     name: str = "memory"

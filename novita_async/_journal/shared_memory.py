@@ -64,7 +64,7 @@ class SharedMemoryJournal(MemoryJournal):
         return other
 
     def die(self) -> None:
-        """Be taken for dead: what is on its way is uncertain, and others may take the rest."""
+        """Be taken for dead: purchases on their way are uncertain, and others may take the rest."""
         now = loop_time() + wall_offset()
         for name in self._mine():
             left = left_behind(self._kept[name], now)

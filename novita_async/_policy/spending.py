@@ -70,7 +70,7 @@ class Budget:
 
 @frozen(kw_only=True)
 class SpendingStatistics:
-    """How a budget is doing."""
+    """Sums of a budget."""
 
     limit: Decimal
     """The most that may be spent."""

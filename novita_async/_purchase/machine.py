@@ -71,7 +71,7 @@ from novita_async.tasks import Task
 
 
 class State(StrEnum):
-    """How far a purchase has come."""
+    """Stages of a purchase."""
 
     PLANNED = "planned"
     """To be sent."""
@@ -162,7 +162,7 @@ class Order:
 
 @frozen(kw_only=True)
 class JournalEntry(Order):
-    """Where a journal keeps a purchase."""
+    """Place of a purchase in a journal."""
 
     occurrence: int
     """Number among requests of equal content, from 0."""
@@ -358,7 +358,7 @@ class Bought:
 
 @frozen
 class NotBought:
-    """This attempt certainly bought nothing.
+    """Fact: this attempt certainly bought nothing.
 
     Args:
         at: When that was known.

@@ -101,7 +101,7 @@ class Listener(Protocol):
 
 @frozen(kw_only=True)
 class WebhookStatistics:
-    """How webhooks are doing."""
+    """Counts of webhooks."""
 
     expected: int
     """Purchases whose token is known: under way, not finished, just finished, or of unknown end."""

@@ -175,19 +175,19 @@ class Grant:
 
 @frozen(kw_only=True)
 class AccountStatistics:
-    """How one account is doing."""
+    """Counts of an account."""
 
     label: str
     """Name of the account."""
     error: NovitaError | None
-    """Why it cannot send. None: it can."""
+    """Why it cannot send. None: able to send."""
     pacing: PacerStatistics
     """Its quota, as given or learned, and its circuit breaker."""
 
 
 @frozen(kw_only=True)
 class PoolStatistics:
-    """How the pool is doing."""
+    """Counts of the pool."""
 
     waiting: int
     """Submissions in line."""

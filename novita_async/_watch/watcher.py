@@ -113,7 +113,7 @@ class WatchedTask:
 
 @frozen(kw_only=True)
 class WatchStatistics:
-    """How a watch is doing."""
+    """Counts of a watch."""
 
     waiting: int
     """Tasks without an outcome yet."""

@@ -57,21 +57,21 @@ class Artifact(Plain):
     """A result file behind a URL.
 
     Args:
-        url: Where it is. The query is a bearer secret while the URL lives; it is not shown in repr.
+        url: Where it is. The query is a bearer secret while the URL lives, and not shown in repr.
         url_ttl: Seconds that the URL lives, counted from when the service signed it. 0: no end known.
         type: File type: `png`, `jpeg`, `webp`, `mp4` and the like.
         task: The task that made it, which can be asked for a new URL. None: not known here.
         data: The file itself, where it came in the answer and is small.
         file: Where the file lies that came in the answer; without a folder of the user's it goes with the
             client.
-        lost: Why the file is gone that came in the answer. None: it is not gone.
+        lost: Why the file is gone that came in the answer. None: not gone.
     """
 
     _files: ClassVar["ref[Files] | None"] = None
     """The client that has handed it out; a client that is gone is not kept alive."""
 
     url: str = field(default="", repr=without_query)
-    """Where it is. The query is a bearer secret while the URL lives; it is not shown in repr."""
+    """Where it is. The query is a bearer secret while the URL lives, and not shown in repr."""
     url_ttl: int | None = None
     """Seconds that the URL lives, counted from when the service signed it. 0: no end known."""
     type: str | None = None
@@ -85,7 +85,7 @@ class Artifact(Plain):
     file: Path | None = None
     """Where the file lies that came in the answer; without a folder of the user's it goes with the client."""
     lost: str | None = None
-    """Why the file is gone that came in the answer. None: it is not gone."""
+    """Why the file is gone that came in the answer. None: not gone."""
 
     @property
     def came_at_once(self) -> bool:
@@ -94,7 +94,7 @@ class Artifact(Plain):
 
     @property
     def expiry_time(self) -> datetime | None:
-        """When the URL stops working, as its own signature says. None: not told."""
+        """Time at which the URL stops working, as its own signature says. None: not told."""
         try:
             query = parse_qs(urlsplit(self.url).query)
             signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -176,14 +176,14 @@ class GeneratedImage(Artifact):
 
     Args:
         nsfw: Findings of the NSFW check. None: not asked for.
-        url: Where it is. The query is a bearer secret while the URL lives; it is not shown in repr.
+        url: Where it is. The query is a bearer secret while the URL lives, and not shown in repr.
         url_ttl: Seconds that the URL lives, counted from when the service signed it. 0: no end known.
         type: File type: `png`, `jpeg`, `webp`, `mp4` and the like.
         task: The task that made it, which can be asked for a new URL. None: not known here.
         data: The file itself, where it came in the answer and is small.
         file: Where the file lies that came in the answer; without a folder of the user's it goes with the
             client.
-        lost: Why the file is gone that came in the answer. None: it is not gone.
+        lost: Why the file is gone that came in the answer. None: not gone.
     """
 
     nsfw: NsfwDetection | None = None
@@ -204,7 +204,7 @@ class GeneratedImage(Artifact):
 
 @frozen(kw_only=True, slots=False)
 class Timings:
-    """When the service did what, by its own clock.
+    """Times of a task, by the service's clock.
 
     Args:
         submit_time: When the service took the task.
@@ -234,7 +234,8 @@ class TaskResult(Plain):
         timings: When it was done, where the service says so.
         request_info: JSON text of what the engine was asked for, unparsed.
         extra: The answer's `extra`, as it came; where the results came at once, the rest of the answer.
-        cut: Why the answer broke off that held the results: what came whole is here. None: it is whole.
+        cut: Why the answer broke off that held the results; files that came whole are here. None: the answer
+            is whole.
     """
 
     task: Task | None = None
@@ -256,7 +257,8 @@ class TaskResult(Plain):
     extra: Mapping[str, Any] = field(factory=new_dict, repr=False)
     """The answer's `extra`, as it came; where the results came at once, the rest of the answer."""
     cut: str | None = None
-    """Why the answer broke off that held the results: what came whole is here. None: it is whole."""
+    """Why the answer broke off that held the results; files that came whole are here. None: the answer is
+    whole."""
 
     @property
     def task_id(self) -> str | None:
@@ -265,7 +267,7 @@ class TaskResult(Plain):
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
-        """All files: images, videos, audios."""
+        """Files of all kinds: images, videos, audios."""
         return (*self.images, *self.videos, *self.audios)
 
     def require_images(self) -> tuple[GeneratedImage, ...]:
@@ -462,7 +464,7 @@ class Processing(Plain):
 
     Args:
         task: Which.
-        status: The service's word for it; one that is not known counts as being worked on.
+        status: The service's word for it; an unknown word counts as being worked on.
         progress_percent: Range 0 to 100; many tasks go from 0 to their end.
         eta: Seconds to go, as the service guesses; 0 is normal.
     """
@@ -470,7 +472,7 @@ class Processing(Plain):
     task: Task
     """Which."""
     status: str = TaskStatus.PROCESSING
-    """The service's word for it; one that is not known counts as being worked on."""
+    """The service's word for it; an unknown word counts as being worked on."""
     progress_percent: float | None = None
     """Range 0 to 100; many tasks go from 0 to their end."""
     eta: float | None = None
@@ -647,7 +649,7 @@ class Uncertain(_Missed):
 
     @property
     def task_id(self) -> None:
-        """Not known; that is the point."""
+        """Unknown: that is the point."""
         return
 
 

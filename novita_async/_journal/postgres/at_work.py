@@ -20,7 +20,7 @@ class AtWork:
     is_alive: bool
     """Whether its last sign of life is recent."""
     silent_since: datetime | None
-    """When it was taken for dead. None: it is alive."""
+    """When it was taken for dead. None: alive."""
     had: int
     """Requests that it has taken."""
     sending: int

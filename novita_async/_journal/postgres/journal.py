@@ -48,7 +48,7 @@ BRIEFLY: Final = 10.0
 
 
 class SharedOptions(TypedDict, total=False):
-    """How a process works on a shared journal."""
+    """Options of a process that works on a shared journal."""
 
     batch: str | None
     """Name of the batch. None: as the URL says, else `default`."""
@@ -287,7 +287,7 @@ class PostgresJournal:
             raise
 
     async def new_run(self) -> int:
-        """Begin to read the input anew: what is under way now is lost. Opening a journal does that, too."""
+        """Begin to read the input anew: purchases under way are lost. Opening a journal does that, too."""
         return await self._do(self._store.living.new_run)
 
     async def by_token(self, token: str) -> Purchase | None:

@@ -72,7 +72,7 @@ class PollStatistics:
 
 @frozen(kw_only=True)
 class Polling:
-    """When to poll. Immutable, and its own configuration.
+    """Policy of polls. Immutable, and its own configuration.
 
     Args:
         cost: Worth of a poll, in seconds of delay: 0.07 means that one poll more is right if it makes a
