@@ -115,7 +115,15 @@ _log: Final = logging.getLogger("novita_async")
 
 @frozen(kw_only=True)
 class ClientStatistics:
-    """Counts of a client."""
+    """Counts of a client.
+
+    Args:
+        pool: Its accounts: quotas, circuit breakers, health, what waits and what is being sent.
+        unfinished: Paid tasks whose end was not seen yet.
+        saver: Its downloads.
+        webhooks: Its webhooks: events, purchases found again.
+        spending: Its budget. None: no budget.
+    """
 
     pool: PoolStatistics
     """Its accounts: quotas, circuit breakers, health, what waits and what is being sent."""

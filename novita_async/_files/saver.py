@@ -174,7 +174,13 @@ class _Settled:
 
 @frozen(kw_only=True)
 class SaverStatistics:
-    """Counts of downloads."""
+    """Counts of downloads.
+
+    Args:
+        saved: Files on disk or in a storage, whole.
+        refreshed: URLs that had expired and were signed anew.
+        failed: Attempts that did not bring a file.
+    """
 
     saved: int
     """Files on disk or in a storage, whole."""

@@ -29,6 +29,10 @@ class MemoryJournal:
 
     A purchase that a process leaves announced when it dies is uncertain to the next process: `new_run` plays
     that death.
+
+    Args:
+        name: Tells journals apart.
+        run: The number of this run of the batch, from 1.
     """
 
     name: str = "memory"

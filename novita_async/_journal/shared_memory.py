@@ -51,6 +51,10 @@ class SharedMemoryJournal(MemoryJournal):
     """Keeps purchases in memory, with the promises of `SharedJournal`.
 
     Plan a batch with it, then let each worker `join`.
+
+    Args:
+        name: Tells journals apart.
+        run: The number of this run of the batch, from 1.
     """
 
     _batch: _BatchInMemory = field(factory=_BatchInMemory, init=False)

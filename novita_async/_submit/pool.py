@@ -175,7 +175,13 @@ class Grant:
 
 @frozen(kw_only=True)
 class AccountStatistics:
-    """Counts of an account."""
+    """Counts of an account.
+
+    Args:
+        label: Name of the account.
+        error: Why it cannot send. None: able to send.
+        pacing: Its quota, as given or learned, and its circuit breaker.
+    """
 
     label: str
     """Name of the account."""
@@ -187,7 +193,14 @@ class AccountStatistics:
 
 @frozen(kw_only=True)
 class PoolStatistics:
-    """Counts of the pool."""
+    """Counts of the pool.
+
+    Args:
+        waiting: Submissions in line.
+        sending: Submissions under way.
+        accounts: Each account.
+        retired: Endpoints that the service said it does not have.
+    """
 
     waiting: int
     """Submissions in line."""

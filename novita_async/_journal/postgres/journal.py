@@ -76,6 +76,10 @@ class PostgresJournal:
     The windows of accounts are the database's: no batch in it sees more than an account's
     `images_per_minute`, however many processes buy. A database of which a standby may take over must
     replicate synchronously; else what was confirmed last may be forgotten, and bought twice.
+
+    Args:
+        uncertain_at_opening: How many purchases were under way when the process before this one died: each is
+            uncertain now.
     """
 
     uncertain_at_opening: int = 0

@@ -34,7 +34,14 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class JournalStatistics:
-    """Counts of a journal."""
+    """Counts of a journal.
+
+    Args:
+        told: Facts and questions so far.
+        waiting: How much of that is not answered.
+        commits: How many transactions it took.
+        largest_group: How much was answered together at most.
+    """
 
     told: int
     """Facts and questions so far."""
