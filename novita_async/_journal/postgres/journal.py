@@ -39,7 +39,7 @@ EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
-_GATHER: Final = 0.005
+_GATHER: Final = 0.02
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
 _BUSY: Final = 0.05
 """Seconds after which they are not many any more."""
