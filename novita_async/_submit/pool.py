@@ -175,19 +175,32 @@ class Grant:
 
 @frozen(kw_only=True)
 class AccountStatistics:
-    """How one account is doing."""
+    """Counts of an account.
+
+    Args:
+        label: Name of the account.
+        error: Why it cannot send. None: able to send.
+        pacing: Its quota, as given or learned, and its circuit breaker.
+    """
 
     label: str
     """Name of the account."""
     error: NovitaError | None
-    """Why it cannot send. None: it can."""
+    """Why it cannot send. None: able to send."""
     pacing: PacerStatistics
     """Its quota, as given or learned, and its circuit breaker."""
 
 
 @frozen(kw_only=True)
 class PoolStatistics:
-    """How the pool is doing."""
+    """Counts of the pool.
+
+    Args:
+        waiting: Submissions in line.
+        sending: Submissions under way.
+        accounts: Each account.
+        retired: Endpoints that the service said it does not have.
+    """
 
     waiting: int
     """Submissions in line."""

@@ -66,11 +66,11 @@ class StoreUnderTest(Protocol):
     """A store that begins empty, and how to come to it."""
 
     async def open(self) -> Journal:
-        """Open it for the next run: what an earlier journal had recorded is there."""
+        """Open it for the next run, with all that an earlier journal had recorded."""
         ...
 
     async def crash(self, journal: Journal) -> None:
-        """Leave it as a process does that is killed: what was recorded is there, and nothing was closed."""
+        """Leave it as a killed process does, with nothing closed; all that was recorded is there."""
         ...
 
 
@@ -396,7 +396,7 @@ async def odd_values_come_back_as_they_were(store: StoreUnderTest) -> None:
 
 
 async def what_is_recorded_is_there(store: StoreUnderTest) -> None:
-    """Every state comes back as it was: at once, in the next run, and after a crash."""
+    """States come back as they were: at once, in the next run, and after a crash."""
     clock = _Clock()
     async with _opened(store) as journal:
         purchases = await _in_every_state(journal, clock)
@@ -424,7 +424,7 @@ async def what_is_recorded_is_there(store: StoreUnderTest) -> None:
 
 
 async def facts_told_together_are_recorded_all_or_none(store: StoreUnderTest) -> None:
-    """Where one of several facts cannot happen, none is recorded, and `IllegalTransition` is raised."""
+    """Facts are recorded all or not at all: where one cannot happen, `IllegalTransition` is raised."""
     clock = _Clock()
     async with _opened(store) as journal:
         purchase, other = await journal.plan([_order(1), _order(2)])
@@ -453,7 +453,7 @@ async def what_was_never_planned_is_refused(store: StoreUnderTest) -> None:
 
 
 async def what_was_told_twice_counts_once(store: StoreUnderTest) -> None:
-    """So a writer who does not know whether something was written may write it again."""
+    """A writer who does not know whether something was written may write it again."""
     clock = _Clock()
     async with _opened(store) as journal:
         bought, lost = await journal.plan([_order(1), _order(2)])
@@ -593,7 +593,7 @@ def _undated(purchases: Sequence[Purchase]) -> list[dict[str, Any]]:
 
 
 async def purchases_are_read_by_state_and_from_a_serial_on(store: StoreUnderTest) -> None:
-    """`where` gives them state by state, in the order of planning, with unix times."""
+    """Purchases come out of `where` state by state, in the order of planning, with unix times."""
     clock, after = _Clock(), 10
     async with _opened(store) as journal:
         purchases = await journal.plan([_order(number, number) for number in range(30)])
