@@ -79,7 +79,7 @@ class PostgresJournal:
 
     Args:
         uncertain_at_opening: How many purchases were under way when the process before this one died: each is
-            uncertain now.
+            uncertain now. Those that other processes have noted before are not among them.
     """
 
     uncertain_at_opening: int = 0
