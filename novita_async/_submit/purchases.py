@@ -43,7 +43,7 @@ class Purchases:
     """Turns facts into events. None: no observer listens."""
     _open: dict[int, Purchase] = field(factory=dict[int, Purchase], init=False)
     """By the id of the purchase."""
-    _by_task: dict[str, dict[int, Purchase]] = field(factory=dict[str, dict[int, Purchase]], init=False)
+    _by_task: dict[str, tuple[Purchase, ...]] = field(factory=dict[str, tuple[Purchase, ...]], init=False)
     """Open purchases by the id of their task; more than one where the service gave an id twice."""
     _held_back: dict[int, Fact] = field(factory=dict[int, Fact], init=False)
     """Facts that have happened, and go to the journal with the next of their purchase; by its id."""
@@ -134,7 +134,9 @@ class Purchases:
         self._open[purchase.id] = purchase
         task = purchase.task
         if task is not None and task is not task_before:
-            self._by_task.setdefault(task.task_id, {})[purchase.id] = purchase
+            filed = self._by_task.get(task.task_id, ())
+            if purchase not in filed:
+                self._by_task[task.task_id] = (*filed, purchase)
 
     def close(self, purchase: Purchase) -> None:
         """Forget a purchase: the caller has its outcome."""
@@ -144,11 +146,9 @@ class Purchases:
             self._forget_task(purchase, purchase.task)
 
     def _forget_task(self, purchase: Purchase, task: Task) -> None:
-        filed = self._by_task.get(task.task_id)
-        if filed is not None:
-            filed.pop(purchase.id, None)
-            if not filed:
-                del self._by_task[task.task_id]
+        others = tuple(each for each in self._by_task.pop(task.task_id, ()) if each is not purchase)
+        if others:
+            self._by_task[task.task_id] = others
 
     def report_doubt(self, purchase: Purchase) -> None:
         """Note that the caller knows of the doubt. An event may still tell the task."""
@@ -162,8 +162,8 @@ class Purchases:
             task_id: The task.
             fact: How the task ended, for purchases that nobody else leads to their end.
         """
-        for number, purchase in self._by_task.pop(task_id, {}).items():
-            self._open.pop(number, None)
+        for purchase in self._by_task.pop(task_id, ()):
+            self._open.pop(purchase.id, None)
             is_single = purchase.request is None and purchase.entry is None  # else a stream leads it
             if fact is not None and is_single and purchase.state is SUBMITTED:
                 self.happen(purchase, fact)
@@ -173,17 +173,18 @@ class Purchases:
         if not isinstance(task, str):
             return task
         filed = self._by_task.get(task)
-        found = next(iter(filed.values())).task if filed else None
+        found = filed[0].task if filed else None
         return Task(task_id=task) if found is None else found
 
     def id_of(self, task_id: str) -> int | None:
         """The id of the purchase that bought a task. None: not bought here, or long ended."""
-        return next(iter(self._by_task.get(task_id, ())), None)
+        filed = self._by_task.get(task_id)
+        return filed[0].id if filed else None
 
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose end was not handed over, each once."""
-        return tuple(cast("Task", next(iter(filed.values())).task) for filed in self._by_task.values())
+        return tuple(cast("Task", filed[0].task) for filed in self._by_task.values())
 
     @property
     def unreported(self) -> tuple[Succeeded, ...]:
