@@ -45,7 +45,7 @@ class RowStream(Stream):
             while free < PIECE and self._slots.value:
                 self._slots.acquire_nowait()
                 free += 1
-            taken = await self._shift.take(free)
+            taken = await self._shift.take(free, ahead=self._in_flight // 2)
             for _ in range(free - len(taken)):
                 self._slots.release()
             for purchase in taken:

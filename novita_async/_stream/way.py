@@ -318,9 +318,15 @@ def _is_foreign(purchase: Purchase, error: NovitaError) -> bool:
 
 def fact_of(outcome: Outcome) -> Completed | FailedForGood | None:
     """The fact of a task's end. None: its end was not seen."""
-    if isinstance(outcome, Succeeded):
-        return Completed(loop_time(), outcome.result)
-    return FailedForGood(loop_time(), outcome.error) if isinstance(outcome, Failed) else None
+    match outcome:
+        case Succeeded():
+            return Completed(loop_time(), outcome.result)
+        case Failed():
+            return FailedForGood(loop_time(), outcome.error)
+        case Uncertain() | Unfinished():
+            return None
+        case _:
+            assert_never(outcome)
 
 
 def end_was_seen(outcome: Outcome) -> bool:

@@ -246,9 +246,10 @@ class Buyer(Asker):
             NovitaError: certainly not bought.
         """
         self.at_home()
-        http = protocol.submission(purchase.wish, self.endpoints, folder=folder, longest=longest)
+        wish = purchase.wish
+        http = protocol.submission(wish, self.endpoints, folder=folder, longest=longest)
         purchase.endpoint = http.path
-        effort = _Effort(interactive, patient, recovery_timeout, self.hosts_of(purchase.wish))
+        effort = _Effort(interactive, patient, recovery_timeout, self.hosts_of(wish))
         effort.longest, effort.put = math.inf if longest is None else longest, put
         while next_action(purchase) is SEND:
             try:
@@ -294,14 +295,14 @@ class Buyer(Asker):
             if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
                 raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
-        row = purchase.wish.row
+        wish, effort.turn = purchase.wish, grant.turn
+        row = wish.row
         at_once = row is not None and row.answer == "at_once"
-        effort.turn = grant.turn
         permit = Permit(grant, http, cost, at_once=at_once, lease=lease, put=effort.put)
-        if self.callbacks.base is not None and purchase.wish.takes_callback:
+        if self.callbacks.base is not None and wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)
-            told = protocol.submission(purchase.wish, self.endpoints, url)
+            told = protocol.submission(wish, self.endpoints, url)
             permit.http = evolve(http, body=told.body, parts=told.parts)
         return permit
 
@@ -402,7 +403,8 @@ class Buyer(Asker):
         key = account.api_key
         if purchase.journal is None and permit.lease is None:
             self.purchases.happen(purchase, announced)
-            self._expect_event(purchase, permit)
+            if permit.token is not None:
+                self._expect_event(purchase, permit, permit.token)
             detaching = self._detaching.get(id(carrier))
             if detaching is not None:
                 detachable = detaching.detachable(permit.http, key, on_handover=permit.hand_over)
@@ -434,7 +436,8 @@ class Buyer(Asker):
             self._settle(permit, UNSEEN, announced.at)
             raise
         self.pool.admitted(permit.grant)
-        self._expect_event(purchase, permit)
+        if permit.token is not None:
+            self._expect_event(purchase, permit, permit.token)
         if _cancelling() > cancelling:
             await run_shielded(self._carry(purchase, permit, _never), lambda: self.drain)
 
@@ -453,9 +456,8 @@ class Buyer(Asker):
                 quota.settle(permit.place, NotBought(announced.at, NotSent(cause="", attempts=0), seen=False))
             raise
 
-    def _expect_event(self, purchase: Purchase, permit: Permit) -> None:
-        if permit.token is not None:
-            permit.callback = self.callbacks.expect(permit.token, purchase, purchase.attempts[-1])
+    def _expect_event(self, purchase: Purchase, permit: Permit, token: str) -> None:
+        permit.callback = self.callbacks.expect(token, purchase, purchase.attempts[-1])
 
     async def _carry(
         self, purchase: Purchase, permit: Permit, send: Callable[[], Awaitable[HTTPResponse]]

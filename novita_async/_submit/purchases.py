@@ -146,9 +146,11 @@ class Purchases:
             self._forget_task(purchase, purchase.task)
 
     def _forget_task(self, purchase: Purchase, task: Task) -> None:
-        others = tuple(each for each in self._by_task.pop(task.task_id, ()) if each is not purchase)
+        others = tuple(each for each in self._by_task.get(task.task_id, ()) if each is not purchase)
         if others:
             self._by_task[task.task_id] = others
+        else:
+            self._by_task.pop(task.task_id, None)
 
     def report_doubt(self, purchase: Purchase) -> None:
         """Note that the caller knows of the doubt. An event may still tell the task."""

@@ -10,10 +10,10 @@ This relies on parts of aiohttp that are not documented, and on no others:
 
 * `ClientRequest(method, url, headers=, loop=)`: where to connect, and the `headers` that all requests share;
 * `BaseConnector.connect(request, traces, timeout)`, a coroutine that gives a `Connection`;
-* `Connection.transport`, `.protocol`, `.release()`, `.close()`;
+* `Connection.protocol`, `.release()`, `.close()`;
 * `ResponseHandler.set_response_params(read_until_eof=, max_line_size=, max_field_size=, max_headers=)`,
-  `.read()`, which gives a message with `.code` and `.headers`, and a `StreamReader`; `.should_close`,
-  `.force_close()`.
+  `.read()`, which gives a message with `.code` and `.headers`, and a `StreamReader`; `.transport`,
+  `.should_close`, `.force_close()`.
 
 `problem` tries them all, on an answer in memory, when the first client of a process is made. Where one is
 not as expected (in aiohttp's master of August 2026 a `ClientRequest` needs 18 arguments more) there is one
@@ -26,14 +26,15 @@ import asyncio
 import inspect
 import warnings
 from bisect import bisect
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 from attrs import define, field
 from yarl import URL
 
-from novita_async._http import HTTPResponse
+from novita_async._http import HTTPRequest, HTTPResponse
 from novita_async._transport.body import whole
 from novita_async._transport.connections import (
     HEAD_LIMITS,
@@ -91,8 +92,9 @@ def _try_all(loop: asyncio.AbstractEventLoop) -> None:
     asking = aiohttp.ClientRequest("GET", URL("http://localhost/"), headers={"X-Sample": "yes"}, loop=loop)
     connect = aiohttp.TCPConnector.connect
     inspect.signature(connect).bind(None, asking, [], aiohttp.ClientTimeout())
-    parts: list[object] = [Connection.transport, Connection.protocol, Connection.release, Connection.close]
+    parts: list[object] = [Connection.protocol, Connection.release, Connection.close]
     handler = ResponseHandler(loop)
+    parts += [handler.transport is None]
     handler.set_response_params(read_until_eof=True, **HEAD_LIMITS)
     handler.data_received(_SAMPLE + b"{}" + _SAMPLE)
     try:
@@ -117,16 +119,21 @@ class LiveConnection:
     """A connection of a connector's, and what is known of it."""
 
     connection: "Connection"
+    protocol: "ResponseHandler"
     known: KnownConnection
     idle_since: float = 0.0
     """When the last answer on it was read."""
 
+    @classmethod
+    def of(cls, connection: "Connection", known: KnownConnection) -> "LiveConnection":
+        return cls(connection, cast("ResponseHandler", connection.protocol), known)
+
     def is_usable(self) -> bool:
         """Whether nothing has come that nobody asked for, and nothing ends the connection."""
-        transport, protocol = self.connection.transport, self.connection.protocol
-        if transport is None or protocol is None or transport.is_closing():
+        transport = self.protocol.transport
+        if transport is None or transport.is_closing():
             return False
-        return not protocol.should_close and not self.known.news(0)
+        return not self.protocol.should_close and not self.known.news(0)
 
 
 class LiveConnector(aiohttp.TCPConnector):
@@ -150,7 +157,7 @@ class LiveConnector(aiohttp.TCPConnector):
             is_new = known is None
             if known is None:
                 known = KnownConnection(news_of(connection.transport))
-            live = LiveConnection(connection, known)
+            live = LiveConnection.of(connection, known)
             if live.is_usable():
                 usable = True
             else:
@@ -170,12 +177,12 @@ class LiveConnector(aiohttp.TCPConnector):
             if is_new:
                 raise aiohttp.ServerDisconnectedError
 
-    def take(self) -> LiveConnection | None:
+    def take(self, now: float) -> LiveConnection | None:
         """Take a connection that has just carried an answer. None: `connect`."""
         if not self._idle:
             return None
         live = self._idle.pop()
-        if asyncio.get_running_loop().time() - live.idle_since > KEEPALIVE:
+        if now - live.idle_since > KEEPALIVE:
             live.connection.close()
         elif live.is_usable():
             return live
@@ -185,8 +192,7 @@ class LiveConnector(aiohttp.TCPConnector):
 
     def keep(self, live: LiveConnection) -> None:
         """Keep a connection, whose answer was read, for the next request."""
-        protocol = live.connection.protocol
-        if protocol is None or protocol.should_close or self.closed:
+        if live.protocol.should_close or self.closed:
             live.connection.release()
             return
         loop = asyncio.get_running_loop()
@@ -216,6 +222,19 @@ class LiveConnector(aiohttp.TCPConnector):
             self._idle.clear()
 
 
+@lru_cache(maxsize=256)
+def joined(base_url: URL, path: str) -> URL:
+    """The URL of a path below the base URL."""
+    return base_url.joinpath(path.lstrip("/"))
+
+
+@lru_cache(maxsize=4096)
+def _target(base_url: URL, path: str, query: tuple[tuple[str, str], ...]) -> str:
+    """Target in the first line of a request. Kept, because making it costs half of a small exchange."""
+    url = joined(base_url, path)
+    return (url.with_query(query) if query else url).raw_path_qs
+
+
 @define(eq=False, repr=False)
 class FastPath:
     """Small requests to one host, written straight to the connections of one session."""
@@ -223,12 +242,16 @@ class FastPath:
     connector: LiveConnector
     _asking: aiohttp.ClientRequest
     """Tells the connector where to, and has the headers that all requests share."""
+    _url: URL
     _timeout: aiohttp.ClientTimeout
     _lines: bytes = field(init=False)
+    _start_of_post: Callable[[str, tuple[tuple[str, str], ...]], bytes] = field(init=False)
+    """Gives what is the same for all purchases of a path, and is made once."""
 
     def __attrs_post_init__(self) -> None:
         lines = [f"{name}: {value}\r\n" for name, value in self._asking.headers.items()]
         self._lines = "".join(lines).encode()
+        self._start_of_post = lru_cache(maxsize=256)(self._make_start_of_post)
 
     @classmethod
     def of(
@@ -239,7 +262,7 @@ class FastPath:
             return None
         loop = asyncio.get_running_loop()
         asking = aiohttp.ClientRequest("GET", url, headers=session.headers, loop=loop)
-        return cls(cast("LiveConnector", session.connector), asking, timeout)
+        return cls(cast("LiveConnector", session.connector), asking, url, timeout)
 
     async def connect(self) -> LiveConnection:
         """Ask the connector for a connection that its server has not begun to close."""
@@ -247,15 +270,20 @@ class FastPath:
             connection = await self.connector.connect(self._asking, [], self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
-        return LiveConnection(connection, KNOWN[connection.protocol])
+        return LiveConnection.of(connection, KNOWN[connection.protocol])
 
-    def head(self, method: str, target: str, length: int) -> bytes:
+    def head(self, request: HTTPRequest, length: int) -> bytes:
         """Everything before the body."""
-        start = f"{method} {target} HTTP/1.1\r\n".encode()
-        if method == "GET":
-            return b"".join((start, self._lines, b"\r\n"))
-        what = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
-        return b"".join((start, self._lines, what))
+        if request.method == "POST":
+            return self._start_of_post(request.path, request.query) + b"%d\r\n\r\n" % length
+        target = _target(self._url, request.path, request.query)
+        return b"".join((f"GET {target} HTTP/1.1\r\n".encode(), self._lines, b"\r\n"))
+
+    def _make_start_of_post(self, path: str, query: tuple[tuple[str, str], ...]) -> bytes:
+        """Make everything before the length of a body."""
+        target = _target(self._url, path, query)
+        start = f"POST {target} HTTP/1.1\r\n".encode()
+        return b"".join((start, self._lines, b"Content-Type: application/json\r\nContent-Length: "))
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -263,8 +291,6 @@ class FastExchange(AiohttpExchange):
     """A small request on the fast path."""
 
     path: FastPath
-    target: str
-    """Target in the first line of the request."""
     detachable: bool = False
     """Whether another task may read the answer."""
     _left: LiveConnection | None = field(init=False, default=None)
@@ -274,46 +300,57 @@ class FastExchange(AiohttpExchange):
 
     async def run(self) -> HTTPResponse:
         """Write the request at once and read the answer."""
-        request = self.request
+        request, path = self.request, self.path
+        now = asyncio.get_running_loop().time()
         if request.method == "GET" or request.timeout is not None:
-            self.expect_within(self.answer_timeout)
+            self.due = now + self.answer_timeout
         try:
-            text = whole(request, self.length, self.path.head(request.method, self.target, self.length))
+            text = whole(request, self.length, path.head(request, self.length))
         except InvalidRequest as error:
             self.refusal = error
             raise
         try:
-            return await self._run_on(self.path.connector.take() or await self.path.connect(), text)
+            live = path.connector.take(now)
+            if live is None:
+                live = await path.connect()
+                now = asyncio.get_running_loop().time()
+            self._write_to(live, text, now)
+            return await self._answer_on(live)
         except aiohttp.ClientConnectionError:
             if request.method == "POST" or self.status is not None:
                 raise
-        return await self._run_on(await self.path.connect(), text)  # a question may be asked again
+        live = await path.connect()  # a question may be asked again
+        self._write_to(live, text, now)
+        return await self._answer_on(live)
 
-    async def _run_on(self, live: LiveConnection, text: bytes) -> HTTPResponse:
-        # Nothing comes between the connector's look at the connection, which found both, and this.
-        transport = cast("asyncio.Transport", live.connection.transport)
-        protocol = cast("ResponseHandler", live.connection.protocol)
+    def _write_to(self, live: LiveConnection, text: bytes, now: float) -> None:
+        """Write the request. Nothing comes between the connector's look at the connection and this."""
+        protocol = live.protocol
+        transport = cast("asyncio.Transport", protocol.transport)
         try:
             protocol.set_response_params(read_until_eof=True, **HEAD_LIMITS)
             if self.request.method == "POST":
                 WholeAnswers.expect_on(protocol)
                 self.hand_over()
-                self.expect_within(self.answer_timeout)
+                self.due = now + self.answer_timeout
             transport.write(text)
-            return await self._answer_on(live)
+        except BaseException:
+            live.connection.close()
+            raise
+
+    async def _answer_on(self, live: LiveConnection) -> HTTPResponse:
+        """Read the answer. A connection on which that fails is closed, or left to another task."""
+        try:
+            while self._answer is None:
+                message, payload = await live.protocol.read()
+                if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another comes
+                    self._answer, self.status = (message, payload), message.code
+            message, payload = self._answer
+            body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
         except BaseException as error:
             if not self._detach(live, error):
                 live.connection.close()
             raise
-
-    async def _answer_on(self, live: LiveConnection) -> HTTPResponse:
-        protocol = cast("ResponseHandler", live.connection.protocol)
-        while self._answer is None:
-            message, payload = await protocol.read()
-            if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another comes
-                self._answer, self.status = (message, payload), message.code
-        message, payload = self._answer
-        body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
         self.path.connector.keep(live)
         return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
 
@@ -323,7 +360,7 @@ class FastExchange(AiohttpExchange):
             return False
         if not (self.detachable and self.handed_over):
             return False
-        cast("ResponseHandler", live.connection.protocol).force_close()
+        live.protocol.force_close()
         self._left, self.is_detached = live, True
         return True
 
@@ -333,8 +370,4 @@ class FastExchange(AiohttpExchange):
         self.cancelling = self.task.cancelling()
         live = cast("LiveConnection", self._left)
         self.detachable, self.is_detached, self._left = False, False, None
-        try:
-            return await self._answer_on(live)
-        except BaseException:
-            live.connection.close()
-            raise
+        return await self._answer_on(live)

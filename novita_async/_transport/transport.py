@@ -7,7 +7,7 @@ Which path a request takes is decided here; the paths are in `fast_path` and `sl
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final, cast
 
 import aiohttp
@@ -25,10 +25,11 @@ from novita_async._transport.connections import (
     new_session,
 )
 from novita_async._transport.exchange import AiohttpExchange, Watchdog
-from novita_async._transport.fast_path import FastExchange, FastPath, connector
+from novita_async._transport.fast_path import FastExchange, FastPath, connector, joined
 from novita_async._transport.fast_path import check as check_fast_path
 from novita_async._transport.pictures import PictureIntake
 from novita_async._transport.slow_path import SlowExchange
+from novita_async._util.clock import loop_time
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
 
@@ -50,18 +51,6 @@ class _KeyedSession:
     """Sent with each request, where they cannot be the session's."""
     fast_path: FastPath | None = None
     """For small requests; where the session is ours and goes through no proxy."""
-
-
-@lru_cache(maxsize=256)
-def _joined(base_url: URL, path: str) -> URL:
-    return base_url.joinpath(path.lstrip("/"))
-
-
-@lru_cache(maxsize=4096)
-def _target(base_url: URL, path: str, query: tuple[tuple[str, str], ...]) -> str:
-    """Target in the first line of a request. Kept, because making it costs half of a small exchange."""
-    url = _joined(base_url, path)
-    return (url.with_query(query) if query else url).raw_path_qs
 
 
 @frozen(kw_only=True)
@@ -152,7 +141,7 @@ class AiohttpTransport:
         if keyed.fast_path is not None and _is_small(request, length):
             fast = self._fast(request, length, on_handover, keyed.fast_path)
             return await self._carry(fast, fast.run, _START_COST)
-        if keyed.fast_path is not None and (live := keyed.fast_path.connector.take()):
+        if keyed.fast_path is not None and (live := keyed.fast_path.connector.take(loop_time())):
             live.connection.release()  # for the session to find
         timeout = request.timeout
         exchange = SlowExchange(
@@ -163,7 +152,7 @@ class AiohttpTransport:
             task=_this_task(),
             cancelling=_this_task().cancelling(),
             session=keyed.session,
-            url=_joined(self.base_url, request.path).with_query(request.query or None),
+            url=joined(self.base_url, request.path).with_query(request.query or None),
             headers=keyed.headers,
             timeout=self._timeouts[request.method],
             scheduler=self._scheduler,
@@ -200,7 +189,6 @@ class AiohttpTransport:
             task=task,
             cancelling=task.cancelling(),
             path=path,
-            target=_target(self.base_url, request.path, request.query),
         )
 
     async def _carry(

@@ -23,6 +23,8 @@ from novita_async.errors import Flaw, InvalidRequest
 
 Explain = Callable[[Any, Any], str | None]
 """Takes the instance (or what is known of it) and the value; returns what is wrong."""
+new_dict: Final[Callable[[], dict[str, Any]]] = dict
+"""Makes an empty dictionary, in a sixth of the time of `dict[str, Any]()`."""
 
 T = TypeVar("T")
 

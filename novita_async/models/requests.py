@@ -93,7 +93,7 @@ class TestMode:
 
 @frozen(kw_only=True)
 class Webhook:
-    """Where the service tells that a task ended.
+    """Address at which the service tells that a task has ended.
 
     Args:
         url: Absolute URL, HTTPS advised; with an unguessable path, because events are not signed (API).
@@ -129,7 +129,7 @@ class AWSS3:
 
 @frozen(kw_only=True)
 class CustomStorage:
-    """Where results are stored instead of with the service.
+    """Storage for results in place of the service's own.
 
     Args:
         aws_s3: An S3 bucket. Its URLs may need your own AWS credentials (live effect not documented).
@@ -223,7 +223,7 @@ class ControlNetUnit:
     """A picture that guides by its edges, depth, pose and so on.
 
     Args:
-        model_name: Name of the ControlNet; it must suit the checkpoint's base model (API).
+        model_name: Name of the ControlNet, which must suit the checkpoint's base model (API).
         image: The picture that guides: a path, bytes, a binary file or an `ImageSource`. Limits as for the
             main picture (ours).
         strength: How strongly. Range 0 to 1, default 1, always sent (API).
@@ -234,7 +234,7 @@ class ControlNetUnit:
     """
 
     model_name: ControlNetModel | str = field(validator=rules.text())
-    """Name of the ControlNet; it must suit the checkpoint's base model (API)."""
+    """Name of the ControlNet, which must suit the checkpoint's base model (API)."""
     image: ImageSource = field(converter=measured, validator=_PICTURE)
     """The picture that guides: a path, bytes, a binary file or an `ImageSource`. Limits as for the main
     picture (ours)."""
@@ -359,7 +359,7 @@ class Tagged:
     tag: str | None = field(default=None, converter=_tag, validator=rules.optional(rules.tag()), eq=False)
     """The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours)."""
     metadata: Mapping[str, Any] = field(
-        factory=dict[str, Any], converter=_own_metadata, validator=rules.json_object(), eq=False, repr=False
+        factory=rules.new_dict, converter=_own_metadata, validator=rules.json_object(), eq=False, repr=False
     )
     """Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours)."""
 
@@ -427,13 +427,13 @@ class NovitaRequest(Tagged):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent: those that fields of this class hold, alone or in a sequence."""
+        """Pictures that are sent: those that fields of this class hold, alone or in a sequence."""
         held = (getattr(self, each.name) for each in attrs.fields(type(self)))
         return tuple(_pictures_in(list(held)))
 
     @property
     def work(self) -> float | None:
-        """How much is asked for, in proportion to the time it takes. None: not known."""
+        """Work that is asked for, in proportion to the time that a task takes. None: not known."""
         return None
 
     @property
@@ -561,7 +561,7 @@ class _Diffusion(NovitaRequest, Sweepable):
     extra: Extra | None = field(default=None, validator=rules.optional(rules.part(Extra)))
     """Format of the results, NSFW detection, webhook, storage, dedicated capacity."""
     extra_fields: Mapping[str, Any] = field(
-        factory=dict[str, Any],
+        factory=rules.new_dict,
         converter=_copied,
         validator=rules.Rule(_explain_extra_fields, usual=rules.EMPTY),
         hash=False,
@@ -691,18 +691,19 @@ class Img2Img(_Diffusion):
     """Pictures used as prompts, at most 1 (API)."""
 
     def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
+        rules.check(self)
         if self.width is _FROM_IMAGE or self.height is _FROM_IMAGE:
             width, height = cast("tuple[int, int]", _fitted(self.image, self.width, self.height))
             object.__setattr__(self, "width", width)
             object.__setattr__(self, "height", height)
         for picture in self.pictures:
             warn_of_size(picture, _LIMITS, stacklevel=3)
-        _warn_of_mixed_bases(self)
+        if self.controlnet is not None or self.ip_adapters:
+            _warn_of_mixed_bases(self)
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent."""
+        """Pictures that are sent."""
         if self.controlnet is None and not self.ip_adapters:
             return (self.image,)
         units = self.controlnet.units if self.controlnet else ()
@@ -747,8 +748,6 @@ class Img2Img(_Diffusion):
 
 def _warn_of_mixed_bases(request: Img2Img) -> None:
     """ControlNets and adapters of both base models in one request can never be right."""
-    if request.controlnet is None and not request.ip_adapters:
-        return
     units = request.controlnet.units if request.controlnet else ()
     names = [unit.model_name for unit in units] + [adapter.model_name for adapter in request.ip_adapters]
     if any("sdxl" in name for name in names) and any("sd15" in name for name in names):
@@ -839,7 +838,7 @@ class Txt2Img(_Diffusion):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """No picture is sent."""
+        """Pictures: none is sent."""
         return ()
 
 
@@ -888,7 +887,7 @@ class AnyTask(NovitaRequest):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent."""
+        """Pictures that are sent."""
         return tuple(_pictures_in(self.body))
 
     @property

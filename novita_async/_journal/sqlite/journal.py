@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from novita_async._journal.groups import Job, ended, outlasting
+from novita_async._journal.groups import Job, Wait, known, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import PIECE, Store, Work
@@ -34,7 +34,14 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class JournalStatistics:
-    """How a journal is doing."""
+    """Counts of a journal.
+
+    Args:
+        told: Facts and questions so far.
+        waiting: How much of that is not answered.
+        commits: How many transactions it took.
+        largest_group: How much was answered together at most.
+    """
 
     told: int
     """Facts and questions so far."""
@@ -116,7 +123,7 @@ class SqliteJournal:
             closing = self._tell(Work(Store.close, writes=False))
             self._closed = True
             try:
-                await ended(closing)
+                await outlasting(closing)
             finally:
                 self._thread.shutdown(wait=False)
 
@@ -127,7 +134,7 @@ class SqliteJournal:
         return f"<SqliteJournal {self.path.name}, {state}: {numbers}>"
 
     def statistics(self) -> JournalStatistics:
-        """How it is doing now."""
+        """Counts of this journal, now."""
         return JournalStatistics(
             told=self._told,
             waiting=self._told - self._answered,
@@ -194,26 +201,34 @@ class SqliteJournal:
 
     async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:  # noqa: ARG002
         """Promise an attempt. The window and the budget are this process's own."""
-        await self.record(purchase, announced)
+        await self._record(purchase, (announced,), known)
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt."""
-        await self.record(purchase, fact)
+        await self._record(purchase, (fact,), known)
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:
-        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
+        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded.
+
+        A cancellation is raised once the facts are recorded, or refused.
+        """
+        await self._record(purchase, facts, outlasting)
+
+    async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], wait: Wait) -> None:
         entry, offset = entry_of(purchase), wall_offset()
         told = tuple(evolve(fact, at=fact.at + offset) for fact in facts)
         begins = any(type(fact) is Announced for fact in facts)
         try:
-            await self._do(lambda store: store.record(entry.key, entry.occurrence, told), begins=begins)
+            await wait(
+                self._tell(Work(lambda store: store.record(entry.key, entry.occurrence, told), begins=begins))
+            )
         except JournalError as error:
             tasks = (getattr(fact, "task", purchase.task) for fact in facts)
             error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)
             raise
 
     async def new_run(self) -> int:
-        """Begin to read the input anew: what is under way now is lost. Opening a journal does that, too."""
+        """Begin to read the input anew: purchases under way are lost. Opening a journal does that, too."""
         now = wall_time()
         return await self._do(lambda store: store.new_run(now))
 

@@ -202,6 +202,8 @@ class Pipe(asyncio.Transport):
             if fate.after < troubles.TIMEOUT:
                 self._later(after, lambda: self._reset(post))
         elif fate.end == "cut":
+            if post is not None:
+                post.status = response.status
             end = cut_at(response, 0 if post is None else post.number)
             half = self.head(response) + response.body[:end]
             self._later(after, lambda: self._give(half))
@@ -246,6 +248,7 @@ class Pipe(asyncio.Transport):
         self._answered += 1
         if post is None or post.reach != "on its way":
             return
+        post.status = response.status
         if form in _UNREADABLE:
             post.reach = "unknown"
         else:

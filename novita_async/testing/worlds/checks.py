@@ -360,6 +360,26 @@ def true_doubts(world: WorldView) -> Iterable[Found]:
             yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
 
 
+def doubts_told(world: WorldView) -> Iterable[Found]:
+    """A request that was perhaps bought ends in doubt: a refusal that comes later does not undo that."""
+    for came in world.record.came:
+        if came.kind != "Failed" or came.task_id is not None or came.number is None:
+            continue
+        if isinstance(came.error, JournalError | DownloadFailed | NoImages | EndpointNotFound):
+            continue  # two of them say that it is paid; the last may be told by a page
+        mine = came.number, came.process
+        posts = [post for post in world.record.posts if (post.number, post.process) == mine]
+        if any(post.reach == "unknown" and _may_be_bought(post) for post in posts):
+            words = listed(post.reach for post in posts)
+            yield str(came.number), f"failed by {type(came.error).__name__}, its POSTs were {words}"
+
+
+def _may_be_bought(post: Post) -> bool:
+    """Whether the service may have sold what a POST asked for: no page, and no status, says otherwise."""
+    refused = post.page or (post.status is not None and post.status >= 300)
+    return post.handed_at is not None and not refused
+
+
 def few_doubts(world: WorldView) -> Iterable[Found]:
     """An outage leaves a few purchases uncertain, not all that come after."""
     outages = [t for t in world.plan.troubles if t.kind.startswith("outage")]
@@ -717,6 +737,7 @@ INVARIANTS: Final[dict[str, Callable[[WorldView], Iterable[Found]]]] = {
     "true successes": true_successes,
     "own tasks": own_tasks,
     "true doubts": true_doubts,
+    "doubts told": doubts_told,
     "few doubts": few_doubts,
     "one outcome": one_outcome,
     "watched come out": watched_come_out,

@@ -129,6 +129,7 @@ class WorldTransport:
     async def _answered(
         self, request: HTTPRequest, post: Post, response: HTTPResponse, fate: Fate
     ) -> HTTPResponse:
+        post.status = response.status
         if fate.end != "cut":
             judge(post, response, fate, self._process.world.now)
             return await self._intake.read(request, response)
