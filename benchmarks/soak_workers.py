@@ -13,6 +13,7 @@ import gc
 import resource
 import tempfile
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -111,7 +112,7 @@ _DONE = (
 
 
 async def memory(_: str, folder: Path, __: int) -> None:
-    """Resident memory a task in flight, of a worker that has many."""
+    """Memory a task in flight, of a worker that has many, without what the simulated service has of it."""
     place = folder / "dog.png"
     place.write_bytes(picture())
     used = {}
@@ -120,8 +121,7 @@ async def memory(_: str, folder: Path, __: int) -> None:
         planner = BatchPlanner(endpoints=Endpoints())
         await journal.plan(await planner.orders(requests(count, image=place)))
         simulation = service(speed=1e-6, latency=0.0001, workers=1)
-        gc.collect()
-        before = _resident()
+        tracemalloc.start()
         async with client_of(simulation, polling=Polling.fixed(3600.0)) as (client, _):
             client._observers = ()  # noqa: SLF001 - events would be counted as memory
             async with client.work(journal=journal.join(), in_flight=count):
@@ -129,12 +129,11 @@ async def memory(_: str, folder: Path, __: int) -> None:
                     await asyncio.sleep(0.05)
                 await asyncio.sleep(0.5)
                 gc.collect()
-                used[count] = _resident() - before
+                held = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(False, "*/testing/*")])
+                used[count] = sum(each.size for each in held.traces)
+        tracemalloc.stop()
     each = (used[4500] - used[500]) / 4000
-    print(
-        f"memory: {each / 1024:.1f} KB a task in flight, the simulated service's own included (ask 3)",
-        flush=True,
-    )
+    print(f"memory: {each / 1024:.2f} KB a task in flight (ask 3)", flush=True)
 
 
 def _resident() -> int:

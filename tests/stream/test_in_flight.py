@@ -13,7 +13,7 @@ from novita_async._journal.sqlite import store
 
 pytestmark = pytest.mark.anyio
 
-MOST_BYTES, MOST_OBJECTS = 3 * 1024, 10
+MOST_BYTES, MOST_OBJECTS = 2.5 * 1024, 10
 """For each task, with its request and its place in the window; objects as the garbage collector counts."""
 FEW, MANY = 20, 120
 

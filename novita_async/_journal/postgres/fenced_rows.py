@@ -6,6 +6,7 @@ again: the facts are let happen anew, or the row is another's by now.
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from sys import intern
 from typing import Any, Final
 
 from attrs import define, field
@@ -56,6 +57,8 @@ _TEXTS: Final = tuple(
         *("host", "metadata"),
     )
 )
+_COMMON: Final = tuple(_READ.index(name) for name in ("kind", "endpoint", "state", "account", "host"))
+"""Texts of which a batch has few: one object for all of its rows."""
 _SEED: Final = _READ.index("seed")
 _ACCOUNT: Final = _READ.index("account")
 _ESCAPED: Final = frozenset((*_TEXTS, _SEED))
@@ -154,6 +157,9 @@ def row_of(found: Sequence[Any]) -> Row:
     for place in _TEXTS:
         if told[place] is not None:
             told[place] = unescaped(told[place])
+    for place in _COMMON:
+        if told[place] is not None:
+            told[place] = intern(told[place])
     if told[_SEED] is not None:
         seed = int(told[_SEED])
         told[_SEED] = seed if abs(seed) < 1 << 63 else told[_SEED]
