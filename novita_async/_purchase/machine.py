@@ -52,7 +52,7 @@ from enum import Enum, StrEnum
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, assert_never, cast
 
 from attrs import define, field, frozen
 
@@ -106,7 +106,13 @@ class Action(StrEnum):
     """Complete."""
 
 
-PLANNED, ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, UNCERTAIN, SAVED = State
+PLANNED: Final = State.PLANNED
+ANNOUNCED: Final = State.ANNOUNCED
+SUBMITTED: Final = State.SUBMITTED
+SUCCEEDED: Final = State.SUCCEEDED
+FAILED: Final = State.FAILED
+UNCERTAIN: Final = State.UNCERTAIN
+SAVED: Final = State.SAVED
 SEND, AWAIT, WATCH, SAVE, LIST, NOTHING = Action
 
 
@@ -813,7 +819,11 @@ def next_action(purchase: Purchase) -> Action:
         return SAVE if purchase.wants_files else NOTHING
     if state is ANNOUNCED:
         return AWAIT
-    return NOTHING if state is SAVED else LIST
+    if state is SAVED:
+        return NOTHING
+    if state is FAILED or state is UNCERTAIN:
+        return LIST
+    assert_never(state)
 
 
 def helps_to_buy_again(error: NovitaError) -> bool:

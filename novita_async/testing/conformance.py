@@ -28,7 +28,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, assert_never
 
 import anyio
 import anyio.lowlevel
@@ -135,15 +135,29 @@ _KINDS: Final = (
     *(Announced, Bought, NotBought, Lost, Reopened),
     *(Rewatched, FailedForGood, Completed, Saved, NotSaved),
 )
-_WAYS: Final[dict[State, tuple[type, ...]]] = {
-    State.PLANNED: (),
-    State.ANNOUNCED: (Announced,),
-    State.SUBMITTED: (Announced, Bought),
-    State.SUCCEEDED: (Announced, Bought, Completed),
-    State.FAILED: (Announced, Bought, FailedForGood),
-    State.UNCERTAIN: (Announced, Lost),
-    State.SAVED: (Announced, Bought, Completed, Saved),
-}
+
+
+def _way_to(state: State) -> tuple[type, ...]:
+    """The facts that lead to a state."""
+    way: tuple[type, ...]
+    match state:
+        case State.PLANNED:
+            way = ()
+        case State.ANNOUNCED:
+            way = (Announced,)
+        case State.SUBMITTED:
+            way = Announced, Bought
+        case State.SUCCEEDED:
+            way = Announced, Bought, Completed
+        case State.FAILED:
+            way = Announced, Bought, FailedForGood
+        case State.UNCERTAIN:
+            way = Announced, Lost
+        case State.SAVED:
+            way = Announced, Bought, Completed, Saved
+        case _:
+            assert_never(state)
+    return way
 
 
 class _Clock:
@@ -170,9 +184,9 @@ async def _bring(journal: Journal, purchase: Purchase, *kinds: type, clock: Call
 
 async def _in_every_state(journal: Journal, clock: Callable[[], float]) -> list[Purchase]:
     """Plan a purchase for each state, and bring each there."""
-    purchases = await journal.plan([_order(number, number) for number in range(len(_WAYS))])
-    for purchase, way in zip(purchases, _WAYS.values(), strict=True):
-        await _bring(journal, purchase, *way, clock=clock)
+    purchases = await journal.plan([_order(number, number) for number in range(len(State))])
+    for purchase, state in zip(purchases, State, strict=True):
+        await _bring(journal, purchase, *_way_to(state), clock=clock)
     return list(purchases)
 
 
