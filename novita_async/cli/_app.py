@@ -1,6 +1,5 @@
 """The commands, their help, and what every one of them has in common."""
 
-import asyncio
 import io
 import os
 import sys
@@ -85,14 +84,21 @@ def main(tokens: list[str]) -> int:
         return _call(tokens)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-    except asyncio.CancelledError:
-        return Exit.TERMINATED
     except BrokenPipeError:
         # Whoever read the output has gone: nothing more may be written, not even what is flushed at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
     except (CycloptsError, NovitaError, OSError) as error:
         return _ended_by(error, Output("--json" in tokens))
+    except _cancelled():
+        return Exit.TERMINATED
+
+
+def _cancelled() -> type[BaseException]:
+    """The exception of a command that was cancelled. Help does not wait for asyncio, nor for its TLS."""
+    from asyncio import CancelledError  # noqa: PLC0415
+
+    return CancelledError
 
 
 def app_for(tokens: Sequence[str]) -> App:
