@@ -19,7 +19,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
 
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 4
 
 add_module_names = False
@@ -29,6 +29,8 @@ python_maximum_signature_line_length = 100
 suppress_warnings = ["ref.python"]  # a name that several modules have
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_title = f"novita_async {__version__}"
 html_copy_source = False
 html_show_sphinx = False

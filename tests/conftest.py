@@ -124,12 +124,20 @@ def serve(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def database():
-    """The URL of a Postgres that has the tables of journals."""
+def _postgres():
     from tests.helpers.postgres import postgres  # noqa: PLC0415 - few tests need it
 
     with postgres() as url:
         yield url
+
+
+@pytest.fixture
+def database(_postgres):
+    """The URL of a Postgres that has the tables of journals, and knows nothing of accounts and workers."""
+    from tests.helpers.postgres import forget_others  # noqa: PLC0415 - as above
+
+    asyncio.run(forget_others(_postgres))
+    return _postgres
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,14 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.writers.text import TextTranslator
 
-from docs.generators import docstrings, drawings, pictures, schemas, tables
+from docs.generators import docstrings, drawings, looks, pictures, plots, reports, schemas, tables
+from docs.generators.markdown import summary_of, title_of
 from docs.generators.parts import PARTS
 
 _MADE: Final = re.compile(r"^<!-- made: ([\w-]+) -->$", re.MULTILINE)
 _DIRECTIVE: Final = "{eval-rst}"
+_FOLDER: Final = "made"
+DRAWINGS: Final = {"purchase": drawings.purchase, "waits": plots.waits}
 SUMMARY: Final = "What each page says, a line each; these addresses hold the pages as Markdown."
 
 
@@ -30,10 +33,12 @@ def connect(app: Sphinx) -> None:
         content[0] = sources[name] = with_parts(content[0])
 
     def draw(_: Sphinx) -> None:
-        folder = Path(app.srcdir) / "made"
-        drawings.write(folder)
+        folder = Path(app.srcdir) / _FOLDER
+        folder.mkdir(exist_ok=True)
+        looks.write(folder, DRAWINGS)
         schemas.write(folder)
         pictures.write(folder)
+        reports.write(folder)
         shutil.copy(tables.WAIT, folder)
 
     def resolve(_: Sphinx, document: nodes.document, name: str) -> None:
@@ -43,6 +48,7 @@ def connect(app: Sphinx) -> None:
     def finish(_: Sphinx, error: Exception | None) -> None:
         if error is None:
             write_copies(app, sources)
+            shutil.copytree(Path(app.srcdir) / _FOLDER, Path(app.outdir) / _FOLDER, dirs_exist_ok=True)
 
     app.connect("builder-inited", draw)
     app.connect("source-read", read)
@@ -58,7 +64,7 @@ def write_copies(app: Sphinx, sources: dict[str, str]) -> None:
     for name in order_of(app):
         copy = out / f"{name}.md"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(sources[name], encoding="utf-8")
+        copy.write_text(looks.plain(sources[name]), encoding="utf-8")
         lines.append(f"- [{title_of(sources[name])}]({name}.md): {summary_of(sources[name])}")
     (out / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -75,18 +81,6 @@ def order_of(app: Sphinx) -> list[str]:
 
     visit(app.config.root_doc)
     return found
-
-
-def summary_of(text: str) -> str:
-    """The first sentence of a page below its title."""
-    paragraphs = (" ".join(each.split()) for each in text.split("\n\n"))
-    words = (each for each in paragraphs if each and each[0] not in "#<`|:({!-")
-    return next(words, "").partition(". ")[0].rstrip(".:") + "."
-
-
-def title_of(text: str) -> str:
-    """The title of a page."""
-    return text.lstrip().partition("\n")[0].removeprefix("# ")
 
 
 def in_words(app: Sphinx, document: nodes.document) -> str:

@@ -1,9 +1,10 @@
 """Drawings of the code, as SVG."""
 
 from collections import defaultdict
-from pathlib import Path
 from typing import Final
 
+from docs.generators import looks
+from docs.generators.looks import Look
 from novita_async._purchase.machine import TRANSITIONS
 from novita_async.journal import State
 
@@ -29,17 +30,13 @@ BENDS: Final = {
     (State.ANNOUNCED, State.SUCCEEDED): 30,
 }
 """How far an arrow bends to its left, where that is not as usual: around the states that stand in its way."""
+ALONG: Final = {
+    (State.FAILED, State.SUBMITTED): 0.3,
+    (State.SUBMITTED, State.FAILED): 0.6,
+    (State.ANNOUNCED, State.SUCCEEDED): 0.8,
+}
+"""How far along its arrow a fact is written, where the middle is taken."""
 _BOX: Final = (116, 40)
-_STYLE: Final = (
-    "text{font-family:system-ui,sans-serif;fill:#1f2937;text-anchor:middle}"
-    ".state{font-size:15px;font-weight:600}.fact{font-size:11px;fill:#374151}"
-    ".fact{paint-order:stroke;stroke:#f8fafc;stroke-width:4px}"
-    "rect.state{fill:#dbeafe;stroke:#2563eb}path{fill:none;stroke:#6b7280}"
-)
-_TIP: Final = (
-    '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-    'orient="auto"><path d="M0 0L10 5L0 10" style="fill:#6b7280"/></marker></defs>'
-)
 
 
 def moves() -> dict[tuple[State, State], list[str]]:
@@ -51,14 +48,24 @@ def moves() -> dict[tuple[State, State], list[str]]:
     return dict(found)
 
 
-def purchase() -> str:
+def purchase(look: Look) -> str:
     """The states of a purchase, and the facts that move it."""
     found = moves()
+    style = (
+        f"text{{font-family:system-ui,sans-serif;fill:{look.ink};text-anchor:middle}}"
+        f".state{{font-size:15px;font-weight:600}}.fact{{font-size:12px;fill:{look.pencil}}}"
+        f".fact{{paint-order:stroke;stroke:{look.ground};stroke-width:4px}}"
+        f"rect.state{{fill:{look.fill};stroke:{look.edge}}}path{{fill:none;stroke:{look.line}}}"
+    )
+    tip = (
+        '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+        f'orient="auto"><path d="M0 0L10 5L0 10" style="fill:{look.line}"/></marker></defs>'
+    )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        f"<title>The states of a purchase</title><style>{_STYLE}</style>",
-        _TIP,
-        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="#f8fafc"/>',
+        f"<title>The states of a purchase</title><style>{style}</style>",
+        tip,
+        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="{look.ground}"/>',
         *(_arrow(before, after, facts) for (before, after), facts in found.items()),
         *(_box(state) for state in State),
         "</svg>",
@@ -82,7 +89,9 @@ def _arrow(before: State, after: State, facts: list[str]) -> str:
     bend = BENDS.get((before, after), BEND)
     cx, cy = (x1 + x2) / 2 + across[0] * bend, (y1 + y2) / 2 + across[1] * bend
     (ax, ay), (bx, by) = _edge((x1, y1), (cx, cy)), _edge((x2, y2), (cx, cy))
-    tx, ty = (ax + 2 * cx + bx) / 4, (ay + 2 * cy + by) / 4
+    t = ALONG.get((before, after), 0.5)
+    first, middle, last = (1 - t) ** 2, 2 * t * (1 - t), t**2
+    tx, ty = first * ax + middle * cx + last * bx, first * ay + middle * cy + last * by
     words = "".join(
         f'<text class="fact" x="{tx:.0f}" y="{ty + 4 + 13 * (i - (len(facts) - 1) / 2):.0f}">{fact}</text>'
         for i, fact in enumerate(facts)
@@ -100,11 +109,6 @@ def _edge(place: tuple[float, float], toward: tuple[float, float]) -> tuple[floa
     return place[0] + dx * reach, place[1] + dy * reach
 
 
-DRAWINGS: Final = {"purchase.svg": purchase}
-
-
-def write(folder: Path) -> None:
-    """Draw everything anew."""
-    folder.mkdir(exist_ok=True)
-    for name, draw in DRAWINGS.items():
-        (folder / name).write_text(draw(), encoding="utf-8")
+def shown() -> str:
+    """The drawing of the states, on a page."""
+    return looks.shown("The states of a purchase, and the facts that lead from one to the next", "purchase")

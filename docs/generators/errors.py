@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 
-from docs.generators.markdown import code, first_sentence, table
+from docs.generators.markdown import code, table
 from novita_async import errors
 from novita_async._api.reasons import REASONS
 
@@ -23,11 +23,10 @@ def classes() -> list[type[errors.NovitaError]]:
 def errors_table() -> str:
     """A row for each class."""
     return table(
-        ("error", "says", "what it cost", "same again, later", "dooms", "answer with", "what to do"),
+        ("error", "what it cost", "same again, later", "dooms", "answer with", "what to do"),
         (
             (
                 code(cls.__name__),
-                first_sentence(cls.__doc__),
                 cls.charged,
                 "can succeed" if _default(cls, "retryable") else "fails again",
                 f"the {_default(cls, 'scope')}",

@@ -1,6 +1,10 @@
 """Small forms of Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
+
+_FENCED: Final = re.compile(r"^(`{3,}|:{3,}).*?^\1$", re.MULTILINE | re.DOTALL)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -27,3 +31,15 @@ def first_sentence(docstring: str | None) -> str:
     """The first sentence of a docstring."""
     paragraph = " ".join((docstring or "").strip().split("\n\n")[0].split())
     return paragraph.partition(". ")[0].rstrip(".") + "." if paragraph else ""
+
+
+def title_of(text: str) -> str:
+    """The title of a page."""
+    return text.lstrip().partition("\n")[0].removeprefix("# ")
+
+
+def summary_of(text: str) -> str:
+    """The first sentence of a page below its title."""
+    paragraphs = (" ".join(each.split()) for each in _FENCED.sub("", text).split("\n\n"))
+    words = next((each for each in paragraphs if each and each[0] not in "#<|({!-"), "")
+    return words.partition(". ")[0].rstrip(".:") + "."

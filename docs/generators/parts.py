@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from docs.generators import api, errors, schemas, tables
+from docs.generators import api, drawings, errors, plots, project, reports, schemas, tables
 from docs.generators.markdown import block
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
@@ -13,6 +13,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "errors": errors.errors_table,
     "reasons": errors.reasons_table,
     "events": tables.events_tables,
+    "states": drawings.shown,
     "transitions": tables.transitions_table,
     "settlements": tables.settlements_table,
     "commands": tables.commands,
@@ -22,6 +23,12 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "routes": tables.routes,
     "journal-schema": tables.journal_schema,
     "shared-schema": tables.shared_schema,
+    "report": reports.shown,
+    "waits": plots.shown,
+    "packages": project.packages,
+    "extras": project.extras,
+    "changes": project.changes,
+    "security": project.security,
     "simulator-options": tables.simulator_options,
     "faults": tables.faults,
     "figures-told": tables.figures_told,

@@ -17,7 +17,7 @@ import novita_async
 from docs.generators.markdown import block, code, first_sentence, table
 from novita_async import NovitaClient, Polling, RetryPolicy, events
 from novita_async._api.protocol import QUESTION_TIMEOUT
-from novita_async._journal.postgres.schema.tables import TABLES
+from novita_async._journal.postgres.schema import versions
 from novita_async._journal.sqlite.file import _VERSION_0, MIGRATIONS
 from novita_async._purchase.machine import TRANSITIONS, Settlement
 from novita_async.cli._app import COMMANDS, app_for
@@ -240,9 +240,24 @@ def journal_schema() -> str:
     return block("sql", ";\n".join(inspect.cleandoc(sql) for (sql,) in found) + ";")
 
 
+_FORM: Final = re.compile(r"(?:create (?:unlogged )?(?:table|(?:unique )?index|view)|alter table)\b")
+
+
 def shared_schema() -> str:
-    """The tables of journals in Postgres; those who read them need none of the functions."""
-    return block("sql", TABLES.strip())
+    """The tables and views of journals in Postgres; those who read them need none of the functions."""
+    statements = (each for text in versions.MIGRATIONS for each in _statements(text))
+    return block("sql", "\n\n".join(statements))
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Statements about tables and views; a comment may stand at the end of each line."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if lines or _FORM.match(line):
+            lines.append(line)
+        if lines and line.partition("--")[0].rstrip().endswith(";"):
+            yield "\n".join(lines)
+            lines.clear()
 
 
 def simulator_options() -> str:

@@ -101,9 +101,12 @@ class ObjectStorage:
         self.address = _checked(url)
         self._obstore = _obstore()
         options.setdefault("retry_config", _PATIENCE)
+        # Options of connections that the environment has: obstore reads them only where none are given.
+        prefix = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE"}.get(self.address.partition(":")[0], "AZURE")
+        found = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in _FROM_ENVIRONMENT}
         options["client_options"] = {
             **_CLIENT,
-            **_client_options(self.address),
+            **{name: value for name, value in found.items() if value},
             **options.get("client_options", {}),
         }
         if self.address.startswith(("s3://", "s3a://")):
@@ -219,13 +222,6 @@ class ObjectStorage:
         if refused or not isinstance(error, known.GenericError):
             return OSError(errno.EINVAL, f"{_line(error)}{told}")
         return ConnectionError(errno.ECONNABORTED, _line(error))
-
-
-def _client_options(url: str) -> dict[str, str]:
-    """Options of connections that the environment has: obstore reads them only where none are given."""
-    prefix = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE"}.get(url.partition(":")[0], "AZURE")
-    found = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in _FROM_ENVIRONMENT}
-    return {name: value for name, value in found.items() if value}
 
 
 def _checked(url: str) -> str:

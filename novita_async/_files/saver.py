@@ -43,7 +43,7 @@ from novita_async._files.storage import (
     put_or_found,
     words_of,
 )
-from novita_async._http import Delivery, DeliveryFailed, Download, Downloader, NotAURLError
+from novita_async._http import Delivery, DeliveryFailed, Downloader, NotAURLError
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
 from novita_async._util.clock import wall_time
 from novita_async._util.disk import make_folder
@@ -570,7 +570,8 @@ class Saver:
                     status=download.status,
                     retry_after=parse_retry_after(download.headers.get("retry-after"), now),
                 )
-            stated = _stated_length(download)
+            length = download.headers.get("content-length", "")
+            stated = int(length) if length.isdigit() and "content-encoding" not in download.headers else None
             _refuse_longer(stated or 0)
             size = 0
             async for piece in download.chunks():
@@ -605,11 +606,6 @@ async def _in_time(taking: Awaitable[None]) -> None:
     with anyio.move_on_after(LONGEST):
         return await taking
     raise DeliveryFailed(Delivery.UNKNOWN, f"it was not whole after {LONGEST:.0f} s")
-
-
-def _stated_length(download: Download) -> int | None:
-    stated = download.headers.get("content-length", "")
-    return int(stated) if stated.isdigit() and "content-encoding" not in download.headers else None
 
 
 def _refuse_longer(size: int) -> None:

@@ -1,6 +1,7 @@
 """Work that many tell a journal and that it does together, and how each caller waits for an answer."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import anyio
@@ -30,33 +31,39 @@ class Job:
             self.answer.set_result(self.result)
 
 
-async def outlasting(job: Job) -> Any:
-    """Wait for an answer, cancelled or not; the cancellation comes at the next await.
+Wait = Callable[[Job], Awaitable[Any]]
+"""A way to wait for the answer: `outlasting` or `known`."""
 
-    So who tells the journal something always knows whether it was recorded.
+
+async def outlasting(job: Job) -> Any:
+    """Wait for an answer, cancelled or not. A cancellation is raised once the answer is known.
+
+    So the cancellation stays within the scope or the timeout that it belongs to: put off to the next await,
+    it would come behind the caller's block. A refusal that it meets is its cause.
     """
     try:
         return await job.answer
     except asyncio.CancelledError as cancelled:
+        with anyio.CancelScope(shield=True):
+            await _whatever_happens(job)
+        raise cancelled from job.answer.exception()
+
+
+async def known(job: Job) -> Any:
+    """Wait for the answer about money: whoever was cancelled is told all the same that something was written.
+
+    Then the cancellation comes at the next await. Where nothing was written, it comes at once.
+    """
+    try:
+        return await outlasting(job)
+    except asyncio.CancelledError as cancelled:
+        if job.answer.exception() is not None:
+            raise
         why = cancelled.args
-    with anyio.CancelScope(shield=True):
-        await _whatever_happens(job)
     task = cast("asyncio.Task[Any]", asyncio.current_task())
     task.uncancel()
     task.cancel(*why)
     return job.answer.result()
-
-
-async def ended(job: Job) -> None:
-    """Wait for the end of work that nothing follows: a cancellation comes here.
-
-    Put off, it would come behind the caller's block, and hit what follows the scope or the timeout that it
-    belongs to.
-    """
-    try:
-        await outlasting(job)
-    finally:
-        await asyncio.sleep(0)
 
 
 async def _whatever_happens(job: Job) -> None:

@@ -84,7 +84,17 @@ def is_withheld(order: Order) -> bool:
 
 def _described(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> tuple[str, str]:
     """Key and text of any request."""
-    wire = _tidy(json.loads(_referring(request, digest)))
+    parts = kept_parts(request)
+    texts = [part for part in parts if isinstance(part, bytes)]
+    if any(name in text for text in texts for name in _RESERVED):
+        raise InvalidRequest(
+            faults=(Flaw("body", f"{_PICTURE} and {_WITHHELD} are names that a journal uses"),)
+        )
+    references = (_reference(part, digest) for part in parts if not isinstance(part, bytes))
+    body = texts[0]
+    for reference, text in zip(references, texts[1:], strict=True):
+        body = body[:-1] + reference + text[1:]
+    wire = _tidy(json.loads(body))
     return _key(request, wire), _text(wire)
 
 
@@ -137,21 +147,6 @@ _LEAST_PLAIN: Final = 1e-4
 _MOST_PLAIN: Final = 1e15
 """Numbers between these are written without an exponent, in which encoders differ."""
 _KEY_LENGTH: Final = 32
-
-
-def _referring(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> bytes:
-    """The body with a reference in the place of each picture, whose quotes stand in the text around it."""
-    parts = kept_parts(request)
-    texts = [part for part in parts if isinstance(part, bytes)]
-    if any(name in text for text in texts for name in _RESERVED):
-        raise InvalidRequest(
-            faults=(Flaw("body", f"{_PICTURE} and {_WITHHELD} are names that a journal uses"),)
-        )
-    references = (_reference(part, digest) for part in parts if not isinstance(part, bytes))
-    body = texts[0]
-    for reference, text in zip(references, texts[1:], strict=True):
-        body = body[:-1] + reference + text[1:]
-    return body
 
 
 def _reference(picture: ImageSource, digest: Callable[[ImageSource], str]) -> bytes:

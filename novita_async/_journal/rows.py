@@ -278,7 +278,9 @@ def _result(result: TaskResult | None) -> str | None:
         for kind, artifacts in kinds.items()
         for artifact in artifacts
     ]
-    told: dict[str, Any] = {"files": files, "times": _times(result.timings)}
+    # Unix seconds by the service's clock, where it said so.
+    times = {name: time.timestamp() for name, time in asdict(result.timings).items() if time is not None}
+    told: dict[str, Any] = {"files": files, "times": times}
     if result.task_type:
         told["task_type"] = result.task_type
     if result.cut:
@@ -304,12 +306,6 @@ def _file(artifact: Artifact) -> dict[str, Any]:
     if artifact.lost is not None:
         told["lost"] = redacted(artifact.lost)
     return told
-
-
-def _times(timings: Timings) -> dict[str, float]:
-    """Unix seconds by the service's clock, where it said so."""
-    told = asdict(timings)
-    return {name: told[name].timestamp() for name in told if told[name] is not None}
 
 
 # --- From records -------------------------------------------------------------------------------------------

@@ -183,7 +183,11 @@ class Breaker:
             if self.state is OPEN:
                 self.until = self._open_until = max(self.until, now + pause)
             return
-        self._aim(cause)
+        # The ramp must become as wide as what was under way when the breaker opened.
+        if self.state is CLOSED:
+            self.target = max(2, self.under_way)
+        elif self.state is RAMPING and cause is Trip.RATE_LIMITED:  # less was too much already
+            self.target = max(2, self.target // 2)
         if self.state is CLOSED or self.state is RAMPING:
             self.opened_at, self._polls_flow = now, False
         self.state, self.cause, self.pause = OPEN, cause, pause
@@ -267,10 +271,3 @@ class Breaker:
     def _release_probe(self, now: float) -> None:
         if self.state is HALF_OPEN and not self.under_way:
             self.state, self.until, self._probes = OPEN, max(now, self._open_until), 0
-
-    def _aim(self, cause: Trip) -> None:
-        """Say how wide the ramp must become, by what was under way when the breaker opened."""
-        if self.state is CLOSED:
-            self.target = max(2, self.under_way)
-        elif self.state is RAMPING and cause is Trip.RATE_LIMITED:  # less was too much already
-            self.target = max(2, self.target // 2)

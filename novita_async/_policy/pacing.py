@@ -261,9 +261,13 @@ class Window:
         if slot.window_generation == self.generation:
             self.refusals = 0
         if self.phase is SEARCHING:
-            self._accepted_searching(slot, now)
+            self.burst += slot.images
+            if self.quota is None:
+                widenings = min(max(0.0, (now - self.origin) / _WIDENS - 1), _WIDENINGS)
+                self.burst = min(self.burst, max(_WIDEST_SEARCH * 2.0**widenings, self.taken * _SEARCH_SHARE))
         elif self.phase is PACED:
-            self._accepted_paced(slot)
+            fastest = math.inf if self.quota is None else self.quota / MINUTE
+            self.rate = min(fastest, self.rate + _RATE_RISE * slot.images)
         else:
             self._accepted_limited(slot, now)
 
@@ -289,9 +293,13 @@ class Window:
             return
         self.generation += 1
         if self.phase is SEARCHING:
-            self._refused_searching()
+            self._guess(self.taken - self.unanswered)
+            self.burst = self.first_burst
         elif self.phase is PACED:
-            self._refused_paced(slot)
+            if self.accepted:
+                self.rate = min(self.rate, max(self.rate * _RATE_FALL, self._measured(slot)))
+            elif self.refusals >= _IN_VAIN:
+                self._guess(self.taken - self.unanswered)
         else:
             self._refused_limited(slot, seen)
         self.full_at = slot.announced_at
@@ -348,19 +356,16 @@ class Window:
         )
 
     def statistics(self, endpoint: str) -> WindowStatistics:
+        learned = self.rate * MINUTE if self.phase is PACED else self.limit
+        most = min(learned, self.quota or math.inf)
         return WindowStatistics(
             endpoint=endpoint,
             phase=self.phase,
-            images_per_minute=self._images_per_minute(),
+            images_per_minute=None if math.isinf(most) else max(1, int(most)),
             taken=self.taken,
             unanswered=self.unanswered,
             rejections=self.rejections,
         )
-
-    def _images_per_minute(self) -> int | None:
-        learned = self.rate * MINUTE if self.phase is PACED else self.limit
-        most = min(learned, self.quota or math.inf)
-        return None if math.isinf(most) else max(1, int(most))
 
     def _settle(self, slot: Slot) -> None:
         self.unanswered -= slot.images
@@ -402,12 +407,6 @@ class Window:
             return max(now, self.look_at)
         return max(now, self.look_at, self.full_at + _LOOK_AGAIN)
 
-    def _accepted_searching(self, slot: Slot, now: float) -> None:
-        self.burst += slot.images
-        if self.quota is None:
-            widenings = min(max(0.0, (now - self.origin) / _WIDENS - 1), _WIDENINGS)
-            self.burst = min(self.burst, max(_WIDEST_SEARCH * 2.0**widenings, self.taken * _SEARCH_SHARE))
-
     def _accepted_limited(self, slot: Slot, now: float) -> None:
         fits = self.taken - self.unanswered - self.forgiven
         if slot.beyond and now >= self.full_at + _LOOK_AGAIN:
@@ -429,29 +428,19 @@ class Window:
         self.origin = slot.announced_at
         self.forgiven = self.taken - self.unanswered - slot.images
 
-    def _accepted_paced(self, slot: Slot) -> None:
-        fastest = math.inf if self.quota is None else self.quota / MINUTE
-        self.rate = min(fastest, self.rate + _RATE_RISE * slot.images)
-
-    def _refused_searching(self) -> None:
-        self._guess(self.taken - self.unanswered)
-        self.burst = self.first_burst
-
     def _refused_limited(self, slot: Slot, seen: int) -> None:
         restarted = slot.announced_at < self.restarted_at + MINUTE
         if restarted and (self.steady or self.taken - self.forgiven < self.limit / 2):
-            self._pace(slot)
+            fastest = math.inf if self.quota is None else self.quota / MINUTE
+            self.rate = min(_RATE_MARGIN * fastest, self._measured(slot))
+            self.phase = PACED
+            self.limit = self.ceiling = math.inf
+            self.forgiven = 0
             return
         if restarted:
             self.look_at = self.restarted_at + MINUTE if self.minutes > 1 else -math.inf
         if seen <= self.limit:
             self._guess(self.taken - self.unanswered - self.forgiven)
-
-    def _refused_paced(self, slot: Slot) -> None:
-        if self.accepted:
-            self.rate = min(self.rate, max(self.rate * _RATE_FALL, self._measured(slot)))
-        elif self.refusals >= _IN_VAIN:
-            self._guess(self.taken - self.unanswered)
 
     def _guess(self, fits: int) -> None:
         """Take what was accepted for the limit, if there was anything."""
@@ -459,13 +448,6 @@ class Window:
             self.phase = Phase.GUESSED
             self.limit = fits
             self.steady = False
-
-    def _pace(self, slot: Slot) -> None:
-        fastest = math.inf if self.quota is None else self.quota / MINUTE
-        self.rate = min(_RATE_MARGIN * fastest, self._measured(slot))
-        self.phase = PACED
-        self.limit = self.ceiling = math.inf
-        self.forgiven = 0
 
     def _measured(self, slot: Slot) -> float:
         """A little less than the rate at which images were accepted since the server was full."""

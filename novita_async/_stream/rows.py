@@ -6,7 +6,7 @@ from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._purchase.machine import Purchase
 from novita_async._stream.ahead import Requests
 from novita_async._stream.shift import PIECE, Shift
-from novita_async._stream.stream import Item, Stream
+from novita_async._stream.stream import Stream
 from novita_async._stream.way import words_of
 from novita_async.errors import JournalError, NovitaError
 from novita_async.events import Finished, Planned
@@ -22,7 +22,7 @@ class RowStream(Stream):
     async def _take_in(self, requests: Requests) -> None:  # noqa: ARG002 - the rows take its place
         """Take rows as slots come free, until the batch is complete."""
         shift = self._shift
-        self._tasks.start_soon(shift.tend)
+        self._tasks.create_task(shift.tend())
         try:
             await shift.begin(self._buyer.spending)
             with self._taking_in:
@@ -45,7 +45,7 @@ class RowStream(Stream):
             while free < PIECE and self._slots.value:
                 self._slots.acquire_nowait()
                 free += 1
-            taken = await self._shift.take(free)
+            taken = await self._shift.take(free, ahead=self._in_flight // 2)
             for _ in range(free - len(taken)):
                 self._slots.release()
             for purchase in taken:
@@ -59,30 +59,33 @@ class RowStream(Stream):
         self._buyer.emit(Planned(position=purchase.position, images=purchase.images))
         self._way.goes_to(purchase.endpoint)
         self._outlet.expect()
-        self._tasks.start_soon(self._outlet.fill, self._row, purchase)
+        self._open[purchase] = True
+        self._start(self._row, purchase)
 
-    async def _row(self, purchase: Purchase) -> Item | None:
-        item: Item | None = None
-        try:
-            item = await self._item(purchase, self._row_outcome)
-        except JournalError as error:  # that it is to be bought again could not be recorded
-            self._stop(error, purchase)
-        if await self._shift.leave(purchase, ended=item is not None) and item is not None:
-            return item
-        self._open.pop(purchase, None)
-        self._buyer.purchases.close(purchase)
-        self._slots.release()
-        return None
-
-    async def _row_outcome(self, purchase: Purchase) -> Outcome | None:
+    async def _row(self, purchase: Purchase) -> None:
+        """Lead a row to its outcome, where this process can go on with it."""
         flaw = self._shift.flaw_of(purchase)
         if flaw is not None:
             outcome = Failed(task=purchase.task, error=flaw, **words_of(purchase))
             self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
-            return outcome
-        if self._shift.wants_again(purchase):
-            await self._way.reopen(purchase)
-        return await self._way.outcome_of(purchase)
+            await self._end(purchase, outcome)
+            return
+        try:
+            if self._shift.wants_again(purchase):
+                await self._way.reopen(purchase)
+        except JournalError as error:  # that it is to be bought again could not be recorded
+            self._stop(error, purchase)
+            await self._end(purchase, None)
+        else:
+            await self._lead(purchase)
+
+    async def _end(self, purchase: Purchase, outcome: Outcome | None) -> None:
+        is_ours = await self._shift.leave(purchase, ended=outcome is not None)
+        if outcome is None or not is_ours:
+            outcome = None
+            self._buyer.purchases.close(purchase)
+            self._slots.release()
+        await super()._end(purchase, outcome)
 
     def _stop(self, error: NovitaError, purchase: Purchase | None = None) -> None:
         """Send nothing more. Where others have this row now, the rest is still to be brought to its end."""

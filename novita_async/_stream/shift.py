@@ -8,6 +8,7 @@ of it here is dropped, and the process joins again. The ids of what it has paid 
 """
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,8 @@ class Shift:
     """Joins anew once this process was taken for dead. None: that is an error (a store of the user's)."""
     had: dict[tuple[str, int], Purchase] = field(factory=dict[tuple[str, int], Purchase], init=False)
     """Rows that were taken and have not ended."""
+    _ahead: deque[Purchase] = field(factory=deque[Purchase], init=False)
+    """Of these, rows that are not handed out yet."""
     _lost: set[Purchase] = field(factory=set[Purchase], init=False)
     """Rows that are another's by now."""
     _flaws: dict[Purchase, NovitaError] = field(factory=dict[Purchase, NovitaError], init=False)
@@ -100,16 +103,24 @@ class Shift:
 
     # --- Taking ---------------------------------------------------------------------------------------------
 
-    async def take(self, most: int) -> list[Purchase]:
-        """Take rows, with their requests. Empty: there are none now."""
-        try:
-            taken = await self.journal.take(min(most, PIECE))
-        except LeaseLost:
-            if self.join_again is None:
-                raise
-            self.journal = await self.join_again()
-            return []
-        return await self._received(taken)
+    async def take(self, most: int, *, ahead: int = 0) -> list[Purchase]:
+        """Take rows, with their requests. Empty: there are none now.
+
+        Args:
+            most: How many can be served.
+            ahead: How many are taken at least, as far as there are so many: the rest is for the next calls,
+                because taking costs as much for one row as for many.
+        """
+        if not self._ahead:
+            try:
+                taken = await self.journal.take(min(max(most, ahead), PIECE))
+            except LeaseLost:
+                if self.join_again is None:
+                    raise
+                self.journal = await self.join_again()
+                return []
+            self._ahead.extend(await self._received(taken))
+        return [self._ahead.popleft() for _ in range(min(most, len(self._ahead)))]
 
     async def again(self) -> AsyncIterator[Purchase]:
         """Take rows that have ended, and that the caller wants to buy again."""
@@ -145,6 +156,10 @@ class Shift:
 
     async def give_back(self) -> None:
         """Let others have what this process has not ended; nothing of it is on its way."""
+        while self._ahead:
+            purchase = self._ahead.pop()
+            self.purchases.close(purchase)
+            await self.leave(purchase, ended=False)
         with anyio.CancelScope(shield=True), suppress(JournalError):  # closed, or dead: others have it anyway
             await self.journal.give_back()
 

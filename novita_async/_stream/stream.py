@@ -14,32 +14,24 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeVarTuple, Unpack, cast
 
 import anyio
-from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
 from novita_async._files.storage import see_to
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
-from novita_async._purchase.machine import (
-    SUBMITTED,
-    Action,
-    Order,
-    Purchase,
-    next_action,
-)
+from novita_async._purchase.machine import SAVE, SUBMITTED, Order, Purchase, next_action
 from novita_async._stream.ahead import Requests
 from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
 from novita_async._stream.intake import lines_of
 from novita_async._stream.outlet import Outlet
-from novita_async._stream.paid import Early, Paid
 from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Destination
-from novita_async._stream.way import Counts, Way, end_was_seen, outcome_of, words_of
+from novita_async._stream.way import Counts, Way, end_was_seen, is_watched, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
-from novita_async._util.scopes import background, resolve, task_group
+from novita_async._util.scopes import background, light_task_group, start_in
 from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
     ConfigurationError,
@@ -56,10 +48,11 @@ from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished, handed_out
 from novita_async.tasks import Task
 
+Ts = TypeVarTuple("Ts")
+
 IN_FLIGHT: Final = 64
 
-Item = tuple[Outcome, Purchase, bool]
-"""An outcome, the purchase, and whether it holds a slot."""
+Item = tuple[Outcome, Purchase]
 
 
 @define(eq=False, repr=False)
@@ -80,13 +73,16 @@ class Stream:
     _way: Way = field(init=False)
     _outlet: Outlet[Item] = field(init=False)
     _slots: anyio.Semaphore = field(init=False)
-    _tasks: TaskGroup = field(init=False)
+    _tasks: asyncio.TaskGroup = field(init=False)
     _taking_in: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     _input_ended: bool = field(default=False, init=False)
     _is_left: bool = field(default=False, init=False)
-    _open: dict[Purchase, None] = field(factory=dict, init=False)
-    """Purchases whose outcome was not taken, or was that they are unfinished."""
-    _paid: Paid = field(factory=Paid, init=False)
+    _open: dict[Purchase, bool] = field(factory=dict, init=False)
+    """Purchases whose outcome was not taken, or was that they are unfinished; whether each holds a slot."""
+    _early: dict[Purchase, Outcome | None] = field(factory=dict, init=False)
+    """Purchases of earlier runs whose line of the input has not come; their outcomes, once known."""
+    _planning: int = field(default=0, init=False)
+    """Lines of the input that are being looked up in the journal, and may be of such purchases."""
     _failure: BaseException | None = field(default=None, init=False)
     """The error that ended the stream early."""
     _counts: Counts = field(factory=Counts, init=False)
@@ -94,14 +90,14 @@ class Stream:
     def __attrs_post_init__(self) -> None:
         if self._in_flight < 1:
             raise ConfigurationError(problem=f"in_flight: {self._in_flight!r} is not 1 or above")
-        self._watcher = Watcher.of(self._buyer, self._polling, self._memory)
+        self._watcher = Watcher.of(self._buyer, self._polling, self._memory, self._ended)
         self._way = Way(
             self._buyer,
-            self._watcher,
             self._folder,
             self._interactive,
             self._counts,
             self._stop,
+            self._early.__contains__,
             self._folder.folder if self._keep_in is None and self._folder is not None else self._keep_in,
         )
         self._outlet = Outlet(self._taken, lambda: self._input_ended)
@@ -150,9 +146,13 @@ class Stream:
                 self._is_left = True
 
     async def _work(self, requests: Requests) -> None:
-        async with task_group() as self._tasks:
-            self._tasks.start_soon(self._watcher.run)
+        async with light_task_group() as self._tasks:
+            self._tasks.create_task(self._watcher.run())
             await self._take_in(requests)
+
+    def _start(self, work: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *Ts) -> None:
+        """Start work of which an expected outcome comes."""
+        start_in(self._tasks, self._outlet.fill(work, *arguments))
 
     def _worked(self, error: BaseException | None) -> None:
         """The work has ended: what went wrong goes to the consumer."""
@@ -178,11 +178,11 @@ class Stream:
 
     def _taken(self, item: Item) -> None:
         """Note that the consumer has this outcome now, in this very step."""
-        outcome, purchase, has_slot = item
+        outcome, purchase = item
         if isinstance(outcome, Succeeded):
             handed_out(outcome.result, self._buyer.files)
         self._counts.delivered += 1
-        if has_slot:
+        if self._open.get(purchase, True):
             self._slots.release()
         if isinstance(outcome, Uncertain):  # an event may still find it
             self._buyer.purchases.report_doubt(purchase)
@@ -233,21 +233,22 @@ class Stream:
             outcome = Failed(request=request, error=error)
             purchase = Purchase(None, position=position, tag=outcome.tag)
             self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
-            self._tasks.start_soon(self._outlet.fill, self._refused, outcome, purchase)
+            self._start(self._refuse, purchase, outcome)
         except BaseException:  # no more is taken in
             self._outlet.drop()
             raise
         else:
             if finished is not None:
-                self._outlet.offer((outcome_of(finished), finished, True))
+                self._outlet.offer((outcome_of(finished), finished))
             elif self._resume is None or order is None:
                 purchase = Purchase(request, endpoint, request.image_num, position, request.tag)
-                self._tasks.start_soon(self._outlet.fill, self._item, purchase, self._way.outcome_of)
+                self._open[purchase] = True
+                self._start(self._lead, purchase)
             else:
-                self._paid.planning += 1
-                self._tasks.start_soon(self._outlet.fill, self._line, self._resume, request, order)
+                self._planning += 1
+                self._start(self._line, self._resume, request, order)
 
-    async def _line(self, resume: Resume, request: NovitaRequest, order: Order) -> Item | None:
+    async def _line(self, resume: Resume, request: NovitaRequest, order: Order) -> None:
         """Find what the journal knows of a line, and go on from there."""
         try:
             purchase = await resume.plan(request, order)
@@ -257,23 +258,27 @@ class Stream:
             outcome = Failed(request=request, error=error)
             purchase = Purchase(None, position=order.position)
             self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
-            return outcome, purchase, True
+            self._outlet.offer((outcome, purchase))
+            return
         except JournalError as error:
             self._counts.unsent += 1
             self._stop(error)
-            return None
+            self._outlet.drop()
+            return
         finally:
-            self._paid.planning -= 1
-        early = self._paid.join(purchase.entry)
+            self._planning -= 1
+        is_led = purchase in self._early
+        self._open[purchase] = True
+        if is_led:
+            self._let_out(purchase)
         self._hand_out_the_rest()
-        if early is None:
-            return await self._item(purchase, self._way.outcome_of)
-        return await self._item(purchase, self._late, early)
+        if not is_led:
+            await self._lead(purchase)
 
-    async def _refused(self, outcome: Failed, purchase: Purchase) -> Item:
-        """Item of a request that cannot be sent at all."""
+    async def _refuse(self, purchase: Purchase, outcome: Failed) -> None:
+        """Hand out that a request cannot be sent at all."""
         await self._way.add_to_index(outcome, purchase)
-        return outcome, purchase, True
+        self._outlet.offer((outcome, purchase))
 
     def _checked(self, request: object) -> str:
         if not isinstance(request, NovitaRequest):
@@ -285,15 +290,33 @@ class Stream:
 
     # --- The way of one request -----------------------------------------------------------------------------
 
-    async def _item(
-        self, purchase: Purchase, way: Callable[..., Awaitable[Outcome | None]], *more: object
-    ) -> Item | None:
-        self._open[purchase] = None
-        outcome = await way(purchase, *more)
+    async def _lead(self, purchase: Purchase, ended: Outcome | None = None) -> None:
+        """Lead a purchase to its outcome, or to the watcher, which has it led on once its task has ended."""
+        outcome = await self._way.outcome_of(purchase, ended)
+        if outcome is None and is_watched(purchase):
+            self._watcher.add(purchase.paid_task, purchase=purchase)
+        else:
+            await self._end(purchase, outcome)
+
+    def _ended(self, outcome: Outcome, watched: Purchase | None) -> None:
+        purchase = cast("Purchase", watched)
+        self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome))
+        self._start(self._lead, purchase, outcome)
+
+    async def _end(self, purchase: Purchase, outcome: Outcome | None) -> None:
+        """Hand out the outcome of a purchase, or keep it until its line comes. None: it cannot be sent."""
         if outcome is None:
-            self._open.pop(purchase, None)
-            return None
-        return outcome, purchase, True
+            del self._open[purchase]
+            self._outlet.drop()
+        elif purchase in self._early:
+            self._early[purchase] = outcome
+        else:
+            self._offer(purchase, outcome)
+
+    def _offer(self, purchase: Purchase, outcome: Outcome) -> None:
+        if outcome.request is not purchase.request:  # its line came afterwards
+            outcome = evolve(outcome, **words_of(purchase))
+        self._outlet.offer((outcome, purchase))
 
     def _stop(self, error: NovitaError, purchase: Purchase | None = None) -> None:  # noqa: ARG002
         """Send nothing more; raise this error when what is paid has come out."""
@@ -306,66 +329,35 @@ class Stream:
             refuse_left()
         known = self._buyer.purchases.task_of(task)
         purchase = Purchase(None, known.endpoint or "", state=SUBMITTED, task=known)
-        early = self._serve_early(purchase)
+        self._open[purchase] = False
         self._outlet.expect()
-        early.ask(self._deliver)
+        self._watcher.add(known, purchase=purchase)
 
     # --- What earlier runs have paid for --------------------------------------------------------------------
 
-    def _serve_early(self, purchase: Purchase) -> Early:
-        """Watch a paid purchase, as a record of the watcher: a task of its own is made once it has ended.
+    def _serve_early(self, purchase: Purchase) -> None:
+        """Take up a paid purchase before its line has come.
 
-        Its line may come yet, or never: where the input has ended, its outcome is handed out without.
+        Its outcome carries the request then. Where the input has ended, its outcome comes without.
         """
-        early = self._paid.add(purchase)
-        self._open[purchase] = None
-        purchase.wants_files = self._folder is not None
-        if purchase.task is None:  # its files came at once, and are to be saved
-            self._tasks.start_soon(self._finish_early, early)
+        self._open[purchase], self._early[purchase] = False, None
+        if is_watched(purchase):  # a record of the watcher, and no task of its own
+            self._watcher.add(purchase.paid_task, purchase=purchase)
         else:
-            self._watcher.add(
-                purchase.paid_task,
-                deliver=lambda outcome: self._tasks.start_soon(self._end_early, early, outcome),
-                purchase=purchase.id,
-            )
+            self._start(self._lead, purchase)
         self._hand_out_the_rest()
-        return early
-
-    async def _end_early(self, early: Early, outcome: Outcome) -> None:
-        """Record the end of a paid purchase, and save its files."""
-        known = await self._way.note_end(early.purchase, outcome)
-        if known is None:
-            await self._finish_early(early)
-        else:
-            early.end(known)
-
-    async def _finish_early(self, early: Early) -> None:
-        early.end(cast("Outcome", await self._way.outcome_of(early.purchase)))
-
-    async def _late(self, purchase: Purchase, early: Early) -> Outcome | None:
-        """The outcome of a purchase that was taken up before its line came."""
-        known: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        early.ask(lambda ended: resolve(known, cast("Outcome", ended.outcome)))
-        outcome = await known
-        if isinstance(outcome, Succeeded) and next_action(purchase) is Action.SAVE:
-            return await self._way.outcome_of(purchase)  # named by a function that looks at the request
-        return evolve(outcome, **words_of(purchase))
 
     def _hand_out_the_rest(self) -> None:
-        """Let paid purchases come out whose line is not in the input."""
-        if self._input_ended:
-            for early in self._paid.without_line():
-                self._outlet.expect()
-                early.ask(self._deliver)
+        """Let paid purchases come out whose line can no longer come."""
+        while self._input_ended and self._early and not self._planning:
+            self._outlet.expect()
+            self._let_out(next(reversed(self._early)))
         self._outlet.notify()
 
-    def _deliver(self, early: Early) -> None:
-        """Hand out the outcome of a purchase whose line can no longer come; its files may be missing."""
-        outcome, purchase = cast("Outcome", early.outcome), early.purchase
-        if isinstance(outcome, Succeeded) and next_action(purchase) is Action.SAVE:
-            self._tasks.start_soon(self._outlet.fill, self._saved, purchase)
-        else:
-            self._outlet.offer((outcome, purchase, False))
-
-    async def _saved(self, purchase: Purchase) -> Item:
-        return await self._way.save(purchase) or outcome_of(purchase), purchase, False
+    def _let_out(self, purchase: Purchase) -> None:
+        """Let the outcome of a paid purchase come out, now or once it is known."""
+        outcome = self._early.pop(purchase)
+        if isinstance(outcome, Succeeded) and next_action(purchase) is SAVE:
+            self._start(self._lead, purchase)  # named by a function that may look at the request
+        elif outcome is not None:
+            self._offer(purchase, outcome)

@@ -1,9 +1,8 @@
 """The way of one purchase: from where it stands to its outcome.
 
-SEND buy · WATCH poll · SAVE save · else: the outcome
+SEND buy · WATCH leave it to the watcher · SAVE save · else: the outcome
 """
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,6 @@ from novita_async._purchase.machine import (
 from novita_async._stream.saving import Destination
 from novita_async._submit.buyer import Buyer, Put
 from novita_async._util.clock import loop_time
-from novita_async._util.scopes import resolve
-from novita_async._watch.watcher import Watcher
 from novita_async.errors import (
     DownloadFailed,
     EndpointNotFound,
@@ -75,12 +72,13 @@ class Way:
     """Brings the purchases of one stream to their outcomes."""
 
     _buyer: Buyer
-    _watcher: Watcher
     _folder: Destination | None
     _interactive: bool
     _counts: Counts
     _stop: Callable[[NovitaError, Purchase], object]
     """Send nothing more, because of this error, which this purchase met."""
+    _awaits_line: Callable[[Purchase], bool]
+    """Whether the line of a purchase, with its request, may still come."""
     _keep_in: Path | None = None
     """Where files go that come in an answer."""
     _endpoints: dict[str, bool] = field(factory=dict, init=False)
@@ -90,28 +88,31 @@ class Way:
         """Know an endpoint of this stream: as long as one of them is served, the stream goes on."""
         self._endpoints.setdefault(endpoint, True)
 
-    async def outcome_of(self, purchase: Purchase) -> Outcome | None:
-        """Do what the purchase asks for, until nothing more is to be done. None: it cannot be sent."""
+    async def outcome_of(self, purchase: Purchase, ended: Outcome | None = None) -> Outcome | None:
+        """Do what the purchase asks for, until nothing more is to be done.
+
+        Args:
+            purchase: The purchase.
+            ended: How its task ended, where that was seen just now.
+
+        Returns:
+            The outcome. None: its task is to be watched (`is_watched`), or the purchase cannot be sent.
+        """
         purchase.wants_files = self._folder is not None
-        outcome: Outcome | None = None
-        while outcome is None:
+        outcome = None if ended is None else await self._note_end(purchase, ended)
+        while outcome is None and not is_watched(purchase):
             if purchase.state is SUCCEEDED and purchase.task is None and not _files_of(purchase):
                 await self._end_empty(purchase)
-            if purchase.state is SUCCEEDED and purchase.result is None:  # an earlier run's URLs
-                outcome = await self.note_end(purchase, await self._end_of(purchase))
-                continue
             action = next_action(purchase)
             match action:
                 case Action.SEND:
                     if not await self._buy(purchase):
                         return None
-                case Action.WATCH:
-                    outcome = await self.note_end(purchase, await self._end_of(purchase))
                 case Action.SAVE:
                     outcome = (
-                        outcome_of(purchase) if self.awaits_line(purchase) else await self.save(purchase)
+                        outcome_of(purchase) if self._may_be_named(purchase) else await self._save(purchase)
                     )
-                case Action.LIST | Action.NOTHING | Action.AWAIT:
+                case Action.WATCH | Action.LIST | Action.NOTHING | Action.AWAIT:
                     outcome = outcome_of(purchase)
                     if purchase.state is UNCERTAIN:
                         await self.add_to_index(outcome, purchase)
@@ -168,17 +169,17 @@ class Way:
         await self._record(purchase, FailedForGood(loop_time(), error))
         self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
 
-    async def note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
+    async def _note_end(self, purchase: Purchase, outcome: Outcome) -> Outcome | None:
         """Record how a task ended. Returns the outcome where that is not an end, or where nothing follows."""
         now = loop_time()
         if isinstance(outcome, Succeeded):
             completed = Completed(now, outcome.result)
-            if purchase.state is SUBMITTED and purchase.wants_files and not self.awaits_line(purchase):
+            if purchase.state is SUBMITTED and purchase.wants_files and not self._may_be_named(purchase):
                 self._buyer.purchases.hold_back(purchase, completed)
             else:
                 await self._record(purchase, completed)
             return None
-        if purchase.request is None and purchase.tag is not None:  # the watcher knows the task alone
+        if outcome.tag != purchase.tag:  # the watcher knows the task and the request alone
             outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)
         await self.add_to_index(outcome, purchase)
         if isinstance(outcome, Failed) and _is_foreign(purchase, outcome.error):
@@ -191,12 +192,11 @@ class Way:
             return None
         return outcome
 
-    def awaits_line(self, purchase: Purchase) -> bool:
+    def _may_be_named(self, purchase: Purchase) -> bool:
         """Whether files are named by a function that may look at a request whose line may still come."""
-        unknown = purchase.request is None and purchase.entry is not None
-        return unknown and cast("Destination", self._folder).needs_request
+        return cast("Destination", self._folder).needs_request and self._awaits_line(purchase)
 
-    async def save(self, purchase: Purchase) -> Outcome | None:
+    async def _save(self, purchase: Purchase) -> Outcome | None:
         """Save the files. Returns an outcome where they cannot be saved."""
         folder = cast("Destination", self._folder)
         done = cast("Succeeded", outcome_of(purchase))
@@ -265,17 +265,6 @@ class Way:
             return not any(self._endpoints.values())
         return error.scope == "account"
 
-    async def _end_of(self, purchase: Purchase) -> Outcome:
-        """Wait until the end of a task is seen, or given up."""
-        end: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._watcher.add(
-            purchase.paid_task,
-            purchase.request,
-            deliver=lambda outcome: resolve(end, outcome),
-            purchase=purchase.id,
-        )
-        return await end
-
 
 _SAVED_AGAIN: Final = ("the next run of the batch saves it", "give it a name")
 """Advice for files that came in an answer and could not be saved: with a journal, and without."""
@@ -285,6 +274,13 @@ NOTHING_CAME: Final = "paid; look at `extra` for what the service says instead"
 
 def _files_of(purchase: Purchase) -> bool:
     return purchase.result is not None and bool(purchase.result.artifacts)
+
+
+def is_watched(purchase: Purchase) -> bool:
+    """Whether nothing can be done before the task has ended, or was asked for URLs that work."""
+    if purchase.state is SUCCEEDED:
+        return purchase.result is None and purchase.task is not None
+    return purchase.state is SUBMITTED
 
 
 def outcome_of(purchase: Purchase) -> Outcome:
@@ -322,9 +318,15 @@ def _is_foreign(purchase: Purchase, error: NovitaError) -> bool:
 
 def fact_of(outcome: Outcome) -> Completed | FailedForGood | None:
     """The fact of a task's end. None: its end was not seen."""
-    if isinstance(outcome, Succeeded):
-        return Completed(loop_time(), outcome.result)
-    return FailedForGood(loop_time(), outcome.error) if isinstance(outcome, Failed) else None
+    match outcome:
+        case Succeeded():
+            return Completed(loop_time(), outcome.result)
+        case Failed():
+            return FailedForGood(loop_time(), outcome.error)
+        case Uncertain() | Unfinished():
+            return None
+        case _:
+            assert_never(outcome)
 
 
 def end_was_seen(outcome: Outcome) -> bool:

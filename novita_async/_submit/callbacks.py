@@ -24,7 +24,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 
@@ -33,6 +32,7 @@ from novita_async._http import MIB
 from novita_async._policy.hinting import DeliveryHealth, ExpectedEvents, TokenBucket
 from novita_async._purchase.machine import Attempt, Purchase
 from novita_async.errors import ConfigurationError
+from novita_async.models._rules import is_web_address
 
 RECOVERY_TIMEOUT: Final = 600.0
 """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
@@ -162,7 +162,7 @@ class Callbacks:
     @classmethod
     def to(cls, url: str | None, recovery_timeout: float) -> "Callbacks":
         """Make callbacks below a URL. Raises `ConfigurationError`."""
-        if url is not None and not _can_be_extended(url):
+        if url is not None and (not is_web_address(url) or re.search(r"[?#\s]", url)):
             raise ConfigurationError(
                 problem="webhook_url is not an absolute http or https URL without a query or a fragment",
                 advice="give the URL of your receiver; a slash and a token are added to it",
@@ -390,16 +390,6 @@ class Callbacks:
         if self._health.relied_on is not before:
             for listener in self._listeners:
                 listener.reconsider()
-
-
-def _can_be_extended(url: object) -> bool:
-    if not isinstance(url, str) or re.search(r"[?#\s]", url):
-        return False
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _named_in(body: bytes) -> str | None:

@@ -71,17 +71,14 @@ class Home:
             problem, advice = self.refusal
             raise ConfigurationError(problem=problem, advice=f"nothing was bought; {advice}")
         if loop is not self.loop:
-            self._check_process()  # another thread may have held the lock when this process was forked
+            if self.loop is not None and not self.loop.is_closed() and os.getpid() != self._process:
+                raise ConfigurationError(
+                    problem="this client was at work in an event loop when the process was forked",
+                    advice="nothing was bought; make a client in each process; without a loop of your own: "
+                    "novita_async.sync.Client",
+                )
             with self._moving:
                 self._move(loop)
-
-    def _check_process(self) -> None:
-        if self.loop is not None and not self.loop.is_closed() and os.getpid() != self._process:
-            raise ConfigurationError(
-                problem="this client was at work in an event loop when the process was forked",
-                advice="nothing was bought; make a client in each process; without a loop of your own: "
-                "novita_async.sync.Client",
-            )
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         before, thread = self.loop, threading.get_ident()

@@ -108,7 +108,9 @@ class Purchases:
         if kind is Bought or kind is Lost:
             self._file(purchase, task)
             if type(fact) is Bought and (purchase.task is None or purchase.task.task_id != fact.task.task_id):
-                self._file(_second(purchase, fact.task), None)  # paid twice: both tasks are unfinished
+                second = Purchase(None, purchase.endpoint, purchase.images, purchase.position, purchase.tag)
+                second.state, second.account, second.task = SUBMITTED, fact.task.account, fact.task
+                self._file(second, None)  # paid twice: both tasks are unfinished
         elif kind is Completed and (before is ANNOUNCED or before is UNCERTAIN):  # in the answer itself
             self._file(purchase, task)
         elif kind is Reopened and task is not None:
@@ -210,10 +212,3 @@ class Purchases:
             for purchase in self._open.values()
             if purchase.doubt is not None and purchase.in_doubt and not purchase.reported
         )
-
-
-def _second(purchase: Purchase, task: Task) -> Purchase:
-    """A task that was bought besides the one of its purchase."""
-    second = Purchase(None, purchase.endpoint, purchase.images, purchase.position, purchase.tag)
-    second.state, second.account, second.task = SUBMITTED, task.account, task
-    return second

@@ -45,6 +45,14 @@ async def light_task_group() -> AsyncGenerator[asyncio.TaskGroup]:
             yield tasks
 
 
+def start_in(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
+    """Run work in a light group; not at all where its tasks are being cancelled."""
+    try:
+        tasks.create_task(work)
+    except RuntimeError:
+        work.close()
+
+
 @contextmanager
 def _unwrapped() -> Generator[None]:
     failure: BaseException | None = None

@@ -6,8 +6,8 @@ most `Polling.concurrency` polls are under way, and a poll that has found the en
 its outcome has been taken, where the taker says when that is: a slow consumer then slows polling instead of
 filling memory.
 
-A task is a record here, not an asyncio task. Several may wait for one task, as two purchases do for which the
-service gave one id: there is one watch, and each of them gets an outcome with its own request, and an event.
+A task is a record here, not an asyncio task. Two purchases for which the service gave one id wait for one
+watch, and each of them gets an outcome with its own request.
 
 Where webhook events are relied on (`_policy.hinting` says when), a task is not in the schedule but waits for
 its event, with a time after which it is polled without one.
@@ -29,20 +29,21 @@ from novita_async._policy.hinting import GRACE
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.planner import PolledState, PollResult, TaskFacts
 from novita_async._policy.polling.schedule import Polling, PollSchedule, PollStatistics
+from novita_async._purchase.machine import Purchase
 from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import light_task_group
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
-from novita_async.events import Event, Finished, Polled
+from novita_async.events import Event, Polled
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Unfinished
 from novita_async.tasks import Task
 
-Deliver = Callable[[Outcome], Awaitable[None] | None]
-"""Takes the outcome of a task. The returned awaitable is awaited before another task is polled in its
-place."""
+Deliver = Callable[[Outcome, Purchase | None], Awaitable[None] | None]
+"""Takes the outcome of a task, with the purchase that waits for it. The returned awaitable is awaited before
+another task is polled in its place."""
 Show = Callable[[Snapshot], None]
 """Shows a poll result of a task that goes on; returns at once."""
 
@@ -63,16 +64,16 @@ class WatchedTask:
     """A task that is waited for. There may be a hundred thousand."""
 
     task: Task
-    request: NovitaRequest | None
-    deliver: Deliver
     schedule: PollSchedule
     began_at: float
     timeout: float
     """Seconds to wait from then on."""
-    purchase: int | None = None
-    """Id of the purchase. None: not bought here."""
-    others: list[tuple[NovitaRequest | None, Deliver, int | None]] | None = None
-    """More that wait for this task."""
+    asked: NovitaRequest | None = None
+    """The request, where no purchase has it."""
+    purchase: Purchase | None = None
+    """The purchase that waits for this task. None: somebody else does."""
+    others: tuple[Purchase, ...] = ()
+    """More purchases that wait for it."""
     under_way: bool = False
     event_deadline: float | None = None
     """When the task is polled without its event, for which it waits. None: it is in the schedule."""
@@ -95,6 +96,11 @@ class WatchedTask:
     def deadline(self) -> float:
         """When the time of the task is up."""
         return self.began_at + self.timeout
+
+    @property
+    def request(self) -> NovitaRequest | None:
+        """The request, which the purchase may have got only while it waited."""
+        return self.asked if self.purchase is None else self.purchase.request
 
     def __lt__(self, other: "WatchedTask") -> bool:
         """Whether the time of this task is up sooner."""
@@ -155,7 +161,7 @@ class Watcher:
         asker: Asker,
         polling: Polling,
         memory: PollMemory,
-        deliver: Deliver = lambda _: None,
+        deliver: Deliver,
         show: Show = lambda _: None,
     ) -> "Watcher":
         """Make a watcher with schedules of its own and a memory that may be shared."""
@@ -183,32 +189,30 @@ class Watcher:
         timeout: float | None = None,
         now: float | None = None,
         *,
-        deliver: Deliver | None = None,
-        purchase: int | None = None,
+        purchase: Purchase | None = None,
     ) -> bool:
         """Wait for one more task.
 
         Args:
             task: The task. Where it is waited for already, its first time-out counts.
-            request: The request for the outcome to carry.
+            request: The request for the outcome to carry, where no purchase has it.
             timeout: Seconds to wait from now. None: as long as the policy says.
             now: The time now, where that is known.
-            deliver: Takes the outcome, also where others wait for the same task. None: the watcher's own, but
-                no second time for one task.
-            purchase: Id of the purchase. None: not bought here.
+            purchase: The purchase that waits: its outcome comes also where others wait for the same task.
+                None: no outcome comes a second time.
 
         Returns:
             Whether the task was not waited for already.
         """
         watched = self._tasks.get(task.task_id)
         if watched is not None:
-            if deliver is not None:
-                watched.others = [*(watched.others or ()), (request, deliver, purchase)]
+            if purchase is not None:
+                watched.others += (purchase,)
             return False
         now = loop_time() if now is None else now
         timeout = self._polling.deadline if timeout is None else timeout
         schedule = self._schedule_of(task)
-        watched = WatchedTask(task, request, deliver or self._deliver, schedule, now, timeout, purchase)
+        watched = WatchedTask(task, schedule, now, timeout, request, purchase)
         self._tasks[task.task_id] = watched
         heapq.heappush(self._deadlines, watched)
         if not self._wait_for_event(watched, now):
@@ -396,12 +400,14 @@ class Watcher:
 
     async def _finish(self, watched: WatchedTask, outcome: Outcome) -> None:
         """Deliver the outcome of a task to all that wait for it."""
-        waiting = [(watched.request, watched.deliver, watched.purchase), *(watched.others or ())]
-        watched.request = watched.others = None  # may hold a picture; the record stays a while
-        for request, deliver, purchase in waiting:
-            own = outcome if request is outcome.request else evolve(outcome, request=request)
-            self._emit(Finished(purchase=purchase, outcome=own))
-            taken = deliver(own)
+        waiting = (watched.purchase, *watched.others)
+        watched.asked = watched.purchase = None  # may hold a picture; the record stays a while
+        watched.others = ()
+        for purchase in waiting:
+            own = outcome
+            if purchase is not None and purchase.request is not outcome.request:
+                own = evolve(outcome, request=purchase.request)
+            taken = self._deliver(own, purchase)
             if taken is not None:
                 await taken
         self._ending.pop(watched.task.task_id, None)

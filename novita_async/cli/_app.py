@@ -81,7 +81,10 @@ def main(tokens: list[str]) -> int:
     if tokens[:1] == ["--json"]:  # which may also stand before the command
         tokens = [*tokens[1:], "--json"]
     try:
-        return _call(tokens)
+        result = app_for(tokens)(
+            tokens, exit_on_error=False, print_error=False, result_action="return_value", backend="asyncio"
+        )
+        return result if isinstance(result, int) else Exit.SUCCEEDED
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
@@ -89,7 +92,10 @@ def main(tokens: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
     except (CycloptsError, NovitaError, OSError) as error:
-        return _ended_by(error, Output("--json" in tokens))
+        Output("--json" in tokens).record(event="error", **error_record(error))
+        for line in _lines(error):
+            StandardError().note(f"error: {line}")
+        return of_error(error)
     except _cancelled():
         return Exit.TERMINATED
 
@@ -110,20 +116,6 @@ def app_for(tokens: Sequence[str]) -> App:
         words = {} if name in tokens else {"help": beginning}
         app.command(f"novita_async.cli.{room}:{name}", name=name, **words)
     return app
-
-
-def _call(tokens: list[str]) -> int:
-    result = app_for(tokens)(
-        tokens, exit_on_error=False, print_error=False, result_action="return_value", backend="asyncio"
-    )
-    return result if isinstance(result, int) else Exit.SUCCEEDED
-
-
-def _ended_by(error: CycloptsError | NovitaError | OSError, output: Output) -> Exit:
-    output.record(event="error", **error_record(error))
-    for line in _lines(error):
-        StandardError().note(f"error: {line}")
-    return of_error(error)
 
 
 def _lines(error: Exception) -> list[str]:

@@ -168,7 +168,8 @@ class _Session:
         try:
             checked, recipe, budget = await self._checked(setup, faults, anew=False)
         except InvalidRequest as refusal:
-            if await self._is_owed(setup):
+            ledger = await _ledger_of(setup.journal_in(self.path))
+            if ledger is not None and ledger.due(Action.WATCH) + ledger.due(Action.SAVE):
                 await self.fetch(setup)
                 refusal.advice = "what is paid was fetched, and nothing was bought"
             raise
@@ -180,11 +181,6 @@ class _Session:
         """Fetch what is paid, from the journal alone."""
         standing = await anyio.to_thread.run_sync(standing_of, setup, self.path)
         return await self._follow(evolve(setup, requests=standing.to_fetch, images={}), None, None)
-
-    async def _is_owed(self, setup: Setup) -> bool:
-        """Whether something is paid that is not here."""
-        ledger = await _ledger_of(setup.journal_in(self.path))
-        return ledger is not None and bool(ledger.due(Action.WATCH) + ledger.due(Action.SAVE))
 
     async def foresee(self, setup: Setup, *, fetch_only: bool) -> Exit:
         """Tell what `resume` would do."""
@@ -326,23 +322,16 @@ async def checked_input(recipe: Recipe, faults: Faults, *, anew: bool = True) ->
         InvalidRequest: names every fault of every line and option.
     """
     found = dict.fromkeys(faults)  # a fault that comes from an option is the same on every line
-    requests, images = 0, dict[str, int]()
+    requests, images = 0, Counter[str]()
     if anew and not any(fault.path.startswith("--sweep") for fault in faults):
-        requests, images = await _count(recipe, found)
+        async with aclosing(_in_pieces(recipe.check())) as lines:
+            async for line in lines:
+                found.update(dict.fromkeys(line.faults))
+                requests += line.requests
+                if line.requests:
+                    images[line.endpoint] += line.images
     if found:
         raise InvalidRequest(faults=tuple(found), advice="nothing was bought")
-    return requests, images
-
-
-async def _count(recipe: Recipe, told: dict[Flaw, None]) -> tuple[int, dict[str, int]]:
-    """Check every line, and count requests, and images by endpoint."""
-    requests, images = 0, Counter[str]()
-    async with aclosing(_in_pieces(recipe.check())) as lines:
-        async for line in lines:
-            told.update(dict.fromkeys(line.faults))
-            requests += line.requests
-            if line.requests:
-                images[line.endpoint] += line.images
     return requests, dict(images)
 
 

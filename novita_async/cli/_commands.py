@@ -5,7 +5,6 @@ the fault of an option should wait for that.
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from inspect import signature
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from novita_async.cli._options import given
 from novita_async.cli._output import Output
 from novita_async.cli._settings import EXTRA, REQUEST, SENDING, DryRun, Out, Parts, Settings
 from novita_async.errors import Flaw, InvalidRequest
+from novita_async.models.routes import meant
 
 _Number = Annotated[int | None, Parameter(group=SENDING)]
 _Text = Annotated[str | None, Parameter(group=SENDING)]
@@ -196,10 +196,9 @@ def refuse_options(inputs: list[str], command: Callable[..., Any]) -> None:
     known = [f"--{name.replace('_', '-')}" for name in signature(command).parameters]
     known += [f"--{option.dotted}" for option in (*REQUEST, *EXTRA)]
     faults = [
-        Flaw(place, f"no such option{f'; did you mean {close[0]}?' if close else ''}")
+        Flaw(place, f"no such option{meant(place.partition('=')[0], known)}")
         for place in inputs
         if place.startswith("-") and place != "-"
-        for close in [get_close_matches(place.partition("=")[0], known, 1)]
     ]
     if faults:
         raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")

@@ -202,7 +202,9 @@ class Course(ProgressTally):
         else:
             self._runs(task)
             self._running.discard(task.task_id)
-            self._measure(task, now)
+            if task.submitted_at is not None and not self._away and task.submitted_at >= self._back_at:
+                count, seconds = self._durations
+                self._durations = count + 1, seconds + now - task.submitted_at
         self._clock(_images(outcome), now - self._lateness(outcome, now))
         self._count_down(outcome)
 
@@ -214,11 +216,6 @@ class Course(ProgressTally):
         behind = now - done.timestamp()  # of two clocks; the difference between them falls out
         self._least_behind = min(self._least_behind, behind)
         return behind - self._least_behind
-
-    def _measure(self, task: Task, now: float) -> None:
-        if task.submitted_at is not None and not self._away and task.submitted_at >= self._back_at:
-            count, seconds = self._durations
-            self._durations = count + 1, seconds + now - task.submitted_at
 
     def _clock(self, images: int, now: float) -> None:
         """Note how quick the service is. What ends on the heels of the first was made together with it."""

@@ -88,7 +88,10 @@ def _told_once(by_picture: Mapping[str, Faults], names: Mapping[str, str]) -> Fa
     for place, faults in by_picture.items():
         for fault in faults:
             general = fault in common or fault.path.startswith(place)
-            path = _renamed(fault.path, names)
+            part = next(
+                (part for part in names if fault.path == part or fault.path.startswith(f"{part}[")), None
+            )
+            path = fault.path if part is None else names[part] + fault.path.removeprefix(part)
             told.append(Flaw(path if general else f"{place}: {path}", fault.message))
     return told
 
@@ -101,11 +104,6 @@ def _names(typed: Typed, options: Sequence[Option]) -> dict[str, str]:
         if typed.file is None or option.place in typed.values
     }
     return names | {"request.image_base64": "IMAGE"} | ({} if typed.file else _LISTS)
-
-
-def _renamed(path: str, names: Mapping[str, str]) -> str:
-    part = next((part for part in names if path == part or path.startswith(f"{part}[")), None)
-    return path if part is None else names[part] + path.removeprefix(part)
 
 
 # --- The document -------------------------------------------------------------------------------------------

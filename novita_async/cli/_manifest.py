@@ -23,7 +23,6 @@ told with their line.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -51,7 +50,7 @@ from novita_async.models import _rules as rules
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.images import DataURL, ImageSource
 from novita_async.models.requests import AnyTask, Img2Img, NovitaRequest, Tagged, kinds
-from novita_async.models.routes import ROUTES
+from novita_async.models.routes import ROUTES, meant
 
 _OWN_COUNTS: Final = ("image_num", "num_images")
 """Fields in which other endpoints are told how many images to make."""
@@ -118,8 +117,7 @@ def _wrong_axis(name: str, equals: str, axes: Axes) -> str | None:
     if not equals:
         return "give it as FIELD=VALUES, such as seed=1..8"
     if name not in _TEXTS:
-        close = get_close_matches(name, _TEXTS, 1)
-        return f"no such field{f'; did you mean {close[0]}?' if close else ''}"
+        return f"no such field{meant(name, _TEXTS)}"
     return "is swept already" if name in axes else None
 
 

@@ -97,7 +97,11 @@ def options_of(
         kinds = [kind for kind in alternatives if kind is not NoneType]
         path = (*within, attribute.name)
         many = get_origin(kinds[0]) is tuple
-        scalar = _scalar(get_args(kinds[0])[:1] if many else kinds)
+        # Literals are text.
+        plain = [
+            str if isinstance(kind, str) else kind for kind in (get_args(kinds[0])[:1] if many else kinds)
+        ]
+        scalar = next((kind for kind in plain if kind in _SCALARS), None)
         if scalar is not None:
             option = _option(model, attribute, kinds)
             yield evolve(option, prefix=prefix, path=path, kind=scalar, many=many)
@@ -105,15 +109,10 @@ def options_of(
             yield from options_of(kinds[0], prefix=prefix, within=path)
 
 
-def _scalar(kinds: Sequence[Any]) -> Any:
-    """The plain type among the alternatives. None: there is none. Literals are text."""
-    texts = [str for kind in kinds if isinstance(kind, str)]
-    return next((kind for kind in (*kinds, *texts) if kind in _SCALARS), None)
-
-
 def _option(model: type, attribute: "attrs.Attribute[Any]", kinds: Sequence[Any]) -> Option:
     required = attribute.default is attrs.NOTHING
-    known = [str(member.value) for kind in kinds if _is_enum(kind) for member in kind]
+    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    known = [str(member.value) for kind in enums for member in kind]
     known += [kind for kind in kinds if isinstance(kind, str)]
     sentences = (field_docs(model).get(attribute.name, ""), f"Known: {', '.join(known)}." if known else "")
     return Option(
@@ -122,10 +121,6 @@ def _option(model: type, attribute: "attrs.Attribute[Any]", kinds: Sequence[Any]
         default=None if required else attribute.default,
         help=" ".join(filter(None, sentences)),
     )
-
-
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
 
 
 def options_class(

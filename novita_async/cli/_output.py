@@ -68,7 +68,14 @@ def outcome_record(outcome: Outcome, name: str | None) -> dict[str, Any]:
     record |= _own(outcome.tag, outcome.metadata)
     match outcome:
         case Succeeded():
-            return record | _result_record(outcome)
+            result = outcome.result
+            files = _files_of(outcome)
+            where = {"files": files} if files else {"urls": [artifact.url for artifact in result.artifacts]}
+            checks = [
+                image.nsfw.confidence if image.nsfw and image.nsfw.checked else None
+                for image in result.images
+            ]
+            return record | {"seed": result.seed, **where, "nsfw_confidence": checks}
         case Failed() | Uncertain() | Unfinished():
             return record | error_record(outcome.error)
         case _:
@@ -84,14 +91,6 @@ def _own(tag: str | None, metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _files_of(outcome: Outcome) -> list[str]:
     """Paths of the files of an outcome, or their addresses."""
     return [*map(str, outcome.paths), *outcome.objects] if isinstance(outcome, Succeeded) else []
-
-
-def _result_record(outcome: Succeeded) -> dict[str, Any]:
-    result = outcome.result
-    files = _files_of(outcome)
-    where = {"files": files} if files else {"urls": [artifact.url for artifact in result.artifacts]}
-    checks = [image.nsfw.confidence if image.nsfw and image.nsfw.checked else None for image in result.images]
-    return {"seed": result.seed, **where, "nsfw_confidence": checks}
 
 
 def error_record(error: Exception) -> dict[str, Any]:

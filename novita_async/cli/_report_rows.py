@@ -104,7 +104,8 @@ def cause(error: NovitaError) -> str:
 
 def _told(row: Purchase, wire: Entry) -> Entry:
     """All of a row but its files."""
-    body = _body(wire)
+    inner = wire.get("request")  # where some endpoints want the fields
+    body = cast("Entry", inner) if isinstance(inner, dict) else wire
     return _without_none(
         {
             "serial": entry_of(row).serial,
@@ -177,12 +178,6 @@ def reason_first(text: str) -> str:
         return text
     why, about = found["why"] or f"no answer: {found['silence']}", found["about"] or found["question"]
     return f"{why} ({about.strip()})"
-
-
-def _body(wire: Entry) -> Entry:
-    """The fields of the request, which some endpoints want inside another object."""
-    inner = wire.get("request")
-    return cast("Entry", inner) if isinstance(inner, dict) else wire
 
 
 def _word(body: Entry, *names: str) -> str | None:

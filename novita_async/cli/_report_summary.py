@@ -83,15 +83,17 @@ def when(happened: Happenings) -> str:
 def totals(ledger: Summary, happened: Happenings, price: Decimal | None) -> str:
     """The numbers at the top."""
     rows = ledger.rows
+    count, images = unfinished(ledger), sum(images for _, images in happened.finished)
+    span = active(happened)  # pauses left out
     facts = {
         "requests": f"{ledger.total:,}",
         "saved": f"{rows[State.SAVED]:,}",
         "failed": f"{rows[State.FAILED]:,}",
         "uncertain": f"{rows[State.UNCERTAIN]:,}",
-        **_still(ledger),
+        **({"still to do": f"{count:,}"} if count else {}),
         f"images bought{_perhaps(f'{ledger.perhaps:,}', ledger)}": f"{ledger.bought:,}",
         **_cost(ledger, price),
-        **_rate(happened),
+        **({"images a minute": f"{images * 60 / span:,.1f}"} if images and span else {}),
     }
     return "".join(_total(name, value) for name, value in facts.items())
 
@@ -100,11 +102,6 @@ def _total(name: str, value: str) -> str:
     """Trouble is coloured, where there is any."""
     kind = name if name in ("failed", "uncertain") and value != "0" else ""
     return _TOTAL.substitute(kind=kind, name=name, value=value)
-
-
-def _still(ledger: Summary) -> dict[str, str]:
-    count = unfinished(ledger)
-    return {"still to do": f"{count:,}"} if count else {}
 
 
 def unfinished(ledger: Summary) -> int:
@@ -128,12 +125,6 @@ def money(amount: Decimal) -> str:
     exact = amount.normalize()
     digits = max(2, -int(exact.as_tuple().exponent))
     return f"${exact:,.{digits}f}"
-
-
-def _rate(happened: Happenings) -> dict[str, str]:
-    """Images finished a minute, pauses left out."""
-    images, span = sum(images for _, images in happened.finished), active(happened)
-    return {"images a minute": f"{images * 60 / span:,.1f}"} if images and span else {}
 
 
 # --- What is left to do -------------------------------------------------------------------------------------

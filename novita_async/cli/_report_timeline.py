@@ -163,11 +163,6 @@ def active(happened: Happenings) -> float:
     return sum(after - before for before, after in pairwise(moments) if after - before <= PAUSE)
 
 
-def _x(stretches: Sequence[_Stretch], at: float) -> float:
-    """Where a moment is, in columns."""
-    return next(stretch.x(at) for stretch in stretches if stretch.holds(at))
-
-
 def _columns(counts: _Columns, stretch: _Stretch) -> dict[int, int]:
     """By column, the most images that any minute ending in it holds."""
     first = math.floor(stretch.left)
@@ -259,7 +254,9 @@ def _pauses(stretches: Sequence[_Stretch]) -> Iterator[str]:
 
 def _marks(kind: str, moments: Iterable[Moment], stretches: Sequence[_Stretch]) -> str:
     """A short stroke for each moment; those in one column are one."""
-    columns = sorted({round(_x(stretches, at)) for at, _ in moments})
+    columns = sorted(
+        {round(next(stretch.x(at) for stretch in stretches if stretch.holds(at))) for at, _ in moments}
+    )
     strokes = "".join(f"M{column} 0V10" for column in columns)
     return f'<path class="mark {kind}" d="{strokes}"/>' if strokes else ""
 

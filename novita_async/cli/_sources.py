@@ -22,7 +22,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -41,6 +40,7 @@ from novita_async.cli._settings import EXTRA
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.requests import kinds
+from novita_async.models.routes import meant
 
 PICTURES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 """Ends of the names of pictures."""
@@ -376,8 +376,7 @@ def _name_faults(names: Sequence[str]) -> Iterator[str]:
         elif each in names[: number - 1]:
             yield f"{each}: is named twice"
         elif each.partition(".")[0] not in _known() and "endpoint" not in names:
-            close = get_close_matches(each, _known(), 1)
-            yield f"{each}: no such field{f'; did you mean {close[0]}?' if close else ''}"
+            yield f"{each}: no such field{meant(each, _known())}"
 
 
 def _row(place: str, folder: Path, names: Sequence[str], cells: Sequence[str]) -> ManifestLine:

@@ -13,6 +13,7 @@ from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import (
+    ANNOUNCED,
     FAILED,
     SUBMITTED,
     SUCCEEDED,
@@ -85,7 +86,13 @@ class Standing:
         hopeless = rows[FAILED] - self.failed + self.lost
         uncertain = "look at the account's bill; to buy again what was not charged"
         found = (
-            (self.unsent + self.to_fetch, f"to go on{self._with_key()}", "resume", (), unsent),
+            (
+                self.unsent + self.to_fetch + rows[ANNOUNCED],
+                f"to go on{self._with_key()}",
+                "resume",
+                (),
+                unsent,
+            ),
             (self.failed, "to try again what failed and can succeed", "retry", (), self.failed_images),
             (hopeless, _MENDED, "retry", ("--all",), images[FAILED] + self.lost_images),
             (rows[UNCERTAIN], uncertain, "retry", ("--uncertain",), images[UNCERTAIN]),

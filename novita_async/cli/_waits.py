@@ -97,7 +97,11 @@ class Waits:
         """Take in an event."""
         match event:
             case Paced(purchase=int(purchase)):
-                self._take_paced(purchase, event.account, now + event.delay)
+                outage = self._outages.get(event.account)
+                if outage is None:
+                    self._paced[purchase] = now + event.delay
+                else:
+                    outage.until = now + event.delay
             case Retrying(purchase=int(purchase)):
                 self._retries[purchase] = now + event.after, event.error.sentence()
                 if isinstance(event.error, NotSent):
@@ -115,14 +119,6 @@ class Waits:
                 self._running.pop(event.outcome.task_id or "", None)
             case _:
                 pass
-
-    def _take_paced(self, purchase: int, account: str, until: float) -> None:
-        """Note a wait for the quota, or a longer outage where the account's breaker is open."""
-        outage = self._outages.get(account)
-        if outage is None:
-            self._paced[purchase] = until
-        else:
-            outage.until = until
 
     def _take_fact(self, event: Transition) -> None:
         if isinstance(event.fact, Announced | FailedForGood | Lost):

@@ -27,7 +27,7 @@ from novita_async.mcp._varied import VariedJournal
 from novita_async.models.faces import EditImage, GenerateImage
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
-from novita_async.models.results import Outcome, Succeeded
+from novita_async.models.results import Failed, Outcome, Succeeded
 from novita_async.tasks import Task
 
 PATIENCE: Final = 45.0
@@ -64,8 +64,8 @@ class Call:
             return False
         error = self.error or getattr(self.outcome, "error", None)
         bought = getattr(self.outcome, "task_id", None) or getattr(error, "task_id", None)
-        is_free = type(self.outcome).__name__ not in ("Uncertain", "Unfinished") and bought is None
-        return is_free and (self.error is not None or bool(error and error.retryable))
+        is_free = self.outcome is None or isinstance(self.outcome, Failed)  # no other end says so
+        return is_free and bought is None and (self.error is not None or bool(error and error.retryable))
 
     def paths(self) -> tuple[Path, ...]:
         """The files of the result.

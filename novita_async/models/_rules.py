@@ -272,14 +272,17 @@ def url() -> Rule:
     """An absolute web address."""
 
     def explain(_: Any, value: Any) -> str | None:
-        if not isinstance(value, str) or not _is_web_address(value):
+        if not is_web_address(value):
             return f"{shown(value)} is not an absolute http or https URL"
         return None
 
     return Rule(explain)
 
 
-def _is_web_address(value: str) -> bool:
+def is_web_address(value: object) -> bool:
+    """Whether a value is an absolute http or https URL."""
+    if not isinstance(value, str):
+        return False
     try:
         parts = urlsplit(value)
     except ValueError:

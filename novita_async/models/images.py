@@ -179,7 +179,9 @@ class ImageSource:
         try:
             data = _read(file)
             if not data:  # it has just been written, say
-                _rewind(file)
+                if not getattr(file, "seekable", bool)():
+                    raise _refusal("", "nothing is left to read: the file is empty, or was read before")
+                file.seek(0)
                 data = _read(file)
         except InvalidRequest:
             raise
@@ -352,13 +354,6 @@ def _read(file: BinaryIO) -> bytes:
             raise _refusal("", "the file is asynchronous; give the bytes: await file.read()")
         data += piece
     return bytes(data)
-
-
-def _rewind(file: BinaryIO) -> None:
-    """Go back to the start of a file that stands at its end. Raises `OSError`, `ValueError`."""
-    if not getattr(file, "seekable", bool)():
-        raise _refusal("", "nothing is left to read: the file is empty, or was read before")
-    file.seek(0)
 
 
 def _as_png(picture: Saveable) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast
+from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 from weakref import ref
 
@@ -659,7 +659,7 @@ def register_results(converter: Any) -> None:
         return TaskResult.from_dict(told)
 
     converter.register_structure_hook(TaskResult, read)
-    for kind in (Succeeded, Failed, Uncertain, Unfinished):
+    for kind in get_args(Outcome):
         converter.register_unstructure_hook(kind, kind.to_dict)
 
 

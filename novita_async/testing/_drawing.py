@@ -32,7 +32,20 @@ def paint(painting: Painting) -> bytes:
 
 def draw_sample(name: str, width: int, height: int, image_type: str) -> bytes:
     """Draw a landscape, as a file."""
-    return _encode(_landscape(name, width, height), image_type)
+    colours = _palette(f"landscape {name}")
+    sky = Image.new("RGB", (1, 3))
+    sky.putdata([colours[2], colours[3], colours[4]])
+    canvas = sky.resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(canvas)
+    x, y = width * (0.2 + 0.6 * fraction("sun", name)), height * (0.15 + 0.25 * fraction("noon", name))
+    radius = min(width, height) * 0.09
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 244, 214))
+    for number in range(3):
+        level = 0.42 + 0.16 * number
+        ridge = [(i / 64, level + 0.6 * (_wave(i / 64, number, (name,)) - 0.5) * 0.5) for i in range(65)]
+        hill = [(x * width, y * height) for x, y in (*ridge, (1.0, 1.0), (0.0, 1.0))]
+        draw.polygon(hill, fill=_between(colours[3], colours[0], (number + 1) / 3))
+    return _encode(canvas, image_type)
 
 
 def _encode(image: Image.Image, image_type: str) -> bytes:
@@ -53,7 +66,9 @@ def _compose(painting: Painting) -> Image.Image:
     if painting.strength <= 0:
         return source
     fresh = _paint(painting)
-    mixed = Image.blend(_tinted(source, painting.prompt), fresh, painting.strength)
+    colours = _palette(painting.prompt)
+    tinted = ImageOps.colorize(source.convert("L"), black=colours[0], mid=colours[2], white=colours[4])
+    mixed = Image.blend(tinted, fresh, painting.strength)
     return Image.blend(source, mixed, painting.strength)
 
 
@@ -84,26 +99,15 @@ def _rgb(hue: float, saturation: float, value: float) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _tinted(source: Image.Image, prompt: str) -> Image.Image:
-
-    colours = _palette(prompt)
-    return ImageOps.colorize(source.convert("L"), black=colours[0], mid=colours[2], white=colours[4])
-
-
 def _paint(painting: Painting) -> Image.Image:
     names = (painting.prompt, painting.seed, painting.index)
     colours = _palette(painting.prompt)
-    canvas = _mesh(painting.width, painting.height, colours, names)
-    canvas = _ribbons(canvas, colours, names)
-    return _lights(canvas, colours, names)
-
-
-def _mesh(width: int, height: int, colours: tuple[Colour, ...], names: Names) -> Image.Image:
-
     small = Image.new("RGB", (_MESH, _MESH))
     cells = [colours[1 + whole(3, "mesh", i, *names)] for i in range(_MESH * _MESH)]
     small.putdata(cells)
-    return small.resize((width, height), Image.Resampling.BICUBIC)
+    canvas = small.resize((painting.width, painting.height), Image.Resampling.BICUBIC)
+    canvas = _ribbons(canvas, colours, names)
+    return _lights(canvas, colours, names)
 
 
 def _layer(canvas: Image.Image) -> Image.Image:
@@ -115,8 +119,8 @@ def _ribbons(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> 
 
     layer = _layer(canvas)
     draw = ImageDraw.Draw(layer)
-    for i in range(_RIBBONS):
-        draw.polygon(_ribbon(canvas.size, i, names), fill=(*colours[i % 5], 110))
+    for number in range(_RIBBONS):
+        draw.polygon(_ribbon(canvas.size, number, names), fill=(*colours[number % 5], 110))
     return Image.alpha_composite(canvas.convert("RGBA"), layer).convert("RGB")
 
 
@@ -150,29 +154,6 @@ def _lights(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> I
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
     soft = layer.filter(ImageFilter.GaussianBlur(max(1, min(width, height) // 200)))
     return Image.alpha_composite(canvas.convert("RGBA"), soft).convert("RGB")
-
-
-def _landscape(name: str, width: int, height: int) -> Image.Image:
-
-    colours = _palette(f"landscape {name}")
-    sky = Image.new("RGB", (1, 3))
-    sky.putdata([colours[2], colours[3], colours[4]])
-    canvas = sky.resize((width, height), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(canvas)
-    x, y = width * (0.2 + 0.6 * fraction("sun", name)), height * (0.15 + 0.25 * fraction("noon", name))
-    radius = min(width, height) * 0.09
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 244, 214))
-    for number in range(3):
-        draw.polygon(
-            _hill(name, number, width, height), fill=_between(colours[3], colours[0], (number + 1) / 3)
-        )
-    return canvas
-
-
-def _hill(name: str, number: int, width: int, height: int) -> list[tuple[float, float]]:
-    level = 0.42 + 0.16 * number
-    ridge = [(i / 64, level + 0.6 * (_wave(i / 64, number, (name,)) - 0.5) * 0.5) for i in range(65)]
-    return [(x * width, y * height) for x, y in ridge] + [(float(width), float(height)), (0.0, float(height))]
 
 
 def _between(first: Colour, second: Colour, share: float) -> Colour:

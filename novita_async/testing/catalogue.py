@@ -115,10 +115,6 @@ _FILTERS: Final[Mapping[str, Callable[[JSONObject, str], bool]]] = {
 }
 
 
-def _cursor(offset: int, model: JSONObject) -> str:
-    return "c_" + base64.b64encode(json.dumps([offset, str(model["id"])]).encode()).decode()
-
-
 def _offset(cursor: str) -> int:
     bare = cursor.removeprefix("c_").removeprefix("c_")  # the official SDK puts one before what it is given
     try:
@@ -149,8 +145,10 @@ def page(query: Mapping[str, str]) -> dict[str, Any]:
         _limit(query.get("pagination.limit") or str(_DEFAULT_LIMIT)),
     )
     shown = found[start : start + limit]
-    more = start + limit < len(found)
+    cursor = ""
+    if start + limit < len(found):
+        cursor = "c_" + base64.b64encode(json.dumps([start + limit, str(shown[-1]["id"])]).encode()).decode()
     return {
         "models": [{name: value for name, value in model.items() if name != "visibility"} for model in shown],
-        "pagination": {"next_cursor": _cursor(start + limit, shown[-1]) if more else ""},
+        "pagination": {"next_cursor": cursor},
     }

@@ -161,7 +161,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         own = self._ssock.fileno()
         sockets = any(key.fd != own and not _listens(key.fd) for key in real.get_map().values())
         if timeout is None:
-            return self._wait_for_the_world(sockets, real)
+            listening = len(real.get_map()) > 1
+            ready = real.select(None if sockets or listening else self.despair)
+            if not ready and not self._ready:
+                raise NothingCanHappenError(
+                    f"at {self._now:.3f} s: no timer, no socket, no busy thread, and tasks that wait"
+                )
+            return ready
         ready = real.select(self.patience) if sockets else []
         if not ready and not self._ready:
             self._now += timeout
@@ -171,15 +177,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     # Both are BaseEventLoop's own, for as long as asyncio has existed, and declared nowhere.
     _ready: Any
     _ssock: socket.socket
-
-    def _wait_for_the_world(self, sockets: bool, real: selectors.BaseSelector) -> _Events:  # noqa: FBT001
-        listening = len(real.get_map()) > 1
-        ready = real.select(None if sockets or listening else self.despair)
-        if not ready and not self._ready:
-            raise NothingCanHappenError(
-                f"at {self._now:.3f} s: no timer, no socket, no busy thread, and tasks that wait"
-            )
-        return ready
 
     def __repr__(self) -> str:
         return f"<VirtualTimeLoop at {self._now:.3f} s after {self._jumps} jumps>"

@@ -26,7 +26,7 @@ not kept. They take no time to speak of, and run on any event loop.
 
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -665,22 +665,27 @@ async def many_may_write_at_once(store: StoreUnderTest) -> None:
 
 
 async def a_cancellation_waits_until_it_is_known(store: StoreUnderTest) -> None:
-    """A cancelled `record` returns, or raises, as any other; the cancellation comes at the next await."""
+    """A cancelled `admit` that has written returns; the cancellation of a `record` stays within its scope."""
     clock = _Clock()
     async with _opened(store) as journal:
         (purchase,) = await journal.plan([_order(1)])
-        answered = False
+        announced: Announced = _fact(Announced, clock())
+        bought, answered = _fact(Bought, clock()), False
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await _bring(journal, purchase, Announced, clock=clock)
+            await journal.admit(purchase, announced, None)
             answered = True
             await anyio.lowlevel.checkpoint()
         _same((answered, scope.cancelled_caught), (True, True), "a cancellation comes after the answer")
+        advance(purchase, announced)
+        await _expect(journal, [purchase], "what a cancelled caller has announced is there")
+        for fact in (bought, _fact(Announced, clock())):  # one is recorded, one refused
+            with anyio.CancelScope() as scope, suppress(IllegalTransition):
+                scope.cancel()
+                await journal.record(purchase, fact)
+            await anyio.lowlevel.checkpoint()  # the cancellation does not come behind its scope
+        advance(purchase, bought)
         await _expect(journal, [purchase], "what a cancelled caller has recorded is there")
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await _expect_refusal(journal, purchase, _fact(Saved, clock()))
-            await anyio.lowlevel.checkpoint()  # here the cancellation comes, and not behind the scope
 
 
 async def a_closed_journal_refuses_and_may_be_closed_again(store: StoreUnderTest) -> None:

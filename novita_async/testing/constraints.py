@@ -254,7 +254,12 @@ def check(document: JSONObject, rules: Mapping[str, Constraint], *, strict_names
     _check_types(document, rules)
     for path, rule in rules.items():
         for where, value in values_at(document, path):
-            _check_value(where, value, rule, strict_names=strict_names)
+            if value is None:
+                problem = "value is required" if rule.required else None
+            else:
+                problem = _problem(value, rule, strict_names=strict_names)
+            if problem:
+                raise Refused("VALIDATOR", f"invalid {where}: {problem}")
     found = (item for path, rule in rules.items() if rule.picture for item in values_at(document, path))
     return {where: _picture(where, text) for where, text in found if text is not None}
 
@@ -268,15 +273,6 @@ def _check_types(document: JSONObject, rules: Mapping[str, Constraint]) -> None:
                 raise Refused(
                     "INVALID_REQUEST_BODY", f"invalid request body: {where} is not {rule.kind.value}"
                 )
-
-
-def _check_value(where: str, value: Any, rule: Constraint, *, strict_names: bool) -> None:
-    if value is None:
-        problem = "value is required" if rule.required else None
-    else:
-        problem = _problem(value, rule, strict_names=strict_names)
-    if problem:
-        raise Refused("VALIDATOR", f"invalid {where}: {problem}")
 
 
 def _problem(value: Any, rule: Constraint, *, strict_names: bool) -> str | None:

@@ -283,7 +283,11 @@ class Simulator:
         if exchange.path in self.config.retired:
             self._book(visit, exchange, status=404)
             return text_reply(404, "route not found")
-        account = self._authenticate(exchange.headers.get("authorization", ""))
+        account = _bare(exchange.headers.get("authorization", ""))
+        if not account:
+            raise Refused("MISSING_API_KEY", "missing api key")
+        if account not in self.config.api_keys:
+            raise Refused("INVALID_API_KEY", "invalid api key")
         if visit.kind is ExchangeKind.SUBMIT:
             return self._submit(exchange, visit, account)
         return self._read_route(exchange)(exchange, account)
@@ -301,14 +305,6 @@ class Simulator:
         return routes[exchange.path]
 
     # --- accounts
-
-    def _authenticate(self, header: str) -> str:
-        key = _bare(header)
-        if not key:
-            raise Refused("MISSING_API_KEY", "missing api key")
-        if key not in self.config.api_keys:
-            raise Refused("INVALID_API_KEY", "invalid api key")
-        return key
 
     def balance_of(self, account: str) -> int:
         """Money that an account has left, in 1/10000 USD."""
@@ -398,19 +394,18 @@ class Simulator:
         if self.balance_of(account) < price:
             raise Refused("NOT_ENOUGH_BALANCE", "not enough balance")
         if self.config.images_per_minute is not None and order.mock is None:
-            self._admit_to_quota(order, account, self.config.images_per_minute)
+            name = account, order.endpoint
+            quota = self._quotas.get(name) or make_quota(self.config.quota, self.config.images_per_minute)
+            after = quota.admit(order.images, self.now)
+            if after is None:
+                wait = (
+                    max(1, math.ceil(quota.wait(order.images, self.now))) if self.config.retry_after else None
+                )
+                raise Refused(
+                    "RATE_LIMIT_EXCEEDED", "rate limit exceeded, please try again later", retry_after=wait
+                )
+            self._quotas[name] = after
         self._spent[account] = self._spent.get(account, 0) + price
-
-    def _admit_to_quota(self, order: WorkOrder, account: str, limit: int) -> None:
-        name = account, order.endpoint
-        quota = self._quotas.get(name) or make_quota(self.config.quota, limit)
-        after = quota.admit(order.images, self.now)
-        if after is None:
-            wait = max(1, math.ceil(quota.wait(order.images, self.now))) if self.config.retry_after else None
-            raise Refused(
-                "RATE_LIMIT_EXCEEDED", "rate limit exceeded, please try again later", retry_after=wait
-            )
-        self._quotas[name] = after
 
     def _accept(self, exchange: Exchange, order: WorkOrder, account: str, *, at_once: bool) -> SimulatedTask:
         number = len(self._tasks) + 1

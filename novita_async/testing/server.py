@@ -215,7 +215,15 @@ class SimulatorServer:
         await anyio.sleep(reply.delay)
         await anyio.sleep(self.simulator.latency("back", visit.kind.value, visit.number))
         if visit.fault is not None:
-            await self._delay(request, visit.fault)
+            if visit.fault.kind is FaultKind.RESET_AFTER:
+                self._cut(request)
+            if visit.fault.kind is FaultKind.STALL:
+                while not (  # noqa: ASYNC110 aiohttp tells nobody
+                    self._closing or request.transport is None or request.transport.is_closing()
+                ):
+                    await anyio.sleep(_STALL_CHECK)
+                self._cut(request)
+            await anyio.sleep(visit.fault.seconds)
         return await self._answer(request, reply, visit.fault)
 
     async def _receive_body(self, request: web.Request, visit: Visit) -> bytes | None:
@@ -235,17 +243,6 @@ class SimulatorServer:
     def _cut(self, request: web.Request) -> None:
         _reset(request)
         raise _BrokenOffError
-
-    async def _delay(self, request: web.Request, fault: Fault) -> None:
-        if fault.kind is FaultKind.RESET_AFTER:
-            self._cut(request)
-        if fault.kind is FaultKind.STALL:
-            while not (  # noqa: ASYNC110 aiohttp tells nobody
-                self._closing or request.transport is None or request.transport.is_closing()
-            ):
-                await anyio.sleep(_STALL_CHECK)
-            self._cut(request)
-        await anyio.sleep(fault.seconds)
 
     async def _answer(self, request: web.Request, reply: Reply, fault: Fault | None) -> web.StreamResponse:
         content = await self._content(reply)

@@ -301,6 +301,7 @@ def snapshot(
     """Show a task as task-result does, in the service's own odd types."""
     status, is_video = status_at(task, span, now), task.order.image_type == "mp4"
     eta, progress = _progress(span, now, config)
+    videos = range(task.order.images) if status == SUCCEEDED and is_video else ()
     return {
         "extra": {
             "seed": str(task.seed) if status == SUCCEEDED else "",
@@ -316,7 +317,10 @@ def snapshot(
             "progress_percent": progress,
         },
         "images": _images(task, config, signer) if status == SUCCEEDED and not is_video else [],
-        "videos": _videos(task, signer) if status == SUCCEEDED and is_video else [],
+        "videos": [
+            {"video_url": url, "video_url_ttl": ttl, "video_type": "mp4"}
+            for url, ttl in (signer(task, index) for index in videos)
+        ],
         "audios": [],
     }
 
@@ -337,10 +341,6 @@ def _debug_info(
         return dict.fromkeys(("request_info", *_TIMES), "")
     times = (task.submitted_at, *((span.started_at, span.ended_at) if span else ()))
     told = [str(int((epoch + at) * 1000)) if at <= now else "" for at in times]
-    return {"request_info": _request_info(task), **dict(zip_longest(_TIMES, told, fillvalue=""))}
-
-
-def _request_info(task: SimulatedTask) -> str:
     order = task.order
     info = {
         **order.details,
@@ -351,7 +351,10 @@ def _request_info(task: SimulatedTask) -> str:
         "num_images_per_prompt": order.images,
         "num_inference_steps": order.steps,
     }
-    return msgspec.json.encode(info).decode()
+    return {
+        "request_info": msgspec.json.encode(info).decode(),
+        **dict(zip_longest(_TIMES, told, fillvalue="")),
+    }
 
 
 def _images(task: SimulatedTask, config: SimulatorConfig, signer: Signer) -> list[JSONObject]:
@@ -366,11 +369,6 @@ def _image(task: SimulatedTask, index: int, config: SimulatorConfig, signer: Sig
         "image_type": task.order.image_type,
         "nsfw_detection_result": _nsfw(task, index, config) if task.order.nsfw else None,
     }
-
-
-def _videos(task: SimulatedTask, signer: Signer) -> list[JSONObject]:
-    signed = [signer(task, index) for index in range(task.order.images)]
-    return [{"video_url": url, "video_url_ttl": ttl, "video_type": "mp4"} for url, ttl in signed]
 
 
 def _nsfw(task: SimulatedTask, index: int, config: SimulatorConfig) -> dict[str, bool | float]:

@@ -30,6 +30,7 @@ from novita_async.models.requests import (
     TestMode,
     Txt2Img,
     Webhook,
+    kinds,
 )
 from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, Snapshot, TaskResult
 from novita_async.tasks import Task
@@ -415,7 +416,7 @@ def test_a_byte_order_mark_is_no_fault():
 
 def test_an_unknown_endpoint_is_refused():
     assert faults(document(), "img2image") == [
-        "endpoint: 'img2image' is none of img2img, txt2img, edit, generate, animate, nor a path"
+        f"endpoint: 'img2image' is none of {', '.join(kinds())}, nor a path"
     ]
     assert faults([], "/v3/async/x") == ["AnyTask.body: [] is not of type Mapping"]
 

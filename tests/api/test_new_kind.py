@@ -12,14 +12,14 @@ from novita_async._api import codec, protocol
 from novita_async._journal import identity
 from novita_async.cli._manifest import Recipe
 from novita_async.models import requests as models
-from novita_async.models.requests import AnyTask, Img2Img, Txt2Img
+from novita_async.models.requests import AnyTask, Img2Img, Txt2Img, measured
 from tests.helpers.payloads import picture
 from tests.helpers.service import client_of, service
 
 pytestmark = pytest.mark.anyio
 
 PATH = "/v3/async/relight"
-OWN = ["img2img", "txt2img", "edit", "generate", "animate"]
+OWN = list(models.kinds())
 
 
 @pytest.fixture
@@ -34,20 +34,16 @@ def relight(monkeypatch):
         wrapped: ClassVar[bool] = False
         takes_extra: ClassVar[bool] = True
 
-        image: ImageSource = field(converter=ImageSource.of, metadata={"wire": "image_file"})
+        image: ImageSource = field(converter=measured, metadata={"wire": "image_file"})
         prompt: str = "warm light"
-        num_images: int = 1
+        image_num: int = field(default=1, metadata={"wire": "num_images"})
         extra: Extra | None = None
-
-        @property
-        def image_num(self) -> int:
-            return self.num_images
 
     return Relight
 
 
 def made(relight, **changes):
-    return relight(image=picture(), **({"num_images": 2} | changes))
+    return relight(image=picture(), **({"image_num": 2} | changes))
 
 
 def test_a_new_class_is_known_by_its_kind(relight):
@@ -82,7 +78,7 @@ def test_it_is_read_strictly_and_every_fault_is_named_as_the_json_is(relight):
         codec.request_from_json('{"promt": "x"}', "relight")
     with pytest.raises(
         InvalidRequest,
-        match="'relit' is none of img2img, txt2img, edit, generate, animate, relight, nor a path",
+        match=f"'relit' is none of {', '.join(OWN)}, relight, nor a path",
     ):
         codec.request_from_json("{}", "relit")
 
@@ -122,7 +118,7 @@ def test_a_manifest_can_name_it(relight, tmp_path):
     )
     shared = {"request": {"prompt": "cold light", "steps": 30}}
     good, bad = Recipe(inputs=[manifest], shared=shared, axes={}).read()
-    assert good.request == relight(image=tmp_path / "dog.png", prompt="cold light", num_images=3)
+    assert good.request == relight(image=tmp_path / "dog.png", prompt="cold light", image_num=3)
     assert [str(fault) for fault in bad.faults] == [f"{manifest} line 2: image_file: is missing"]
 
 
@@ -130,7 +126,6 @@ def test_a_manifest_can_name_it(relight, tmp_path):
 
 
 def test_the_kinds_say_what_others_need_to_know():
-    assert list(models.kinds()) == OWN
     assert (models.kinds()["img2img"], models.kinds()["txt2img"]) == (Img2Img, Txt2Img)
     dog = ImageSource.of(picture())
     other = AnyTask(path="/v3/async/upscale", body={"a": [{"b": dog}, 1], "c": dog}, image_num=3)

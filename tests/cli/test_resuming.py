@@ -11,11 +11,13 @@ from attrs import define, frozen
 
 from novita_async import Account, ApiKey, JournalError, Polling, SqliteJournal
 from novita_async._journal.sqlite import file as journal_file
+from novita_async._purchase.machine import State
 from novita_async.cli import _plan
 from novita_async.cli._plan import News
 from novita_async.cli._setup import Setup
 from novita_async.testing import ExchangeKind, Fault, FaultPlan, sample_picture
 from tests.helpers.batches import KEY, caller, manifest, of_event, seeds, shots, states_of
+from tests.helpers.report_rows import journal_of, row
 from tests.helpers.served import Withheld
 
 OTHER_KEY = "sk_of_another_account"
@@ -365,6 +367,14 @@ def test_for_every_state_status_and_summary_name_a_command_that_leaves_it(call, 
     assert code == 0, err
     assert set(states_of(folder / "made")) == {"saved"}
     assert "nothing is left to do" in call("status", "made")[1]
+
+
+def test_a_process_that_died_while_a_request_was_out_is_gone_on_with(call, folder):
+    (folder / "made").mkdir()
+    journal_of(folder / "made" / "batch.db", [row(state=State.ANNOUNCED)])
+    told = call("status", "made")[1]
+    assert "  1 on the way to the service\n" in told
+    assert "to go on: novita-async resume made\n" in told
 
 
 @contextmanager

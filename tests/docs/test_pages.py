@@ -11,9 +11,13 @@ NOT_RUN_HERE = {
     "how-to/migrate.md": ["needs novita-client"],
     "how-to/other-languages.md": ["needs curl and a served simulator"],
     "how-to/shared-quota.md": ["needs a database"] * 3,
-    "how-to/sync.md": ["needs Flask", "needs Celery"],
+    "how-to/celery.md": ["needs Celery"],
+    "how-to/notebooks.md": ["needs pandas"],
+    "how-to/sync.md": ["needs Flask"],
     "how-to/watching.md": ["the id is yours"],
     "how-to/webhooks.md": ["needs FastAPI"],
+    "tutorials/batch.md": ["kills whatever is called so"],
+    "tutorials/web-service.md": ["needs curl, and serves until it is stopped"],
 }
 """Blocks about other people's systems, by their page: what each needs."""
 

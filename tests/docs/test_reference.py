@@ -8,7 +8,8 @@ import attrs
 import pytest
 
 import novita_async
-from docs.generators import api, docstrings, drawings, errors, schemas, tables
+from docs.generators import api, docstrings, drawings, errors, looks, plots, schemas, tables
+from docs.generators.markdown import summary_of, title_of
 from docs.generators.parts import PARTS
 from novita_async import Img2Img, NovitaError, Txt2Img
 from novita_async._files.lines import NAMES
@@ -17,6 +18,7 @@ from novita_async.cli._app import COMMANDS
 from novita_async.models import _rules as rules
 from novita_async.testing import Simulation, sample_picture
 from tests.helpers.pages import DOCS, PAGES
+from tests.helpers.postgres import run_sql
 
 PUBLIC = (
     "novita_async",
@@ -82,12 +84,36 @@ def test_what_a_refused_purchase_says_of_its_cost_is_what_its_advice_says():
 
 
 def test_the_drawing_has_every_state_and_every_move():
-    text = drawings.purchase()
+    text = drawings.purchase(looks.DARK)
     for state in State:
         assert f">{state.value}</text>" in text
     moves = [(before, after) for (before, _), (after, _) in TRANSITIONS.items() if before is not after]
     assert text.count("marker-end") == len(set(moves))
     assert text.count('class="fact"') == len(moves)
+
+
+def test_the_plot_has_every_way_to_wait_beside_the_best_on_each_service():
+    text = plots.waits(looks.LIGHT)
+    for way in ("learned", "every 0.1 s", "every 0.5 s", "every 1 s", "every 5 s", "growing"):
+        assert text.count(f">{way}</text>") == len(plots.SERVICES)
+    assert text.count('class="best"') == len(plots.SERVICES)
+
+
+@pytest.mark.anyio
+@pytest.mark.real_loop
+async def test_the_schema_of_shared_journals_names_every_table_and_view_of_a_database(database):
+    rows = await run_sql(
+        database, "select table_name from information_schema.tables where table_schema = 'novita'"
+    )
+    told = re.findall(r"create (?:unlogged )?(?:table|view) novita\.\"?(\w+)", tables.shared_schema())
+    assert sorted(told) == sorted(row["table_name"] for row in rows)
+
+
+def test_a_copy_in_markdown_shows_each_drawing_once():
+    text = looks.plain(f"before\n\n{drawings.shown()}\n\nafter\n")
+    assert text.count("![") == 1
+    assert "{." not in text
+    assert text.endswith(".svg)\n\nafter\n")
 
 
 def test_every_command_is_told_with_its_help():
@@ -172,7 +198,10 @@ def test_docstrings_become_what_autodoc_reads():
 
 def test_every_page_has_a_title_and_a_first_sentence():
     for page in PAGES:
-        title, empty, first, *_ = page.read_text("utf-8").splitlines()
-        assert title.startswith("# ")
+        text = page.read_text("utf-8")
+        title, empty, *_ = text.splitlines()
+        assert title == f"# {title_of(text)}"
         assert not empty
-        assert first, page.relative_to(DOCS)
+        summary = summary_of(text)
+        assert len(summary) > len("Ten minutes."), page.relative_to(DOCS)
+        assert summary[0].isalpha() or summary[0] == "`", page.relative_to(DOCS)

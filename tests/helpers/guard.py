@@ -121,7 +121,10 @@ class Guard:
         return None
 
     def _may_block_above(self, frame: FrameType | None) -> bool:
+        """Whether a frame above may block: one that is meant to, or an import under way."""
         while frame and frame.f_code not in self.may_block:
+            if frame.f_code.co_filename in FOR_THEMSELVES:
+                return True
             frame = frame.f_back
         return frame is not None
 

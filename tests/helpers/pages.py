@@ -5,6 +5,7 @@
 | `python`                    | run in the page's namespace, with `await` at the top level               |
 | `sh`                        | each `novita-async` line is run; its exit code is 0, or as a comment says |
 | `text`                      | compared with what the block before has printed; `…` stands for anything |
+| `sql`                       | each statement is run in the page's database                             |
 | with a caption              | written to the file of that name                                         |
 | first line `# not run here` | compiled, where it is Python, and listed by a test                       |
 
@@ -29,6 +30,7 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 from sybil.parsers.myst.lexers import DirectiveLexer
 
 from novita_async.cli._app import app_for, main
+from tests.helpers.postgres import run_sql
 from tests.helpers.programs import python, run, running
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +143,7 @@ class Reader:
                     with redirect_stdout(out):
                         self._command([self._located(token) for token in tokens], line)
                 case [_, *_] as words:
-                    self._other(words, f"{place}: nobody here can run {line!r}")
+                    out.write(self._other(words, f"{place}: nobody here can run {line!r}"))
         self.printed = out.getvalue()
 
     def _located(self, text):
@@ -167,15 +169,22 @@ class Reader:
                 if name not in SERVICE:
                     self.setenv(name, value)
             case ["pytest", name]:
-                command = python("-m", "pytest", "-q", "-p", "no:cacheprovider", name, flags=())
-                done = run(command, cwd=self.folder)
-                assert done.returncode == 0, done.stdout
+                self._start("-m", "pytest", "-q", "-p", "no:cacheprovider", name)
+            case ["python", name]:
+                return self._start(name)
             case ["mv", old, new]:
                 (self.folder / old).rename(self.folder / new)
             case ["rm", name]:
                 (self.folder / name).unlink()
             case _:
                 raise AssertionError(complaint)
+        return ""
+
+    def _start(self, *arguments):
+        """Run a program of the page to its end. Returns what it printed."""
+        done = run(python(*arguments, flags=()), cwd=self.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def _kill(self, tokens):
         """Start a command, and kill it as soon as it has bought enough."""
@@ -193,7 +202,12 @@ class Reader:
     def _json(self, source, _):
         json.loads(source)
 
-    _DO = MappingProxyType({"python": _python, "sh": _shell, "text": _text, "json": _json})
+    def _sql(self, source, place):
+        assert self.database is not None, f"{place}: the page names no database"
+        for statement in filter(str.strip, source.split(";")):
+            asyncio.run(run_sql(self.database, statement))
+
+    _DO = MappingProxyType({"python": _python, "sh": _shell, "text": _text, "json": _json, "sql": _sql})
 
 
 def _compiled(source, place):

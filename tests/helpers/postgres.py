@@ -98,6 +98,12 @@ async def run_sql(url: str, sql: str, *values: object) -> list[asyncpg.Record]:
         await connection.close()
 
 
+async def forget_others(url: str) -> None:
+    """Forget what earlier tests have used of windows, how their accounts were, and who worked."""
+    await run_sql(url, 'TRUNCATE novita.account, novita."window", novita.slot, novita.waiting, novita.place')
+    await run_sql(url, "UPDATE novita.worker SET ended = now(), buried = true WHERE NOT buried")
+
+
 @contextmanager
 def cut_after_next_write(store, written="move|admit"):
     """Break the connection once the next write is committed, before its answer is read; there must be one."""

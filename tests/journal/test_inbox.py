@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
 
 @pytest.fixture
 async def url(database):
-    await run_sql(database, 'TRUNCATE novita.account, novita."window", novita.slot, novita.waiting')
     return new_batch(database)
 
 

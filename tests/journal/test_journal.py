@@ -381,18 +381,18 @@ async def test_purchases_are_read_in_pages_by_state_and_from_a_serial_on(tmp_pat
     assert both == [n for n in range(21, 41) if n % 3 != 1] + [n for n in range(21, 41) if n % 3 == 1]
 
 
-async def test_a_cancelled_scope_comes_after_what_was_told_is_recorded(tmp_path):
+async def test_a_cancelled_promise_is_kept_and_the_cancellation_comes_next(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
         (purchase,) = await journal.plan([asked(1)])
-        recorded = False
+        promised = False
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await brought(journal, purchase, Announced)
-            recorded = True
+            await journal.admit(purchase, Announced(0.0, "a"), None)
+            promised = True
             await anyio.lowlevel.checkpoint()
             pytest.fail("the cancellation was lost")
         assert scope.cancelled_caught
-        assert recorded
+        assert promised
         assert (await now_in(journal, purchase)).state is State.ANNOUNCED
 
 
@@ -403,7 +403,7 @@ async def test_a_cancelled_task_ends_after_what_it_told_is_recorded(tmp_path, ti
         recorded: list[bool] = []
 
         async def announce() -> None:
-            await brought(journal, purchase, Announced)
+            await journal.admit(purchase, Announced(0.0, "a"), None)
             recorded.append(True)
             await asyncio.sleep(0)
             pytest.fail("the cancellation was lost")
@@ -418,34 +418,39 @@ async def test_a_cancelled_task_ends_after_what_it_told_is_recorded(tmp_path, ti
         assert (await now_in(journal, purchase)).state is State.ANNOUNCED
 
 
-async def test_a_timeout_of_asyncio_is_still_one_after_the_journal_has_answered(tmp_path):
-    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
-        (purchase,) = await journal.plan([asked(1)])
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):
-                await brought(journal, purchase, Announced)
-                await asyncio.sleep(0)
-        current = asyncio.current_task()
-        assert current
-        assert current.cancelling() == 0
-        assert (await journal.summary()).rows[State.ANNOUNCED] == 1
+USES = {
+    "plan": lambda journal, _: journal.plan([asked(2)]),
+    "record": lambda journal, purchase: brought(journal, purchase, Announced),
+    "refused": lambda journal, purchase: brought(journal, purchase, Saved),
+    "refused admit": lambda journal, purchase: journal.admit(purchase, Announced(0.0, "a"), None),
+    "aclose": lambda journal, _: journal.aclose(),
+}
 
 
 @pytest.mark.parametrize("kind", ["scope", "timeout"])
-async def test_a_cancellation_while_a_journal_is_closed_stays_within_its_own_block(tmp_path, kind):
+@pytest.mark.parametrize("use", USES)
+async def test_a_cancellation_stays_within_its_own_block(tmp_path, use, kind):
     journal = await SqliteJournal.open(tmp_path / "run.db")
+    (purchase,) = await journal.plan([asked(1)])
+    if use == "refused admit":
+        await brought(journal, purchase, Announced, Bought)
     if kind == "scope":
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await journal.aclose()
+            await USES[use](journal, purchase)
         assert scope.cancelled_caught
     else:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
-                await journal.aclose()
+                await USES[use](journal, purchase)
     await asyncio.sleep(0)  # where it would come otherwise
-    async with await SqliteJournal.open(tmp_path / "run.db"):
-        pass  # nobody else has it any more
+    current = asyncio.current_task()
+    assert current
+    assert current.cancelling() == 0
+    await journal.aclose()
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:  # nobody else has it any more
+        rows = (await journal.summary()).rows
+    assert rows[State.PLANNED] == {"plan": 2, "refused": 1, "aclose": 1}.get(use, 0)  # it was seen through
 
 
 @pytest.mark.parametrize("cancelled_first", [True, False])
@@ -454,7 +459,7 @@ async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost(can
     answers: list[object] = []
 
     async def wait() -> None:
-        answers.append(await groups.outlasting(job))
+        answers.append(await groups.known(job))
         await asyncio.sleep(0)
         pytest.fail("the cancellation was lost")
 
@@ -468,14 +473,14 @@ async def test_an_answer_that_comes_together_with_a_cancellation_is_not_lost(can
     assert answers == ["recorded"]
 
 
-async def test_a_refusal_reaches_who_was_cancelled_meanwhile(tmp_path):
+async def test_a_refusal_is_the_cause_of_the_cancellation_that_it_meets(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
         (purchase,) = await journal.plan([asked(1)])
         with anyio.CancelScope() as scope:
             scope.cancel()
-            with pytest.raises(IllegalTransition):
+            with pytest.raises(asyncio.CancelledError) as cancelled:
                 await brought(journal, purchase, Saved)
-            await anyio.lowlevel.checkpoint()  # where the cancellation comes
+        assert isinstance(cancelled.value.__cause__, IllegalTransition)
 
 
 async def test_reading_can_be_given_up(tmp_path):

@@ -77,7 +77,6 @@ class InPostgres:
 @pytest.fixture
 async def url(database):
     """A batch that nobody has used; accounts are well, and windows are empty."""
-    await run_sql(database, 'TRUNCATE novita.account, novita."window", novita.slot, novita.waiting')
     return new_batch(database)
 
 
@@ -203,6 +202,32 @@ async def test_a_row_that_has_moved_is_read_again(url):
                 else journal.record(purchase, each)
             )
         assert (await journal.summary()).rows[State.SAVED] == 1
+
+
+async def test_a_row_that_moves_while_places_are_given_is_looked_at_again_and_counts_once(url):
+    """A trigger stands for the other process, which is first once."""
+    async with await PostgresJournal.open(url, quotas={"a": 10}) as journal:
+        purchases = await journal.plan([asked(number, number, images=1) for number in range(3)])
+        await run_sql(url, "CREATE SEQUENCE tries")
+        await run_sql(
+            url,
+            "CREATE FUNCTION first_once() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN IF nextval('tries') = 2 THEN RETURN NULL; END IF; RETURN new; END $$",
+        )
+        await run_sql(
+            url,
+            "CREATE TRIGGER other BEFORE UPDATE ON novita.course FOR EACH ROW EXECUTE FUNCTION first_once()",
+        )
+        try:
+            await asyncio.gather(
+                *(journal.admit(each, Announced(loop_time(), "a"), None) for each in purchases)
+            )
+        finally:
+            await run_sql(url, "DROP TRIGGER other ON novita.course")
+            await run_sql(url, "DROP FUNCTION first_once")
+            await run_sql(url, "DROP SEQUENCE tries")
+        assert [each.state async for each in journal.where()] == [State.ANNOUNCED] * 3
+        assert (await run_sql(url, 'SELECT held FROM novita."window"'))[0]["held"] == 3
 
 
 async def test_only_so_many_rows_are_remembered(url, monkeypatch):

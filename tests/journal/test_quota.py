@@ -21,11 +21,7 @@ LONG = 3600.0
 
 @pytest.fixture
 async def url(database):
-    await run_sql(
-        database,
-        'TRUNCATE novita.account, novita."window", novita.slot, novita.waiting, novita.place, novita.course',
-    )
-    await run_sql(database, "UPDATE novita.worker SET ended = now(), buried = true")
+    await run_sql(database, "TRUNCATE novita.course")
     return database
 
 

@@ -238,15 +238,15 @@ async def test_a_second_process_is_refused(journal):
 async def test_a_journal_that_cannot_be_written_stops_the_buying_and_loses_no_outcome(journal, monkeypatch):
     """The purchase whose task could not be recorded is still watched to its end."""
     simulation = service()
-    record = SqliteJournal.record
+    record = SqliteJournal._record
     told = itertools.count()
 
-    async def full(self, purchase, *facts):
+    async def full(self, purchase, facts, wait):
         if isinstance(facts[0], Bought) and next(told) == 2:
             raise JournalError(problem="the disk is full")
-        await record(self, purchase, *facts)
+        await record(self, purchase, facts, wait)
 
-    monkeypatch.setattr(SqliteJournal, "record", full)
+    monkeypatch.setattr(SqliteJournal, "_record", full)
     got = []
     async with client_of(simulation) as (client, _):
         with pytest.raises(JournalError, match="the disk is full"):

@@ -137,6 +137,31 @@ async def test_rows_of_a_worker_that_leaves_early_are_others_at_once(tmp_path):
     assert len(simulation.ledger.accepted) == 12
 
 
+async def test_rows_are_taken_several_at_a_time_and_what_was_not_begun_is_others_at_once(
+    tmp_path, monkeypatch
+):
+    simulation, taken, take = service(workers=1), [], SharedMemoryJournal.take
+    journal = await planned(tmp_path, 10)
+    async with client_of(simulation) as (client, _), client.work(journal=journal.join(), in_flight=10):
+        while len(simulation.ledger.accepted) < 10:
+            await anyio.sleep(0.1)
+
+    async def noted(self, most):
+        taken.append(most)
+        return await take(self, most)
+
+    monkeypatch.setattr(SharedMemoryJournal, "take", noted)
+    async with client_of(simulation) as (client, _):
+        async with client.work(journal=journal.join(), in_flight=4) as outcomes:
+            await anext(outcomes)
+            await anyio.sleep(0.1)
+            assert taken == [4, 2]
+            assert len(client.unfinished) == 5
+        assert len(client.unfinished) == 4, "of the fifth this client knows nothing any more"
+    assert len(await worked(simulation, journal)) == 9
+    assert len(simulation.ledger.accepted) == 10
+
+
 async def test_a_row_whose_picture_is_not_on_this_host_is_left_to_a_later_worker(tmp_path):
     simulation = service()
     journal = SharedMemoryJournal()

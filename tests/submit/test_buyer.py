@@ -7,7 +7,7 @@ import anyio
 import pytest
 from attrs import define, field
 
-from novita_async import Budget, JournalError, Succeeded, Uncertain
+from novita_async import Budget, JournalError, NotSent, Succeeded, Uncertain
 from novita_async._purchase.machine import (
     Announced,
     Bought,
@@ -17,6 +17,7 @@ from novita_async._purchase.machine import (
     Reopened,
     State,
 )
+from novita_async._submit import buyer
 from novita_async._submit.purchases import Purchases
 from novita_async._util.clock import loop_time
 from novita_async.journal import Deferred, MemoryJournal
@@ -85,6 +86,28 @@ async def test_a_purchase_that_is_cancelled_while_it_is_deferred_is_not_sent():
         assert client.uncertain == client.unfinished == ()
     assert (len(store.asked), simulation.ledger.entries) == (1, [])
     assert (await store.summary()).rows[State.PLANNED] == 1
+
+
+@pytest.mark.parametrize(("when", "promised"), [("before", 0), ("after", 1)])
+async def test_a_terminated_program_promises_nothing_more_and_sends_nothing_more(monkeypatch, when, promised):
+    """SIGTERM comes before the promise, or between the promise and the last byte."""
+    told = when == "before"
+    monkeypatch.setattr(buyer, "is_terminated", lambda: told)
+
+    @define(eq=False, repr=False)
+    class Terminated(Shared):
+        async def admit(self, purchase, announced, cost):
+            nonlocal told
+            await super().admit(purchase, announced, cost)
+            told = True
+
+    simulation, store = service(), Terminated(deferrals=0)
+    async with client_of(simulation) as (client, seen):
+        with pytest.raises(NotSent, match="the program is being terminated"):
+            await run(client, [request()], store)
+    assert not simulation.ledger.entries
+    assert len(facts_of(seen, Announced)) == len(store.asked) == promised
+    assert [(each.state, each.perhaps) async for each in store.where()] == [(State.PLANNED, 0)]
 
 
 async def test_a_promise_that_is_not_durable_is_not_kept_and_costs_nothing():

@@ -1,4 +1,4 @@
-"""Work that is not broken off: in a thread, to its end."""
+"""Work that is not broken off: in a thread, to its end. Work that is not begun any more."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ import threading
 import anyio
 import pytest
 
-from novita_async._util.scopes import run_in_thread
+from novita_async._util.scopes import light_task_group, run_in_thread, start_in
 from tests.helpers.wire import settled
 
 pytestmark = pytest.mark.anyio
@@ -62,3 +62,25 @@ async def test_a_scope_that_is_cancelled_waits_until_the_work_is_done():
         group.cancel_scope.cancel()
         work.goes_on.set()
     assert work.is_done
+
+
+async def test_work_is_not_begun_in_a_group_whose_tasks_are_being_cancelled():
+    begun = []
+
+    async def work():
+        begun.append(True)
+
+    with pytest.raises(ZeroDivisionError):
+        async with light_task_group() as tasks:
+            start_in(tasks, work())
+            await anyio.sleep(1)
+            try:
+                tasks.create_task(divide())
+                await anyio.sleep_forever()
+            finally:
+                start_in(tasks, work())
+    assert begun == [True]
+
+
+async def divide():
+    raise ZeroDivisionError

@@ -625,10 +625,16 @@ class Bare:
     client: NovitaClient
     watcher: Watcher = field(init=False)
     delivered: list = field(factory=list)
+    takes: float = 0.0
+    """Seconds until an outcome is taken. 0: it is at once."""
 
     def __attrs_post_init__(self):
         asker = self.client._buyer
-        self.watcher = Watcher.of(asker, self.client._polling, PollMemory(), self.delivered.append)
+        self.watcher = Watcher.of(asker, self.client._polling, PollMemory(), self.deliver)
+
+    def deliver(self, outcome, purchase):
+        self.delivered.append((outcome, purchase))
+        return anyio.sleep(self.takes) if self.takes else None
 
     async def run(self):
         self.watcher.close()
@@ -636,35 +642,34 @@ class Bare:
 
 
 async def test_two_purchases_with_one_task_id_wait_for_one_watch():
-    """Each gets an outcome with its own request and an event, for the price of one watch."""
-    told, ends, mine, other = [], [], request(), request()
-    client, transport = client_for([RUNNING, DONE], observers=[told.append])
+    """Each gets an outcome with its own request, for the price of one watch."""
+    purchases = [Purchase(request()), Purchase(request()), Purchase(None)]
+    client, transport = client_for([RUNNING, DONE])
     async with client:
         bare = Bare(client)
-        assert bare.watcher.add(Task(task_id="t"), mine, deliver=ends.append)
-        assert not bare.watcher.add(Task(task_id="t"), other, deliver=ends.append)
-        assert not bare.watcher.add(Task(task_id="t"), deliver=ends.append)
+        new = [bare.watcher.add(Task(task_id="t"), purchase=each) for each in purchases]
+        assert new == [True, False, False]
+        purchases[2].request = late = request()  # its line came while it waited
         await bare.run()
-    assert [end.request for end in ends] == [mine, other, None]
-    assert [event.outcome for event in of_kind(told, events.Finished)] == ends
+    ends = [end for end, _ in bare.delivered]
+    assert [purchase for _, purchase in bare.delivered] == purchases
+    assert [end.request for end in ends] == [purchases[0].request, purchases[1].request, late]
     assert len({id(end.result) for end in ends}) == 1
     assert len(transport.asked["t"]) == 2
-    assert bare.delivered == []
 
 
 async def test_several_that_wait_for_one_task_are_all_told_when_its_time_is_up():
-    ends = []
     client, _ = client_for([RUNNING])
     async with client:
         bare = Bare(client)
         for _ in range(3):
-            bare.watcher.add(Task(task_id="t"), timeout=10, deliver=ends.append)
+            bare.watcher.add(Task(task_id="t"), timeout=10, purchase=Purchase(None))
         await bare.run()
-    assert [type(end) for end in ends] == [Unfinished] * 3
+    assert [type(end) for end, _ in bare.delivered] == [Unfinished] * 3
     assert list(bare.watcher.tasks()) == []
 
 
-async def test_a_task_that_is_added_twice_without_a_taker_of_its_own_has_one_outcome():
+async def test_a_task_that_is_added_twice_without_a_purchase_has_one_outcome():
     client, _ = client_for([DONE])
     async with client:
         bare = Bare(client)
@@ -674,38 +679,33 @@ async def test_a_task_that_is_added_twice_without_a_taker_of_its_own_has_one_out
     assert len(bare.delivered) == 1
 
 
-async def test_polls_go_on_beside_an_outcome_only_where_its_taker_lets_them():
+@pytest.mark.parametrize("takes", [0.0, 50.0])
+async def test_polls_go_on_beside_an_outcome_only_where_its_taker_lets_them(takes):
     """A taker that returns at once holds up no poll; one that is awaited keeps its place among the polls."""
     polling = Polling.fixed(1.0, concurrency=1)
-    client, transport = client_for({key: [DONE] for key in "abc"}, polling=polling)
-
-    async def taken(_):
-        await anyio.sleep(50)
-
+    client, transport = client_for({key: [DONE] for key in "ab"}, polling=polling)
     async with client:
-        bare = Bare(client)
-        bare.watcher.add(Task(task_id="a"), deliver=lambda _: None)
-        bare.watcher.add(Task(task_id="b"), deliver=taken)
-        bare.watcher.add(Task(task_id="c"), deliver=lambda _: None)
+        bare = Bare(client, takes=takes)
+        bare.watcher.add(Task(task_id="a"))
+        bare.watcher.add(Task(task_id="b"))
         await bare.run()
-    first, second, third = sorted(at for polls in transport.asked.values() for at in polls)
-    assert second - first < 1
-    assert third - second >= 50
+    first, second = sorted(at for polls in transport.asked.values() for at in polls)
+    assert takes <= second - first < takes + 1
 
 
 async def test_many_paid_tasks_of_an_earlier_run_are_records_and_not_tasks():
-    """At most 0.6 KB each with a taker of its own, over the task itself, and no asyncio task."""
+    """At most 0.6 KB each, over the task itself, and no asyncio task."""
     many = 5_000
     client, _ = client_for([RUNNING])
     label = client._pool.accounts(None)[0].label
     tasks = [Task(task_id=f"t{i}", account=label, submitted_at=i * 0.004) for i in range(many)]
-    ends = []
+    purchase = Purchase(None)
     async with client:
         tracemalloc.start()
         try:
             bare = Bare(client)
             for task in tasks:
-                bare.watcher.add(task, deliver=ends.append)
+                bare.watcher.add(task, purchase=purchase)
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -896,7 +896,7 @@ async def relying(answers, callbacks, act=lambda _: None, **options):
     client._buyer.callbacks = callbacks
     got = []
 
-    async def deliver(outcome):
+    async def deliver(outcome, _):
         got.append(outcome)
 
     async with client:

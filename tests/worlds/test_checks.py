@@ -182,6 +182,12 @@ def page(world):
         post.page = True
 
 
+def refused_in_doubt(world):
+    failure(world, PermissionDenied(), task_id=None)
+    post = next(each for each in world.record.posts if each.number == world.record.came[0].number)
+    post.reach = "unknown"
+
+
 def says(text):
     return lambda world: world.record.texts.append(text)
 
@@ -205,6 +211,7 @@ TAMPERING = [
     ("own tasks", lambda w: failure(w, TaskNotFound(), number=another(w)), None),
     ("true successes", swap, None),
     ("true doubts", doubted, None),
+    ("doubts told", refused_in_doubt, None),
     (
         "few doubts",
         all_doubted,

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from anyio import sleep
 from attrs import define, evolve, field
 
-from novita_async._journal.groups import Job, ended, outlasting
+from novita_async._journal.groups import Job, Wait, known, outlasting
 from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
@@ -39,7 +39,7 @@ EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
-_GATHER: Final = 0.005
+_GATHER: Final = 0.02
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
 _BUSY: Final = 0.05
 """Seconds after which they are not many any more."""
@@ -180,7 +180,7 @@ class PostgresJournal:
         leaving = self._tell(self._asking(self._store.living.leave))
         self._closed = True
         try:
-            await ended(leaving)
+            await outlasting(leaving)
         finally:
             self._store.link.hang_up()
 
@@ -254,19 +254,22 @@ class PostgresJournal:
             Deferred: there is no place, or no money, before then.
             BudgetExhausted: that much is not left in the batch's budget.
         """
-        await self._record(purchase, (announced,), promise=True, cost=cost)
+        await self._record(purchase, (announced,), known, promise=True, cost=cost)
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt, and what becomes of its place and its money, in one commit."""
         await self._record(
-            purchase, (fact,), settled=settlement(fact), gate=gate_of(fact), cause=cause_of(fact)
+            purchase, (fact,), known, settled=settlement(fact), gate=gate_of(fact), cause=cause_of(fact)
         )
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:
-        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
-        await self._record(purchase, facts)
+        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded.
 
-    async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], **more: Any) -> None:
+        A cancellation is raised once the facts are recorded, or refused.
+        """
+        await self._record(purchase, facts, outlasting)
+
+    async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], wait: Wait, **more: Any) -> None:
         self._check()
         offset = self._offset()
         told = Told(
@@ -277,7 +280,7 @@ class PostgresJournal:
             **more,
         )
         try:
-            await outlasting(self._tell(told))
+            await wait(self._tell(told))
         except JournalError as error:
             tasks = (getattr(fact, "task", purchase.task) for fact in facts)
             error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)

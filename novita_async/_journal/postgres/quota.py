@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from novita_async._journal.groups import Job, outlasting
+from novita_async._journal.groups import Job, known
 from novita_async._journal.postgres.journal import LEASE, PostgresJournal, leave_place, want_place
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._purchase.machine import Announced, Fact, Purchase
@@ -54,10 +54,10 @@ class PostgresQuota:
         wanted = announced.account, purchase.endpoint, purchase.images
         journal = await self._opened()
         try:
-            return await outlasting(want_place(journal, *wanted))
+            return await known(want_place(journal, *wanted))
         except LeaseLost:  # this process was silent for too long: it begins anew, once
             await self._leave(journal)
-        return await outlasting(want_place(await self._opened(), *wanted))
+        return await known(want_place(await self._opened(), *wanted))
 
     async def _opened(self) -> PostgresJournal:
         async with self._opening:

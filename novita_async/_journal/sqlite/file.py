@@ -223,19 +223,13 @@ class OpenFile:
             set_meta(self.connection, "open", 0)
             self.connection.close()
         except sqlite3.Error:
-            self._close_as_it_is()
+            # The journal still says that it is open, so its `-wal` must stay: the last connection to close
+            # merges and deletes that, unless it only reads.
+            with suppress(sqlite3.Error), closing(connect(self.path, "ro")) as reader:
+                meta(reader, "open")
+                self.connection.close()
         self.give_room()
         _unlock(self.path, self.lock)
-
-    def _close_as_it_is(self) -> None:
-        """Close a journal that still says that it is open.
-
-        The `-wal` must stay: the last connection to close merges and deletes it, unless that connection only
-        reads.
-        """
-        with suppress(sqlite3.Error), closing(connect(self.path, "ro")) as reader:
-            meta(reader, "open")
-            self.connection.close()
 
 
 def open_to_write(path: Path, *, connect: Connect = connect, without_wal: bool = False) -> OpenFile:
@@ -364,15 +358,12 @@ def _look_from_outside(place: Path, *, closed: bool) -> None:
         raise trouble(place, ("it is empty, as no journal ever is", "if nothing was in it, delete it"))
     if not _MAGIC.startswith(head[: len(_MAGIC)]):
         raise trouble(place, _NO_JOURNAL)
+    # Bytes of a closed file, as its header says: https://sqlite.org/fileformat.html
+    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    length = (65_536 if page == 1 else page) * pages
     # A part of a last page would do for SQLite, which takes the rest for zeros.
-    if len(head) < _HEADER or (closed and _size(place) != _length(head)):
+    if len(head) < _HEADER or (closed and _size(place) != length):
         raise damaged(place, "cut short")
-
-
-def _length(head: bytes) -> int:
-    """How long a closed SQLite file is, as its header says: https://sqlite.org/fileformat.html"""
-    page = int.from_bytes(head[16:18], "big")
-    return (65_536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
 
 
 def _look_inside(place: Path, connection: sqlite3.Connection, *, has_wal: bool) -> None:

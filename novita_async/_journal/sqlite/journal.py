@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from novita_async._journal.groups import Job, ended, outlasting
+from novita_async._journal.groups import Job, Wait, known, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import PIECE, Store, Work
@@ -116,7 +116,7 @@ class SqliteJournal:
             closing = self._tell(Work(Store.close, writes=False))
             self._closed = True
             try:
-                await ended(closing)
+                await outlasting(closing)
             finally:
                 self._thread.shutdown(wait=False)
 
@@ -194,19 +194,27 @@ class SqliteJournal:
 
     async def admit(self, purchase: Purchase, announced: Announced, cost: Decimal | None) -> None:  # noqa: ARG002
         """Promise an attempt. The window and the budget are this process's own."""
-        await self.record(purchase, announced)
+        await self._record(purchase, (announced,), known)
 
     async def settle(self, purchase: Purchase, fact: Fact) -> None:
         """Record the verdict on an attempt."""
-        await self.record(purchase, fact)
+        await self._record(purchase, (fact,), known)
 
     async def record(self, purchase: Purchase, *facts: Fact) -> None:
-        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded."""
+        """Record facts, in one commit. Durable when this returns; when this raises, nothing was recorded.
+
+        A cancellation is raised once the facts are recorded, or refused.
+        """
+        await self._record(purchase, facts, outlasting)
+
+    async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], wait: Wait) -> None:
         entry, offset = entry_of(purchase), wall_offset()
         told = tuple(evolve(fact, at=fact.at + offset) for fact in facts)
         begins = any(type(fact) is Announced for fact in facts)
         try:
-            await self._do(lambda store: store.record(entry.key, entry.occurrence, told), begins=begins)
+            await wait(
+                self._tell(Work(lambda store: store.record(entry.key, entry.occurrence, told), begins=begins))
+            )
         except JournalError as error:
             tasks = (getattr(fact, "task", purchase.task) for fact in facts)
             error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)

@@ -293,16 +293,15 @@ class Store:
             return None
         change(known.purchase)
         after = rows.record_of(known.purchase, known, now)
-        self._rewrite(rows.entry_of(known.purchase).serial, known.record, after)
+        columns = zip(COLUMNS, known.record, after, strict=True)
+        new = {name: value for name, old, value in columns if value != old}
+        if new:
+            serial = rows.entry_of(known.purchase).serial
+            self._connection.execute(updating(tuple(new)), (*new.values(), serial))
         self._fresh[key, occurrence] = fresh = Known.of(known.purchase, after)
         if len(self._fresh) > _REMEMBERED:
             del self._fresh[next(iter(self._fresh))]
         return fresh
-
-    def _rewrite(self, serial: int, before: Record, after: Record) -> None:
-        new = {name: value for name, old, value in zip(COLUMNS, before, after, strict=True) if value != old}
-        if new:
-            self._connection.execute(updating(tuple(new)), (*new.values(), serial))
 
     def plan(self, orders: Sequence[Order], offset: float, run: int | None = None) -> list[Purchase]:
         """Find each purchase, or make it; give copies, whose times have this offset to unix time.
@@ -386,19 +385,16 @@ class Store:
         new = entry.run != self.run and not self._is_asked_for(entry.serial)
         if not (new and rows.asks_the_same(entry, order) and is_here(purchase)):
             return None
-        self._ask_for(entry.serial)
+        place, bit = divmod(entry.serial, 8)
+        if place >= len(self._asked_for):
+            self._asked_for.extend(bytes(place + 1024 - len(self._asked_for)))
+        self._asked_for[place] |= 1 << bit
         rows.shift(purchase, offset)
         return purchase
 
     def _is_asked_for(self, serial: int) -> bool:
         place, bit = divmod(serial, 8)
         return place < len(self._asked_for) and bool(self._asked_for[place] >> bit & 1)
-
-    def _ask_for(self, serial: int) -> None:
-        place, bit = divmod(serial, 8)
-        if place >= len(self._asked_for):
-            self._asked_for.extend(bytes(place + 1024 - len(self._asked_for)))
-        self._asked_for[place] |= 1 << bit
 
     def close(self) -> None:
         self._closing()

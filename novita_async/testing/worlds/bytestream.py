@@ -202,6 +202,8 @@ class Pipe(asyncio.Transport):
             if fate.after < troubles.TIMEOUT:
                 self._later(after, lambda: self._reset(post))
         elif fate.end == "cut":
+            if post is not None:
+                post.status = response.status
             end = cut_at(response, 0 if post is None else post.number)
             half = self.head(response) + response.body[:end]
             self._later(after, lambda: self._give(half))
@@ -228,7 +230,9 @@ class Pipe(asyncio.Transport):
         chopped = self._hit("chopped")
         whole_after = _PIECES / 64 if chopped else 0.0
         if chopped:
-            self._give_in_pieces(data)
+            cuts = sorted(whole(self._world.plan.seed, self._number, n) % len(data) for n in range(_PIECES))
+            for place, (start, end) in enumerate(itertools.pairwise((0, *cuts, len(data)))):
+                self._later(place / 64, lambda piece=data[start:end]: self._give(piece))
             self._later(whole_after, lambda: self._end_post(response, fate, post, form))
         else:
             self._end_post(response, fate, post, form)
@@ -244,6 +248,7 @@ class Pipe(asyncio.Transport):
         self._answered += 1
         if post is None or post.reach != "on its way":
             return
+        post.status = response.status
         if form in _UNREADABLE:
             post.reach = "unknown"
         else:
@@ -264,11 +269,6 @@ class Pipe(asyncio.Transport):
         if self._asked == self._answered and not self._closing:
             self._process.say(f"a stray answer on connection {self._number}")
             self._give(self._written(HTTPResponse(status=200, body=_STRAY), ""))
-
-    def _give_in_pieces(self, data: bytes) -> None:
-        cuts = sorted(whole(self._world.plan.seed, self._number, n) % len(data) for n in range(_PIECES))
-        for place, (start, end) in enumerate(itertools.pairwise((0, *cuts, len(data)))):
-            self._later(place / 64, lambda piece=data[start:end]: self._give(piece))
 
     def _give(self, data: bytes) -> None:
         if not self._closing and not self._loop.is_closed() and data:

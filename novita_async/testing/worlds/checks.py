@@ -125,29 +125,18 @@ def nothing_lost(world: WorldView) -> Iterable[Found]:
     unaccounted: Counter[str] = Counter()
     for number, entries in world.service.accepted().items():
         for entry in entries:
-            process = _process_of(world, entry)
+            posts = [p for p in world.record.posts if p.number == number and p.handed_at is not None]
+            near = min(posts, key=lambda post: abs((post.handed_at or 0.0) - entry.at), default=None)
+            process = near.process if near else ""
             if _is_known(world, entry.task_id or "") or _is_doubted(world, number):
                 continue
-            if process in world.record.crashed and not _has_journal(world, number):
+            if process in world.record.crashed and _plan_of(world, _user_of(number)).kind != "batch":
                 continue
-            if len(entries) > 1 and _asked(
-                world, number
-            ):  # that something may be paid for nothing was asked for
-                continue
+            if len(entries) > 1 and _asked(world, number):
+                continue  # that something may be paid for nothing was asked for
             unaccounted[process] += 1
             if unaccounted[process] > world.record.doubts[process]:
                 yield str(number), f"bought by {process} at {entry.at:.3f}, and nobody knows"
-
-
-def _process_of(world: WorldView, entry: Entry) -> str:
-    number = entry.request["request"]["seed"]
-    posts = [p for p in world.record.posts if p.number == number and p.handed_at is not None]
-    near = min(posts, key=lambda post: abs((post.handed_at or 0.0) - entry.at), default=None)
-    return near.process if near else ""
-
-
-def _has_journal(world: WorldView, number: int) -> bool:
-    return _plan_of(world, _user_of(number)).kind == "batch"
 
 
 def _is_known(world: WorldView, task_id: str) -> bool:
@@ -156,8 +145,14 @@ def _is_known(world: WorldView, task_id: str) -> bool:
         return True
     if any(task_id in (came.task_id, *came.makers) for came in world.record.came):
         return True
-    if _is_told(world, world.service.number_of(task_id)):
-        return True
+    number = world.service.number_of(task_id)
+    if number in world.record.unreported or any(
+        came.number == number
+        and came.task_id is None
+        and (came.kind == "Succeeded" or isinstance(came.error, DownloadFailed))
+        for came in world.record.came
+    ):
+        return True  # somebody was told that a request without a task is paid, and that its files are lost
     return any(_has_kept(world, row, task_id) for row in _rows(world))
 
 
@@ -172,16 +167,6 @@ def _has_kept(world: WorldView, row: dict[str, Any], task_id: str) -> bool:
 def _is_kept(world: WorldView, post: Post) -> bool:
     """Whether a journal has what a POST was told."""
     return any(_has_kept(world, row, post.told) for row in _rows(world))
-
-
-def _is_told(world: WorldView, number: int) -> bool:
-    """Whether somebody was told that a request without a task is paid, and that its files are lost."""
-    return number in world.record.unreported or any(
-        came.number == number
-        and came.task_id is None
-        and (came.kind == "Succeeded" or isinstance(came.error, DownloadFailed))
-        for came in world.record.came
-    )
 
 
 def _is_doubted(world: WorldView, number: int) -> bool:
@@ -375,22 +360,38 @@ def true_doubts(world: WorldView) -> Iterable[Found]:
             yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
 
 
+def doubts_told(world: WorldView) -> Iterable[Found]:
+    """A request that was perhaps bought ends in doubt: a refusal that comes later does not undo that."""
+    for came in world.record.came:
+        if came.kind != "Failed" or came.task_id is not None or came.number is None:
+            continue
+        if isinstance(came.error, JournalError | DownloadFailed | EndpointNotFound):
+            continue  # the last may be told by a page
+        mine = came.number, came.process
+        posts = [post for post in world.record.posts if (post.number, post.process) == mine]
+        if any(post.reach == "unknown" and _may_be_bought(post) for post in posts):
+            words = listed(post.reach for post in posts)
+            yield str(came.number), f"failed by {type(came.error).__name__}, its POSTs were {words}"
+
+
+def _may_be_bought(post: Post) -> bool:
+    """Whether the service may have sold what a POST asked for: no page, and no status, says otherwise."""
+    refused = post.page or (post.status is not None and post.status >= 300)
+    return post.handed_at is not None and not refused
+
+
 def few_doubts(world: WorldView) -> Iterable[Found]:
     """An outage leaves a few purchases uncertain, not all that come after."""
     outages = [t for t in world.plan.troubles if t.kind.startswith("outage")]
     if not outages or any(t.rate for t in world.plan.troubles):
         return
+    length = sum(outage.length for outage in outages)
+    probes = max(1, int(length)).bit_length() + length / _PROBED_EVERY
     for visit in world.record.visits:
         doubted = [c for c in world.record.came if c.user == visit.user and c.process == visit.process]
         count = sum(c.kind == "Uncertain" for c in doubted)
-        if count > _most_doubts(visit, world):
+        if count > (2 * visit.in_flight + probes) * world.plan.client.accounts + 2:
             yield visit.user, f"{count} of {len(visit.asked)} are uncertain after an outage"
-
-
-def _most_doubts(visit: UserVisit, world: WorldView) -> float:
-    length = sum(t.length for t in world.plan.troubles if t.kind.startswith("outage"))
-    probes = max(1, int(length)).bit_length() + length / _PROBED_EVERY
-    return (2 * visit.in_flight + probes) * world.plan.client.accounts + 2
 
 
 # --- Outcomes ---------------------------------------------------------------------------------------------
@@ -471,11 +472,9 @@ def _paid_before_the_end(world: WorldView, visit: UserVisit) -> list[int]:
         first = int(visit.user[1:]) * 1000
         wanted |= set(range(first, first + _plan_of(world, visit.user).requests))
     end = visit.ended_at or 0.0
-    known = {
-        post.number
-        for post in world.record.posts
-        if post.reach == "accepted" and (post.handed_at or 0.0) < end and _survived(world, post)
-    }
+    told = [p for p in world.record.posts if p.reach == "accepted" and (p.handed_at or 0.0) < end]
+    # What has outlived its process.
+    known = {p.number for p in told if p.process not in world.record.crashed or _is_kept(world, p)}
     over = {number for number in wanted if _had_ended(world, number, visit.began_at)}
     return [number for number in wanted - over if number in accepted and number in known]
 
@@ -486,11 +485,6 @@ def _had_ended(world: WorldView, number: int, before: float) -> bool:
     until = world.epoch + before + (0.0 if jump is None else jump.length)
     times = [row["finished_time"] for row in _rows(world) if _number_in(row) == number]
     return any(time is not None and time < until for time in times)
-
-
-def _survived(world: WorldView, post: Post) -> bool:
-    """Whether what a POST was told has outlived its process."""
-    return post.process not in world.record.crashed or _is_kept(world, post)
 
 
 def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
@@ -743,6 +737,7 @@ INVARIANTS: Final[dict[str, Callable[[WorldView], Iterable[Found]]]] = {
     "true successes": true_successes,
     "own tasks": own_tasks,
     "true doubts": true_doubts,
+    "doubts told": doubts_told,
     "few doubts": few_doubts,
     "one outcome": one_outcome,
     "watched come out": watched_come_out,

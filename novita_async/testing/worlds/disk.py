@@ -80,7 +80,14 @@ class WorldDisk:
 
     def cut_power(self) -> None:
         """As `crash`, but only what was synced is left."""
-        before, kept, names = str(self._folder), self._bytes, self._names | self._perhaps_named()
+        found: dict[str, int] = {}
+        for folder, _, files in os.walk(self._folder):
+            for name in sorted(files):
+                path = os.path.join(folder, name)
+                lucky = fraction(self.world.plan.seed, "name", name) < 0.5
+                if lucky and ".db" not in name:
+                    found[path] = os.stat(path).st_ino
+        before, kept, names = str(self._folder), self._bytes, self._names | found
         os.rename(before, f"{self.root}/dead{self._generation}")
         self._next()
         real_mkdir(self._folder)
@@ -89,17 +96,6 @@ class WorldDisk:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(kept.get(inode, b""))
         self._forget()
-
-    def _perhaps_named(self) -> dict[str, int]:
-        """Names that nobody has synced, and that the file system happens to have written all the same."""
-        found: dict[str, int] = {}
-        for folder, _, files in os.walk(self._folder):
-            for name in sorted(files):
-                path = os.path.join(folder, name)
-                lucky = fraction(self.world.plan.seed, "name", name) < 0.5
-                if lucky and ".db" not in name:
-                    found[path] = os.stat(path).st_ino
-        return found
 
     def _next(self) -> None:
         self._generation += 1

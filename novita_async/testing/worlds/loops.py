@@ -240,17 +240,14 @@ class Life:
         try:
             stopping = self.loop.turn()
         except (SystemExit, KeyboardInterrupt) as error:
-            self._broken_off(error)
+            if self._until is not None:
+                self._until.remove_done_callback(self._stop)
+            self.loop.wake()
+            self._go_on(error)
         else:
             if stopping and self._until is not None and self._until.done():
                 self.loop.wake()
                 self._go_on(None)
-
-    def _broken_off(self, error: BaseException) -> None:
-        if self._until is not None:
-            self._until.remove_done_callback(self._stop)
-        self.loop.wake()
-        self._go_on(error)
 
     def has_ended(self) -> bool:
         """Whether `asyncio.run` has returned."""

@@ -40,6 +40,8 @@ class Post:
     """When its sender stopped waiting for it."""
     page: bool = False
     """Whether somebody else than the service answered."""
+    status: int | None = None
+    """Status of its answer, whole or broken off. None: none began."""
 
 
 @frozen

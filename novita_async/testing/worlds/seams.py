@@ -176,7 +176,14 @@ def _threads(world: WorldView) -> Iterator[Change]:
         await anyio.lowlevel.checkpoint()
         limiter = cast("_Limiter", options.get("limiter") or contextlib.nullcontext())
         async with limiter:
-            return await _wait_for_thread(world, contextvars.copy_context(), func, args)
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, WorldLoop)
+            world.begin_thread(loop)
+            context = contextvars.copy_context()
+            done = world.execute(loop, lambda: context.run(func, *args))
+            with anyio.CancelScope(shield=True):
+                await done
+            return cast("T", done.result())
 
     def submit(
         _: object, func: Callable[..., T], *args: Any, **options: Any
@@ -188,18 +195,6 @@ def _threads(world: WorldView) -> Iterator[Change]:
     yield anyio.to_thread, "run_sync", run_sync
     yield concurrent.futures.ThreadPoolExecutor, "submit", submit
     yield aiohappyeyeballs, "start_connection", world.start_connection
-
-
-async def _wait_for_thread(
-    world: WorldView, context: contextvars.Context, func: Callable[..., T], args: tuple[Any, ...]
-) -> T:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, WorldLoop)
-    world.begin_thread(loop)
-    done = world.execute(loop, lambda: context.run(func, *args))
-    with anyio.CancelScope(shield=True):
-        await done
-    return cast("T", done.result())
 
 
 # --- Files --------------------------------------------------------------------------------------------------

@@ -66,11 +66,6 @@ def _json(status: int, reason: str, *, kind: str, acted: bool = False, hint: str
 # --- Odd answers that hold an id --------------------------------------------------------------------------
 
 
-def _odd(body: bytes, text: bytes) -> bytes:
-    """Add a field to a JSON object."""
-    return body[:-1] + b', "extra_of_the_service": ' + text + b"}"
-
-
 _ODD_FIELDS: Final = (
     b"NaN",
     b"Infinity",
@@ -100,7 +95,7 @@ Name = tuple[object, ...]
 
 def _with_odd_field(kind: str, name: Name) -> Fate:
     text = pick(_ODD_FIELDS, *name)
-    return Fate(kind=kind, change=lambda body, _: _odd(body, text))
+    return Fate(kind=kind, change=lambda body, _: body[:-1] + b', "extra_of_the_service": ' + text + b"}")
 
 
 _DRAWN: Final[Mapping[str, Callable[[Name], Fate]]] = {

@@ -157,15 +157,12 @@ class User:
             "width": 128, "height": 128, "image_num": self.plan.images,
         }  # fmt: skip
         if self.plan.raises == "body" and index == self.plan.raises_at:
-            return self._with_a_picture_that_changes(fields)
+            path: Path = self.process.world.disk.home / f"input-{fields['seed']}.png"
+            self._write(path, A_PNG)
+            request = Img2Img(image=path, **fields)
+            self._write(path, A_PNG + b"changed")
+            return request
         return Txt2Img(**fields)
-
-    def _with_a_picture_that_changes(self, fields: dict[str, Any]) -> NovitaRequest:
-        path: Path = self.process.world.disk.home / f"input-{fields['seed']}.png"
-        self._write(path, A_PNG)
-        request = Img2Img(image=path, **fields)
-        self._write(path, A_PNG + b"changed")
-        return request
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:

@@ -129,6 +129,7 @@ class WorldTransport:
     async def _answered(
         self, request: HTTPRequest, post: Post, response: HTTPResponse, fate: Fate
     ) -> HTTPResponse:
+        post.status = response.status
         if fate.end != "cut":
             judge(post, response, fate, self._process.world.now)
             return await self._intake.read(request, response)
@@ -204,7 +205,7 @@ def judge(post: Post, response: HTTPResponse, fate: Fate, now: float) -> None:
     post.answered_at = now
     post.page = fate.page
     body = response.body
-    post.told = (_task_id_in(body) or maker_in(body)) if response.status < 400 else ""
+    post.told = (task_id_in(body) or maker_in(body)) if response.status < 400 else ""
     if post.told:
         post.reach = "accepted"
     elif fate.kind in ("no task", "busy", "limited", "outage of limits") or (
@@ -215,7 +216,8 @@ def judge(post: Post, response: HTTPResponse, fate: Fate, now: float) -> None:
         post.reach = "unknown"
 
 
-def _task_id_in(body: bytes) -> str:
+def task_id_in(body: bytes) -> str:
+    """Return the id of the task that an answer or an event names; empty where there is none."""
     start = body.find(b'"task_id"')
     if start < 0:
         return ""

@@ -28,7 +28,7 @@ from novita_async.testing.worlds.plan import Mark, Moment, Plan, ProcessPlan
 from novita_async.testing.worlds.record import Post, Record, Stopped, shown
 from novita_async.testing.worlds.service import Service, key_of
 from novita_async.testing.worlds.users import User
-from novita_async.testing.worlds.wire import ORIGIN, WorldTransport
+from novita_async.testing.worlds.wire import ORIGIN, WorldTransport, task_id_in
 
 EPOCH: Final = 1_767_225_600.0
 """Unix time at the beginning of a world."""
@@ -431,7 +431,12 @@ class World:
     def run(self) -> None:
         """Let one process live after the other."""
         self.disk.begin()
-        self._plan_clocks()
+        jump = self.plan.trouble("wall clock jumps")
+        if jump is not None:
+            self.at(jump.at, lambda: self._jump_by(jump.length))
+        sleep = self.plan.trouble("laptop sleeps")
+        if sleep is not None:
+            self.at(sleep.at, lambda: self._sleep_for(sleep.length))
         for number, plan in enumerate(self.plan.processes):
             process = Process(self, plan, f"p{number}")
             self.processes.append(process)
@@ -598,7 +603,7 @@ class World:
         loop = process.lives[0].loop
         if loop.is_closed():
             return
-        process.say(f"webhook event {self.service.number_of(_task_in(body))}")
+        process.say(f"webhook event {self.service.number_of(task_id_in(body))}")
         with self.running(process, loop):
             process.client.webhook_waker()(body, token)
         loop.wake()
@@ -633,14 +638,6 @@ class World:
         )
         seams.steady(client, self.plan.seed)
         return client
-
-    def _plan_clocks(self) -> None:
-        jump = self.plan.trouble("wall clock jumps")
-        if jump is not None:
-            self.at(jump.at, lambda: self._jump_by(jump.length))
-        sleep = self.plan.trouble("laptop sleeps")
-        if sleep is not None:
-            self.at(sleep.at, lambda: self._sleep_for(sleep.length))
 
     def _jump_by(self, seconds: float) -> None:
         self.record.say(self.now, "world", f"the wall clock jumps by {seconds:.0f} s")
@@ -694,11 +691,6 @@ class World:
         loop._ready.clear()
         loop._scheduled.clear()
         loop.close()
-
-
-def _task_in(body: bytes) -> str:
-    start = body.find(b'"task_id":"')
-    return body[start + 11 : body.find(b'"', start + 11)].decode() if start >= 0 else ""
 
 
 _NOT_ENTERED: Final = frozenset({"left", "loops", "threads"})

@@ -16,12 +16,12 @@ create function novita.admit_1(
 declare
   win novita."window"; money novita.budget; t float8; used int; total numeric := 0; k int := 0;
   ahead int := 0; need int; since_me float8; limited bool := false; valid int[]; room float8; acc record;
-  offered int := cardinality(p_images); price numeric; mine novita.place; learning bool;
+  offered int := cardinality(p_images); price numeric; mine novita.place; learning bool; written int; alone bool;
 begin
   granted := '{{}}'; refused := '{{}}'; delay := 0;
   if not novita.steady_1(5) then why := 'quiet'; delay := 0.3; return; end if;
   if p_batch is not null then
-    perform 1 from novita.batch where id = p_batch for share;
+    select holder = p_me into alone from novita.batch where id = p_batch for share;
     select * into money from novita.budget where batch = p_batch for update;
     limited := found;
   end if;
@@ -40,8 +40,8 @@ begin
   else
     valid := array(
       select u.n from unnest(p_serial, p_moves) with ordinality u(serial, moves, n)
-        join novita.course c on c.batch = p_batch and c.serial = u.serial and c.moves = u.moves
-      where novita.is_mine(c.owner, p_me, p_batch) order by c.serial for update of c);
+        join novita.course c on c.serial = u.serial and c.moves = u.moves
+      where c.batch = p_batch and c.serial = any(p_serial) and (c.owner = p_me or alone and c.owner is null));
     refused := array(select x from generate_series(1, offered) x where x <> all(valid));
   end if;
   learning := win.quota is null;
@@ -87,7 +87,11 @@ begin
       )
       update novita.course c set moves = c.moves + 1, "window" = p_window, slot = u.new_slot,
         cost = case when limited then coalesce(u.new_cost, money.price * u.images) else u.new_cost end, {CHANGES}
-      from u where c.batch = p_batch and c.serial = u.serial;
+      from u where c.batch = p_batch and c.serial = any(p_serial) and c.serial = u.serial and c.moves = p_moves[u.n];
+      get diagnostics written = row_count;
+      if written < cardinality(granted) then                     -- one has moved since it was looked at: once more
+        raise exception 'novita: a row has moved' using errcode = '40001';
+      end if;
       if limited then update novita.budget set reserved = reserved + total where batch = p_batch; end if;
     end if;
     if learning then

@@ -22,6 +22,7 @@ create function novita.move_1(
   {PARAMETERS}
 ) returns setof bigint language plpgsql as $$
 declare t float8; f record; settles bool := exists (select from unnest(p_fate) x where x > 0); learning bool := false;
+  alone bool := exists (select from novita.batch where id = p_batch and holder = p_me);
 begin
   if settles then
     perform 1 from novita.budget where batch = p_batch for update;
@@ -36,8 +37,9 @@ begin
       not exists (select from novita."window" where id = p_window and version = p_version)
       or (select count(*) from (
             select 1 from novita.course c join unnest(p_serial, p_moves) u(serial, moves)
-              on c.batch = p_batch and c.serial = u.serial and c.moves = u.moves and c."window" = p_window
-            where p_me is null or novita.is_mine(c.owner, p_me, p_batch) order by c.serial for update of c) x)
+              on c.serial = u.serial and c.moves = u.moves
+            where c.batch = p_batch and c.serial = any(p_serial) and c."window" = p_window
+              and (p_me is null or c.owner = p_me or alone and c.owner is null) order by c.serial for update of c) x)
          < cardinality(p_serial)) then
       return;
     end if;
@@ -49,7 +51,7 @@ begin
       as u(serial, moves, todo, fate, spent, hold, gate, cause, {NAMES})
     ), o as materialized (
       select c.serial, c.moves, c."window", c.cost, c.account, c.announced_time from novita.course c
-      where c.batch = p_batch and c.serial = any(p_serial) order by c.serial for update
+      where c.batch = p_batch and c.serial = any(p_serial)       -- as they were at that number of moves: no lock is needed
     )
     update novita.course c set moves = c.moves + 1, {CHANGES},
       owner = case when u.todo then c.owner end, free = u.todo and c.owner is null,
@@ -58,8 +60,8 @@ begin
       paid = case when u.fate > 0 and u.spent and c.cost is not null then coalesce(c.paid, 0) + c.cost else c.paid end,
       cost = case when u.fate > 0 then null else c.cost end
     from u join o using (serial)
-    where c.batch = p_batch and c.serial = u.serial and c.moves = u.moves
-      and (p_me is null or novita.is_mine(c.owner, p_me, p_batch))
+    where c.batch = p_batch and c.serial = any(p_serial) and c.serial = u.serial and c.moves = u.moves
+      and o.moves = u.moves and (p_me is null or c.owner = p_me or alone and c.owner is null)
     returning c.serial, o."window" w, o.cost, u.fate, u.spent, u.hold, u.gate, u.cause, c.error, u.todo, c.single,
       o.account, o.announced_time,
       (select image_num from novita.request r where r.batch = p_batch and r.serial = c.serial) images
@@ -84,16 +86,18 @@ end $$;
 -- the index need not be read over what is gone. p_last: up to which row; null: no end.
 create function novita.lease_1(p_me bigint, p_batch int, p_most int, p_after bigint, p_last bigint)
 returns setof bigint language plpgsql as $$
+declare chosen bigint[];
 begin
   perform 1 from novita.worker where id = p_me and ended is null for share;
   if not found then raise exception 'novita: this worker was taken for dead' using errcode = 'NV002'; end if;
+  perform pg_advisory_xact_lock(5653043, p_batch);             -- one takes at a time: no row need be locked
+  chosen := array(
+    select serial from novita.course where batch = p_batch and free and serial > p_after
+      and (p_last is null or serial <= p_last) and (aside is null or aside < p_me)
+    order by serial limit p_most);
   return query
-    with f as materialized (                                     -- else a plan may ask once a row, and take more
-      select serial from novita.course where batch = p_batch and free and serial > p_after
-        and (p_last is null or serial <= p_last) and (aside is null or aside < p_me)
-      order by serial limit p_most for update skip locked)
-    update novita.course c set owner = p_me, free = false, moves = c.moves + 1 from f
-    where c.batch = p_batch and c.serial = f.serial returning c.serial;
+    update novita.course c set owner = p_me, free = false, moves = c.moves + 1
+    where c.batch = p_batch and c.serial = any(chosen) and c.free returning c.serial;
 end $$;
 
 -- Whether nothing is left for a worker: no row that it could take, and none that another may give back.
