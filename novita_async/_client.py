@@ -115,7 +115,15 @@ _log: Final = logging.getLogger("novita_async")
 
 @frozen(kw_only=True)
 class ClientStatistics:
-    """How a client is doing."""
+    """Counts of a client.
+
+    Args:
+        pool: Its accounts: quotas, circuit breakers, health, what waits and what is being sent.
+        unfinished: Paid tasks whose end was not seen yet.
+        saver: Its downloads.
+        webhooks: Its webhooks: events, purchases found again.
+        spending: Its budget. None: no budget.
+    """
 
     pool: PoolStatistics
     """Its accounts: quotas, circuit breakers, health, what waits and what is being sent."""
@@ -126,7 +134,7 @@ class ClientStatistics:
     webhooks: WebhookStatistics
     """Its webhooks: events, purchases found again."""
     spending: SpendingStatistics | None
-    """Its budget. None: it has none."""
+    """Its budget. None: no budget."""
 
 
 class NovitaClient:
@@ -366,7 +374,7 @@ class NovitaClient:
 
         Raises:
             TaskFailed: the service gave up.
-            TaskTimeout: not finished in time; it is paid, and the error holds the task.
+            TaskTimeout: not finished in time; paid, and the error holds the task.
             SubmissionUncertain: perhaps bought.
             NovitaError: nothing was bought.
         """
@@ -626,8 +634,8 @@ class NovitaClient:
     ) -> AsyncGenerator[Outcomes]:
         """Buy many requests, as `stream` does, and write each step into a journal.
 
-        Running the same again *is* resuming: what was bought is watched and not bought again, what is
-        complete comes out at once, the rest is sent. Requests are known by their content, so lines may be
+        Running the same again *is* resuming: a bought request is watched and not bought again, a complete
+        request comes out at once, the rest is sent. Requests are known by their content, so lines may be
         added, removed and moved. `await client.batch(...)` gives all outcomes in a list.
 
         Args:
@@ -717,11 +725,11 @@ class NovitaClient:
             forever: Go on waiting for requests when the batch is complete.
             resubmit_uncertain: As for `batch`.
             retry_failed: As for `batch`.
-            name: What those who look call this worker. None: host and process id.
+            name: The worker's name for those who look. None: host and process id.
             stall: Seconds without a sign of life after which others take this process for dead. The signs
                 come from the event loop, however long an answer takes.
 
-        Ctrl-C and SIGTERM end it as they end a `batch`; what was not sent is others' at once.
+        Ctrl-C and SIGTERM end it as they end a `batch`; unsent requests are others' at once.
 
         Raises:
             ConfigurationError: `in_flight` below 1, a folder that cannot be written to, a journal that cannot
@@ -799,7 +807,7 @@ class NovitaClient:
         Args:
             tasks: Tasks, or their ids. More can be added while it runs: `outcomes.watch(task)`.
             timeout: Seconds to wait for each. None: the polling policy's deadline.
-            total: Seconds to wait for all together: what has not ended by then comes out as `Unfinished`.
+            total: Seconds to wait for all together; tasks that last longer come out as `Unfinished`.
             save_to: As for `stream`.
             updates: Tell besides what is seen on the way, `Queued` and `Processing`, for a progress display.
         """
@@ -843,7 +851,7 @@ class NovitaClient:
             Paths of the files in a folder; of files elsewhere the addresses, as text.
 
         Raises:
-            DownloadFailed: one could not be had, even after its URL was signed anew, or not be put there.
+            DownloadFailed: a file could not be had, even after its URL was signed anew, or not be put there.
         """
         saved = await self._saver.save_to(storage_at(folder), result, name)
         return saved.paths or saved.objects

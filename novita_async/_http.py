@@ -24,7 +24,15 @@ PART_MARK: Final = "novita-part:"
 
 @frozen(kw_only=True)
 class FormPart:
-    """A field of a multipart form."""
+    """A field of a multipart form.
+
+    Args:
+        name: Name of the field, such as `image[]`.
+        content: Text of the field, or a picture, which goes out as it is: nothing is base64-encoded in a
+            form.
+        filename: Name of the file. None: a plain field.
+        content_type: Media type of the content, such as `image/png`. None: not said.
+    """
 
     name: str
     """Name of the field, such as `image[]`."""
@@ -70,7 +78,26 @@ def _quoted(name: str) -> str:
 
 @frozen(kw_only=True)
 class HTTPRequest:
-    """A request of the API, before any account or host is chosen for it."""
+    """A request of the API, before any account or host is chosen for it.
+
+    Args:
+        method: GETs may be repeated freely. A POST is a purchase.
+        path: Absolute path below the base URL, such as `/v3/async/img2img`.
+        query: Decoded names and values; the transport encodes them.
+        body: A recipe of JSON text, not the text: images stay where they are until they are sent.
+        parts: Fields of a multipart form, instead of `body`. The transport makes the boundary.
+        timeout: Deadline, as a span: seconds in which the whole answer must be in, from the start of a GET
+            and from the hand-over of a POST. Before its hand-over a POST must get on within as many: each
+            piece of a body restarts the clock, for a large upload takes as long as it takes. An answer that
+            holds pictures must begin in that time; then each piece restarts the clock, for what comes is
+            paid. A span and not a moment, because later attempts send the same value again. None: as long as
+            the transport sees fit.
+        answer: Whether the answer may hold pictures. Their base64 is then decoded into files as it comes
+            (`HTTPResponse.parts`); any other answer is held in memory, and refused above a few MiB.
+        folder: Folder for the pictures of the answer, which is made where it is missing; the files are the
+            caller's. None: a temporary one of the transport's, removed with all its files when the transport
+            closes.
+    """
 
     method: Literal["GET", "POST"]
     """GETs may be repeated freely. A POST is a purchase."""
@@ -112,7 +139,18 @@ class HTTPRequest:
 
 @frozen(kw_only=True)
 class AnswerPart:
-    """A picture that came as base64 within an answer, decoded: in a file, or in memory where it is small."""
+    """A picture that came as base64 within an answer, decoded: in a file, or in memory where it is small.
+
+    Args:
+        path: A finished file, which ends in `.part` until it gets its name. None: in memory, or gone.
+        data: The bytes, where they are in memory.
+        size: Length of the decoded bytes.
+        kind: Kind of the file, from its first bytes: `png`, `jpeg`, `webp` and so on. None: not recognised.
+        mark: String that stands in the body where the part was, drawn for the answer, so that no text in it
+            is taken for that. Empty: `novita-part:N`, N its place among all.
+        is_whole: False: something that is no base64 stood in it, and the picture ends at that place.
+        lost: Why it could not be kept although it came whole, such as a full disk. None: kept.
+    """
 
     path: Path | None = None
     """A finished file, which ends in `.part` until it gets its name. None: in memory, or gone."""
@@ -128,14 +166,27 @@ class AnswerPart:
     """String that stands in the body where the part was, drawn for the answer, so that no text in it is taken
     for that. Empty: `novita-part:N`, N its place among all."""
     is_whole: bool = True
-    """False: something that is no base64 stood in it; what is there is the picture up to that place."""
+    """False: something that is no base64 stood in it, and the picture ends at that place."""
     lost: str | None = None
-    """Why it could not be kept although it came whole, such as a full disk. None: it is there."""
+    """Why it could not be kept although it came whole, such as a full disk. None: kept."""
 
 
 @frozen(kw_only=True)
 class HTTPResponse:
-    """A whole answer, or one that broke off after a whole picture."""
+    """A whole answer, or one that broke off after a whole picture.
+
+    Args:
+        status: HTTP status code.
+        headers: Names in lower case.
+        body: The whole body, decompressed.
+        early: Whether it came while the request was still going out, which then was not sent whole. An early
+            refusal says why; an early success is the answer to something else.
+        parts: Pictures of an answer that may hold some (`HTTPRequest.answer`). In the body a string, the
+            part's `mark`, stands where it was, instead of its base64 or its data URL. Only strings above 1
+            KiB that are base64 throughout are taken out; a part need not be a picture: its `kind` says.
+        cut: Why the answer broke off, in words that hold no secret. Then at least one part came whole, and
+            the body is the JSON of all that came whole, closed where it broke off. None: the answer is whole.
+    """
 
     status: int
     """HTTP status code."""
@@ -156,7 +207,7 @@ class HTTPResponse:
 
 
 class Delivery(Enum):
-    """How far an exchange got, which decides whether it can have bought anything."""
+    """Progress of an exchange, which decides whether anything can have been bought."""
 
     NOT_SENT = "not sent"
     """The last byte of the body never went to the socket: there was no request."""

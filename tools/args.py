@@ -22,7 +22,15 @@ import attrs
 
 from novita_async.cli._options import field_docs
 
-MODULES: Final = ("novita_async", "novita_async.events", "novita_async.testing")
+MODULES: Final = (
+    "novita_async",
+    "novita_async.events",
+    "novita_async.journal",
+    "novita_async.statistics",
+    "novita_async.storage",
+    "novita_async.testing",
+    "novita_async.transport",
+)
 """Modules whose public values have the section."""
 WIDTH: Final = 110
 _SECTION: Final = "Args:"

@@ -89,7 +89,11 @@ class FolderSync:
 
 @define(eq=False, repr=False)
 class FolderStorage:
-    """A folder, as a storage. Results are put into folders by the same steps, in one go."""
+    """A folder, as a storage. Results are put into folders by the same steps, in one go.
+
+    Args:
+        path: The folder, which is made where it is missing.
+    """
 
     path: Path
     """The folder, which is made where it is missing."""

@@ -84,9 +84,7 @@ class ObjectStorage:
     the options.
 
     Args:
-        url: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://account/container/prefix`.
-        **options: As for `obstore.store.from_url`: `region=`, `endpoint=`, `credential_provider=`,
-            `client_options=` and so on.
+        address: The bucket, and the beginning of all names.
 
     Raises:
         ConfigurationError: obstore is not installed, the URL names no bucket, an option is unknown.

@@ -174,7 +174,13 @@ class _Settled:
 
 @frozen(kw_only=True)
 class SaverStatistics:
-    """How downloads are doing."""
+    """Counts of downloads.
+
+    Args:
+        saved: Files on disk or in a storage, whole.
+        refreshed: URLs that had expired and were signed anew.
+        failed: Attempts that did not bring a file.
+    """
 
     saved: int
     """Files on disk or in a storage, whole."""
@@ -206,7 +212,7 @@ class Saver:
         return f"<Saver {self._saved} files saved, {self._refreshed} URLs refreshed>"
 
     def statistics(self) -> SaverStatistics:
-        """How it is doing now."""
+        """Counts of this journal, now."""
         return SaverStatistics(saved=self._saved, refreshed=self._refreshed, failed=self._failed)
 
     async def save_to(

@@ -32,7 +32,12 @@ _MEDIA_TYPES: Final = {
 
 @frozen(eq=False, kw_only=True, repr=False)
 class Content:
-    """A whole file that is to be put. Its bytes can be read any number of times."""
+    """A whole file that is to be put. Its bytes can be read any number of times.
+
+    Args:
+        size: Its length in bytes.
+        media_type: Its kind, such as `image/png`.
+    """
 
     size: int
     """Its length in bytes."""
@@ -113,7 +118,12 @@ class Storage(Protocol):
 
 @define(eq=False, repr=False)
 class MemoryStorage:
-    """Files in memory, for tests; and the shortest example of a storage."""
+    """Files in memory, for tests; and the shortest example of a storage.
+
+    Args:
+        address: Name of the storage.
+        files: The files, by their names.
+    """
 
     address: str = "memory://files"
     """Name of the storage."""

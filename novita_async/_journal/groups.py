@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import Any, cast
 
 import anyio
@@ -33,6 +34,13 @@ class Job:
 
 Wait = Callable[[Job], Awaitable[Any]]
 """A way to wait for the answer: `outlasting` or `known`."""
+
+
+def own_copy(error: Exception) -> Exception:
+    """An error of each one's own, because where it is raised is added to it."""
+    again = copy(error)
+    again.__cause__ = error.__cause__ or error
+    return again
 
 
 async def outlasting(job: Job) -> Any:

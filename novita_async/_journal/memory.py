@@ -27,7 +27,12 @@ Name = tuple[str, int]
 class MemoryJournal:
     """Keeps purchases in memory, with the promises of `Journal`.
 
-    What a process that dies leaves announced is uncertain to the next one: `new_run` plays that death.
+    A purchase that a process leaves announced when it dies is uncertain to the next process: `new_run` plays
+    that death.
+
+    Args:
+        name: Tells journals apart.
+        run: The number of this run of the batch, from 1.
     """
 
     name: str = "memory"

@@ -51,6 +51,10 @@ class SharedMemoryJournal(MemoryJournal):
     """Keeps purchases in memory, with the promises of `SharedJournal`.
 
     Plan a batch with it, then let each worker `join`.
+
+    Args:
+        name: Tells journals apart.
+        run: The number of this run of the batch, from 1.
     """
 
     _batch: _BatchInMemory = field(factory=_BatchInMemory, init=False)
@@ -64,7 +68,7 @@ class SharedMemoryJournal(MemoryJournal):
         return other
 
     def die(self) -> None:
-        """Be taken for dead: what is on its way is uncertain, and others may take the rest."""
+        """Be taken for dead: purchases on their way are uncertain, and others may take the rest."""
         now = loop_time() + wall_offset()
         for name in self._mine():
             left = left_behind(self._kept[name], now)

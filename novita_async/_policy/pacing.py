@@ -112,7 +112,16 @@ PACED: Final = Phase.PACED
 
 @frozen(kw_only=True)
 class WindowStatistics:
-    """An endpoint's quota, as it looks from here."""
+    """An endpoint's quota, as it looks from here.
+
+    Args:
+        endpoint: Path of the submissions.
+        phase: How much is known.
+        images_per_minute: The configured quota, or what was learned; None while nothing is known.
+        taken: Images that count against the quota now.
+        unanswered: How many of them are still under way.
+        rejections: How many submissions were answered with 429.
+    """
 
     endpoint: str
     """Path of the submissions."""
@@ -130,7 +139,14 @@ class WindowStatistics:
 
 @frozen(kw_only=True)
 class PacerStatistics:
-    """An account's quotas and its breaker, as they look from here."""
+    """An account's quotas and its breaker, as they look from here.
+
+    Args:
+        breaker: Whether the account may send at all.
+        open_until: When the breaker lets a probe through, while it is open.
+        rejections: How many submissions were answered with 429.
+        windows: Windows of the endpoints that were used.
+    """
 
     breaker: BreakerState
     """Whether the account may send at all."""

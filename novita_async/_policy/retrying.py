@@ -104,7 +104,7 @@ def _at_least_one(_: object, attribute: "Attribute[int | None]", value: int | No
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """For how long to try what failed again, and whether to risk paying twice.
+    """Policy of new tries: how long they last, and whether paying twice is risked.
 
     Args:
         max_elapsed: Seconds of trying and pausing for one exchange; waiting for the account's quota does not

@@ -70,7 +70,13 @@ class Budget:
 
 @frozen(kw_only=True)
 class SpendingStatistics:
-    """How a budget is doing."""
+    """Sums of a budget.
+
+    Args:
+        limit: The most that may be spent.
+        spent: Money for purchases that are bought, or perhaps bought.
+        reserved: Money for purchases under way, some of which may be refunded.
+    """
 
     limit: Decimal
     """The most that may be spent."""

@@ -52,7 +52,7 @@ from enum import Enum, StrEnum
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, assert_never, cast
 
 from attrs import define, field, frozen
 
@@ -71,7 +71,7 @@ from novita_async.tasks import Task
 
 
 class State(StrEnum):
-    """How far a purchase has come."""
+    """Stages of a purchase."""
 
     PLANNED = "planned"
     """To be sent."""
@@ -106,7 +106,13 @@ class Action(StrEnum):
     """Complete."""
 
 
-PLANNED, ANNOUNCED, SUBMITTED, SUCCEEDED, FAILED, UNCERTAIN, SAVED = State
+PLANNED: Final = State.PLANNED
+ANNOUNCED: Final = State.ANNOUNCED
+SUBMITTED: Final = State.SUBMITTED
+SUCCEEDED: Final = State.SUCCEEDED
+FAILED: Final = State.FAILED
+UNCERTAIN: Final = State.UNCERTAIN
+SAVED: Final = State.SAVED
 SEND, AWAIT, WATCH, SAVE, LIST, NOTHING = Action
 
 
@@ -115,7 +121,17 @@ SEND, AWAIT, WATCH, SAVE, LIST, NOTHING = Action
 
 @define
 class Attempt:
-    """An exchange that the service saw, or may have seen: a slot in a window, and perhaps money."""
+    """An exchange that the service saw, or may have seen: a slot in a window, and perhaps money.
+
+    Args:
+        account: Label of the account that pays.
+        announced_at: When the promise to send was made.
+        answered_at: When its end was known. None: under way.
+        task_id: The task that was bought.
+        perhaps: Whether a task may have been bought whose id nobody knows.
+        at_once: Whether pictures were bought without a task: they came in the answer.
+        number: Of this purchase, from 1. 0: not known.
+    """
 
     account: str
     """Label of the account that pays."""
@@ -140,7 +156,18 @@ class Attempt:
 
 @frozen(kw_only=True)
 class Order:
-    """The request at a place of the input, as a journal describes it."""
+    """The request at a place of the input, as a journal describes it.
+
+    Args:
+        key: Identity of the content: 32 hex digits.
+        position: Place in the input, from 0.
+        kind: `img2img`, `txt2img`, or `task` for any other endpoint.
+        endpoint: Path of the submission.
+        images: Number of images asked for.
+        request: JSON text to make the request again with; pictures as their digest and path.
+        tag: The user's own id.
+        metadata: JSON text of the user's own metadata. None: there are none.
+    """
 
     key: str
     """Identity of the content: 32 hex digits."""
@@ -162,7 +189,21 @@ class Order:
 
 @frozen(kw_only=True)
 class JournalEntry(Order):
-    """Where a journal keeps a purchase."""
+    """Place of a purchase in a journal.
+
+    Args:
+        occurrence: Number among requests of equal content, from 0.
+        serial: Number in the journal, from 1, in the order of planning; pages go by it.
+        run: The latest run that asked for this request, from 1.
+        key: Identity of the content: 32 hex digits.
+        position: Place in the input, from 0.
+        kind: `img2img`, `txt2img`, or `task` for any other endpoint.
+        endpoint: Path of the submission.
+        images: Number of images asked for.
+        request: JSON text to make the request again with; pictures as their digest and path.
+        tag: The user's own id.
+        metadata: JSON text of the user's own metadata. None: there are none.
+    """
 
     occurrence: int
     """Number among requests of equal content, from 0."""
@@ -221,6 +262,33 @@ class Purchase:
 
     Times (`…_at`, here and in attempts) are seconds on the loop's clock. In purchases that were only read
     from a journal (`Journal.where`) they are unix seconds.
+
+    Args:
+        request: The request. None where only the task is known, or where the request is no longer needed.
+        endpoint: Path of the submission.
+        images: Number of images asked for.
+        position: Place in the input, from 0.
+        tag: The user's own id.
+        wants_files: Whether success is not the end: files are to be saved.
+        id: Unique in this process; events about money carry it.
+        journal: The store that keeps this purchase. None: memory alone.
+        entry: The place in that store.
+        token: Secret of the latest attempt's callback.
+        host: Name of the host that the latest attempt went to.
+        state: How far the purchase has come.
+        account: Label of the account that pays: of the attempt that bought the task, else of the latest.
+        task: The bought task. None also where pictures came in the answer itself.
+        attempt: Number of the latest attempt, from 1.
+        attempts: Attempts that may count: in a window, or as money. Those that the service never saw are left
+            out.
+        doubt: Why some attempt may have been bought under an id that nobody knows.
+        reported: Whether the caller knows of the doubt.
+        error: The latest error.
+        result: Pictures of the task.
+        paths: The saved files, in the result's order.
+        objects: Addresses of the saved files, where they are in a storage that is no folder.
+        finished_at: When the end was seen.
+        saved_at: When the files were whole.
     """
 
     request: NovitaRequest | None
@@ -358,7 +426,7 @@ class Bought:
 
 @frozen
 class NotBought:
-    """This attempt certainly bought nothing.
+    """Fact: this attempt certainly bought nothing.
 
     Args:
         at: When that was known.
@@ -751,7 +819,11 @@ def next_action(purchase: Purchase) -> Action:
         return SAVE if purchase.wants_files else NOTHING
     if state is ANNOUNCED:
         return AWAIT
-    return NOTHING if state is SAVED else LIST
+    if state is SAVED:
+        return NOTHING
+    if state is FAILED or state is UNCERTAIN:
+        return LIST
+    assert_never(state)
 
 
 def helps_to_buy_again(error: NovitaError) -> bool:

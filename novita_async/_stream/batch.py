@@ -25,6 +25,9 @@ class Batch(Block[Outcomes]):
     _total: int | None = field(default=None, kw_only=True, alias="total")
     """How many requests there are. None: not known."""
 
+    def __repr__(self) -> str:
+        return "<Batch, not entered yet: await it, or async with ... as outcomes>"
+
     def __await__(self) -> Generator[Any, None, list[Outcome]]:
         return self._all().__await__()
 

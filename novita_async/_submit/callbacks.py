@@ -101,7 +101,16 @@ class Listener(Protocol):
 
 @frozen(kw_only=True)
 class WebhookStatistics:
-    """How webhooks are doing."""
+    """Counts of webhooks.
+
+    Args:
+        expected: Purchases whose token is known: under way, not finished, just finished, or of unknown end.
+        arrived: Events that came in time, of tasks that have ended.
+        lost: Tasks that have ended without their event, or long before it.
+        ignored: Events that nothing came of: unknown, forged, repeated too often, not understood.
+        found: Purchases of unknown end that an event has found again.
+        relied_on: Whether tasks are left to their events, with a few late polls as a safety net.
+    """
 
     expected: int
     """Purchases whose token is known: under way, not finished, just finished, or of unknown end."""

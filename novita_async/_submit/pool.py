@@ -33,7 +33,7 @@ topped up and keys mended."""
 
 
 @define(eq=False)
-class _Member:
+class _PoolMember:
     """An account, and its health."""
 
     account: Account
@@ -175,19 +175,32 @@ class Grant:
 
 @frozen(kw_only=True)
 class AccountStatistics:
-    """How one account is doing."""
+    """Counts of an account.
+
+    Args:
+        label: Name of the account.
+        error: Why it cannot send. None: able to send.
+        pacing: Its quota, as given or learned, and its circuit breaker.
+    """
 
     label: str
     """Name of the account."""
     error: NovitaError | None
-    """Why it cannot send. None: it can."""
+    """Why it cannot send. None: able to send."""
     pacing: PacerStatistics
     """Its quota, as given or learned, and its circuit breaker."""
 
 
 @frozen(kw_only=True)
 class PoolStatistics:
-    """How the pool is doing."""
+    """Counts of the pool.
+
+    Args:
+        waiting: Submissions in line.
+        sending: Submissions under way.
+        accounts: Each account.
+        retired: Endpoints that the service said it does not have.
+    """
 
     waiting: int
     """Submissions in line."""
@@ -203,12 +216,12 @@ class PoolStatistics:
 class SessionPool:
     """The accounts of one client."""
 
-    _members: dict[str, _Member]
+    _members: dict[str, _PoolMember]
     _polls_per_second: float
     _lines: dict[str, _Line] = field(factory=dict)
     _retired: dict[tuple[str, str], tuple[NovitaError, float]] = field(factory=dict)
     """Endpoints, by host, that the service said it does not have."""
-    _by_hosts: dict[Hosts, list[_Member]] = field(factory=dict)
+    _by_hosts: dict[Hosts, list[_PoolMember]] = field(factory=dict)
     """Accounts whose host serves a route; empty where none does."""
     _sending: int = 0
     _turns: int = 0
@@ -226,7 +239,7 @@ class SessionPool:
 
         Accounts that name no host belong to `home`.
         """
-        members: dict[str, _Member] = {}
+        members: dict[str, _PoolMember] = {}
         keys: set[ApiKey] = set()
         for account in accounts:
             if account.label in members:
@@ -239,7 +252,7 @@ class SessionPool:
                 )
             keys.add(account.api_key)
             pacer = AccountPacer(images_per_minute=account.images_per_minute)
-            members[account.label] = _Member(account, account.host or home, pacer)
+            members[account.label] = _PoolMember(account, account.host or home, pacer)
         if not members:
             raise ConfigurationError(problem="no account", advice="pass api_key= or accounts=[…]")
         return cls(members, polls_per_second)
@@ -421,18 +434,18 @@ class SessionPool:
         if offers is not None:
             offers.deferred(until)
 
-    def _serving(self, hosts: Hosts) -> list[_Member]:
+    def _serving(self, hosts: Hosts) -> list[_PoolMember]:
         """Accounts whose host serves a route; all where none does, for the table may be old."""
         return self._matching(hosts) or list(self._members.values())
 
-    def _matching(self, hosts: Hosts) -> list[_Member]:
+    def _matching(self, hosts: Hosts) -> list[_PoolMember]:
         found = self._by_hosts.get(hosts)
         if found is None:
             found = [member for member in self._members.values() if member.host.serves(hosts)]
             self._by_hosts[hosts] = found
         return found
 
-    def _gone(self, member: _Member, endpoint: str, now: float) -> NovitaError | None:
+    def _gone(self, member: _PoolMember, endpoint: str, now: float) -> NovitaError | None:
         """Why an account's host does not serve an endpoint. None: it may."""
         retired = self._retired.get((endpoint, member.host.name)) if self._retired else None
         return retired[0] if retired is not None and now < retired[1] else None
@@ -499,7 +512,7 @@ class SessionPool:
             return BreakerClosed(account=member.account.label, after=now - breaker.opened_at)
         return None
 
-    def _opened(self, member: _Member, endpoint: str | None) -> BreakerOpened:
+    def _opened(self, member: _PoolMember, endpoint: str | None) -> BreakerOpened:
         """Let those in line who do not wait for ever count from now."""
         for line in self._lines.values():
             line.wake_impatient()
@@ -665,7 +678,7 @@ class SessionPool:
         """When failed polls begin to say something about their task: not before an outage is over."""
         return max(member.breaker.doubts_count_from(now) for member in self._asked(label))
 
-    def _asked(self, label: str | None) -> Iterable[_Member]:
+    def _asked(self, label: str | None) -> Iterable[_PoolMember]:
         member = self._members.get(label) if label is not None else None
         return self._members.values() if member is None else (member,)
 

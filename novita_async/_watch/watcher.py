@@ -119,7 +119,13 @@ class WatchedTask:
 
 @frozen(kw_only=True)
 class WatchStatistics:
-    """How a watch is doing."""
+    """Counts of a watch.
+
+    Args:
+        waiting: Tasks without an outcome yet.
+        left_to_events: Tasks that wait for their webhook event, and are polled when it comes or is overdue.
+        polls: Polls so far.
+    """
 
     waiting: int
     """Tasks without an outcome yet."""

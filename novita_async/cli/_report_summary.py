@@ -1,18 +1,18 @@
 """Summary of the whole batch in the report, as plain HTML: when it was, how much, and what is left to do."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from html import escape
 from string import Template
 from types import MappingProxyType
-from typing import Final
+from typing import Final, assert_never
 
 from attrs import frozen
 
-from novita_async._purchase.journal import Summary
-from novita_async._purchase.machine import State
+from novita_async._purchase.journal import Summary, action_of
+from novita_async._purchase.machine import Action, State
 from novita_async.cli._report_timeline import Happenings, active, elapsed, timeline
 
 
@@ -28,14 +28,8 @@ class Commands:
     """Buys again what is uncertain, too."""
 
 
-_UNFINISHED: Final[Mapping[State, str]] = MappingProxyType(
-    {
-        State.PLANNED: "not sent yet",
-        State.ANNOUNCED: "on the way to the service",
-        State.SUBMITTED: "paid for, end not seen",
-        State.SUCCEEDED: "done, files not saved",
-    }
-)
+UNFINISHED: Final = tuple(state for state in State if action_of(state) not in (Action.LIST, Action.NOTHING))
+"""States of requests whose end is not on record, in their order."""
 _PROSPECT: Final = MappingProxyType({True: "worth another try", False: "to be changed before another try"})
 
 _TOTAL: Final = Template('<div class="$kind"><dt>$name</dt><dd>$value</dd></div>')
@@ -104,9 +98,28 @@ def _total(name: str, value: str) -> str:
     return _TOTAL.substitute(kind=kind, name=name, value=value)
 
 
+def words_of(state: State) -> str:
+    """A state as people call it."""
+    match state:
+        case State.PLANNED:
+            return "not sent yet"
+        case State.ANNOUNCED:
+            return "on the way to the service"
+        case State.SUBMITTED:
+            return "paid for, end not seen"
+        case State.SUCCEEDED:
+            return "done, files not saved"
+        case State.FAILED | State.SAVED:
+            return state.value
+        case State.UNCERTAIN:
+            return "uncertain: perhaps paid for"
+        case _:
+            assert_never(state)
+
+
 def unfinished(ledger: Summary) -> int:
     """Requests whose end is not on record."""
-    return sum(ledger.rows[state] for state in _UNFINISHED)
+    return sum(ledger.rows[state] for state in UNFINISHED)
 
 
 def _perhaps(much: str, ledger: Summary) -> str:
@@ -163,8 +176,8 @@ def _cause(kind: tuple[str, bool], count: int) -> str:
 
 
 def _open(ledger: Summary, commands: Commands) -> Iterator[str]:
-    counts = {words: ledger.rows[state] for state, words in _UNFINISHED.items()}
-    parts = ", ".join(f"{count:,} {words}" for words, count in counts.items() if count)
+    counts = {state: ledger.rows[state] for state in UNFINISHED}
+    parts = ", ".join(f"{count:,} {words_of(state)}" for state, count in counts.items() if count)
     if parts:
         resume = _command(commands.resume)
         yield _OPEN.substitute(count=_many(unfinished(ledger)), parts=parts, resume=resume)

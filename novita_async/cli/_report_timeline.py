@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Final, assert_never
 
 from attrs import Factory, define, field, frozen
 
@@ -74,11 +74,17 @@ class Happenings:
             kind.append((ended, images))
 
     def _kind(self, state: State) -> list[Moment] | None:
-        if state is State.SAVED or state is State.SUCCEEDED:
-            return self.finished
-        if state is State.FAILED:
-            return self.failed
-        return self.uncertain if state is State.UNCERTAIN else None
+        match state:
+            case State.SAVED | State.SUCCEEDED:
+                return self.finished
+            case State.FAILED:
+                return self.failed
+            case State.UNCERTAIN:
+                return self.uncertain
+            case State.PLANNED | State.ANNOUNCED | State.SUBMITTED:
+                return None
+            case _:
+                assert_never(state)
 
     def moments(self) -> list[float]:
         """Every time at which something happened, in order."""

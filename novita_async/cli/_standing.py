@@ -1,7 +1,7 @@
 """How a batch is: what its journal says, and what to do next."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ from attrs import frozen
 from novita_async._journal.rows import entry_of
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import Store
-from novita_async._purchase.journal import Summary
+from novita_async._purchase.journal import Summary, action_of
 from novita_async._purchase.machine import (
     ANNOUNCED,
     FAILED,
@@ -25,20 +25,12 @@ from novita_async._purchase.machine import (
     is_gone,
 )
 from novita_async.cli._output import Output
-from novita_async.cli._report_summary import money
+from novita_async.cli._report_summary import money, words_of
 from novita_async.cli._setup import Setup, command
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import Account
 
-_WORDS: Final[Mapping[State, str]] = {
-    State.PLANNED: "not sent yet",
-    State.ANNOUNCED: "on the way to the service",
-    State.SUBMITTED: "paid for, end not seen",
-    State.SUCCEEDED: "done, files not saved",
-    State.SAVED: "saved",
-    State.FAILED: "failed",
-    State.UNCERTAIN: "uncertain: perhaps paid for",
-}
+_WELL_FIRST: Final = sorted(State, key=lambda state: action_of(state) is Action.LIST)
 
 
 @frozen(kw_only=True)
@@ -163,10 +155,10 @@ def page_by_page(store: Store, state: State | None) -> Iterator[Purchase]:
 def tell(output: Output, setup: Setup, standing: Standing, steps: list[tuple[str, str]]) -> None:
     ledger = standing.ledger
     output.line(f"requests: {ledger.total + standing.ahead - standing.gone:,}")
-    for state, words in _WORDS.items():
+    for state in _WELL_FIRST:
         count = standing.unsent if state is State.PLANNED else ledger.rows[state]
         if count:
-            output.line(f"  {count:,} {words}")
+            output.line(f"  {count:,} {words_of(state)}")
     if standing.lost:
         output.line(f"of these, no longer to be had from the service: {standing.lost:,}")
     if standing.gone:

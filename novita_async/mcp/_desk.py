@@ -87,7 +87,7 @@ class Desk:
     """Takes calls, and gives each its purchase. Open it with `Desk.open`."""
 
     client: NovitaClient
-    """The client that buys; it must have a budget."""
+    """The client that buys, with a budget."""
     folder: Path
     """Where journal and pictures lie."""
     patience: float
@@ -181,7 +181,7 @@ class Desk:
 
         Raises:
             UnknownCallError: there is none.
-            NovitaError: it failed, or cannot be had.
+            NovitaError: the call failed, or its result cannot be had.
         """
         call = self._calls.get(wanted)
         if call is not None:

@@ -52,7 +52,7 @@ class Endpoints:
                 )
 
     def path_of(self, request: NovitaRequest) -> str:
-        """Where a request is submitted."""
+        """Path to which a request is submitted."""
         kind = request.kind
         usual = getattr(self, kind) if kind in _SUBMISSIONS else request.endpoint
         return request.path or self.others.get(kind) or usual

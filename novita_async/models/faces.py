@@ -191,7 +191,7 @@ class Face(NovitaRequest, Sweepable):
     """Kinds of routes that a face looks for its model in."""
 
     model: str = field(validator=rules.Rule(_explain_model))
-    """Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all."""
+    """Model, such as `gpt-image-2`, by which the route is found. `novita-async routes` lists all."""
     prompt: str | None = field(default=None, validator=_common_rule("prompt"))
     """Description of the wished result. Most routes need a prompt."""
     seed: int | None = field(default=None, validator=_common_rule("seed"))
@@ -242,7 +242,7 @@ class Face(NovitaRequest, Sweepable):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent; those that are only named by their address are not."""
+        """Pictures that are sent; those that are only named by their address are not."""
         given = (each for items in self._by_role().values() for each in items)
         return tuple(each for each in given if isinstance(each, ImageSource))
 
@@ -342,7 +342,7 @@ class EditImage(Face):
         quality: Quality of the results, where the route takes one.
         tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
         metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
-        model: Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all.
+        model: Model, such as `gpt-image-2`, by which the route is found. `novita-async routes` lists all.
         prompt: Description of the wished result. Most routes need a prompt.
         seed: The same seed gives the same picture, where the route takes one.
         output_format: Format of the results: `png`, `jpeg`, `webp`, as the route takes them.
@@ -389,7 +389,7 @@ class GenerateImage(Face):
         quality: Quality of the results, where the route takes one.
         tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
         metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
-        model: Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all.
+        model: Model, such as `gpt-image-2`, by which the route is found. `novita-async routes` lists all.
         prompt: Description of the wished result. Most routes need a prompt.
         seed: The same seed gives the same picture, where the route takes one.
         output_format: Format of the results: `png`, `jpeg`, `webp`, as the route takes them.
@@ -422,7 +422,7 @@ class AnimateImage(Face):
         aspect_ratio: Shape of the video, such as `16:9`.
         tag: The user's own id, such as `sku-1`: text of 1 to 256 characters on one line, or a number (ours).
         metadata: Notes that the user wants to find beside the result: a JSON object of at most 16 KiB (ours).
-        model: Model, such as `gpt-image-2`; it finds the route. `novita-async routes` lists all.
+        model: Model, such as `gpt-image-2`, by which the route is found. `novita-async routes` lists all.
         prompt: Description of the wished result. Most routes need a prompt.
         seed: The same seed gives the same picture, where the route takes one.
         output_format: Format of the results: `png`, `jpeg`, `webp`, as the route takes them.

@@ -58,7 +58,7 @@ class Host:
     def may_be(self, name: str | None) -> bool:
         """Whether this is the host of a name. None: not known, so that any may be it.
 
-        One unknown host may be another: a proxy, or a simulator, that has moved.
+        An unknown host may be another: a proxy, or a simulator, that has moved.
         """
         return name is None or name == self.name or not (self.is_known or name in KNOWN_NAMES)
 

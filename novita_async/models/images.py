@@ -107,8 +107,8 @@ class ImageSource:
             height change places.
 
     Raises:
-        InvalidRequest: missing, empty, or larger than any route takes. What a route takes is checked by the
-            request.
+        InvalidRequest: missing, empty, or larger than any route takes. The limits of its route are the
+            request's to check.
     """
 
     path: Path | None = None
@@ -143,7 +143,7 @@ class ImageSource:
 
     @classmethod
     def from_path(cls, path: "str | os.PathLike[str]") -> "ImageSource":
-        """Measure a file: one stat and its header. Its bytes are read when they are sent."""
+        """Measure a file, by a stat and its header. Its bytes are read when they are sent."""
         place = Path(path)
         try:
             _check_regular(place)

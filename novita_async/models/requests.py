@@ -93,7 +93,7 @@ class TestMode:
 
 @frozen(kw_only=True)
 class Webhook:
-    """Where the service tells that a task ended.
+    """Address at which the service tells that a task has ended.
 
     Args:
         url: Absolute URL, HTTPS advised; with an unguessable path, because events are not signed (API).
@@ -129,7 +129,7 @@ class AWSS3:
 
 @frozen(kw_only=True)
 class CustomStorage:
-    """Where results are stored instead of with the service.
+    """Storage for results in place of the service's own.
 
     Args:
         aws_s3: An S3 bucket. Its URLs may need your own AWS credentials (live effect not documented).
@@ -223,7 +223,7 @@ class ControlNetUnit:
     """A picture that guides by its edges, depth, pose and so on.
 
     Args:
-        model_name: Name of the ControlNet; it must suit the checkpoint's base model (API).
+        model_name: Name of the ControlNet, which must suit the checkpoint's base model (API).
         image: The picture that guides: a path, bytes, a binary file or an `ImageSource`. Limits as for the
             main picture (ours).
         strength: How strongly. Range 0 to 1, default 1, always sent (API).
@@ -234,7 +234,7 @@ class ControlNetUnit:
     """
 
     model_name: ControlNetModel | str = field(validator=rules.text())
-    """Name of the ControlNet; it must suit the checkpoint's base model (API)."""
+    """Name of the ControlNet, which must suit the checkpoint's base model (API)."""
     image: ImageSource = field(converter=measured, validator=_PICTURE)
     """The picture that guides: a path, bytes, a binary file or an `ImageSource`. Limits as for the main
     picture (ours)."""
@@ -427,13 +427,13 @@ class NovitaRequest(Tagged):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent: those that fields of this class hold, alone or in a sequence."""
+        """Pictures that are sent: those that fields of this class hold, alone or in a sequence."""
         held = (getattr(self, each.name) for each in attrs.fields(type(self)))
         return tuple(_pictures_in(list(held)))
 
     @property
     def work(self) -> float | None:
-        """How much is asked for, in proportion to the time it takes. None: not known."""
+        """Work that is asked for, in proportion to the time that a task takes. None: not known."""
         return None
 
     @property
@@ -703,7 +703,7 @@ class Img2Img(_Diffusion):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent."""
+        """Pictures that are sent."""
         if self.controlnet is None and not self.ip_adapters:
             return (self.image,)
         units = self.controlnet.units if self.controlnet else ()
@@ -838,7 +838,7 @@ class Txt2Img(_Diffusion):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """No picture is sent."""
+        """Pictures: none is sent."""
         return ()
 
 
@@ -887,7 +887,7 @@ class AnyTask(NovitaRequest):
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
-        """Every picture that is sent."""
+        """Pictures that are sent."""
         return tuple(_pictures_in(self.body))
 
     @property

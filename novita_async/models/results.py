@@ -57,21 +57,21 @@ class Artifact(Plain):
     """A result file behind a URL.
 
     Args:
-        url: Where it is. The query is a bearer secret while the URL lives; it is not shown in repr.
+        url: Where it is. The query is a bearer secret while the URL lives, and not shown in repr.
         url_ttl: Seconds that the URL lives, counted from when the service signed it. 0: no end known.
         type: File type: `png`, `jpeg`, `webp`, `mp4` and the like.
         task: The task that made it, which can be asked for a new URL. None: not known here.
         data: The file itself, where it came in the answer and is small.
         file: Where the file lies that came in the answer; without a folder of the user's it goes with the
             client.
-        lost: Why the file is gone that came in the answer. None: it is not gone.
+        lost: Why the file is gone that came in the answer. None: not gone.
     """
 
     _files: ClassVar["ref[Files] | None"] = None
     """The client that has handed it out; a client that is gone is not kept alive."""
 
     url: str = field(default="", repr=without_query)
-    """Where it is. The query is a bearer secret while the URL lives; it is not shown in repr."""
+    """Where it is. The query is a bearer secret while the URL lives, and not shown in repr."""
     url_ttl: int | None = None
     """Seconds that the URL lives, counted from when the service signed it. 0: no end known."""
     type: str | None = None
@@ -85,7 +85,7 @@ class Artifact(Plain):
     file: Path | None = None
     """Where the file lies that came in the answer; without a folder of the user's it goes with the client."""
     lost: str | None = None
-    """Why the file is gone that came in the answer. None: it is not gone."""
+    """Why the file is gone that came in the answer. None: not gone."""
 
     @property
     def came_at_once(self) -> bool:
@@ -94,7 +94,7 @@ class Artifact(Plain):
 
     @property
     def expiry_time(self) -> datetime | None:
-        """When the URL stops working, as its own signature says. None: not told."""
+        """Time at which the URL stops working, as its own signature says. None: not told."""
         try:
             query = parse_qs(urlsplit(self.url).query)
             signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -176,14 +176,14 @@ class GeneratedImage(Artifact):
 
     Args:
         nsfw: Findings of the NSFW check. None: not asked for.
-        url: Where it is. The query is a bearer secret while the URL lives; it is not shown in repr.
+        url: Where it is. The query is a bearer secret while the URL lives, and not shown in repr.
         url_ttl: Seconds that the URL lives, counted from when the service signed it. 0: no end known.
         type: File type: `png`, `jpeg`, `webp`, `mp4` and the like.
         task: The task that made it, which can be asked for a new URL. None: not known here.
         data: The file itself, where it came in the answer and is small.
         file: Where the file lies that came in the answer; without a folder of the user's it goes with the
             client.
-        lost: Why the file is gone that came in the answer. None: it is not gone.
+        lost: Why the file is gone that came in the answer. None: not gone.
     """
 
     nsfw: NsfwDetection | None = None
@@ -204,7 +204,7 @@ class GeneratedImage(Artifact):
 
 @frozen(kw_only=True, slots=False)
 class Timings:
-    """When the service did what, by its own clock.
+    """Times of a task, by the service's clock.
 
     Args:
         submit_time: When the service took the task.
@@ -234,7 +234,8 @@ class TaskResult(Plain):
         timings: When it was done, where the service says so.
         request_info: JSON text of what the engine was asked for, unparsed.
         extra: The answer's `extra`, as it came; where the results came at once, the rest of the answer.
-        cut: Why the answer broke off that held the results: what came whole is here. None: it is whole.
+        cut: Why the answer broke off that held the results; files that came whole are here. None: the answer
+            is whole.
     """
 
     task: Task | None = None
@@ -256,7 +257,8 @@ class TaskResult(Plain):
     extra: Mapping[str, Any] = field(factory=new_dict, repr=False)
     """The answer's `extra`, as it came; where the results came at once, the rest of the answer."""
     cut: str | None = None
-    """Why the answer broke off that held the results: what came whole is here. None: it is whole."""
+    """Why the answer broke off that held the results; files that came whole are here. None: the answer is
+    whole."""
 
     @property
     def task_id(self) -> str | None:
@@ -265,7 +267,7 @@ class TaskResult(Plain):
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
-        """All files: images, videos, audios."""
+        """Files of all kinds: images, videos, audios."""
         return (*self.images, *self.videos, *self.audios)
 
     def require_images(self) -> tuple[GeneratedImage, ...]:
@@ -318,6 +320,10 @@ class TaskResult(Plain):
         pictures = "".join(_in_html(image) or "" for image in self.images)
         return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{pictures}</div>' if pictures else None
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002, FBT001 - as IPython calls it
+        """Tell the result in a line, in IPython's terminal."""
+        printer.text(f"<{type(self).__name__} {_gist_of(self)}>")
+
 
 _LISTS: Final[Mapping[str, type[Artifact]]] = {
     "images": GeneratedImage,
@@ -335,6 +341,14 @@ def _artifact(kind: type[Artifact], told: Mapping[str, Any]) -> Artifact:
     if fields.get("file") is not None:
         fields["file"] = Path(fields["file"])
     return kind(**fields)
+
+
+def _gist_of(result: TaskResult) -> str:
+    """The files of a result, its seed and its task, in some words."""
+    told = [f"{name}: {len(each)}" for name in _LISTS if (each := getattr(result, name))] or ["no files"]
+    told += [f"seed {result.seed}"] if result.seed is not None else []
+    told += [f"task {result.task_id}"] if result.task_id is not None else []
+    return ", ".join(told)
 
 
 def _in_html(artifact: Artifact) -> str | None:
@@ -450,7 +464,7 @@ class Processing(Plain):
 
     Args:
         task: Which.
-        status: The service's word for it; one that is not known counts as being worked on.
+        status: The service's word for it; an unknown word counts as being worked on.
         progress_percent: Range 0 to 100; many tasks go from 0 to their end.
         eta: Seconds to go, as the service guesses; 0 is normal.
     """
@@ -458,7 +472,7 @@ class Processing(Plain):
     task: Task
     """Which."""
     status: str = TaskStatus.PROCESSING
-    """The service's word for it; one that is not known counts as being worked on."""
+    """The service's word for it; an unknown word counts as being worked on."""
     progress_percent: float | None = None
     """Range 0 to 100; many tasks go from 0 to their end."""
     eta: float | None = None
@@ -492,6 +506,17 @@ def _tag_of(outcome: Any) -> str | None:
 
 def _metadata_of(outcome: Any) -> Mapping[str, Any]:
     return outcome.request.metadata if isinstance(outcome.request, NovitaRequest) else {}
+
+
+def _told_in_a_line(outcome: Any, printer: Any, cycle: bool) -> None:  # noqa: ARG001, FBT001 - as IPython calls it
+    """Tell an outcome in a line. IPython asks each class itself, before its bases."""
+    told = [] if outcome.tag is None else [f"id {outcome.tag}"]
+    if isinstance(outcome, Succeeded):
+        files = *map(str, outcome.paths), *outcome.objects
+        told += [_gist_of(outcome.result), *(["saved as " + " ".join(files)] if files else [])]
+    else:
+        told.append(str(outcome.error))
+    printer.text(f"<{type(outcome).__name__} {', '.join(told)}>")
 
 
 @frozen(kw_only=True)
@@ -548,6 +573,8 @@ class Succeeded(_Ended):
     objects: tuple[str, ...] = ()
     """Addresses of the result's files in such a storage, such as `s3://bucket/spring/00000-42-1.png`."""
 
+    _repr_pretty_ = _told_in_a_line
+
     @property
     def task(self) -> Task | None:
         """The task. None: the results came at once, and there is no task."""
@@ -596,6 +623,8 @@ class Failed(_Missed):
     task: Task | None = None
     """The task, where one was made."""
 
+    _repr_pretty_ = _told_in_a_line
+
     @property
     def task_id(self) -> str | None:
         """The task's id, where one was made."""
@@ -616,9 +645,11 @@ class Uncertain(_Missed):
     error: SubmissionUncertain
     """Everything that is known."""
 
+    _repr_pretty_ = _told_in_a_line
+
     @property
     def task_id(self) -> None:
-        """Not known; that is the point."""
+        """Unknown: that is the point."""
         return
 
 
@@ -638,6 +669,8 @@ class Unfinished(_Missed):
     """The task to watch again."""
     error: TaskTimeout
     """How long it was waited for, and what was seen last."""
+
+    _repr_pretty_ = _told_in_a_line
 
     @property
     def task_id(self) -> str:

@@ -119,7 +119,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @property
     def jumps(self) -> int:
-        """How often time has jumped."""
+        """Jumps of time so far."""
         return self._jumps
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Settings of the simulator: what kind of service it is."""
+"""Settings of the simulator: the kind of service that is simulated."""
 
 from typing import Any, Final, Literal, Self
 

@@ -28,7 +28,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, assert_never
 
 import anyio
 import anyio.lowlevel
@@ -66,11 +66,11 @@ class StoreUnderTest(Protocol):
     """A store that begins empty, and how to come to it."""
 
     async def open(self) -> Journal:
-        """Open it for the next run: what an earlier journal had recorded is there."""
+        """Open it for the next run, with all that an earlier journal had recorded."""
         ...
 
     async def crash(self, journal: Journal) -> None:
-        """Leave it as a process does that is killed: what was recorded is there, and nothing was closed."""
+        """Leave it as a killed process does, with nothing closed; all that was recorded is there."""
         ...
 
 
@@ -135,15 +135,29 @@ _KINDS: Final = (
     *(Announced, Bought, NotBought, Lost, Reopened),
     *(Rewatched, FailedForGood, Completed, Saved, NotSaved),
 )
-_WAYS: Final[dict[State, tuple[type, ...]]] = {
-    State.PLANNED: (),
-    State.ANNOUNCED: (Announced,),
-    State.SUBMITTED: (Announced, Bought),
-    State.SUCCEEDED: (Announced, Bought, Completed),
-    State.FAILED: (Announced, Bought, FailedForGood),
-    State.UNCERTAIN: (Announced, Lost),
-    State.SAVED: (Announced, Bought, Completed, Saved),
-}
+
+
+def _way_to(state: State) -> tuple[type, ...]:
+    """The facts that lead to a state."""
+    way: tuple[type, ...]
+    match state:
+        case State.PLANNED:
+            way = ()
+        case State.ANNOUNCED:
+            way = (Announced,)
+        case State.SUBMITTED:
+            way = Announced, Bought
+        case State.SUCCEEDED:
+            way = Announced, Bought, Completed
+        case State.FAILED:
+            way = Announced, Bought, FailedForGood
+        case State.UNCERTAIN:
+            way = Announced, Lost
+        case State.SAVED:
+            way = Announced, Bought, Completed, Saved
+        case _:
+            assert_never(state)
+    return way
 
 
 class _Clock:
@@ -170,9 +184,9 @@ async def _bring(journal: Journal, purchase: Purchase, *kinds: type, clock: Call
 
 async def _in_every_state(journal: Journal, clock: Callable[[], float]) -> list[Purchase]:
     """Plan a purchase for each state, and bring each there."""
-    purchases = await journal.plan([_order(number, number) for number in range(len(_WAYS))])
-    for purchase, way in zip(purchases, _WAYS.values(), strict=True):
-        await _bring(journal, purchase, *way, clock=clock)
+    purchases = await journal.plan([_order(number, number) for number in range(len(State))])
+    for purchase, state in zip(purchases, State, strict=True):
+        await _bring(journal, purchase, *_way_to(state), clock=clock)
     return list(purchases)
 
 
@@ -382,7 +396,7 @@ async def odd_values_come_back_as_they_were(store: StoreUnderTest) -> None:
 
 
 async def what_is_recorded_is_there(store: StoreUnderTest) -> None:
-    """Every state comes back as it was: at once, in the next run, and after a crash."""
+    """States come back as they were: at once, in the next run, and after a crash."""
     clock = _Clock()
     async with _opened(store) as journal:
         purchases = await _in_every_state(journal, clock)
@@ -410,7 +424,7 @@ async def what_is_recorded_is_there(store: StoreUnderTest) -> None:
 
 
 async def facts_told_together_are_recorded_all_or_none(store: StoreUnderTest) -> None:
-    """Where one of several facts cannot happen, none is recorded, and `IllegalTransition` is raised."""
+    """Facts are recorded all or not at all: where one cannot happen, `IllegalTransition` is raised."""
     clock = _Clock()
     async with _opened(store) as journal:
         purchase, other = await journal.plan([_order(1), _order(2)])
@@ -439,7 +453,7 @@ async def what_was_never_planned_is_refused(store: StoreUnderTest) -> None:
 
 
 async def what_was_told_twice_counts_once(store: StoreUnderTest) -> None:
-    """So a writer who does not know whether something was written may write it again."""
+    """A writer who does not know whether something was written may write it again."""
     clock = _Clock()
     async with _opened(store) as journal:
         bought, lost = await journal.plan([_order(1), _order(2)])
@@ -579,7 +593,7 @@ def _undated(purchases: Sequence[Purchase]) -> list[dict[str, Any]]:
 
 
 async def purchases_are_read_by_state_and_from_a_serial_on(store: StoreUnderTest) -> None:
-    """`where` gives them state by state, in the order of planning, with unix times."""
+    """Purchases come out of `where` state by state, in the order of planning, with unix times."""
     clock, after = _Clock(), 10
     async with _opened(store) as journal:
         purchases = await journal.plan([_order(number, number) for number in range(30)])

@@ -153,8 +153,8 @@ class Simulator:
     """A Novita service that exists only here.
 
     Args:
-        config: what kind of service it is.
-        faults: what goes wrong and when. Default: as `config.fault_rate` says.
+        config: the kind of service.
+        faults: the exchanges that go wrong. Default: as `config.fault_rate` says.
     """
 
     config: SimulatorConfig = field(factory=SimulatorConfig)
@@ -205,7 +205,7 @@ class Simulator:
             self._announce(self._tasks[task_id], at)
 
     def next_event_at(self) -> float | None:
-        """When something happens next without being asked for: a task ends, a webhook is due."""
+        """Time at which something happens next without being asked for: a task ends, a webhook is due."""
         times = (self._queue.next_end_at(), self._mail.next_due_at())
         return min((at for at in times if at is not None), default=None)
 
@@ -441,7 +441,7 @@ class Simulator:
     # --- results
 
     def span(self, task_id: str) -> Span | None:
-        """When a task is worked on; None while it waits."""
+        """Begin and end of the work on a task; None while the task waits."""
         return self._mocks.get(task_id) or self._queue.span(task_id)
 
     def status_of(self, task_id: str) -> str:
@@ -450,7 +450,7 @@ class Simulator:
 
     @property
     def tasks(self) -> Mapping[str, SimulatedTask]:
-        """All accepted tasks by id, in the order of acceptance."""
+        """Accepted tasks by id, in the order of acceptance."""
         return self._tasks
 
     def _known(self, task_id: str, account: str) -> SimulatedTask:

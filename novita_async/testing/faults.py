@@ -90,7 +90,7 @@ class Fault:
 
     @classmethod
     def refuse(cls) -> Self:
-        """No connection."""
+        """Refuse the connection."""
         return cls(kind=FaultKind.REFUSE)
 
     @classmethod
@@ -110,7 +110,7 @@ class Fault:
 
     @classmethod
     def stall(cls, *, acted: bool = True) -> Self:
-        """No answer comes, and nothing else."""
+        """Hold the answer back for ever."""
         return cls(kind=FaultKind.STALL, acted=acted)
 
     @classmethod
@@ -170,7 +170,7 @@ def _to_numbers(value: int | Collection[int] | None) -> Collection[int] | None:
 
 @frozen(kw_only=True)
 class FaultRule:
-    """Which exchanges get which fault.
+    """Exchanges that a fault hits.
 
     Args:
         fault: Kinds of trouble.

@@ -18,7 +18,8 @@ class Entry:
         at: Service time of its arrival.
         endpoint: Its path.
         account: The key that sent it, where it is a known one.
-        status: Decision of the service, whether or not the answer got through. None: it never arrived whole.
+        status: Decision of the service, whether or not the answer got through. None: the request never
+            arrived whole.
         reason: Why it was refused.
         task_id: The task that was made. None: nothing was accepted.
         images: Images that were accepted.
@@ -36,7 +37,8 @@ class Entry:
     account: str | None = None
     """The key that sent it, where it is a known one."""
     status: int | None = None
-    """Decision of the service, whether or not the answer got through. None: it never arrived whole."""
+    """Decision of the service, whether or not the answer got through. None: the request never arrived
+    whole."""
     reason: str | None = None
     """Why it was refused."""
     task_id: str | None = None
@@ -100,7 +102,7 @@ class Ledger:
         return sum(entry.billed for entry in self.entries)
 
     def reasons(self) -> Mapping[str, int]:
-        """How often each reason was given for refusing a submission."""
+        """Counts of the reasons for which submissions were refused."""
         return Counter(entry.reason for entry in self.entries if entry.reason)
 
     def most_images_in(

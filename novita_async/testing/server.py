@@ -71,10 +71,10 @@ class SimulatorServer:
     """A simulator behind a real socket: `async with SimulatorServer(config) as server: server.url`.
 
     Args:
-        config: what kind of service it is; or a `Simulator` that exists already.
+        config: the kind of service; or a `Simulator` that exists already.
         host: address to listen on.
         port: 0 picks a free one.
-        faults: what goes wrong and when. Not with a `Simulator`, which has its own.
+        faults: the exchanges that go wrong. Not with a `Simulator`, which has its own.
         receive_buffer: size of the sockets' receive buffers in bytes. A small one makes a client feel
             early that its body is not read, as over a slow line.
     """

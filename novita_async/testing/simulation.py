@@ -79,7 +79,7 @@ class Simulation:
         acted: bool | None = None,
         **fault: Any,
     ) -> None:
-        """Let exchanges go wrong from now on; what was said last counts first.
+        """Let exchanges go wrong from now on; the latest call counts first.
 
         ```python
         simulation.fail("submit", reset_after=True, numbers=1)
@@ -92,7 +92,7 @@ class Simulation:
             numbers: Which of its kind, counted from the first of the service; a `range` will do. None: any.
             chance: Share of these exchanges that are hit.
             acted: Whether the service acts upon the request all the same, where `Fault` leaves that open.
-            fault: One of the class methods of `Fault`, by its name: True, or its argument.
+            fault: A class method of `Fault`, by its name: True, or its argument.
 
         Raises:
             TypeError: no such fault, or not one.

@@ -69,7 +69,7 @@ async def nothing_is_put_over_another(made: Made) -> None:
 
 
 async def of_many_at_once_one_is_put(made: Made) -> None:
-    """Of several that put different files under one name at once, one is told that it has."""
+    """Of processes that put different files under one name at once, a single process is told of success."""
     told: list[int] = []
 
     async def put(number: int) -> None:

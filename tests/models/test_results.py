@@ -34,6 +34,8 @@ from novita_async import (
     TaskFailed,
     TaskResult,
     Timings,
+    Uncertain,
+    Unfinished,
     register_results,
 )
 from novita_async.testing import sample_picture
@@ -159,6 +161,36 @@ def test_a_notebook_shows_all_pictures_of_a_result_in_a_strip():
     assert shown.count("<img") == 2
     assert f"base64,{b64encode(PNG).decode()}" in shown
     assert TaskResult()._repr_html_() is None
+
+
+class Printer:
+    """The part of IPython's printer that is used."""
+
+    def __init__(self):
+        self.told = ""
+
+    def text(self, words):
+        self.told += words
+
+
+def in_a_terminal(value):
+    printer = Printer()
+    vars(type(value))["_repr_pretty_"](value, printer, False)  # where IPython looks
+    return printer.told
+
+
+def test_ipython_tells_a_result_and_an_outcome_in_a_line():
+    task = Task(task_id="t-1")
+    result = TaskResult(task=task, images=(GeneratedImage(data=PNG),), seed=7)
+    assert in_a_terminal(result) == "<TaskResult images: 1, seed 7, task t-1>"
+    assert in_a_terminal(TaskResult()) == "<TaskResult no files>"
+    saved = Succeeded(result=result, tag="sku-1", paths=(Path("a.png"),), objects=("s3://b/a.png",))
+    told = "<Succeeded id sku-1, images: 1, seed 7, task t-1, saved as a.png s3://b/a.png>"
+    assert in_a_terminal(saved) == told
+    assert in_a_terminal(Succeeded(result=TaskResult(seed=1))) == "<Succeeded no files, seed 1>"
+    error = InvalidRequest(faults=("no prompt",))
+    for kind, more in ((Failed, {}), (Uncertain, {}), (Unfinished, {"task": task})):
+        assert in_a_terminal(kind(error=error, **more)) == f"<{kind.__name__} {error}>"
 
 
 # --- With a client ------------------------------------------------------------------------------------------

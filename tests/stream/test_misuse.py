@@ -187,3 +187,10 @@ async def test_a_task_that_is_added_with_the_last_outcome_of_a_stream_is_still_w
                 if paid:
                     outcomes.watch(paid.pop(0).task_id)
     assert len(ids) == len(set(ids)) == 4
+
+
+async def test_what_was_not_entered_says_how_to_enter_it():
+    async with client_of(service()) as (client, _):
+        told = {name: repr(way(client)) for name, way in WAYS.items()}
+    assert told["stream"] == told["watch"] == "<not entered yet: async with ... as outcomes>"
+    assert told["batch"] == "<Batch, not entered yet: await it, or async with ... as outcomes>"

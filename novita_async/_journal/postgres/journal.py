@@ -48,7 +48,7 @@ BRIEFLY: Final = 10.0
 
 
 class SharedOptions(TypedDict, total=False):
-    """How a process works on a shared journal."""
+    """Options of a process that works on a shared journal."""
 
     batch: str | None
     """Name of the batch. None: as the URL says, else `default`."""
@@ -76,6 +76,10 @@ class PostgresJournal:
     The windows of accounts are the database's: no batch in it sees more than an account's
     `images_per_minute`, however many processes buy. A database of which a standby may take over must
     replicate synchronously; else what was confirmed last may be forgotten, and bought twice.
+
+    Args:
+        uncertain_at_opening: How many purchases were under way when the process before this one died: each is
+            uncertain now.
     """
 
     uncertain_at_opening: int = 0
@@ -287,7 +291,7 @@ class PostgresJournal:
             raise
 
     async def new_run(self) -> int:
-        """Begin to read the input anew: what is under way now is lost. Opening a journal does that, too."""
+        """Begin to read the input anew: purchases under way are lost. Opening a journal does that, too."""
         return await self._do(self._store.living.new_run)
 
     async def by_token(self, token: str) -> Purchase | None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from novita_async._journal.groups import own_copy
 from novita_async._journal.postgres.admitting import ADMIT
 from novita_async._journal.postgres.connection import Link
 from novita_async._journal.postgres.fenced_rows import marks
@@ -15,7 +16,7 @@ from novita_async._journal.postgres.schema.columns import MOVED
 from novita_async._journal.postgres.texts import unescaped
 from novita_async._journal.postgres.verdicts import fate_of
 from novita_async._journal.postgres.windows import LINE, Offer, WindowRow, Windows, taught
-from novita_async._journal.postgres.works import Connection, Place, PlaceEnded, Wanted, own_copy
+from novita_async._journal.postgres.works import Connection, Place, PlaceEnded, Wanted
 from novita_async._policy.pacing import LATE
 from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import LOST, Settlement
@@ -25,7 +26,7 @@ _SETTLE: Final = f"SELECT novita.settle_1({marks(1, 13)})"
 
 
 @define(eq=False)
-class _Call:
+class _PlacesCall:
     """A call for places, which counts once however often it is told."""
 
     number: int
@@ -58,14 +59,14 @@ class Places:
             if kind is PlaceEnded:
                 do = partial(self._leave, call=self._calls, key=(key[0], key[1]), group=group)
             else:
-                do = partial(self._take, _Call(self._calls, (key[0], key[1]), group))
+                do = partial(self._take, _PlacesCall(self._calls, (key[0], key[1]), group))
             answer: Any = await link.attempt(do)
             failed = isinstance(answer, Exception)
             results = [own_copy(answer) for _ in group] if failed else answer
             done |= {id(each): result for each, result in zip(group, results, strict=True)}
         return done
 
-    async def _take(self, call: _Call, connection: Connection) -> list[Any]:
+    async def _take(self, call: _PlacesCall, connection: Connection) -> list[Any]:
         """Take places; a `Place`, or an error, for each."""
         window = await self.windows.of(connection, *call.key)
         while True:

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
+from novita_async._journal.groups import own_copy
 from novita_async._journal.postgres.admitting import Admitting
 from novita_async._journal.postgres.connection import Link
 from novita_async._journal.postgres.fenced_rows import FencedRows, Step
@@ -23,7 +24,7 @@ from novita_async._journal.postgres.places import Places
 from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
 from novita_async._journal.postgres.windows import Windows
-from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Told, Wanted, own_copy
+from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Told, Wanted
 from novita_async.errors import JournalError, NovitaError
 
 

@@ -1,7 +1,6 @@
 """What a process tells its shared journal, or asks of it, to be carried out together."""
 
 from collections.abc import Awaitable, Callable
-from copy import copy
 from decimal import Decimal
 from typing import Any
 
@@ -81,10 +80,3 @@ class PlaceEnded:
     """Words of the service, where the account is out."""
     at: float
     """When that was known, on the loop's clock."""
-
-
-def own_copy(error: Exception) -> Exception:
-    """An error of each one's own, because where it is raised is added to it."""
-    again = copy(error)
-    again.__cause__ = error.__cause__ or error
-    return again

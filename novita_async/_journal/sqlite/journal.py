@@ -34,7 +34,14 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class JournalStatistics:
-    """How a journal is doing."""
+    """Counts of a journal.
+
+    Args:
+        told: Facts and questions so far.
+        waiting: How much of that is not answered.
+        commits: How many transactions it took.
+        largest_group: How much was answered together at most.
+    """
 
     told: int
     """Facts and questions so far."""
@@ -127,7 +134,7 @@ class SqliteJournal:
         return f"<SqliteJournal {self.path.name}, {state}: {numbers}>"
 
     def statistics(self) -> JournalStatistics:
-        """How it is doing now."""
+        """Counts of this journal, now."""
         return JournalStatistics(
             told=self._told,
             waiting=self._told - self._answered,
@@ -221,7 +228,7 @@ class SqliteJournal:
             raise
 
     async def new_run(self) -> int:
-        """Begin to read the input anew: what is under way now is lost. Opening a journal does that, too."""
+        """Begin to read the input anew: purchases under way are lost. Opening a journal does that, too."""
         now = wall_time()
         return await self._do(lambda store: store.new_run(now))
 

@@ -10,13 +10,13 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from copy import copy
 from functools import cache
 from typing import Any, Final, TypeVar
 
 from attrs import define, field
 
 from novita_async._journal import rows
+from novita_async._journal.groups import own_copy
 from novita_async._journal.rows import COLUMNS, FRESH, KEPT, Known, Record
 from novita_async._journal.sqlite import file as _file
 from novita_async._purchase.journal import Summary, Tally, summed
@@ -148,7 +148,7 @@ class Store:
             done = self._write(works, may_reuse=False)
             self._keep_room_again(full)
             return done
-        return {id(work): _copy(self._full) for work in works if self._full is not None} | done
+        return {id(work): own_copy(self._full) for work in works if self._full is not None} | done
 
     def _keep_room_again(self, full: Exception) -> None:
         """Keep room again, now that the log was cut; where there is none, begin nothing new."""
@@ -167,7 +167,7 @@ class Store:
         except Exception as error:  # noqa: BLE001 - told to each who waits
             self.run = run
             self._fresh.clear()
-            return [_copy(error) for _ in works]
+            return [own_copy(error) for _ in works]
         return outcomes
 
     def _refusing(self, work: Work) -> Any:
@@ -409,13 +409,6 @@ def _close(file: _file.OpenFile, owner: int) -> None:
     if os.getpid() == owner:
         with suppress(JournalError), _file.translated(file.path):
             file.close()
-
-
-def _copy(error: Exception) -> Exception:
-    """An error of each one's own, because where it is raised is added to it."""
-    again = copy(error)
-    again.__cause__ = error.__cause__ or error
-    return again
 
 
 def _is_full(result: object) -> bool:

@@ -50,7 +50,15 @@ _AT_ONCE: Final = -math.inf
 
 @frozen(kw_only=True)
 class PollStatistics:
-    """A schedule at a moment."""
+    """A schedule at a moment.
+
+    Args:
+        waiting: Tasks that will be polled.
+        under_way: Tasks that are polled now.
+        finished: Tasks polled finished so far.
+        polls: Polls that were answered or failed so far.
+        failed: Polls that failed so far.
+    """
 
     waiting: int
     """Tasks that will be polled."""
@@ -72,7 +80,7 @@ class PollStatistics:
 
 @frozen(kw_only=True)
 class Polling:
-    """When to poll. Immutable, and its own configuration.
+    """Policy of polls. Immutable, and its own configuration.
 
     Args:
         cost: Worth of a poll, in seconds of delay: 0.07 means that one poll more is right if it makes a

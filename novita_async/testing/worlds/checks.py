@@ -365,8 +365,8 @@ def doubts_told(world: WorldView) -> Iterable[Found]:
     for came in world.record.came:
         if came.kind != "Failed" or came.task_id is not None or came.number is None:
             continue
-        if isinstance(came.error, JournalError | DownloadFailed | EndpointNotFound):
-            continue  # the last may be told by a page
+        if isinstance(came.error, JournalError | DownloadFailed | NoImages | EndpointNotFound):
+            continue  # two of them say that it is paid; the last may be told by a page
         mine = came.number, came.process
         posts = [post for post in world.record.posts if (post.number, post.process) == mine]
         if any(post.reach == "unknown" and _may_be_bought(post) for post in posts):
