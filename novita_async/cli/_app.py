@@ -1,6 +1,5 @@
 """The commands, their help, and what every one of them has in common."""
 
-import asyncio
 import io
 import os
 import sys
@@ -88,8 +87,6 @@ def main(tokens: list[str]) -> int:
         return result if isinstance(result, int) else Exit.SUCCEEDED
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-    except asyncio.CancelledError:
-        return Exit.TERMINATED
     except BrokenPipeError:
         # Whoever read the output has gone: nothing more may be written, not even what is flushed at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,6 +96,15 @@ def main(tokens: list[str]) -> int:
         for line in _lines(error):
             StandardError().note(f"error: {line}")
         return of_error(error)
+    except _cancelled():
+        return Exit.TERMINATED
+
+
+def _cancelled() -> type[BaseException]:
+    """The exception of a command that was cancelled. Help does not wait for asyncio, nor for its TLS."""
+    from asyncio import CancelledError  # noqa: PLC0415
+
+    return CancelledError
 
 
 def app_for(tokens: Sequence[str]) -> App:

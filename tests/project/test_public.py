@@ -228,8 +228,8 @@ AFTER = f"print(*[name for name in {HEAVY} if name in sys.modules and name not i
         ("from novita_async import Img2Img, ImageSource, Account, Succeeded, Endpoints", ["attrs"]),
         ("import novita_async.events", ["attrs"]),
         ("import novita_async._pytest", None),
-        ("import novita_async.cli._app", ["asyncio", "attrs", "ssl", "cyclopts"]),
-        ("import novita_async.cli._commands", ["asyncio", "attrs", "ssl", "cyclopts"]),
+        ("import novita_async.cli._app", ["attrs", "cyclopts"]),
+        ("import novita_async.cli._commands", ["attrs", "cyclopts"]),
         (
             "import novita_async.cli._status",
             ["asyncio", "anyio", "attrs", "ssl", "sqlite3", "cyclopts"],
