@@ -135,8 +135,7 @@ class Purchases:
         task = purchase.task
         if task is not None and task is not task_before:
             filed = self._by_task.get(task.task_id, ())
-            if purchase not in filed:
-                self._by_task[task.task_id] = (*filed, purchase)
+            self._by_task[task.task_id] = filed if purchase in filed else (*filed, purchase)
 
     def close(self, purchase: Purchase) -> None:
         """Forget a purchase: the caller has its outcome."""
