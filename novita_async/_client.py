@@ -18,11 +18,12 @@ from attrs import evolve, frozen
 
 from novita_async import events, logs
 from novita_async._api import protocol
+from novita_async._files.inputs import Inputs
 from novita_async._files.names import NameTemplate
 from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
-from novita_async._journal.identity import DigestCache, is_withheld, order_of
+from novita_async._journal.identity import is_withheld
 from novita_async._journal.postgres.inbox import PostgresInbox
 from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
 from novita_async._journal.postgres.quota import PostgresQuota
@@ -507,33 +508,44 @@ class NovitaClient:
             handed_out(snapshot.result, self._saver)
         return snapshot
 
-    async def enqueue(self, request: NovitaRequest, *, journal: str, id: str | None = None) -> str:  # noqa: A002
+    async def enqueue(
+        self,
+        request: NovitaRequest,
+        *,
+        journal: str,
+        id: str | None = None,  # noqa: A002
+        save_to: SaveTo | None = None,
+    ) -> str:
         """Put a request into a shared batch, for those who work on that (`work(forever=True)`) to buy.
 
         Args:
-            request: The request. Its pictures must be where those who work can read them.
+            request: The request. Without `save_to` its pictures must be where those who work can read them.
             journal: URL of the batch: `postgresql://host/database#batch`.
             id: A name of its own for the request: enqueued again under that it counts once. None: a new one.
+            save_to: The place that those who work save to. Pictures are put there once, also those that are
+                in memory.
 
         Returns:
             The id, for `outcome`.
 
         Raises:
             InvalidRequest: the request cannot be kept.
-            ConfigurationError: another request stands there under this id; a picture is in memory only.
+            ConfigurationError: another request stands there under this id; a picture is in memory only, or
+                cannot be put.
             JournalError: the database cannot be reached, or has no tables.
         """
         self._buyer.at_home()
         name = secrets.token_hex(16) if id is None else id
         endpoint = self._endpoints.path_of(request)
         self._buyer.hosts_of(request)
-        order = await anyio.to_thread.run_sync(
-            lambda: order_of(request, endpoint=endpoint, position=0, digest=DigestCache())
-        )
-        if any(picture.data is not None for picture in request.pictures) or is_withheld(order):
+        inputs = Inputs(None if save_to is None else storage_at(save_to))
+        order = await inputs.describe(request, endpoint=endpoint, position=0)
+        in_memory = save_to is None and any(picture.data is not None for picture in request.pictures)
+        if in_memory or is_withheld(order):
             raise ConfigurationError(
                 problem="a part of this request is in memory only, and no other process can have it",
-                advice="nothing was enqueued; give pictures as paths or URLs that all workers can read",
+                advice="nothing was enqueued; give pictures as paths or URLs that all workers can read, or "
+                "save_to= of the place that they save to",
                 scope="request",
             )
         await self._inbox(journal).put(order, name)

@@ -155,7 +155,10 @@ def _write_csv(file: IO[str], lines: Iterable[Mapping[str, Any]]) -> int:
     writer.writerow([column.removesuffix(".") for column in _COLUMNS])
     count = 0
     for count, line in enumerate(lines, 1):  # noqa: B007 - as above
-        writer.writerow([_cell(_at(line, column)) for column in _COLUMNS])
+        cells = (_at(line, column) for column in _COLUMNS)
+        writer.writerow(
+            json.dumps(cell, ensure_ascii=False) if isinstance(cell, list | dict) else cell for cell in cells
+        )
         file.write(written.getvalue())
         written.seek(0)
         written.truncate()
@@ -167,7 +170,3 @@ def _at(line: Mapping[str, Any], column: str) -> Any:
     name, _, inner = column.partition(".")
     value: Any = line[name]
     return value[inner] if inner and value else value
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 from types import MappingProxyType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
@@ -146,15 +146,12 @@ class RouteField:
     def explain(self, value: Any) -> str | None:
         """The fault of a value; None where there is none."""
         if self.size is not None:
-            return None if value in self.choices else self._wrong_size(value)
+            message = None if value in self.choices else self.size.explain(value)
+            named = f"; or one of {', '.join(map(str, self.choices))}" if self.choices else ""
+            return f"{message}{named}" if message else None
         if self.choices and (isinstance(value, bool) or value not in self.choices):
             return f"{rules.shown(value)} is none of {', '.join(map(str, self.choices))}"
         return _RULES[self.type](self).explain(None, value)
-
-    def _wrong_size(self, value: Any) -> str | None:
-        message = cast("SizeRange", self.size).explain(value)
-        named = f"; or one of {', '.join(map(str, self.choices))}" if self.choices else ""
-        return f"{message}{named}" if message else None
 
     @property
     def range(self) -> str:

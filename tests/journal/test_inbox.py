@@ -1,6 +1,7 @@
 """Single requests in a shared batch: put in by one, bought by another, waited for by a third."""
 
 import asyncio
+import hashlib
 import json
 
 import pytest
@@ -66,6 +67,22 @@ async def test_a_request_that_one_process_enqueues_another_buys_and_a_third_has_
         again = await web.outcome("order-7", journal=way)
         assert again.task_id == got[3].task_id
         assert (await again.result.images[0].bytes())[:4] == b"\x89PNG"
+
+
+async def test_a_picture_in_memory_is_put_where_the_workers_save(url, tmp_path):
+    simulation = service(speed=1000.0, latency=0.001, workers=64)
+    picture = sample_picture("dog", (256, 192))
+    wish = Img2Img(model_name="m.safetensors", prompt="p", image=picture)
+    async with client_of(simulation, polling=Polling.fixed(0.01)) as (client, _):
+        for _ in range(2):
+            await client.enqueue(wish, journal=url, id="mine", save_to=tmp_path)
+        address, _, batch = url.partition("#")
+        async with client.work(batch, journal=address, save_to=tmp_path) as outcomes:
+            (outcome,) = [each async for each in outcomes]
+    assert len(simulation.ledger.accepted) == 1
+    (kept,) = [each for each in tmp_path.rglob("*") if each.is_file() and each.read_bytes() == picture]
+    assert hashlib.sha256(picture).hexdigest() in kept.name
+    assert [path.parent for path in outcome.paths] == [tmp_path]
 
 
 async def test_what_cannot_be_had_elsewhere_or_is_another_is_refused(url):

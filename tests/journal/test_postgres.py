@@ -53,7 +53,7 @@ async def fall_silent(journal):
 
 async def run_out(journal):
     """Let the lease of a journal's process run out."""
-    sql = "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1"
+    sql = "UPDATE novita.worker SET alive_until = '-infinity', lease = '0' WHERE id = $1"
     await run_sql(journal._store.link.url, sql, journal._store.member.me)
 
 
@@ -498,6 +498,20 @@ async def test_a_commit_whose_answer_was_lost_is_read_back_and_not_written_again
         assert moves == 4
 
 
+async def test_who_only_looks_goes_on_looking_after_a_connection_broke_and_counts_as_nobody(url):
+    await (await PostgresJournal.open(url)).aclose()
+    async with await PostgresJournal.look(url) as journal:
+        link = journal._store.link
+        whole = link._connection
+
+        async def broken(*_):
+            raise ConnectionResetError
+
+        link._connection = SimpleNamespace(fetch=broken, is_closed=whole.is_closed, terminate=whole.terminate)
+        assert (await journal.summary()).total == 0
+        assert await journal.at_work() == []
+
+
 async def test_a_refusal_whose_answer_was_lost_is_read_back(url):
     """Told again it would be illegal: the purchase is planned again."""
     async with await PostgresJournal.open(url) as journal:
@@ -587,7 +601,7 @@ async def test_a_version_that_adds_to_the_one_before_leaves_its_workers_at_work(
     await journal.admit(purchase, Announced(loop_time(), "a"), None)
     await journal.aclose()
     (row,) = await run_sql(url, "SELECT state, mood FROM novita.course")
-    assert tuple(row) == ("announced", None)
+    assert tuple(row) == ("uncertain", None)
     assert await upgrade(url) == (VERSION + 1, VERSION + 1)
 
 

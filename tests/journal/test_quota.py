@@ -11,7 +11,8 @@ from novita_async._purchase.machine import Announced, Bought, Lost, NotBought, P
 from novita_async._util.clock import loop_time
 from novita_async.errors import ConfigurationError, JournalError, SubmissionUncertain
 from novita_async.journal import Deferred, LeaseLost, PostgresJournal, SqliteJournal
-from tests.helpers.postgres import run_sql
+from tests.helpers.journals import asked
+from tests.helpers.postgres import new_batch, run_sql
 from tests.helpers.purchases import ENDPOINT, fact, task
 from tests.helpers.service import client_of, request, requests, service
 
@@ -113,7 +114,9 @@ async def test_what_a_dead_process_had_on_its_way_counts_for_a_window(url):
     journal._living.cancel()
     journal._store.link.hang_up()
     await run_sql(
-        url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", journal._store.member.me
+        url,
+        "UPDATE novita.worker SET alive_until = '-infinity', lease = '0' WHERE id = $1",
+        journal._store.member.me,
     )
     alive._journal._store.member.lease = 0.0
     await alive._journal.beat()
@@ -240,3 +243,33 @@ async def test_after_an_outage_one_of_many_is_the_probe(url, images):
     assert len(await places(second, 5)) == 5
     await first.aclose()
     await second.aclose()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_what_a_dead_process_of_another_batch_had_on_its_way_counts_for_a_window_and_no_longer(
+    url, alone
+):
+    """Nobody comes back to that batch; whoever lives gives its rows away."""
+    batch = new_batch(url)
+    journal = await PostgresJournal.open(batch, quotas={"a": 10}, lease=LONG)
+    if not alone:
+        await journal.plan([asked(number, number, images=1) for number in range(3)])
+        await journal.aclose()
+        journal = await PostgresJournal.join(batch, quotas={"a": 10}, lease=LONG)
+    rows = await (journal.plan([asked(n, n, images=1) for n in range(3)]) if alone else journal.take())
+    for each in rows[:2]:
+        await journal.admit(each, Announced(loop_time(), "a"), None)
+    journal._living.cancel()
+    journal._store.link.hang_up()
+    alive = quota(url, 10)
+    await places(alive, 1)
+    sql = "UPDATE novita.worker SET alive_until = '-infinity', lease = '0' WHERE id = $1"
+    await run_sql(url, sql, journal._store.member.me)
+    alive._journal._store.member.lease = 0.0
+    await alive._journal.beat()
+    ((images,),) = await run_sql(url, "SELECT sum(images)::int FROM novita.slot")
+    assert (images, await held(url)) == (2, 3)
+    async with await PostgresJournal.join(batch, quotas={"a": 10}) as heir:
+        assert [each.state.value async for each in heir.where()] == ["uncertain", "uncertain", "planned"]
+        assert len(await heir.take()) == 1
+    await alive.aclose()

@@ -109,7 +109,9 @@ async def test_what_the_dead_had_on_its_way_counts_for_a_minute_and_teaches_noth
     dead._living.cancel()
     dead._store.link.hang_up()
     await run_sql(
-        url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", dead._store.member.me
+        url,
+        "UPDATE novita.worker SET alive_until = '-infinity', lease = '0' WHERE id = $1",
+        dead._store.member.me,
     )
     async with await PostgresJournal.open(url) as heir:
         window = await learned(heir)

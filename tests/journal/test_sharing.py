@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from novita_async import Endpoints, Succeeded
+from novita_async._journal.postgres.living import pause_of
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import (
     Announced,
@@ -146,7 +147,9 @@ async def test_a_worker_at_rest_wakes_when_it_has_given_away_what_a_dead_one_had
         resting = asyncio.create_task(alive.rest(120.0))
         await asyncio.sleep(0)
         await run_sql(
-            url, "UPDATE novita.worker SET alive_until = '-infinity' WHERE id = $1", dead._store.member.me
+            url,
+            "UPDATE novita.worker SET alive_until = '-infinity', lease = '0' WHERE id = $1",
+            dead._store.member.me,
         )
         await resting
         assert places(await alive.take()) == [0]
@@ -235,3 +238,10 @@ async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dea
     assert len(simulation.ledger.accepted) <= 20
     assert set(states) <= {State.SAVED, State.UNCERTAIN}
     assert sum(isinstance(each, Succeeded) for each in ended) == states.count(State.SAVED)
+
+
+def test_a_process_looks_after_the_others_when_a_lease_runs_out_and_not_much_more_often_than_that():
+    assert pause_of(12.0, None) == 4.0
+    assert pause_of(12.0, 8.0) == 4.0, "the other speaks again before that"
+    assert pause_of(12.0, 1.0) == pytest.approx(1.01)
+    assert pause_of(12.0, -3.0) == 0.5, "it cannot be called dead yet"

@@ -169,6 +169,10 @@ class FencedRows:
     known: dict[Name, Row] = field(factory=dict[Name, Row], init=False)
     """Rows by the names of their purchases: the latest few thousand."""
 
+    def of(self, batch: int) -> "FencedRows":
+        """Rows of another batch."""
+        return FencedRows(self.member.elsewhere(batch), self.windows)
+
     def remember(self, row: Row) -> None:
         """Know a row from now on."""
         self.known[entry_of(row.known.purchase).name] = row
@@ -300,13 +304,9 @@ class FencedRows:
 
     async def found(self, connection: Connection, batch: int, name: Name, bought: Bought) -> None:
         """Keep the id of a paid task that an event has told, in whichever batch."""
-        before, self.member.batch = self.member.batch, batch
-        try:
-            self.known.clear()  # names are those of a batch
-            await self.read(connection, [name])
-            await self.keep_paid(connection, Told(name, (bought,), wants_files=True), self.known[name])
-        finally:
-            self.member.batch = before
+        there = self.of(batch)
+        await there.read(connection, [name])
+        await there.keep_paid(connection, Told(name, (bought,), wants_files=True), there.known[name])
 
     async def reassert(self, connection: Connection) -> None:
         """Say again what was confirmed to this process: the database may have forgotten it in a failover."""

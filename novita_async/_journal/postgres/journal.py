@@ -29,7 +29,7 @@ from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State, settlement
 from novita_async._util.clock import loop_time, wall_offset, wall_time
-from novita_async.errors import ConfigurationError, JournalError
+from novita_async.errors import ConfigurationError, JournalError, NovitaError
 
 if TYPE_CHECKING:
     from novita_async._journal.postgres.store import SharedStore
@@ -79,11 +79,14 @@ class PostgresJournal:
 
     Args:
         uncertain_at_opening: How many purchases were under way when the process before this one died: each is
-            uncertain now.
+            uncertain now. Those that other processes have noted before are not among them.
     """
 
     uncertain_at_opening: int = 0
-    """How many purchases were under way when the process before this one died: each is uncertain now."""
+    """How many purchases were under way when the process before this one died: each is uncertain now.
+
+    Those that other processes have noted before are not among them.
+    """
     _opened: Any = field(init=False)
     """The `SharedStore`, whose module is entered when a journal is opened."""
     _queue: list[Job] = field(factory=list[Job], init=False)
@@ -442,8 +445,8 @@ class PostgresJournal:
 
     async def _live(self) -> None:
         while True:
-            await asyncio.sleep(self._store.member.lease / 3)
-            with suppress(JournalError):  # whoever tells something is told
+            await asyncio.sleep(self._store.member.next_beat or self._store.member.lease / 3)
+            with suppress(NovitaError):  # whoever tells something is told
                 await self.beat()
 
     async def beat(self) -> None:

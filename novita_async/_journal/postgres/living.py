@@ -20,6 +20,8 @@ from novita_async._util.clock import loop_time, wall_time
 from novita_async._version import __version__
 
 _log: Final = logging.getLogger(__name__)
+_SOON: Final = 0.01
+"""Seconds after the end of a lease when it is over for certain."""
 
 
 @define(eq=False)
@@ -82,6 +84,7 @@ class Living:
         if not found["alive"]:
             raise member.lost()
         member.alive_until, member.processes = began + member.lease, found["workers"]
+        member.next_beat = pause_of(member.lease, found["due"])
         self.health.tell(found["accounts"])
         if not found["steady"]:
             await self.rows.reassert(connection)
@@ -126,8 +129,12 @@ class Living:
     # --- What the dead have left ----------------------------------------------------------------------------
 
     async def bury(self, dead: int, connection: Connection) -> int:
-        """Give away what a process had. What was on its way is uncertain; place and money stay taken."""
-        uncertain = await self._recover(connection, "c.owner = $3", dead)
+        """Give away what a process had. What was on its way is uncertain; place and money stay taken.
+
+        Also in a batch that is none of ours: nobody may ever come back to it, and its places are everybody's.
+        """
+        batch = await connection.fetchval("SELECT novita.inherit_1($1)", dead)
+        uncertain = await self._recover(connection, self.rows.of(batch), "c.owner = $3", dead)
         await self.places.bury(connection, dead)
         await connection.fetchval("SELECT novita.free_1($1)", dead)
         await connection.execute(  # else once more, at the next sign of life
@@ -146,19 +153,19 @@ class Living:
         )
         for found in dead:
             uncertain += await self.bury(found["id"], connection)
-        return uncertain + await self._recover(connection, "c.owner IS NULL")
+        return uncertain + await self._recover(connection, self.rows, "c.owner IS NULL")
 
-    async def _recover(self, connection: Connection, which: str, *values: Any) -> int:
+    async def _recover(self, connection: Connection, left: FencedRows, which: str, *values: Any) -> int:
         after = uncertain = 0
         number = len(values) + 3
         rest = (
             f'AND {which} AND (c.perhaps > 0 OR c."window" IS NOT NULL)'
             f" AND c.serial > ${number} ORDER BY c.serial LIMIT {PAGE}"
         )
-        while page := await self.rows.fetch(connection, rest, *values, after):
+        while page := await left.fetch(connection, rest, *values, after):
             after = page[-1].serial
             steps = [self._left(row) for row in page]
-            await self.rows.move(connection, [each for each in steps if each is not None], fenced=False)
+            await left.move(connection, [each for each in steps if each is not None], fenced=False)
             uncertain += sum(row.known.purchase.state is State.ANNOUNCED for row in page)
         return uncertain
 
@@ -173,3 +180,12 @@ class Living:
             return None
         told = Told(entry_of(moved).name, (), settled=LOST, cause="nothing", at=loop_time())
         return Step(told, row, moved, rows.record_of(moved, row.known, now))
+
+
+def pause_of(lease: float, due: float | None) -> float:
+    """Seconds until the next sign of life: a third of the lease, or when that of another runs out.
+
+    Of one that lives, it never does: two thirds are left where it speaks again.
+    """
+    pause = lease / 3
+    return pause if due is None else min(pause, max(due + _SOON, pause / 8))

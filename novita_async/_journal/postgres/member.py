@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from typing import Final
 
 from attrs import define, field
@@ -42,8 +43,16 @@ class Member:
     """Seconds by which the database's clock is before this computer's."""
     processes: int = field(default=1, init=False)
     """Processes at work with this database."""
+    next_beat: float = field(default=0.0, init=False)
+    """Seconds after the last sign of life until the next one: earlier where another process is late."""
     alive_until: float = field(default=-math.inf, init=False)
     """Until when, on the loop's clock, no other process takes this one for dead."""
+
+    def elsewhere(self, batch: int) -> "Member":
+        """This process, for what it has to do in another batch."""
+        other = copy(self)
+        other.batch = batch
+        return other
 
     def lost(self) -> LeaseLost:
         """The error of a process whose rows are another's."""

@@ -175,12 +175,11 @@ class Places:
 
     async def bury(self, connection: Connection, dead: int) -> None:
         """Hold the places of a process that has ended for a whole window more."""
-        for found in await connection.fetch("SELECT * FROM novita.places_1($1)", dead):
-            account, endpoint = unescaped(found["account"]), unescaped(found["endpoint"])
-            window = await self.windows.of(connection, account, endpoint)
-            ended = [(LOST, None, found["images"])]
-            hold = [self.member.window + LATE]
-            while not await self._settle(
-                connection, dead, window, ended, hold, [0.0], ["nothing"], [None], [0.0], None
-            ):
-                await self.windows.refresh(connection, window)
+        while places := await connection.fetch("SELECT * FROM novita.places_1($1)", dead):
+            for each in places:  # once more where another process was first to teach the window
+                endpoint = unescaped(each["endpoint"])
+                window = WindowRow(each["window"], endpoint, each["quota"], each["version"], each["state"])
+                ended, hold = [(LOST, None, each["images"])], [self.member.window + LATE]
+                await self._settle(
+                    connection, dead, window, ended, hold, [0.0], ["nothing"], [None], [0.0], None
+                )

@@ -32,9 +32,9 @@ begin
 end $$;
 
 -- Places of a process that has ended: what the pacer counts itself is not told here.
-create function novita.places_1(p_dead bigint) returns table ("window" int, images int, account text, endpoint text)
-language sql as $$
-  select p."window", p.images, w.account, w.endpoint from novita.place p join novita."window" w on w.id = p."window"
+create function novita.places_1(p_dead bigint)
+returns table ("window" int, images int, endpoint text, quota int, version bigint, state text) language sql as $$
+  select p."window", p.images, w.endpoint, w.quota, w.version, w.state from novita.place p join novita."window" w on w.id = p."window"
   where p.worker = p_dead and p.images > 0
 $$;
 """

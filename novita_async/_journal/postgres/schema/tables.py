@@ -45,10 +45,12 @@ create table novita.worker (                             -- a process at work: a
   started     timestamptz not null default clock_timestamp(),
   alive_since timestamptz not null default clock_timestamp(),   -- without a gap
   alive_until timestamptz not null,
+  lease       interval not null,                         -- how long a sign of life is good for
+  alone       bool not null,                             -- it had the batch to itself
   ended       timestamptz,
   buried      bool not null default false                -- ended, and all that it had is given away
 ) with (fillfactor = 50);
-create index worker_unburied on novita.worker (batch) where not buried;
+create index worker_unburied on novita.worker (id) where not buried;
 
 create table novita.request (
   batch      int    not null references novita.batch,

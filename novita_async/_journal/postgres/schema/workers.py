@@ -38,19 +38,20 @@ begin
   if p_alone then
     update novita.worker w set ended = t where w.batch = begin_1.batch and w.ended is null;
   end if;
-  insert into novita.worker (batch, name, version, alive_until)
-    values (batch, p_worker, p_version, t + make_interval(secs => p_ttl)) returning id into me;
+  insert into novita.worker (batch, name, version, alive_until, lease, alone)
+    values (batch, p_worker, p_version, t + make_interval(secs => p_ttl), make_interval(secs => p_ttl), p_alone)
+    returning id into me;
   if p_alone then run := run + 1; end if;
   update novita.batch b set holder = case when p_alone then me end, run = begin_1.run where b.id = begin_1.batch;
 end $$;
 
--- Say that I live, and tell whom to bury, how many are at work, and which accounts are not well. Only who has lived for
--- a whole ttl without a gap calls others dead: after an outage of the database or of the network everybody is late, and
--- nobody is dead.
+-- Say that I live, and tell whom to bury, of whichever batch, how many are at work, and which accounts are not well.
+-- due: seconds until the lease of another runs out. Only who has lived for a whole lease, mine and the other's, without
+-- a gap calls others dead: after an outage of the database or of the network everybody is late, and nobody is dead.
 create function novita.beat_1(p_me bigint, p_ttl float8,
-  out alive bool, out dead bigint[], out at float8, out workers int, out accounts text, out steady bool)
+  out alive bool, out dead bigint[], out at float8, out workers int, out accounts text, out steady bool, out due float8)
 language plpgsql as $$
-declare t timestamptz; since timestamptz; b int; long_enough timestamptz;
+declare t timestamptz; since timestamptz; lived interval; marked bigint[] := '{}';
 begin
   steady := novita.steady_1(10);
   if not steady then                                     -- nobody is dead while all come back
@@ -59,19 +60,40 @@ begin
   end if;
   t := clock_timestamp();
   update novita.worker set alive_since = case when alive_until < t then t else alive_since end,
-    alive_until = t + make_interval(secs => p_ttl)
-    where id = p_me and ended is null returning alive_since, batch into since, b;
+    alive_until = t + make_interval(secs => p_ttl), lease = make_interval(secs => p_ttl)
+    where id = p_me and ended is null returning alive_since into since;
   alive := found;
-  long_enough := t - make_interval(secs => p_ttl);
-  if alive and since < long_enough and pg_postmaster_start_time() < long_enough then
-    update novita.worker set ended = t where ctid = any(array(
-      select ctid from novita.worker where batch = b and ended is null and alive_until < t and id <> p_me
-      for update skip locked));
+  lived := t - greatest(since, pg_postmaster_start_time());
+  if alive and lived > make_interval(secs => p_ttl) then
+    with late as (
+      select id from novita.worker where not buried and ended is null and alive_until < t and lease < lived and id <> p_me
+      for update skip locked
+    ), called as (
+      update novita.worker w set ended = t from late where w.id = late.id returning w.id
+    ) select coalesce(array_agg(id), '{}') into marked from called;
   end if;
-  select array_agg(id) into dead from novita.worker where batch = b and ended is not null and not buried and id <> p_me;
+  dead := marked || array(                               -- and those whose burial was begun by one that is dead by now
+    select id from novita.worker where not buried and ended < t - make_interval(secs => p_ttl) and id <> p_me);
   at := novita.now();
-  select count(*) into workers from novita.worker where ended is null and alive_until > clock_timestamp();
+  select count(*) filter (where alive_until > t), extract(epoch from min(alive_until) filter (where id <> p_me) - t)
+    into workers, due from novita.worker where not buried and ended is null;
   accounts := novita.health_1();
+end $$;
+
+-- Let what a dead worker that had its batch to itself has left on its way be its own, unless another has the batch by
+-- now. Tells the batch.
+create function novita.inherit_1(p_dead bigint) returns int language plpgsql as $$
+declare w novita.worker;
+begin
+  select * into w from novita.worker where id = p_dead;
+  if w.alone then
+    perform 1 from novita.batch where id = w.batch and (holder is null or holder = p_dead) for update;
+    if found then
+      update novita.course set owner = p_dead, free = false, moves = moves + 1
+        where batch = w.batch and owner is null and ("window" is not null or state = 'announced');
+    end if;
+  end if;
+  return w.batch;
 end $$;
 
 create view novita.at_work as                            -- who works, since when, and what each has
