@@ -16,7 +16,10 @@ from novita_async import NovitaClient
 
 DATABASE = os.environ["DATABASE_URL"]
 OUT = os.environ.get("OUT", "made")
-STALLED = 60  # seconds without a sign of life of the engine's worker
+STALL = float(
+    os.environ.get("STALL", "15")
+)  # seconds without a sign of life after which others take the rows
+STALLED = 60  # the same, of the engine's worker and its job
 
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=DATABASE), import_paths=[__name__])
 
@@ -25,7 +28,7 @@ app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=DATABA
 async def work_on(batch: str) -> int:
     """Work on a batch until it is complete. Returns how many requests this job has ended."""
     async with NovitaClient() as client:
-        async with client.work(batch, journal=DATABASE, save_to=OUT) as outcomes:
+        async with client.work(batch, journal=DATABASE, save_to=OUT, stall=STALL) as outcomes:
             return sum([1 async for _ in outcomes])
 
 

@@ -285,7 +285,7 @@ def test_procrastinate_starts_workers_again_and_each_request_is_bought_once(fold
     engine = [sys.executable, "-m", "procrastinate", "--app", "examples.procrastinate_tasks.app"]
     url = f"{database}#spring"
     with simulated(speed=4.0) as server:
-        known = environment_of(server, DATABASE_URL=database, OUT=str(folder / "made"))
+        known = environment_of(server, DATABASE_URL=database, OUT=str(folder / "made"), STALL="4")
         planned = python("-m", "novita_async", "enqueue", "shots.jsonl", "--journal", url, flags=())
         for command in (
             [*planned, "--out", str(folder / "made")],
