@@ -82,6 +82,7 @@ from novita_async.models.hosts import Host
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import (
     Artifact,
+    Failed,
     GeneratedImage,
     Outcome,
     Processing,
@@ -489,7 +490,8 @@ class NovitaClient:
                 if on_update is not None and outcome != last:
                     _tell_caller(on_update, outcome)
                 last, outcome = outcome, await anext(updates)
-        if end_was_seen(outcome):  # here nothing can come between the caller and the outcome any more
+        # Here nothing can come between the caller and the outcome any more.
+        if isinstance(outcome, Succeeded | Failed) and end_was_seen(outcome):
             self._purchases.ended(task.task_id, fact_of(outcome))
         return outcome.unwrap()
 

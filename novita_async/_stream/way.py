@@ -316,17 +316,11 @@ def _is_foreign(purchase: Purchase, error: NovitaError) -> bool:
     return isinstance(error, TaskNotFound) and purchase.account not in (None, error.account)
 
 
-def fact_of(outcome: Outcome) -> Completed | FailedForGood | None:
-    """The fact of a task's end. None: its end was not seen."""
-    match outcome:
-        case Succeeded():
-            return Completed(loop_time(), outcome.result)
-        case Failed():
-            return FailedForGood(loop_time(), outcome.error)
-        case Uncertain() | Unfinished():
-            return None
-        case _:
-            assert_never(outcome)
+def fact_of(outcome: Succeeded | Failed) -> Completed | FailedForGood:
+    """The fact of a task's end, which was seen."""
+    if isinstance(outcome, Succeeded):
+        return Completed(loop_time(), outcome.result)
+    return FailedForGood(loop_time(), outcome.error)
 
 
 def end_was_seen(outcome: Outcome) -> bool:

@@ -125,6 +125,20 @@ async def test_a_worker_that_was_taken_for_dead_joins_again_where_it_can(tmp_pat
     assert states.count(State.UNCERTAIN) <= 3
 
 
+async def test_a_row_that_was_lost_and_taken_anew_is_had_until_it_has_ended_again(tmp_path):
+    journal = await planned(tmp_path, 1)
+    async with client_of(service()) as (client, _):
+        shift = Shift(journal.join(), client._purchases, client._pool)
+        (lost,) = await shift.take(1)
+        shift.lose(lost)
+        await shift.journal.give_back()
+        (anew,) = await shift.take(1)
+        assert not await shift.leave(lost, ended=False)
+        assert list(shift.had.values()) == [anew]
+        assert await shift.leave(anew, ended=False)
+        assert not shift.had
+
+
 async def test_rows_of_a_worker_that_leaves_early_are_others_at_once(tmp_path):
     simulation = service(workers=2)
     journal = await planned(tmp_path, 12)
