@@ -28,8 +28,8 @@ settings.load_profile("steady")
 
 
 def pytest_xdist_auto_num_workers():
-    """Half as many again as there are cores: many tests wait for processes, sockets and real seconds."""
-    return ((os.cpu_count() or 1) * 3 + 1) // 2
+    """Two a core: many tests wait for processes, sockets and real seconds."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_collection_finish():
