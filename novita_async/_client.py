@@ -375,10 +375,12 @@ class NovitaClient:
                 `Processing` with its percentage. An exception of its own is logged and dropped.
 
         Raises:
-            TaskFailed: the service gave up.
+            TaskFailed: the service gave up; it does not say whether that is paid.
             TaskTimeout: not finished in time; paid, and the error holds the task.
-            SubmissionUncertain: perhaps bought.
-            NovitaError: nothing was bought.
+            SubmissionUncertain: perhaps bought. A `timeout` ends so where the answer holds the results.
+            NoImages: paid, and nothing came.
+            NovitaError: anything else. An error with a task id is about something paid; without one, nothing
+                was bought.
         """
         recovery_timeout = (
             self._buyer.callbacks.recovery_timeout
@@ -471,6 +473,7 @@ class NovitaClient:
         Raises:
             TaskFailed: the service gave up.
             TaskTimeout: not finished in time; wait again for `error.task`.
+            NoImages: the task succeeded, and nothing came.
             NovitaError: the task cannot be asked for.
         """
         return await self._wait(self._purchases.task_of(task), None, timeout)

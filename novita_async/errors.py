@@ -30,9 +30,10 @@
         ├── NoImages                 success without a single image
         └── DownloadFailed           a result file could not be fetched whole
 
-Each error knows its `scope` (what it dooms: this request, the endpoint, the account), whether trying the
-same again can help (`retryable`), and the task id, HTTP status and reason where there are any. The text ends
-with what to do next, and shows no key, no picture and no presigned query. All of them pickle.
+Each error knows its `scope` (what it dooms: this request, the endpoint, the account), whether the same
+attempt can succeed later (`retryable`), what it cost (`charged`: buying again may pay twice), and the task
+id, HTTP status and reason where there are any. The text ends with what to do next, and shows no key, no
+picture and no presigned query. All of them pickle.
 """
 
 import re
@@ -82,14 +83,15 @@ class NovitaError(Exception):
     """Base of all errors raised by this library."""
 
     charged: ClassVar[Charged] = "nothing"
-    """Money that a purchase has cost that ends with this."""
+    """Money that a purchase has cost that ends with this. An error of any class is about a task that was
+    bought where it has a task id."""
     answer_with: ClassVar[int] = 502
     """HTTP status that fits where a web service passes the error on to its own caller."""
 
     scope: Scope = "request"
     """Reach of the cause: a request, an endpoint, an account."""
     retryable: bool = False
-    """Whether the same attempt, made later, can succeed."""
+    """Whether the same attempt (to buy, wait or fetch), made later, can succeed; not whether it costs."""
     advice: str = ""
     """Advice; ends the message."""
     task_id: str | None = None

@@ -83,6 +83,16 @@ def test_what_a_refused_purchase_says_of_its_cost_is_what_its_advice_says():
             assert cls.charged == "nothing"
 
 
+def test_the_table_of_errors_calls_nothing_unpaid_that_may_be_paid():
+    told = {each: errors.another_purchase(each) for each in errors.classes()}
+    for each, words in told.items():
+        if each in errors.OF_BATCHES:
+            continue
+        warns = "pay twice" in words or "pays twice" in words or "pays for another" in words
+        assert warns == (each.charged != "nothing"), each
+        assert not warns or "pays once" not in words.partition("without: ")[0], each
+
+
 def test_the_drawing_has_every_state_and_every_move():
     text = drawings.purchase(looks.DARK)
     for state in State:
