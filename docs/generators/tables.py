@@ -66,11 +66,24 @@ def transitions_table() -> str:
     )
 
 
+ENDS: Final = {
+    Settlement.SPENT: "The answer has the task's id, or the results.",
+    Settlement.LOST: "The request went out whole, and no answer came that says yes or no: perhaps bought.",
+    Settlement.SEEN: "The service read the request and refused it: nothing was bought.",
+    Settlement.REJECTED: "The service answered 429, or with a reason that means the same.",
+    Settlement.UNSEEN: "The request did not go out whole, and no outage is the reason: a cancellation, a "
+    "picture that has changed, an unknown host, a refusal that came early.",
+    Settlement.UNREACHED: "The service was not reached: no connection, one that broke before the request was "
+    "whole, or a gateway that has none.",
+}
+"""What the six ends of an attempt stand for."""
+
+
 def settlements_table() -> str:
     """Meaning of an attempt's end for its slot and its money."""
     return table(
-        ("end of an attempt", "means"),
-        ((each.name.lower(), each.value.partition(": ")[2]) for each in Settlement),
+        ("end of an attempt", "when", "its slot and its money"),
+        ((each.name.lower(), ENDS[each], each.value) for each in Settlement),
     )
 
 
