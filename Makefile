@@ -100,6 +100,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
 	$(BIN)/python -m benchmarks.soak_workers
+	$(BIN)/python -m benchmarks.soak_traffic
 	$(SUITE) --hypothesis-profile=long tests/api tests/journal tests/models tests/policy tests/purchase
 
 # Worlds of trouble from seeds: `make worlds SEEDS=10000 FIRST=5000`, for a night `make worlds MINUTES=480`.
