@@ -1,4 +1,4 @@
-"""Asyncio client for the Novita AI image API: exact with money, never losing a result.
+"""Asyncio client for the Novita AI image API: exact with money and careful with results.
 
 ```python
 async with NovitaClient() as client:
