@@ -345,6 +345,25 @@ EXAMPLES = {
             together="threads",
         ),
     ),
+    "an answer that a termination cuts is in doubt for the next run, not paid": (
+        "paid comes out",
+        Plan(
+            seed=1209950,
+            entrance="bytes",
+            service=ServicePlan(balance=2),
+            client=ClientPlan(drain=0.0),
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 1, in_flight=1, routes=("seedream-5.0-lite",)),),
+                    ending="sigterm",
+                    ends=Moment(mark="answer", number=1),
+                ),
+                ProcessPlan(
+                    users=(user("batch", 3, in_flight=1, routes=("seedream-5.0-lite",), backwards=True),)
+                ),
+            ),
+        ),
+    ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
 

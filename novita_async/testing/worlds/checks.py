@@ -473,8 +473,12 @@ def _paid_before_the_end(world: WorldView, visit: UserVisit) -> list[int]:
         wanted |= set(range(first, first + _plan_of(world, visit.user).requests))
     end = visit.ended_at or 0.0
     told = [p for p in world.record.posts if p.reach == "accepted" and (p.handed_at or 0.0) < end]
-    # What has outlived its process.
-    known = {p.number for p in told if p.process not in world.record.crashed or _is_kept(world, p)}
+    # What the journal has of an earlier process: an answer that came while that was ended may be in doubt.
+    known = {
+        p.number
+        for p in told
+        if (p.process == visit.process and p.process not in world.record.crashed) or _is_kept(world, p)
+    }
     over = {number for number in wanted if _had_ended(world, number, visit.began_at)}
     return [number for number in wanted - over if number in accepted and number in known]
 
