@@ -1,12 +1,15 @@
 """Work that many tell a journal and that it does together, and how each caller waits for an answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from typing import Any, cast
 
 import anyio
 from attrs import define
+
+from novita_async._purchase.machine import Fact, Purchase
+from novita_async.errors import JournalError
 
 
 @define(eq=False)
@@ -34,6 +37,12 @@ class Job:
 
 Wait = Callable[[Job], Awaitable[Any]]
 """A way to wait for the answer: `outlasting` or `known`."""
+
+
+def name_task(error: JournalError, purchase: Purchase, facts: Sequence[Fact]) -> None:
+    """Name the task that facts, which could not be recorded, are about."""
+    tasks = (getattr(fact, "task", purchase.task) for fact in facts)
+    error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)
 
 
 def own_copy(error: Exception) -> Exception:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from anyio import sleep
 from attrs import define, evolve, field
 
-from novita_async._journal.groups import Job, Wait, known, outlasting
+from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
@@ -289,8 +289,7 @@ class PostgresJournal:
         try:
             await wait(self._tell(told))
         except JournalError as error:
-            tasks = (getattr(fact, "task", purchase.task) for fact in facts)
-            error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)
+            name_task(error, purchase, facts)
             raise
 
     async def new_run(self) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from novita_async._journal.groups import Job, Wait, known, outlasting
+from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import PIECE, Store, Work
@@ -223,8 +223,7 @@ class SqliteJournal:
                 self._tell(Work(lambda store: store.record(entry.key, entry.occurrence, told), begins=begins))
             )
         except JournalError as error:
-            tasks = (getattr(fact, "task", purchase.task) for fact in facts)
-            error.task_id = error.task_id or next((task.task_id for task in tasks if task), None)
+            name_task(error, purchase, facts)
             raise
 
     async def new_run(self) -> int:
