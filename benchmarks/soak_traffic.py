@@ -1,4 +1,4 @@
-"""What a request costs a shared journal's database and its workers, at a load that is said, beside SQLite's journal.
+"""Cost of a request to a shared journal's database and its workers, at a stated load, beside SQLite's journal.
 
     python -m benchmarks.soak_traffic                       # 4 workers of 64 in flight, a quota that does not bind
     python -m benchmarks.soak_traffic --in-flight 8         # a tenth of that rate
@@ -185,7 +185,7 @@ async def alone(folder: Path, told: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What a request costs a shared journal.")
+    parser = argparse.ArgumentParser(description="Measure the cost of a request to a shared journal.")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--requests", type=int, default=4000)
     parser.add_argument("--in-flight", type=int, default=64)

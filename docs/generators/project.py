@@ -1,4 +1,4 @@
-"""What the project's own files say: packages, extras, changes, weaknesses."""
+"""Pages from the project's own files: packages, extras, changes, weaknesses."""
 
 import re
 import tomllib
@@ -18,7 +18,7 @@ EXTRAS: Final = {
     "prometheus": "[figures](../how-to/observability.md#figures) for Prometheus",
     "simulator": "pictures of [the simulated service](simulator.md)",
 }
-"""What each extra is for."""
+"""Purpose of each extra."""
 _NAME: Final = re.compile(r"[\w-]+")
 
 
@@ -33,7 +33,7 @@ def packages() -> str:
 
 
 def extras() -> str:
-    """The extras. One that has no words here, or that is gone, fails the build."""
+    """The extras. An extra without words here, or words for none, fails the build."""
     found = _project()["optional-dependencies"]
     if found.keys() != EXTRAS.keys():
         raise ValueError(f"extras that differ from the table: {found.keys() ^ EXTRAS.keys()}")

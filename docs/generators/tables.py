@@ -76,7 +76,7 @@ ENDS: Final = {
     Settlement.UNREACHED: "The service was not reached: no connection, one that broke before the request was "
     "whole, or a gateway that has none.",
 }
-"""What the six ends of an attempt stand for."""
+"""Meanings of the six ends of an attempt."""
 
 
 def settlements_table() -> str:
@@ -174,7 +174,7 @@ VARIABLES: Final = {
 
 
 def variables() -> str:
-    """The variables that the package names. One that has no words here, or that is gone, fails the build."""
+    """The variables that the package names. A variable without words, or words for none, fails the build."""
     texts = (path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     found = {name for text in texts for name in re.findall(r'"(NOVITA_[A-Z_]+)"', text)}
     if found != set(VARIABLES):

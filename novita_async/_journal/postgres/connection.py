@@ -59,7 +59,7 @@ class Link:
     """Whether a connection broke, so that a commit may not be where it should be."""
 
     async def once(self, do: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do something, again where the connection breaks. What is done must bear being done twice."""
+        """Do something, again where the connection breaks: the work must bear being done twice."""
         began, pause = loop_time(), 0.05
         while True:
             try:

@@ -129,7 +129,7 @@ class Living:
     # --- What the dead have left ----------------------------------------------------------------------------
 
     async def bury(self, dead: int, connection: Connection) -> int:
-        """Give away what a process had. What was on its way is uncertain; place and money stay taken.
+        """Give away the rows of a process. Rows on their way are uncertain; place and money stay taken.
 
         Also in a batch that is none of ours: nobody may ever come back to it, and its places are everybody's.
         """

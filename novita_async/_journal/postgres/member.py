@@ -49,7 +49,7 @@ class Member:
     """Until when, on the loop's clock, no other process takes this one for dead."""
 
     def elsewhere(self, batch: int) -> "Member":
-        """This process, for what it has to do in another batch."""
+        """Give a copy of this member for work in another batch."""
         other = copy(self)
         other.batch = batch
         return other

@@ -1,4 +1,4 @@
-"""What anybody may ask of a batch, whoever works on it."""
+"""Questions about a batch that anybody may ask, whoever works on it."""
 
 from collections.abc import Sequence
 from typing import Final

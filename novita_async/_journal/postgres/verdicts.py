@@ -1,4 +1,4 @@
-"""What a verdict on an attempt means for the things that processes share: the place, and the account."""
+"""Meaning of a verdict on an attempt for the things that processes share: the place, and the account."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What a process tells its shared journal, or asks of it, to be carried out together."""
+"""Facts and questions that a process tells its shared journal, to be carried out together."""
 
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
