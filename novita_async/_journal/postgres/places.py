@@ -17,9 +17,8 @@ from novita_async._journal.postgres.texts import unescaped
 from novita_async._journal.postgres.verdicts import fate_of
 from novita_async._journal.postgres.windows import LINE, Offer, WindowRow, Windows, taught
 from novita_async._journal.postgres.works import Connection, Place, PlaceEnded, Wanted
-from novita_async._policy.pacing import LATE
 from novita_async._purchase.journal import Deferred
-from novita_async._purchase.machine import LOST, Settlement
+from novita_async._purchase.machine import LOST
 from novita_async._util.clock import loop_time
 
 _SETTLE: Final = f"SELECT novita.settle_1({marks(1, 13)})"
@@ -120,19 +119,7 @@ class Places:
     ) -> list[None]:
         """Tell how attempts have ended."""
         window = await self.windows.of(connection, *key)
-        now = loop_time()
-        while not await self._settle(
-            connection,
-            self.member.me,
-            window,
-            [(each.settled, each.place.slot, each.place.images) for each in group],
-            [self.member.held_for(each.settled, now - each.at) for each in group],
-            [each.gate for each in group],
-            [each.cause for each in group],
-            [each.error for each in group],
-            [each.place.announced_at for each in group],
-            call,
-        ):
+        while not await self._settle(connection, self.member.me, window, group, call):
             await self.windows.refresh(connection, window)
         return [None for _ in group]
 
@@ -141,28 +128,29 @@ class Places:
         connection: Connection,
         worker: int,
         window: WindowRow,
-        ended: Sequence[tuple[Settlement, str | None, int]],
-        *more: Any,
+        ended: Sequence[PlaceEnded],
+        call: int | None,
     ) -> bool:
         """Settle places. Returns whether that counts: else another process was first to teach the window."""
-        holds, gates, causes, errors, announced, call = more
-        state, taken = None, 0
+        now, gates, state, taken = loop_time(), [each.gate for each in ended], None, 0
         if window.quota is None:
-            pacer, now = window.pacer(), self.member.now()
-            taught_gates = [taught(pacer, *each, now) for each in ended]
-            gates = [max(pair) for pair in zip(gates, taught_gates, strict=True)]
+            pacer, there = window.pacer(), self.member.now()
+            gates = [
+                max(each.gate, taught(pacer, each.settled, each.place.slot, each.place.images, there))
+                for each in ended
+            ]
             state, taken = pacer.text(), pacer.window.taken
         done: bool = await connection.fetchval(
             _SETTLE,
             worker,
             window.id,
-            [images for _, _, images in ended],
-            [fate_of(settled) for settled, _, _ in ended],
-            holds,
+            [each.place.images for each in ended],
+            [fate_of(each.settled) for each in ended],
+            [self.member.held_for(each.settled, now - each.at) for each in ended],
             gates,
-            causes,
-            errors,
-            announced,
+            [each.cause for each in ended],
+            [each.error for each in ended],
+            [each.place.announced_at for each in ended],
             window.version,
             state,
             taken,
@@ -179,7 +167,6 @@ class Places:
             for each in places:  # once more where another process was first to teach the window
                 endpoint = unescaped(each["endpoint"])
                 window = WindowRow(each["window"], endpoint, each["quota"], each["version"], each["state"])
-                ended, hold = [(LOST, None, each["images"])], [self.member.window + LATE]
-                await self._settle(
-                    connection, dead, window, ended, hold, [0.0], ["nothing"], [None], [0.0], None
-                )
+                place = Place("", endpoint, each["images"], slot=None, announced_at=0.0)
+                ended = PlaceEnded(place, LOST, "nothing", gate=0.0, error=None, at=loop_time())
+                await self._settle(connection, dead, window, [ended], None)
