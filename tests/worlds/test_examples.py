@@ -364,6 +364,22 @@ EXAMPLES = {
             ),
         ),
     ),
+    "a request that waits to be bought again is taken for a paid one that did not come out": (
+        "paid comes out",
+        Plan(
+            seed=1353479,
+            entrance="bytes",
+            service=ServicePlan(failure_rate=0.3, retired_at=0.5),
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 1, in_flight=1),),
+                    ending="crash",
+                    ends=Moment(mark="finished", number=1, turns=5),
+                ),
+                ProcessPlan(users=(user("batch", 1, in_flight=1, retries_failed=True),)),
+            ),
+        ),
+    ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
 
