@@ -354,7 +354,7 @@ def true_doubts(world: WorldView) -> Iterable[Found]:
         if came.kind != "Uncertain" or came.number is None or _crashed(world) or _has(world, *_DISK):
             continue
         posts = [post for post in world.record.posts if post.number == came.number]
-        if any(_is_too_late(world, post, within=_READING) for post in posts):
+        if any(_is_too_late(world, post, within=_READING) or _broke_off(world, post) for post in posts):
             continue
         if all(post.reach in ("not sent", "refused", "accepted") for post in posts):
             yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
