@@ -619,8 +619,9 @@ class Buyer(Asker):
         Raises:
             NovitaError: no event does. A later refusal does not undo a lost attempt.
         """
-        if purchase.task is not None:  # an event has told the task while a permit was waited for
-            return purchase.task
+        told = purchase.task  # by an event, while a permit was waited for
+        if told is not None:
+            return told
         doubt = purchase.doubt
         if doubt is None:
             raise last
