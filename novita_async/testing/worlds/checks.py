@@ -499,11 +499,8 @@ def _was_reopened(world: WorldView, number: int) -> bool:
     """Whether a request whose task failed waits to be bought again, as was asked for."""
     is_planned = any(row["state"] == "planned" for row in _rows(world) if _number_in(row) == number)
     entries = world.service.accepted().get(number, [])
-    return (
-        is_planned
-        and _asked(world, number)
-        and all(_is_failed(world, each.task_id or "") for each in entries)
-    )
+    failed = (_is_failed(world, each.task_id or "") for each in entries)
+    return is_planned and _asked(world, number) and all(failed)
 
 
 def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
