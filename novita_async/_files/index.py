@@ -14,7 +14,6 @@ counts. An outcome that an earlier run has listed is not listed again; what is u
 import errno
 import json
 import os
-from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import Any, Final, cast
@@ -145,24 +144,21 @@ class Index:
             places[digest] = places[digest] or kept_at(self.folder, digest, path)
             return places[digest]
 
+        def digest_of(picture: ImageSource) -> str:
+            found = self._digests(picture)
+            places[found] = self._place(picture, found)
+            return found
+
         order: Order | None = entry
         make = None
         try:
             if request is not None:
                 endpoint = line["endpoint"] or ""
-                order = order_of(request, endpoint=endpoint, position=0, digest=self._noting(places))
+                order = order_of(request, endpoint=endpoint, position=0, digest=digest_of)
             make = None if order is None else made_again(order, line["seed"], place_of)
         except (InvalidRequest, LookupError):
             pass
         return {"inputs": {place: digest for digest, place in places.items() if place}, "make": make}
-
-    def _noting(self, places: Places) -> Callable[[ImageSource], str]:
-        def digest(picture: ImageSource) -> str:
-            found = self._digests(picture)
-            places[found] = self._place(picture, found)
-            return found
-
-        return digest
 
     def _place(self, picture: ImageSource, digest: str) -> str:
         if picture.path is not None:

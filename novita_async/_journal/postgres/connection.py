@@ -74,7 +74,9 @@ class Link:
                 self._in_doubt = True
                 self.hang_up()
                 if loop_time() - began > self.outage_timeout:
-                    raise self._unreachable(error) from error
+                    why = str(error) or type(error).__name__
+                    problem = f"journal {self.label}: it cannot be reached ({why})"
+                    raise JournalError(problem=problem, advice=ADVICE) from error
                 await asyncio.sleep(pause * (0.5 + random.random()))
                 pause = min(2 * pause, 2.0)
             except pg.PostgresError as error:
@@ -122,10 +124,6 @@ class Link:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-
-    def _unreachable(self, error: BaseException) -> JournalError:
-        why = str(error) or type(error).__name__
-        return JournalError(problem=f"journal {self.label}: it cannot be reached ({why})", advice=ADVICE)
 
     def _refused(self, error: pg.PostgresError) -> JournalError:
         if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
