@@ -15,6 +15,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, Final, cast
@@ -31,6 +32,7 @@ from novita_async._util.disk import make_folder
 from novita_async._util.groups import Groups
 from novita_async._util.scopes import run_in_thread
 from novita_async.errors import DownloadFailed, InvalidRequest
+from novita_async.models._headers import TAKEN
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Outcome, Uncertain
@@ -57,7 +59,9 @@ def kept_at(folder: Path, digest: str, path: Path | None) -> str:
     """Where a picture is that a journal knows by its digest. Blocks. Raises `LookupError`."""
     if path is not None:
         return str(path.absolute())
-    found = next((folder / INPUTS).glob(f"{digest}.*"), None)
+    inputs = folder / INPUTS
+    likely = (inputs / f"{digest}.{suffix}" for suffix in (*TAKEN, "bin"))
+    found = next(filter(Path.exists, likely), None) or next(inputs.glob(f"{digest}.*"), None)
     if found is None:
         raise LookupError(digest)
     return str(found.relative_to(folder))
@@ -145,15 +149,15 @@ class Index:
             places[digest] = places[digest] or kept_at(self.folder, digest, path)
             return places[digest]
 
-        order: Order | None = entry
         make = None
-        try:
-            if request is not None:
-                endpoint = line["endpoint"] or ""
-                order = order_of(request, endpoint=endpoint, position=0, digest=self._noting(places))
-            make = None if order is None else made_again(order, line["seed"], place_of)
-        except (InvalidRequest, LookupError):
-            pass
+        if entry is not None and (request is None or all(map(_is_as_it_was, request.pictures))):
+            with suppress(InvalidRequest, LookupError):
+                make = made_again(entry, line["seed"], place_of)
+        if make is None and request is not None:
+            with suppress(InvalidRequest, LookupError):
+                digest, endpoint = self._noting(places), line["endpoint"] or ""
+                order = order_of(request, endpoint=endpoint, position=0, digest=digest)
+                make = made_again(order, line["seed"], place_of)
         return {"inputs": {place: digest for digest, place in places.items() if place}, "make": make}
 
     def _noting(self, places: Places) -> Callable[[ImageSource], str]:
@@ -168,6 +172,17 @@ class Index:
         if picture.path is not None:
             return str(picture.path.absolute())
         return str(keep(picture, digest, self.folder / INPUTS).relative_to(self.folder))
+
+
+def _is_as_it_was(picture: ImageSource) -> bool:
+    """Whether a picture is what it was when it was measured. Blocks."""
+    if picture.path is None:
+        return True
+    try:
+        facts = os.stat(picture.path)
+    except OSError:
+        return False
+    return (facts.st_size, facts.st_mtime_ns) == (picture.size, picture.modified_ns)
 
 
 def _bought_elsewhere(outcome: Outcome) -> Purchase:

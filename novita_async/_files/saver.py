@@ -266,14 +266,13 @@ class Saver:
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place, owned=owned)
             try:
+                synced = folder if owned and place == len(result.artifacts) - 1 else None
                 saving = (
-                    self._save_at_once(target, folder, naming, moves=moves)
+                    self._save_at_once(target, folder, naming, synced, moves=moves)
                     if target.is_here
-                    else self._save(target, folder, naming, retry)
+                    else self._save(target, folder, naming, retry, synced)
                 )
                 paths.append(await saving)
-                if owned and place == len(result.artifacts) - 1:
-                    await self._folders.sync(folder)
             except OSError as error:
                 scope = await anyio.to_thread.run_sync(scope_of, error, folder)
                 cause = f"it cannot be written to {folder}: {error.strerror or error}"
@@ -283,12 +282,14 @@ class Saver:
     def _longer(self, max_elapsed: float) -> RetryPolicy:
         return evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
 
-    async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
+    async def _save(
+        self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy, synced: Path | None
+    ) -> Path:
         part = Part(target.part_of(folder))
 
         async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
             settling = partial(_settle, part, folder, naming, target, takes_cut=takes_cut)
-            return await run_in_thread(settling)
+            return await self._folders.settle(settling, synced)
 
         try:
             settled = await self._fetch(target, part, finish, retry)
@@ -300,10 +301,12 @@ class Saver:
         self._tell(target, settled.kind, settled)
         return cast("Path", settled.path)
 
-    async def _save_at_once(self, target: _Target, folder: Path, naming: Naming, *, moves: bool) -> Path:
+    async def _save_at_once(
+        self, target: _Target, folder: Path, naming: Naming, synced: Path | None, *, moves: bool
+    ) -> Path:
         """Give a file its name that came in the answer itself."""
         settling = partial(_settle_at_once, target, folder, naming, moves=moves)
-        settled = await run_in_thread(settling)
+        settled = await self._folders.settle(settling, synced)
         self._saved += 1
         self._tell(target, settled.kind, settled)
         return cast("Path", settled.path)
@@ -626,11 +629,7 @@ def _settle(
 
     The bytes of an owned file are on the disk before it has its name.
     """
-    part.write()
-    with part.path.open("rb+") as file:
-        kind = kind_of(file, target.artifact.type, takes_cut=takes_cut)
-        if target.owned:
-            os.fsync(file.fileno())
+    kind, size = part.finish(target.artifact.type, takes_cut=takes_cut, durable=target.owned)
     for name in _names_of(target, naming, kind.suffix):
         path = folder / name
         try:
@@ -640,7 +639,7 @@ def _settle(
                 continue
         if not stays:
             part.remove()
-        return _Settled(path=path, size=path.stat().st_size, kind=kind)
+        return _Settled(path=path, size=size, kind=kind)
     raise target.failed(f"its name exists {_NAMES} times in {folder}", is_lost=False)
 
 

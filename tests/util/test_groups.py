@@ -1,5 +1,7 @@
 """Work in a thread that is done for many at once."""
 
+from threading import Event
+
 import anyio
 import pytest
 
@@ -9,12 +11,23 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_what_comes_while_a_group_is_done_goes_together_in_the_next():
-    done = []
-    groups = Groups(done.append)
+    done, began, may_end = [], Event(), Event()
+
+    def do(group):
+        began.set()
+        may_end.wait(10)
+        done.append(group)
+
+    groups = Groups(do)
     async with anyio.create_task_group() as tasks:
-        for piece in range(10):
+        for piece in range(3):
             tasks.start_soon(groups.join, piece)
-    assert done == [[0], list(range(1, 10))]
+        await anyio.to_thread.run_sync(began.wait)
+        for piece in range(3, 10):
+            tasks.start_soon(groups.join, piece)
+        await anyio.wait_all_tasks_blocked()
+        may_end.set()
+    assert done == [[0, 1, 2], list(range(3, 10))]
 
 
 async def test_nobody_comes_back_before_their_piece_was_done():
