@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -55,24 +55,41 @@ def scope_of(error: OSError, folder: Path) -> Scope:
         return "account"
 
 
+class Line(Protocol):
+    """A line about a result, which is added to a file once all files of the result have their names."""
+
+    def writer(self) -> Callable[[list[Any]], object]:
+        """Find what adds lines of this file, in one go. Each takes its own error."""
+        ...
+
+
 @define(eq=False)
 class _Step:
-    """A step on the disk, and a folder whose names are durable after it."""
+    """A step on the disk, and what is to follow."""
 
     work: Callable[[], Any] | None
     folder: Path | None
+    """Folder whose names are durable afterwards."""
+    line: Line | None = None
+    """Line that is added then."""
     result: Any = None
     error: Exception | None = None
     """Why the step, or the folder's fsync, did not work."""
 
 
 def _carry_out(steps: list[_Step]) -> None:
-    """Do all steps; then fsync each folder once."""
+    """Do all steps; then write all lines; then fsync each folder once."""
     for step in steps:
         try:
             step.result = step.work() if step.work else None
         except Exception as error:  # noqa: BLE001 - raised where the step was told
             step.error = error
+    lines: dict[Callable[[list[Any]], object], list[Line]] = {}
+    for step in steps:
+        if step.line is not None and step.error is None:
+            lines.setdefault(step.line.writer(), []).append(step.line)
+    for write, added in lines.items():
+        write(added)
     for folder in {step.folder for step in steps if step.folder and not step.error}:
         try:
             sync_folder(folder)
@@ -86,7 +103,7 @@ def _carry_out(steps: list[_Step]) -> None:
 class FolderSync:
     """Works on the disk, and makes names durable. Results that end while others do so go together.
 
-    That takes one hop to a thread, and one fsync of their folder.
+    All of them take one hop to a thread, one write to their index, one fsync of their folder.
     """
 
     _steps: Groups[_Step] = field(factory=lambda: Groups(_carry_out, _AT_ONCE), init=False)
@@ -95,9 +112,14 @@ class FolderSync:
         """Return when all names that are in a folder now are durable. Raises `OSError`."""
         await self._join(_Step(None, folder))
 
-    async def settle(self, work: Callable[[], T], folder: Path | None) -> T:
-        """Do work that blocks; then make the names in a folder durable. Raises what the work raises."""
-        step = _Step(work, folder)
+    async def settle(self, work: Callable[[], T], folder: Path | None, line: Line | None) -> T:
+        """Do work that blocks; then add a line, and make the names in a folder durable.
+
+        Raises:
+            Exception: as the work does.
+            OSError: of the folder.
+        """
+        step = _Step(work, folder, line)
         await self._join(step)
         return cast("T", step.result)
 

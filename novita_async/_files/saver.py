@@ -29,6 +29,7 @@ from attrs import define, evolve, field, frozen
 
 from novita_async._api.reasons import download_passes
 from novita_async._files.folders import FolderStorage, FolderSync, claim, scope_of
+from novita_async._files.index import IndexLine
 from novita_async._files.kinds import BadFileError, CutFileError, FoundKind, kind_of
 from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe_name
 from novita_async._files.part import Part
@@ -114,6 +115,13 @@ class _Target:
     place: int = 0
     owned: bool = False
     """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
+    line: IndexLine | None = None
+    """Line of the index that tells the result's files."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no file of the result comes after this one."""
+        return self.result is None or self.place == len(self.result.artifacts) - 1
 
     @property
     def task(self) -> Task | None:
@@ -224,13 +232,14 @@ class Saver:
         max_elapsed: float = 0.0,
         owned: bool = False,
         moves: bool = False,
+        line: IndexLine | None = None,
     ) -> SavedFiles:
         """Save every file of a result in a folder, or in another storage: see `save` and `put`."""
         if not isinstance(storage, FolderStorage):
             return SavedFiles(objects=await self.put(result, storage, name, max_elapsed=max_elapsed))
         return SavedFiles(
             paths=await self.save(
-                result, storage.path, name, max_elapsed=max_elapsed, owned=owned, moves=moves
+                result, storage.path, name, max_elapsed=max_elapsed, owned=owned, moves=moves, line=line
             )
         )
 
@@ -243,6 +252,7 @@ class Saver:
         max_elapsed: float = 0.0,
         owned: bool = False,
         moves: bool = False,
+        line: IndexLine | None = None,
     ) -> tuple[Path, ...]:
         """Save every file of a result as `NAME-1.png` and so on, in the folder, which is made.
 
@@ -256,6 +266,7 @@ class Saver:
                 and a journal will say that it is saved, so files and names are durable on return.
             moves: Files that came in the answer are not copied where they are in the folder already; they
                 keep the name that they came under, too, until `forget`.
+            line: Line of the folder's index, which learns the names, and is added when the last file has its.
 
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
@@ -264,13 +275,12 @@ class Saver:
         naming, retry = _naming(name, result), self._longer(max_elapsed)
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
-            target = _Target(artifact=artifact, result=result, place=place, owned=owned)
+            target = _Target(artifact=artifact, result=result, place=place, owned=owned, line=line)
             try:
-                synced = folder if owned and place == len(result.artifacts) - 1 else None
                 saving = (
-                    self._save_at_once(target, folder, naming, synced, moves=moves)
+                    self._save_at_once(target, folder, naming, moves=moves)
                     if target.is_here
-                    else self._save(target, folder, naming, retry, synced)
+                    else self._save(target, folder, naming, retry)
                 )
                 paths.append(await saving)
             except OSError as error:
@@ -282,14 +292,12 @@ class Saver:
     def _longer(self, max_elapsed: float) -> RetryPolicy:
         return evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
 
-    async def _save(
-        self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy, synced: Path | None
-    ) -> Path:
+    async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
         part = Part(target.part_of(folder))
 
         async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
             settling = partial(_settle, part, folder, naming, target, takes_cut=takes_cut)
-            return await self._folders.settle(settling, synced)
+            return await self._settled(target, folder, settling)
 
         try:
             settled = await self._fetch(target, part, finish, retry)
@@ -301,15 +309,19 @@ class Saver:
         self._tell(target, settled.kind, settled)
         return cast("Path", settled.path)
 
-    async def _save_at_once(
-        self, target: _Target, folder: Path, naming: Naming, synced: Path | None, *, moves: bool
-    ) -> Path:
+    async def _save_at_once(self, target: _Target, folder: Path, naming: Naming, *, moves: bool) -> Path:
         """Give a file its name that came in the answer itself."""
         settling = partial(_settle_at_once, target, folder, naming, moves=moves)
-        settled = await self._folders.settle(settling, synced)
+        settled = await self._settled(target, folder, settling)
         self._saved += 1
         self._tell(target, settled.kind, settled)
         return cast("Path", settled.path)
+
+    async def _settled(self, target: _Target, folder: Path, settling: Callable[[], _Settled]) -> _Settled:
+        """Let a file get its name; the last of a result is durable, and listed, with all before it."""
+        if target.is_last:
+            return await self._folders.settle(settling, folder if target.owned else None, target.line)
+        return await self._folders.settle(settling, None, None)
 
     # --- Into other storages --------------------------------------------------------------------------------
 
@@ -639,6 +651,8 @@ def _settle(
                 continue
         if not stays:
             part.remove()
+        if target.line is not None:
+            target.line.name_file(path.name)
         return _Settled(path=path, size=size, kind=kind)
     raise target.failed(f"its name exists {_NAMES} times in {folder}", is_lost=False)
 

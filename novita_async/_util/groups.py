@@ -15,6 +15,17 @@ _SLOW: Final = 0.05
 
 
 @define(eq=False)
+class _Group(Generic[T]):
+    """Pieces that are done together."""
+
+    ended: "asyncio.Future[None]"
+    """Resolved once they were done."""
+    pieces: list[T] = field(factory=list)
+    waiting: "list[asyncio.Future[None]]" = field(factory=list)
+    """Futures of those who wait for them; cancelled with their tasks."""
+
+
+@define(eq=False)
 class Groups(Generic[T]):
     """Does pieces of work in a thread, one group at a time: whatever comes meanwhile goes together.
 
@@ -25,53 +36,52 @@ class Groups(Generic[T]):
     """Does a group. Blocks. Raises nothing: each piece takes its own error."""
     at_once: int = 1
     """How many groups may run, where they are slow."""
-    _next: list[T] = field(factory=list, init=False)
+    _next: "_Group[T] | None" = field(default=None, init=False)
     """The group that has not begun."""
-    _done: "asyncio.Future[None] | None" = field(default=None, init=False)
-    """Resolved once that group was done."""
     _running: int = field(default=0, init=False)
 
     async def join(self, piece: T) -> None:
         """Return when a piece was done. A cancellation that comes meanwhile goes on then."""
         loop = asyncio.get_running_loop()
-        self._next.append(piece)
-        if self._done is None:
-            self._done = loop.create_future()
+        group = self._next
+        if group is None:
+            self._next = group = _Group(loop.create_future())
             if not self._running:
-                loop.call_soon(self._begin, loop)  # not at once: who else is ready now goes along
+                loop.call_soon(self._begin, loop, group)  # not at once: who else is ready now goes along
             elif self._running < self.at_once:
-                loop.call_later(_SLOW, self._begin_beside, loop, self._done)
-        done = self._done
+                loop.call_later(_SLOW, self._begin, loop, group)
+        done = loop.create_future()
+        group.pieces.append(piece)
+        group.waiting.append(done)
         try:
-            await asyncio.shield(done)
+            await done
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
-                while not done.done():
+                while not group.ended.done():
                     try:
-                        await asyncio.wait({done})
+                        await asyncio.wait({group.ended})
                     except asyncio.CancelledError:
                         continue  # told again; it is known
             raise
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        group, done = self._next, self._done
-        if done is None:
-            return
-        self._next, self._done = [], None
-        self._running += 1
-        loop.run_in_executor(None, self.do, group).add_done_callback(partial(self._ended, loop, done))
-
-    def _begin_beside(self, loop: asyncio.AbstractEventLoop, waiting: "asyncio.Future[None]") -> None:
-        if self._done is waiting:
-            self._begin(loop)
+    def _begin(self, loop: asyncio.AbstractEventLoop, group: "_Group[T] | None") -> None:
+        if group is not None and group is self._next:
+            self._next = None
+            self._running += 1
+            doing = loop.run_in_executor(None, self.do, group.pieces)
+            doing.add_done_callback(partial(self._ended, loop, group))
 
     def _ended(
-        self, loop: asyncio.AbstractEventLoop, done: "asyncio.Future[None]", ended: "asyncio.Future[object]"
+        self, loop: asyncio.AbstractEventLoop, group: "_Group[T]", doing: "asyncio.Future[object]"
     ) -> None:
         self._running -= 1
-        error = ended.exception()
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-        self._begin(loop)
+        self._begin(loop, self._next)
+        error = doing.exception()
+        group.ended.set_result(None)
+        for done in group.waiting:
+            if done.done():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
