@@ -209,7 +209,9 @@ class Saver:
     _jitter: Callable[[], float] = field(alias="jitter")
     _at_home: Callable[[], None] = field(alias="at_home", default=lambda: None)
     """Refuses a loop that is not the client's."""
-    _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
+    _downloads: anyio.Semaphore = field(
+        factory=lambda: anyio.Semaphore(_AT_ONCE, fast_acquire=True), init=False
+    )
     _puts: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
     _folders: FolderSync = field(factory=FolderSync, init=False)
     _saved: int = field(default=0, init=False)
