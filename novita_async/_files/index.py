@@ -28,7 +28,7 @@ from novita_async._files.lines import cost_of, line_of, made_again
 from novita_async._files.names import INDEX
 from novita_async._journal.identity import DigestCache, order_of
 from novita_async._policy.spending import Budget
-from novita_async._purchase.machine import SAVED, JournalEntry, Order, Purchase
+from novita_async._purchase.machine import SAVED, JournalEntry, Purchase
 from novita_async._util.disk import make_folder
 from novita_async._util.groups import Groups
 from novita_async._util.scopes import run_in_thread
@@ -207,7 +207,7 @@ def _is_as_it_was(picture: ImageSource) -> bool:
     if picture.path is None:
         return True
     try:
-        facts = os.stat(picture.path)
+        facts = picture.path.stat()
     except OSError:
         return False
     return (facts.st_size, facts.st_mtime_ns) == (picture.size, picture.modified_ns)

@@ -93,7 +93,9 @@ class Part:
             return self.path.open("xb")
         except FileNotFoundError:
             make_folder(self.path.parent)
-        except FileExistsError:  # a dead process left it, perhaps a name of the whole file: never write to that
+        except (
+            FileExistsError
+        ):  # a dead process left it, perhaps a name of the whole file: never write to that
             self.remove()
         return self.path.open("xb")
 

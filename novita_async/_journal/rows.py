@@ -12,7 +12,7 @@ from copy import copy
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 from attrs import define
@@ -163,7 +163,8 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
 def fresh_known(entry: JournalEntry, values: Record) -> Known:
     """Take note of a new row, from its values of `FRESH`."""
     purchase = Purchase(None, entry.endpoint, entry.images, entry.position, entry.tag, entry=entry)
-    return Known.of(purchase, tuple(map(dict(zip(FRESH, values, strict=True)).get, COLUMNS)))
+    there: dict[str, Any] = dict(zip(FRESH, values, strict=True))
+    return Known.of(purchase, tuple([there.get(column) for column in COLUMNS]))
 
 
 def fresh_record(entry: JournalEntry) -> Record:
@@ -513,15 +514,15 @@ def shift(purchase: Purchase, offset: float) -> None:
 
 def shifted(fact: Fact, offset: float) -> Fact:
     """The same fact, its time shifted by so many seconds. At a third of what `evolve` costs."""
-    kind = type(fact)
-    fields = _FIELDS_OF.get(kind)
+    make = cast("Callable[..., Fact]", type(fact))
+    fields = _FIELDS_OF.get(make)
     if fields is None:
-        return kind(fact.at + offset)
+        return make(fact.at + offset)
     at, *rest = fields(fact)
-    return kind(at + offset, *rest)
+    return make(at + offset, *rest)
 
 
-_FIELDS_OF: Final[Mapping[type, Callable[[Fact], tuple[Any, ...]]]] = {
+_FIELDS_OF: Final[Mapping[Callable[..., Fact], Callable[[Fact], tuple[Any, ...]]]] = {
     kind: attrgetter(*names)
     for _, kind in TRANSITIONS
     if len(names := [each.name for each in attrs.fields(kind)]) > 1

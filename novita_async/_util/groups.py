@@ -45,7 +45,7 @@ class Groups(Generic[T]):
         loop = asyncio.get_running_loop()
         group = self._next
         if group is None:
-            self._next = group = _Group(loop.create_future())
+            self._next = group = _Group[T](loop.create_future())
             if not self._running:
                 loop.call_soon(self._begin, loop, group)  # not at once: who else is ready now goes along
             elif self._running < self.at_once:
