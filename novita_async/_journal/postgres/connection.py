@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -10,10 +10,11 @@ import asyncpg
 from asyncpg import exceptions as pg
 from attrs import define, field
 
+from novita_async._journal.postgres.address import typed
 from novita_async._journal.postgres.lost import lease_lost
 from novita_async._journal.postgres.works import Connection
 from novita_async._util.clock import loop_time
-from novita_async.errors import JournalError
+from novita_async.errors import ConfigurationError, JournalError
 
 T = TypeVar("T")
 
@@ -26,11 +27,30 @@ _PASSES: Final = (
     pg.OperatorInterventionError,
     pg.InterfaceError,
     pg.TooManyConnectionsError,
+    pg.ReadOnlySQLTransactionError,
+    pg.TargetServerAttributeNotMatched,
 )
-"""Errors of a connection, which another may do without."""
+"""Errors of a connection, which another may do without: the last two are of a standby before it takes over."""
 _AGAIN: Final = (pg.SerializationError, pg.DeadlockDetectedError)
 
 ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
+_REFUSALS: Final[Sequence[tuple[type[pg.PostgresError], str]]] = (
+    (
+        pg.InvalidAuthorizationSpecificationError,
+        "nothing more is bought; the URL names the user, and PGPASSWORD or ~/.pgpass tells the password",
+    ),
+    (pg.InvalidCatalogNameError, "nothing was bought; look at the URL, or make the database (createdb)"),
+    (
+        pg.InsufficientPrivilegeError,
+        "nothing more is bought; the owner of the tables says GRANT USAGE ON SCHEMA novita, and GRANT SELECT, "
+        "INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA novita; `db init` and `db upgrade` need CREATE ON DATABASE",
+    ),
+)
+"""What to do about refusals of the database that no waiting mends."""
+_A_URL: Final = (
+    "nothing was bought; give postgresql://user@host:port/database#batch; the password may come from PGPASSWORD, "
+    "in the URL its special characters are %XX (# is %23)"
+)
 
 
 async def _nothing(_: Connection) -> None: ...
@@ -109,7 +129,15 @@ class Link:
 
     async def _connected(self, cached: int) -> Connection:
         options: Any = {"timeout": 10, "command_timeout": 60.0, "statement_cache_size": cached}
-        return cast("Any", await asyncpg.connect(self.url, **options))
+        try:
+            return cast("Any", await asyncpg.connect(self.url, **options))
+        except ValueError as error:  # its words may be a part of the password
+            why = (
+                str(error)
+                if isinstance(error, pg.ClientConfigurationError)
+                else "this is no URL of a database"
+            )
+            raise ConfigurationError(problem=f"journal {self.label}: {why}", advice=_A_URL) from None
 
     async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
         """Hear what the database tells on a channel. Behind a pooler that cannot be."""
@@ -138,9 +166,10 @@ class Link:
         if isinstance(error, pg.UndefinedTableError | pg.UndefinedFunctionError | pg.InvalidSchemaNameError):
             return JournalError(
                 problem=f"journal {self.label}: the database has no tables for journals, or older ones",
-                advice=f"nothing was bought; run: novita-async db upgrade {self.label}",
+                advice=f"nothing was bought; run: novita-async db upgrade {typed(self.label)}",
             )
-        return JournalError(problem=f"journal {self.label}: {error}", advice=ADVICE)
+        advice = next((advice for kind, advice in _REFUSALS if isinstance(error, kind)), ADVICE)
+        return JournalError(problem=f"journal {self.label}: {error}", advice=advice)
 
 
 def _heard(heard: Callable[[str], None], *told: Any) -> None:
