@@ -43,7 +43,7 @@ async def fail_over(campaign: Campaign, pair: Pair, folder: Path) -> dict[str, i
         finally:
             for each in running:
                 each.kill()
-        everything = {serial for serial in range(1, campaign.requests + 1)}
+        everything = set(range(1, campaign.requests + 1))
         found = await worker_campaigns._compared(campaign, url, server, everything)  # noqa: SLF001
         (money,) = await run_sql(pair.url, "SELECT spent, reserved FROM novita.budget")
         images = server.ledger.images
@@ -55,7 +55,7 @@ async def fail_over(campaign: Campaign, pair: Pair, folder: Path) -> dict[str, i
 
 async def campaign(delay: float, *, synchronous: bool, requests: int, lease: float) -> None:
     told = Campaign(
-        requests=requests, workers=4, quota=60, stall=lease, window=5.0, in_flight=16, budget="1000"
+        requests=requests, workers=4, quota=240, stall=lease, window=5.0, in_flight=64, budget="1000"
     )
     async with pair(delay=delay, synchronous=synchronous) as servers:
         with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ async def campaign(delay: float, *, synchronous: bool, requests: int, lease: flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Failovers.")
-    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--lease", type=float, default=4.0)
     parser.add_argument("names", nargs="*", default=["synchronous", "behind"])
     told = parser.parse_args()

@@ -1,7 +1,7 @@
 """Two databases, of which one follows the other and takes over when that dies.
 
 What follows gets the log over a wire of ours, which can be slow, or held: what was confirmed from then on is
-forgotten by the failover. (A delay of its own would not do: it applies what it has received before it takes over.)
+forgotten by the failover. (A delay of its own would not do: what it has received is applied before.)
 """
 
 import asyncio
@@ -94,10 +94,8 @@ async def pair(*, delay: float = 0.0, synchronous: bool = False) -> AsyncIterato
             each.mkdir(exist_ok=True)
             make_home(each)
         with ExitStack() as running:
-            await asyncio.to_thread(
-                as_nobody, PROGRAMS / "initdb", "-D", one / "data", "--no-sync", "--no-locale", "--auth=trust",
-                "-U", "postgres", "-E", "utf8",
-            )  # fmt: skip
+            initdb = [PROGRAMS / "initdb", "-D", one / "data", "--no-sync", "--no-locale", "--auth=trust"]
+            await asyncio.to_thread(as_nobody, *initdb, "-U", "postgres", "-E", "utf8")
             first = running.enter_context(serving(one))
             while not await _is_up(url_of(one)):
                 await asyncio.sleep(0.05)

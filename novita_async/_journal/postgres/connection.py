@@ -27,29 +27,31 @@ _PASSES: Final = (
     pg.OperatorInterventionError,
     pg.InterfaceError,
     pg.TooManyConnectionsError,
-    pg.ReadOnlySQLTransactionError,
-    pg.TargetServerAttributeNotMatched,
+    pg.ReadOnlySQLTransactionError,  # of a standby that is to take over
+    pg.InternalClientError,  # there is none yet that may be written; or the protocol broke off
 )
-"""Errors of a connection, which another may do without: the last two are of a standby before it takes over."""
+"""Errors of a connection, which another may do without."""
 _AGAIN: Final = (pg.SerializationError, pg.DeadlockDetectedError)
 
 ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
 _REFUSALS: Final[Sequence[tuple[type[pg.PostgresError], str]]] = (
     (
         pg.InvalidAuthorizationSpecificationError,
-        "nothing more is bought; the URL names the user, and PGPASSWORD or ~/.pgpass tells the password",
+        "nothing more is bought; the URL names the user, PGPASSWORD or ~/.pgpass tells the password",
     ),
     (pg.InvalidCatalogNameError, "nothing was bought; look at the URL, or make the database (createdb)"),
     (
         pg.InsufficientPrivilegeError,
-        "nothing more is bought; the owner of the tables says GRANT USAGE ON SCHEMA novita, and GRANT SELECT, "
-        "INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA novita; `db init` and `db upgrade` need CREATE ON DATABASE",
+        (
+            "nothing more is bought; the tables' owner grants USAGE ON SCHEMA novita and SELECT, INSERT, "
+            "UPDATE, DELETE ON ALL TABLES IN SCHEMA novita; `db init`, `db upgrade` need CREATE ON DATABASE"
+        ),
     ),
 )
 """What to do about refusals of the database that no waiting mends."""
 _A_URL: Final = (
-    "nothing was bought; give postgresql://user@host:port/database#batch; the password may come from PGPASSWORD, "
-    "in the URL its special characters are %XX (# is %23)"
+    "nothing was bought; give postgresql://user@host:port/database#batch; the password may come from "
+    "PGPASSWORD; in the URL its special characters are %XX (# is %23)"
 )
 
 
@@ -84,6 +86,7 @@ class Link:
         while True:
             try:
                 if self._connection is None or self._connection.is_closed():
+                    self._in_doubt |= self._connection is not None
                     self._connection = await self._connect()
                 if self._in_doubt:
                     await self.come_back(self._connection)
