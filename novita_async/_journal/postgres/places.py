@@ -113,8 +113,9 @@ class Places:
             return [self.member.lost() for _ in call.group]
         if found["why"] in ("gate", "out", "probe"):
             await self.health.ask(connection)
-        self._on_way[call.key] += sum(offered[k - 1].images for k in found["granted"])
-        granted, now, until = set(found["granted"]), self.member.now(), loop_time() + found["delay"]
+        granted: set[int] = set(found["granted"])
+        self._on_way[call.key] += sum(offered[k - 1].images for k in granted)
+        now, until = self.member.now(), loop_time() + found["delay"]
         if len(offered) < len(call.group) and not found["delay"]:
             until = offer.until
         return [
