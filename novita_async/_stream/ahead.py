@@ -20,6 +20,8 @@ from novita_async.models.requests import NovitaRequest
 Requests = Iterable[NovitaRequest] | AsyncIterable[NovitaRequest]
 """Any iterable or async iterable of requests, endless ones included."""
 
+AHEAD: Final = 256
+"""Lines that are looked up together while the journal has finished purchases."""
 _MOST_HELD: Final = 16 * MIB
 """Bytes of pictures in memory beyond which no further line is read ahead."""
 _SLOW: Final = 1.0
