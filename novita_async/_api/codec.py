@@ -269,7 +269,7 @@ def request_to_json(request: NovitaRequest) -> str:
 # --- Requests from JSON -------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Field:
     """How one field of a request is read."""
 
@@ -310,7 +310,7 @@ def _types_in(annotation: Any) -> Iterator[Any]:
 _FAULTY: Final = object()
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Reader:
     """Reads one JSON document and gathers its faults."""
 
@@ -639,7 +639,7 @@ _LEAST_BASE64: Final = 16
 """Characters of the shortest text that is taken for a file."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _FileFinder:
     """Walks through an answer and gathers the files in it."""
 

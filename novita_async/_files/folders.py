@@ -52,7 +52,7 @@ def scope_of(error: OSError, folder: Path) -> Scope:
         return "account"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Name:
     """A name that must be durable."""
 
@@ -73,7 +73,7 @@ def _sync(names: list[_Name]) -> None:
         name.error = errors.get(name.folder)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FolderSync:
     """Makes names durable. Results that end while one fsync runs share the next."""
 

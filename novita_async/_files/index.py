@@ -63,7 +63,7 @@ def kept_at(folder: Path, digest: str, path: Path | None) -> str:
     return str(found.relative_to(folder))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _AddedLine:
     """A line that is to be added."""
 
@@ -75,7 +75,7 @@ class _AddedLine:
     """Why it could not be written."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Index:
     """The index of one folder. Several processes may add to it."""
 

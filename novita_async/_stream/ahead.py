@@ -28,7 +28,7 @@ _SLOW: Final = 1.0
 """Seconds for which an input may block the loop before what it has given is taken."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ReadAhead:
     """An input, read no further than is asked for, and one line more."""
 

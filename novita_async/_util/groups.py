@@ -11,7 +11,7 @@ from novita_async._util.scopes import run_in_thread
 T = TypeVar("T")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Groups(Generic[T]):
     """Does pieces of work in a thread, one group at a time: whatever comes meanwhile goes together.
 
