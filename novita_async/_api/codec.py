@@ -524,8 +524,8 @@ def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., A
     for each in attrs.fields(cls):
         if each.name not in unset:
             made[f"default_{each.name}"] = each.default
-            value = each.name if each.name in names else f"default_{each.name}"
-            lines.append(f"    fields[{each.name!r}] = {value}")
+            default = "None" if each.default is None else f"default_{each.name}"
+            lines.append(f"    fields[{each.name!r}] = {each.name if each.name in names else default}")
     head = [f"def make({', '.join(names)}):", "    value = new(cls)", "    fields = value.__dict__"]
     exec("\n".join([*head, *lines, "    return value"]), made)  # noqa: S102
     make: Callable[..., Any] = made["make"]
@@ -570,7 +570,7 @@ class _UsualTask(msgspec.Struct, gc=False):
     eta: _Finite | None = None
 
 
-class _UsualAnswer(msgspec.Struct):
+class _UsualAnswer(msgspec.Struct, gc=False):
     task: _UsualTask
     images: list[_UsualImage]
     extra: dict[str, Any] | None = None
