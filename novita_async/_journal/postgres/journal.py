@@ -19,8 +19,7 @@ from anyio import sleep
 from attrs import define, evolve, field
 
 from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
-from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
-from novita_async._journal.postgres.address import discreet
+from novita_async._journal.postgres.address import LEASE, discreet
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
 from novita_async._journal.postgres.works import Ask, PlaceEnded, Told, Wanted
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
-LEASE: Final = 15.0
 OUTAGE_TIMEOUT: Final = 120.0
 _GATHER: Final = 0.02
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
