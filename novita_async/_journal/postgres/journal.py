@@ -23,7 +23,7 @@ from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
-from novita_async._journal.postgres.works import Ask, PlaceEnded, Told, Wanted
+from novita_async._journal.postgres.works import PIECE, Ask, PlaceEnded, Planned, Told, Wanted
 from novita_async._journal.rows import copy_of, entry_of, error_text
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -97,8 +97,6 @@ class PostgresJournal:
     """Whether several told something at the same time when that was written last."""
     _wrote_at: float = field(default=-math.inf, init=False)
     _closed: bool = field(default=False, init=False)
-    _pieces: int = field(default=0, init=False)
-    """Pieces of orders that were planned or looked for."""
     _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when rows may have become free."""
     _taken_to: int = field(default=0, init=False)
@@ -222,11 +220,8 @@ class PostgresJournal:
     async def _planned(self, orders: Sequence[Order], *, make: bool) -> list[Purchase | None]:
         self._check()
         found: list[Purchase | None] = []
-        for start in range(0, len(orders), _PIECE):
-            self._pieces += 1
-            some = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.plans.plan, orders=some, piece=self._pieces, make=make)
-            read = await outlasting(self._tell(self._asking(plan)))
+        for start in range(0, len(orders), PIECE):
+            read = await outlasting(self._tell(Planned(orders[start : start + PIECE], make, read=True)))
             found += [None if each is None else self._handed_out(each) for each in read]
         return found
 
@@ -238,11 +233,9 @@ class PostgresJournal:
         """
         self._check()
         new = 0
-        for start in range(0, len(orders), _PIECE):
-            self._pieces += 1
-            some = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.plans.enqueue, orders=some, piece=self._pieces)
-            new += sum(is_new for _, is_new in await outlasting(self._tell(self._asking(plan))))
+        for start in range(0, len(orders), PIECE):
+            told = Planned(orders[start : start + PIECE], make=True, read=False)
+            new += sum(await outlasting(self._tell(told)))
         return new
 
     def _handed_out(self, read: Purchase) -> Purchase:
@@ -475,7 +468,7 @@ class PostgresJournal:
         if self._closed:
             raise JournalError(problem=f"journal {self.name}: it is closed")
 
-    def _tell(self, work: Told | Ask | Wanted | PlaceEnded) -> Job:
+    def _tell(self, work: Told | Ask | Planned | Wanted | PlaceEnded) -> Job:
         self._check()
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())
@@ -554,9 +547,6 @@ async def _insist(
             problem=f"journal {store.member.label}: another process has it open",
             advice="nothing was sent; wait for that to end, then run the same again",
         )
-
-
-_PIECE: Final = 1000
 
 
 async def upgrade(url: str) -> tuple[int, int]:
