@@ -39,8 +39,10 @@ EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
 LEASE: Final = 15.0
 PATIENCE: Final = 120.0
-_GATHER: Final = 0.02
+_GATHER: Final = 0.04
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
+_MANY: Final = 1.5
+"""How many tell something together, as a rule, where more is waited for."""
 _BUSY: Final = 0.05
 """Seconds after which they are not many any more."""
 BRIEFLY: Final = 10.0
@@ -93,8 +95,8 @@ class PostgresJournal:
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
     _living: "asyncio.Task[None] | None" = field(default=None, init=False)
     """Signs of life. None: this process only looks."""
-    _had_company: bool = field(default=False, init=False)
-    """Whether several told something at the same time when that was written last."""
+    _company: float = field(default=1.0, init=False)
+    """How many told something together of late, on average."""
     _wrote_at: float = field(default=-math.inf, init=False)
     _closed: bool = field(default=False, init=False)
     _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
@@ -480,10 +482,10 @@ class PostgresJournal:
     async def _carry_out(self) -> None:
         """Do what was told, all that is there at a time, until there is nothing more."""
         while self._queue:
-            gather = self._had_company and loop_time() - self._wrote_at < _BUSY
+            gather = self._company > _MANY and loop_time() - self._wrote_at < _BUSY
             await asyncio.sleep(_GATHER if gather else 0)  # who else is ready goes along
             jobs, self._queue = self._queue, []
-            self._had_company = len(jobs) > 1
+            self._company += 0.3 * (len(jobs) - self._company)
             results = await self._store.carry_out([job.work for job in jobs])
             for job, result in zip(jobs, results, strict=True):
                 job.result, job.done = result, True
