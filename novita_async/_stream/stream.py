@@ -252,7 +252,7 @@ class Stream:
         """Find what the journal knows of a line, and go on from there."""
         try:
             purchase = await resume.plan(request, order)
-            if resume.wants_again(purchase):
+            if purchase not in self._early and resume.wants_again(purchase):  # failed before this run
                 await self._way.reopen(purchase)
         except NotPlanned as error:
             outcome = Failed(request=request, error=error)

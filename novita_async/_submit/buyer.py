@@ -619,6 +619,9 @@ class Buyer(Asker):
         Raises:
             NovitaError: no event does. A later refusal does not undo a lost attempt.
         """
+        told = purchase.task  # by an event, while a permit was waited for
+        if told is not None:
+            return told
         doubt = purchase.doubt
         if doubt is None:
             raise last
