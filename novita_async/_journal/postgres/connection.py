@@ -29,8 +29,8 @@ _PASSES: Final = (
 )
 """Errors of a connection, which another may do without."""
 _PLANNER: Final = "SET enable_bitmapscan = off"
-"""How rows are looked for. All that is asked goes along an index; of a batch's rows, in their order, the first
-few hundred are wanted, and a bitmap reads and sorts all of them."""
+"""How rows are looked for. All that is asked goes along an index; of a batch's rows, in their order, the
+first few hundred are wanted, and a bitmap reads and sorts all of them."""
 _AGAIN: Final = (pg.SerializationError, pg.DeadlockDetectedError)
 
 ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
