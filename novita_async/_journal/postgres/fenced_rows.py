@@ -71,16 +71,12 @@ def marks(first: int, count: int) -> str:
 
 
 _MOVE: Final = f"SELECT novita.move_1({marks(1, 14 + len(MOVED))})"
-_OF_PLAN: Final = tuple(
-    _READ.index(name)
-    for name in (
-        *("key", "occurrence", "position", "run", "kind", "endpoint", "image_num", "request", "tag"),
-        "metadata",
-    )
-)
+_PLAN: Final = (
+    "key", "occurrence", "position", "run", "kind", "endpoint", "image_num", "request", "tag", "metadata"
+)  # fmt: skip
+_OF_PLAN: Final = tuple(map(_READ.index, _PLAN))
 _RESTORE: Final = f"SELECT novita.restore_1({marks(1, 1 + len(_OF_PLAN))})"
 _REASSERT: Final = f"SELECT novita.reassert_1({marks(1, 10 + len(MOVED))})"
-
 
 
 def columns(records: Iterable[Record], places: Sequence[int] = _PLACES) -> list[Sequence[Any] | None]:
