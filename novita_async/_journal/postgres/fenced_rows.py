@@ -84,7 +84,7 @@ def columns(records: Iterable[Record], places: Sequence[int] = _PLACES) -> list[
 
     None: all are NULL.
     """
-    by_place = tuple(zip(*records, strict=True))
+    by_place = tuple(zip(*records, strict=True)) or ((),) * len(_READ)
     return [_to_keep(place, by_place[place]) for place in places]
 
 
