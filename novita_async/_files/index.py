@@ -96,7 +96,7 @@ class Index:
             durable: Whether the line must be on the disk on return.
 
         Raises:
-            DownloadFailed: it could not be written. Its scope tells whether the next one could.
+            DownloadFailed: the line could not be written. Its scope tells whether the next one could.
         """
         cost = None if purchase is None else cost_of(purchase, self.budget)
         line = line_of(purchase or _bought_elsewhere(outcome), outcome, cost=cost)

@@ -122,7 +122,7 @@ def unpacked(data: bytes) -> str:
 
 
 def record_of(purchase: Purchase, before: Known, now: float) -> Record:
-    """Make the record of a purchase; what has not changed since `before` is taken over as it is."""
+    """Make the record of a purchase, taking over all that has not changed since `before`."""
     entry, old = entry_of(purchase), before.record
     same_error, same_result = purchase.error is before.error, purchase.result is before.result
     present = _present(purchase)

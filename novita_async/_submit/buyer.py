@@ -93,7 +93,7 @@ _LATE: Final = "this process has not told the others for so long that it lives t
 
 
 class Leased(Protocol):
-    """Lease of a process on what it shares with others; it lasts while the process says that it lives."""
+    """Lease of a process on windows that others share; valid while the process says that it lives."""
 
     @property
     def sends_until(self) -> float:
@@ -370,7 +370,7 @@ class Buyer(Asker):
             self.pool.pausing.discard(effort)
 
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
-        """Wait for money: what others have reserved may come back. Raises `BudgetExhausted`."""
+        """Wait for money: reservations of others may come back. Raises `BudgetExhausted`."""
         while (cost := spending.take(purchase.wish)) is None:
             if self._refunded.is_set() or self._waiting_in is not self._home.loop:
                 self._refunded, self._waiting_in = anyio.Event(), self._home.loop
