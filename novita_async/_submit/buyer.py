@@ -263,10 +263,9 @@ class Buyer(Asker):
             except IllegalTransition:  # an event has told the task while the store was asked
                 if purchase.task is None:
                     raise
-            except JournalError:  # where something was bought, memory knows the task
-                raise
             except NovitaError as error:
-                if purchase.task is None:  # else an event has told the task while a permit was waited for
+                # A task that is known by now was told by an event, while a permit was waited for.
+                if purchase.task is None or isinstance(error, JournalError):
                     return await self._give_up(purchase, error, effort)
         return purchase.task
 
@@ -618,6 +617,10 @@ class Buyer(Asker):
             NovitaError: no event does. A later refusal does not undo a lost attempt.
         """
         doubt = purchase.doubt
+        if isinstance(last, JournalError):  # memory knows what was bought, and a doubt stays one
+            if doubt is not None and purchase.state is PLANNED:
+                self.purchases.happen(purchase, Lost(loop_time(), doubt))
+            raise last
         if doubt is None:
             raise last
         if purchase.state is PLANNED:
