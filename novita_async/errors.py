@@ -48,7 +48,12 @@ from novita_async.tasks import Task
 Scope = Literal["request", "endpoint", "account"]
 """Reach of an error: a request, every request to this endpoint, or everything this account sends."""
 Charged = Literal[
-    "nothing", "perhaps paid", "paid", "paid where there is a task id", "not said by the service"
+    "nothing",
+    "perhaps paid",
+    "paid",
+    "paid where there is a task id",
+    "paid where `paid` is true",
+    "not said by the service",
 ]
 """Money that a purchase has cost that ends with an error."""
 
@@ -413,7 +418,9 @@ class TaskFailed(NovitaError):
 class FailedEarlier(NovitaError):
     """An earlier run of the batch failed to get this; its journal says why."""
 
-    charged: ClassVar[Charged] = "paid where there is a task id"
+    charged: ClassVar[Charged] = "paid where `paid` is true"
+    paid: bool = False
+    """Whether any attempt bought something: a task that failed, or an answer without files."""
     kind: str
     """Name of the error's class."""
     text: str
@@ -458,7 +465,10 @@ class TaskTimeout(NovitaError, TimeoutError):
 
 @define(kw_only=True, eq=False, slots=False, repr=False)
 class JournalError(NovitaError):
-    """The journal of a batch cannot be opened, read or written. Its records stay as they were."""
+    """The journal of a batch cannot be opened, read or written. Its records stay as they were.
+
+    Paid results and doubts that could not be recorded come out as outcomes, before the error.
+    """
 
     charged: ClassVar[Charged] = "paid where there is a task id"
     answer_with: ClassVar[int] = 500

@@ -79,7 +79,7 @@ def another_purchase(cls: type[errors.NovitaError]) -> str:
             return f"**may pay twice**; first: {INSTEAD[cls]}"
         case "paid":
             return f"**pays twice**; instead: {INSTEAD[cls]}"
-        case "paid where there is a task id":
+        case "paid where there is a task id" | "paid where `paid` is true":
             return f"with a task id **pays twice**, instead: {INSTEAD[cls]}; without: {unpaid}"
         case "not said by the service":
             return "**pays for another task**, can succeed"

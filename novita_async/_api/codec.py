@@ -577,7 +577,7 @@ _SUCCEEDED: Final = TaskStatus.SUCCEED.value
 
 
 def usual_success(text: bytes, task: Task) -> Snapshot | None:
-    """Read the answer about a finished task with pictures. None: it is of another form; read it leniently."""
+    """Read the answer about a finished task with pictures. None: of another form; read it leniently."""
     try:
         answer = _usual_answer(text)
     except _UNREADABLE:

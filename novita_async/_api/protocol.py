@@ -256,7 +256,7 @@ _LONGEST_ID: Final = 256
 
 
 def read_event(body: bytes) -> str | None:
-    """Read which task an event is about, whatever it says of it. None: it is about none."""
+    """Read which task an event is about, whatever else it says. None: about no task."""
     event = _object_of(body) or {}
     if event.get("event_type", _EVENT) != _EVENT:
         return None

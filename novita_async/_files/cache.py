@@ -76,7 +76,7 @@ class PictureCache:
         return self._folder
 
     def get(self, digest: str) -> ImageSource | None:
-        """Take a picture. Its bytes are checked once a process. None: it is not here."""
+        """Take a picture. Its bytes are checked once a process. None: not here."""
         held = self._held.get(digest)
         path = self.folder / digest
         if held is not None and _touched(path):
@@ -143,7 +143,7 @@ class PictureCache:
 
 
 def _touched(path: Path) -> bool:
-    """Note that a file was used now. False: it is gone."""
+    """Note that a file was used now. False: gone."""
     try:
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     except OSError:

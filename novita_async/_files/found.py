@@ -61,7 +61,7 @@ class Finder:
         return len(places) in (len(purchase.paths), len(purchase.objects))
 
     async def _place_of(self, place: Path | str) -> Path | str | None:
-        """Where a file is that was put here. None: it is gone."""
+        """Where a file is that was put here. None: gone."""
         if isinstance(place, Path):
             if await anyio.Path(place).is_file():
                 return place

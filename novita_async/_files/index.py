@@ -115,7 +115,7 @@ class Index:
             durable: Whether the line must be on the disk on return.
 
         Raises:
-            DownloadFailed: it could not be written. Its scope tells whether the next one could.
+            DownloadFailed: the line could not be written. Its scope tells whether the next one could.
         """
         await self.added(self.line_of(outcome, purchase, durable=durable))
 

@@ -80,7 +80,7 @@ class Inputs:
         """Describe a request for a journal, once its pictures are where all who work on it find them.
 
         Raises:
-            InvalidRequest: it cannot be written as JSON, or a picture cannot be read.
+            InvalidRequest: the request cannot be written as JSON, or a picture cannot be read.
             ConfigurationError: a picture cannot be put.
         """
         pictures: dict[str, ImageSource] = {}

@@ -55,7 +55,7 @@ from novita_async.models.results import Artifact, TaskResult
 from novita_async.tasks import Task
 
 Refresh = Callable[[Task], Awaitable[TaskResult | None]]
-"""Asks for a task again, so that its URLs are signed anew. None: it could not be had."""
+"""Asks for a task again, so that its URLs are signed anew. None: not to be had."""
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 

@@ -171,7 +171,7 @@ def address_of(storage: Storage, name: str) -> str:
 
 
 def name_in(storage: Storage, address: str) -> str | None:
-    """Name of the file with this address. None: it is not in this storage."""
+    """Name of the file with this address. None: not in this storage."""
     place = f"{storage.address.rstrip('/')}/"
     return address.removeprefix(place) if address.startswith(place) else None
 

@@ -67,7 +67,7 @@ async def outlasting(job: Job) -> Any:
 
 
 async def known(job: Job) -> Any:
-    """Wait for the answer about money: whoever was cancelled is told all the same that something was written.
+    """Wait for the answer about money: a cancelled caller is told all the same that something was written.
 
     Then the cancellation comes at the next await. Where nothing was written, it comes at once.
     """

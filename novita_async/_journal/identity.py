@@ -60,7 +60,7 @@ def order_of(
         names_paths: Whether to say where pictures lie on this machine; no part of the identity.
 
     Raises:
-        InvalidRequest: it cannot be written as JSON, or a picture cannot be read.
+        InvalidRequest: the request cannot be written as JSON, or a picture cannot be read.
     """
     key, text = _described_plainly(request, digest) or _described(request, digest)
     if not names_paths and '"path"' in text:

@@ -124,7 +124,7 @@ def unpacked(data: bytes) -> str:
 
 
 def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = True) -> Record:
-    """Make the record of a purchase; what has not changed since `before` is taken over as it is.
+    """Make the record of a purchase, taking over all that has not changed since `before`.
 
     Args:
         purchase: The purchase.
@@ -371,7 +371,8 @@ def known_of(serial: int, record: Record) -> Known:
     )
     purchase.attempts = tuple(_read_attempt(each) for each in _parsed(earlier)) if earlier else ()
     if announced is not None:
-        purchase.attempts += (_read_present(purchase, account or "", announced, answered),)
+        present = _read_present(purchase, account or "", announced, answered, came=result is not None)
+        purchase.attempts += (present,)
         purchase.attempts[-1].number = attempt if number is None else number
         if earlier:
             purchase.attempts = tuple(sorted(purchase.attempts, key=lambda each: each.announced_at))
@@ -395,16 +396,18 @@ def _parsed(text: str) -> Any:
     return _json_in(text)[0]
 
 
-def _read_present(purchase: Purchase, account: str, announced: float, answered: float | None) -> Attempt:
+def _read_present(
+    purchase: Purchase, account: str, announced: float, answered: float | None, *, came: bool
+) -> Attempt:
     state = purchase.state
-    open_end = purchase.task is None and state not in (ANNOUNCED, UNCERTAIN, FAILED)
+    is_bought = came if state is FAILED else state not in (ANNOUNCED, UNCERTAIN)
     return Attempt(
         account,
         announced,
         announced if answered is None and state is not ANNOUNCED else answered,
         task_id=purchase.task.task_id if purchase.task else None,
         perhaps=state is UNCERTAIN,
-        at_once=open_end,
+        at_once=is_bought and purchase.task is None,
     )
 
 
@@ -426,6 +429,7 @@ def _read_error(told: Mapping[str, Any], purchase: Purchase) -> FailedEarlier:
         text=told["text"],
         reason=told["reason"],
         retryable=told["retryable"],
+        paid=purchase.bought > 0,
         task_id=purchase.task.task_id if purchase.task else None,
         account=purchase.account,
     )

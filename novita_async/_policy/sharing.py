@@ -1,6 +1,6 @@
 """A window that several processes learn together, and how much of its work a process offers to it at once.
 
-What is known of the window stands where all can read it, as text. A process reads it, lets it decide about
+The knowledge of the window stands where all can read it, as text. A process reads it, lets it decide about
 its purchases, and hands the new text over, which counts unless another was first: then it reads again. Slots
 are kept as text, too, because another process may have to say how an attempt has ended.
 """

@@ -129,7 +129,7 @@ class Spending:
             self._spent += cost
 
     def remembers(self, journal: str) -> bool:
-        """Whether what a journal tells was counted; what is bought afterwards is counted as it is."""
+        """Whether the journal's purchases were counted; later ones are counted as they are bought."""
         return journal in self._remembered
 
     def remember(self, journal: str, cost: Decimal) -> None:

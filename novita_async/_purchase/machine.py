@@ -243,7 +243,7 @@ class SharedQuota(Protocol):
         ...
 
     async def take(self, purchase: "Purchase", announced: "Announced") -> object:
-        """Take a place. What it returns is for `settle`.
+        """Take a place. Returns a handle for `settle`.
 
         Raises:
             Deferred: there is none before then.

@@ -72,7 +72,7 @@ class BatchPlanner:
         ]
 
     def _flaw_of(self, order: Order) -> Flaw | None:
-        """Why no worker could make a request again. None: it could."""
+        """Why no worker could make a request again. None: a worker could."""
         where = f"request {order.tag or order.position}"
         if '"$withheld":' in order.request:
             return Flaw(where, "holds a presigned URL or base64, which a journal must not keep: give a file")

@@ -172,7 +172,7 @@ class Shift:
         )
 
     def flaw_of(self, purchase: Purchase) -> NovitaError | None:
-        """Why this process cannot go on with a row. None: it can."""
+        """Why this process cannot go on with a row. None: this process can."""
         if purchase.task is not None and not self.pool.has_host(purchase.task.host):
             return ConfigurationError(
                 problem=f"the task is paid at {purchase.task.host}, and no account belongs there",

@@ -158,7 +158,7 @@ class Stream:
         start_in(self._tasks, self._outlet.fill(work, *arguments))
 
     def _worked(self, error: BaseException | None) -> None:
-        """The work has ended: what went wrong goes to the consumer."""
+        """The work has ended: an error goes to the consumer."""
         self._failure = self._failure or error
         self._input_ended, self._outlet.pending = True, len(self._outlet.items)
         if self._resume is not None:
@@ -307,7 +307,7 @@ class Stream:
         self._start(self._lead, purchase, outcome)
 
     async def _end(self, purchase: Purchase, outcome: Outcome | None) -> None:
-        """Hand out the outcome of a purchase, or keep it until its line comes. None: it cannot be sent."""
+        """Hand out the outcome of a purchase, or keep it until its line comes. None: not to be sent."""
         if outcome is None:
             del self._open[purchase]
             self._outlet.drop()

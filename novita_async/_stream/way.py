@@ -135,10 +135,10 @@ class Way:
             # Listed with what an earlier run left.
             self._buyer.emit(Finished(purchase=purchase.id, outcome=outcome_of(purchase)))
         except JournalError as error:
-            is_paid = purchase.task is not None or purchase.state is SUCCEEDED
-            self._counts.unsent += not is_paid
+            was_sent = purchase.task is not None or purchase.state in (SUCCEEDED, UNCERTAIN)
+            self._counts.unsent += not was_sent
             self._stop(error, purchase)
-            return is_paid  # and not recorded: at least see its end
+            return was_sent  # and not recorded: at least see its end, or tell the doubt
         except NovitaError as error:
             if self._dooms_the_rest(error):
                 self._counts.unsent += 1

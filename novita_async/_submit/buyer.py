@@ -93,7 +93,7 @@ _LATE: Final = "this process has not told the others for so long that it lives t
 
 
 class Leased(Protocol):
-    """Lease of a process on what it shares with others; it lasts while the process says that it lives."""
+    """Lease of a process on windows that others share; valid while the process says that it lives."""
 
     @property
     def sends_until(self) -> float:
@@ -263,10 +263,9 @@ class Buyer(Asker):
             except IllegalTransition:  # an event has told the task while the store was asked
                 if purchase.task is None:
                     raise
-            except JournalError:  # where something was bought, memory knows the task
-                raise
             except NovitaError as error:
-                if purchase.task is None:  # else an event has told the task while a permit was waited for
+                # A task that is known by now was told by an event, while a permit was waited for.
+                if purchase.task is None or isinstance(error, JournalError):
                     return await self._give_up(purchase, error, effort)
         return purchase.task
 
@@ -370,7 +369,7 @@ class Buyer(Asker):
             self.pool.pausing.discard(effort)
 
     async def _reserve(self, purchase: Purchase, spending: Spending) -> Decimal:
-        """Wait for money: what others have reserved may come back. Raises `BudgetExhausted`."""
+        """Wait for money: reservations of others may come back. Raises `BudgetExhausted`."""
         while (cost := spending.take(purchase.wish)) is None:
             if self._refunded.is_set() or self._waiting_in is not self._home.loop:
                 self._refunded, self._waiting_in = anyio.Event(), self._home.loop
@@ -618,6 +617,10 @@ class Buyer(Asker):
             NovitaError: no event does. A later refusal does not undo a lost attempt.
         """
         doubt = purchase.doubt
+        if isinstance(last, JournalError):  # memory knows what was bought, and a doubt stays one
+            if doubt is not None and purchase.state is PLANNED:
+                self.purchases.happen(purchase, Lost(loop_time(), doubt))
+            raise last
         if doubt is None:
             raise last
         if purchase.state is PLANNED:

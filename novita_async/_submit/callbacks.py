@@ -76,7 +76,7 @@ class Callback:
 
     @property
     def took(self) -> float | None:
-        """Seconds until its event came. None: it did not, or only when it was of no use any more."""
+        """Seconds until its event came. None: never, or only when that was of no use any more."""
         if self.heard_at is None:
             return None
         took = self.heard_at - self.attempt.announced_at
@@ -332,7 +332,7 @@ class Callbacks:
         return callback is not None and callback.heard_at is not None
 
     def event_deadline(self, task_id: str) -> float | None:
-        """How long a task is left to its event. None: it is not."""
+        """How long a task is left to its event. None: not at all."""
         callback = self._by_task.get(task_id)
         if callback is None or callback.heard_at is not None or not self._health.relied_on:
             return None
@@ -398,7 +398,7 @@ class Callbacks:
 
 
 def _named_in(body: bytes) -> str | None:
-    """The task that an event is about. None: it is none."""
+    """The task that an event is about. None: there is none."""
     return protocol.read_event(body) if len(body) <= MIB else None
 
 

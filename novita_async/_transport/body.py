@@ -118,7 +118,7 @@ class WriteScheduler:
         return WriteSchedulerStatistics(waiting=len(self._waiting), budget=self.budget)
 
     def enter(self, size: int) -> bool:
-        """Take room in this turn. False: it is full, or others wait already: await `later`."""
+        """Take room in this turn. False: full, or others wait already: await `later`."""
         if self._waiting or self._left <= 0:
             return False
         self._left -= size

@@ -150,7 +150,7 @@ def check_base_url(text: str) -> URL:
     """Read a base URL.
 
     Raises:
-        ConfigurationError: it is no absolute http or https URL, or holds credentials, which are not quoted.
+        ConfigurationError: the URL is no absolute http or https URL, or holds credentials (not quoted).
     """
     try:
         url = URL(text)

@@ -1,7 +1,7 @@
 """Answers that hold pictures, on their way into files.
 
-* Scanning, decoding and writing run in worker threads, a few pieces at a time. What waits for its turn stays
-  in its connection, which pauses: so much memory each answer takes, and no more.
+* Scanning, decoding and writing run in worker threads, a few pieces at a time. Data that wait for
+  their turn stay in their connection, which pauses: so much memory each answer takes, and no more.
 * A picture is written to a file of its own, which ends in `.part` and is removed unless the picture comes
   whole. In the folder of a request such files are on the disk, with their names, before the answer is told.
 * A disk that fails loses the picture and nothing else: the answer is read to its end, for it is paid.
@@ -84,7 +84,7 @@ class PictureIntake:
         Args:
             request: The request that is answered.
             response: As much of it as came.
-            cut: Why it broke off. None: it is whole.
+            cut: Why it broke off. None: whole.
 
         Raises:
             DeliveryFailed: it broke off, and no picture came whole.

@@ -286,7 +286,7 @@ class AiohttpTransport:
         self._closed = False
 
     def leave_loop(self) -> None:
-        """Begin anew in another loop: what was opened in the one before is closed at its end."""
+        """Begin anew in another loop: connections of the loop before are closed at its end."""
         self._own.leave_loop()
         self._watchdog.stop()
         self._watchdog = Watchdog(longest=self._watchdog.longest)

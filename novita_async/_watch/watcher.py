@@ -76,7 +76,7 @@ class WatchedTask:
     """More purchases that wait for it."""
     under_way: bool = False
     event_deadline: float | None = None
-    """When the task is polled without its event, for which it waits. None: it is in the schedule."""
+    """When the task is polled without its event, for which it waits. None: in the schedule."""
     overdue: bool = False
     """Whether the task is polled because its event is overdue."""
     woken: bool = False

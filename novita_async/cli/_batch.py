@@ -462,7 +462,7 @@ class _BatchReport(FollowReport):
         self._record_progress()
 
     def took(self, outcome: Outcome) -> None:
-        """Tell one outcome. What an earlier run has made is part of the answer, but no news."""
+        """Tell one outcome. Results of an earlier run are part of the answer, but no news."""
         place = self.places.pop(id(outcome.request), None) or outcome.task_id or "request"
         if _is_new(outcome) and outcome.request is not None:
             self._codes.add(Exit.SOME_FAILED)

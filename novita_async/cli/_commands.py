@@ -83,7 +83,7 @@ async def batch(
             Default: `{index:05d}-{seed}-{n}.{ext}`.
         save_to: URL of a place in an object store for the files, which then are not in the folder:
             `s3://BUCKET/PREFIX`, `gs://…` or `az://…`. Needs the extra `objects`.
-        no_save: Save no files. What the service puts into a bucket of your own is not fetched anyway.
+        no_save: Save no files. Files that the service puts into a bucket of your own are not fetched anyway.
         dry_run: Check everything and tell what it would be; buy nothing, write nothing.
         json: Print one JSON object a line: each submission, each outcome, progress, the summary.
     """
@@ -127,9 +127,9 @@ async def resume(
 ) -> Exit:
     """Go on with a batch, from what its folder says of it.
 
-    What is paid is fetched and never bought again, also where the input is gone; what was planned and not
-    sent is sent. What is new since the last run (a line that was added, a picture that has changed) is told
-    and not bought. What failed, and what is uncertain, is told and left alone: see `retry`.
+    Paid requests are fetched and never bought again, also where the input is gone; planned ones that were
+    not sent are sent. News since the last run (a line that was added, a picture that has changed) are told
+    and not bought. Failed and uncertain requests are told and left alone: see `retry`.
 
     Args:
         folder: Folder of the batch.
@@ -170,8 +170,8 @@ async def retry(
 
     Args:
         folder: Folder of the batch; or its URL, postgresql://user@host/database#batch, beside its workers.
-        uncertain: Buy again what was perhaps bought, too. It may then be paid twice: look at the account's
-            bill first.
+        uncertain: Buy again what was perhaps bought, too. Such requests may then be paid twice: look at the
+            account's bill first.
         everything: Buy again all that failed, also what would fail again if nothing was mended: a picture
             that was refused, a route that was retired; and what is paid but no longer to be had.
         in_flight: As for `batch`. Default: as before, here and below.

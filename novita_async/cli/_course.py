@@ -218,7 +218,7 @@ class Course(ProgressTally):
         return behind - self._least_behind
 
     def _clock(self, images: int, now: float) -> None:
-        """Note how quick the service is. What ends on the heels of the first was made together with it."""
+        """Note how quick the service is. Images that end right behind the first were made with it."""
         if self._counts_from is None:
             self._counts_from = now + (now - self._busy_since) / 2
         elif not self._away and now > self._counts_from:

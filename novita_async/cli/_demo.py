@@ -77,7 +77,7 @@ async def demo(
     route that answers at once, and ends with the report that every batch has. Takes about twenty seconds.
 
     Args:
-        out: Folder for the pictures and the page. What an earlier demo left there is replaced, nothing else.
+        out: Folder for the pictures and the page. Files of an earlier demo are replaced, nothing else.
         json: Print one JSON object a line: each submission, each outcome, the summary, the page.
     """
     if find_spec("PIL") is None:

@@ -62,7 +62,7 @@ class ForecastWindow:
         return max(quota - waste, sum(sizes) / len(sizes))
 
     def _free(self, skipped: float) -> float | None:
-        """When the slot was answered that stands so far from the end. None: it was always free."""
+        """When the slot was answered that stands so far from the end. None: always free."""
         for at, images in reversed(self.answered):
             skipped += images
             if skipped >= 0:

@@ -430,7 +430,7 @@ def _with_pictures(request: Document, folder: Path, faults: Faults) -> Document:
 
 
 def _guides(parts: Any, path: str, own: Any, folder: Path, faults: Faults) -> Any:
-    """Parts that hold a picture of their own, or the request's. What is none is for the codec to blame."""
+    """Parts that hold a picture of their own, or the request's. The codec blames whatever is none."""
     if not isinstance(parts, list):
         return parts
     guides: list[Any] = []

@@ -30,7 +30,7 @@ async def mcp(
         price: Dollars an image, which the API does not tell.
         out: Folder for pictures and journal, which one server at a time may use.
         transport: `stdio`, or `http`, at `/mcp`.
-        host: Address to listen on, with `http`. Whoever can reach it can spend the budget.
+        host: Address to listen on, with `http`. Anybody who can reach the port can spend the budget.
         port: Port to listen on, with `http`.
         images_per_minute: The account's quota of pictures. Where it is not given, it is found out.
     """

@@ -5,7 +5,7 @@ memory. First come the rows, as JSON in a block that no browser shows; then, wit
 totals, what is left to do and the timeline, as plain HTML. A script in the page lists the rows. Of a large
 batch the page holds some rows, and the others lie beside it (`_report_pieces`).
 
-What comes from outside is never markup. In HTML it is escaped; in the JSON no `<` stands, so nothing can end
+Text from outside is never markup. In HTML it is escaped; in the JSON no `<` stands, so nothing can end
 the block; and the script sets text, never HTML. The page's policy lets nothing run but its own script, which
 it knows by its hash, and nothing load but pictures beside it.
 """
@@ -189,7 +189,7 @@ def page(rows: Iterable[Purchase], found: ReportFiles, about: About, *, mark: st
 def _page(
     entries: Iterable[Entry], seen: Gathering, about: About, mark: str, pieces: Sequence[RowPiece]
 ) -> Iterator[str]:
-    """The report's text. What is seen need not be known before the entries are read."""
+    """The report's text. The disk need not be known before the entries are read."""
     head, _, rest = _resource("_report.html").partition("$rows")
     style, script = _resource("_report.css"), _resource("_report.js")
     title = escape(visible(about.title))

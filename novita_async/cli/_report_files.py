@@ -30,7 +30,7 @@ class Picture:
     name: str
     """Name for readers."""
     href: str | None = None
-    """Where it is, as the page sees it. None: it is not there."""
+    """Where it is, as the page sees it. None: not there."""
     shown: bool = False
     """Whether a browser can show it as a picture."""
     thumbnail: str | None = None

@@ -6,7 +6,7 @@ them what it shows. So a row costs a tenth of what it costs in the page. A piece
 rows, and is written again only where that is another.
 
 A page that is opened from a disk may load nothing but scripts, so a piece is a script that calls one function
-of the page. What may be secret in a request is cut out as in the page.
+of the page. Possible secrets of a request are cut out as in the page.
 """
 
 import json

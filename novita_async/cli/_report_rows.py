@@ -1,8 +1,8 @@
 """A batch's rows as the report's script reads them, and what is known once all have gone by.
 
 An entry is one line of JSON: a file where it is first mentioned, or a row. Rows name files by their number.
-What is None is left out. Requests are made fit for being passed on: pictures become names, and what must stay
-secret is cut out, though a journal should hold none of it.
+Values that are None are left out. Requests are made fit for being passed on: pictures become names, and
+secrets are cut out, though a journal should hold none of them.
 """
 
 import json
@@ -271,7 +271,7 @@ def _picture_words(picture: Entry) -> str:
 
 
 def _callback(webhook: Any) -> Any:
-    """A webhook without the path of its URL: whoever knows it can pretend to be the service."""
+    """A webhook without the path of its URL: whoever knows that path can pretend to be the service."""
     if not isinstance(webhook, dict):
         return discreet(webhook, _picture_words)
     named = cast("Entry", webhook)

@@ -33,8 +33,8 @@ async def simulate(
     """Serve a simulated Novita over HTTP, until Ctrl-C.
 
     The first line that is printed holds its URL: give it to any client as the base URL (`NOVITA_BASE_URL`),
-    with an API key that the simulator knows. It checks requests, queues, draws real pictures and counts
-    quotas as the real one does.
+    with an API key that the simulator knows. The simulator checks requests, queues, draws real pictures and
+    counts quotas as the real service does.
 
     Args:
         host: Address to listen on.

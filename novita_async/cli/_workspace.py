@@ -1,7 +1,7 @@
 """A folder that is filled anew each time, among files that belong to somebody else.
 
-What will be written is listed in a file of the folder before it is, so that the next time exactly that is
-removed, even after a crash.
+Names are listed in a file of the folder before anything is written, so that the next time exactly
+those are removed, even after a crash.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,6 +1,6 @@
 """Buys what agents ask for, each thing once, whatever they repeat.
 
-One batch runs as long as the server does, and takes its requests from the calls. Its journal knows what
+A single batch runs as long as the server does, and takes its requests from the calls. Its journal knows what
 earlier processes have bought; a table of calls knows what this one has under way, so that two equal calls at
 the same time wait for one purchase. An error that ends the batch (no money, no key) is told to all that wait,
 and the next call begins another.
@@ -46,7 +46,7 @@ class Call:
     key: str
     """Its id, for `task_result`."""
     outcome: Outcome | None = None
-    """How it ended. None: it is under way."""
+    """How it ended. None: under way."""
     error: NovitaError | None = None
     """Why it was never taken in."""
     ended: anyio.Event = field(factory=anyio.Event)

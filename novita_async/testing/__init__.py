@@ -20,7 +20,7 @@ async def test_two_pictures_are_bought(novita_simulator):
 `sync_client()` is for tests without `async`, and without pytest there is
 `Simulation.of(SimulatorConfig.quick())`.
 
-What kind of service it is, and what goes wrong with it, are values; clients in any language may talk to it:
+The kind of service, and the faults that it has, are values; clients in any language may talk to it:
 
 ```python
 config = SimulatorConfig(images_per_minute=10, workers=2, failure_rate=0.1)

@@ -5,9 +5,9 @@ Rules:
 1. Nothing here waits or asks for the time. Whoever holds a `Simulator` tells it `now`, in seconds on a clock
    that never goes back; a smaller `now` is taken for the largest seen.
 2. Between two calls nothing happens. A call first works the queue up to `now`, then judges.
-3. An exchange begins with `begin`, which counts it and tells which fault it gets. What then arrives whole
-   goes to `receive`. Faults are enacted by the shell (`SimulatedTransport`, `SimulatorServer`), because
-   only it has a wire.
+3. An exchange begins with `begin`, which counts it and tells which fault it gets. A request that then arrives
+   whole goes to `receive`. Faults are enacted by the shell (`SimulatedTransport`, `SimulatorServer`), because
+   only the shell has a wire.
 4. A submission is judged in this order: key, route, body, ranges, pictures, prompt, storage, plan,
    balance, quota. Nothing that is refused is counted against the quota, or billed.
 5. Every chance comes from the seed and the names of what it decides, so equal requests in equal order get

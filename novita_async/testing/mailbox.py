@@ -73,7 +73,7 @@ class Mailbox:
     def take_due(self, now: float, write: Callable[[str], tuple[str, bytes]]) -> list[WebhookCall]:
         """Take out what is due.
 
-        `write` gives the URL and the body for a task id. It is called now, because results are signed now.
+        `write` gives the URL and the body for a task id, and is called now: results are signed now.
         """
         calls: list[WebhookCall] = []
         while self._heap and self._heap[0][0] <= now:

@@ -1,6 +1,6 @@
 """The simulator as an HTTP server, for clients of any kind and language.
 
-Faults happen on the real socket. What its client learns from one is up to its operating system: a reset
+Faults happen on the real socket. The client learns of such an end as its operating system likes: a reset
 drops what was on its way, and a body that is smaller than the socket's buffers may have been handed over
 whole before the reset arrives. That is why a client may rightly take a `reset_before` of a short request
 for one of unknown end. `refuse` resets the connection as soon as the request line was read;

@@ -116,6 +116,11 @@ FACTS = {
         fact(Completed, 2.0, result=result("")),
         fact(Completed, 3.0),
     ),
+    "paid at once, and nothing came": (
+        fact(Announced, 1.0),
+        fact(Completed, 2.0, result=TaskResult(task=None)),
+        fact(FailedForGood, 3.0),
+    ),
     "bought twice": (fact(Announced, 1.0), fact(Bought, 2.0), fact(Bought, 3.0, task=task("t2"))),
 }
 
@@ -128,6 +133,13 @@ def test_a_purchase_comes_back_as_it_was(name):
     assert (again.purchase.doubt is None) == (purchase.doubt is None)
     assert dict(zip(COLUMNS, record, strict=True))["bought"] == purchase.bought
     assert dict(zip(COLUMNS, record, strict=True))["perhaps"] == purchase.perhaps
+
+
+def test_an_error_of_an_earlier_run_says_whether_anything_was_paid_also_without_a_task():
+    for name in ("paid at once, and nothing came", "failed", "refused for good"):
+        error = read(written(planned(), *FACTS[name])[1]).purchase.error
+        assert isinstance(error, FailedEarlier)
+        assert error.paid is (name != "refused for good")
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -214,6 +226,7 @@ def test_an_error_that_was_read_says_what_happened_without_secrets():
     found = known.purchase.error
     assert isinstance(found, FailedEarlier)
     assert (found.kind, found.reason, found.retryable, found.account) == ("ServerError", "ODD", True, "a")
+    assert not found.paid
     assert "bucket.example" in found.text
     assert "0123abcd" not in found.text
     found.text.encode()

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from novita_async import JournalError, NovitaClient, Succeeded, TaskFailed, Uncertain, events
+from novita_async import JournalError, NovitaClient, RetryPolicy, Succeeded, TaskFailed, Uncertain, events
 from novita_async._journal.memory import MemoryJournal
 from novita_async._purchase.machine import Announced, Purchase, State
 from novita_async._stream.outlet import Outlet
@@ -180,6 +180,29 @@ async def test_a_journal_that_fails_to_plan_ends_the_stream_with_its_error():
         with pytest.raises(JournalError, match="cannot be read") as caught:
             await run(client, requests(100), Broken())
     assert caught.value.unsent > 0
+
+
+@pytest.mark.parametrize("resubmits", [False, True])
+async def test_a_doubt_that_the_journal_cannot_keep_is_told_and_not_counted_as_unsent(resubmits):
+    """With a policy that risks paying twice, the wish for another attempt cannot be kept."""
+    full = events.Reopened if resubmits else events.Lost
+
+    class Broken(MemoryJournal):
+        async def record(self, purchase, *facts):
+            if any(isinstance(fact, full) for fact in facts):
+                raise JournalError(problem="the disk is full")
+            await super().record(purchase, *facts)
+
+    simulation = service(faults=FaultPlan.listed("submit", {1: Fault.reset_after()}))
+    got, retry = [], RetryPolicy(resubmit_uncertain=resubmits)
+    async with client_of(simulation, retry=retry) as (client, _):
+        with pytest.raises(JournalError, match="disk is full") as caught:
+            async with client.batch([request()], journal=Broken()) as outcomes:
+                async for outcome in outcomes:
+                    got += [outcome]
+    assert [type(outcome) for outcome in got] == [Uncertain]
+    assert caught.value.unsent == 0
+    assert len(simulation.ledger.entries) == 1
 
 
 async def test_an_async_iterator_that_is_no_generator_is_an_input():

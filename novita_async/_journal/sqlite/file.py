@@ -178,7 +178,7 @@ class OpenFile:
     path: Path
     connection: sqlite3.Connection
     lock: sqlite3.Connection | None
-    """None: it is only read."""
+    """None: only read."""
     run: int
     """The number of this run."""
     made_files: bool = False

@@ -245,7 +245,7 @@ class Store:
         )
 
     def state_of(self, key: str, occurrence: int) -> State | None:
-        """The state of a purchase. None: it is not there."""
+        """The state of a purchase. None: not there."""
         found = self._connection.execute(STATE_BY_KEY, (bytes.fromhex(key), occurrence)).fetchone()
         return None if found is None else State(found[0])
 

@@ -4,7 +4,7 @@
   last polled running here and first polled finished there. The end of such a span is when a poll happened to
   be made, not when the task ended: taken for the end, it makes later polls later, and so on without bound.
 * The estimate is the self-consistent one (Turnbull): each observation spreads over its span as the whole
-  estimate does. What still runs counts too, as a span without end; else the quick ones, which are seen
+  estimate does. Running tasks count too, as spans without end; else the quick ones, which are seen
   first, would stand for all.
 * It is smoothed, with the width under which each observation is likeliest in the eyes of the others.
 * A little of a wide prior stays in, for the tail.
@@ -80,7 +80,7 @@ PRIOR: Final = [x / _TOTAL for x in _BELL]
 
 
 def _box(values: Sequence[float], radius: int) -> list[float]:
-    """Average over a moving window; what would leave at the ends stays there."""
+    """Average over a moving window; weight that would leave at the ends stays there."""
     width = 2 * radius + 1
     padded = [values[0]] * (radius + 1) + list(values) + [values[-1]] * radius
     sums = list(accumulate(padded))
@@ -134,7 +134,7 @@ class Durations:
     _radius: int = field(default=0, init=False)
     """Smoothing width; 0: not chosen yet."""
     _loaded: int = field(default=0, init=False)
-    """Observations of another process: what they have not seen may happen all the same."""
+    """Observations of another process: durations that they have not seen may happen all the same."""
     _since_change: int = field(default=0, init=False)
     """Observations since times changed, with those kept then."""
     _excess: float = field(default=0.0, init=False)

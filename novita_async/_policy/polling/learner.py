@@ -129,7 +129,7 @@ class Learner:
 
 
 def _compare(task: TrackedTask, at: float, *, ended: bool) -> None:
-    """Let durations compare with a poll; one that a forecast has timed says nothing of them."""
+    """Let durations compare with a poll; a poll that a forecast has timed says nothing of them."""
     if not task.by_forecast:
         task.durations.compare(task.alive_at - task.start, at - task.start, ended=ended)
 

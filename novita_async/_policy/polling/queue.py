@@ -48,7 +48,7 @@ UNPROVEN_WORKERS: Final = 16
 ENDLESS: Final = 1 << 30
 """Workers of a queue whose words mean nothing."""
 OVERTAKEN_WEIGHT: Final = 0.2
-"""Weight of one more task that was overtaken; one that was not has half of it."""
+"""Weight of one more task that was overtaken; a task that was not has half of it."""
 UNORDERED: Final = 0.5
 """Disorder from which on the order of submission means nothing."""
 MOST_UNSEEN: Final = 0.8

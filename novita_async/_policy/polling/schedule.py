@@ -240,7 +240,7 @@ class PollSchedule:
         )
 
     def _back(self, key: str, now: float) -> ScheduledTask | None:
-        """Take a task back from under way. None: it was not, or is no longer waited for."""
+        """Take a task back from under way. None: not under way, or no longer waited for."""
         self._now = now
         task = self._tasks.get(key)
         if task is None or not task.under_way:

@@ -1,8 +1,8 @@
 """Requests to any row of the table of routes, and how a request, an answer and a picture tell their number.
 
 A number stands in the prompt, or where a route takes none in the picture; the user's own id is the number,
-too. What came in an answer is known by what it was made for: a path of the service's, which holds the id of
-the task that it would have been.
+too. A picture that came in an answer is known by its maker: a path of the service's, with the id of the task
+that it would have been.
 """
 
 import re

@@ -214,7 +214,7 @@ class WorldDisk:
         return file
 
     def commit_fails(self, connection: sqlite3.Connection) -> "Callable[[], None] | None":
-        """Find what raises a commit's error. None: it does not fail."""
+        """Find what raises a commit's error. None: no failure."""
         process = self.world.process
         if process is None:
             return None

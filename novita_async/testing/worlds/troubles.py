@@ -249,7 +249,7 @@ def of_submission(plan: Plan, number: int, attempt: int, now: float) -> Fate:
 
 
 def of_poll(plan: Plan, number: int, attempt: int, now: float) -> Fate:
-    """The fate of one poll. What would be believed if it were repeated comes once, then not for a while."""
+    """The fate of one poll. Words that would be believed when repeated come once, then not for a while."""
     down = outage(plan, now)
     if down is not None:
         return down

@@ -399,7 +399,7 @@ class User:
     # --- Impatience -----------------------------------------------------------------------------------------
 
     async def _next(self, outcomes: Any) -> Any:
-        """Wait for the next outcome, in this user's way. None: it was broken off."""
+        """Wait for the next outcome, in this user's way. None: broken off."""
         how = self.plan.impatient
         self._asks += 1
         if not how or self._asks % (_MOST_BROKEN_OFF + 1) == 0:

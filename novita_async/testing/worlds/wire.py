@@ -1,7 +1,7 @@
 """The first entrance: a `Transport` and `Downloader` between one process and the service.
 
-The service acts when a request's last byte has been handed over. What its sender can know of each POST is
-noted, to be compared with what the client says.
+The service acts when a request's last byte has been handed over. The sender's knowledge of each
+POST is noted, to be compared with what the client says.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
