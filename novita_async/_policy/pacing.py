@@ -404,7 +404,7 @@ class Window:
 
     def _room_at(self, images: int, now: float) -> float:
         """When enough is let go for the quota and for the limit."""
-        over_limit = self._over_limit(images)
+        over_limit = self._over_limit(images) if self.limit < math.inf else 0
         excess = self.forgiven + over_limit if over_limit > 0 else 0
         if self.quota is not None and self.taken + images > self.quota:
             excess = max(excess, min(self.taken, self.taken + images - self.quota))

@@ -488,7 +488,8 @@ class SessionPool:
             The breaker's transition, to be emitted.
         """
         member = self._members[grant.account.label]
-        pacer, slot, breaker = member.pacer, grant.slot, member.breaker
+        pacer, slot = member.pacer, grant.slot
+        breaker = pacer.breaker
         generation, was_closed = breaker.generation, breaker.state is CLOSED
         if settlement is LOST:
             pacer.lost(slot, now, retry_after, jitter)
