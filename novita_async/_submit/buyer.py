@@ -315,9 +315,7 @@ class Buyer(Asker):
         wish, effort.turn = purchase.wish, grant.turn
         row = wish.row
         at_once = row is not None and row.answer == "at_once"
-        permit = Permit(
-            grant, http, cost, at_once=at_once, lease=self._lease_of(purchase), put=effort.put
-        )
+        permit = Permit(grant, http, cost, at_once=at_once, lease=self._lease_of(purchase), put=effort.put)
         if self.callbacks.base is not None and wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)

@@ -159,9 +159,8 @@ class Purchases:
         if not left:
             self._by_task.pop(task.task_id, None)
             return
-        self._by_task[task.task_id] = left[0]
-        if left[1:]:
-            self._duplicates[task.task_id] = tuple(left[1:])
+        self._by_task[task.task_id], *others = left
+        self._duplicates[task.task_id] = tuple(others)
 
     def report_doubt(self, purchase: Purchase) -> None:
         """Note that the caller knows of the doubt. An event may still tell the task."""

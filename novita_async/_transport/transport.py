@@ -238,11 +238,14 @@ class AiohttpTransport:
                 self._watchdog.forget(exchange)
                 if self._closed:
                     self._ended.set()
+        raise self._counted(failure)
+
+    def _counted(self, failure: Exception) -> Exception:
         if isinstance(failure, DeliveryFailed) and failure.delivery is Delivery.UNKNOWN:
             self._unknown += 1
         else:
             self._not_sent += 1
-        raise failure
+        return failure
 
     # --- Sessions -------------------------------------------------------------------------------------------
 
