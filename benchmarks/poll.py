@@ -142,7 +142,7 @@ def decoding(rounds: Rounds) -> Table:
                 measured=rounds.ratio(OUR_READING, ORJSON, what),
                 at_most=most,
             )
-            for what, most in (("still running", 2.0), ("1 image", 6.0), ("8 images", 5.5))
+            for what, most in (("still running", 2.0), ("1 image", 2.6), ("8 images", 3.8))
         ],
         notes=[f"limit: {ORJSON}"],
         headlines=[

@@ -10,11 +10,11 @@ import io
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cache
 from types import SimpleNamespace
-from typing import Any, Final, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin
 
 import attrs
 import msgspec
@@ -24,6 +24,7 @@ from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
 from novita_async._http import PART_MARK, AnswerPart, BodyPart, FormPart
+from novita_async._util.lenient import as_bool, as_float, as_int, as_list, as_object, as_text
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models._headers import read_header
@@ -31,7 +32,7 @@ from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, NovitaRequest, Tagged, kinds
-from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, Snapshot, TaskResult, Timings
+from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, Snapshot, TaskResult
 from novita_async.models.routes import meant
 from novita_async.tasks import Task
 
@@ -480,94 +481,9 @@ def request_from_json(
 
 
 # --- Answers ------------------------------------------------------------------------------------------------
-#
-# The usual form of a value is looked for first, by its exact class: a finished task has a hundred values.
-# What the converter calls directly takes the kind that it asks for, which saves a call.
-
-
-_USUAL: Final = 1 << 63
-_DIGITS: Final = 19
-
-
-def as_int(value: Any, _kind: object = None) -> int | None:
-    """Take 3600, "3600" and 3600.0 as the same; anything else as None."""
-    if value.__class__ is int and -_USUAL < value < _USUAL:
-        return value
-    if value.__class__ is str and len(value) < _DIGITS and value.isdecimal():
-        return int(value)
-    number = as_float(value)
-    if number is None:
-        return None
-    exact = isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
-    return int(value if exact else number)  # a float rounds what is above 2**53
-
-
-def as_float(value: Any, _kind: object = None) -> float | None:
-    """Take numbers and numbers in strings; anything else as None."""
-    if value.__class__ is float and -math.inf < value < math.inf:
-        return value
-    if value.__class__ is int and -_USUAL < value < _USUAL:
-        return float(value)
-    if value is None or value == "":
-        return None
-    if value.__class__ is not str and (isinstance(value, bool) or not isinstance(value, int | float | str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def as_bool(value: Any) -> bool | None:
-    """Take booleans, 0 and 1, and "true" and "false"; anything else as None."""
-    if value is True or value is False:
-        return value
-    if isinstance(value, str):
-        return _BOOLEANS.get(value.lower())
-    return _BOOLEANS.get(value) if isinstance(value, int) else None
-
-
-_BOOLEANS: Final[Mapping[Any, bool]] = {
-    True: True,
-    False: False,
-    "true": True,
-    "false": False,
-    "1": True,
-    "0": False,
-}
-
-
-def as_text(value: Any, _kind: object = None) -> str:
-    """Take text, and numbers as they print; anything else as ""."""
-    if value.__class__ is str:
-        return value
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-
-
-def as_object(value: Any) -> Mapping[str, Any]:
-    """Take objects; anything else as empty."""
-    if value.__class__ is dict:
-        return cast("dict[str, Any]", value)
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
-
-
-def as_list(value: Any) -> list[Any]:
-    """Take lists; anything else as empty."""
-    return list(cast("Sequence[Any]", value)) if isinstance(value, list) else []
-
 
 _converter: Final = Converter(detailed_validation=False)
 """The only converter. Its hooks, below, read leniently."""
-
-
-def as_time(milliseconds: Any, _kind: object = None) -> datetime | None:
-    """Take milliseconds since 1970 as a time; "" and 0 mean: not yet."""
-    number = as_float(milliseconds)
-    try:
-        return datetime.fromtimestamp(number / 1000, UTC) if number else None
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _truth(value: Any, _kind: object = None) -> bool:
@@ -578,14 +494,12 @@ def _same(value: Any, _kind: object = None) -> Any:
     return value
 
 
-def _listed(kind: type[Artifact]) -> Callable[[Any, object], tuple[Any, ...]]:
-    """Files of one kind; those without a URL are passed over."""
-    return lambda value, _: tuple(
-        [file for item in as_list(value) if (file := _converter.structure(item, kind)).url]
-    )
+def _tells_findings(value: Any) -> bool:
+    told = as_object(value)
+    return told.get("valid") is not None or told.get("confidence") is not None
 
 
-_NOT_ON_THE_WIRE: Final = ("data", "file", "lost", "cut")
+_NOT_ON_THE_WIRE: Final = ("data", "file", "lost")
 """Fields of results that no answer's object has."""
 
 
@@ -603,36 +517,21 @@ _converter.register_structure_hook(int | None, as_int)
 _converter.register_structure_hook(float | None, as_float)
 _converter.register_structure_hook(bool, _truth)
 _converter.register_structure_hook(bool | None, lambda value, _: as_bool(value))
-_converter.register_structure_hook(datetime | None, as_time)
 _converter.register_structure_hook(Task | None, _same)
-_converter.register_structure_hook_func(
-    lambda cls: cls == Mapping[str, Any], lambda value, _: as_object(value)
-)
 _converter.register_structure_hook_func(
     lambda cls: cls == tuple[str, ...],
     lambda value, _: tuple([item for item in as_list(value) if isinstance(item, str)]),
 )
-_converter.register_structure_hook_func(
-    lambda cls: cls == tuple[GeneratedImage, ...], _listed(GeneratedImage)
-)
-_converter.register_structure_hook_func(lambda cls: cls == tuple[Artifact, ...], _listed(Artifact))
 _lenient_class(ModelRecord, available="status")
 _lenient_class(NsfwDetection, checked="valid")
 _converter.register_structure_hook(
     NsfwDetection | None,
-    lambda value, _: _converter.structure(value, NsfwDetection) if as_object(value) else None,
+    lambda value, _: _converter.structure(value, NsfwDetection) if _tells_findings(value) else None,
 )
 _lenient_class(
     GeneratedImage, url="image_url", url_ttl="image_url_ttl", type="image_type", nsfw="nsfw_detection_result"
 )
 _lenient_class(Artifact)
-_lenient_class(
-    Timings,
-    submit_time="submit_time_ms",
-    execute_time="execute_time_ms",
-    complete_time="complete_time_ms",
-)
-_lenient_class(TaskResult)
 _converter.register_unstructure_hook_func(attrs.has, _to_wire)
 _converter.register_unstructure_hook_func(lambda cls: cls is ImageSource, _Hole)
 _converter.register_unstructure_hook_func(
@@ -655,32 +554,66 @@ def model_record(value: Mapping[str, Any]) -> ModelRecord:
 def result(body: Mapping[str, Any], task: Task | None) -> TaskResult:
     """Read what a finished task carries, leniently, from a poll's answer or a webhook's payload."""
     extra = as_object(body.get("extra"))
-    debug = as_object(extra.get("debug_info"))
-    return _converter.structure(
-        {
-            "task": task,
-            "images": _of_task(body.get("images"), task),
-            "videos": _of_task(body.get("videos"), task, "video_"),
-            "audios": _of_task(body.get("audios"), task, "audio_"),
-            "seed": extra.get("seed"),
-            "task_type": as_object(body.get("task")).get("task_type"),
-            "timings": debug,
-            "request_info": debug.get("request_info"),
-            "extra": extra,
-        },
-        TaskResult,
+    return _result(
+        task,
+        _of_task(body.get("images"), GeneratedImage, task),
+        _of_task(body.get("videos"), Artifact, task, "video_"),
+        _of_task(body.get("audios"), Artifact, task, "audio_"),
+        as_int(extra.get("seed")),
+        as_text(as_object(body.get("task")).get("task_type")) or None,
+        extra,
     )
 
 
-def _of_task(files: Any, task: Task | None, prefix: str = "") -> list[dict[str, Any]]:
-    """Listed files, each with its task, and the names of its fields without what tells kinds apart."""
+def _of_task(files: Any, kind: type[Artifact], task: Task | None, prefix: str = "") -> tuple[Any, ...]:
+    """Listed files, each with its task; those without a URL are passed over.
+
+    The prefix of the names of a file's fields tells kinds apart, and is left out.
+    """
     items = [cast("Mapping[str, Any]", item) for item in as_list(files) if isinstance(item, Mapping)]
-    return [{**{name.removeprefix(prefix): item[name] for name in item}, "task": task} for item in items]
+    told = [{**{name.removeprefix(prefix): item[name] for name in item}, "task": task} for item in items]
+    return tuple([file for each in told if (file := _converter.structure(each, kind)).url])
+
+
+def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., Any]:
+    """A function that makes values of a class of plain fields from some of them, by position.
+
+    The values are those that calling the class makes, in less than half the time: a call by names makes a
+    dictionary of them first. Fields that are not named have their defaults; `unset` ones have no value yet.
+    """
+    made: dict[str, Any] = {"new": cls.__new__, "cls": cls}
+    lines: list[str] = []
+    for each in attrs.fields(cls):
+        if each.name not in unset:
+            made[f"default_{each.name}"] = each.default
+            value = each.name if each.name in names else f"default_{each.name}"
+            lines.append(f"    fields[{each.name!r}] = {value}")
+    head = [f"def make({', '.join(names)}):", "    value = new(cls)", "    fields = value.__dict__"]
+    exec("\n".join([*head, *lines, "    return value"]), made)  # noqa: S102
+    make: Callable[..., Any] = made["make"]
+    return make
+
+
+_result: Final[Callable[..., TaskResult]] = _maker(
+    TaskResult, "task", "images", "videos", "audios", "seed", "task_type", "extra",
+    unset=("timings", "request_info"),
+)  # fmt: skip
+"""Makes a result whose times are read from its `extra` when they are asked for."""
+_snapshot: Final[Callable[..., Snapshot]] = _maker(
+    Snapshot, "task", "status", "progress_percent", "eta", "explanation", "result"
+)
+_image: Final[Callable[..., GeneratedImage]] = _maker(
+    GeneratedImage, "url", "url_ttl", "type", "task", "nsfw"
+)
+_findings: Final[Callable[..., NsfwDetection]] = _maker(NsfwDetection, "checked", "confidence")
+
+
+_Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
 class _UsualNsfw(msgspec.Struct, gc=False):
     valid: bool | None = None
-    confidence: float | None = None
+    confidence: _Finite | None = None
 
 
 class _UsualImage(msgspec.Struct, gc=False):
@@ -690,20 +623,13 @@ class _UsualImage(msgspec.Struct, gc=False):
     nsfw_detection_result: _UsualNsfw | None = None
 
 
-class _UsualDebug(msgspec.Struct, gc=False):
-    request_info: str | None = None
-    submit_time_ms: float | str | None = None
-    execute_time_ms: float | str | None = None
-    complete_time_ms: float | str | None = None
-
-
 class _UsualTask(msgspec.Struct, gc=False):
-    status: str
+    status: Literal["TASK_STATUS_SUCCEED"]
     task_id: str | None = None
     task_type: str | None = None
     reason: str | None = None
-    progress_percent: float | None = None
-    eta: float | None = None
+    progress_percent: _Finite | None = None
+    eta: _Finite | None = None
 
 
 class _UsualAnswer(msgspec.Struct):
@@ -714,65 +640,30 @@ class _UsualAnswer(msgspec.Struct):
     audios: list[Any] | None = None
 
 
-_usual_answer: Final = msgspec.json.Decoder(_UsualAnswer, strict=False)
+_usual_answer: Final = msgspec.json.Decoder(_UsualAnswer, strict=False).decode
 _SUCCEEDED: Final = TaskStatus.SUCCEED.value
 
 
 def usual_success(text: bytes, task: Task) -> Snapshot | None:
     """Read the answer about a finished task with pictures. None: it is of another form; read it leniently."""
     try:
-        answer = _usual_answer.decode(text)
-        extra = answer.extra or {}
-        debug = extra.get("debug_info")
-        told = msgspec.convert(debug, _UsualDebug, strict=False) if debug else _NO_DEBUG
+        answer = _usual_answer(text)
     except _UNREADABLE:
         return None
-    if answer.task.status != _SUCCEEDED or answer.videos or answer.audios:
-        return None
-    if answer.task.task_id and answer.task.task_id != task.task_id:
-        return None
-    result = TaskResult(
-        task=task,
-        images=tuple([_usual_image(image, task) for image in answer.images if image.image_url]),
-        seed=as_int(extra.get("seed")),
-        task_type=answer.task.task_type or None,
-        timings=Timings(
-            submit_time=as_time(told.submit_time_ms),
-            execute_time=as_time(told.execute_time_ms),
-            complete_time=as_time(told.complete_time_ms),
-        )
-        if debug
-        else _NO_TIMINGS,
-        request_info=told.request_info or None,
-        extra=extra,
-    )
     about = answer.task
-    return Snapshot(
-        task=task,
-        status=_SUCCEEDED,
-        progress_percent=as_float(about.progress_percent),
-        eta=as_float(about.eta),
-        explanation=about.reason or "",
-        result=result,
-    )
-
-
-_NO_DEBUG: Final = _UsualDebug()
-_NO_TIMINGS: Final = Timings()
-
-
-def _usual_image(image: _UsualImage, task: Task) -> GeneratedImage:
-    found = image.nsfw_detection_result
-    nsfw = None
-    if found is not None and (found.valid is not None or found.confidence is not None):
-        nsfw = NsfwDetection(checked=found.valid is True, confidence=as_float(found.confidence))
-    return GeneratedImage(
-        url=image.image_url,
-        url_ttl=image.image_url_ttl,
-        type=image.image_type or None,
-        nsfw=nsfw,
-        task=task,
-    )
+    if answer.videos or answer.audios or (about.task_id and about.task_id != task.task_id):
+        return None
+    extra = answer.extra or {}
+    images: list[GeneratedImage] = []
+    for image in answer.images:
+        if image.image_url:
+            found, nsfw = image.nsfw_detection_result, None
+            if found is not None and (found.valid is not None or found.confidence is not None):
+                nsfw = _findings(found.valid is True, found.confidence)
+            images.append(_image(image.image_url, image.image_url_ttl, image.image_type or None, task, nsfw))
+    seed = as_int(extra.get("seed"))
+    result = _result(task, tuple(images), (), (), seed, about.task_type or None, extra)
+    return _snapshot(task, _SUCCEEDED, about.progress_percent, about.eta, about.reason or "", result)
 
 
 # --- Results that come at once ------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from novita_async._api.reasons import (
 )
 from novita_async._http import HTTPRequest, HTTPResponse
 from novita_async._policy.retrying import Failure
+from novita_async._util import lenient
 from novita_async.errors import (
     APIError,
     BadRequest,
@@ -123,7 +124,7 @@ def read_submission(
         bought = _bought_in(response, body, task_id, at_once=at_once)
         if bought is not None:
             return bought
-    reason, code = _reason(body), codec.as_int(body.get("code"))
+    reason, code = _reason(body), lenient.as_int(body.get("code"))
     meaning = meaning_of(response.status, reason)
     legacy = LEGACY_CODES.get(code or 0) if good else None
     if unreached(response.status, response.body) and reason not in REASONS:
@@ -147,7 +148,7 @@ def _bought_in(
     """Purchase in a good answer: results, or a task. None: neither is in it."""
     reason = _reason(body)
     if reason not in REASONS:
-        named = task_id or codec.as_text(codec.as_object(body.get("task")).get("task_id"))
+        named = task_id or lenient.as_text(lenient.as_object(body.get("task")).get("task_id"))
         task = Task(task_id=named) if named else None
         found = codec.results_at_once(body, response.parts, task, response.cut)
         if found is not None:
@@ -173,8 +174,8 @@ def is_plain(status: int) -> bool:
 
 
 def _id_in(body: Mapping[str, Any]) -> str:
-    enveloped = codec.as_object(body.get("data"))
-    return codec.as_text(body.get("task_id")) or codec.as_text(enveloped.get("task_id"))
+    enveloped = lenient.as_object(body.get("data"))
+    return lenient.as_text(body.get("task_id")) or lenient.as_text(enveloped.get("task_id"))
 
 
 def _id_in_shards(text: bytes) -> str:
@@ -215,8 +216,8 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
         APIError: the poll was refused.
         MalformedAnswer: no status in it.
     """
-    if _is_good(response):
-        if _SUCCESS in response.body:
+    if 200 <= response.status < 300:
+        if response.body.find(_SUCCESS) >= 0:  # `in` asks for a buffer first, which takes as long
             finished = codec.usual_success(response.body, task)
             if finished is not None:
                 return finished
@@ -228,17 +229,17 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
                     task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta
                 )
     body = read_object(response, task=task)
-    about = codec.as_object(body.get("task"))
-    status = codec.as_text(about.get("status"))
+    about = lenient.as_object(body.get("task"))
+    status = lenient.as_text(about.get("status"))
     _check_task(about.get("task_id"), response, task)
     if not status:
         raise _incomplete("the answer has no status", response, task)
     return Snapshot(
         task=task,
         status=status,
-        progress_percent=codec.as_float(about.get("progress_percent")),
-        eta=codec.as_float(about.get("eta")),
-        explanation=codec.as_text(about.get("reason")),
+        progress_percent=lenient.as_float(about.get("progress_percent")),
+        eta=lenient.as_float(about.get("eta")),
+        explanation=lenient.as_text(about.get("reason")),
         result=codec.result(body, task) if state_of(status) == "succeeded" else None,
     )
 
@@ -260,7 +261,8 @@ def read_event(body: bytes) -> str | None:
     event = _object_of(body) or {}
     if event.get("event_type", _EVENT) != _EVENT:
         return None
-    task_id = codec.as_text(codec.as_object(codec.as_object(event.get("payload")).get("task")).get("task_id"))
+    about = lenient.as_object(lenient.as_object(event.get("payload")).get("task"))
+    task_id = lenient.as_text(about.get("task_id"))
     return task_id if 0 < len(task_id) <= _LONGEST_ID else None
 
 
@@ -289,8 +291,8 @@ def read_models(response: HTTPResponse) -> ModelPage:
     body = read_object(response)
     if "models" not in body and _reason(body):
         raise _incomplete("the answer lists no models", response)
-    listed = [record for item in codec.as_list(body.get("models")) if (record := codec.as_object(item))]
-    cursor = codec.as_text(codec.as_object(body.get("pagination")).get("next_cursor"))
+    listed = [record for item in lenient.as_list(body.get("models")) if (record := lenient.as_object(item))]
+    cursor = lenient.as_text(lenient.as_object(body.get("pagination")).get("next_cursor"))
     return ModelPage(records=tuple(map(codec.model_record, listed)), next_cursor=cursor or None)
 
 
@@ -315,7 +317,7 @@ def read_balance(response: HTTPResponse) -> Balance:
 
 
 def _dollars(value: Any) -> Decimal | None:
-    units = codec.as_int(value)
+    units = lenient.as_int(value)
     return None if units is None else Balance.dollars(units)
 
 
@@ -377,14 +379,14 @@ def _advice_for(endpoint: str) -> str:
 def _refused(
     meaning: Meaning, response: HTTPResponse, body: Mapping[str, Any], reason: str | None
 ) -> APIError:
-    metadata = codec.as_object(body.get("metadata")).items()
+    metadata = lenient.as_object(body.get("metadata")).items()
     error = meaning.error(
         scope=meaning.scope,
         retryable=meaning.passes,
         status=response.status,
         reason=reason,
         message=_words(body, response),
-        metadata={_shown(name): _shown(codec.as_text(value)) for name, value in metadata},
+        metadata={_shown(name): _shown(lenient.as_text(value)) for name, value in metadata},
     )
     error.advice = meaning.advice or error.advice
     return error
@@ -418,7 +420,7 @@ def _object_of(text: bytes) -> Mapping[str, Any] | None:
 
 
 def _reason(body: Mapping[str, Any]) -> str | None:
-    nested = codec.as_object(body.get("error"))
+    nested = lenient.as_object(body.get("error"))
     names = ("reason", "code", "status", "type")  # the last two: Google's, and OpenAI's where it has no code
     found = (body.get("reason"), *(nested.get(name) for name in names))
     return next((_shown(reason) for reason in found if isinstance(reason, str) and reason), None)
@@ -426,7 +428,7 @@ def _reason(body: Mapping[str, Any]) -> str | None:
 
 def _words(body: Mapping[str, Any], response: HTTPResponse) -> str:
     """The service's explanation, wherever it put it; else the beginning of the answer."""
-    nested = codec.as_object(body.get("error"))
+    nested = lenient.as_object(body.get("error"))
     found = (body.get("message"), nested.get("message"), body.get("msg"), body.get("error"))
     return next((_shown(words) for words in found if isinstance(words, str) and words), _excerpt(response))
 

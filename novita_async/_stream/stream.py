@@ -148,7 +148,8 @@ class Stream:
     async def _work(self, requests: Requests) -> None:
         async with light_task_group() as self._tasks:
             self._tasks.create_task(self._watcher.run())
-            await self._take_in(requests)
+            # A task as all others: leaving stops the sending at once, and not once the input is closed.
+            self._tasks.create_task(self._take_in(requests))
 
     def _start(self, work: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *Ts) -> None:
         """Start work of which an expected outcome comes."""
@@ -252,7 +253,7 @@ class Stream:
         """Find what the journal knows of a line, and go on from there."""
         try:
             purchase = await resume.plan(request, order)
-            if resume.wants_again(purchase):
+            if purchase not in self._early and resume.wants_again(purchase):  # failed before this run
                 await self._way.reopen(purchase)
         except NotPlanned as error:
             outcome = Failed(request=request, error=error)

@@ -76,7 +76,7 @@ from novita_async.errors import (
     RateLimited,
     SubmissionUncertain,
 )
-from novita_async.events import AccountDisabled, Paced, Retrying
+from novita_async.events import AccountDisabled, Retrying
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Files, TaskResult, of_task, with_files
 from novita_async.models.routes import living_like
@@ -253,9 +253,8 @@ class Buyer(Asker):
         effort.longest, effort.put = math.inf if longest is None else longest, put
         while next_action(purchase) is SEND:
             try:
-                permit = self._permit_at_once(purchase, http, effort)
-                if permit is None:
-                    permit = await self._permit(purchase, http, effort)
+                at_once = self._permit_at_once(purchase, http, effort)
+                permit = at_once or await self._permit(purchase, http, effort)
                 await self._attempt(purchase, permit)
                 if next_action(purchase) is SEND or purchase.state is UNCERTAIN:
                     await self._go_on(purchase, permit, effort)
@@ -268,7 +267,8 @@ class Buyer(Asker):
             except JournalError:  # where something was bought, memory knows the task
                 raise
             except NovitaError as error:
-                return await self._give_up(purchase, error, effort)
+                if purchase.task is None:  # else an event has told the task while a permit was waited for
+                    return await self._give_up(purchase, error, effort)
         return purchase.task
 
     def _permit_at_once(self, purchase: Purchase, http: HTTPRequest, effort: _Effort) -> Permit | None:
@@ -277,9 +277,8 @@ class Buyer(Asker):
             return None
         lease = self._lease_of(purchase)
         try:
-            grant = self.pool.grant_at_once(
-                http.path, purchase.images, effort.hosts, shared=lease is not None
-            )
+            shared = lease is not None
+            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts, shared=shared)
         except NovitaError:  # which waiting raises, too
             return None
         return None if grant is None else self._permit_of(purchase, http, effort, grant, None)
@@ -288,7 +287,7 @@ class Buyer(Asker):
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
         cost = await self._reserve(purchase, self.spending) if self.spending else None
         try:
-            patience = math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent)
+            left = max(0.0, self.retry.max_elapsed - effort.spent)
             grant = await self.pool.acquire(
                 http.path,
                 purchase.images,
@@ -296,8 +295,8 @@ class Buyer(Asker):
                 interactive=effort.interactive,
                 turn=effort.turn,
                 shared=self._lease_of(purchase) is not None,
-                max_outage=patience,
-                on_wait=partial(self._tell_paced, purchase),
+                max_outage=math.inf if effort.patient else left,
+                on_wait=lambda paced: self.emit(evolve(paced, purchase=purchase.id)),
                 ask=self.probe,
             )
         except BaseException as error:
@@ -352,9 +351,6 @@ class Buyer(Asker):
         if journal is not None and hasattr(journal, "sends_until"):
             return cast("Leased", journal)
         return self.quota
-
-    def _tell_paced(self, purchase: Purchase, paced: Paced) -> None:
-        self.emit(evolve(paced, purchase=purchase.id))
 
     async def _go_on(self, purchase: Purchase, permit: Permit, effort: _Effort) -> None:
         """Pause before the next attempt. Raises `NovitaError`: there is none."""

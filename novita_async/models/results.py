@@ -3,16 +3,17 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 from weakref import ref
 
 from attrs import Factory, evolve, field, frozen
 
+from novita_async._util.lenient import as_object, as_text, as_time
 from novita_async._util.plain import Plain, known, plain, plain_fields
 from novita_async.errors import (
     ConfigurationError,
@@ -260,6 +261,18 @@ class TaskResult(Plain):
     """Why the answer broke off that held the results; files that came whole are here. None: the answer is
     whole."""
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):  # noqa: ANN001, ANN204
+            """Read `timings` and `request_info` out of the answer's `extra` when they are first asked for.
+
+            A poll's answer is read without them, and few ask: three times take as long to make as an image.
+            """
+            if name not in _TOLD:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = vars(self)[name] = _TOLD[name](as_object(self.extra.get("debug_info")))
+            return value
+
     @property
     def task_id(self) -> str | None:
         """The task's id. None: there is no task."""
@@ -324,6 +337,20 @@ class TaskResult(Plain):
         """Tell the result in a line, in IPython's terminal."""
         printer.text(f"<{type(self).__name__} {_gist_of(self)}>")
 
+
+def _timings(debug: Mapping[str, Any]) -> Timings:
+    return Timings(
+        submit_time=as_time(debug.get("submit_time_ms")),
+        execute_time=as_time(debug.get("execute_time_ms")),
+        complete_time=as_time(debug.get("complete_time_ms")),
+    )
+
+
+_TOLD: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "timings": _timings,
+    "request_info": lambda debug: as_text(debug.get("request_info")) or None,
+}
+"""How fields of a result are read from the debug information in an answer."""
 
 _LISTS: Final[Mapping[str, type[Artifact]]] = {
     "images": GeneratedImage,

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from novita_async import JournalError, NovitaClient, Succeeded, Uncertain, events
+from novita_async import JournalError, NovitaClient, Succeeded, TaskFailed, Uncertain, events
 from novita_async._journal.memory import MemoryJournal
 from novita_async._purchase.machine import Announced, Purchase, State
 from novita_async._stream.outlet import Outlet
@@ -57,6 +57,25 @@ async def test_a_line_that_comes_later_joins_its_paid_purchase_and_names_its_fil
     assert sorted(outcome.request.seed for outcome in got) == [0, 1, 2]
     assert len(simulation.ledger.accepted) == 3
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["s0-1.png", "s1-1.png", "s2-1.png"]
+
+
+async def test_a_paid_purchase_that_fails_before_its_line_comes_has_that_outcome_and_is_not_bought_again():
+    """What fails in a run is bought again by the next, if that is asked for then."""
+    simulation, journal = service(speed=0.1, failure_rate=1.0), MemoryJournal()
+
+    async def late():
+        await anyio.sleep(600)
+        for each in requests(1):
+            yield each
+
+    async with client_of(simulation) as (client, _):
+        await paid_for(client, journal, 1)
+        (got,) = await run(client, late(), journal, retry_failed=True)
+        assert isinstance(got.error, TaskFailed)
+        assert [each.state async for each in journal.where(*State)] == [State.FAILED]
+        assert len(simulation.ledger.accepted) == 1
+        await run(client, requests(1), journal, retry_failed=True)
+    assert len(simulation.ledger.accepted) == 2
 
 
 @pytest.mark.parametrize(

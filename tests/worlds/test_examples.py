@@ -364,6 +364,94 @@ EXAMPLES = {
             ),
         ),
     ),
+    "a request that waits to be bought again is taken for a paid one that did not come out": (
+        "paid comes out",
+        Plan(
+            seed=1353479,
+            entrance="bytes",
+            service=ServicePlan(failure_rate=0.3, retired_at=0.5),
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 1, in_flight=1),),
+                    ending="crash",
+                    ends=Moment(mark="finished", number=1, turns=5),
+                ),
+                ProcessPlan(users=(user("batch", 1, in_flight=1, retries_failed=True),)),
+            ),
+        ),
+    ),
+    "a lost purchase whose event came while another attempt waited for money is called not bought": (
+        "doubts told",
+        world(
+            user("submit", 2, in_flight=4),
+            user("submit", 2, name="u2"),
+            seed=1314991,
+            client=ClientPlan(images_per_minute=3, resubmits=True, budget=4, webhooks=True),
+            troubles=trouble("reset after"),
+        ),
+    ),
+    "an answer with a picture that SIGTERM cut, where nothing is drained, is no doubt": (
+        "true doubts",
+        Plan(
+            seed=1314943,
+            entrance="bytes",
+            client=ClientPlan(drain=0.0),
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 1, in_flight=1, routes=("seedream-4.5-edit",)),),
+                    ending="sigterm",
+                    ends=Moment(mark="answer", number=1),
+                ),
+                ProcessPlan(users=(user("batch", 1, in_flight=1, routes=("seedream-4.5-edit",)),)),
+            ),
+        ),
+    ),
+    "a stream that is left sends on while its input is closed": (
+        "nothing sent late",
+        Plan(
+            seed=1320847,
+            entrance="bytes",
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 4, in_flight=4, save=True, routes=("seedream-4.5-edit",)),),
+                    ending="crash",
+                    ends=Moment(mark="handover", number=1),
+                ),
+                ProcessPlan(
+                    users=(
+                        user(
+                            "batch",
+                            5,
+                            in_flight=4,
+                            save=True,
+                            routes=("seedream-4.5-edit",),
+                            impatient="task",
+                            raises="consumer",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "the beginning of an answer that a cancelled task has read is lost, and the paid id with it": (
+        "ids kept",
+        world(
+            user("stream", 1, in_flight=1, watches=1, stopped=Moment(mark="answer", number=1)),
+            entrance="bytes",
+            seed=1370777,
+            troubles=trouble("chopped", 0.3),
+        ),
+    ),
+    "one request with a timeout of 0 keeps its transport busy for as long as another is under way": (
+        "ends",
+        world(
+            user("run", 1, in_flight=1, timeout=0.0, routes=("openai-images-edits",)),
+            user("poll", 1, name="u3", in_flight=1),
+            entrance="bytes",
+            seed=1320145,
+            troubles=trouble("stall unacted", 0.15),
+        ),
+    ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
 

@@ -308,7 +308,7 @@ def _is_empty_for_long(world: WorldView, task_id: str) -> bool:
 
 
 def ends_seen(world: WorldView) -> Iterable[Found]:
-    """A task is seen to end where its polls are answered: nobody's patience has an end by itself."""
+    """A task is seen to end where its polls are answered: no timeout ends by itself."""
     kinds = {trouble.kind for trouble in world.plan.troubles}
     if kinds & {*troubles.POLLS, *troubles.OUTAGES, *troubles.CLOCKS, *troubles.WIRES, *troubles.WEBHOOKS}:
         return
@@ -354,7 +354,7 @@ def true_doubts(world: WorldView) -> Iterable[Found]:
         if came.kind != "Uncertain" or came.number is None or _crashed(world) or _has(world, *_DISK):
             continue
         posts = [post for post in world.record.posts if post.number == came.number]
-        if any(_is_too_late(world, post, within=_READING) for post in posts):
+        if any(_is_too_late(world, post, within=_READING) or _broke_off(world, post) for post in posts):
             continue
         if all(post.reach in ("not sent", "refused", "accepted") for post in posts):
             yield str(came.number), f"is called uncertain, its POSTs were {listed(p.reach for p in posts)}"
@@ -479,7 +479,11 @@ def _paid_before_the_end(world: WorldView, visit: UserVisit) -> list[int]:
         for p in told
         if (p.process == visit.process and p.process not in world.record.crashed) or _is_kept(world, p)
     }
-    over = {number for number in wanted if _had_ended(world, number, visit.began_at)}
+    over = {
+        number
+        for number in wanted
+        if _had_ended(world, number, visit.began_at) or _was_reopened(world, number)
+    }
     return [number for number in wanted - over if number in accepted and number in known]
 
 
@@ -489,6 +493,14 @@ def _had_ended(world: WorldView, number: int, before: float) -> bool:
     until = world.epoch + before + (0.0 if jump is None else jump.length)
     times = [row["finished_time"] for row in _rows(world) if _number_in(row) == number]
     return any(time is not None and time < until for time in times)
+
+
+def _was_reopened(world: WorldView, number: int) -> bool:
+    """Whether a request whose task failed waits to be bought again, as was asked for."""
+    is_planned = any(row["state"] == "planned" for row in _rows(world) if _number_in(row) == number)
+    entries = world.service.accepted().get(number, [])
+    failed = (_is_failed(world, each.task_id or "") for each in entries)
+    return is_planned and _asked(world, number) and all(failed)
 
 
 def ends_for_a_reason(world: WorldView) -> Iterable[Found]:
@@ -684,8 +696,9 @@ def _was_seen_through(world: WorldView, number: int) -> bool:
 
 
 def _asked(world: WorldView, number: int) -> bool:
-    user = _plan_of(world, _user_of(number))
-    return world.plan.client.resubmits or user.resubmits or user.retries_failed
+    """Whether any run was to buy a request again."""
+    users = [u for process in world.plan.processes for u in process.users if u.name == _user_of(number)]
+    return world.plan.client.resubmits or any(u.resubmits or u.retries_failed for u in users)
 
 
 def _has_power_cut(world: WorldView) -> bool:
