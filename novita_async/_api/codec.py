@@ -190,11 +190,10 @@ def body_parts(request: NovitaRequest, callback_url: str | None = None) -> tuple
     fields = plain_fields(request) if callback_url is None else None
     if fields is None:
         return _written(request, lambda: request.document(_to_wire, callback_url))
-    pictures: list[ImageSource] = []
-    for name, value in fields.items():
-        if value.__class__ is ImageSource:
-            pictures.append(value)
-            fields[name] = _MARKED
+    names = [name for name, value in fields.items() if value.__class__ is ImageSource]
+    pictures = [fields[name] for name in names]
+    for name in names:
+        fields[name] = _MARKED
     return _joined(msgspec.json.encode({"request": fields}), pictures)
 
 
@@ -227,6 +226,8 @@ def _written(
 def _joined(marked: bytes, pictures: Sequence[ImageSource]) -> tuple[BodyPart, ...]:
     """JSON text with pictures in the place of its marks."""
     head, *tails = marked.split(_MARK)
+    if len(tails) == len(pictures) == 1:  # as most requests have
+        return head, pictures[0], tails[0]
     parts: list[BodyPart] = [head]
     for picture, tail in zip(pictures, tails, strict=True):
         parts += picture, tail

@@ -241,7 +241,8 @@ class Window:
 
     def start_at(self, images: int, now: float) -> float:
         """Earliest time for so many images; infinite while that depends on an answer."""
-        self._let_go(now)
+        if self._answered and self._answered[0][0] <= now:
+            self._let_go(now)
         if self.phase is SEARCHING:
             if self.unanswered and self.unanswered + images > self.burst:
                 return math.inf
@@ -254,7 +255,7 @@ class Window:
         """Take the images; tell whether they look beyond what is known to fit."""
         if self.taken == self.forgiven and self.phase is not Phase.GUESSED:
             self.origin = now
-        beyond = self._over_limit(images) > 0
+        beyond = self.limit < math.inf and self._over_limit(images) > 0
         self.looking = self.looking or beyond
         self.taken += images
         self.unanswered += images
@@ -270,7 +271,8 @@ class Window:
 
     def answered(self, slot: Slot, now: float) -> None:
         """Count the images for another minute, and learn from the acceptance."""
-        self._let_go(now)
+        if self._answered and self._answered[0][0] <= now:
+            self._let_go(now)
         self._settle(slot)
         self._answered.append((now + WINDOW, slot.images))
         self.accepted += slot.images
@@ -402,7 +404,7 @@ class Window:
 
     def _room_at(self, images: int, now: float) -> float:
         """When enough is let go for the quota and for the limit."""
-        over_limit = self._over_limit(images)
+        over_limit = self._over_limit(images) if self.limit < math.inf else 0
         excess = self.forgiven + over_limit if over_limit > 0 else 0
         if self.quota is not None and self.taken + images > self.quota:
             excess = max(excess, min(self.taken, self.taken + images - self.quota))
@@ -527,7 +529,7 @@ class AccountPacer:
             now: The time.
             elsewhere: Whether another window decides, that processes share: then only the breaker is asked.
         """
-        window, breaker = self._window(endpoint), self.breaker
+        window, breaker = self._windows.get(endpoint) or self._window(endpoint), self.breaker
         start_at = breaker.start_at(images, now) if elsewhere else self._start_at(window, images, now)
         if start_at > now:
             return start_at

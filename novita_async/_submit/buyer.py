@@ -253,7 +253,8 @@ class Buyer(Asker):
         effort.longest, effort.put = math.inf if longest is None else longest, put
         while next_action(purchase) is SEND:
             try:
-                permit = await self._permit(purchase, http, effort)
+                at_once = self._permit_at_once(purchase, http, effort)
+                permit = at_once or await self._permit(purchase, http, effort)
                 await self._attempt(purchase, permit)
                 if next_action(purchase) is SEND or purchase.state is UNCERTAIN:
                     await self._go_on(purchase, permit, effort)
@@ -269,36 +270,50 @@ class Buyer(Asker):
                     return await self._give_up(purchase, error, effort)
         return purchase.task
 
+    def _permit_at_once(self, purchase: Purchase, http: HTTPRequest, effort: _Effort) -> Permit | None:
+        """Give the usual permit: no budget, and a slot that nobody waits for. None: wait for one."""
+        if self.spending is not None:
+            return None
+        lease = self._lease_of(purchase)
+        try:
+            shared = lease is not None
+            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts, shared=shared)
+        except NovitaError:  # which waiting raises, too
+            return None
+        return None if grant is None else self._permit_of(purchase, http, effort, grant, None)
+
     async def _permit(self, purchase: Purchase, http: HTTPRequest, effort: _Effort) -> Permit:
         """Wait for money, and for a slot in some account's window. Raises `NovitaError`: none will come."""
         cost = await self._reserve(purchase, self.spending) if self.spending else None
         try:
-            lease = self._lease_of(purchase)
-            shared = lease is not None
-            grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts, shared=shared)
-            if grant is None:
-                left = max(0.0, self.retry.max_elapsed - effort.spent)
-                grant = await self.pool.acquire(
-                    http.path,
-                    purchase.images,
-                    effort.hosts,
-                    interactive=effort.interactive,
-                    turn=effort.turn,
-                    shared=shared,
-                    max_outage=math.inf if effort.patient else left,
-                    on_wait=lambda paced: self.emit(evolve(paced, purchase=purchase.id)),
-                    ask=self.probe,
-                )
+            left = max(0.0, self.retry.max_elapsed - effort.spent)
+            grant = await self.pool.acquire(
+                http.path,
+                purchase.images,
+                effort.hosts,
+                interactive=effort.interactive,
+                turn=effort.turn,
+                shared=self._lease_of(purchase) is not None,
+                max_outage=math.inf if effort.patient else left,
+                on_wait=lambda paced: self.emit(evolve(paced, purchase=purchase.id)),
+                ask=self.probe,
+            )
         except BaseException as error:
             if cost is not None:
                 self._settle_cost(cost, bought=False)
             if isinstance(error, NotSent) and isinstance(purchase.error, NotSent):
                 raise purchase.error from None  # the attempt's own tells more than the outage of all
             raise
+        return self._permit_of(purchase, http, effort, grant, cost)
+
+    def _permit_of(
+        self, purchase: Purchase, http: HTTPRequest, effort: _Effort, grant: Grant, cost: Decimal | None
+    ) -> Permit:
+        """Put slot and money together, and a callback where there are any."""
         wish, effort.turn = purchase.wish, grant.turn
         row = wish.row
         at_once = row is not None and row.answer == "at_once"
-        permit = Permit(grant, http, cost, at_once=at_once, lease=lease, put=effort.put)
+        permit = Permit(grant, http, cost, at_once=at_once, lease=self._lease_of(purchase), put=effort.put)
         if self.callbacks.base is not None and wish.takes_callback:
             permit.token = secrets.token_hex(_TOKEN_BYTES)
             url = self.callbacks.url_of(permit.token)

@@ -401,7 +401,8 @@ class SessionPool:
         self, endpoint: str, images: int, hosts: Hosts, now: float, *, shared: bool = False
     ) -> Grant | Paced:
         """Let whoever is first send, or say how long it waits for the quota."""
-        able = [each for each in self._serving(hosts) if each.error is None or not each.is_out(now)]
+        serving = self._by_hosts.get(hosts) or self._serving(hosts)
+        able = [each for each in serving if each.error is None or not each.is_out(now)]
         if self._retired or not able:
             self._check_doom(endpoint, hosts, now)
             able = [member for member in able if self._gone(member, endpoint, now) is None]
@@ -487,7 +488,8 @@ class SessionPool:
             The breaker's transition, to be emitted.
         """
         member = self._members[grant.account.label]
-        pacer, slot, breaker = member.pacer, grant.slot, member.breaker
+        pacer, slot = member.pacer, grant.slot
+        breaker = pacer.breaker
         generation, was_closed = breaker.generation, breaker.state is CLOSED
         if settlement is LOST:
             pacer.lost(slot, now, retry_after, jitter)

@@ -43,8 +43,10 @@ class Purchases:
     """Turns facts into events. None: no observer listens."""
     _open: dict[int, Purchase] = field(factory=dict[int, Purchase], init=False)
     """By the id of the purchase."""
-    _by_task: dict[str, tuple[Purchase, ...]] = field(factory=dict[str, tuple[Purchase, ...]], init=False)
-    """Open purchases by the id of their task; more than one where the service gave an id twice."""
+    _by_task: dict[str, Purchase] = field(factory=dict[str, Purchase], init=False)
+    """Open purchases by the id of their task; the first, where the service gave an id twice."""
+    _duplicates: dict[str, tuple[Purchase, ...]] = field(factory=dict[str, tuple[Purchase, ...]], init=False)
+    """The others, where it did: apart, because the garbage collector walks all that is kept of each task."""
     _held_back: dict[int, Fact] = field(factory=dict[int, Fact], init=False)
     """Facts that have happened, and go to the journal with the next of their purchase; by its id."""
     _journals: set[str] = field(factory=set[str], init=False)
@@ -134,8 +136,15 @@ class Purchases:
         self._open[purchase.id] = purchase
         task = purchase.task
         if task is not None and task is not task_before:
-            filed = self._by_task.get(task.task_id, ())
-            self._by_task[task.task_id] = filed if purchase in filed else (*filed, purchase)
+            first = self._by_task.setdefault(task.task_id, purchase)
+            if first is not purchase:
+                others = self._duplicates.get(task.task_id, ())
+                self._duplicates[task.task_id] = others if purchase in others else (*others, purchase)
+
+    def _filed(self, task_id: str) -> tuple[Purchase, ...]:
+        """Open purchases of a task."""
+        first = self._by_task.get(task_id)
+        return () if first is None else (first, *self._duplicates.get(task_id, ()))
 
     def close(self, purchase: Purchase) -> None:
         """Forget a purchase: the caller has its outcome."""
@@ -145,11 +154,13 @@ class Purchases:
             self._forget_task(purchase, purchase.task)
 
     def _forget_task(self, purchase: Purchase, task: Task) -> None:
-        others = tuple(each for each in self._by_task.get(task.task_id, ()) if each is not purchase)
-        if others:
-            self._by_task[task.task_id] = others
-        else:
+        left = [each for each in self._filed(task.task_id) if each is not purchase]
+        self._duplicates.pop(task.task_id, None)
+        if not left:
             self._by_task.pop(task.task_id, None)
+            return
+        self._by_task[task.task_id], *others = left
+        self._duplicates[task.task_id] = tuple(others)
 
     def report_doubt(self, purchase: Purchase) -> None:
         """Note that the caller knows of the doubt. An event may still tell the task."""
@@ -163,7 +174,10 @@ class Purchases:
             task_id: The task.
             fact: How the task ended, for purchases that nobody else leads to their end.
         """
-        for purchase in self._by_task.pop(task_id, ()):
+        filed = self._filed(task_id)
+        self._by_task.pop(task_id, None)
+        self._duplicates.pop(task_id, None)
+        for purchase in filed:
             self._open.pop(purchase.id, None)
             is_single = purchase.request is None and purchase.entry is None  # else a stream leads it
             if fact is not None and is_single and purchase.state is SUBMITTED:
@@ -174,18 +188,18 @@ class Purchases:
         if not isinstance(task, str):
             return task
         filed = self._by_task.get(task)
-        found = filed[0].task if filed else None
+        found = filed.task if filed else None
         return Task(task_id=task) if found is None else found
 
     def id_of(self, task_id: str) -> int | None:
         """The id of the purchase that bought a task. None: not bought here, or long ended."""
         filed = self._by_task.get(task_id)
-        return filed[0].id if filed else None
+        return filed.id if filed else None
 
     @property
     def unfinished(self) -> tuple[Task, ...]:
         """Paid tasks whose end was not handed over, each once."""
-        return tuple(cast("Task", filed[0].task) for filed in self._by_task.values())
+        return tuple(cast("Task", purchase.task) for purchase in self._by_task.values())
 
     @property
     def unreported(self) -> tuple[Succeeded, ...]:

@@ -9,7 +9,8 @@ come first served, whatever the number of uploads.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from types import coroutine
 from typing import Final
 
 import pybase64
@@ -25,6 +26,12 @@ TEXT_SLICE: Final = RAW_SLICE // 3 * 4
 """Bytes of text that are written at once."""
 SMALL: Final = 64 * 1024
 """A body up to this size goes out in one write."""
+
+
+@coroutine
+def next_turn() -> Generator[None, None, None]:
+    """Go on in the next turn of the loop, as `asyncio.sleep(0)` does with one object more."""
+    yield
 
 
 def whole(request: HTTPRequest, length: int, head: bytes = b"", boundary: str = "") -> bytes:

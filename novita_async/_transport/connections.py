@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, TypedDict, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -248,6 +248,33 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
 def in_lower_case(headers: Mapping[str, str]) -> dict[str, str]:
     """Header names of an answer as `HTTPResponse` has them."""
     return {name.lower(): value for name, value in headers.items()}
+
+
+class LowerCaseHeaders(Mapping[str, str]):
+    """The same, made when somebody looks: at the headers of a success nobody does."""
+
+    __slots__ = ("_given", "_made")
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = given
+        self._made: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        if self._made is None:
+            self._made = in_lower_case(self._given)
+        return self._made
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
 
 
 async def turn_to_read() -> None:

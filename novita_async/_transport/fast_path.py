@@ -26,7 +26,7 @@ import asyncio
 import inspect
 import warnings
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -41,7 +41,7 @@ from novita_async._transport.connections import (
     KEEPALIVE,
     KNOWN,
     KnownConnection,
-    in_lower_case,
+    LowerCaseHeaders,
     news_of,
     turn_to_read,
 )
@@ -298,8 +298,8 @@ class FastExchange(AiohttpExchange):
     _answer: "tuple[RawResponseMessage, aiohttp.StreamReader] | None" = field(init=False, default=None)
     """The head of the answer and where its body comes."""
 
-    async def run(self) -> HTTPResponse:
-        """Write the request at once and read the answer."""
+    def run(self) -> Awaitable[HTTPResponse]:
+        """Write the request, at once where a connection is at hand; the answer is to be awaited."""
         request, path = self.request, self.path
         now = asyncio.get_running_loop().time()
         if request.method == "GET" or request.timeout is not None:
@@ -309,17 +309,24 @@ class FastExchange(AiohttpExchange):
         except InvalidRequest as error:
             self.refusal = error
             raise
+        live = path.connector.take(now)
+        if live is None or request.method == "GET":
+            return self._in_steps(live, text, now)
+        self._write_to(live, text, now)
+        return self._answer_on(live)
+
+    async def _in_steps(self, live: LiveConnection | None, text: bytes, now: float) -> HTTPResponse:
+        """Connect first where no connection is at hand; and ask a question once more where one breaks."""
         try:
-            live = path.connector.take(now)
             if live is None:
-                live = await path.connect()
+                live = await self.path.connect()
                 now = asyncio.get_running_loop().time()
             self._write_to(live, text, now)
             return await self._answer_on(live)
         except aiohttp.ClientConnectionError:
-            if request.method == "POST" or self.status is not None:
+            if self.request.method == "POST" or self.status is not None:
                 raise
-        live = await path.connect()  # a question may be asked again
+        live = await self.path.connect()
         self._write_to(live, text, now)
         return await self._answer_on(live)
 
@@ -353,7 +360,7 @@ class FastExchange(AiohttpExchange):
                 live.connection.close()
             raise
         self.path.connector.keep(live)
-        return HTTPResponse(status=message.code, headers=in_lower_case(message.headers), body=body)
+        return HTTPResponse(status=message.code, headers=LowerCaseHeaders(message.headers), body=body)
 
     def _detach(self, live: LiveConnection, error: BaseException) -> bool:
         """Leave the rest to another task, where that was agreed on and this one is being cancelled."""

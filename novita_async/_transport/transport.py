@@ -16,7 +16,7 @@ from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed, Detached, HTTPRequest, HTTPResponse
 from novita_async._transport.address import misdirection
-from novita_async._transport.body import SMALL, TEXT_SLICE, WriteScheduler
+from novita_async._transport.body import SMALL, TEXT_SLICE, WriteScheduler, next_turn
 from novita_async._transport.connections import (
     USER_AGENT,
     LoopSessions,
@@ -35,11 +35,11 @@ from novita_async.models.accounts import ApiKey
 
 _REDIRECTED: Final = 300
 """The lowest status that may be the sign of a wrong address."""
-_START_COST: Final = 6 * 1024
-"""Share that the start of a small exchange takes of a turn of the loop: 32 start in one turn, which is 2 to 3
+_START_COST: Final = 3 * 1024
+"""Share that the start of a small exchange takes of a turn of the loop: 64 start in one turn, which is 1 to 2
 ms."""
-_SLOW_START_COST: Final = 3 * _START_COST
-"""The same on the slow path, where aiohttp takes three times as long."""
+_SLOW_START_COST: Final = 6 * _START_COST
+"""The same on the slow path, where aiohttp takes six times as long."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -173,15 +173,21 @@ class AiohttpTransport:
         length = request.content_length
         if path is None or not _is_small(request, length):
             return None
-        exchange = self._fast(request, length, on_handover, path)
-        exchange.detachable = True
+        exchange = self._fast(request, length, on_handover, path, detachable=True)
         return partial(self._carry, exchange, exchange.run, _START_COST)
 
     def _fast(
-        self, request: HTTPRequest, length: int, on_handover: Callable[[], None] | None, path: FastPath
+        self,
+        request: HTTPRequest,
+        length: int,
+        on_handover: Callable[[], None] | None,
+        path: FastPath,
+        *,
+        detachable: bool = False,
     ) -> FastExchange:
         task = _this_task()
         return FastExchange(
+            detachable=detachable,
             request=request,
             length=length,
             answer_timeout=self.answer_timeout if request.timeout is None else request.timeout,
@@ -194,9 +200,16 @@ class AiohttpTransport:
     async def _carry(
         self, exchange: AiohttpExchange, course: Callable[[], Awaitable[HTTPResponse]], cost: int = 0
     ) -> HTTPResponse:
-        """Watch over an exchange from its turn on, count what becomes of it, and translate it."""
-        if cost and not self._scheduler.enter(cost):
-            await self._scheduler.later(cost)
+        """Watch over an exchange from its turn on, count what becomes of it, and translate it.
+
+        What is made in one turn of the loop goes out together in the next. Written one by one, between the
+        making of others, each request would wake up its receiver: the server, a proxy, or the network's
+        driver. Over loopback that costs this process a sixth of its time, and a server half of its own.
+        """
+        if cost:
+            await next_turn()
+            if not self._scheduler.enter(cost):
+                await self._scheduler.later(cost)
         self._watchdog.watch(exchange)
         try:
             answer = await course()
@@ -225,11 +238,14 @@ class AiohttpTransport:
                 self._watchdog.forget(exchange)
                 if self._closed:
                     self._ended.set()
+        raise self._counted(failure)
+
+    def _counted(self, failure: Exception) -> Exception:
         if isinstance(failure, DeliveryFailed) and failure.delivery is Delivery.UNKNOWN:
             self._unknown += 1
         else:
             self._not_sent += 1
-        raise failure
+        return failure
 
     # --- Sessions -------------------------------------------------------------------------------------------
 

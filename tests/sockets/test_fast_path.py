@@ -1,5 +1,6 @@
 """The fast path of small requests: what it writes, and what happens where aiohttp is not as it needs it."""
 
+import asyncio
 import warnings
 
 import aiohttp
@@ -75,6 +76,34 @@ async def test_small_requests_of_our_own_session_go_past_it(monkeypatch):
         transport = AiohttpTransport(wire.url)
         assert [(await exchange(transport, x)).response.status for x in (POST, GET)] == [200, 200]
         await transport.aclose()
+
+
+async def test_what_is_made_in_one_turn_of_the_loop_goes_out_together():
+    order = []
+
+    async def send(number):
+        order.append("made")
+        await transport.send(POST, KEY, on_handover=lambda: order.append(number))
+
+    async with serve(obey) as wire:
+        transport = AiohttpTransport(wire.url)
+        await asyncio.gather(*[exchange(transport) for _ in range(3)])  # so that connections are at hand
+        await asyncio.gather(*[send(number) for number in range(3)])
+        await transport.aclose()
+    assert order == ["made", "made", "made", 0, 1, 2]
+
+
+async def test_headers_have_names_in_lower_case_whenever_somebody_looks():
+    async def script(peer):
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nRetry-After: 7\r\n\r\n")
+        await peer.rest()
+
+    async with serve(script) as wire:
+        headers = (await exchange_once(wire.url)).response.headers
+    assert headers == {"content-length": "0", "retry-after": "7"}
+    assert (headers.get("retry-after"), len(headers)) == ("7", 2)
+    assert repr(headers) == repr(dict(headers))
 
 
 # --- Not as expected ----------------------------------------------------------------------------------------
