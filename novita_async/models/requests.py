@@ -289,15 +289,15 @@ class IPAdapter:
 
 
 def _loras(value: Iterable[Lora]) -> tuple[Lora, ...]:
-    return value if value.__class__ is tuple else rules.listed(value)
+    return rules.listed(value)
 
 
 def _embeddings(value: Iterable[Embedding]) -> tuple[Embedding, ...]:
-    return value if value.__class__ is tuple else rules.listed(value)
+    return rules.listed(value)
 
 
 def _ip_adapters(value: Iterable[IPAdapter]) -> tuple[IPAdapter, ...]:
-    return value if value.__class__ is tuple else rules.listed(value)
+    return rules.listed(value)
 
 
 def _copied(value: Mapping[str, Any]) -> Mapping[str, Any]:
