@@ -22,13 +22,12 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
-from novita_async._journal.postgres.address import LEASE
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
-from novita_async._purchase.journal import Journal, SharedJournal
+from novita_async._purchase.journal import LEASE, Journal, SharedJournal
 from novita_async._purchase.machine import (
     Action,
     Fact,
@@ -922,14 +921,15 @@ class NovitaClient:
             is_sdxl: Only SDXL, or none of it.
             is_inpainting: Only those for inpainting.
         """
-        filters = _filters(
-            types=types,
-            query=query,
-            visibility=visibility,
-            source=source,
-            is_sdxl=is_sdxl,
-            is_inpainting=is_inpainting,
-        )
+        given = {
+            "types": types,
+            "query": query,
+            "visibility": visibility,
+            "source": source,
+            "is_sdxl": None if is_sdxl is None else str(is_sdxl).lower(),
+            "is_inpainting": None if is_inpainting is None else str(is_inpainting).lower(),
+        }
+        filters = {name: value for name, value in given.items() if value is not None}
         cursor: str | None = None
         seen: set[str | None] = {cursor, "c_0"}
         while True:
@@ -1027,11 +1027,3 @@ def _environment(name: str) -> str:
 
 def _naming(save_as: NameFiles | str | None) -> NameFiles | NameTemplate | None:
     return NameTemplate(save_as) if isinstance(save_as, str) else save_as
-
-
-def _filters(**given: object) -> dict[str, str]:
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in given.items()
-        if value is not None
-    }
