@@ -22,12 +22,13 @@ from novita_async._files.names import NameTemplate
 from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
+from novita_async._journal.postgres.address import LEASE
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
 from novita_async._policy.retrying import RetryPolicy
 from novita_async._policy.spending import Budget, Spending, SpendingStatistics
-from novita_async._purchase.journal import LEASE, Journal, SharedJournal
+from novita_async._purchase.journal import Journal, SharedJournal
 from novita_async._purchase.machine import (
     Action,
     Fact,

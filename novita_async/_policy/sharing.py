@@ -13,7 +13,7 @@ from attrs import define
 
 from novita_async._policy.pacing import Slot, Window, window_of
 
-MOST_OFFERED: Final = 64
+MOST_OFFERED: Final = 256
 """Purchases that are offered to a shared window at once, at most."""
 
 
