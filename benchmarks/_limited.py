@@ -70,15 +70,15 @@ def _ours(service: Service, quota: int | None) -> Send:
     pool = SessionPool.of([Account(api_key="key", images_per_minute=quota)], 1e9)
 
     async def send(images: int) -> None:
-        again = False
+        turn: int | None = None
         while True:
-            permit = await pool.acquire(ENDPOINT, images, again=again)
+            permit = await pool.acquire(ENDPOINT, images, turn=turn)
             accepted = await service.send(images)
             now = asyncio.get_running_loop().time()
             pool.settle(permit, SPENT if accepted else REJECTED, now, jitter=service.dice.random())
             if accepted:
                 return
-            again = True
+            turn = permit.turn
 
     return send
 

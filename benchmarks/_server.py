@@ -18,6 +18,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import cast
 
 from attrs import define, frozen
 
@@ -133,7 +134,7 @@ class Sink(asyncio.BufferedProtocol):
     numbers = count()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.head = self.answer = b""
         self.unwritten = memoryview(b"")
         self.left = 0

@@ -8,7 +8,7 @@ import itertools
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from attrs import Factory, define, field, frozen
@@ -118,7 +118,7 @@ class Network:
     rejections: int = 0
     accepted: list[tuple[float, int]] = Factory(list)
     _heap: list[tuple[float, int, Callable[[], None]]] = Factory(list)
-    _order: Iterable[int] = Factory(itertools.count)
+    _order: Iterator[int] = Factory(itertools.count)
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (when, next(self._order), action))

@@ -68,7 +68,7 @@ def _applies(marker: str) -> bool:
 def size(packages: dict[str, Distribution]) -> float:
     """Megabytes of what is installed, compiled caches left out."""
     files = (file for package in packages.values() for file in package.files or ())
-    paths = {file.locate() for file in files if file.suffix != ".pyc"}
+    paths = {Path(file.locate()) for file in files if file.suffix != ".pyc"}
     return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
 
 
@@ -79,7 +79,8 @@ def own_size(folder: Path) -> float:
 
 def install(folder: Path) -> None:
     """Put this package there as pip leaves it for users, with byte code."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, ROOT]
+    options = ["--quiet", "--no-deps", "--target", str(folder)]
+    command = [sys.executable, "-m", "pip", "install", *options, str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)

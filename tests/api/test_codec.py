@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from novita_async._api import codec
@@ -659,7 +659,17 @@ def leniently(body, task=TASK):
     )
 
 
+def with_image(**image):
+    return {"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [{"image_url": "u", **image}]}
+
+
 @settings(max_examples=300)
+@example(with_image(nsfw_detection_result={"confidence": 5}))
+@example(with_image(nsfw_detection_result={"valid": False}))
+@example(with_image(nsfw_detection_result={"valid": None, "confidence": None}))
+@example(with_image(image_url="", image_type="", image_url_ttl="0"))
+@example({**with_image(), "extra": {"seed": "7", "debug_info": {"submit_time_ms": "1705307755123"}}})
+@example({"task": {"status": "TASK_STATUS_SUCCEED", "task_type": "", "reason": None}, "images": []})
 @given(FINISHED)
 def test_an_answer_of_the_usual_form_is_read_quickly_to_the_same_values(body):
     text = json.dumps(body).encode()
