@@ -1,8 +1,8 @@
 """Receivers of webhook events, for your own web app.
 
 The service can call back when a task has ended. Its events are not signed, so an event is only a hint: it
-makes the client look now, and the API's answer is what counts. Lost events cost nothing but a later look;
-forged ones cost a few looks a second at most. Needed: a URL that the service can reach, and a route
+makes the client poll now, and the API's answer is what counts. Lost events cost nothing but a later poll;
+forged ones cost a few polls a second at most. Needed: a URL that the service can reach, and a route
 behind it.
 
 ```python
@@ -68,7 +68,7 @@ class Waker:
     _callbacks: Callbacks = field(repr=False)
 
     def __call__(self, body: bytes, token: str | None = None, /) -> None:
-        """Take in one event: look at its task now, if there is reason to.
+        """Take in one event: poll its task now, if there is reason to.
 
         Returns at once, never raises, and may be called in any thread.
 

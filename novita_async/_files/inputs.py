@@ -37,7 +37,7 @@ _AT_ONCE: Final = 4
 """Pictures that are put or fetched at once, each held in memory meanwhile."""
 _REMEMBERED: Final = 100_000
 """Digests that are known to have been put."""
-_PATIENCE: Final = RetryPolicy(max_elapsed=120.0)
+_RETRIES: Final = RetryPolicy(max_elapsed=120.0)
 _ADVICE: Final = (
     "not bought; put the picture where it was on each machine that works, or plan the batch with save_to= "
     "of an object store, which keeps its pictures for all"
@@ -233,7 +233,7 @@ async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
             return await call()
         except (ConnectionError, TimeoutError):
             elapsed = anyio.current_time() - began_at
-            decision = decide(_PATIENCE, Failure(), attempt=number, elapsed=elapsed, jitter=1.0)
+            decision = decide(_RETRIES, Failure(), attempt=number, elapsed=elapsed, jitter=1.0)
             if not isinstance(decision, Retry):
                 raise
         await anyio.sleep(decision.after)

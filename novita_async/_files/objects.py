@@ -35,7 +35,7 @@ _AT_ONCE: Final = 2
 _PARTS: Final = ".parts"
 PROBE: Final = ".novita-async"
 """Name of the empty object that shows whether files can be put; put again, the same object stays."""
-_PATIENCE: Final[Mapping[str, Any]] = {
+_RETRIES: Final[Mapping[str, Any]] = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=4), "base": 2},
@@ -98,7 +98,7 @@ class ObjectStorage:
     def __init__(self, url: str, **options: Any) -> None:
         self.address = _checked(url)
         self._obstore = _obstore()
-        options.setdefault("retry_config", _PATIENCE)
+        options.setdefault("retry_config", _RETRIES)
         # Options of connections that the environment has: obstore reads them only where none are given.
         prefix = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE"}.get(self.address.partition(":")[0], "AZURE")
         found = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in _FROM_ENVIRONMENT}

@@ -90,7 +90,11 @@ def _described(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> 
         raise InvalidRequest(
             faults=(Flaw("body", f"{_PICTURE} and {_WITHHELD} are names that a journal uses"),)
         )
-    references = (_reference(part, digest) for part in parts if not isinstance(part, bytes))
+    references = (
+        json.dumps({_PICTURE: digest(part), **({"path": str(part.path)} if part.path else {})}).encode()
+        for part in parts
+        if not isinstance(part, bytes)
+    )
     body = texts[0]
     for reference, text in zip(references, texts[1:], strict=True):
         body = body[:-1] + reference + text[1:]
@@ -149,11 +153,6 @@ _MOST_PLAIN: Final = 1e15
 _KEY_LENGTH: Final = 32
 
 
-def _reference(picture: ImageSource, digest: Callable[[ImageSource], str]) -> bytes:
-    place = {"path": str(picture.path)} if picture.path else {}
-    return json.dumps({_PICTURE: digest(picture), **place}).encode()
-
-
 def _tidy(value: Any) -> Any:
     """JSON in which equal numbers look equal, and what must not be kept is withheld."""
     if isinstance(value, dict):
@@ -204,19 +203,15 @@ def _without_callback(wire: dict[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     text = _encode(value)
-    return text if text.isascii() or _is_utf8(text) else json.dumps(value, sort_keys=True)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # lone surrogates, which the name of a file can have
+            return json.dumps(value, sort_keys=True)
+    return text
 
 
 _encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a text has no lone surrogates, which the name of a file can have."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refuse_withheld(what: str) -> NoReturn:

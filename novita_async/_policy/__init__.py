@@ -1,1 +1,1 @@
-"""Decisions: when to send, whether to try again, when to look. Nothing here waits or reads a clock."""
+"""Decisions: when to send, whether to try again, when to poll. Nothing here waits or reads a clock."""

@@ -148,7 +148,8 @@ class Stream:
     async def _work(self, requests: Requests) -> None:
         async with light_task_group() as self._tasks:
             self._tasks.create_task(self._watcher.run())
-            await self._take_in(requests)
+            # A task as all others: leaving stops the sending at once, and not once the input is closed.
+            self._tasks.create_task(self._take_in(requests))
 
     def _start(self, work: Callable[[Unpack[Ts]], Awaitable[None]], *arguments: *Ts) -> None:
         """Start work of which an expected outcome comes."""

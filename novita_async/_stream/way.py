@@ -182,13 +182,17 @@ class Way:
         if outcome.tag != purchase.tag:  # the watcher knows the task and the request alone
             outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)
         await self.add_to_index(outcome, purchase)
-        if isinstance(outcome, Failed) and _is_foreign(purchase, outcome.error):
-            payer = purchase.account
-            outcome.error.advice = f"{payer} has paid for it; fetch it with the key of that account"
+        error, payer = outcome.error, purchase.account
+        if (
+            isinstance(outcome, Failed)
+            and isinstance(error, TaskNotFound)
+            and payer not in (None, error.account)
+        ):
+            error.advice = f"{payer} has paid for it; fetch it with the key of that account"
         elif isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
-            await self._record(purchase, NotSaved(now, outcome.error))
-        elif isinstance(outcome, Failed) and _is_final(purchase, outcome.error):
-            await self._record(purchase, FailedForGood(now, outcome.error))
+            await self._record(purchase, NotSaved(now, error))
+        elif isinstance(outcome, Failed) and _is_final(purchase, error):
+            await self._record(purchase, FailedForGood(now, error))
             return None
         return outcome
 
@@ -309,11 +313,6 @@ def _is_final(purchase: Purchase, error: NovitaError) -> bool:
     if isinstance(error, TaskFailed):
         return True
     return isinstance(error, TaskNotFound) and error.account == purchase.account
-
-
-def _is_foreign(purchase: Purchase, error: NovitaError) -> bool:
-    """Whether an account was asked that has not paid for this."""
-    return isinstance(error, TaskNotFound) and purchase.account not in (None, error.account)
 
 
 def fact_of(outcome: Succeeded | Failed) -> Completed | FailedForGood:

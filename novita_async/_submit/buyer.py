@@ -76,7 +76,7 @@ from novita_async.errors import (
     RateLimited,
     SubmissionUncertain,
 )
-from novita_async.events import AccountDisabled, Paced, Retrying
+from novita_async.events import AccountDisabled, Retrying
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Files, TaskResult, of_task, with_files
 from novita_async.models.routes import living_like
@@ -266,7 +266,8 @@ class Buyer(Asker):
             except JournalError:  # where something was bought, memory knows the task
                 raise
             except NovitaError as error:
-                return await self._give_up(purchase, error, effort)
+                if purchase.task is None:  # else an event has told the task while a permit was waited for
+                    return await self._give_up(purchase, error, effort)
         return purchase.task
 
     async def _permit(self, purchase: Purchase, http: HTTPRequest, effort: _Effort) -> Permit:
@@ -277,7 +278,7 @@ class Buyer(Asker):
             shared = lease is not None
             grant = self.pool.grant_at_once(http.path, purchase.images, effort.hosts, shared=shared)
             if grant is None:
-                patience = math.inf if effort.patient else max(0.0, self.retry.max_elapsed - effort.spent)
+                left = max(0.0, self.retry.max_elapsed - effort.spent)
                 grant = await self.pool.acquire(
                     http.path,
                     purchase.images,
@@ -285,8 +286,8 @@ class Buyer(Asker):
                     interactive=effort.interactive,
                     turn=effort.turn,
                     shared=shared,
-                    max_outage=patience,
-                    on_wait=partial(self._tell_paced, purchase),
+                    max_outage=math.inf if effort.patient else left,
+                    on_wait=lambda paced: self.emit(evolve(paced, purchase=purchase.id)),
                     ask=self.probe,
                 )
         except BaseException as error:
@@ -335,9 +336,6 @@ class Buyer(Asker):
         if journal is not None and hasattr(journal, "sends_until"):
             return cast("Leased", journal)
         return self.quota
-
-    def _tell_paced(self, purchase: Purchase, paced: Paced) -> None:
-        self.emit(evolve(paced, purchase=purchase.id))
 
     async def _go_on(self, purchase: Purchase, permit: Permit, effort: _Effort) -> None:
         """Pause before the next attempt. Raises `NovitaError`: there is none."""
@@ -619,9 +617,6 @@ class Buyer(Asker):
         Raises:
             NovitaError: no event does. A later refusal does not undo a lost attempt.
         """
-        told = purchase.task  # by an event, while a permit was waited for
-        if told is not None:
-            return told
         doubt = purchase.doubt
         if doubt is None:
             raise last

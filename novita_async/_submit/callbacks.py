@@ -58,7 +58,7 @@ class Callback:
     """Ids that events named before the task was known, to be tried."""
     tries: int = 0
     """Claims tried so far."""
-    searching: bool = False
+    is_recovering: bool = False
     """Whether a claim is being tried."""
     recovered: Callable[[], object] = lambda: None
     """Called once a lost attempt is found again."""
@@ -134,7 +134,7 @@ class Callbacks:
     """Where the user's receiver is. None: purchases have no callback."""
     recovery_timeout: float = RECOVERY_TIMEOUT
     """Seconds for which a stream waits for the event of a purchase whose answer was lost."""
-    search: Callable[[Callback], None] = lambda _: None
+    recover: Callable[[Callback], None] = lambda _: None
     """Starts to try the claims of a lost purchase."""
     elsewhere: Callable[[str, str], None] | None = None
     """Passes an event on, token and task id, whose purchase is another process's. None: there is none."""
@@ -202,7 +202,7 @@ class Callbacks:
         elif not callback.attempt.perhaps:
             self.forget(callback)
         elif callback.claims:
-            self.search(callback)
+            self.recover(callback)
 
     def _bought(self, callback: Callback, task_id: str, now: float) -> None:
         self._by_task[task_id] = callback
@@ -270,9 +270,12 @@ class Callbacks:
         task_id = _named_in(body) if callback or self.elsewhere else None
         if task_id is None:
             return False
-        if callback is None:
-            return self._is_elsewhere(token, task_id, now)
-        return self._heard_of(callback, task_id, now)
+        if callback is not None:
+            return self._heard_of(callback, task_id, now)
+        if self.elsewhere is None or not self._bucket.take(now):
+            return False
+        self.elsewhere(token, task_id)
+        return True
 
     def _heard_of(self, callback: Callback, task_id: str, now: float) -> bool:
         if callback.task_id is None:
@@ -285,13 +288,6 @@ class Callbacks:
         self._hear(callback, task_id, now)
         return True
 
-    def _is_elsewhere(self, token: str, task_id: str, now: float) -> bool:
-        """Let it be looked for, as the token bucket permits, among the purchases of other processes."""
-        if self.elsewhere is None or not self._bucket.take(now):
-            return False
-        self.elsewhere(token, task_id)
-        return True
-
     def _claim(self, callback: Callback, task_id: str, now: float) -> bool:
         """Take an id as that of a purchase whose task is not known."""
         asked = callback.tries + len(callback.claims)
@@ -301,7 +297,7 @@ class Callbacks:
             return False
         callback.claims.append(task_id)
         if callback.attempt.perhaps:
-            self.search(callback)
+            self.recover(callback)
         return True
 
     def _hear(self, callback: Callback, task_id: str, now: float) -> None:

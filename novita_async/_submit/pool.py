@@ -362,17 +362,17 @@ class SessionPool:
                 if isinstance(granted, Grant):
                     breaker = self._members[granted.account.label].breaker
                     return evolve(granted, outage=waiter.outage(breaker, now), turn=turn)
-                patience = self._outage_left(waiter, now)
+                timeout = self._outage_left(waiter, now)
                 if ask is not None and granted is not None:
                     member = self._members[granted.account]
                     question_at = member.breaker.question_at(now)
                     if question_at <= now:
                         await ask(member.account)
                         continue
-                    patience = min(patience, question_at - now)
+                    timeout = min(timeout, question_at - now)
                 if granted is not None and granted.delay < math.inf:
                     on_wait(granted)
-                await waiter.sleep(min(granted.delay, patience) if granted else patience)
+                await waiter.sleep(min(granted.delay, timeout) if granted else timeout)
         finally:
             line.leave(waiter)
 

@@ -41,43 +41,43 @@ class Recovery:
     """Tries the claims of events about lost purchases, in the background."""
 
     _buyer: Buyer
-    _searches: "set[asyncio.Task[None]]" = field(factory=set, init=False)
+    _recoveries: "set[asyncio.Task[None]]" = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._buyer.callbacks.search = self.search
+        self._buyer.callbacks.recover = self.recover
 
     def __repr__(self) -> str:
-        return f"<Recovery: {len(self._searches)} searches under way>"
+        return f"<Recovery: {len(self._recoveries)} claims under way>"
 
     async def aclose(self) -> None:
-        """Search no longer."""
-        searches = tuple(self._searches)
-        for search in searches:
-            search.cancel()
-        await asyncio.gather(*searches, return_exceptions=True)
+        """Try no more claims."""
+        recoveries = tuple(self._recoveries)
+        for recovery in recoveries:
+            recovery.cancel()
+        await asyncio.gather(*recoveries, return_exceptions=True)
 
     def leave_loop(self) -> None:
-        """Forget searches of a loop that was left."""
-        self._searches.clear()
+        """Forget claims of a loop that was left."""
+        self._recoveries.clear()
 
-    def search(self, callback: Callback) -> None:
+    def recover(self, callback: Callback) -> None:
         """Start to try the claims about a lost attempt, unless that is under way."""
-        if callback.searching:
+        if callback.is_recovering:
             return
-        callback.searching = True
-        search = asyncio.get_running_loop().create_task(self._try_claims(callback))
-        self._searches.add(search)
-        search.add_done_callback(self._searches.discard)
+        callback.is_recovering = True
+        recovery = asyncio.get_running_loop().create_task(self._try_claims(callback))
+        self._recoveries.add(recovery)
+        recovery.add_done_callback(self._recoveries.discard)
 
     def pass_on(self, others: Others) -> None:
         """Let events be looked for among the purchases of other processes that we know nothing of."""
 
-        def search(token: str, task_id: str) -> None:
+        def tell_others(token: str, task_id: str) -> None:
             task = asyncio.get_running_loop().create_task(self._find_elsewhere(others, token, task_id))
-            self._searches.add(task)
-            task.add_done_callback(self._searches.discard)
+            self._recoveries.add(task)
+            task.add_done_callback(self._recoveries.discard)
 
-        self._buyer.callbacks.pass_on(search)
+        self._buyer.callbacks.pass_on(tell_others)
 
     async def _find_elsewhere(self, others: Others, token: str, task_id: str) -> None:
         """Tell who lives; keep the id of a task that was bought by one that does not."""
@@ -116,7 +116,7 @@ class Recovery:
                 if await self._knows(task):
                     await self._found(callback, task)
         finally:
-            callback.searching = False
+            callback.is_recovering = False
 
     async def _knows(self, task: Task) -> bool:
         """Whether the service knows a task that was claimed to be this account's."""

@@ -123,29 +123,37 @@ class AiohttpExchange:
 class Watchdog:
     """Timer for all deadlines, up to a tenth late. A timer for each would cost a tenth of an exchange."""
 
-    tick: float
-    """Seconds between two rounds. Shrinks with the deadlines of requests."""
+    longest: float
+    """Seconds between two rounds, at most."""
     watched: set[AiohttpExchange] = field(init=False, factory=set)
     """Exchanges that have begun and not ended."""
+    _tick: float = field(init=False)
+    """Seconds to the next round: few while a request has a short deadline."""
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     def __repr__(self) -> str:
         return f"<Watchdog of {len(self.watched)}, {'awake' if self._timer else 'asleep'}>"
 
+    def __attrs_post_init__(self) -> None:
+        self._tick = self.longest
+
     def watch(self, exchange: AiohttpExchange) -> None:
         self.watched.add(exchange)
-        if exchange.answer_timeout < 10 * self.tick > 10 * _LEAST_TICK:
+        if exchange.answer_timeout < 10 * self._tick > 10 * _LEAST_TICK:
             self.stop()
-            self.tick = max(exchange.answer_timeout / 10, _LEAST_TICK)
+            self._tick = max(exchange.answer_timeout / 10, _LEAST_TICK)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.tick, self._go_round)
+            self._timer = asyncio.get_running_loop().call_later(self._tick, self._go_round)
 
     def forget(self, exchange: AiohttpExchange) -> None:
         self.watched.discard(exchange)
 
     def _go_round(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.tick, self._go_round) if self.watched else None
+        if self._tick < self.longest:
+            shortest = min((one.answer_timeout for one in self.watched), default=math.inf)
+            self._tick = min(self.longest, max(shortest / 10, _LEAST_TICK))
+        self._timer = loop.call_later(self._tick, self._go_round) if self.watched else None
         now = loop.time()
         for exchange in [one for one in self.watched if one.due <= now and not one.is_detached]:
             exchange.expire()

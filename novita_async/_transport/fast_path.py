@@ -346,7 +346,8 @@ class FastExchange(AiohttpExchange):
                 if not 100 <= message.code < 200 or message.code == 101:  # noqa: PLR2004 - after 1xx another comes
                     self._answer, self.status = (message, payload), message.code
             message, payload = self._answer
-            body = payload.read_nowait() if payload.is_eof() else await self.read_all(payload)
+            is_here = payload.is_eof() and self._read is None  # else a cancelled task has read the beginning
+            body = payload.read_nowait() if is_here else await self.read_all(payload)
         except BaseException as error:
             if not self._detach(live, error):
                 live.connection.close()

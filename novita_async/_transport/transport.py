@@ -111,7 +111,7 @@ class AiohttpTransport:
             total=None, connect=connect, sock_connect=self.connect_timeout, sock_read=self.answer_timeout
         )
         self._timeouts = {"GET": get, "POST": post}
-        self._watchdog = Watchdog(tick=min(self.stall_timeout, self.answer_timeout) / 10)
+        self._watchdog = Watchdog(longest=min(self.stall_timeout, self.answer_timeout) / 10)
         check_fast_path()
 
     def __repr__(self) -> str:
@@ -289,7 +289,7 @@ class AiohttpTransport:
         """Begin anew in another loop: what was opened in the one before is closed at its end."""
         self._own.leave_loop()
         self._watchdog.stop()
-        self._watchdog = Watchdog(tick=self._watchdog.tick)
+        self._watchdog = Watchdog(longest=self._watchdog.longest)
         self._scheduler = WriteScheduler()
         self._intake.leave_loop()
         self._sessions, self._ended, self._has_moved = {}, asyncio.Event(), True

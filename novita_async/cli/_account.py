@@ -1,7 +1,7 @@
 """`models` and `balance`: what can be used, and what is left to spend.
 
 Questions cost nothing. On a terminal somebody waits for the answer, so that a server which does not answer is
-given up soon; elsewhere a question is as patient as everything else.
+given up soon; elsewhere a question has the timeout of everything else.
 """
 
 import math
@@ -29,7 +29,7 @@ from novita_async.events import Event, Retrying
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 10.0
+_TIMEOUT: Final = 10.0
 """Seconds for which an answer is waited for on a terminal."""
 _UNREMARKABLE: Final = 1.0
 """Seconds without an answer that are not mentioned."""
@@ -43,7 +43,7 @@ class _Questions:
 
     client: NovitaClient = field(init=False)
     host: str = field(factory=host_of_environment)
-    patience: float = field(factory=lambda: _PATIENCE if sys.stderr.isatty() else math.inf)
+    timeout: float = field(factory=lambda: _TIMEOUT if sys.stderr.isatty() else math.inf)
     _asked_at: float = field(default=math.inf, init=False)
     _trouble: str = field(default="", init=False)
     """Why the last try came to nothing."""
@@ -73,14 +73,14 @@ class _Questions:
             NoAnswer: there was none in time.
         """
         self._asked_at, self._trouble = loop_time(), ""
-        with anyio.move_on_after(self.patience):
+        with anyio.move_on_after(self.timeout):
             try:
                 return await ask()
             finally:
                 self._asked_at = math.inf
         why = f" ({self._trouble})" if self._trouble else ""
         raise NoAnswer(
-            cause=f"{self.host} has not answered for {self.patience:.0f} s{why}",
+            cause=f"{self.host} has not answered for {self.timeout:.0f} s{why}",
             advice="check the network and NOVITA_BASE_URL, then ask again",
         )
 
@@ -89,7 +89,7 @@ class _Questions:
         waited = loop_time() - self._asked_at
         if waited < _UNREMARKABLE:
             return []
-        left = LinePart((f"giving up in {elapsed(math.ceil(self.patience - waited))}", ""), (2,), "; ")
+        left = LinePart((f"giving up in {elapsed(math.ceil(self.timeout - waited))}", ""), (2,), "; ")
         span = elapsed(math.floor(waited))
         return [LinePart((f"no answer from {self.host} for {span}", f"no answer for {span}"), (1,)), left]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from attrs import define, field
 
 from novita_async._util.clock import loop_time
-from novita_async.cli._forecast import ForecastLane, Pace, time_left
+from novita_async.cli._forecast import ForecastWindow, Pace, time_left
 from novita_async.cli._progress import ProgressTally, Status
 from novita_async.cli._waits import LIMITED
 from novita_async.events import (
@@ -29,7 +29,7 @@ from novita_async.tasks import Task
 
 
 @define(eq=False)
-class _Lane:
+class _Window:
     """Images that this run has sent to an endpoint."""
 
     left: int
@@ -49,12 +49,12 @@ class _Lane:
             self.answers += 1
         self.answered.append((now, images))
 
-    def facts(self, quota: int | None, now: float) -> ForecastLane:
+    def facts(self, quota: int | None, now: float) -> ForecastWindow:
         while len(self.answered) > max(quota or 0, 1):
             self.answered.popleft()
         latency = self.waited / self.answers if self.answers else 0.0
         soon = [(max(now, at + latency), images) for at, images in self.announced]
-        return ForecastLane(
+        return ForecastWindow(
             left=max(self.left - sum(images for _, images in soon), 0),
             quota=quota,
             answered=(*self.answered, *soon),
@@ -75,7 +75,7 @@ class Course(ProgressTally):
     """Images a minute that an endpoint takes, as far as that is known."""
     earlier: int = field(default=0, init=False)
     """Outcomes of earlier runs."""
-    _lanes: dict[str, _Lane] = field(init=False)
+    _windows: dict[str, _Window] = field(init=False)
     _running: set[str] = field(factory=set[str], init=False)
     _ends: set[object] = field(factory=set[object], init=False)
     """Outcomes of this run that were not taken yet."""
@@ -96,7 +96,7 @@ class Course(ProgressTally):
     _least_behind: float = field(default=math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._lanes = {endpoint: _Lane(images) for endpoint, images in self.images.items()}
+        self._windows = {endpoint: _Window(images) for endpoint, images in self.images.items()}
         self._images_left, self._requests_left = sum(self.images.values()), self.requests
 
     def __call__(self, event: Event) -> None:
@@ -106,8 +106,8 @@ class Course(ProgressTally):
         if isinstance(event, Transition):
             self._moved(event, now)
         elif isinstance(event, Paced):
-            self._lane(event.endpoint).not_before = now + event.delay
-        elif isinstance(event, Retrying) and event.endpoint in self._lanes:
+            self._window(event.endpoint).not_before = now + event.delay
+        elif isinstance(event, Retrying) and event.endpoint in self._windows:
             self._forget_one(event.endpoint)
         elif isinstance(event, Polled):
             self._runs(event.task)
@@ -122,9 +122,9 @@ class Course(ProgressTally):
     def _moved(self, event: Transition, now: float) -> None:
         match event.fact:
             case Announced():
-                self._lane(event.endpoint).announced.append((now, event.images))
+                self._window(event.endpoint).announced.append((now, event.images))
             case Bought(task=task):
-                self._lane(task.endpoint).answer(task.image_num, now)
+                self._window(task.endpoint).answer(task.image_num, now)
                 self._runs(task)
             case _:
                 pass
@@ -139,7 +139,7 @@ class Course(ProgressTally):
             return
         self._images = made
         self.earlier += 1
-        self._lane(_endpoint(outcome)).left -= _images(outcome)
+        self._window(_endpoint(outcome)).left -= _images(outcome)
         self._count_down(outcome)
 
     def is_earlier(self, outcome: Outcome) -> bool:
@@ -164,7 +164,7 @@ class Course(ProgressTally):
     def seconds_left(self) -> float | None:
         """How long it will still take."""
         now = loop_time()
-        lanes = [lane.facts(self.quota_of(endpoint), now) for endpoint, lane in self._lanes.items()]
+        windows = [window.facts(self.quota_of(endpoint), now) for endpoint, window in self._windows.items()]
         count, seconds = self._durations
         pace = Pace(
             images_left=self._images_left,
@@ -175,22 +175,22 @@ class Course(ProgressTally):
             duration=seconds / count if count else None,
             in_flight=self.in_flight,
         )
-        return time_left(lanes, pace, now)
+        return time_left(windows, pace, now)
 
-    def _lane(self, endpoint: str | None) -> _Lane:
-        return self._lanes.setdefault(endpoint or "", _Lane(0))
+    def _window(self, endpoint: str | None) -> _Window:
+        return self._windows.setdefault(endpoint or "", _Window(0))
 
     def _forget_one(self, endpoint: str) -> None:
         """A submission came to nothing."""
-        if self._lane(endpoint).announced:
-            self._lane(endpoint).announced.popleft()
+        if self._window(endpoint).announced:
+            self._window(endpoint).announced.popleft()
 
     def _runs(self, task: Task) -> None:
         """A task is paid: by this run, or, where it is new here, by an earlier one."""
         if task.task_id not in self._running:
             self._busy_since = self._busy_since if self._running else loop_time()
             self._running.add(task.task_id)
-            self._lane(task.endpoint).left -= task.image_num
+            self._window(task.endpoint).left -= task.image_num
 
     def _ended(self, outcome: Outcome, now: float) -> None:
         self._ends.add(_key(outcome))
@@ -198,7 +198,7 @@ class Course(ProgressTally):
         if task is None:
             endpoint = _endpoint(outcome)
             self._forget_one(endpoint)
-            self._lane(endpoint).left -= _images(outcome)
+            self._window(endpoint).left -= _images(outcome)
         else:
             self._runs(task)
             self._running.discard(task.task_id)

@@ -20,7 +20,7 @@ from novita_async._policy.pacing import WINDOW
 
 
 @frozen(kw_only=True)
-class ForecastLane:
+class ForecastWindow:
     """Images of an endpoint."""
 
     left: int
@@ -90,12 +90,12 @@ class Pace:
     """Requests that may be under way at once."""
 
 
-def time_left(lanes: Sequence[ForecastLane], pace: Pace, now: float) -> float | None:
+def time_left(windows: Sequence[ForecastWindow], pace: Pace, now: float) -> float | None:
     """Seconds until all is done. None: nothing is known yet."""
     if not pace.requests_left:
         return 0.0
-    by_quota = [lane.last_answer(now) - now for lane in lanes if lane.quota or not lane.left]
-    if pace.duration is None and not any(lane.quota for lane in lanes):
+    by_quota = [window.last_answer(now) - now for window in windows if window.quota or not window.left]
+    if pace.duration is None and not any(window.quota for window in windows):
         return None
     quota = max(by_quota, default=0.0) + (pace.duration or 0.0)
     return max(

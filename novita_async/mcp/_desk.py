@@ -30,7 +30,7 @@ from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Failed, Outcome, Succeeded
 from novita_async.tasks import Task
 
-PATIENCE: Final = 45.0
+ANSWER_TIMEOUT: Final = 45.0
 """Seconds after which a call comes back without its picture: many agents give up after a minute."""
 _KEY_DIGITS: Final = 16
 
@@ -90,7 +90,7 @@ class Desk:
     """The client that buys, with a budget."""
     folder: Path
     """Where journal and pictures lie."""
-    patience: float
+    answer_timeout: float
     """Seconds after which a call comes back without its picture."""
     _journal: VariedJournal
     _calls: dict[str, Call] = field(factory=dict[str, Call], init=False)
@@ -99,7 +99,7 @@ class Desk:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: NovitaClient, folder: str | Path, *, patience: float = PATIENCE
+        cls, client: NovitaClient, folder: str | Path, *, answer_timeout: float = ANSWER_TIMEOUT
     ) -> AsyncGenerator[Self]:
         """Open a folder, which one process at a time may use.
 
@@ -115,14 +115,14 @@ class Desk:
         place = Path(folder)
         await anyio.Path(place).mkdir(parents=True, exist_ok=True)
         async with await SqliteJournal.open(place / "journal.db") as file:
-            desk = cls(client, place, patience, VariedJournal(file))
+            desk = cls(client, place, answer_timeout, VariedJournal(file))
             async with background(desk._sell(), lambda _: None):
                 yield desk
 
     # --- Buying ---------------------------------------------------------------------------------------------
 
     async def edit(self, *, image: str, mask: str | None, variation: int, fields: Mapping[str, Any]) -> Call:
-        """Buy an edited picture, or find it. Comes back with the picture, or after `patience` seconds."""
+        """Buy an edited picture, or find it. Returns with the picture, or after `answer_timeout` seconds."""
         given = {"image": image} if mask is None else {"image": image, "mask": mask}
         pictures = await anyio.to_thread.run_sync(_measured, given)
         digests = await anyio.to_thread.run_sync(_digests, pictures)
@@ -143,7 +143,7 @@ class Desk:
         return call
 
     async def _wait_for(self, call: Call) -> None:
-        with anyio.move_on_after(self.patience):
+        with anyio.move_on_after(self.answer_timeout):
             await call.ended.wait()
 
     async def _sell(self) -> None:
@@ -198,7 +198,7 @@ class Desk:
     async def _fetch(self, call: Call, task: Task) -> None:
         """Wait for a task that an earlier process has bought, and save its files. A time-out is no error."""
         with suppress(TaskTimeout):
-            result = await self.client.wait(task, timeout=self.patience)
+            result = await self.client.wait(task, timeout=self.answer_timeout)
             paths = await self.client.save(result, self.folder, name=call.key)
             call.end(Succeeded(result=result, paths=paths))
             self._calls.setdefault(call.key, call)

@@ -19,7 +19,7 @@ from novita_async._client import NovitaClient
 from novita_async._util.scopes import background
 from novita_async._version import __version__
 from novita_async.errors import NovitaError, SubmissionUncertain, TaskFailed
-from novita_async.mcp._desk import PATIENCE, Call, Desk, UnknownCallError
+from novita_async.mcp._desk import ANSWER_TIMEOUT, Call, Desk, UnknownCallError
 
 P = ParamSpec("P")
 Answer = list[Any]
@@ -115,10 +115,10 @@ async def serve(
     transport: Literal["stdio", "http"] = "stdio",
     host: str = "127.0.0.1",
     port: int = 8765,
-    patience: float = PATIENCE,
+    answer_timeout: float = ANSWER_TIMEOUT,
 ) -> None:
     """Serve agents until the other side goes away (stdio), or until Ctrl-C or SIGTERM (HTTP, at `/mcp`)."""
-    async with Desk.open(client, folder, patience=patience) as desk:
+    async with Desk.open(client, folder, answer_timeout=answer_timeout) as desk:
         server = make_server(desk)
         if transport == "stdio":
             await server.run_stdio_async()

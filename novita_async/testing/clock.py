@@ -10,11 +10,11 @@ Rules:
    between its last line and that. A thread must therefore never wait for something that virtual time
    would bring.
 3. Sockets work. While one is open (the loop's own pipe and listening sockets aside), a jump is preceded
-   by `patience` real seconds in which data may come: enough for the same machine, and for nothing that
+   by `socket_timeout` real seconds in which data may come: enough here, but for nothing that
    computes for long. Keep sockets out of tests with thousands of waits.
 4. When nothing is ready, no timer is set, no thread is busy and no socket is open, nothing can ever
-   happen: after `despair` real seconds (a thread that does not count might still call) the loop raises
-   `NothingCanHappenError`. A real loop would hang.
+   happen: after `deadlock_timeout` real seconds (a thread that does not count might still call) the loop
+   raises `NothingCanHappenError`. A real loop would hang.
 """
 
 import asyncio
@@ -101,9 +101,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     `("asyncio", {"loop_factory": VirtualTimeLoop})`, or run one function with `run_virtually`.
     """
 
-    patience: float = 0.002
+    socket_timeout: float = 0.002
     """Real seconds to wait for open sockets before time jumps."""
-    despair: float = 5.0
+    deadlock_timeout: float = 5.0
     """Real seconds to wait before a deadlock is taken for one."""
 
     def __init__(self) -> None:
@@ -162,13 +162,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         sockets = any(key.fd != own and not _listens(key.fd) for key in real.get_map().values())
         if timeout is None:
             listening = len(real.get_map()) > 1
-            ready = real.select(None if sockets or listening else self.despair)
+            ready = real.select(None if sockets or listening else self.deadlock_timeout)
             if not ready and not self._ready:
                 raise NothingCanHappenError(
                     f"at {self._now:.3f} s: no timer, no socket, no busy thread, and tasks that wait"
                 )
             return ready
-        ready = real.select(self.patience) if sockets else []
+        ready = real.select(self.socket_timeout) if sockets else []
         if not ready and not self._ready:
             self._now += timeout
             self._jumps += 1

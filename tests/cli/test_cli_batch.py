@@ -16,7 +16,7 @@ from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.machine import Action, State
 from novita_async.cli._batch import found_by
 from novita_async.cli._course import Course
-from novita_async.cli._forecast import ForecastLane, Pace, time_left
+from novita_async.cli._forecast import ForecastWindow, Pace, time_left
 from novita_async.cli._manifest import Recipe, axes_of
 from novita_async.cli._progress import Status
 from novita_async.cli._setup import Setup
@@ -716,11 +716,11 @@ def pace(**changes):
 
 
 def test_nothing_is_foretold_before_anything_is_known():
-    assert time_left([ForecastLane(left=5)], pace(), 100.0) is None
+    assert time_left([ForecastWindow(left=5)], pace(), 100.0) is None
 
 
 def test_nothing_left_takes_no_time():
-    assert time_left([ForecastLane(left=0)], pace(requests_left=0, images_left=0), 100.0) == 0
+    assert time_left([ForecastWindow(left=0)], pace(requests_left=0, images_left=0), 100.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -738,13 +738,13 @@ def test_nothing_left_takes_no_time():
 )
 def test_the_quota_says_when_the_last_image_goes(left, answered, seconds):
     single = [(at, 1) for at, count in answered for _ in range(count)]
-    lane = ForecastLane(left=left, quota=10, answered=single)
-    assert time_left([lane], pace(in_flight=100), 20.0) == pytest.approx(seconds)
+    window = ForecastWindow(left=left, quota=10, answered=single)
+    assert time_left([window], pace(in_flight=100), 20.0) == pytest.approx(seconds)
 
 
 def test_each_round_takes_the_way_there_and_back_as_well():
-    lane = ForecastLane(left=30, quota=10, latency=2.0)
-    assert time_left([lane], pace(duration=5.0, in_flight=100), 0.0) == pytest.approx(
+    window = ForecastWindow(left=30, quota=10, latency=2.0)
+    assert time_left([window], pace(duration=5.0, in_flight=100), 0.0) == pytest.approx(
         2 * (WINDOW + 2) + 2 + 5
     )
 
@@ -752,38 +752,38 @@ def test_each_round_takes_the_way_there_and_back_as_well():
 @pytest.mark.parametrize(("sizes", "rounds"), [([3], 3), ([2], 2), ([3, 4], 3), ([30], 60)])
 def test_requests_are_not_split_to_fill_the_quota(sizes, rounds):
     answered = [(0.0, size) for size in sizes]
-    lane = ForecastLane(left=52 if sizes != [30] else 1800, quota=20, answered=answered)
-    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(rounds * WINDOW)
+    window = ForecastWindow(left=52 if sizes != [30] else 1800, quota=20, answered=answered)
+    assert time_left([window], pace(in_flight=1000), 0.0) == pytest.approx(rounds * WINDOW)
 
 
 def test_where_sizes_differ_half_a_large_request_is_left_over_in_each_minute():
     answered = [
         (0.0, size) for size in (1, 2, 3, 4)
     ]  # a large one is three images: one of its places is lost
-    lane = ForecastLane(left=12 * 19 + 1, quota=20, answered=answered)
-    assert time_left([lane], pace(in_flight=1000), 0.0) == pytest.approx(12 * WINDOW)
+    window = ForecastWindow(left=12 * 19 + 1, quota=20, answered=answered)
+    assert time_left([window], pace(in_flight=1000), 0.0) == pytest.approx(12 * WINDOW)
 
 
 def test_the_slowest_endpoint_counts():
-    lanes = [ForecastLane(left=10, quota=10), ForecastLane(left=40, quota=10), ForecastLane(left=3)]
-    assert time_left(lanes, pace(in_flight=100), 0.0) == pytest.approx(3 * WINDOW)
+    windows = [ForecastWindow(left=10, quota=10), ForecastWindow(left=40, quota=10), ForecastWindow(left=3)]
+    assert time_left(windows, pace(in_flight=100), 0.0) == pytest.approx(3 * WINDOW)
 
 
 def test_a_window_that_was_full_before_this_run_delays_everything():
-    lane = ForecastLane(left=11, quota=10, not_before=40.0)
-    assert time_left([lane], pace(), 10.0) == pytest.approx(30 + WINDOW)
+    window = ForecastWindow(left=11, quota=10, not_before=40.0)
+    assert time_left([window], pace(), 10.0) == pytest.approx(30 + WINDOW)
 
 
 def test_a_slow_service_counts_more_than_a_wide_quota():
     slow = pace(images_left=90, finished=9, busy=90.0, last_end=100.0, duration=1.0, in_flight=1000)
-    assert time_left([ForecastLane(left=0, quota=1000)], slow, 100.0) == pytest.approx(900)
-    assert time_left([ForecastLane(left=0, quota=1000)], slow, 105.0) == pytest.approx(895)
-    assert time_left([ForecastLane(left=0, quota=1000)], slow, 500.0) == pytest.approx(890)
+    assert time_left([ForecastWindow(left=0, quota=1000)], slow, 100.0) == pytest.approx(900)
+    assert time_left([ForecastWindow(left=0, quota=1000)], slow, 105.0) == pytest.approx(895)
+    assert time_left([ForecastWindow(left=0, quota=1000)], slow, 500.0) == pytest.approx(890)
 
 
 def test_few_slots_count_more_than_a_quick_service():
     few = pace(images_left=100, requests_left=100, duration=8.0, in_flight=4)
-    assert time_left([ForecastLane(left=100)], few, 0.0) == pytest.approx(200)
+    assert time_left([ForecastWindow(left=100)], few, 0.0) == pytest.approx(200)
 
 
 async def followed(*, count=200, images=1, quota=None, in_flight=64, away=(0, 0), methods=(), **options):

@@ -425,7 +425,7 @@ async def test_a_display_without_a_view_shows_nothing(attach):
 @pytest.fixture
 def questions(monkeypatch):
     monkeypatch.setenv("NOVITA_BASE_URL", f"http://{HOST}")
-    return _account._Questions(patience=10.0)
+    return _account._Questions(timeout=10.0)
 
 
 async def test_a_question_on_a_terminal_is_given_up_after_ten_seconds_with_the_address(questions):
@@ -461,7 +461,7 @@ async def test_an_answer_in_time_is_given(questions):
     assert await questions.answer(ask) == 42
 
 
-@pytest.mark.parametrize(("is_terminal", "patience"), [(True, 10.0), (False, math.inf)])
-def test_programs_are_as_patient_as_ever(monkeypatch, is_terminal, patience):
+@pytest.mark.parametrize(("is_terminal", "timeout"), [(True, 10.0), (False, math.inf)])
+def test_programs_have_no_timeout(monkeypatch, is_terminal, timeout):
     monkeypatch.setattr(sys, "stderr", Terminal() if is_terminal else io.StringIO())
-    assert _account._Questions().patience == patience
+    assert _account._Questions().timeout == timeout

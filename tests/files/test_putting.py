@@ -131,7 +131,7 @@ async def test_trouble_that_stays_is_told_at_once_with_its_place_and_its_task(tr
 async def test_trouble_that_does_not_pass_ends_when_patience_does():
     storage = Flaky(troubles=[ConnectionError("reset")] * 1000)
     with pytest.raises(DownloadFailed, match="reset"):
-        await Saving(Host.of(WHOLE), patience=100.0).saver.put(result_of("png"), storage)
+        await Saving(Host.of(WHOLE), max_elapsed=100.0).saver.put(result_of("png"), storage)
     assert 100 <= anyio.current_time() <= 140
 
 

@@ -81,7 +81,7 @@ async def test_eight_files_are_fetched_at_once_and_no_more(tmp_path):
 
 async def test_a_file_that_waits_to_be_asked_for_again_keeps_no_other_waiting(tmp_path):
     """Nine that are refused for a while, and one behind them."""
-    broken = Saving(Host([Answer(status=503)] * 9 + [Answer()]), patience=1e6)
+    broken = Saving(Host([Answer(status=503)] * 9 + [Answer()]), max_elapsed=1e6)
     async with anyio.create_task_group() as tasks:
         for n in range(10):
             tasks.start_soon(broken.saver.save, result_of("png", task_id=f"t-{n}"), tmp_path)
@@ -164,7 +164,7 @@ async def test_what_is_not_the_file_is_asked_for_again_while_that_is_free(tmp_pa
 
 
 async def test_what_never_becomes_the_file_fails_when_the_patience_is_over(tmp_path):
-    saving = Saving(Host.of(HTML), patience=100.0)
+    saving = Saving(Host.of(HTML), max_elapsed=100.0)
     began_at = anyio.current_time()
     with pytest.raises(DownloadFailed, match="the file is html, no picture") as caught:
         await saving.saver.save(result_of("png"), tmp_path)
@@ -175,13 +175,13 @@ async def test_what_never_becomes_the_file_fails_when_the_patience_is_over(tmp_p
     assert saving.events == []
 
 
-@pytest.mark.parametrize(("patience", "seconds"), [(10.0, 100.0), (500.0, 500.0)])
-async def test_a_stream_is_patient_for_as_long_as_a_task_is_worth(tmp_path, patience, seconds):
-    """The longer of the caller's patience and the policy's counts."""
-    saving = Saving(Host.of(HTML), patience=100.0)
+@pytest.mark.parametrize(("max_elapsed", "seconds"), [(10.0, 100.0), (500.0, 500.0)])
+async def test_a_stream_is_patient_for_as_long_as_a_task_is_worth(tmp_path, max_elapsed, seconds):
+    """The longer of the caller's max_elapsed and the policy's counts."""
+    saving = Saving(Host.of(HTML), max_elapsed=100.0)
     began_at = anyio.current_time()
     with pytest.raises(DownloadFailed):
-        await saving.saver.save(result_of("png"), tmp_path, max_elapsed=patience)
+        await saving.saver.save(result_of("png"), tmp_path, max_elapsed=max_elapsed)
     assert anyio.current_time() - began_at == pytest.approx(seconds)
 
 
@@ -288,7 +288,7 @@ async def test_a_picture_that_stays_cut_is_kept_after_a_minute_with_a_notice(tmp
 
 async def test_a_minute_of_cut_files_begins_with_the_first_of_them(tmp_path):
     """What went before, half an hour of refusals, does not shorten it."""
-    saving = Saving(Host([Answer(status=503)] * 60 + [Answer(HALF)]), patience=1e6)
+    saving = Saving(Host([Answer(status=503)] * 60 + [Answer(HALF)]), max_elapsed=1e6)
     await saving.saver.save(result_of("png"), tmp_path)
     first = saving.host.asked_at[60]
     assert anyio.current_time() - first == pytest.approx(CUT_FOR)
@@ -297,14 +297,14 @@ async def test_a_minute_of_cut_files_begins_with_the_first_of_them(tmp_path):
 
 async def test_a_picture_that_stays_cut_is_kept_where_the_patience_ends_before(tmp_path):
     began_at = anyio.current_time()
-    saving = Saving(Host.of(HALF), patience=20.0)
+    saving = Saving(Host.of(HALF), max_elapsed=20.0)
     (path,) = await saving.saver.save(result_of("png"), tmp_path)
     assert path.read_bytes() == HALF
     assert anyio.current_time() - began_at == pytest.approx(20.0)
 
 
 async def test_trouble_after_a_cut_file_is_still_a_failure(tmp_path):
-    saving = Saving(Host.of(HALF, HTML), patience=100.0)
+    saving = Saving(Host.of(HALF, HTML), max_elapsed=100.0)
     with pytest.raises(DownloadFailed, match="html"):
         await saving.saver.save(result_of("png"), tmp_path)
     assert names_in(tmp_path) == []

@@ -96,7 +96,7 @@ class Saving:
     """A saver, and all that it tells."""
 
     host: Host
-    patience: float = 300.0
+    max_elapsed: float = 300.0
     attempts: int | None = None
     fresh: TaskResult | None = None
     """The answer to a question for fresh URLs."""
@@ -107,7 +107,7 @@ class Saving:
     def __attrs_post_init__(self):
         self.saver = Saver(
             downloader=self.host,
-            retry=RetryPolicy(max_elapsed=self.patience, attempts=self.attempts),
+            retry=RetryPolicy(max_elapsed=self.max_elapsed, attempts=self.attempts),
             refresh=self._refresh,
             emit=self.events.append,
             jitter=lambda: 1.0,

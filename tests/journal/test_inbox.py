@@ -125,7 +125,7 @@ async def test_each_end_reaches_who_waits_as_it_is_and_is_waited_for_while_files
 
 
 async def test_a_database_that_goes_away_is_told_to_each_who_waits(url):
-    inbox = PostgresInbox(url, patience=0.0)
+    inbox = PostgresInbox(url, outage_timeout=0.0)
     await inbox.put(asked(1), "one")
     await inbox.put(asked(1), "two")
     assert repr(inbox).endswith(": 0 waited for>")
@@ -178,7 +178,7 @@ async def test_an_event_finds_the_purchase_of_a_process_that_was_killed_in_any_p
         waker(event_of(paid.task_id), "another-token")
         waker(event_of(paid.task_id), token)
         address, _, batch = url.partition("#")
-        while pod._recovery._searches:
+        while pod._recovery._recoveries:
             await asyncio.sleep(0.01)
         async with web.work(batch, journal=address) as outcomes:
             assert len([each async for each in outcomes]) == 1

@@ -568,7 +568,7 @@ async def test_a_database_that_stays_away_is_told_with_advice_and_no_password():
     with pytest.raises(
         JournalError, match=r"journal postgresql://127.0.0.1:9/x#b: it cannot be reached"
     ) as e:
-        await PostgresJournal.open("postgresql://me:secret@127.0.0.1:9/x#b", patience=0.1)
+        await PostgresJournal.open("postgresql://me:secret@127.0.0.1:9/x#b", outage_timeout=0.1)
     assert "secret" not in str(e.value)
 
 

@@ -40,10 +40,10 @@ def dog(tmp_path):
 
 
 @asynccontextmanager
-async def agent_of(simulation, folder, *, limit=10, patience=30.0):
+async def agent_of(simulation, folder, *, limit=10, answer_timeout=30.0):
     """A client of the SDK, as agents have it, of a server in this process."""
     async with simulation.client(budget=Budget(limit=limit, price="0.5")) as client:
-        async with Desk.open(client, folder / "bought", patience=patience) as desk:
+        async with Desk.open(client, folder / "bought", answer_timeout=answer_timeout) as desk:
             async with Client(make_server(desk)) as agent:
                 yield agent
 
@@ -165,7 +165,7 @@ async def test_an_end_of_the_batch_is_told_to_its_calls_and_the_next_call_begins
 
 async def test_a_call_that_takes_long_comes_back_with_an_id(simulation, tmp_path, dog):
     simulation.fail("poll", slow=0.3, numbers=1)
-    async with agent_of(simulation, tmp_path, patience=0.05) as agent:
+    async with agent_of(simulation, tmp_path, answer_timeout=0.05) as agent:
         answer, previews = await told(agent, "edit_image", image=dog, **TASK)
         assert (answer["status"], previews) == ("running", [])
         while answer["status"] == "running":
@@ -177,7 +177,7 @@ async def test_a_call_that_takes_long_comes_back_with_an_id(simulation, tmp_path
 async def test_a_purchase_of_a_process_that_died_is_found_by_its_call_and_by_its_task(
     simulation, tmp_path, dog
 ):
-    async with agent_of(simulation, tmp_path, patience=0.0) as agent:
+    async with agent_of(simulation, tmp_path, answer_timeout=0.0) as agent:
         key = (await told(agent, "edit_image", image=dog, **TASK))[0]["id"]
         while not simulation.ledger.accepted:
             await anyio.sleep(0.001)

@@ -68,7 +68,7 @@ PAUSES = [
 
 @pytest.mark.parametrize(("attempt", "jitter", "retry_after", "elapsed", "pause"), PAUSES)
 def test_pauses(attempt, jitter, retry_after, elapsed, pause):
-    """Full jitter under a doubling bound, or what the service asked for, within caps and patience."""
+    """Full jitter under a doubling bound, or what the service asked for, within caps and `max_elapsed`."""
     failed = Failure(retry_after=retry_after)
     decision = decide(POLICY, failed, attempt=attempt, elapsed=elapsed, jitter=jitter)
     assert decision == Retry(after=pytest.approx(pause))
@@ -80,8 +80,8 @@ def test_pauses(attempt, jitter, retry_after, elapsed, pause):
     jitter=st.floats(0, 1, exclude_max=True),
     retry_after=st.none() | st.floats(0, 1e9),
 )
-def test_a_pause_fits_the_remaining_patience(attempt, elapsed, jitter, retry_after):
-    """Whatever the service asks for, a pause is finite, not negative, and ends within the patience."""
+def test_a_pause_fits_the_remaining_time(attempt, elapsed, jitter, retry_after):
+    """Whatever the service asks for, a pause is finite, not negative, and ends within `max_elapsed`."""
     failed = Failure(retry_after=retry_after)
     decision = decide(POLICY, failed, attempt=attempt, elapsed=elapsed, jitter=jitter)
     assert isinstance(decision, Retry)
@@ -123,8 +123,8 @@ def test_impossible_policies_are_refused(wrong):
         RetryPolicy(**wrong)
 
 
-def test_endless_patience_is_possible():
-    """Infinity is a patience; 1 is a number of attempts."""
+def test_a_policy_may_never_give_up():
+    """Infinity is a `max_elapsed`; 1 is a number of attempts."""
     endless = RetryPolicy(max_elapsed=math.inf, attempts=1)
     assert endless.max_elapsed == math.inf
     lost = Failure()

@@ -171,7 +171,7 @@ async def test_sockets_work_and_are_waited_for():
 
 @pytest.mark.anyio
 async def test_an_answer_from_another_thread_over_a_socket_comes_before_a_long_timeout(monkeypatch):
-    monkeypatch.setattr(VirtualTimeLoop, "patience", 2.0)
+    monkeypatch.setattr(VirtualTimeLoop, "socket_timeout", 2.0)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     sender = threading.Timer(0.02, theirs.send, (b"x",))
@@ -185,10 +185,10 @@ async def test_an_answer_from_another_thread_over_a_socket_comes_before_a_long_t
 
 @pytest.mark.anyio
 async def test_an_idle_listening_socket_does_not_slow_time(monkeypatch):
-    def lose_patience(_: VirtualTimeLoop) -> float:
+    def lose_the_socket(_: VirtualTimeLoop) -> float:
         pytest.fail("waited for a socket that only listens")
 
-    monkeypatch.setattr(VirtualTimeLoop, "patience", property(lose_patience))
+    monkeypatch.setattr(VirtualTimeLoop, "socket_timeout", property(lose_the_socket))
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     async with server:
         await anyio.sleep(1000)
@@ -196,7 +196,7 @@ async def test_an_idle_listening_socket_does_not_slow_time(monkeypatch):
 
 
 def test_a_deadlock_is_an_error_and_not_a_hang(monkeypatch):
-    monkeypatch.setattr(VirtualTimeLoop, "despair", 0.01)
+    monkeypatch.setattr(VirtualTimeLoop, "deadlock_timeout", 0.01)
 
     async def main() -> None:
         await anyio.sleep(3)

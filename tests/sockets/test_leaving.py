@@ -230,7 +230,7 @@ async def test_a_deadline_that_passes_while_the_answer_is_left_to_another_task_c
     monkeypatch.setattr(protocol, "TASK_TIMEOUT", 0.1)
     monkeypatch.setattr(type(WISH), "row", None)  # whose timeout would count
     async with serve(lambda peer: peer.rest()) as wire, client_of(wire, None) as client:
-        monkeypatch.setattr(client._buyer.transport, "_watchdog", _exchange.Watchdog(tick=0.01))
+        monkeypatch.setattr(client._buyer.transport, "_watchdog", _exchange.Watchdog(longest=0.01))
         async with submitting(wire, client) as task:
             task.cancel()
         assert client._buyer.transport.statistics().unknown == 1

@@ -374,3 +374,20 @@ async def test_a_batch_keeps_requests_apart_that_are_answered_with_one_task_id(t
         ):
             got = [outcome async for outcome in outcomes]
         assert sorted(outcome.request.seed for outcome in got) == list(range(6))
+
+
+async def test_a_stream_that_is_left_sends_nothing_while_its_input_is_being_closed():
+    simulation = service()
+
+    async def slow_to_close():
+        try:
+            for each in requests(9):
+                yield each
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(120)
+
+    async with client_of(simulation, images_per_minute=1) as (client, _):
+        async with client.stream(slow_to_close(), in_flight=3) as outcomes:
+            await anext(outcomes)
+    assert len(simulation.ledger.entries) == 1

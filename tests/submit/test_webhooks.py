@@ -575,7 +575,7 @@ async def test_a_poll_that_fails_in_passing_does_not_lose_the_purchase_again():
     assert isinstance(got[0][0], Succeeded)
 
 
-async def test_without_an_event_a_purchase_is_uncertain_after_the_patience():
+async def test_without_an_event_a_purchase_is_uncertain_after_the_timeout():
     simulation = service(faults=losing(1.0, FaultRule(fault=Fault.reset_after(), on="submit")))
     async with hooked(simulation, recovery_timeout=90) as (client, _, _):
         got, outcomes = await gathered(client, [request()])
@@ -591,7 +591,7 @@ async def test_a_stream_without_webhooks_does_not_wait():
     assert anyio.current_time() < 1
 
 
-async def test_an_event_after_the_patience_still_finds_the_purchase():
+async def test_an_event_after_the_timeout_still_finds_the_purchase():
     simulation = service(faults=LOST_ANSWER)
     async with hooked(simulation, recovery_timeout=0) as (client, seen, mail):
         mail.forwarded = False
@@ -732,8 +732,8 @@ async def test_closing_the_client_ends_a_search():
         with pytest.raises(SubmissionUncertain):
             await client.submit(request())
         await anyio.sleep(25)
-        assert repr(client._recovery) == "<Recovery: 1 searches under way>"
-    assert repr(client._recovery) == "<Recovery: 0 searches under way>"
+        assert repr(client._recovery) == "<Recovery: 1 claims under way>"
+    assert repr(client._recovery) == "<Recovery: 0 claims under way>"
     assert anyio.current_time() == pytest.approx(25, abs=1)
 
 
@@ -764,7 +764,7 @@ async def test_an_event_that_cannot_be_passed_on_is_logged_and_the_next_one_is_p
             client.webhook_waker()(event(task_id), "theirs")
             await anyio.sleep(1)
             others.is_away = False
-        assert repr(client._recovery) == "<Recovery: 0 searches under way>"
+        assert repr(client._recovery) == "<Recovery: 0 claims under way>"
     assert others.told == [("theirs", "second")]
     assert "an event about task first could not be passed on" in caplog.text
 
@@ -868,10 +868,10 @@ def test_a_url_that_no_token_can_be_added_to_is_refused(url):
         NovitaClient("key", webhook_url=url)
 
 
-@pytest.mark.parametrize("patience", [-1, float("nan")])
-def test_an_impossible_patience_is_refused(patience):
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_an_impossible_timeout_is_refused(timeout):
     with pytest.raises(ConfigurationError, match="recovery_timeout"):
-        NovitaClient("key", recovery_timeout=patience)
+        NovitaClient("key", recovery_timeout=timeout)
 
 
 async def test_no_token_is_shown():

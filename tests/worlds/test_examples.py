@@ -406,6 +406,52 @@ EXAMPLES = {
             ),
         ),
     ),
+    "a stream that is left sends on while its input is closed": (
+        "nothing sent late",
+        Plan(
+            seed=1320847,
+            entrance="bytes",
+            processes=(
+                ProcessPlan(
+                    users=(user("batch", 4, in_flight=4, save=True, routes=("seedream-4.5-edit",)),),
+                    ending="crash",
+                    ends=Moment(mark="handover", number=1),
+                ),
+                ProcessPlan(
+                    users=(
+                        user(
+                            "batch",
+                            5,
+                            in_flight=4,
+                            save=True,
+                            routes=("seedream-4.5-edit",),
+                            impatient="task",
+                            raises="consumer",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "the beginning of an answer that a cancelled task has read is lost, and the paid id with it": (
+        "ids kept",
+        world(
+            user("stream", 1, in_flight=1, watches=1, stopped=Moment(mark="answer", number=1)),
+            entrance="bytes",
+            seed=1370777,
+            troubles=trouble("chopped", 0.3),
+        ),
+    ),
+    "one request with a timeout of 0 keeps its transport busy for as long as another is under way": (
+        "ends",
+        world(
+            user("run", 1, in_flight=1, timeout=0.0, routes=("openai-images-edits",)),
+            user("poll", 1, name="u3", in_flight=1),
+            entrance="bytes",
+            seed=1320145,
+            troubles=trouble("stall unacted", 0.15),
+        ),
+    ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
 

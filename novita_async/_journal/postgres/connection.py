@@ -44,7 +44,7 @@ class Link:
     """Where the database is; may hold a password."""
     label: str
     """The same without it."""
-    patience: float
+    outage_timeout: float
     """Seconds for which a database that cannot be reached is waited for."""
     pooled: bool | None = None
     """Whether a pooler such as PgBouncer gives each transaction another server. None: not asked yet."""
@@ -73,7 +73,7 @@ class Link:
             except _PASSES as error:
                 self._in_doubt = True
                 self.hang_up()
-                if loop_time() - began > self.patience:
+                if loop_time() - began > self.outage_timeout:
                     raise self._unreachable(error) from error
                 await asyncio.sleep(pause * (0.5 + random.random()))
                 pause = min(2 * pause, 2.0)

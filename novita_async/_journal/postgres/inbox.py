@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, evolve, field
 
-from novita_async._journal.postgres.journal import EVENTS, PATIENCE, store_at
+from novita_async._journal.postgres.journal import EVENTS, OUTAGE_TIMEOUT, store_at
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._purchase.machine import Bought, Order, Purchase
 from novita_async._util.clock import wall_offset
@@ -41,7 +41,7 @@ class PostgresInbox:
 
     url: str
     """The database and the batch."""
-    patience: float = PATIENCE
+    outage_timeout: float = OUTAGE_TIMEOUT
     """Seconds for which a database that cannot be reached is waited for."""
     _store: "SharedStore | None" = field(default=None, init=False)
     _one_by_one: asyncio.Lock = field(factory=asyncio.Lock, init=False)
@@ -55,7 +55,7 @@ class PostgresInbox:
     @property
     def _at(self) -> "SharedStore":
         if self._store is None:
-            self._store = store_at(self.url, patience=self.patience)
+            self._store = store_at(self.url, outage_timeout=self.outage_timeout)
         return self._store
 
     async def put(self, order: Order, name: str) -> None:

@@ -38,7 +38,7 @@ T = TypeVar("T")
 EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
 LEASE: Final = 15.0
-PATIENCE: Final = 120.0
+OUTAGE_TIMEOUT: Final = 120.0
 _GATHER: Final = 0.02
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
 _BUSY: Final = 0.05
@@ -60,7 +60,7 @@ class SharedOptions(TypedDict, total=False):
     """Seconds without a sign of life after which another process may take over. 15 by default."""
     window: float
     """Seconds for which a place in an account's window counts after the answer. A minute by default."""
-    patience: float
+    outage_timeout: float
     """Seconds for which a database that cannot be reached is waited for. 120 by default."""
 
 
@@ -137,7 +137,7 @@ class PostgresJournal:
         """
         journal, store = cls(), store_at(url, batch=batch)
         journal._opened = store
-        store.link.patience = BRIEFLY
+        store.link.outage_timeout = BRIEFLY
         try:
             await store.link.once(store.reading.look)
         except BaseException:
@@ -150,13 +150,16 @@ class PostgresJournal:
         journal, store = cls(), store_at(url, **options)
         journal._opened = store
         begin = partial(store.living.begin, alone=alone)
-        patience, store.link.patience = store.link.patience, min(store.link.patience, BRIEFLY)
+        outage_timeout, store.link.outage_timeout = (
+            store.link.outage_timeout,
+            min(store.link.outage_timeout, BRIEFLY),
+        )
         try:
             in_use = await store.link.once(begin)
             if in_use is not None:  # by a process that may be dead: then its lease runs out
                 await sleep(in_use + 0.01)
                 await store.link.once(partial(_insist, store, begin))
-            store.link.patience = patience
+            store.link.outage_timeout = outage_timeout
             await store.link.once(store.living.beat)
             if alone:
                 journal.uncertain_at_opening = await store.link.once(store.living.recover)
@@ -521,7 +524,7 @@ def store_at(
     worker: str | None = None,
     lease: float = LEASE,
     window: float = WINDOW,
-    patience: float = PATIENCE,
+    outage_timeout: float = OUTAGE_TIMEOUT,
 ) -> "SharedStore":
     """Make the store for the database of a URL. Raises `ConfigurationError`: the extra is missing."""
     try:
@@ -541,7 +544,7 @@ def store_at(
         quotas=quotas or {},
         lease=lease,
         window=window,
-        patience=patience,
+        outage_timeout=outage_timeout,
     )
 
 
@@ -565,7 +568,7 @@ async def upgrade(url: str) -> tuple[int, int]:
     Returns:
         The version before, 0 where there was none, and now.
     """
-    store = store_at(url, patience=BRIEFLY)
+    store = store_at(url, outage_timeout=BRIEFLY)
     from novita_async._journal.postgres import upgrading  # noqa: PLC0415 - knows all the text of the tables
 
     try:

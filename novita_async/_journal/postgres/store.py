@@ -68,11 +68,11 @@ class SharedStore:
         quotas: Mapping[str, int | None],
         lease: float,
         window: float,
-        patience: float,
+        outage_timeout: float,
     ) -> "SharedStore":
         """Make the store of a batch, without a connection yet."""
         member = Member(label=label, name=name, worker=worker, quotas=quotas, lease=lease, window=window)
-        return cls(Link(url=url, label=label, patience=patience), member)
+        return cls(Link(url=url, label=label, outage_timeout=outage_timeout), member)
 
     async def carry_out(self, works: Sequence[Told | Ask | Wanted | PlaceEnded]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""

@@ -38,7 +38,7 @@ APPLICATION_ID: Final = 0x4E6F764A
 _MAGIC: Final = b"SQLite format 3\x00"
 _HEADER: Final = 100
 _WAL_HEADER: Final = 32
-_PATIENCE: Final = 0.5
+_LOCK_TIMEOUT: Final = 0.5
 """Seconds to wait for a process that is just ending."""
 ROOM: Final = 2 * 1024 * 1024
 """Bytes to keep: enough for all that may become of the purchases under way."""
@@ -165,7 +165,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         f"{path.as_uri()}?mode={mode}",
         uri=True,
         isolation_level=None,
-        timeout=_PATIENCE,
+        timeout=_LOCK_TIMEOUT,
         check_same_thread=False,
         cached_statements=64,
     )
@@ -292,7 +292,7 @@ def _opened(
         raise
 
 
-def _locked(place: Path, patience: float = _PATIENCE) -> sqlite3.Connection:
+def _locked(place: Path, timeout: float = _LOCK_TIMEOUT) -> sqlite3.Connection:
     """Take the lock. Raises `sqlite3.OperationalError` where another has it.
 
     SQLite alone opens that file: with any other descriptor that this process closes, its locks would be gone.
@@ -300,7 +300,7 @@ def _locked(place: Path, patience: float = _PATIENCE) -> sqlite3.Connection:
     path = _beside(place, "-lock")
     while True:
         before = _identity(path)
-        lock = sqlite3.connect(path, isolation_level=None, timeout=patience, check_same_thread=False)
+        lock = sqlite3.connect(path, isolation_level=None, timeout=timeout, check_same_thread=False)
         try:
             lock.execute("PRAGMA journal_mode=OFF")  # nothing is ever written there
             lock.execute("BEGIN EXCLUSIVE")

@@ -308,7 +308,7 @@ def _is_empty_for_long(world: WorldView, task_id: str) -> bool:
 
 
 def ends_seen(world: WorldView) -> Iterable[Found]:
-    """A task is seen to end where its polls are answered: nobody's patience has an end by itself."""
+    """A task is seen to end where its polls are answered: no timeout ends by itself."""
     kinds = {trouble.kind for trouble in world.plan.troubles}
     if kinds & {*troubles.POLLS, *troubles.OUTAGES, *troubles.CLOCKS, *troubles.WIRES, *troubles.WEBHOOKS}:
         return

@@ -30,7 +30,7 @@ from novita_async.testing.worlds.roles import Agent
 
 LONG_NAME: Final = "一只可爱的狐狸在森林里，" * 12
 _WAITS: Final = (0.0, 1 / 64, 1 / 16, 0.25, 0.5)
-_MOST_IMPATIENT: Final = 6
+_MOST_BROKEN_OFF: Final = 6
 """How often an outcome is broken off before its user waits for it."""
 _OLD: Final = 500
 """Numbers from here on are of requests that a user buys before the stream begins."""
@@ -402,7 +402,7 @@ class User:
         """Wait for the next outcome, in this user's way. None: it was broken off."""
         how = self.plan.impatient
         self._asks += 1
-        if not how or self._asks % (_MOST_IMPATIENT + 1) == 0:
+        if not how or self._asks % (_MOST_BROKEN_OFF + 1) == 0:
             return await anext(outcomes)
         self.process.world.record.reached[f"anext broken off by {how}"] += 1
         if how == "task":
