@@ -177,24 +177,21 @@ class Index:
             places[digest] = places[digest] or kept_at(self.folder, digest, path)
             return places[digest]
 
+        def digest_of(picture: ImageSource) -> str:
+            found = self._digests(picture)
+            places[found] = self._place(picture, found)
+            return found
+
         make = None
         if entry is not None and (request is None or all(map(_is_as_it_was, request.pictures))):
             with suppress(InvalidRequest, LookupError):
                 make = made_again(entry, line["seed"], place_of)
         if make is None and request is not None:
             with suppress(InvalidRequest, LookupError):
-                digest, endpoint = self._noting(places), line["endpoint"] or ""
-                order = order_of(request, endpoint=endpoint, position=0, digest=digest)
+                endpoint = line["endpoint"] or ""
+                order = order_of(request, endpoint=endpoint, position=0, digest=digest_of)
                 make = made_again(order, line["seed"], place_of)
         return {"inputs": {place: digest for digest, place in places.items() if place}, "make": make}
-
-    def _noting(self, places: Places) -> Callable[[ImageSource], str]:
-        def digest(picture: ImageSource) -> str:
-            found = self._digests(picture)
-            places[found] = self._place(picture, found)
-            return found
-
-        return digest
 
     def _place(self, picture: ImageSource, digest: str) -> str:
         if picture.path is not None:

@@ -93,10 +93,8 @@ class Part:
             return self.path.open("xb")
         except FileNotFoundError:
             make_folder(self.path.parent)
-        except (
-            FileExistsError
-        ):  # a dead process left it, perhaps a name of the whole file: never write to that
-            self.remove()
+        except FileExistsError:
+            self.remove()  # a dead process left it, perhaps a name of the whole file: never write to that
         return self.path.open("xb")
 
     def remove(self) -> None:

@@ -71,13 +71,21 @@ def marks(first: int, count: int) -> str:
 
 
 _MOVE: Final = f"SELECT novita.move_1({marks(1, 14 + len(MOVED))})"
-_REASSERT: Final = f"SELECT novita.reassert_1({marks(1, 9 + len(MOVED))})"
+_OF_PLAN: Final = tuple(
+    _READ.index(name)
+    for name in (
+        *("key", "occurrence", "position", "run", "kind", "endpoint", "image_num", "request", "tag"),
+        "metadata",
+    )
+)
+_RESTORE: Final = f"SELECT novita.restore_1({marks(1, 1 + len(_OF_PLAN))})"
+_REASSERT: Final = f"SELECT novita.reassert_1({marks(1, 10 + len(MOVED))})"
 
 
-def columns(records: Iterable[Record]) -> list[list[Any]]:
-    """Columns that facts change, as the database keeps them: one list for each."""
+def columns(records: Iterable[Record], places: Sequence[int] = _PLACES) -> list[list[Any]]:
+    """Columns as the database keeps them, of those that facts change or of others: one list for each."""
     kept = list(records)
-    return [[_to_keep(record, place) for record in kept] for place in _PLACES]
+    return [[_to_keep(record, place) for record in kept] for place in places]
 
 
 def _to_keep(record: Record, place: int) -> Any:
@@ -317,17 +325,23 @@ class FencedRows:
     async def reassert(self, connection: Connection) -> None:
         """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
         kept = [row for row in self.known.values() if row.mine]
-        await connection.fetch(
+        for row in kept:
+            if row.window is not None:  # it may have another number now
+                account, endpoint = row.known.record[_ACCOUNT] or "", row.known.purchase.endpoint
+                row.window = (await self.windows.of(connection, account, endpoint)).id
+        records = [row.known.record for row in kept]
+        planned = columns(records, _OF_PLAN)
+        await connection.execute(_RESTORE, self.member.batch, *planned)
+        await connection.execute(
             _REASSERT,
             self.member.me,
             self.member.batch,
-            [row.serial for row in kept],
+            *planned[:2],
             [row.moves for row in kept],
             [row.is_todo for row in kept],
             [row.window for row in kept],
             [row.cost for row in kept],
             [row.paid for row in kept],
             [row.slot for row in kept],
-            *columns(row.known.record for row in kept),
+            *columns(records),
         )
-        await connection.execute("SELECT novita.rebuild_1($1)", self.member.window)

@@ -144,7 +144,8 @@ class Store:
         """Do all that there is room for; give each result by the work's identity."""
         able = [work for work in works if self._full is None or not work.begins]
         done = dict(zip(map(id, able), self._transact(able) if able else (), strict=True))
-        full = next(filter(_is_full, done.values()), None)
+        errors = (each for each in done.values() if isinstance(each, JournalError))
+        full = next(filter(_file.is_full, errors), None)
         if full is not None and may_reuse and self.file.reuse_log():
             return self._write(works, may_reuse=False)
         if full is not None and self.file.give_room():
@@ -448,10 +449,6 @@ def _close(file: _file.OpenFile, owner: int) -> None:
     if os.getpid() == owner:
         with suppress(JournalError), _file.translated(file.path):
             file.close()
-
-
-def _is_full(result: object) -> bool:
-    return isinstance(result, JournalError) and _file.is_full(result)
 
 
 def _let_happen(purchase: Purchase, facts: Iterable[Fact]) -> None:
