@@ -75,23 +75,34 @@ async def test_finished_lines_that_have_another_place_come_out_and_their_rows_le
 
 
 async def test_finished_lines_whose_pictures_have_moved_come_out_with_one_commit_for_many(tmp_path):
-    simulation, out = service(plain_pictures=True), tmp_path / "out"
+    simulation, out, old, new = (
+        service(plain_pictures=True),
+        *(tmp_path / name for name in ("out", "old", "new")),
+    )
 
     def asked(folder):
         return [request(seed=seed, image=folder / "dog.png") for seed in range(12)]
 
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "dog.png").write_bytes(picture())
+    old.mkdir()
+    (old / "dog.png").write_bytes(picture())
     async with await SqliteJournal.open(tmp_path / "run.db") as store, client_of(simulation) as (client, _):
-        first = await run(client, asked(tmp_path / "old"), store, save_to=out)
-        (tmp_path / "old").rename(tmp_path / "new")
+
+        async def rows_name(folder):
+            return {f'"{folder / "dog.png"}"' in entry_of(row).request async for row in store.where()} == {
+                True
+            }
+
+        first = await run(client, asked(old), store, save_to=out)
+        old.rename(new)
         before = store.statistics().commits
-        for more in (2, 1):  # of the new run, and where the rows learn it
-            again = await run(client, asked(tmp_path / "new"), store, save_to=out)
-            assert store.statistics().commits == before + more
-            before += more
-            assert {o.request.seed: o.task_id for o in again} == {o.request.seed: o.task_id for o in first}
-        assert {"/new/dog.png" in entry_of(row).request async for row in store.where()} == {True}
+        again = await run(client, asked(new), store, save_to=out)
+        assert store.statistics().commits == before + 2  # of the new run, and of what the rows learn
+        assert {o.request.seed: o.task_id for o in again} == {o.request.seed: o.task_id for o in first}
+        assert await rows_name(new)
+        new.rename(old)
+        again[0].paths[0].unlink()  # so that its row learns more
+        await run(client, asked(old), store, save_to=out)
+        assert await rows_name(old)
     assert len(simulation.ledger.entries) == 12
 
 
