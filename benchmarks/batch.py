@@ -1,12 +1,15 @@
 """Batches end to end: plan, submit, watch, save, with a journal; and how their cost grows with their length.
 
 Every measurement runs in a process of its own: `python -m benchmarks.batch MODE COUNT URL`. Without a URL the
-service is a few lines of memory in the same process, so that what grows is the client's.
+service is a few lines of memory in the same process, so that what grows is the client's. `BARE_DISK` for a mode is
+the yardstick: the same writes in bare Python, without a service.
 """
 
 import asyncio
 import json
+import os
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -31,6 +34,9 @@ ROUNDS = 5
 GROWTH = (100, 1_000, 10_000, 100_000)
 KEY = "sk_simulator"
 FULL, BARE = "batch: journal and saving", "stream: no journal, no saving"
+BARE_DISK = "bare `sqlite3` and files, 16 a commit"
+GROUP, ROW = 16, 300
+"""Images of a commit, and characters of a row, in the yardstick."""
 DONE = re.sub(rb"\"[0-9]{13}\"", b'""', FINISHED[1]).replace(b"jpeg", b"png")  # says nothing of when
 PICTURE = sample_picture(1)
 
@@ -102,6 +108,46 @@ async def run(mode: str, count: int, url: str, folder: Path) -> dict[str, float]
     return {"rate": count / wall, "cpu": cpu / count * 1000, "memory": (peak() - idle) / 1e6}
 
 
+def write_bare(count: int, folder: Path) -> dict[str, float]:
+    """Insert a row for each image, write it thrice, and save a file, without a client: what the disk costs."""
+    connection = sqlite3.connect(folder / "raw.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE purchases (id INTEGER PRIMARY KEY, state TEXT, record TEXT)")
+    handle = os.open(folder, os.O_RDONLY)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for start in range(0, count, GROUP):
+        group = range(start, min(count, start + GROUP))
+        connection.execute("BEGIN")
+        connection.executemany(
+            "INSERT INTO purchases VALUES (?, '', ?)", [(each, "x" * ROW) for each in group]
+        )
+        connection.execute("COMMIT")
+        for state in ("announced", "submitted"):
+            step(connection, state, group)
+        for each in group:
+            part = folder / f".{each}.part"
+            with part.open("xb") as file:
+                file.write(PICTURE)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(part, folder / f"{each}.png")
+            part.unlink()
+        os.fsync(handle)
+        step(connection, "saved", group)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    connection.close()
+    os.close(handle)
+    return {"rate": count / wall, "cpu": cpu / count * 1000, "memory": 0.0}
+
+
+def step(connection: sqlite3.Connection, state: str, group: range) -> None:
+    connection.execute("BEGIN")
+    changes = [(state, "y" * ROW, each) for each in group]
+    connection.executemany("UPDATE purchases SET state = ?, record = ? WHERE id = ?", changes)
+    connection.execute("COMMIT")
+
+
 @contextmanager
 def simulator() -> Iterator[tuple[str, int]]:
     """The public HTTP simulator, as quick as it can be, on the last core."""
@@ -167,11 +213,12 @@ def end_to_end(count: int, rounds: Rounds) -> Table:
     )
 
 
-def growth(sizes: tuple[int, ...], found: dict[int, dict[str, float]]) -> Table:
+def growth(sizes: tuple[int, ...], found: dict[int, dict[str, float]], bare: dict[str, float]) -> Table:
     first, last = sizes[min(1, len(sizes) - 2)], sizes[-1]
     return Table(
         title="Batch: how cost grows",
-        how="The same with journal and saving, the service in memory in the same process: what grows is the client's.",
+        how="The same with journal and saving, the service in memory in the same process: what grows is the client's. "
+        "Below, the same writes (a row that is inserted and changed three times, a file with its fsync) in bare Python.",
         header=("requests", "images/s", "CPU ms an image", "memory MB above idle"),
         rows=[
             (
@@ -181,13 +228,14 @@ def growth(sizes: tuple[int, ...], found: dict[int, dict[str, float]]) -> Table:
                 f"{found[count]['memory']:.1f}",
             )
             for count in sizes
-        ],
+        ]
+        + [(BARE_DISK, f"{bare['rate']:,.0f}", f"{bare['cpu']:.2f}", "")],
         bars=[
             Bar(
                 what=f"CPU an image, {last:,} requests over {first:,}",
                 measured=found[last]["cpu"] / found[first]["cpu"],
                 at_most=1.2,
-            )
+            ),
         ],
     )
 
@@ -196,11 +244,15 @@ def tables(*, quick: bool) -> list[Table]:
     count, sizes = (1_000, (300, 3_000)) if quick else (COUNT, GROWTH)
     rounds = interleaved((FULL, BARE), lambda mode: one(mode, count), 1 if quick else ROUNDS)
     found = {size: in_process("benchmarks.batch", FULL, str(size), "") for size in sizes}
-    return [end_to_end(count, rounds), growth(sizes, found)]
+    bare = in_process("benchmarks.batch", BARE_DISK, str(count), "")
+    return [end_to_end(count, rounds), growth(sizes, found, bare)]
 
 
 if __name__ == "__main__":
     pin(0)
     which, many, where = sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(asyncio.run(run(which, int(many), where, Path(name)))))
+        if which == BARE_DISK:
+            print(json.dumps(write_bare(int(many), Path(name))))
+        else:
+            print(json.dumps(asyncio.run(run(which, int(many), where, Path(name)))))

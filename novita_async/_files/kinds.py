@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from attrs import frozen
 
 from novita_async._files.names import safe_name
-from novita_async.models._headers import PICTURES, TEXTS, is_whole, read_header
+from novita_async.models._headers import PICTURES, TEXTS, is_whole, read_format
 
 _SHOWN: Final = 12
 _LONGEST_SUFFIX: Final = 16
@@ -58,7 +58,7 @@ def kind_of(file: BinaryIO, stated: str | None, *, takes_cut: bool) -> FoundKind
         CutFileError: the file ends too early.
     """
     wanted = _ALIASES.get(stated.lower(), stated.lower()) if stated else None
-    found = read_header(file).format
+    found = read_format(file)
     if found in PICTURES or (found in _MEDIA and wanted in PICTURES):
         is_cut = not is_whole(file, found)
         if is_cut and not takes_cut:

@@ -95,6 +95,11 @@ class Header:
     """EXIF's note of how the pixels are to be turned, 1 to 8; 1 is upright."""
 
 
+def read_format(file: BinaryIO) -> str | None:
+    """Read the format alone from a file that stands at its beginning, as `read_header` tells it."""
+    return _format_of(file.read(_HEAD))
+
+
 def read_header(file: BinaryIO) -> Header:
     """Read format and size from a file that stands at its beginning."""
     start = file.read(_HEAD)

@@ -11,7 +11,7 @@ from novita_async import ConfigurationError, DownloadFailed, Failed, Succeeded
 from novita_async._files import folders
 from novita_async._files import saver as _saver
 from novita_async._files.folders import FolderSync, scope_of, see_to_folder
-from novita_async._util.disk import make_folder, sync_folder
+from novita_async._util.disk import make_folder, share_of, sync_folder
 from tests.helpers.hosts import Host, Saving, result_of
 from tests.helpers.service import client_of, requests, service
 
@@ -295,3 +295,33 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_bought(tm
     trying_there(monkeypatch, errno.EROFS)
     with pytest.raises(ConfigurationError, match="Read-only file system: nothing was bought"):
         see_to_folder(tmp_path)
+
+
+MOUNTS = """\
+/dev/sda / ext4 rw 0 0
+server:/home /home nfs4 rw 0 0
+/dev/sdb /home/me ext4 rw 0 0
+//server/my\\040files /mnt/my\\040files cifs rw 0 0
+server:/old /twice nfs rw 0 0
+tmpfs /twice tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "share"),
+    [
+        ("/run.db", None),
+        ("/home/run.db", "nfs4"),
+        ("/homes/run.db", None),
+        ("/home/me/run.db", None),
+        ("/mnt/my files/a/run.db", "cifs"),
+        ("/twice/run.db", None),
+    ],
+)
+def test_a_path_lies_on_what_is_mounted_nearest_above_and_latest(tmp_path, path, share):
+    (tmp_path / "mounts").write_text(MOUNTS)
+    assert share_of(Path(path), tmp_path / "mounts") == share
+
+
+def test_where_mounts_are_not_told_nothing_is_a_share(tmp_path):
+    assert share_of(Path("/home/run.db"), tmp_path / "mounts") is None

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from novita_async import JournalError, SqliteJournal
+from novita_async import JournalError, NovitaWarning, SqliteJournal
 from novita_async._journal import groups
 from novita_async._journal import rows as journal_rows
 from novita_async._journal.rows import copy_of, entry_of
@@ -1407,3 +1407,15 @@ async def test_the_name_of_a_journal_is_made_durable_by_all_who_open_it(tmp_path
         await SqliteJournal.open(tmp_path / "run.db")
     async with await SqliteJournal.open(tmp_path / "run.db"):
         assert synced == [tmp_path.resolve()] * 2
+
+
+async def test_a_journal_on_a_network_share_warns_those_who_write_it_and_is_given_back(tmp_path, monkeypatch):
+    path = tmp_path / "run.db"
+    monkeypatch.setattr(_file, "share_of", lambda _: "nfs4")
+    with pytest.raises(NovitaWarning, match=r"run\.db lies on a network share \(nfs4\)"):
+        await SqliteJournal.open(path)
+    with pytest.warns(NovitaWarning):
+        journal = await SqliteJournal.open(path)
+    await journal.aclose()
+    async with await SqliteJournal.open(path, read_only=True) as reader:
+        assert (await reader.summary()).total == 0

@@ -6,10 +6,11 @@ import anyio
 import pytest
 
 from novita_async import Failed, Succeeded, events
+from novita_async._journal.rows import entry_of
 from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._stream import intake
 from novita_async._stream.ahead import ReadAhead
-from tests.helpers.service import client_of, of_kind, request, requests, service
+from tests.helpers.service import client_of, of_kind, picture, request, requests, service
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +61,7 @@ async def test_a_line_that_is_asked_for_once_more_is_bought_once_more(made):
             assert len(simulation.ledger.accepted) == 14
 
 
-async def test_lines_that_moved_or_changed_take_the_way_of_all_others(made):
+async def test_finished_lines_that_have_another_place_come_out_and_their_rows_learn_it(made):
     simulation, store, folder, first = made
     async with client_of(simulation) as (client, _):
         many = [request(seed=99), *reversed(list(requests(12)))]
@@ -71,6 +72,38 @@ async def test_lines_that_moved_or_changed_take_the_way_of_all_others(made):
     places = {row.task.task_id: row.position async for row in store.where()}
     assert [places[first[seed].task_id] for seed in (11, 0)] == [1, 12]
     assert len(simulation.ledger.accepted) == 13
+
+
+async def test_finished_lines_whose_pictures_have_moved_come_out_with_one_commit_for_many(tmp_path):
+    simulation, out, old, new = (
+        service(plain_pictures=True),
+        *(tmp_path / name for name in ("out", "old", "new")),
+    )
+
+    def asked(folder):
+        return [request(seed=seed, image=folder / "dog.png") for seed in range(12)]
+
+    old.mkdir()
+    (old / "dog.png").write_bytes(picture())
+    async with await SqliteJournal.open(tmp_path / "run.db") as store, client_of(simulation) as (client, _):
+
+        async def rows_name(folder):
+            return {f'"{folder / "dog.png"}"' in entry_of(row).request async for row in store.where()} == {
+                True
+            }
+
+        first = await run(client, asked(old), store, save_to=out)
+        old.rename(new)
+        before = store.statistics().commits
+        again = await run(client, asked(new), store, save_to=out)
+        assert store.statistics().commits == before + 2  # of the new run, and of what the rows learn
+        assert {o.request.seed: o.task_id for o in again} == {o.request.seed: o.task_id for o in first}
+        assert await rows_name(new)
+        new.rename(old)
+        again[0].paths[0].unlink()  # so that its row learns more
+        await run(client, asked(old), store, save_to=out)
+        assert await rows_name(old)
+    assert len(simulation.ledger.entries) == 12
 
 
 async def test_a_finished_line_whose_file_is_gone_is_fetched_again(made):

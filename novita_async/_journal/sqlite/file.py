@@ -30,7 +30,7 @@ from typing import Final
 
 from attrs import frozen
 
-from novita_async._util.disk import sync_folder
+from novita_async._util.disk import share_of, sync_folder
 from novita_async.errors import JournalError
 
 APPLICATION_ID: Final = 0x4E6F764A
@@ -183,6 +183,8 @@ class OpenFile:
     """The number of this run."""
     made_files: bool = False
     """Whether SQLite's files beside it were made for this reader."""
+    share: str | None = None
+    """Kind of the network share that it lies on. None: it is on a disk, as far as is known."""
 
     def keep_room(self) -> None:
         """Keep room on the disk for what is paid when it is full. Raises `OSError` where there is none."""
@@ -283,7 +285,7 @@ def _opened(
         _look_inside(place, connection, has_wal=has_wal, only_reads=lock is None)
         if lock is not None:
             _prepare(place, connection, check=wal > 0)
-        return OpenFile(place, connection, lock, meta(connection, "run"), made_files)
+        return OpenFile(place, connection, lock, meta(connection, "run"), made_files, share_of(place))
     except BaseException:
         connection.close()
         raise

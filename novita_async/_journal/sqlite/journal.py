@@ -10,13 +10,14 @@ The thread is an executor of its own, so that an event loop in virtual time sees
 import asyncio
 import os
 import time
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from attrs import define, field, frozen
 
@@ -27,9 +28,13 @@ from novita_async._journal.sqlite.store import PIECE, Store, Work
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State
 from novita_async._util.clock import wall_offset, wall_time
-from novita_async.errors import JournalError
+from novita_async.errors import JournalError, NovitaWarning
 
 T = TypeVar("T")
+_ON_SHARE: Final = (
+    "journal {} lies on a network share ({}), where a lock may not hold for other machines: two could buy "
+    "the same; put the journal on a local disk, or use one in Postgres"
+)
 
 
 @frozen(kw_only=True)
@@ -107,6 +112,12 @@ class SqliteJournal:
             raise
         journal = cls(store.file.path, uncertain)
         journal._store, journal._thread = store, thread
+        if store.file.share is not None and not read_only:
+            try:
+                warnings.warn(_ON_SHARE.format(path, store.file.share), NovitaWarning, stacklevel=2)
+            except NovitaWarning:  # the program takes warnings for errors
+                await journal.aclose()
+                raise
         return journal
 
     async def __aenter__(self) -> Self:
@@ -186,14 +197,16 @@ class SqliteJournal:
     async def finished(
         self, orders: Sequence[Order], is_here: Callable[[Purchase], bool]
     ) -> list[Purchase | None]:
-        """Find what is saved and stands where it stood, without writing. None: ask `plan`.
+        """Find what is saved; write only where a line tells it otherwise. None: ask `plan`.
 
         Args:
             orders: No more than a thousand.
             is_here: Whether the files of a purchase are where they were; called in the journal's thread.
         """
         offset = -wall_offset()
-        found = await self._ask(lambda store: store.finished(orders, offset, is_here))
+        found, changed = await self._ask(lambda store: store.finished(orders, offset, is_here))
+        if changed:
+            await self._do(lambda store: store.tell_again(changed))
         for purchase in found:
             if purchase is not None:
                 purchase.journal = self

@@ -298,15 +298,19 @@ class Store:
         if known is None:
             return None
         change(known.purchase)
+        fresh = self._write_row(known, now)
+        self._remember(fresh)
+        return fresh
+
+    def _write_row(self, known: Known, now: float = 0.0) -> Known:
+        """Write what a purchase, as it was known, has become."""
         after = rows.record_of(known.purchase, known, now)
         columns = zip(COLUMNS, known.record, after, strict=True)
         new = {name: value for name, old, value in columns if value is not old and value != old}
         if new:
             serial = rows.entry_of(known.purchase).serial
             self._connection.execute(updating(tuple(new)), (*new.values(), serial))
-        fresh = Known.of(known.purchase, after)
-        self._remember(fresh)
-        return fresh
+        return Known.of(known.purchase, after)
 
     def _remember(self, known: Known) -> None:
         self._fresh[rows.entry_of(known.purchase).name] = known
@@ -382,33 +386,51 @@ class Store:
 
     def finished(
         self, orders: Sequence[Order], offset: float, is_here: Callable[[Purchase], bool]
-    ) -> list[Purchase | None]:
-        """Let this run ask for what is saved and stands where it stood; nothing is written.
+    ) -> tuple[list[Purchase | None], list[Known]]:
+        """Let this run ask for what is saved; nothing is written.
 
         None: `plan` must say. Give as many orders as one question may have keys.
+
+        Returns:
+            For each order its purchase; and those rows that an order tells otherwise, for `tell_again`.
         """
         keys = list({bytes.fromhex(order.key) for order in orders})
-        found = {record[1]: record for record in self._connection.execute(saved_first(len(keys)), keys)}
-        return [
-            self._finished(found.pop(bytes.fromhex(each.key), None), each, offset, is_here) for each in orders
-        ]
+        records = self._connection.execute(saved_first(len(keys)), keys)
+        known = {record[1]: self._known(record) for record in records}
+        found: list[Purchase | None] = []
+        changed: list[Known] = []
+        for order in orders:
+            row = known.pop(bytes.fromhex(order.key), None)
+            if row is None or not self._takes(row.purchase, is_here):
+                found.append(None)
+            elif rows.asks_the_same(rows.entry_of(row.purchase), order):
+                rows.shift(row.purchase, offset)
+                found.append(row.purchase)
+            else:  # its picture has moved, say
+                rows.asked_again(row.purchase, order, self.run)
+                changed.append(row)
+                found.append(rows.copy_of(row.purchase, offset))
+        return found, changed
 
-    def _finished(
-        self, found: Record | None, order: Order, offset: float, is_here: Callable[[Purchase], bool]
-    ) -> Purchase | None:
-        if found is None:
-            return None
-        purchase = self._known(found).purchase
+    def _takes(self, purchase: Purchase, is_here: Callable[[Purchase], bool]) -> bool:
+        """Let this run ask for a purchase, unless it has, or something is to be done for that."""
         entry = rows.entry_of(purchase)
-        new = entry.run != self.run and not self._is_asked_for(entry.serial)
-        if not (new and rows.asks_the_same(entry, order) and is_here(purchase)):
-            return None
-        place, bit = divmod(entry.serial, 8)
+        if entry.run == self.run or self._is_asked_for(entry.serial) or not is_here(purchase):
+            return False
+        self._note_asked_for(entry.serial)
+        return True
+
+    def tell_again(self, changed: Sequence[Known]) -> None:
+        """Write what orders tell otherwise about rows that this run has asked for."""
+        for known in changed:
+            self._fresh.pop(rows.entry_of(known.purchase).name, None)
+            self._write_row(known)
+
+    def _note_asked_for(self, serial: int) -> None:
+        place, bit = divmod(serial, 8)
         if place >= len(self._asked_for):
             self._asked_for.extend(bytes(place + 1024 - len(self._asked_for)))
         self._asked_for[place] |= 1 << bit
-        rows.shift(purchase, offset)
-        return purchase
 
     def _is_asked_for(self, serial: int) -> bool:
         place, bit = divmod(serial, 8)
