@@ -1,4 +1,4 @@
-"""Record of a world, as it happens: the trace, the map of what was reached, the facts for `checks`."""
+"""WorldRecord of a world, as it happens: the trace, the map of what was reached, the facts for `checks`."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -108,7 +108,7 @@ class UserVisit:
 
 
 @define(eq=False)
-class Record:
+class WorldRecord:
     """Everything that is known of a world when it has ended."""
 
     lines: list[tuple[float, str, str]] = field(factory=list[tuple[float, str, str]])
