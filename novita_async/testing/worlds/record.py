@@ -1,4 +1,4 @@
-"""WorldRecord of a world, as it happens: the trace, the map of what was reached, the facts for `checks`."""
+"""Record of a world, as it happens: the trace, the map of what was reached, the facts for `checks`."""
 
 from collections import Counter
 from collections.abc import Iterable
