@@ -55,7 +55,7 @@ def scope_of(error: OSError, folder: Path) -> Scope:
         return "account"
 
 
-class Line(Protocol):
+class LineToAdd(Protocol):
     """A line about a result, which is added to a file once all files of the result have their names."""
 
     def writer(self) -> Callable[[list[Any]], object]:
@@ -64,27 +64,27 @@ class Line(Protocol):
 
 
 @define(eq=False, repr=False)
-class _Step:
+class _DiskStep:
     """A step on the disk, and what is to follow."""
 
     work: Callable[[], Any] | None
     folder: Path | None
     """Folder whose names are durable afterwards."""
-    line: Line | None = None
+    line: LineToAdd | None = None
     """Line that is added then."""
     result: Any = None
     error: Exception | None = None
     """Why the step, or the folder's fsync, did not work."""
 
 
-def _carry_out(steps: list[_Step]) -> None:
+def _carry_out(steps: list[_DiskStep]) -> None:
     """Do all steps; then write all lines; then fsync each folder once."""
     for step in steps:
         try:
             step.result = step.work() if step.work else None
         except Exception as error:  # noqa: BLE001 - raised where the step was told
             step.error = error
-    lines: dict[Callable[[list[Any]], object], list[Line]] = {}
+    lines: dict[Callable[[list[Any]], object], list[LineToAdd]] = {}
     for step in steps:
         if step.line is not None and step.error is None:
             lines.setdefault(step.line.writer(), []).append(step.line)
@@ -106,24 +106,24 @@ class FolderSync:
     All of them take one hop to a thread, one write to their index, one fsync of their folder.
     """
 
-    _steps: Groups[_Step] = field(factory=lambda: Groups(_carry_out, _AT_ONCE), init=False)
+    _steps: Groups[_DiskStep] = field(factory=lambda: Groups(_carry_out, _AT_ONCE), init=False)
 
     async def sync(self, folder: Path) -> None:
         """Return when all names that are in a folder now are durable. Raises `OSError`."""
-        await self._join(_Step(None, folder))
+        await self._join(_DiskStep(None, folder))
 
-    async def settle(self, work: Callable[[], T], folder: Path | None, line: Line | None) -> T:
+    async def settle(self, work: Callable[[], T], folder: Path | None, line: LineToAdd | None) -> T:
         """Do work that blocks; then add a line, and make the names in a folder durable.
 
         Raises:
             Exception: as the work does.
             OSError: of the folder.
         """
-        step = _Step(work, folder, line)
+        step = _DiskStep(work, folder, line)
         await self._join(step)
         return cast("T", step.result)
 
-    async def _join(self, step: _Step) -> None:
+    async def _join(self, step: _DiskStep) -> None:
         await self._steps.join(step)
         if step.error is not None:
             raise step.error

@@ -11,6 +11,13 @@ A submission is a purchase. Once its last byte may have been handed over, a canc
 answer is in, or `drain` seconds have passed. Where a journal must be written afterwards, or the transport
 cannot detach an exchange, the attempt runs in a task of its own; else that task is made only when a
 cancellation comes: few do, and tasks cost. A cancellation that comes before the exchange sends nothing.
+
+A lost answer: once the last byte was handed over, whatever ends the exchange is `Lost` (`_failed`), as is an
+answer that says neither yes nor no (`_refused`). Its money is spent, its slot is held for a minute, and the
+account's breaker trips (`_settle`). The purchase is uncertain. By default it is not sent again: its caller
+waits `recovery_timeout` for the event of its callback, then hears of the doubt (`_give_up`), which no later
+refusal undoes. Where the retry policy risks paying twice, the purchase is reopened (`_go_on`), and an event
+that tells its task meanwhile ends the loop.
 """
 
 import asyncio

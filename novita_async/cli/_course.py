@@ -29,7 +29,7 @@ from novita_async.tasks import Task
 
 
 @define(eq=False)
-class _Window:
+class _EndpointCourse:
     """Images that this run has sent to an endpoint."""
 
     left: int
@@ -75,7 +75,7 @@ class Course(ProgressTally):
     """Images a minute that an endpoint takes, as far as that is known."""
     earlier: int = field(default=0, init=False)
     """Outcomes of earlier runs."""
-    _windows: dict[str, _Window] = field(init=False)
+    _windows: dict[str, _EndpointCourse] = field(init=False)
     _running: set[str] = field(factory=set[str], init=False)
     _ends: set[object] = field(factory=set[object], init=False)
     """Outcomes of this run that were not taken yet."""
@@ -96,7 +96,7 @@ class Course(ProgressTally):
     _least_behind: float = field(default=math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._windows = {endpoint: _Window(images) for endpoint, images in self.images.items()}
+        self._windows = {endpoint: _EndpointCourse(images) for endpoint, images in self.images.items()}
         self._images_left, self._requests_left = sum(self.images.values()), self.requests
 
     def __call__(self, event: Event) -> None:
@@ -177,8 +177,8 @@ class Course(ProgressTally):
         )
         return time_left(windows, pace, now)
 
-    def _window(self, endpoint: str | None) -> _Window:
-        return self._windows.setdefault(endpoint or "", _Window(0))
+    def _window(self, endpoint: str | None) -> _EndpointCourse:
+        return self._windows.setdefault(endpoint or "", _EndpointCourse(0))
 
     def _forget_one(self, endpoint: str) -> None:
         """A submission came to nothing."""

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, assert_never
 
 import aiohttp
 import anyio
@@ -215,16 +215,30 @@ class SimulatorServer:
         await anyio.sleep(reply.delay)
         await anyio.sleep(self.simulator.latency("back", visit.kind.value, visit.number))
         if visit.fault is not None:
-            if visit.fault.kind is FaultKind.RESET_AFTER:
+            await self._enact(visit.fault, request)
+        return await self._answer(request, reply, visit.fault)
+
+    async def _enact(self, fault: Fault, request: web.Request) -> None:
+        """Let a fault happen between a whole request and its answer."""
+        match fault.kind:
+            case FaultKind.RESET_AFTER:
                 self._cut(request)
-            if visit.fault.kind is FaultKind.STALL:
+            case FaultKind.STALL:
                 while not (  # noqa: ASYNC110 aiohttp tells nobody
                     self._closing or request.transport is None or request.transport.is_closing()
                 ):
                     await anyio.sleep(_STALL_CHECK)
                 self._cut(request)
-            await anyio.sleep(visit.fault.seconds)
-        return await self._answer(request, reply, visit.fault)
+            case FaultKind.SLOW:
+                await anyio.sleep(fault.seconds)
+            case FaultKind.REFUSE | FaultKind.RESET_BEFORE | FaultKind.RESET_DURING:  # while it came
+                pass
+            case FaultKind.GARBAGE | FaultKind.ANSWER | FaultKind.TRUNCATE:  # in the answer
+                pass
+            case FaultKind.LOSE_WEBHOOK | FaultKind.DUPLICATE_WEBHOOK:
+                pass
+            case _:
+                assert_never(fault.kind)
 
     async def _receive_body(self, request: web.Request, visit: Visit) -> bytes | None:
         """Read the body, or as much as the fault lets through; None where it is too large."""

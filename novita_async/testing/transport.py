@@ -9,7 +9,7 @@ import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, assert_never
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -66,7 +66,6 @@ async def _pass_time(seconds: float, due: float, delivery: Delivery) -> None:
         raise DeliveryFailed(delivery, _CAUSES[FaultKind.STALL])
 
 
-_NO_ANSWER: Final = frozenset({FaultKind.RESET_AFTER, FaultKind.RESET_DURING})
 _CAUSES: Final[Mapping[FaultKind, str]] = {
     FaultKind.REFUSE: "connection refused",
     FaultKind.RESET_BEFORE: "connection reset before the body",
@@ -206,13 +205,24 @@ class SimulatedTransport:
         await _pass_time(latency, due, Delivery.UNKNOWN)
         if fault is None:
             return None
-        if fault.kind is FaultKind.STALL:
-            await _pass_time(math.inf, due, Delivery.UNKNOWN)
-        if fault.kind in _NO_ANSWER:
-            raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES[fault.kind])
-        if fault.kind is FaultKind.SLOW:
-            await _pass_time(fault.seconds, due, Delivery.UNKNOWN)
-        return fault.at if fault.kind is FaultKind.TRUNCATE else None
+        match fault.kind:
+            case FaultKind.STALL:
+                await _pass_time(math.inf, due, Delivery.UNKNOWN)
+            case FaultKind.RESET_AFTER | FaultKind.RESET_DURING:
+                raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES[fault.kind])
+            case FaultKind.SLOW:
+                await _pass_time(fault.seconds, due, Delivery.UNKNOWN)
+            case FaultKind.TRUNCATE:
+                return fault.at
+            case FaultKind.REFUSE | FaultKind.RESET_BEFORE:  # it did not come here
+                pass
+            case FaultKind.GARBAGE | FaultKind.ANSWER:  # another reply
+                pass
+            case FaultKind.LOSE_WEBHOOK | FaultKind.DUPLICATE_WEBHOOK:
+                pass
+            case _:
+                assert_never(fault.kind)
+        return None
 
     async def deliver_webhooks(self, receiver: WebhookReceiver) -> None:
         """Hand every event to a receiver as it becomes due, for ever: start this in a task group of yours.

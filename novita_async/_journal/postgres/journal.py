@@ -22,7 +22,7 @@ from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.postgres.address import LEASE, discreet
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
-from novita_async._journal.postgres.works import PIECE, Ask, PlaceEnded, Planned, Told, Wanted
+from novita_async._journal.postgres.works import PIECE, Ask, PlaceEnded, Told, ToPlan, Wanted
 from novita_async._journal.rows import copy_of, entry_of, error_text
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -224,7 +224,7 @@ class PostgresJournal:
         self._check()
         found: list[Purchase | None] = []
         for start in range(0, len(orders), PIECE):
-            read = await outlasting(self._tell(Planned(orders[start : start + PIECE], make, read=True)))
+            read = await outlasting(self._tell(ToPlan(orders[start : start + PIECE], make, read=True)))
             found += [None if each is None else self._handed_out(each) for each in read]
         return found
 
@@ -237,7 +237,7 @@ class PostgresJournal:
         self._check()
         new = 0
         for start in range(0, len(orders), PIECE):
-            told = Planned(orders[start : start + PIECE], make=True, read=False)
+            told = ToPlan(orders[start : start + PIECE], make=True, read=False)
             new += sum(await outlasting(self._tell(told)))
         return new
 
@@ -471,7 +471,7 @@ class PostgresJournal:
         if self._closed:
             raise JournalError(problem=f"journal {self.name}: it is closed")
 
-    def _tell(self, work: Told | Ask | Planned | Wanted | PlaceEnded) -> Job:
+    def _tell(self, work: Told | Ask | ToPlan | Wanted | PlaceEnded) -> Job:
         self._check()
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())

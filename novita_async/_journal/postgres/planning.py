@@ -15,7 +15,7 @@ from novita_async._journal.postgres.connection import Link
 from novita_async._journal.postgres.fenced_rows import FencedRows, marks
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.texts import escaped
-from novita_async._journal.postgres.works import PIECE, Connection, Planned
+from novita_async._journal.postgres.works import PIECE, Connection, ToPlan
 from novita_async._purchase.machine import Order, Purchase
 
 _PLAN: Final = f"SELECT serial, is_new FROM novita.plan_1({marks(1, 14)})"  # noqa: S608
@@ -35,7 +35,7 @@ class Plans:
     async def carry_out(self, link: Link, works: Sequence[Any]) -> dict[int, Any]:
         """Plan; give each result by the work's identity, or the error in its place."""
         done: dict[int, Any] = {}
-        for group in _together([work for work in works if isinstance(work, Planned)]):
+        for group in _together([work for work in works if isinstance(work, ToPlan)]):
             self._pieces += 1
             orders = [order for work in group for order in work.orders]
             found = await link.attempt(
@@ -122,9 +122,9 @@ class Plans:
         )
 
 
-def _together(works: Sequence[Planned]) -> Iterator[Sequence[Planned]]:
+def _together(works: Sequence[ToPlan]) -> Iterator[Sequence[ToPlan]]:
     """Groups of works of one kind, in their order, of no more orders than are planned in one go."""
-    group: list[Planned] = []
+    group: list[ToPlan] = []
     size = 0
     for work in works:
         alike = group and (group[0].make, group[0].read) == (work.make, work.read)

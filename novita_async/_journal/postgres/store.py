@@ -26,7 +26,7 @@ from novita_async._journal.postgres.places import Places
 from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
 from novita_async._journal.postgres.windows import Windows
-from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Planned, Told, Wanted
+from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Told, ToPlan, Wanted
 from novita_async.errors import JournalError, NovitaError
 
 
@@ -78,7 +78,7 @@ class SharedStore:
         member = Member(label=label, name=name, worker=worker, quotas=quotas, lease=lease, window=window)
         return cls(Link(url=url, label=label, outage_timeout=outage_timeout), member)
 
-    async def carry_out(self, works: Sequence[Told | Ask | Planned | Wanted | PlaceEnded]) -> list[Any]:
+    async def carry_out(self, works: Sequence[Told | Ask | ToPlan | Wanted | PlaceEnded]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""
         done: dict[int, Any] = {}
         pending: list[Told] = [work for work in works if isinstance(work, Told)]

@@ -50,7 +50,7 @@ class Ask:
 
 
 @define(eq=False)
-class Planned:
+class ToPlan:
     """Orders whose purchases are to be found."""
 
     orders: Sequence[Order]

@@ -108,7 +108,7 @@ class UserVisit:
 
 
 @define(eq=False)
-class Record:
+class WorldRecord:
     """Everything that is known of a world when it has ended."""
 
     lines: list[tuple[float, str, str]] = field(factory=list[tuple[float, str, str]])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from novita_async.testing.worlds.plan import Mark, Plan
-from novita_async.testing.worlds.record import Record
+from novita_async.testing.worlds.record import WorldRecord
 
 
 class Actor(Protocol):
@@ -21,7 +21,7 @@ class Stage(Protocol):
     @property
     def plan(self) -> Plan: ...
     @property
-    def record(self) -> Record: ...
+    def record(self) -> WorldRecord: ...
     @property
     def epoch(self) -> float: ...
     @property

@@ -25,7 +25,7 @@ from novita_async.testing.worlds.dice import pick
 from novita_async.testing.worlds.disk import WorldDisk
 from novita_async.testing.worlds.loops import NEVER, TERMINATE, Life, WorldClock, WorldLoop
 from novita_async.testing.worlds.plan import Mark, Moment, Plan, ProcessPlan
-from novita_async.testing.worlds.record import Post, Record, Stopped, shown
+from novita_async.testing.worlds.record import Post, Stopped, WorldRecord, shown
 from novita_async.testing.worlds.service import Service, key_of
 from novita_async.testing.worlds.users import User
 from novita_async.testing.worlds.wire import ORIGIN, WorldTransport, task_id_in
@@ -377,7 +377,7 @@ class World:
     plan: Plan
     root: Path
     clock: WorldClock = field(factory=WorldClock, init=False)
-    record: Record = field(factory=Record, init=False)
+    record: WorldRecord = field(factory=WorldRecord, init=False)
     service: Service = field(init=False)
     disk: WorldDisk = field(init=False)
     network: Network = field(init=False)
