@@ -1,5 +1,6 @@
 """Commands `worker`, and `retry` about a URL: work on a batch in a database, beside others."""
 
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ from novita_async.cli._output import Output, StandardError
 from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.cli._setup import Setup, command
 from novita_async.cli._shared import Note, checked_url, looked_at, standing_of
-from novita_async.errors import Flaw, InvalidRequest, JournalError, NovitaError
+from novita_async.errors import BudgetExhausted, Flaw, InvalidRequest, JournalError, NovitaError
 from novita_async.tasks import Task
 
 
@@ -32,7 +33,8 @@ class _WorkerReport(FollowReport):
     def ended_by(self, error: NovitaError | OSError) -> None:
         """Tell what ended this worker early."""
         super().ended_by(error)
-        self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
+        if not isinstance(error, BudgetExhausted):  # that ends all others, too
+            self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
 
     def summary(self) -> None:
         """Tell what this worker has done: the rest is others'."""
@@ -58,7 +60,7 @@ async def work(
         note = await Note.of(journal)
         ledger = await journal.summary()
     money = {name: changes[name] for name in ("images_per_minute", "price", "budget") if name in changes}
-    note = evolve(note, **money, out=changes.get("out") or note.out)
+    noted, note = note, evolve(note, **money, out=changes.get("out") or note.out)
     setup = note.setup()
     faults: Faults = []
     if note.out is not None and "://" not in note.out:
@@ -68,6 +70,9 @@ async def work(
     budget = setup.spending(faults)
     if faults:
         raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
+    if money:  # said for all who come later
+        async with looked_at(url) as journal:
+            await Note(**money).add_to(journal, noted)
     due = ledger.due(Action.SEND) + ledger.due(Action.WATCH) + ledger.due(Action.SAVE)
     report = _WorkerReport(output, display_of(), ProgressTally(due), note.out, url=discreet(url))
     report.price = setup.price_each()
@@ -117,10 +122,9 @@ async def tell_workers(url: str, output: Output) -> Exit:
     async with looked_at(checked_url(url)) as journal:
         found = await journal.at_work()
     for each in found:
-        since = each.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        state = "alive" if each.is_alive else "silent"
+        state = "alive" if each.silent_since is None else f"silent since {_at(each.silent_since)}"
         has = f"has {each.had:,} requests ({each.sending:,} being sent, {each.watching:,} watched)"
-        output.line(f"{each.name}  since {since}  {state}  {has}")
+        output.line(f"{each.name}  {each.version}  since {_at(each.started)}  {state}  {has}")
         output.record(
             event="worker",
             number=each.number,
@@ -135,3 +139,7 @@ async def tell_workers(url: str, output: Output) -> Exit:
     if not found:
         output.line("nobody works on it")
     return Exit.SUCCEEDED
+
+
+def _at(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -548,6 +548,53 @@ async def test_a_deadlock_is_tried_again_and_another_refusal_is_told(url):
             await journal._store.link.once(refused)
 
 
+async def test_an_outage_of_the_database_is_told_to_the_log_when_it_lasts_and_when_it_is_over(
+    url, caplog, monkeypatch
+):
+    monkeypatch.setattr("novita_async._journal.postgres.connection.TELL_AFTER", -1.0)
+    async with await PostgresJournal.open(url) as journal:
+        raised = [ConnectionResetError("gone"), ConnectionResetError("still gone")]
+
+        async def outage(connection):
+            if raised:
+                raise raised.pop(0)
+
+        await journal._store.link.once(outage)
+    told = [each.message.partition(f"#{url.partition('#')[2]}: ")[2] for each in caplog.records]
+    assert told == ["it cannot be reached (gone); nothing is bought until it is back", "it is back"]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "postgresql://me:se#cret@127.0.0.1:9/x",
+            "this is no URL of a database: nothing was bought; give post",
+        ),
+        ("postgresql://127.0.0.1:9/x?sslmode=odd", "`sslmode` parameter must be one of"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_told_without_a_wait_and_without_its_password(url, words):
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        await PostgresJournal.open(url)
+    assert "cret" not in str(refused.value)
+
+
+async def test_what_a_database_refuses_is_told_with_what_to_do(database):
+    with pytest.raises(JournalError, match=r'"nowhere" does not exist.* make the database'):
+        await PostgresJournal.open(database.replace("/postgres?", "/nowhere?"))
+    await run_sql(database, "DROP ROLE IF EXISTS stranger")
+    await run_sql(database, "CREATE ROLE stranger LOGIN")
+    with pytest.raises(JournalError, match=r"permission denied.* grants USAGE ON SCHEMA novita"):
+        await PostgresJournal.open(database.replace("postgres@", "stranger@"))
+
+
+async def test_of_several_servers_the_one_that_may_be_written_is_used(url):
+    both = url.replace("?host=", "?host=/nowhere,") + "#several"
+    async with await PostgresJournal.open(both) as journal:
+        assert await journal.plan([asked(1)])
+
+
 async def test_what_is_confirmed_outlives_a_crash_also_where_the_database_is_set_to_forget_it(url):
     async with await PostgresJournal.open(url) as journal:
         connection = journal._store.link._connection

@@ -568,6 +568,7 @@ async def upgrade(url: str) -> tuple[int, int]:
         The version before, 0 where there was none, and now.
     """
     store = store_at(url, outage_timeout=BRIEFLY)
+    store.link.label = discreet(url).partition("#")[0]
     from novita_async._journal.postgres import upgrading  # noqa: PLC0415 - knows all the text of the tables
 
     try:
