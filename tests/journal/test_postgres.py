@@ -10,7 +10,7 @@ from asyncpg import DeadlockDetectedError, DiskFullError
 from attrs import define
 
 from novita_async import Polling
-from novita_async._journal.postgres.journal import upgrade
+from novita_async._journal.postgres.journal import upgrade, want_place
 from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
 from novita_async._journal.postgres.texts import escaped, unescaped
 from novita_async._purchase.machine import (
@@ -657,6 +657,34 @@ async def test_a_version_that_adds_to_the_one_before_leaves_its_workers_at_work(
     (row,) = await run_sql(url, "SELECT state, mood FROM novita.course")
     assert tuple(row) == ("uncertain", None)
     assert await upgrade(url) == (VERSION + 1, VERSION + 1)
+
+
+async def test_tables_that_shut_a_release_out_stop_its_buying_and_keep_what_it_has_bought(database):
+    """At its next sign of life; an upgrade by the older release says so, too."""
+    await run_sql(database, "DROP DATABASE IF EXISTS shut")
+    await run_sql(database, "CREATE DATABASE shut")
+    url = database.replace("/postgres?", "/shut?")
+    await upgrade(url)
+    async with await PostgresJournal.join(url, quotas={"a": 9}) as journal:
+        await journal.plan([asked(1), asked(2), asked(3)])
+        one, two = await journal.take(2)
+        announced = Announced(loop_time(), "a")
+        await journal.admit(one, announced, None)
+        advance(one, announced)
+        await run_sql(url, "UPDATE novita.meta SET version = $1, oldest_reader = $1", VERSION + 1)
+        await journal.beat()
+        refused = "newer release: nothing more is bought; install a newer novita-async"
+        with pytest.raises(JournalError, match=refused):
+            await journal.admit(two, announced, None)
+        with pytest.raises(JournalError, match=refused):
+            await journal.take(1)
+        with pytest.raises(JournalError, match=refused):
+            await want_place(journal, "a", ENDPOINT, 1).answer
+        with pytest.raises(JournalError, match=refused):
+            await upgrade(url)
+        await journal.settle(one, Bought(loop_time(), task("one")))
+    found = await run_sql(url, "SELECT state FROM novita.course ORDER BY serial")
+    assert [each["state"] for each in found] == ["submitted", "planned", "planned"]
 
 
 @pytest.mark.parametrize(("version", "oldest", "word"), [(0, 1, "older release"), (9, 9, "newer release")])

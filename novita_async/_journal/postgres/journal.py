@@ -572,6 +572,6 @@ async def upgrade(url: str) -> tuple[int, int]:
     from novita_async._journal.postgres import upgrading  # noqa: PLC0415 - knows all the text of the tables
 
     try:
-        return await store.link.once(upgrading.upgrade)
+        return await store.link.once(partial(upgrading.upgrade, label=store.link.label))
     finally:
         store.link.hang_up()
