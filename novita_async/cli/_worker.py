@@ -9,7 +9,7 @@ from attrs import define, evolve, field
 
 from novita_async._client import NovitaClient
 from novita_async._journal.postgres.address import discreet
-from novita_async._journal.postgres.journal import LEASE
+from novita_async._journal.postgres.journal import LEASE, PostgresJournal
 from novita_async._purchase.machine import Action
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
@@ -56,6 +56,9 @@ async def work(
 ) -> Exit:
     """Work on a batch until it is complete, and tell at the end how it is."""
     checked_url(url)
+    if forever:  # there need be no batch yet
+        async with await PostgresJournal.join(url, worker="worker"):
+            pass
     async with looked_at(url) as journal:
         note = await Note.of(journal)
         ledger = await journal.summary()

@@ -187,6 +187,13 @@ async def test_a_process_that_has_ended_for_the_others_announces_nothing(url):
             await journal.admit(purchase, Announced(loop_time(), "a"), None)
 
 
+async def test_a_process_that_was_taken_for_dead_and_lost_its_connection_leaves_without_an_error(url):
+    async with await PostgresJournal.join(url) as journal:
+        await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", journal._store.member.me)
+        await journal._store.link._connection.close()
+    assert "closed" in repr(journal)
+
+
 async def test_a_row_that_has_moved_is_read_again(url):
     async with await PostgresJournal.open(url) as journal:
         (purchase,) = await journal.plan([asked(1)])

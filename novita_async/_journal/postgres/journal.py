@@ -22,6 +22,7 @@ from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
 from novita_async._journal.postgres.address import discreet
 from novita_async._journal.postgres.at_work import AtWork
+from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
 from novita_async._journal.postgres.works import Ask, PlaceEnded, Told, Wanted
 from novita_async._journal.rows import copy_of, entry_of, error_text
@@ -190,7 +191,8 @@ class PostgresJournal:
         leaving = self._tell(self._asking(self._store.living.leave))
         self._closed = True
         try:
-            await outlasting(leaving)
+            with suppress(LeaseLost):  # then others have given away what it had
+                await outlasting(leaving)
         finally:
             self._store.link.hang_up()
 
