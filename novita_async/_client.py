@@ -916,14 +916,15 @@ class NovitaClient:
             is_sdxl: Only SDXL, or none of it.
             is_inpainting: Only those for inpainting.
         """
-        filters = _filters(
-            types=types,
-            query=query,
-            visibility=visibility,
-            source=source,
-            is_sdxl=is_sdxl,
-            is_inpainting=is_inpainting,
-        )
+        given = {
+            "types": types,
+            "query": query,
+            "visibility": visibility,
+            "source": source,
+            "is_sdxl": None if is_sdxl is None else str(is_sdxl).lower(),
+            "is_inpainting": None if is_inpainting is None else str(is_inpainting).lower(),
+        }
+        filters = {name: value for name, value in given.items() if value is not None}
         cursor: str | None = None
         seen: set[str | None] = {cursor, "c_0"}
         while True:
@@ -1093,11 +1094,3 @@ def _environment(name: str) -> str:
 
 def _naming(save_as: NameFiles | str | None) -> NameFiles | NameTemplate | None:
     return NameTemplate(save_as) if isinstance(save_as, str) else save_as
-
-
-def _filters(**given: object) -> dict[str, str]:
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in given.items()
-        if value is not None
-    }

@@ -284,19 +284,13 @@ class _Field:
 @cache
 def _fields(cls: type) -> tuple[_Field, ...]:
     attrs.resolve_types(cls)
-    return tuple(_field(attribute) for attribute in attrs.fields(cls) if attribute.name not in _APART)
-
-
-def _field(attribute: "Attribute[Any]") -> _Field:
-    kinds = tuple(_types_in(attribute.type))  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
-    parts = [kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)]
-    return _Field(
-        attribute,
-        wire_name(attribute),
-        parts[0] if parts else None,
-        get_origin(attribute.type) is tuple,
-        takes_text=str in kinds,
-    )
+    found: list[_Field] = []
+    for attribute in (each for each in attrs.fields(cls) if each.name not in _APART):
+        kinds = tuple(_types_in(attribute.type))  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
+        part = next((kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)), None)
+        is_list = get_origin(attribute.type) is tuple
+        found.append(_Field(attribute, wire_name(attribute), part, is_list, takes_text=str in kinds))
+    return tuple(found)
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:

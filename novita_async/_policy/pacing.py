@@ -432,17 +432,13 @@ class Window:
                 self.phase = Phase.CONFIRMED
         elif fits <= self.ceiling:
             self.limit = fits
-        elif slot.beyond and now < self.origin + MINUTE:
-            self._accepted_too_early(slot, now)
-
-    def _accepted_too_early(self, slot: Slot, now: float) -> None:
-        """A sliding window could not have taken this."""
-        self.steady = now < self.restarted_at + MINUTE
-        self.minutes = 0 if self.steady else self.minutes + 1
-        self.restarted_at = self.full_at
-        self.phase = Phase.GUESSED
-        self.origin = slot.announced_at
-        self.forgiven = self.taken - self.unanswered - slot.images
+        elif slot.beyond and now < self.origin + MINUTE:  # a sliding window could not have taken this
+            self.steady = now < self.restarted_at + MINUTE
+            self.minutes = 0 if self.steady else self.minutes + 1
+            self.restarted_at = self.full_at
+            self.phase = Phase.GUESSED
+            self.origin = slot.announced_at
+            self.forgiven = self.taken - self.unanswered - slot.images
 
     def _refused_limited(self, slot: Slot, seen: int) -> None:
         restarted = slot.announced_at < self.restarted_at + MINUTE

@@ -1,7 +1,7 @@
 """An object store of the tests' own that speaks as Google Cloud Storage does.
 
-Of the XML API, as its documentation tells it, what results need: a put with `x-goog-if-generation-match: 0` fails
-where the name is taken, a long file goes up in parts, an object is copied by the store itself.
+Of the XML API, as its documentation tells it, what results need: a put with `x-goog-if-generation-match: 0`
+fails where the name is taken, a long file goes up in parts, an object is copied by the store itself.
 """
 
 import json
