@@ -287,12 +287,14 @@ def models(filters: Mapping[str, str], cursor: str | None, limit: int, endpoints
 
 def read_models(response: HTTPResponse) -> ModelPage:
     """Read a page of the model listing."""
+    from novita_async._api.converter import model_record  # noqa: PLC0415 - few ask for a listing
+
     body = read_object(response)
     if "models" not in body and _reason(body):
         raise _incomplete("the answer lists no models", response)
     listed = [record for item in lenient.as_list(body.get("models")) if (record := lenient.as_object(item))]
     cursor = lenient.as_text(lenient.as_object(body.get("pagination")).get("next_cursor"))
-    return ModelPage(records=tuple(map(codec.model_record, listed)), next_cursor=cursor or None)
+    return ModelPage(records=tuple(map(model_record, listed)), next_cursor=cursor or None)
 
 
 def balance(endpoints: Endpoints) -> HTTPRequest:

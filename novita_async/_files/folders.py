@@ -63,7 +63,7 @@ class Line(Protocol):
         ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Step:
     """A step on the disk, and what is to follow."""
 
@@ -99,7 +99,7 @@ def _carry_out(steps: list[_Step]) -> None:
                     step.error = OSError(*error.args)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FolderSync:
     """Works on the disk, and makes names durable. Results that end while others do so go together.
 

@@ -68,7 +68,7 @@ def kept_at(folder: Path, digest: str, path: Path | None) -> str:
     return str(found.relative_to(folder))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class IndexLine:
     """A line that is to be added."""
 
@@ -91,7 +91,7 @@ class IndexLine:
         self.told["state"] = str(SAVED)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Index:
     """The index of one folder. Several processes may add to it."""
 

@@ -25,7 +25,7 @@ _OF_A_FILE: Final = re.compile(r"\.[0-9a-f]{16,32}-\d+\.part")
 _OF_A_NOTE: Final = re.compile(r"\.(?:batch\.json|report\.html|input)\.\d+(?:-\d+)?\.part")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Part:
     """The part of a file that has come."""
 

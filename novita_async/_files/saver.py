@@ -93,7 +93,7 @@ class _Arriving(Protocol):
     async def append(self, piece: bytes, /) -> None: ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _InMemory:
     """A file that is fetched into memory."""
 
@@ -106,7 +106,7 @@ class _InMemory:
         self.data += piece
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _Target:
     """A file of a result, or a file that belongs to no known task."""
 
@@ -170,7 +170,7 @@ class _Target:
         )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _Settled:
     """A file under its name."""
 

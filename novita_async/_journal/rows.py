@@ -8,7 +8,6 @@ again can help; a result as its files (URLs without their query), its times and 
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from copy import copy
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
@@ -53,6 +52,7 @@ COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
 FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "metadata", "bought", "perhaps", "checksum")
 """Columns of a purchase to which nothing has happened; the others are NULL."""
 
+_KEY: Final = KEPT.index("key")
 _REQUEST: Final = KEPT.index("request")
 _ERROR: Final = KEPT.index("error")
 _RESULT: Final = KEPT.index("result")
@@ -123,14 +123,21 @@ def unpacked(data: bytes) -> str:
 # --- To records ---------------------------------------------------------------------------------------------
 
 
-def record_of(purchase: Purchase, before: Known, now: float) -> Record:
-    """Make the record of a purchase; what has not changed since `before` is taken over as it is."""
+def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = True) -> Record:
+    """Make the record of a purchase; what has not changed since `before` is taken over as it is.
+
+    Args:
+        purchase: The purchase.
+        before: The purchase as the store has it.
+        now: The time, in unix seconds.
+        summed: Whether the store keeps a checksum. Else the sum is 0.
+    """
     entry, old = entry_of(purchase), before.record
     same_error, same_result = purchase.error is before.error, purchase.result is before.result
     present = _present(purchase)
     earlier = [_earlier(each) for each in purchase.attempts if each is not present and _counts(each, now)]
     kept = (
-        bytes.fromhex(entry.key),
+        old[_KEY],
         entry.occurrence,
         entry.run,
         entry.position,
@@ -157,7 +164,8 @@ def record_of(purchase: Purchase, before: Known, now: float) -> Record:
         _text(purchase.host),
         entry.metadata,
     )
-    return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), checksum(kept))
+    check = checksum(kept) if summed else 0
+    return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), check)
 
 
 def fresh_known(entry: JournalEntry, values: Record) -> Known:
@@ -487,9 +495,12 @@ def fresh(order: Order, occurrence: int, serial: int, run: int) -> Purchase:
     return Purchase(None, order.endpoint, order.images, order.position, order.tag, entry=entry)
 
 
+_fields_of: Final = attrgetter(*[each.name for each in attrs.fields(Purchase)])
+
+
 def copy_of(purchase: Purchase, offset: float = 0.0) -> Purchase:
     """A copy that moves on its own, its times shifted by so many seconds."""
-    copied = copy(purchase)
+    copied = Purchase(*_fields_of(purchase))
     shift(copied, offset)
     return copied
 

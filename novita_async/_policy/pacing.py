@@ -158,7 +158,7 @@ class PacerStatistics:
     """Windows of the endpoints that were used."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class Slot:
     """The right to send one purchase. Given back, or settled, exactly once."""
 
@@ -184,7 +184,7 @@ class Slot:
     """Whether the attempt has ended."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class Window:
     """Images that an endpoint takes from an account."""
 

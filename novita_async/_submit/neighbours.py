@@ -19,7 +19,7 @@ _KINDS: Final[Mapping[str, type[APIError]]] = {
 }
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Neighbours:
     """Other processes, as the database tells of them."""
 

@@ -25,7 +25,7 @@ class _Group(Generic[T]):
     """Futures of those who wait for them; cancelled with their tasks."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Groups(Generic[T]):
     """Does pieces of work in a thread, one group at a time: whatever comes meanwhile goes together.
 

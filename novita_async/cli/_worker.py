@@ -8,8 +8,8 @@ import anyio.to_thread
 from attrs import define, evolve, field
 
 from novita_async._client import NovitaClient
-from novita_async._journal.postgres.address import discreet
-from novita_async._journal.postgres.journal import LEASE, PostgresJournal
+from novita_async._journal.postgres.address import LEASE, discreet
+from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import Action
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit

@@ -694,6 +694,33 @@ async def test_tables_that_shut_a_release_out_stop_its_buying_and_keep_what_it_h
     assert [each["state"] for each in found] == ["submitted", "planned", "planned"]
 
 
+async def _rows_read(url):
+    """Rows of all batches that were read by the way of an index, or without one."""
+    await run_sql(url, "SELECT pg_stat_force_next_flush()")
+    (found,) = await run_sql(
+        url,
+        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int AS n FROM pg_stat_user_tables"
+        " WHERE relname IN ('request', 'course')",
+    )
+    return found["n"]
+
+
+async def test_no_step_reads_the_other_rows_of_a_batch_that_statistics_do_not_know(database, url):
+    async with await PostgresJournal.open(new_batch(database)) as earlier:
+        await earlier.enqueue([asked(n, n) for n in range(300)])
+    await run_sql(database, "ANALYZE novita.request, novita.course")
+    async with await PostgresJournal.open(url) as journal:
+        await journal.enqueue([asked(n, n) for n in range(300)])
+    async with await PostgresJournal.join(url) as journal:
+        before = await _rows_read(database)
+        taken = await journal.take(20)
+        for purchase in taken:
+            await journal.admit(purchase, Announced(loop_time(), "a"), None)
+            await journal.settle(purchase, Bought(loop_time(), task(str(purchase.id))))
+        await journal._ask(lambda connection: connection.fetchval("SELECT pg_stat_force_next_flush()"))
+        assert await _rows_read(database) - before < 40 * len(taken)
+
+
 @pytest.mark.parametrize(("version", "oldest", "word"), [(0, 1, "older release"), (9, 9, "newer release")])
 async def test_tables_of_another_release_are_refused(database, version, oldest, word):
     there = await run_sql(database, "SELECT version, oldest_reader FROM novita.meta")

@@ -6,6 +6,8 @@ from typing import Final
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 """Beginnings of addresses of such a journal."""
+LEASE: Final = 15.0
+"""Seconds without a sign of life after which others take a process for dead."""
 _SECRETS: Final = ("password", "sslpassword")
 _NO_PORT: Final = re.compile(r":[^@,\]/?#]*[^0-9@,\]/?#]")
 """A port that is no number: there, a password ends early."""

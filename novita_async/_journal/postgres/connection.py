@@ -35,6 +35,9 @@ _PASSES: Final = (
     pg.InternalClientError,  # there is none yet that may be written; or the protocol broke off
 )
 """Errors of a connection, which another may do without."""
+_PLANNER: Final = "SET enable_bitmapscan = off"
+"""How rows are looked for. All that is asked goes along an index; of a batch's rows, in their order, the
+first few hundred are wanted, and a bitmap reads and sorts all of them."""
 _AGAIN: Final = (pg.SerializationError, pg.DeadlockDetectedError)
 
 ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
@@ -128,6 +131,7 @@ class Link:
                 first.terminate()
         connection = await self._connected(0 if self.pooled else _CACHED)
         if not self.pooled:
+            await connection.execute(_PLANNER)
             for channel, heard in self.listeners.items():
                 await connection.add_listener(channel, partial(_heard, heard))
         return connection

@@ -205,7 +205,7 @@ class Living:
         elif moved.perhaps and moved.state in (State.PLANNED, State.UNCERTAIN):
             return None
         told = Told(entry_of(moved).name, (), settled=LOST, cause="nothing", at=loop_time())
-        return Step(told, row, moved, rows.record_of(moved, row.known, now))
+        return Step(told, row, moved, rows.record_of(moved, row.known, now, summed=False))
 
 
 def pause_of(lease: float, due: float | None) -> float:

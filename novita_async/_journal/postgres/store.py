@@ -27,7 +27,7 @@ from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
 from novita_async._journal.postgres.upgrading import outdated
 from novita_async._journal.postgres.windows import Windows
-from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Told, Wanted
+from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Planned, Told, Wanted
 from novita_async.errors import JournalError, NovitaError
 
 
@@ -79,7 +79,7 @@ class SharedStore:
         member = Member(label=label, name=name, worker=worker, quotas=quotas, lease=lease, window=window)
         return cls(Link(url=url, label=label, outage_timeout=outage_timeout), member)
 
-    async def carry_out(self, works: Sequence[Told | Ask | Wanted | PlaceEnded]) -> list[Any]:
+    async def carry_out(self, works: Sequence[Told | Ask | Planned | Wanted | PlaceEnded]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""
         done: dict[int, Any] = {}
         pending: list[Told] = [work for work in works if isinstance(work, Told)]
@@ -94,6 +94,7 @@ class SharedStore:
                 break
             pending = again + later
         done |= await self._places.carry_out(self.link, works)
+        done |= await self.plans.carry_out(self.link, works)
         return [
             await self.link.attempt(work.do) if isinstance(work, Ask) else done[id(work)] for work in works
         ]

@@ -24,7 +24,7 @@ from novita_async import (
 )
 from novita_async._files.saver import CUT_FOR
 from novita_async._policy.believing import FILES_WITHIN
-from novita_async._stream.resume import AHEAD
+from novita_async._stream.ahead import AHEAD
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams, troubles
 from novita_async.testing.worlds.asking import number_in
