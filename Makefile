@@ -102,7 +102,8 @@ coverage: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts
-	$(BIN)/python -m benchmarks.soak_workers
+	$(BIN)/python -m benchmarks.soak_workers --rows 100000
+	$(BIN)/python -m benchmarks.soak_failover
 	$(BIN)/python -m benchmarks.soak_traffic
 	$(SUITE) --hypothesis-profile=long tests/api tests/journal tests/models tests/policy tests/purchase
 

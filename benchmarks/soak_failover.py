@@ -8,6 +8,7 @@ before anyone buys.
 
 import argparse
 import asyncio
+import random
 import tempfile
 import time
 from functools import partial
@@ -31,7 +32,9 @@ async def fail_over(campaign: Campaign, pair: Pair, folder: Path) -> dict[str, i
         start = partial(worker_campaigns._start, campaign, url, server.url, folder)  # noqa: SLF001
         running = [start(number) for number in range(campaign.workers)]
         try:
-            await worker_campaigns._progress(server, campaign.requests // 2, running)  # noqa: SLF001
+            moment = random.randrange(campaign.requests // 4, campaign.requests * 3 // 4)
+            await worker_campaigns._progress(server, moment, running)  # noqa: SLF001
+            await asyncio.sleep(random.random())
             done = len(server.ledger.accepted)
             await pair.fail_over()
             (there,) = await run_sql(pair.url, "SELECT count(*) FROM novita.course WHERE attempts > 0")
@@ -66,15 +69,15 @@ async def campaign(delay: float, *, synchronous: bool, requests: int, lease: flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Failovers.")
+    parser.add_argument("names", nargs="*", default=["synchronous", "behind"])
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--lease", type=float, default=4.0)
-    parser.add_argument("names", nargs="*", default=["synchronous", "behind"])
+    parser.add_argument("--times", type=int, default=1)
     told = parser.parse_args()
     more = {"requests": told.requests, "lease": told.lease}
-    if "synchronous" in told.names:
-        asyncio.run(campaign(0.0, synchronous=True, **more))
-    if "behind" in told.names:
-        asyncio.run(campaign(5.0, synchronous=False, **more))
+    for name in told.names * told.times:
+        synchronous = name == "synchronous"
+        asyncio.run(campaign(0.0 if synchronous else 5.0, synchronous=synchronous, **more))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class FollowReport:
         self.tally.took(outcome)
         self._codes.add(of_outcome(outcome))
         name = name_of(outcome.request)
-        label = name or outcome.task_id or "request"
+        label = outcome.tag or name or outcome.task_id or "request"
         self.output.outcome(outcome, name)
         self.display.advance(
             self.tally.statistics(),

@@ -100,6 +100,8 @@ async def worker(
     in_flight: _Number = None,
     label: _Text = None,
     stall: _Seconds = None,
+    price: _Text = None,
+    budget: _Text = None,
     forever: _Flag = False,
     json: _Flag = False,
 ) -> Exit:
@@ -118,12 +120,15 @@ async def worker(
         in_flight: How many requests this worker has at a time. Default: 64.
         label: What `workers` calls this one. Default: host and process id.
         stall: Seconds without a sign of life after which others take this worker for dead. Default: 15.
+        price: As for `batch`. Default: as `enqueue` was told; said here, it counts for all, as does the next.
+        budget: The most that may be spent, in dollars, by all workers together.
         forever: Go on waiting for requests when the batch is complete.
         json: Print one JSON object a line: each submission, each outcome, the summary.
     """
     from novita_async.cli import _worker
 
     changes = {"out": out, "in_flight": in_flight, "label": label, "stall": stall}
+    changes |= {name: told for name, told in (("price", price), ("budget", budget)) if told is not None}
     return await _worker.work(journal, changes, Output(json), forever=forever)
 
 

@@ -1,5 +1,6 @@
 """Commands `worker`, and `retry` about a URL: work on a batch in a database, beside others."""
 
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -8,6 +9,7 @@ from attrs import define, evolve, field
 
 from novita_async._client import NovitaClient
 from novita_async._journal.postgres.address import LEASE, discreet
+from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import Action
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
@@ -17,7 +19,7 @@ from novita_async.cli._output import Output, StandardError
 from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.cli._setup import Setup, command
 from novita_async.cli._shared import Note, checked_url, looked_at, standing_of
-from novita_async.errors import Flaw, InvalidRequest, JournalError, NovitaError
+from novita_async.errors import BudgetExhausted, Flaw, InvalidRequest, JournalError, NovitaError
 from novita_async.tasks import Task
 
 
@@ -31,7 +33,8 @@ class _WorkerReport(FollowReport):
     def ended_by(self, error: NovitaError | OSError) -> None:
         """Tell what ended this worker early."""
         super().ended_by(error)
-        self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
+        if not isinstance(error, BudgetExhausted):  # that ends all others, too
+            self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
 
     def summary(self) -> None:
         """Tell what this worker has done: the rest is others'."""
@@ -53,11 +56,14 @@ async def work(
 ) -> Exit:
     """Work on a batch until it is complete, and tell at the end how it is."""
     checked_url(url)
+    if forever:  # there need be no batch yet
+        async with await PostgresJournal.join(url, worker="worker"):
+            pass
     async with looked_at(url) as journal:
         note = await Note.of(journal)
         ledger = await journal.summary()
     money = {name: changes[name] for name in ("images_per_minute", "price", "budget") if name in changes}
-    note = evolve(note, **money, out=changes.get("out") or note.out)
+    noted, note = note, evolve(note, **money, out=changes.get("out") or note.out)
     setup = note.setup()
     faults: Faults = []
     if note.out is not None and "://" not in note.out:
@@ -67,6 +73,9 @@ async def work(
     budget = setup.spending(faults)
     if faults:
         raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
+    if money:  # said for all who come later
+        async with looked_at(url) as journal:
+            await Note(**money).add_to(journal, noted)
     due = ledger.due(Action.SEND) + ledger.due(Action.WATCH) + ledger.due(Action.SAVE)
     report = _WorkerReport(output, display_of(), ProgressTally(due), note.out, url=discreet(url))
     report.price = setup.price_each()
@@ -116,10 +125,9 @@ async def tell_workers(url: str, output: Output) -> Exit:
     async with looked_at(checked_url(url)) as journal:
         found = await journal.at_work()
     for each in found:
-        since = each.started.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        state = "alive" if each.is_alive else "silent"
+        state = "alive" if each.silent_since is None else f"silent since {_at(each.silent_since)}"
         has = f"has {each.had:,} requests ({each.sending:,} being sent, {each.watching:,} watched)"
-        output.line(f"{each.name}  since {since}  {state}  {has}")
+        output.line(f"{each.name}  {each.version}  since {_at(each.started)}  {state}  {has}")
         output.record(
             event="worker",
             number=each.number,
@@ -134,3 +142,7 @@ async def tell_workers(url: str, output: Output) -> Exit:
     if not found:
         output.line("nobody works on it")
     return Exit.SUCCEEDED
+
+
+def _at(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")

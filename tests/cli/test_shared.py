@@ -1,7 +1,9 @@
 """Batches in a database on the command line: planned, worked on, looked at, retried, told."""
 
+import asyncio
 import json
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -69,6 +71,36 @@ def test_what_failed_is_bought_again_by_retry_with_the_same_words_as_for_a_folde
     assert len(server.ledger.accepted) <= 3
 
 
+def test_a_budget_that_was_used_up_is_raised_with_the_command_that_is_told_and_counts_for_all(
+    call, folder, serve, url
+):
+    server = serve()
+    call(
+        "enqueue", shots(folder, 3), "--journal", url, "--out", "made", "--price", "0.01", "--budget", "0.01"
+    )
+    code, _, err = call("worker", "--journal", url)
+    assert (code, server.ledger.images) == (3, 1)
+    assert "others may go on" not in err
+    command = re.search(r"to go on: novita-async (.*)", err)[1].replace("'", "").split()
+    assert command[-2:] == ["--budget", "0.03"]
+    assert call(*command)[0] == 0
+    assert call("worker", "--journal", url)[0] == 0  # others were not told again
+    assert server.ledger.images == 3
+
+
+def test_workers_are_told_with_their_release_and_since_when_they_are_silent(call, folder, url):
+    call("enqueue", shots(folder, 1), "--journal", url, "--out", "made")
+    worker = (
+        "INSERT INTO novita.worker (batch, name, version, alive_until, lease, alone)"
+        " SELECT max(id), $1, '9.8', now() + $2::interval, '15 s', false FROM novita.batch"
+    )
+    for name, left in (("one", timedelta(seconds=9)), ("two", timedelta(seconds=-9))):
+        asyncio.run(run_sql(url, worker, name, left))
+    one, two = call("workers", url)[1].splitlines()
+    assert re.fullmatch(r"one  9\.8  since \S+ \S+  alive  has 0 requests \(0 being sent, 0 watched\)", one)
+    assert re.search(r"two  9\.8  since \S+ \S+  silent since 20\S+ \S+  has 0 requests", two)
+
+
 def test_every_fault_of_an_input_is_told_and_nothing_is_planned(call, folder, url):
     lines = manifest(folder, {"image": "missing.png"}, {"prompt": 7})
     code, _, err = call("enqueue", lines, "--journal", url, "--budget", "5")
@@ -123,4 +155,7 @@ def test_a_url_is_told_without_its_password():
     assert discreet("postgresql://me:secret@db:5/x?password=secret&host=/tmp/a#b") == (
         "postgresql://me@db:5/x?host=/tmp/a#b"
     )
+    assert discreet("postgresql:///x?password=secret#b") == "postgresql:///x#b"
+    assert discreet("postgresql://me:se#cret@db/x#b") == "postgresql://me@db/x#b"
+    assert discreet("postgresql://one:1,two:2/x#at@2") == "postgresql://one:1,two:2/x#at@2"
     assert discreet("made") == "made"

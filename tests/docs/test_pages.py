@@ -6,7 +6,7 @@ from tests.helpers.pages import DATABASE, DOCS, PAGES, Reader, blocks_of, exampl
 
 NOT_RUN_HERE = {
     "how-to/batches.md": ["needs jq"],
-    "how-to/many-machines.md": ["needs Celery"],
+    "how-to/many-machines.md": ["needs psql", "needs two servers", "needs Celery"],
     "how-to/object-stores.md": ["installs"],
     "how-to/migrate.md": ["needs novita-client"],
     "how-to/other-languages.md": ["needs curl and a served simulator"],

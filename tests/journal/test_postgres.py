@@ -10,7 +10,7 @@ from asyncpg import DeadlockDetectedError, DiskFullError
 from attrs import define
 
 from novita_async import Polling
-from novita_async._journal.postgres.journal import upgrade
+from novita_async._journal.postgres.journal import upgrade, want_place
 from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
 from novita_async._journal.postgres.texts import escaped, unescaped
 from novita_async._purchase.machine import (
@@ -185,6 +185,13 @@ async def test_a_process_that_has_ended_for_the_others_announces_nothing(url):
         )
         with pytest.raises(LeaseLost):
             await journal.admit(purchase, Announced(loop_time(), "a"), None)
+
+
+async def test_a_process_that_was_taken_for_dead_and_lost_its_connection_leaves_without_an_error(url):
+    async with await PostgresJournal.join(url) as journal:
+        await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", journal._store.member.me)
+        await journal._store.link._connection.close()
+    assert "closed" in repr(journal)
 
 
 async def test_a_row_that_has_moved_is_read_again(url):
@@ -548,6 +555,53 @@ async def test_a_deadlock_is_tried_again_and_another_refusal_is_told(url):
             await journal._store.link.once(refused)
 
 
+async def test_an_outage_of_the_database_is_told_to_the_log_when_it_lasts_and_when_it_is_over(
+    url, caplog, monkeypatch
+):
+    monkeypatch.setattr("novita_async._journal.postgres.connection.TELL_AFTER", -1.0)
+    async with await PostgresJournal.open(url) as journal:
+        raised = [ConnectionResetError("gone"), ConnectionResetError("still gone")]
+
+        async def outage(connection):
+            if raised:
+                raise raised.pop(0)
+
+        await journal._store.link.once(outage)
+    told = [each.message.partition(f"#{url.partition('#')[2]}: ")[2] for each in caplog.records]
+    assert told == ["it cannot be reached (gone); nothing is bought until it is back", "it is back"]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "postgresql://me:se#cret@127.0.0.1:9/x",
+            "this is no URL of a database: nothing was bought; give post",
+        ),
+        ("postgresql://127.0.0.1:9/x?sslmode=odd", "`sslmode` parameter must be one of"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_told_without_a_wait_and_without_its_password(url, words):
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        await PostgresJournal.open(url)
+    assert "cret" not in str(refused.value)
+
+
+async def test_what_a_database_refuses_is_told_with_what_to_do(database):
+    with pytest.raises(JournalError, match=r'"nowhere" does not exist.* make the database'):
+        await PostgresJournal.open(database.replace("/postgres?", "/nowhere?"))
+    await run_sql(database, "DROP ROLE IF EXISTS stranger")
+    await run_sql(database, "CREATE ROLE stranger LOGIN")
+    with pytest.raises(JournalError, match=r"permission denied.* grants USAGE ON SCHEMA novita"):
+        await PostgresJournal.open(database.replace("postgres@", "stranger@"))
+
+
+async def test_of_several_servers_the_one_that_may_be_written_is_used(url):
+    both = url.replace("?host=", "?host=/nowhere,") + "#several"
+    async with await PostgresJournal.open(both) as journal:
+        assert await journal.plan([asked(1)])
+
+
 async def test_what_is_confirmed_outlives_a_crash_also_where_the_database_is_set_to_forget_it(url):
     async with await PostgresJournal.open(url) as journal:
         connection = journal._store.link._connection
@@ -610,6 +664,34 @@ async def test_a_version_that_adds_to_the_one_before_leaves_its_workers_at_work(
     (row,) = await run_sql(url, "SELECT state, mood FROM novita.course")
     assert tuple(row) == ("uncertain", None)
     assert await upgrade(url) == (VERSION + 1, VERSION + 1)
+
+
+async def test_tables_that_shut_a_release_out_stop_its_buying_and_keep_what_it_has_bought(database):
+    """At its next sign of life; an upgrade by the older release says so, too."""
+    await run_sql(database, "DROP DATABASE IF EXISTS shut")
+    await run_sql(database, "CREATE DATABASE shut")
+    url = database.replace("/postgres?", "/shut?")
+    await upgrade(url)
+    async with await PostgresJournal.join(url, quotas={"a": 9}) as journal:
+        await journal.plan([asked(1), asked(2), asked(3)])
+        one, two = await journal.take(2)
+        announced = Announced(loop_time(), "a")
+        await journal.admit(one, announced, None)
+        advance(one, announced)
+        await run_sql(url, "UPDATE novita.meta SET version = $1, oldest_reader = $1", VERSION + 1)
+        await journal.beat()
+        refused = "newer release: nothing more is bought; install a newer novita-async"
+        with pytest.raises(JournalError, match=refused):
+            await journal.admit(two, announced, None)
+        with pytest.raises(JournalError, match=refused):
+            await journal.take(1)
+        with pytest.raises(JournalError, match=refused):
+            await want_place(journal, "a", ENDPOINT, 1).answer
+        with pytest.raises(JournalError, match=refused):
+            await upgrade(url)
+        await journal.settle(one, Bought(loop_time(), task("one")))
+    found = await run_sql(url, "SELECT state FROM novita.course ORDER BY serial")
+    assert [each["state"] for each in found] == ["submitted", "planned", "planned"]
 
 
 async def _rows_read(url):

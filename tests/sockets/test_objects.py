@@ -10,11 +10,14 @@ from attrs import evolve
 from novita_async import ConfigurationError, DownloadFailed, EditImage
 from novita_async._files import objects
 from novita_async.storage import Content, ObjectStorage
+from novita_async.testing.storages import CHECKS
+from tests.helpers.gcs import google_bucket
 from tests.helpers.hosts import Host, Saving, result_of
 from tests.helpers.objects import gateway
 from tests.helpers.service import client_of, picture, requests, service
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
+PLAIN = {"client_options": {"allow_http": True}}
 QUICK = {"retry_config": {"max_retries": 0}}
 WHOLE = picture()
 
@@ -250,3 +253,21 @@ async def test_files_of_an_answer_are_read_from_the_store_again(s3, bucket, tmp_
         with pytest.raises(DownloadFailed, match="is there no more") as caught:
             await client.fetch(bare)
     assert not caught.value.retryable
+
+
+# --- Google Cloud Storage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_google_cloud_storage_keeps_the_promises_of_a_storage(check):
+    with google_bucket() as bucket:
+        await check(lambda: ObjectStorage("gs://studio/spring", service_account_key=bucket.key, **PLAIN))
+
+
+async def test_a_long_file_reaches_google_cloud_storage_in_parts_and_never_over_another(monkeypatch):
+    monkeypatch.setattr(objects, "IN_ONE", 1000)
+    with google_bucket() as bucket:
+        storage = ObjectStorage("gs://studio/spring", service_account_key=bucket.key, **PLAIN)
+        assert await storage.put_new("long", Content.of(b"a" * 5000))
+        assert not await storage.put_new("long", Content.of(b"b" * 5000))
+        assert bucket.objects == {"spring/long": b"a" * 5000}

@@ -1,6 +1,7 @@
 """A connection to a shared journal's database, and what its errors mean. No other module knows asyncpg."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -18,6 +19,9 @@ from novita_async.errors import ConfigurationError, JournalError
 
 T = TypeVar("T")
 
+_log: Final = logging.getLogger(__name__)
+TELL_AFTER: Final = 2.0
+"""Seconds after which a log is told of a database that cannot be reached."""
 _CACHED: Final = 100
 """Statements that stay prepared."""
 _PASSES: Final = (
@@ -85,7 +89,7 @@ class Link:
 
     async def once(self, do: Callable[[Connection], Awaitable[T]]) -> T:
         """Do something, again where the connection breaks: the work must bear being done twice."""
-        began, pause = loop_time(), 0.05
+        outage = _Outage(self)
         while True:
             try:
                 if self._connection is None or self._connection.is_closed():
@@ -99,18 +103,14 @@ class Link:
             except _PASSES as error:
                 self._in_doubt = True
                 self.hang_up()
-                if loop_time() - began > self.outage_timeout:
-                    why = str(error) or type(error).__name__
-                    problem = f"journal {self.label}: it cannot be reached ({why})"
-                    raise JournalError(problem=problem, advice=ADVICE) from error
-                await asyncio.sleep(pause * (0.5 + random.random()))
-                pause = min(2 * pause, 2.0)
+                await outage.ride_out(error)
             except pg.PostgresError as error:
                 if isinstance(error, _AGAIN):
                     continue
                 raise self._refused(error) from error
             else:
                 self._in_doubt = False
+                outage.is_over()
                 return done
 
     async def attempt(self, do: Callable[[Connection], Awaitable[T]]) -> T | Exception:
@@ -160,6 +160,11 @@ class Link:
             self._connection.terminate()
             self._connection = None
 
+    def unreachable(self, error: BaseException) -> JournalError:
+        """The error of an outage."""
+        why = str(error) or type(error).__name__
+        return JournalError(problem=f"journal {self.label}: it cannot be reached ({why})", advice=ADVICE)
+
     def _refused(self, error: pg.PostgresError) -> JournalError:
         if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
             return lease_lost(self.label)
@@ -175,6 +180,32 @@ class Link:
             )
         advice = next((advice for kind, advice in _REFUSALS if isinstance(error, kind)), ADVICE)
         return JournalError(problem=f"journal {self.label}: {error}", advice=advice)
+
+
+@define(eq=False)
+class _Outage:
+    """Time for which a database cannot be reached."""
+
+    link: Link
+    _began: float = field(factory=loop_time, init=False)
+    _pause: float = field(default=0.05, init=False)
+    _is_told: bool = field(default=False, init=False)
+
+    async def ride_out(self, error: BaseException) -> None:
+        """Wait before another attempt. Raises `JournalError`: that was long enough."""
+        unreachable, lasted = self.link.unreachable(error), loop_time() - self._began
+        if lasted > self.link.outage_timeout:
+            raise unreachable from error
+        if lasted > TELL_AFTER and not self._is_told:
+            self._is_told = True
+            _log.warning("%s; nothing is bought until it is back", unreachable.problem)
+        await asyncio.sleep(self._pause * (0.5 + random.random()))
+        self._pause = min(2 * self._pause, 2.0)
+
+    def is_over(self) -> None:
+        """Tell that the database is back, where it was told that it was not."""
+        if self._is_told:
+            _log.warning("journal %s: it is back", self.link.label)
 
 
 def _heard(heard: Callable[[str], None], *told: Any) -> None:

@@ -21,6 +21,7 @@ from attrs import define, evolve, field
 from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.postgres.address import LEASE, discreet
 from novita_async._journal.postgres.at_work import AtWork
+from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
 from novita_async._journal.postgres.works import PIECE, Ask, PlaceEnded, Told, ToPlan, Wanted
 from novita_async._journal.rows import copy_of, entry_of, error_text
@@ -188,7 +189,8 @@ class PostgresJournal:
         leaving = self._tell(self._asking(self._store.living.leave))
         self._closed = True
         try:
-            await outlasting(leaving)
+            with suppress(LeaseLost):  # then others have given away what it had
+                await outlasting(leaving)
         finally:
             self._store.link.hang_up()
 
@@ -558,9 +560,10 @@ async def upgrade(url: str) -> tuple[int, int]:
         The version before, 0 where there was none, and now.
     """
     store = store_at(url, outage_timeout=BRIEFLY)
+    store.link.label = discreet(url).partition("#")[0]
     from novita_async._journal.postgres import upgrading  # noqa: PLC0415 - knows all the text of the tables
 
     try:
-        return await store.link.once(upgrading.upgrade)
+        return await store.link.once(partial(upgrading.upgrade, label=store.link.label))
     finally:
         store.link.hang_up()

@@ -8,6 +8,7 @@ from attrs import define
 from novita_async._journal import rows
 from novita_async._journal.postgres.fenced_rows import FencedRows
 from novita_async._journal.postgres.member import Member
+from novita_async._journal.postgres.upgrading import outdated
 from novita_async._journal.postgres.works import Connection
 from novita_async._journal.rows import entry_of
 from novita_async._purchase.machine import LIST, NOTHING, Purchase, next_action
@@ -25,6 +26,8 @@ class Leases:
     ) -> list[Purchase]:
         """Lease rows for which something is to be done, up to a serial number."""
         member = self.member
+        if member.is_outdated:
+            raise outdated(member.label)
         found = await connection.fetch(
             "SELECT novita.lease_1($1, $2, $3, $4, $5)", member.me, member.batch, most, after, last
         )

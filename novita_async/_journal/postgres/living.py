@@ -13,6 +13,7 @@ from novita_async._journal.postgres.money import Money
 from novita_async._journal.postgres.places import Places
 from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
+from novita_async._journal.postgres.schema.versions import VERSION
 from novita_async._journal.postgres.upgrading import check_version
 from novita_async._journal.postgres.works import Connection, Told
 from novita_async._journal.rows import entry_of
@@ -90,6 +91,7 @@ class Living:
             return await self.beat(connection)
         member.alive_until, member.processes = began + member.lease, found["workers"]
         member.next_beat = pause_of(member.lease, found["due"])
+        member.is_outdated = found["oldest"] > VERSION
         self.health.tell(found["accounts"])
         if not found["steady"]:
             await self._say_again(connection)

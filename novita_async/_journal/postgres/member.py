@@ -41,6 +41,8 @@ class Member:
     commits: int = 0
     skew: float = 0.0
     """Seconds by which the database's clock is before this computer's."""
+    is_outdated: bool = field(default=False, init=False)
+    """Whether newer tables shut this release out, so that nothing more may be bought here."""
     processes: int = field(default=1, init=False)
     """Processes at work with this database."""
     next_beat: float = field(default=0.0, init=False)

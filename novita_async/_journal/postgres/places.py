@@ -15,6 +15,7 @@ from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.schema.columns import MOVED
 from novita_async._journal.postgres.texts import unescaped
+from novita_async._journal.postgres.upgrading import outdated
 from novita_async._journal.postgres.verdicts import fate_of
 from novita_async._journal.postgres.windows import LINE, Offer, WindowRow, Windows, taught
 from novita_async._journal.postgres.works import Connection, Place, PlaceEnded, Wanted
@@ -74,6 +75,8 @@ class Places:
 
     async def _take(self, call: _PlacesCall, connection: Connection) -> list[Any]:
         """Take places; a `Place`, or an error, for each."""
+        if self.member.is_outdated:
+            return [outdated(self.member.label) for _ in call.group]
         window = await self.windows.of(connection, *call.key)
         while True:
             offer = call.offer = call.offer or await self.windows.offer(

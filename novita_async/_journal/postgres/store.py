@@ -25,6 +25,7 @@ from novita_async._journal.postgres.money import Money
 from novita_async._journal.postgres.places import Places
 from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
+from novita_async._journal.postgres.upgrading import outdated
 from novita_async._journal.postgres.windows import Windows
 from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Told, ToPlan, Wanted
 from novita_async.errors import JournalError, NovitaError
@@ -141,5 +142,7 @@ class SharedStore:
         if not row.mine:
             await self.rows.keep_paid(connection, told, row)
             raise self.member.lost()
+        if told.promise and self.member.is_outdated:
+            raise outdated(self.member.label)
         step = Step.of(told, row)
         return None if told.settled is None and step.record[:-1] == row.known.record[:-1] else step

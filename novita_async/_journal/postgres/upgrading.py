@@ -15,14 +15,23 @@ async def check_version(connection: Connection, label: str) -> None:
             advice=f"nothing was bought; run: novita-async db upgrade {typed(label)}",
         )
     if found["oldest_reader"] > VERSION:
-        raise JournalError(
-            problem=f"journal {label}: the database's tables are of a newer release",
-            advice="nothing was bought; install a newer novita-async here",
-        )
+        raise outdated(label)
 
 
-async def upgrade(connection: Connection) -> tuple[int, int]:
-    """Bring the tables to this release's form, or make them. Returns the version before and now."""
+def outdated(label: str) -> JournalError:
+    """The error of a process whose release may not work with these tables any more."""
+    return JournalError(
+        problem=f"journal {label}: the database's tables are of a newer release",
+        advice="nothing more is bought; install a newer novita-async here",
+    )
+
+
+async def upgrade(connection: Connection, label: str) -> tuple[int, int]:
+    """Bring the tables to this release's form, or make them. Returns the version before and now.
+
+    Raises:
+        JournalError: they are of a release with which this one cannot work.
+    """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(5653042)")
         there = await connection.fetchval("SELECT to_regclass('novita.meta') IS NOT NULL")
@@ -31,4 +40,5 @@ async def upgrade(connection: Connection) -> tuple[int, int]:
             await connection.execute(statements)
         if before < VERSION:
             await connection.execute("UPDATE novita.meta SET version = $1", VERSION)
+        await check_version(connection, label)
     return before, max(before, VERSION)

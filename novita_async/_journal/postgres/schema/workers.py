@@ -90,7 +90,8 @@ end $$;
 -- due: seconds until the lease of another runs out. Only who has lived for a whole lease, mine and the other's, without
 -- a gap calls others dead: after an outage of the database or of the network everybody is late, and nobody is dead.
 create function novita.beat_1(p_me bigint, p_ttl float8,
-  out alive bool, out dead bigint[], out at float8, out workers int, out accounts text, out steady bool, out due float8)
+  out alive bool, out dead bigint[], out at float8, out workers int, out accounts text, out steady bool, out due float8,
+  out oldest int)
 language plpgsql as $$
 declare t timestamptz; since timestamptz; lived interval; marked bigint[] := '{}';
 begin
@@ -119,6 +120,7 @@ begin
   select count(*) filter (where alive_until > t), extract(epoch from min(alive_until) filter (where id <> p_me) - t)
     into workers, due from novita.worker where not buried and ended is null;
   accounts := novita.health_1();
+  select oldest_reader into oldest from novita.meta;
 end $$;
 
 -- Let what a dead worker that had its batch to itself has left on its way be its own, unless another has the batch by
