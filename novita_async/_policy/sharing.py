@@ -13,11 +13,11 @@ from attrs import define
 
 from novita_async._policy.pacing import Slot, Window, window_of
 
-MOST_OFFERED: Final = 64
+MOST_OFFERED: Final = 256
 """Purchases that are offered to a shared window at once, at most."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SharedWindow:
     """Knowledge of a window whose quota is not known."""
 
@@ -80,7 +80,7 @@ class SharedWindow:
         )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Offers:
     """Offers of a process to a shared window, which may have no room.
 

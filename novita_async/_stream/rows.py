@@ -1,5 +1,7 @@
 """Rows of a batch that many processes share: taken as slots come free, each brought to its outcome."""
 
+from typing import Final
+
 from attrs import define, field
 
 from novita_async._journal.postgres.lost import LeaseLost
@@ -11,6 +13,9 @@ from novita_async._stream.way import words_of
 from novita_async.errors import JournalError, NovitaError
 from novita_async.events import Finished, Planned
 from novita_async.models.results import Failed, Outcome
+
+_AHEAD: Final = 16
+"""Rows that are taken in one go by who has few in flight: no more than will be begun soon."""
 
 
 @define(eq=False, repr=False)
@@ -45,7 +50,8 @@ class RowStream(Stream):
             while free < PIECE and self._slots.value:
                 self._slots.acquire_nowait()
                 free += 1
-            taken = await self._shift.take(free, ahead=self._in_flight // 2)
+            ahead = max(self._in_flight // 2, min(_AHEAD, 2 * self._in_flight))
+            taken = await self._shift.take(free, ahead=ahead)
             for _ in range(free - len(taken)):
                 self._slots.release()
             for purchase in taken:

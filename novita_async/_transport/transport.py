@@ -42,7 +42,7 @@ _SLOW_START_COST: Final = 6 * _START_COST
 """The same on the slow path, where aiohttp takes six times as long."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _KeyedSession:
     """A session as the requests of one key use it."""
 

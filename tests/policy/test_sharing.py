@@ -73,7 +73,7 @@ def test_little_is_offered_after_a_refusal_and_twice_as_much_after_each_admissio
         offers.deferred(7.0)
     assert offers.start_at(1.0) == 7.0
     offered = []
-    for _ in range(8):
+    for _ in range(10):
         count = 0
         while offers.start_at(9.0) == 9.0:
             offers.offer()
@@ -82,4 +82,4 @@ def test_little_is_offered_after_a_refusal_and_twice_as_much_after_each_admissio
         offers.admitted()
         for _ in range(count - 1):
             offers.withdrawn()
-    assert offered == [1, 2, 4, 8, 16, 32, 64, 64]
+    assert offered == [1, 2, 4, 8, 16, 32, 64, 128, 256, 256]

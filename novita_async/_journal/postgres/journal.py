@@ -14,16 +14,15 @@ from decimal import Decimal
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack, cast
-from urllib.parse import urlsplit
 
 from anyio import sleep
 from attrs import define, evolve, field
 
 from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
-from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
+from novita_async._journal.postgres.address import LEASE, discreet
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
-from novita_async._journal.postgres.works import Ask, PlaceEnded, Told, Wanted
+from novita_async._journal.postgres.works import PIECE, Ask, PlaceEnded, Planned, Told, Wanted
 from novita_async._journal.rows import copy_of, entry_of, error_text
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
@@ -37,10 +36,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
-LEASE: Final = 15.0
 OUTAGE_TIMEOUT: Final = 120.0
-_GATHER: Final = 0.02
+_GATHER: Final = 0.04
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows."""
+_MANY: Final = 1.5
+"""How many tell something together, as a rule, where more is waited for."""
 _BUSY: Final = 0.05
 """Seconds after which they are not many any more."""
 BRIEFLY: Final = 10.0
@@ -93,12 +93,10 @@ class PostgresJournal:
     _carrying: "asyncio.Task[None] | None" = field(default=None, init=False)
     _living: "asyncio.Task[None] | None" = field(default=None, init=False)
     """Signs of life. None: this process only looks."""
-    _had_company: bool = field(default=False, init=False)
-    """Whether several told something at the same time when that was written last."""
+    _company: float = field(default=1.0, init=False)
+    """How many told something together of late, on average."""
     _wrote_at: float = field(default=-math.inf, init=False)
     _closed: bool = field(default=False, init=False)
-    _pieces: int = field(default=0, init=False)
-    """Pieces of orders that were planned or looked for."""
     _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when rows may have become free."""
     _taken_to: int = field(default=0, init=False)
@@ -225,11 +223,8 @@ class PostgresJournal:
     async def _planned(self, orders: Sequence[Order], *, make: bool) -> list[Purchase | None]:
         self._check()
         found: list[Purchase | None] = []
-        for start in range(0, len(orders), _PIECE):
-            self._pieces += 1
-            some = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.plans.plan, orders=some, piece=self._pieces, make=make)
-            read = await outlasting(self._tell(self._asking(plan)))
+        for start in range(0, len(orders), PIECE):
+            read = await outlasting(self._tell(Planned(orders[start : start + PIECE], make, read=True)))
             found += [None if each is None else self._handed_out(each) for each in read]
         return found
 
@@ -241,11 +236,9 @@ class PostgresJournal:
         """
         self._check()
         new = 0
-        for start in range(0, len(orders), _PIECE):
-            self._pieces += 1
-            some = orders[start : start + _PIECE]
-            plan: Any = partial(self._store.plans.enqueue, orders=some, piece=self._pieces)
-            new += sum(is_new for _, is_new in await outlasting(self._tell(self._asking(plan))))
+        for start in range(0, len(orders), PIECE):
+            told = Planned(orders[start : start + PIECE], make=True, read=False)
+            new += sum(await outlasting(self._tell(told)))
         return new
 
     def _handed_out(self, read: Purchase) -> Purchase:
@@ -478,7 +471,7 @@ class PostgresJournal:
         if self._closed:
             raise JournalError(problem=f"journal {self.name}: it is closed")
 
-    def _tell(self, work: Told | Ask | Wanted | PlaceEnded) -> Job:
+    def _tell(self, work: Told | Ask | Planned | Wanted | PlaceEnded) -> Job:
         self._check()
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())
@@ -490,10 +483,10 @@ class PostgresJournal:
     async def _carry_out(self) -> None:
         """Do what was told, all that is there at a time, until there is nothing more."""
         while self._queue:
-            gather = self._had_company and loop_time() - self._wrote_at < _BUSY
+            gather = self._company > _MANY and loop_time() - self._wrote_at < _BUSY
             await asyncio.sleep(_GATHER if gather else 0)  # who else is ready goes along
             jobs, self._queue = self._queue, []
-            self._had_company = len(jobs) > 1
+            self._company += 0.3 * (len(jobs) - self._company)
             results = await self._store.carry_out([job.work for job in jobs])
             for job, result in zip(jobs, results, strict=True):
                 job.result, job.done = result, True
@@ -533,12 +526,11 @@ def store_at(
         raise ConfigurationError(
             problem="a journal in Postgres needs asyncpg", advice='pip install "novita-async[postgres]"'
         ) from error
-    parts = urlsplit(url)
-    name = batch or parts.fragment or "default"
-    place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    database, _, fragment = url.partition("#")
+    name = batch or fragment or "default"
     return SharedStore.at(
-        url.partition("#")[0],
-        label=f"postgresql://{place}{parts.path}#{name}",
+        database,
+        label=discreet(f"{database}#{name}"),
         name=name,
         worker=worker or f"{socket.gethostname()}/{os.getpid()}",
         quotas=quotas or {},
@@ -557,9 +549,6 @@ async def _insist(
             problem=f"journal {store.member.label}: another process has it open",
             advice="nothing was sent; wait for that to end, then run the same again",
         )
-
-
-_PIECE: Final = 1000
 
 
 async def upgrade(url: str) -> tuple[int, int]:

@@ -1,15 +1,21 @@
-"""Orders that become rows of a batch, by one process alone or by several at once."""
+"""Orders that become rows of a batch, by one process alone or by several at once.
 
-from collections.abc import Sequence
-from typing import Final
+Orders that many tell at the same time are planned by one call.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Final
 
 from attrs import define, field
 
 from novita_async._journal import rows
+from novita_async._journal.groups import own_copy
+from novita_async._journal.postgres.connection import Link
 from novita_async._journal.postgres.fenced_rows import FencedRows, marks
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.texts import escaped
-from novita_async._journal.postgres.works import Connection
+from novita_async._journal.postgres.works import PIECE, Connection, Planned
 from novita_async._purchase.machine import Order, Purchase
 
 _PLAN: Final = f"SELECT serial, is_new FROM novita.plan_1({marks(1, 14)})"  # noqa: S608
@@ -23,24 +29,45 @@ class Plans:
     rows: FencedRows
     _session: int | None = field(default=None, init=False)
     """Number of the plan among those of all who plan while others work."""
+    _pieces: int = field(default=0, init=False)
+    """Pieces of orders that were planned or looked for."""
 
-    async def plan(
-        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool
-    ) -> list[Purchase | None]:
-        """Find the purchases of these orders; make those that are missing."""
-        serials = [serial for serial, _ in await self.enqueue(connection, orders, piece, make=make)]
+    async def carry_out(self, link: Link, works: Sequence[Any]) -> dict[int, Any]:
+        """Plan; give each result by the work's identity, or the error in its place."""
+        done: dict[int, Any] = {}
+        for group in _together([work for work in works if isinstance(work, Planned)]):
+            self._pieces += 1
+            orders = [order for work in group for order in work.orders]
+            found = await link.attempt(
+                partial(self._plan, orders=orders, piece=self._pieces, make=group[0].make, read=group[0].read)
+            )
+            if isinstance(found, Exception):
+                done |= {id(work): own_copy(found) for work in group}
+                continue
+            each = iter(found)
+            done |= {id(work): [next(each) for _ in work.orders] for work in group}
+        return done
+
+    async def _plan(
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool, read: bool
+    ) -> Sequence[Purchase | bool | None]:
+        """Find the purchases of these orders, or say of each whether it is new; make those that are missing.
+
+        The piece is a number that grows, and stays the same where a broken connection lets ask again.
+        """
+        found = await self._serials(connection, orders, piece, make=make)
+        if not read:
+            return [is_new for _, is_new in found]
+        serials = [serial for serial, _ in found]
         planned = await self.rows.by_serial(connection, [each for each in serials if each is not None])
         return [
             None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
         ]
 
-    async def enqueue(
-        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool = True
+    async def _serials(
+        self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool
     ) -> list[tuple[int | None, bool]]:
-        """Find the serial numbers of these orders, and whether each is new; make those that are missing.
-
-        The piece is a number that grows, and stays the same where a broken connection lets ask again.
-        """
+        """Find the serial numbers of these orders, and whether each is new; make those that are missing."""
         if self.member.is_shared and self._session is None:
             self._session = await connection.fetchval("SELECT novita.session_1($1)", self.member.batch)
         seen: dict[str, int] = {}
@@ -93,3 +120,18 @@ class Plans:
                 None if order.metadata is None else escaped(order.metadata),
             )
         )
+
+
+def _together(works: Sequence[Planned]) -> Iterator[Sequence[Planned]]:
+    """Groups of works of one kind, in their order, of no more orders than are planned in one go."""
+    group: list[Planned] = []
+    size = 0
+    for work in works:
+        alike = group and (group[0].make, group[0].read) == (work.make, work.read)
+        if group and (not alike or size + len(work.orders) > PIECE):
+            yield group
+            group, size = [], 0
+        group.append(work)
+        size += len(work.orders)
+    if group:
+        yield group

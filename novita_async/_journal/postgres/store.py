@@ -6,6 +6,7 @@ happen anew, or the row is another's by now.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,13 +19,14 @@ from novita_async._journal.postgres.fenced_rows import FencedRows, Step
 from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.leases import Leases
 from novita_async._journal.postgres.living import Living
+from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.money import Money
 from novita_async._journal.postgres.places import Places
 from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
 from novita_async._journal.postgres.windows import Windows
-from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Told, Wanted
+from novita_async._journal.postgres.works import Ask, Connection, PlaceEnded, Planned, Told, Wanted
 from novita_async.errors import JournalError, NovitaError
 
 
@@ -54,7 +56,9 @@ class SharedStore:
         self.reading = Reading(member, self.rows)
         self._places = Places(member, self.windows, self.health)
         self._admitting = Admitting(member, self.rows, self.windows, self.money, self.health)
-        self.living = Living(member, self.rows, self._places, self.plans, self.health, self.reading)
+        self.living = Living(
+            member, self.rows, self._places, self.money, self.plans, self.health, self.reading
+        )
         self.link.come_back, self.link.confirm = self.living.come_back, self.living.confirm
 
     @classmethod
@@ -74,7 +78,7 @@ class SharedStore:
         member = Member(label=label, name=name, worker=worker, quotas=quotas, lease=lease, window=window)
         return cls(Link(url=url, label=label, outage_timeout=outage_timeout), member)
 
-    async def carry_out(self, works: Sequence[Told | Ask | Wanted | PlaceEnded]) -> list[Any]:
+    async def carry_out(self, works: Sequence[Told | Ask | Planned | Wanted | PlaceEnded]) -> list[Any]:
         """Do all of it; give each result, or the error in its place."""
         done: dict[int, Any] = {}
         pending: list[Told] = [work for work in works if isinstance(work, Told)]
@@ -89,6 +93,7 @@ class SharedStore:
                 break
             pending = again + later
         done |= await self._places.carry_out(self.link, works)
+        done |= await self.plans.carry_out(self.link, works)
         return [
             await self.link.attempt(work.do) if isinstance(work, Ask) else done[id(work)] for work in works
         ]
@@ -118,6 +123,9 @@ class SharedStore:
                 self.rows.remember(step.written())
             else:
                 again.append(step)
+        if again:  # behind a pooler this may be another server, which no broken connection has told
+            with suppress(LeaseLost):
+                await self.living.come_back(connection)
         for step in again:
             self.rows.forget(step.told.name)
         return [step.told for step in again]

@@ -1,13 +1,16 @@
 """Facts and questions that a process tells its shared journal, to be carried out together."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from attrs import define
 
 from novita_async._journal.rows import Record
-from novita_async._purchase.machine import Fact, Settlement
+from novita_async._purchase.machine import Fact, Order, Settlement
+
+PIECE: Final = 1000
+"""Orders that are planned in one go."""
 
 Name = tuple[str, int]
 Connection = Any  # of asyncpg, whose stubs know no record types
@@ -44,6 +47,17 @@ class Ask:
     """Something else to be done with a connection."""
 
     do: Callable[[Connection], Awaitable[Any]]
+
+
+@define(eq=False)
+class Planned:
+    """Orders whose purchases are to be found."""
+
+    orders: Sequence[Order]
+    make: bool
+    """Whether those that are missing are made."""
+    read: bool
+    """Whether the purchases are wanted. Else only the number of new ones is."""
 
 
 @define(eq=False)

@@ -66,6 +66,8 @@ create table novita.request (
   primary key (batch, serial),
   unique (batch, key, occurrence)
 );
+alter table novita.request alter batch set statistics 0;   -- a new batch is none of the values that statistics know: then
+                                                         -- the planner took its rows for a single one, and read all
 
 create table novita.course (
   batch    int    not null,
@@ -84,6 +86,7 @@ create table novita.course (
   {DEFINITIONS},
   primary key (batch, serial)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+alter table novita.course alter batch set statistics 0;  -- as above
 create index course_free  on novita.course (batch, serial) where free;
 create index course_owner on novita.course (owner) where owner is not null;
 create index course_token on novita.course (batch, token) where token is not null;
