@@ -32,7 +32,8 @@ ADMIT: Final = f"SELECT * FROM novita.admit_1({marks(1, _ADMIT_VALUES)})"  # noq
 _VERSION: Final = MOVE_VALUES + 10
 _ALONG: Final = (
     "WITH moved AS MATERIALIZED (SELECT array_agg(serial) AS written"  # noqa: S608
-    f" FROM novita.move_1({marks(1, MOVE_VALUES)}) serial) SELECT moved.written, admitted.* FROM moved CROSS JOIN LATERAL novita.admit_1("
+    f" FROM novita.move_1({marks(1, MOVE_VALUES)}) serial)"
+    " SELECT moved.written, admitted.* FROM moved CROSS JOIN LATERAL novita.admit_1("
     f"{marks(MOVE_VALUES + 1, 9)}, CASE WHEN moved.written IS NULL THEN -1 ELSE ${_VERSION} END,"
     f" {marks(_VERSION + 1, _ADMIT_VALUES - 10)}) admitted"
 )
@@ -164,10 +165,7 @@ class Admitting:
         _defer(group[len(offer.slots) :], offer, done)
         group = group[: len(offer.slots)]
         if found["why"] in ("moved", "fewer"):
-            if window.quota is None:
-                window.keep(found["latest"], found["known"])
-            else:
-                await self.windows.refresh(connection, window)
+            window.keep(found["latest"], found["known"])
             refused = set(found["refused"]) if found["why"] == "fewer" else ()
             moved = [each for n, each in enumerate(group, 1) if n in refused]
             return moved, [each for n, each in enumerate(group, 1) if n not in refused]
