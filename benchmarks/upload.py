@@ -90,6 +90,7 @@ CONTENDERS: dict[str, Contender] = {
     "novita-client, in threads": peers.official,
     "replicate": peers.replicated,
     "fal-client": peers.fal,
+    "httpx2, json=": peers.naive_httpx2,
     "httpx, json=": peers.naive_httpx,
 }
 QUICK = (LIMIT, ENCODING, OURS, NAIVE)

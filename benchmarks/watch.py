@@ -246,7 +246,7 @@ def tables(*, quick: bool) -> list[Table]:
                 Bar(
                     what=f"CPU a poll, against a heap of tuples, {sizes[-1]:,} tasks",
                     measured=most.ratio(OURS, LIMIT, "cpu"),
-                    at_most=1.6,
+                    at_most=1.4,
                 ),
                 Bar(
                     what=f"p99 of a poll's lateness, ms, {sizes[-1]:,} tasks",

@@ -4,13 +4,13 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from copy import copy
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeGuard, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, cast, overload
 
 import anyio
 import anyio.to_thread
@@ -18,16 +18,11 @@ from attrs import evolve, frozen
 
 from novita_async import events, logs
 from novita_async._api import protocol
-from novita_async._files.inputs import Inputs
 from novita_async._files.names import NameTemplate
 from novita_async._files.places import SaveTo, storage_at
 from novita_async._files.saver import Saver, SaverStatistics
 from novita_async._http import Downloader, LoopBound, ReopenableTransport, Transport
-from novita_async._journal.identity import is_withheld
-from novita_async._journal.postgres.inbox import PostgresInbox
-from novita_async._journal.postgres.journal import LEASE, SCHEMES, PostgresJournal
-from novita_async._journal.postgres.quota import PostgresQuota
-from novita_async._journal.sqlite.journal import SqliteJournal
+from novita_async._journal.postgres.address import LEASE
 from novita_async._policy.believing import files_may_come
 from novita_async._policy.polling.memory import PollMemory
 from novita_async._policy.polling.schedule import Polling
@@ -45,10 +40,7 @@ from novita_async._purchase.machine import (
 from novita_async._stream.ahead import Requests
 from novita_async._stream.batch import as_batch
 from novita_async._stream.handle import Outcomes, UpdateBuffer, Updates, block
-from novita_async._stream.resume import Resume
-from novita_async._stream.rows import RowStream
 from novita_async._stream.saving import Destination, NameFiles
-from novita_async._stream.shift import Shift
 from novita_async._stream.stream import IN_FLIGHT, Stream
 from novita_async._stream.watch import Watch
 from novita_async._stream.way import NOTHING_CAME, end_was_seen, fact_of, outcome_of
@@ -67,7 +59,6 @@ from novita_async._watch.memory_file import load_memory, save_memory
 from novita_async.errors import (
     AnsweredAtOnce,
     ConfigurationError,
-    JournalError,
     NoImages,
     NotSent,
     NovitaError,
@@ -99,6 +90,8 @@ from novita_async.webhooks import Waker
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from novita_async._journal.postgres.inbox import PostgresInbox
 
 Priority = Literal["interactive", "batch"]
 """Order of requests while the account's quota makes them wait."""
@@ -224,9 +217,12 @@ class NovitaClient:
         self._inboxes: dict[str, PostgresInbox] = {}
         """Shared batches into which single requests are put."""
         self._buyer.on_move(self._inboxes.clear)
-        self._quota = None if quota is None else _quota_at(quota, self._pool.quotas, self._neighbours)
-        if self._quota is not None:
-            self._buyer.quota = self._quota
+        self._quota = None
+        if quota is not None:
+            from novita_async._journal.opening import quota_at  # noqa: PLC0415 - where one is named, as below
+
+            heed, heard = self._neighbours.heed, self._neighbours.heard
+            self._quota = self._buyer.quota = quota_at(quota, self._pool.quotas, heed, heard)
             self._buyer.on_move(self._quota.leave_loop)
         self._saver = Saver(
             downloader=self._downloader,
@@ -539,6 +535,9 @@ class NovitaClient:
                 cannot be put.
             JournalError: the database cannot be reached, or has no tables.
         """
+        from novita_async._files.inputs import Inputs  # noqa: PLC0415
+        from novita_async._journal.identity import is_withheld  # noqa: PLC0415
+
         self._buyer.at_home()
         name = secrets.token_hex(16) if id is None else id
         endpoint = self._endpoints.path_of(request)
@@ -576,15 +575,12 @@ class NovitaClient:
             handed_out(found.result, self._saver)
         return found
 
-    def _inbox(self, journal: str) -> PostgresInbox:
-        if not _is_url(journal):
-            raise ConfigurationError(
-                problem=f"journal {journal!r}: only a batch in Postgres takes single requests",
-                advice="nothing was bought; journal='postgresql://host/database#batch'",
-            )
+    def _inbox(self, journal: str) -> "PostgresInbox":
+        from novita_async._journal.opening import inbox_at  # noqa: PLC0415
+
         inbox = self._inboxes.get(journal)
         if inbox is None:
-            inbox = self._inboxes[journal] = PostgresInbox(journal)
+            inbox = self._inboxes[journal] = inbox_at(journal)
         return inbox
 
     def webhook_waker(self, *, journal: str | None = None) -> Waker:
@@ -680,10 +676,15 @@ class NovitaClient:
             ConfigurationError: `in_flight` below 1, a folder that cannot be written to.
             JournalError: in use by another process, damaged, of a newer version, on a full disk.
         """
+        from novita_async._journal.opening import beside, opened  # noqa: PLC0415
+        from novita_async._journal.postgres.journal import PostgresJournal  # noqa: PLC0415
+        from novita_async._stream.resume import Resume  # noqa: PLC0415
+
         self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
-            async with _opened(journal, self._pool.quotas, self._neighbours) as store:
+            heed, heard = self._neighbours.heed, self._neighbours.heard
+            async with opened(journal, self._pool.quotas, heed, heard) as store:
                 resume = Resume(
                     store,
                     self._purchases,
@@ -699,7 +700,7 @@ class NovitaClient:
                     resume=resume,
                     in_flight=in_flight,
                     interactive=priority == "interactive",
-                    keep_in=_beside(journal) if folder is None or folder.folder is None else folder.folder,
+                    keep_in=beside(journal) if folder is None or folder.folder is None else folder.folder,
                 )
                 async with stream.run(requests) as outcomes:
                     yield outcomes
@@ -753,6 +754,11 @@ class NovitaClient:
                 be shared.
             JournalError: not to be reached, without tables; a `batch` of one process is at work on it.
         """
+        from novita_async._journal.opening import shared_url  # noqa: PLC0415
+        from novita_async._journal.postgres.journal import PostgresJournal  # noqa: PLC0415
+        from novita_async._stream.rows import RowStream  # noqa: PLC0415
+        from novita_async._stream.shift import Shift  # noqa: PLC0415
+
         self._buyer.at_home()
         with terminated_gently():
             folder = self._folder(save_to, save_as)
@@ -766,7 +772,7 @@ class NovitaClient:
                     await store.on_event(self._neighbours.heard)
                     return await joined.enter_async_context(store)
 
-                url = _shared_url(journal)
+                url = shared_url(journal)
                 shift = Shift(
                     cast("SharedJournal", journal) if url is None else await join(url),
                     self._purchases,
@@ -916,14 +922,15 @@ class NovitaClient:
             is_sdxl: Only SDXL, or none of it.
             is_inpainting: Only those for inpainting.
         """
-        filters = _filters(
-            types=types,
-            query=query,
-            visibility=visibility,
-            source=source,
-            is_sdxl=is_sdxl,
-            is_inpainting=is_inpainting,
-        )
+        given = {
+            "types": types,
+            "query": query,
+            "visibility": visibility,
+            "source": source,
+            "is_sdxl": None if is_sdxl is None else str(is_sdxl).lower(),
+            "is_inpainting": None if is_inpainting is None else str(is_inpainting).lower(),
+        }
+        filters = {name: value for name, value in given.items() if value is not None}
         cursor: str | None = None
         seen: set[str | None] = {cursor, "c_0"}
         while True:
@@ -980,67 +987,6 @@ def _tell_caller(on_update: Callable[[Update], object], update: Update) -> None:
         _log.exception("on_update failed on %s and was passed over", type(update).__name__)
 
 
-@asynccontextmanager
-async def _opened(
-    journal: "str | os.PathLike[str] | Journal", quotas: Mapping[str, int | None], neighbours: Neighbours
-) -> AsyncGenerator[Journal]:
-    """A journal for one run: a file is opened and closed, a store begins another run and stays open."""
-    if _is_url(journal):
-        async with await PostgresJournal.open(journal, quotas=quotas) as shared:
-            shared.on_health(neighbours.heed)
-            await shared.on_event(neighbours.heard)
-            yield shared
-        return
-    if isinstance(journal, str | os.PathLike):
-        async with await SqliteJournal.open(journal) as store:
-            yield store
-        return
-    if id(journal) in _running:
-        raise JournalError(
-            problem=f"journal {journal.name}: another batch of this program is using it",
-            advice="nothing was sent; wait for that batch to end, or give this one a journal of its own",
-        )
-    _running.add(id(journal))
-    try:
-        await journal.new_run()
-        yield journal
-    finally:
-        _running.discard(id(journal))
-
-
-def _quota_at(url: str, quotas: Mapping[str, int | None], neighbours: Neighbours) -> PostgresQuota:
-    if not _is_url(url):
-        raise ConfigurationError(
-            problem=f"quota: {url!r} is no URL of a Postgres database",
-            advice="nothing was bought; quota='postgresql://host/database'",
-        )
-    return PostgresQuota(url, quotas, neighbours.heed, neighbours.heard)
-
-
-def _is_url(journal: "str | os.PathLike[str] | Journal") -> TypeGuard[str]:
-    return isinstance(journal, str) and journal.startswith(SCHEMES)
-
-
-def _shared_url(journal: str | SharedJournal) -> str | None:
-    """The URL of a journal that many can work on. None: a store of the user's own.
-
-    Raises:
-        ConfigurationError: one process alone can work on such a journal.
-    """
-    if _is_url(journal):
-        return journal
-    if isinstance(journal, str | os.PathLike) or not hasattr(journal, "take"):
-        raise ConfigurationError(
-            problem=f"several processes cannot work on journal {journal}: one has it to itself",
-            advice="nothing was sent; give the URL of a Postgres database, or use `batch` in one process",
-        )
-    return None
-
-
-_running: Final[set[int]] = set()
-"""Identities of stores in use: a second batch would take what the first has under way for lost."""
-
-
 def _carriers(
     hosts: Sequence[Host], transport: Transport | Callable[[Host], Transport]
 ) -> dict[str, Transport]:
@@ -1060,17 +1006,6 @@ def _carriers(
             advice="give transport=, a function that makes one for each host",
         )
     return {name: given for name in names}  # noqa: C420 - `fromkeys` is typed as if it had no value
-
-
-def _beside(journal: "str | os.PathLike[str] | Journal") -> Path | None:
-    """Folder beside a journal for files that come in answers. None: its store is nowhere in particular."""
-    if isinstance(journal, SqliteJournal):
-        place = journal.path
-    elif not isinstance(journal, str | os.PathLike) or _is_url(journal):
-        return None
-    else:
-        place = Path(journal)
-    return place.with_name(f"{place.name}-files")
 
 
 def _accounts(
@@ -1093,11 +1028,3 @@ def _environment(name: str) -> str:
 
 def _naming(save_as: NameFiles | str | None) -> NameFiles | NameTemplate | None:
     return NameTemplate(save_as) if isinstance(save_as, str) else save_as
-
-
-def _filters(**given: object) -> dict[str, str]:
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in given.items()
-        if value is not None
-    }

@@ -102,7 +102,10 @@ def line_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a line for e
     """An event in words."""
     match event:
         case Transition():
-            return _transition(event)
+            tag = "" if event.tag is None else f" ({event.tag})"
+            task = "" if event.task is None else f", task {event.task.task_id}"
+            steps = f"{event.before.value} -> {event.after.value}{task}"
+            return f"purchase {event.purchase}{tag}, attempt {event.attempt}: {_fact(event.fact)}: {steps}"
         case Planned():
             return f"request {event.position} taken in, {event.images} image(s)"
         case Paced():
@@ -136,13 +139,6 @@ def line_of(event: Event) -> str:  # noqa: C901, PLR0911, PLR0912 - a line for e
 
 def _of(purchase: int | None) -> str:
     return "a question" if purchase is None else f"purchase {purchase}"
-
-
-def _transition(event: Transition) -> str:
-    tag = "" if event.tag is None else f" ({event.tag})"
-    task = "" if event.task is None else f", task {event.task.task_id}"
-    steps = f"{event.before.value} -> {event.after.value}"
-    return f"purchase {event.purchase}{tag}, attempt {event.attempt}: {_fact(event.fact)}: {steps}{task}"
 
 
 def _fact(fact: Fact) -> str:

@@ -55,14 +55,14 @@ _BY_LETTER: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"f": b"\f", b"/": b
 # --- Events -------------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class TextPiece:
     """JSON of the answer, with marks in the place of its pictures."""
 
     text: bytes
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PartBegun:
     """A picture begins: the next part, counted from 0."""
 
@@ -70,14 +70,14 @@ class PartBegun:
     """The media type that a data URL states."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PartPiece:
     """Decoded bytes of the part that has begun."""
 
     data: bytes
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class PartEnded:
     """The part that has begun is over."""
 

@@ -20,15 +20,12 @@ import attrs
 import msgspec
 import pybase64
 from attrs import Attribute, frozen
-from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, override
 
 from novita_async._http import PART_MARK, AnswerPart, BodyPart, FormPart
-from novita_async._util.lenient import as_bool, as_float, as_int, as_list, as_object, as_text
+from novita_async._util.lenient import as_int, as_list, as_object, as_text
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models._headers import read_header
-from novita_async.models.catalogue import ModelRecord
 from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, NovitaRequest, Tagged, kinds
@@ -108,16 +105,20 @@ _MARK: Final = b"\x00"
 _MARKED: Final = msgspec.Raw(b'"' + _MARK + b'"')
 
 
-def _to_wire(value: Any) -> dict[str, Any]:
-    """An attrs value as a JSON object: unset fields left out, pictures left as they are."""
-    wire = _given(value.__class__)(value)
-    for name, item in wire.items():
-        kind = item.__class__
-        if kind is ImageSource:
-            wire[name] = _Hole(item)
-        elif kind not in _PLAIN:
-            wire[name] = _converter.unstructure(item)
-    return wire
+def _to_wire(value: Any) -> Any:
+    """A value as JSON has it, with a hole for each picture."""
+    kind = value.__class__
+    if kind in _PLAIN:
+        return _finite(value) if kind is float else value
+    if kind is ImageSource or kind is DataURL:
+        return _Hole(value.image, value.prefix) if kind is DataURL else _Hole(value)
+    if attrs.has(kind):
+        return {name: _to_wire(item) for name, item in _given(kind)(value).items()}
+    if isinstance(value, Mapping):
+        return {name: _to_wire(item) for name, item in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_to_wire(item) for item in cast("Sequence[Any]", value)]
+    return value
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, Sampler})
@@ -188,7 +189,7 @@ def body_parts(request: NovitaRequest, callback_url: str | None = None) -> tuple
     """
     fields = plain_fields(request) if callback_url is None else None
     if fields is None:
-        return _written(request, lambda: request.document(_converter.unstructure, callback_url))
+        return _written(request, lambda: request.document(_to_wire, callback_url))
     pictures: list[ImageSource] = []
     for name, value in fields.items():
         if value.__class__ is ImageSource:
@@ -199,7 +200,7 @@ def body_parts(request: NovitaRequest, callback_url: str | None = None) -> tuple
 
 def kept_parts(request: NovitaRequest) -> tuple[BodyPart, ...]:
     """JSON text from which a request can be made again, with pictures between its pieces."""
-    return _written(request, lambda: request.kept(_converter.unstructure), prefixes=False)
+    return _written(request, lambda: request.kept(_to_wire), prefixes=False)
 
 
 def _written(
@@ -234,7 +235,7 @@ def _joined(marked: bytes, pictures: Sequence[ImageSource]) -> tuple[BodyPart, .
 
 def form_parts(request: NovitaRequest) -> tuple[FormPart, ...]:
     """The body of a submission as the fields of a form: a list becomes several fields of one name."""
-    document = request.document(_converter.unstructure, None)
+    document = request.document(_to_wire, None)
     return tuple(
         _form_part(name, item, number)
         for name, value in document.items()
@@ -268,7 +269,7 @@ def request_to_json(request: NovitaRequest) -> str:
 # --- Requests from JSON -------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Field:
     """How one field of a request is read."""
 
@@ -284,19 +285,13 @@ class _Field:
 @cache
 def _fields(cls: type) -> tuple[_Field, ...]:
     attrs.resolve_types(cls)
-    return tuple(_field(attribute) for attribute in attrs.fields(cls) if attribute.name not in _APART)
-
-
-def _field(attribute: "Attribute[Any]") -> _Field:
-    kinds = tuple(_types_in(attribute.type))  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
-    parts = [kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)]
-    return _Field(
-        attribute,
-        wire_name(attribute),
-        parts[0] if parts else None,
-        get_origin(attribute.type) is tuple,
-        takes_text=str in kinds,
-    )
+    found: list[_Field] = []
+    for attribute in (each for each in attrs.fields(cls) if each.name not in _APART):
+        kinds = tuple(_types_in(attribute.type))  # `tuple[Lora, ...]`, `HiresFix | None`, `ImageSource`
+        part = next((kind for kind in kinds if isinstance(kind, type) and attrs.has(kind)), None)
+        is_list = get_origin(attribute.type) is tuple
+        found.append(_Field(attribute, wire_name(attribute), part, is_list, takes_text=str in kinds))
+    return tuple(found)
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:
@@ -309,7 +304,7 @@ def _types_in(annotation: Any) -> Iterator[Any]:
 _FAULTY: Final = object()
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Reader:
     """Reads one JSON document and gathers its faults."""
 
@@ -479,72 +474,6 @@ def request_from_json(
     return request_from_wire(document, endpoint, allow_unknown=allow_unknown)
 
 
-# --- Answers ------------------------------------------------------------------------------------------------
-
-_converter: Final = Converter(detailed_validation=False)
-"""The only converter. Its hooks, below, read leniently."""
-
-
-def _truth(value: Any, _kind: object = None) -> bool:
-    return value is True or (value is not False and bool(as_bool(value)))
-
-
-def _same(value: Any, _kind: object = None) -> Any:
-    return value
-
-
-def _tells_findings(value: Any) -> bool:
-    told = as_object(value)
-    return told.get("valid") is not None or told.get("confidence") is not None
-
-
-_NOT_ON_THE_WIRE: Final = ("data", "file", "lost")
-"""Fields of results that no answer's object has."""
-
-
-def _lenient_class(cls: type, **names: str) -> None:
-    """Let a class be read by its fields' hooks, from an object whose fields have these names on the wire."""
-    overrides = cast("Any", {name: override(rename=wire) for name, wire in names.items()})
-    overrides |= {name: override(omit=True) for name in _NOT_ON_THE_WIRE if name in attrs.fields_dict(cls)}
-    build = cast("Any", make_dict_structure_fn(cls, _converter, **overrides))
-    _converter.register_structure_hook(cls, lambda value, _: build(as_object(value), cls))
-
-
-_converter.register_structure_hook(str, as_text)
-_converter.register_structure_hook(str | None, lambda value, _: as_text(value) or None)
-_converter.register_structure_hook(int | None, as_int)
-_converter.register_structure_hook(float | None, as_float)
-_converter.register_structure_hook(bool, _truth)
-_converter.register_structure_hook(bool | None, lambda value, _: as_bool(value))
-_converter.register_structure_hook(Task | None, _same)
-_converter.register_structure_hook_func(
-    lambda cls: cls == tuple[str, ...],
-    lambda value, _: tuple([item for item in as_list(value) if isinstance(item, str)]),
-)
-_lenient_class(ModelRecord, available="status")
-_lenient_class(NsfwDetection, checked="valid")
-_converter.register_structure_hook(
-    NsfwDetection | None,
-    lambda value, _: _converter.structure(value, NsfwDetection) if _tells_findings(value) else None,
-)
-_lenient_class(
-    GeneratedImage, url="image_url", url_ttl="image_url_ttl", type="image_type", nsfw="nsfw_detection_result"
-)
-_lenient_class(Artifact)
-_converter.register_unstructure_hook_func(attrs.has, _to_wire)
-_converter.register_unstructure_hook_func(lambda cls: cls is ImageSource, _Hole)
-_converter.register_unstructure_hook_func(
-    lambda cls: cls is DataURL, lambda value: _Hole(value.image, value.prefix)
-)
-_converter.register_unstructure_hook(float, _finite)
-
-
-def model_record(value: Mapping[str, Any]) -> ModelRecord:
-    """Read one record of the model listing, whose type is an object there."""
-    kind = value.get("type")
-    return _converter.structure({**value, "type": as_object(kind).get("name") or kind}, ModelRecord)
-
-
 # --- Results ------------------------------------------------------------------------------------------------
 #
 # A finished task of the usual form is read by msgspec, straight from the text; any other by the converter.
@@ -570,8 +499,12 @@ def _of_task(files: Any, kind: type[Artifact], task: Task | None, prefix: str = 
     The prefix of the names of a file's fields tells kinds apart, and is left out.
     """
     items = [cast("Mapping[str, Any]", item) for item in as_list(files) if isinstance(item, Mapping)]
+    if not items:
+        return ()
+    from novita_async._api.converter import read_as  # noqa: PLC0415 - usual answers do without
+
     told = [{**{name.removeprefix(prefix): item[name] for name in item}, "task": task} for item in items]
-    return tuple([file for each in told if (file := _converter.structure(each, kind)).url])
+    return tuple([file for each in told if (file := read_as(kind, each)).url])
 
 
 def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., Any]:
@@ -585,8 +518,8 @@ def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., A
     for each in attrs.fields(cls):
         if each.name not in unset:
             made[f"default_{each.name}"] = each.default
-            value = each.name if each.name in names else f"default_{each.name}"
-            lines.append(f"    fields[{each.name!r}] = {value}")
+            default = "None" if each.default is None else f"default_{each.name}"
+            lines.append(f"    fields[{each.name!r}] = {each.name if each.name in names else default}")
     head = [f"def make({', '.join(names)}):", "    value = new(cls)", "    fields = value.__dict__"]
     exec("\n".join([*head, *lines, "    return value"]), made)  # noqa: S102
     make: Callable[..., Any] = made["make"]
@@ -631,7 +564,7 @@ class _UsualTask(msgspec.Struct, gc=False):
     eta: _Finite | None = None
 
 
-class _UsualAnswer(msgspec.Struct):
+class _UsualAnswer(msgspec.Struct, gc=False):
     task: _UsualTask
     images: list[_UsualImage]
     extra: dict[str, Any] | None = None
@@ -700,7 +633,7 @@ _LEAST_BASE64: Final = 16
 """Characters of the shortest text that is taken for a file."""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _FileFinder:
     """Walks through an answer and gathers the files in it."""
 

@@ -119,7 +119,7 @@ def read_submission(
         if usual:
             return usual
     body = _object(response)
-    task_id = (_id_in(body) or _id_in_shards(response.body)) if good else ""
+    task_id = _id_in(body, response.body) if good else ""
     if good and not response.early:
         bought = _bought_in(response, body, task_id, at_once=at_once)
         if bought is not None:
@@ -173,14 +173,13 @@ def is_plain(status: int) -> bool:
     return 300 <= status < 500 or unreached(status, b"")
 
 
-def _id_in(body: Mapping[str, Any]) -> str:
+def _id_in(body: Mapping[str, Any], text: bytes) -> str:
+    """The id in an answer, enveloped or not; also in what is no JSON even leniently: it is paid."""
     enveloped = lenient.as_object(body.get("data"))
-    return lenient.as_text(body.get("task_id")) or lenient.as_text(enveloped.get("task_id"))
-
-
-def _id_in_shards(text: bytes) -> str:
-    """The id in what is no JSON even leniently, where that is whole: it is paid."""
-    found = _ID.search(text) if text.lstrip().startswith(b"{") and _object_of(text) is None else None
+    told = lenient.as_text(body.get("task_id")) or lenient.as_text(enveloped.get("task_id"))
+    if told or not text.lstrip().startswith(b"{") or _object_of(text) is not None:
+        return told
+    found = _ID.search(text)
     return found[1].decode() if found else ""
 
 
@@ -288,12 +287,14 @@ def models(filters: Mapping[str, str], cursor: str | None, limit: int, endpoints
 
 def read_models(response: HTTPResponse) -> ModelPage:
     """Read a page of the model listing."""
+    from novita_async._api.converter import model_record  # noqa: PLC0415 - few ask for a listing
+
     body = read_object(response)
     if "models" not in body and _reason(body):
         raise _incomplete("the answer lists no models", response)
     listed = [record for item in lenient.as_list(body.get("models")) if (record := lenient.as_object(item))]
     cursor = lenient.as_text(lenient.as_object(body.get("pagination")).get("next_cursor"))
-    return ModelPage(records=tuple(map(codec.model_record, listed)), next_cursor=cursor or None)
+    return ModelPage(records=tuple(map(model_record, listed)), next_cursor=cursor or None)
 
 
 def balance(endpoints: Endpoints) -> HTTPRequest:

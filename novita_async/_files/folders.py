@@ -3,12 +3,12 @@
 import errno
 import os
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -20,6 +20,9 @@ from novita_async._util.disk import make_folder, sync_folder
 from novita_async._util.groups import Groups
 from novita_async.errors import ConfigurationError, Scope
 
+T = TypeVar("T")
+_AT_ONCE: Final = 8
+"""Groups of files that are written at once to a slow disk."""
 _STOPPING: Final = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """A full disk, a used-up quota, a read-only disk: the next file would meet the same."""
 
@@ -52,39 +55,78 @@ def scope_of(error: OSError, folder: Path) -> Scope:
         return "account"
 
 
-@define(eq=False)
-class _Name:
-    """A name that must be durable."""
+class Line(Protocol):
+    """A line about a result, which is added to a file once all files of the result have their names."""
 
-    folder: Path
-    error: OSError | None = None
-    """Why it could not be made so."""
+    def writer(self) -> Callable[[list[Any]], object]:
+        """Find what adds lines of this file, in one go. Each takes its own error."""
+        ...
 
 
-def _sync(names: list[_Name]) -> None:
-    """Fsync each folder once."""
-    errors: dict[Path, OSError] = {}
-    for folder in {name.folder for name in names}:
+@define(eq=False, repr=False)
+class _Step:
+    """A step on the disk, and what is to follow."""
+
+    work: Callable[[], Any] | None
+    folder: Path | None
+    """Folder whose names are durable afterwards."""
+    line: Line | None = None
+    """Line that is added then."""
+    result: Any = None
+    error: Exception | None = None
+    """Why the step, or the folder's fsync, did not work."""
+
+
+def _carry_out(steps: list[_Step]) -> None:
+    """Do all steps; then write all lines; then fsync each folder once."""
+    for step in steps:
+        try:
+            step.result = step.work() if step.work else None
+        except Exception as error:  # noqa: BLE001 - raised where the step was told
+            step.error = error
+    lines: dict[Callable[[list[Any]], object], list[Line]] = {}
+    for step in steps:
+        if step.line is not None and step.error is None:
+            lines.setdefault(step.line.writer(), []).append(step.line)
+    for write, added in lines.items():
+        write(added)
+    for folder in {step.folder for step in steps if step.folder and not step.error}:
         try:
             sync_folder(folder)
         except OSError as error:
-            errors[folder] = error
-    for name in names:
-        name.error = errors.get(name.folder)
+            for step in steps:
+                if step.folder == folder and not step.error:
+                    step.error = OSError(*error.args)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FolderSync:
-    """Makes names durable. Results that end while one fsync runs share the next."""
+    """Works on the disk, and makes names durable. Results that end while others do so go together.
 
-    _names: Groups[_Name] = field(factory=lambda: Groups(_sync), init=False)
+    All of them take one hop to a thread, one write to their index, one fsync of their folder.
+    """
+
+    _steps: Groups[_Step] = field(factory=lambda: Groups(_carry_out, _AT_ONCE), init=False)
 
     async def sync(self, folder: Path) -> None:
         """Return when all names that are in a folder now are durable. Raises `OSError`."""
-        name = _Name(folder)
-        await self._names.join(name)
-        if name.error is not None:
-            raise OSError(*name.error.args)
+        await self._join(_Step(None, folder))
+
+    async def settle(self, work: Callable[[], T], folder: Path | None, line: Line | None) -> T:
+        """Do work that blocks; then add a line, and make the names in a folder durable.
+
+        Raises:
+            Exception: as the work does.
+            OSError: of the folder.
+        """
+        step = _Step(work, folder, line)
+        await self._join(step)
+        return cast("T", step.result)
+
+    async def _join(self, step: _Step) -> None:
+        await self._steps.join(step)
+        if step.error is not None:
+            raise step.error
 
 
 @define(eq=False, repr=False)

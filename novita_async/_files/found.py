@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -69,8 +70,10 @@ class Finder:
             storage, name = self._storage_of(place)
             if storage is self.storage:
                 return place if await self._has(name) else None
-            if storage is not None and await _may_have(storage, name):
-                return place
+            if storage is not None:
+                with suppress(OSError):  # a place of earlier runs need not be there any more
+                    if await storage.has(name):
+                        return place
         if not await self._has(name):
             return None
         return address_of(self.storage, name) if self.folder is None else self.folder / name
@@ -109,14 +112,6 @@ class Finder:
             for purchase in purchases:
                 tasks.start_soon(ask, purchase)
         return kept
-
-
-async def _may_have(storage: Storage, name: str) -> bool:
-    """Whether a file is in a place of earlier runs, which need not be there any more."""
-    try:
-        return await storage.has(name)
-    except OSError:
-        return False
 
 
 def _found(paths: tuple[Path, ...], folder: Path | None) -> tuple[Path, ...] | None:

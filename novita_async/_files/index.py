@@ -15,8 +15,10 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, cast
 
 from attrs import Factory, define, field
@@ -26,11 +28,12 @@ from novita_async._files.lines import cost_of, line_of, made_again
 from novita_async._files.names import INDEX
 from novita_async._journal.identity import DigestCache, order_of
 from novita_async._policy.spending import Budget
-from novita_async._purchase.machine import JournalEntry, Order, Purchase
+from novita_async._purchase.machine import SAVED, JournalEntry, Purchase
 from novita_async._util.disk import make_folder
 from novita_async._util.groups import Groups
 from novita_async._util.scopes import run_in_thread
 from novita_async.errors import DownloadFailed, InvalidRequest
+from novita_async.models._headers import TAKEN
 from novita_async.models.images import ImageSource
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Outcome, Uncertain
@@ -57,25 +60,38 @@ def kept_at(folder: Path, digest: str, path: Path | None) -> str:
     """Where a picture is that a journal knows by its digest. Blocks. Raises `LookupError`."""
     if path is not None:
         return str(path.absolute())
-    found = next((folder / INPUTS).glob(f"{digest}.*"), None)
+    inputs = folder / INPUTS
+    likely = (inputs / f"{digest}.{suffix}" for suffix in (*TAKEN, "bin"))
+    found = next(filter(Path.exists, likely), None) or next(inputs.glob(f"{digest}.*"), None)
     if found is None:
         raise LookupError(digest)
     return str(found.relative_to(folder))
 
 
-@define(eq=False)
-class _AddedLine:
+@define(eq=False, repr=False)
+class IndexLine:
     """A line that is to be added."""
 
+    index: "Index"
     told: dict[str, Any]
     request: NovitaRequest | None
     entry: JournalEntry | None
     durable: bool
+    is_written: bool = False
     error: Exception | None = None
     """Why it could not be written."""
 
+    def writer(self) -> "Callable[[list[IndexLine]], None]":
+        """Find what adds lines of this index."""
+        return self.index.write
 
-@define(eq=False)
+    def name_file(self, name: str) -> None:
+        """Note the name of the next file that was saved: the result is, once all are."""
+        self.told["files"].append(name)
+        self.told["state"] = str(SAVED)
+
+
+@define(eq=False, repr=False)
 class Index:
     """The index of one folder. Several processes may add to it."""
 
@@ -83,10 +99,12 @@ class Index:
     budget: Budget | None = None
     """Prices. None: not known."""
     _digests: DigestCache = field(factory=DigestCache, init=False)
-    _lines: "Groups[_AddedLine]" = field(
-        default=Factory(lambda index: Groups(cast("Index", index)._write), takes_self=True),  # noqa: SLF001
+    _lines: "Groups[IndexLine]" = field(
+        default=Factory(lambda index: Groups(cast("Index", index).write), takes_self=True),
         init=False,
     )
+    _one: Lock = field(factory=Lock, init=False)
+    """Held by the thread that adds lines."""
 
     async def add(self, outcome: Outcome, purchase: Purchase | None = None, *, durable: bool = False) -> None:
         """Add the line of an outcome of any kind.
@@ -99,27 +117,39 @@ class Index:
         Raises:
             DownloadFailed: it could not be written. Its scope tells whether the next one could.
         """
+        await self.added(self.line_of(outcome, purchase, durable=durable))
+
+    def line_of(self, outcome: Outcome, purchase: Purchase | None, *, durable: bool) -> IndexLine:
+        """Make the line of an outcome; see `add`."""
         cost = None if purchase is None else cost_of(purchase, self.budget)
         line = line_of(purchase or _bought_elsewhere(outcome), outcome, cost=cost)
         if purchase is None:
             line |= {"place": None, "attempts": None}
         request = outcome.request if purchase is None else purchase.request
-        added = _AddedLine(line, request, None if purchase is None else purchase.entry, durable)
-        await self._lines.join(added)
-        error = added.error
+        return IndexLine(self, line, request, None if purchase is None else purchase.entry, durable)
+
+    async def added(self, line: IndexLine) -> None:
+        """Return when a line was added: with the files that it names, or now. Raises `DownloadFailed`."""
+        if not line.is_written and line.error is None:
+            await self._lines.join(line)
+        error = line.error
         if isinstance(error, OSError):
             raise DownloadFailed(
                 scope=await run_in_thread(scope_of, error, self.folder),
                 url="",
                 cause=f"its index cannot be written: {error.strerror or error}",
-                task_id=outcome.task_id,
-                account=line["account"],
+                task_id=line.told["task_id"],
+                account=line.told["account"],
             ) from error
         if error is not None:
             raise error
 
-    def _write(self, group: "list[_AddedLine]") -> None:
-        """Write some lines, with one write and at most one fsync."""
+    def write(self, group: list[IndexLine]) -> None:
+        """Add some lines, with one write and at most one fsync. Blocks."""
+        with self._one:  # two that keep one picture at once would write to one file
+            self._write(group)
+
+    def _write(self, group: list[IndexLine]) -> None:
         texts: list[str] = []
         for each in group:
             try:
@@ -134,6 +164,8 @@ class Index:
         except OSError as error:
             for each in group:
                 each.error = each.error or copy(error)
+        for each in group:
+            each.is_written = each.error is None
 
     def _made_again(
         self, line: dict[str, Any], request: NovitaRequest | None, entry: JournalEntry | None
@@ -145,29 +177,37 @@ class Index:
             places[digest] = places[digest] or kept_at(self.folder, digest, path)
             return places[digest]
 
-        order: Order | None = entry
-        make = None
-        try:
-            if request is not None:
-                endpoint = line["endpoint"] or ""
-                order = order_of(request, endpoint=endpoint, position=0, digest=self._noting(places))
-            make = None if order is None else made_again(order, line["seed"], place_of)
-        except (InvalidRequest, LookupError):
-            pass
-        return {"inputs": {place: digest for digest, place in places.items() if place}, "make": make}
-
-    def _noting(self, places: Places) -> Callable[[ImageSource], str]:
-        def digest(picture: ImageSource) -> str:
+        def digest_of(picture: ImageSource) -> str:
             found = self._digests(picture)
             places[found] = self._place(picture, found)
             return found
 
-        return digest
+        make = None
+        if entry is not None and (request is None or all(map(_is_as_it_was, request.pictures))):
+            with suppress(InvalidRequest, LookupError):
+                make = made_again(entry, line["seed"], place_of)
+        if make is None and request is not None:
+            with suppress(InvalidRequest, LookupError):
+                endpoint = line["endpoint"] or ""
+                order = order_of(request, endpoint=endpoint, position=0, digest=digest_of)
+                make = made_again(order, line["seed"], place_of)
+        return {"inputs": {place: digest for digest, place in places.items() if place}, "make": make}
 
     def _place(self, picture: ImageSource, digest: str) -> str:
         if picture.path is not None:
             return str(picture.path.absolute())
         return str(keep(picture, digest, self.folder / INPUTS).relative_to(self.folder))
+
+
+def _is_as_it_was(picture: ImageSource) -> bool:
+    """Whether a picture is what it was when it was measured. Blocks."""
+    if picture.path is None:
+        return True
+    try:
+        facts = picture.path.stat()
+    except OSError:
+        return False
+    return (facts.st_size, facts.st_mtime_ns) == (picture.size, picture.modified_ns)
 
 
 def _bought_elsewhere(outcome: Outcome) -> Purchase:

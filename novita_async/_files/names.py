@@ -30,10 +30,14 @@ _LONGEST_PART: Final = 120
 _LOOKED_AT: Final = 1000
 _SAFE_PUNCTUATION: Final = frozenset("._-")
 _GAPS: Final = re.compile("\0+")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9-](?:[A-Za-z0-9._-]*[A-Za-z0-9-])?")
+"""Texts that are safe names as they are: most."""
 
 
 def safe_name(text: str, longest: int = _LONGEST_PART) -> str:
     """A file name of at most so many bytes, made of text that may hold anything."""
+    if len(text) <= longest and _PLAIN.fullmatch(text):
+        return text
     kept = [
         character if character in _SAFE_PUNCTUATION or unicodedata.category(character)[0] in "LMN" else "\0"
         for character in unicodedata.normalize("NFC", text[:_LOOKED_AT])

@@ -7,13 +7,14 @@ it is written, checked and named when all of it has come.
 import os
 import re
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import anyio.to_thread
 from attrs import define, field
 
-from novita_async._files.kinds import BadFileError, kind_of
+from novita_async._files.kinds import BadFileError, FoundKind, kind_of
 from novita_async._util.disk import make_folder
 
 HELD: Final = 1024 * 1024
@@ -24,7 +25,7 @@ _OF_A_FILE: Final = re.compile(r"\.[0-9a-f]{16,32}-\d+\.part")
 _OF_A_NOTE: Final = re.compile(r"\.(?:batch\.json|report\.html|input)\.\d+(?:-\d+)?\.part")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Part:
     """The part of a file that has come."""
 
@@ -53,13 +54,48 @@ class Part:
 
     def write(self) -> None:
         """Write what is held. Blocks. Raises `OSError`."""
-        if not self._is_begun:
-            make_folder(self.path.parent)
-            self.remove()  # what a dead process left may be a name of the whole file: never write to that
-        with self.path.open("ab" if self._is_begun else "xb") as file:
+        with self._opened() as file:
             file.write(self._held)
         self._is_begun = True
         self._held.clear()
+
+    def finish(self, stated: str | None, *, takes_cut: bool, durable: bool) -> tuple[FoundKind, int]:
+        """Write the rest, and tell the kind and the size of the whole. Blocks.
+
+        What is in memory is looked at before a byte of it is written.
+
+        Raises:
+            BadFileError: as `kind_of` does.
+            OSError: of the disk.
+        """
+        if self._is_begun:
+            self.write()
+            with self.path.open("rb+") as file:
+                kind = kind_of(file, stated, takes_cut=takes_cut)
+                if durable:
+                    os.fsync(file.fileno())
+                return kind, file.seek(0, os.SEEK_END)
+        kind, size = kind_of(BytesIO(self._held), stated, takes_cut=takes_cut), len(self._held)
+        with self._opened() as file:
+            file.write(self._held)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        self._is_begun = True
+        self._held.clear()
+        return kind, size
+
+    def _opened(self) -> IO[bytes]:
+        """Open the file to be written on; the first piece makes it anew."""
+        if self._is_begun:
+            return self.path.open("ab")
+        try:
+            return self.path.open("xb")
+        except FileNotFoundError:
+            make_folder(self.path.parent)
+        except FileExistsError:
+            self.remove()  # a dead process left it, perhaps a name of the whole file: never write to that
+        return self.path.open("xb")
 
     def remove(self) -> None:
         """Take the file away, if it is there. Blocks. Raises `OSError`."""

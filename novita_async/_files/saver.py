@@ -29,6 +29,7 @@ from attrs import define, evolve, field, frozen
 
 from novita_async._api.reasons import download_passes
 from novita_async._files.folders import FolderStorage, FolderSync, claim, scope_of
+from novita_async._files.index import IndexLine
 from novita_async._files.kinds import BadFileError, CutFileError, FoundKind, kind_of
 from novita_async._files.names import LONGEST_NAME, Naming, beginning_with, safe_name
 from novita_async._files.part import Part
@@ -92,7 +93,7 @@ class _Arriving(Protocol):
     async def append(self, piece: bytes, /) -> None: ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _InMemory:
     """A file that is fetched into memory."""
 
@@ -105,7 +106,7 @@ class _InMemory:
         self.data += piece
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _Target:
     """A file of a result, or a file that belongs to no known task."""
 
@@ -114,6 +115,13 @@ class _Target:
     place: int = 0
     owned: bool = False
     """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
+    line: IndexLine | None = None
+    """Line of the index that tells the result's files."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no file of the result comes after this one."""
+        return self.result is None or self.place == len(self.result.artifacts) - 1
 
     @property
     def task(self) -> Task | None:
@@ -162,7 +170,7 @@ class _Target:
         )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _Settled:
     """A file under its name."""
 
@@ -201,7 +209,9 @@ class Saver:
     _jitter: Callable[[], float] = field(alias="jitter")
     _at_home: Callable[[], None] = field(alias="at_home", default=lambda: None)
     """Refuses a loop that is not the client's."""
-    _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
+    _downloads: anyio.Semaphore = field(
+        factory=lambda: anyio.Semaphore(_AT_ONCE, fast_acquire=True), init=False
+    )
     _puts: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(_AT_ONCE), init=False)
     _folders: FolderSync = field(factory=FolderSync, init=False)
     _saved: int = field(default=0, init=False)
@@ -224,13 +234,14 @@ class Saver:
         max_elapsed: float = 0.0,
         owned: bool = False,
         moves: bool = False,
+        line: IndexLine | None = None,
     ) -> SavedFiles:
         """Save every file of a result in a folder, or in another storage: see `save` and `put`."""
         if not isinstance(storage, FolderStorage):
             return SavedFiles(objects=await self.put(result, storage, name, max_elapsed=max_elapsed))
         return SavedFiles(
             paths=await self.save(
-                result, storage.path, name, max_elapsed=max_elapsed, owned=owned, moves=moves
+                result, storage.path, name, max_elapsed=max_elapsed, owned=owned, moves=moves, line=line
             )
         )
 
@@ -243,6 +254,7 @@ class Saver:
         max_elapsed: float = 0.0,
         owned: bool = False,
         moves: bool = False,
+        line: IndexLine | None = None,
     ) -> tuple[Path, ...]:
         """Save every file of a result as `NAME-1.png` and so on, in the folder, which is made.
 
@@ -256,6 +268,7 @@ class Saver:
                 and a journal will say that it is saved, so files and names are durable on return.
             moves: Files that came in the answer are not copied where they are in the folder already; they
                 keep the name that they came under, too, until `forget`.
+            line: Line of the folder's index, which learns the names, and is added when the last file has its.
 
         Raises:
             DownloadFailed: one of them could not be had; those before it are on disk.
@@ -264,7 +277,7 @@ class Saver:
         naming, retry = _naming(name, result), self._longer(max_elapsed)
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
-            target = _Target(artifact=artifact, result=result, place=place, owned=owned)
+            target = _Target(artifact=artifact, result=result, place=place, owned=owned, line=line)
             try:
                 saving = (
                     self._save_at_once(target, folder, naming, moves=moves)
@@ -272,8 +285,6 @@ class Saver:
                     else self._save(target, folder, naming, retry)
                 )
                 paths.append(await saving)
-                if owned and place == len(result.artifacts) - 1:
-                    await self._folders.sync(folder)
             except OSError as error:
                 scope = await anyio.to_thread.run_sync(scope_of, error, folder)
                 cause = f"it cannot be written to {folder}: {error.strerror or error}"
@@ -288,7 +299,7 @@ class Saver:
 
         async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
             settling = partial(_settle, part, folder, naming, target, takes_cut=takes_cut)
-            return await run_in_thread(settling)
+            return await self._settled(target, folder, settling)
 
         try:
             settled = await self._fetch(target, part, finish, retry)
@@ -303,10 +314,16 @@ class Saver:
     async def _save_at_once(self, target: _Target, folder: Path, naming: Naming, *, moves: bool) -> Path:
         """Give a file its name that came in the answer itself."""
         settling = partial(_settle_at_once, target, folder, naming, moves=moves)
-        settled = await run_in_thread(settling)
+        settled = await self._settled(target, folder, settling)
         self._saved += 1
         self._tell(target, settled.kind, settled)
         return cast("Path", settled.path)
+
+    async def _settled(self, target: _Target, folder: Path, settling: Callable[[], _Settled]) -> _Settled:
+        """Let a file get its name; the last of a result is durable, and listed, with all before it."""
+        if target.is_last:
+            return await self._folders.settle(settling, folder if target.owned else None, target.line)
+        return await self._folders.settle(settling, None, None)
 
     # --- Into other storages --------------------------------------------------------------------------------
 
@@ -626,11 +643,7 @@ def _settle(
 
     The bytes of an owned file are on the disk before it has its name.
     """
-    part.write()
-    with part.path.open("rb+") as file:
-        kind = kind_of(file, target.artifact.type, takes_cut=takes_cut)
-        if target.owned:
-            os.fsync(file.fileno())
+    kind, size = part.finish(target.artifact.type, takes_cut=takes_cut, durable=target.owned)
     for name in _names_of(target, naming, kind.suffix):
         path = folder / name
         try:
@@ -640,7 +653,9 @@ def _settle(
                 continue
         if not stays:
             part.remove()
-        return _Settled(path=path, size=path.stat().st_size, kind=kind)
+        if target.line is not None:
+            target.line.name_file(path.name)
+        return _Settled(path=path, size=size, kind=kind)
     raise target.failed(f"its name exists {_NAMES} times in {folder}", is_lost=False)
 
 

@@ -16,7 +16,7 @@ from novita_async._files.part import HELD
 from novita_async._files.storage import Content, media_type_of
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Spool:
     """The part of a file that has come."""
 

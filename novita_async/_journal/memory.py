@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from novita_async._journal import rows
 from novita_async._journal.rows import copy_of, entry_of
@@ -96,7 +96,7 @@ class MemoryJournal:
             raise JournalError(scope="request", problem=f"{purchase!r} was never planned in {self!r}")
         moved = copy_of(kept)
         for fact in facts:
-            told = evolve(fact, at=fact.at + offset)
+            told = rows.shifted(fact, offset)
             if not told_before(moved, told):
                 advance(moved, told)
         self._kept[entry.key, entry.occurrence] = moved

@@ -7,14 +7,14 @@ again can help; a result as its files (URLs without their query), its times and 
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
-from attrs import asdict, define
+from attrs import define
 
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import LEFT_BEHIND
@@ -25,8 +25,10 @@ from novita_async._purchase.machine import (
     SAVED,
     SUBMITTED,
     SUCCEEDED,
+    TRANSITIONS,
     UNCERTAIN,
     Attempt,
+    Fact,
     JournalEntry,
     Lost,
     Order,
@@ -166,6 +168,13 @@ def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = T
     return (*kept, purchase.bought, purchase.perhaps, _real(slot_time(purchase)), check)
 
 
+def fresh_known(entry: JournalEntry, values: Record) -> Known:
+    """Take note of a new row, from its values of `FRESH`."""
+    purchase = Purchase(None, entry.endpoint, entry.images, entry.position, entry.tag, entry=entry)
+    there: dict[str, Any] = dict(zip(FRESH, values, strict=True))
+    return Known.of(purchase, tuple([there.get(column) for column in COLUMNS]))
+
+
 def fresh_record(entry: JournalEntry) -> Record:
     """Make the values of `FRESH`: the same as a whole record, at half the cost."""
     told = (
@@ -222,7 +231,7 @@ def slot_time(purchase: Purchase) -> float | None:
     times = [
         each.announced_at if each.answered_at is None else each.answered_at for each in purchase.attempts
     ]
-    return max(times, default=None)
+    return max(times) if times else None
 
 
 def _earlier(attempt: Attempt) -> dict[str, Any]:
@@ -255,7 +264,7 @@ def _real(value: float | None) -> float | None:
 def _paths(purchase: Purchase) -> str | None:
     """Where the files are: paths, and addresses, which paths can never look like."""
     places = [*map(str, purchase.paths), *purchase.objects]
-    return _json(places) if places else None
+    return f"[{','.join(map(_json, places))}]" if places else None
 
 
 def _seed(result: TaskResult | None) -> int | str | None:
@@ -280,14 +289,10 @@ def error_text(error: NovitaError | None) -> str | None:
 def _result(result: TaskResult | None) -> str | None:
     if result is None:
         return None
-    kinds = {"images": result.images, "videos": result.videos, "audios": result.audios}
-    files = [
-        {**_file(artifact), **({} if _usual_kind(artifact.type) == kind else {"kind": kind})}
-        for kind, artifacts in kinds.items()
-        for artifact in artifacts
-    ]
+    kinds = ("images", result.images), ("videos", result.videos), ("audios", result.audios)
+    files = [_file(artifact, kind) for kind, artifacts in kinds for artifact in artifacts]
     # Unix seconds by the service's clock, where it said so.
-    times = {name: time.timestamp() for name, time in asdict(result.timings).items() if time is not None}
+    times = {name: time.timestamp() for name in _TIMES if (time := getattr(result.timings, name)) is not None}
     told: dict[str, Any] = {"files": files, "times": times}
     if result.task_type:
         told["task_type"] = result.task_type
@@ -300,7 +305,10 @@ def _usual_kind(file_type: str | None) -> str:
     return "images" if file_type in _PICTURES else "videos"
 
 
-def _file(artifact: Artifact) -> dict[str, Any]:
+_TIMES: Final = tuple(each.name for each in attrs.fields(Timings))
+
+
+def _file(artifact: Artifact, kind: str) -> dict[str, Any]:
     nsfw = artifact.nsfw if isinstance(artifact, GeneratedImage) else None
     told: dict[str, Any] = {
         "url": without_query(artifact.url),
@@ -313,6 +321,8 @@ def _file(artifact: Artifact) -> dict[str, Any]:
         told["file"] = str(artifact.file)
     if artifact.lost is not None:
         told["lost"] = redacted(artifact.lost)
+    if _usual_kind(artifact.type) != kind:
+        told["kind"] = kind
     return told
 
 
@@ -470,7 +480,14 @@ def _read_file(told: Mapping[str, Any], kind: str, task: Task | None) -> Artifac
 def fresh(order: Order, occurrence: int, serial: int, run: int) -> Purchase:
     """Make the purchase of an order that a journal does not have."""
     entry = JournalEntry(
-        **{name.name: getattr(order, name.name) for name in attrs.fields(Order)},
+        key=order.key,
+        position=order.position,
+        kind=order.kind,
+        endpoint=order.endpoint,
+        images=order.images,
+        request=order.request,
+        tag=order.tag,
+        metadata=order.metadata,
         occurrence=occurrence,
         serial=serial,
         run=run,
@@ -504,6 +521,24 @@ def shift(purchase: Purchase, offset: float) -> None:
     )
     purchase.finished_at = None if purchase.finished_at is None else purchase.finished_at + offset
     purchase.saved_at = None if purchase.saved_at is None else purchase.saved_at + offset
+
+
+def shifted(fact: Fact, offset: float) -> Fact:
+    """The same fact, its time shifted by so many seconds. At a third of what `evolve` costs."""
+    make = cast("Callable[..., Fact]", type(fact))
+    fields = _FIELDS_OF.get(make)
+    if fields is None:
+        return make(fact.at + offset)
+    at, *rest = fields(fact)
+    return make(at + offset, *rest)
+
+
+_FIELDS_OF: Final[Mapping[Callable[..., Fact], Callable[[Fact], tuple[Any, ...]]]] = {
+    kind: attrgetter(*names)
+    for _, kind in TRANSITIONS
+    if len(names := [each.name for each in attrs.fields(kind)]) > 1
+}
+"""What gives the fields of a fact that has more of them than its time, which is the first."""
 
 
 def asked_again(purchase: Purchase, order: Order, run: int) -> None:

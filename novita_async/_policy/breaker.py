@@ -90,7 +90,7 @@ _PROBE_TIMEOUT: Final[Mapping[Trip, float]] = {
 """Seconds after which an unanswered probe no longer holds up the account; doubles with each further one."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class Breaker:
     """Circuit breaker of an account."""
 

@@ -158,7 +158,7 @@ class PacerStatistics:
     """Windows of the endpoints that were used."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class Slot:
     """The right to send one purchase. Given back, or settled, exactly once."""
 
@@ -184,7 +184,7 @@ class Slot:
     """Whether the attempt has ended."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class Window:
     """Images that an endpoint takes from an account."""
 
@@ -432,17 +432,13 @@ class Window:
                 self.phase = Phase.CONFIRMED
         elif fits <= self.ceiling:
             self.limit = fits
-        elif slot.beyond and now < self.origin + MINUTE:
-            self._accepted_too_early(slot, now)
-
-    def _accepted_too_early(self, slot: Slot, now: float) -> None:
-        """A sliding window could not have taken this."""
-        self.steady = now < self.restarted_at + MINUTE
-        self.minutes = 0 if self.steady else self.minutes + 1
-        self.restarted_at = self.full_at
-        self.phase = Phase.GUESSED
-        self.origin = slot.announced_at
-        self.forgiven = self.taken - self.unanswered - slot.images
+        elif slot.beyond and now < self.origin + MINUTE:  # a sliding window could not have taken this
+            self.steady = now < self.restarted_at + MINUTE
+            self.minutes = 0 if self.steady else self.minutes + 1
+            self.restarted_at = self.full_at
+            self.phase = Phase.GUESSED
+            self.origin = slot.announced_at
+            self.forgiven = self.taken - self.unanswered - slot.images
 
     def _refused_limited(self, slot: Slot, seen: int) -> None:
         restarted = slot.announced_at < self.restarted_at + MINUTE

@@ -17,7 +17,7 @@ MOST_OFFERED: Final = 256
 """Purchases that are offered to a shared window at once, at most."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SharedWindow:
     """Knowledge of a window whose quota is not known."""
 
@@ -80,7 +80,7 @@ class SharedWindow:
         )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Offers:
     """Offers of a process to a shared window, which may have no room.
 

@@ -370,12 +370,12 @@ class Purchase:
     @property
     def bought(self) -> int:
         """Images that were certainly bought, by all attempts."""
-        return self.images * sum(attempt.bought for attempt in self.attempts)
+        return self.images * sum([each.bought for each in self.attempts])
 
     @property
     def perhaps(self) -> int:
         """Images that were perhaps bought, by all attempts, one under way included."""
-        return self.images * sum(attempt.perhaps or attempt.answered_at is None for attempt in self.attempts)
+        return self.images * sum([each.perhaps or each.answered_at is None for each in self.attempts])
 
     def __repr__(self) -> str:
         task = f", task {self.task.task_id}" if self.task else ""

@@ -20,13 +20,15 @@ from novita_async.models.requests import NovitaRequest
 Requests = Iterable[NovitaRequest] | AsyncIterable[NovitaRequest]
 """Any iterable or async iterable of requests, endless ones included."""
 
+AHEAD: Final = 256
+"""Lines that are looked up together while the journal has finished purchases."""
 _MOST_HELD: Final = 16 * MIB
 """Bytes of pictures in memory beyond which no further line is read ahead."""
 _SLOW: Final = 1.0
 """Seconds for which an input may block the loop before what it has given is taken."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ReadAhead:
     """An input, read no further than is asked for, and one line more."""
 

@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from novita_async._purchase.machine import Order, Purchase
-from novita_async._stream.ahead import ReadAhead, Requests, closing
-from novita_async._stream.resume import AHEAD, Resume
+from novita_async._stream.ahead import AHEAD, ReadAhead, Requests, closing
 from novita_async._stream.way import Counts
 from novita_async.errors import NovitaError
 from novita_async.models.requests import NovitaRequest
+
+if TYPE_CHECKING:
+    from novita_async._stream.resume import Resume
 
 Line = tuple[NovitaRequest, Order | None, Purchase | None]
 """A request of the input; its description and its purchase where they are known already."""
@@ -19,7 +22,7 @@ Check = Callable[[NovitaRequest], str]
 
 @asynccontextmanager
 async def lines_of(
-    requests: Requests, resume: Resume | None, counts: Counts, check: Check
+    requests: Requests, resume: "Resume | None", counts: Counts, check: Check
 ) -> AsyncGenerator[AsyncIterator[Line]]:
     """Read the input one by one, or some lines ahead while that finds purchases that are finished."""
     if resume is None or not resume.finished:
@@ -35,7 +38,7 @@ async def _one_by_one(iterator: AsyncIterator[NovitaRequest]) -> AsyncGenerator[
         yield request, None, None
 
 
-async def _found(resume: Resume, ahead: ReadAhead, counts: Counts, check: Check) -> AsyncGenerator[Line]:
+async def _found(resume: "Resume", ahead: ReadAhead, counts: Counts, check: Check) -> AsyncGenerator[Line]:
     one_by_one, pause = 0, AHEAD
     while requests := await ahead.take(1 if one_by_one or not resume.finished else AHEAD):
         if one_by_one or not resume.finished:

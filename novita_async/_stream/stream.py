@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVarTuple, Unpack, cast
+from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack, cast
 
 import anyio
 from attrs import define, evolve, field
@@ -27,7 +27,6 @@ from novita_async._stream.ahead import Requests
 from novita_async._stream.handle import Outcomes, StreamStatistics, block, refuse_left
 from novita_async._stream.intake import lines_of
 from novita_async._stream.outlet import Outlet
-from novita_async._stream.resume import Resume
 from novita_async._stream.saving import Destination
 from novita_async._stream.way import Counts, Way, end_was_seen, is_watched, outcome_of, words_of
 from novita_async._submit.buyer import Buyer
@@ -48,6 +47,9 @@ from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished, handed_out
 from novita_async.tasks import Task
 
+if TYPE_CHECKING:
+    from novita_async._stream.resume import Resume
+
 Ts = TypeVarTuple("Ts")
 
 IN_FLIGHT: Final = 64
@@ -63,7 +65,7 @@ class Stream:
     _polling: Polling
     _memory: PollMemory
     _folder: Destination | None = None
-    _resume: Resume | None = None
+    _resume: "Resume | None" = None
     """Where there is a journal."""
     _in_flight: int = IN_FLIGHT
     _interactive: bool = False
@@ -249,7 +251,7 @@ class Stream:
                 self._planning += 1
                 self._start(self._line, self._resume, request, order)
 
-    async def _line(self, resume: Resume, request: NovitaRequest, order: Order) -> None:
+    async def _line(self, resume: "Resume", request: NovitaRequest, order: Order) -> None:
         """Find what the journal knows of a line, and go on from there."""
         try:
             purchase = await resume.plan(request, order)

@@ -183,15 +183,12 @@ class Way:
             outcome = evolve(outcome, tag=purchase.tag, metadata=purchase.metadata)
         await self.add_to_index(outcome, purchase)
         error, payer = outcome.error, purchase.account
-        if (
-            isinstance(outcome, Failed)
-            and isinstance(error, TaskNotFound)
-            and payer not in (None, error.account)
-        ):
+        if isinstance(error, TaskNotFound) and payer not in (None, error.account):
             error.advice = f"{payer} has paid for it; fetch it with the key of that account"
         elif isinstance(outcome, Failed) and purchase.state is SUCCEEDED:
             await self._record(purchase, NotSaved(now, error))
-        elif isinstance(outcome, Failed) and _is_final(purchase, error):
+        elif isinstance(error, TaskFailed) or (isinstance(error, TaskNotFound) and payer == error.account):
+            # Any other error leaves a paid task as it is: it may be well, and the next run asks again.
             await self._record(purchase, FailedForGood(now, error))
             return None
         return outcome
@@ -302,17 +299,6 @@ def outcome_of(purchase: Purchase) -> Outcome:
 def words_of(purchase: Purchase) -> dict[str, Any]:
     """The user's side of an outcome: the request, and what the user calls it."""
     return {"request": purchase.request, "tag": purchase.tag, "metadata": purchase.metadata}
-
-
-def _is_final(purchase: Purchase, error: NovitaError) -> bool:
-    """Whether nothing more can come of a task.
-
-    A paid task that could not be polled (a wrong key, a key of another account, a route that is gone) may be
-    well: the next run asks again.
-    """
-    if isinstance(error, TaskFailed):
-        return True
-    return isinstance(error, TaskNotFound) and error.account == purchase.account
 
 
 def fact_of(outcome: Succeeded | Failed) -> Completed | FailedForGood:

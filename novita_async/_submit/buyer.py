@@ -105,7 +105,7 @@ Put = Callable[[TaskResult, dict[int, str]], Awaitable[None]]
 """Puts the files of a result; takes in the address of each, by its place in `artifacts`."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Permit:
     """Slot, money and callback of an attempt. Settled once, by the fact that the attempt ends in."""
 
@@ -154,7 +154,7 @@ class Permit:
         self.handed_over = True
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Effort:
     """A call of `buy`: the state that all its attempts share."""
 

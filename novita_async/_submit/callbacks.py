@@ -44,7 +44,7 @@ MOST_KEPT: Final = 100_000
 """Purchases that are known by their token. The oldest is forgotten for a new one."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Callback:
     """An attempt that has a callback URL of its own."""
 

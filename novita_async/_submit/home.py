@@ -43,7 +43,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
         ) from None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Home:
     """The loop of one client."""
 

@@ -19,7 +19,7 @@ _KINDS: Final[Mapping[str, type[APIError]]] = {
 }
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Neighbours:
     """Other processes, as the database tells of them."""
 
@@ -41,17 +41,13 @@ class Neighbours:
         for account in accounts:
             label, cause, error = account["label"], account["cause"], account["error"]
             if error is not None and account["out"] > 0 and self.pool.has_account(label):
-                told = _error_of(json.loads(error), label)
+                heard = json.loads(error)
+                kind, text = _KINDS.get(heard["kind"], APIError), f"told to another process: {heard['text']}"
+                told = kind(status=None, reason=heard["reason"], message=text)
+                told.account, told.scope = label, "account"  # whatever its kind: else each request would fail
                 if self.pool.disable(label, told):
                     self.emit(AccountDisabled(account=label, error=told))
             if cause is not None:
                 notice = self.pool.heed(label, cause, account["gate"])
                 if notice is not None:
                     self.emit(notice)
-
-
-def _error_of(told: Mapping[str, Any], label: str) -> APIError:
-    kind = _KINDS.get(told["kind"], APIError)
-    error = kind(status=None, reason=told["reason"], message=f"told to another process: {told['text']}")
-    error.account, error.scope = label, "account"  # whatever its kind: else each request would fail of it
-    return error

@@ -32,7 +32,7 @@ REVIVAL: Final = 60.0
 topped up and keys mended."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _PoolMember:
     """An account, and its health."""
 
@@ -78,7 +78,7 @@ Hosts = tuple[str, ...]
 """Names of the hosts that serve a route. Empty: any."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Waiter:
     """A submission in line."""
 
@@ -110,7 +110,7 @@ class _Waiter:
         self.event.set()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Line:
     """Submissions that wait for an endpoint."""
 
@@ -153,7 +153,7 @@ class _Line:
             waiter.wake()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Grant:
     """The right to send one submission now. Must be settled exactly once."""
 

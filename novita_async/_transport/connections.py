@@ -215,7 +215,7 @@ def has_news(transport: asyncio.BaseTransport | None) -> bool:
     return bool(news_of(transport)(0))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class KnownConnection:
     """A connection that a request has used."""
 
@@ -267,7 +267,7 @@ async def _guard(sessions: MutableMapping[Any, aiohttp.ClientSession]) -> AsyncG
             sessions.clear()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LoopSessions(Generic[K]):
     """Sessions of the running loop, closed at its end at the latest.
 

@@ -45,7 +45,7 @@ def _next_hop(here: URL, response: aiohttp.ClientResponse) -> URL | None:
     return there
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class AiohttpDownload:
     """A file on its way, as `Download` says."""
 
@@ -82,7 +82,7 @@ class AiohttpDownload:
         raise DeliveryFailed(Delivery.UNKNOWN, cause.words, status=self.status)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class AiohttpDownloader:
     """Fetches result files, with a session that knows neither key nor cookie."""
 

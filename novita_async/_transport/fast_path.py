@@ -114,7 +114,7 @@ def connector() -> aiohttp.TCPConnector:
     return kind(limit=0, keepalive_timeout=KEEPALIVE)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LiveConnection:
     """A connection of a connector's, and what is known of it."""
 

@@ -121,7 +121,7 @@ class PictureIntake:
             await run_in_thread(temporary.cleanup)
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class _PartFile:
     """A picture on its way into a file. Blocks."""
 

@@ -42,7 +42,7 @@ _SLOW_START_COST: Final = 3 * _START_COST
 """The same on the slow path, where aiohttp takes three times as long."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _KeyedSession:
     """A session as the requests of one key use it."""
 

@@ -168,7 +168,7 @@ async def run_in_thread(work: Callable[[*Ts], T], *args: *Ts) -> T:
 # --- SIGTERM ------------------------------------------------------------------------------------------------
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Termination:
     """SIGTERM in one loop: all blocks are cancelled, and once their tasks have ended, the process ends.
 

@@ -59,7 +59,7 @@ _STATES: Final[Mapping[str, PolledState]] = {
 }
 
 
-@define(eq=False, weakref_slot=False)
+@define(eq=False, weakref_slot=False, repr=False)
 class WatchedTask:
     """A task that is waited for. There may be a hundred thousand."""
 

@@ -471,16 +471,14 @@ class _BatchReport(FollowReport):
         good, news = isinstance(outcome, Succeeded), not self.course.is_earlier(outcome)
         self.course.took(outcome)
         self._codes.add(of_outcome(outcome))
-        self.output.outcome(self._with_short_paths(outcome), place)
+        told = outcome
+        if isinstance(outcome, Succeeded):
+            told = evolve(outcome, paths=tuple(Path(shown(path, self.here)) for path in outcome.paths))
+        self.output.outcome(told, place)
         if news or not good:
             totals = self.course.statistics()
             self.display.advance(totals, f"{place}: {_words(outcome)}", good=good)
         self._record_progress()
-
-    def _with_short_paths(self, outcome: Outcome) -> Outcome:
-        if not isinstance(outcome, Succeeded):
-            return outcome
-        return evolve(outcome, paths=tuple(Path(shown(path, self.here)) for path in outcome.paths))
 
     def lines(self, *, due: bool) -> str:
         """Tell a log how it goes, now and then, and each wait."""

@@ -142,19 +142,14 @@ async def _serve_and_send(requests: list[Img2Img], show: _Show, workspace: Works
 
 async def _edit(url: str, folder: Path) -> int:
     """Send a handful of edits through a route that answers at once, with the pictures in the answer."""
-    async with (
-        NovitaClient(DEFAULT_API_KEY, base_url=url) as client,
-        client.stream(_edits(folder), save_to=folder / "edits", save_as=_edit_name) as outcomes,
-    ):
-        return sum([len(outcome.paths) async for outcome in outcomes if isinstance(outcome, Succeeded)])
-
-
-def _edits(folder: Path) -> Iterator[EditImage]:
-    """An edit of each picture, and one of all together."""
     places = [folder / "inputs" / f"{name}.png" for name in _PICTURES]
     first = EditImage(model=_EDITING_MODEL, image=places[0], prompt="as a woodcut", size="512x384")
-    yield from first.sweep(image=places)
-    yield attrs.evolve(first, images=places[1:], prompt="all in one")
+    edits = [*first.sweep(image=places), attrs.evolve(first, images=places[1:], prompt="all in one")]
+    async with (
+        NovitaClient(DEFAULT_API_KEY, base_url=url) as client,
+        client.stream(edits, save_to=folder / "edits", save_as=_edit_name) as outcomes,
+    ):
+        return sum([len(outcome.paths) async for outcome in outcomes if isinstance(outcome, Succeeded)])
 
 
 def _edit_name(outcome: Succeeded) -> str:

@@ -9,6 +9,7 @@ import anyio.to_thread
 from attrs import evolve
 
 from novita_async._files.places import storage_at
+from novita_async._journal.postgres.address import discreet
 from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import PLANNED
 from novita_async._stream.planning import PIECE, BatchPlanner
@@ -18,7 +19,7 @@ from novita_async.cli._inputs import Faults, Typed
 from novita_async.cli._manifest import Made, Recipe, axes_of, shared_of
 from novita_async.cli._output import Output
 from novita_async.cli._setup import command
-from novita_async.cli._shared import Note, checked_url, discreet
+from novita_async.cli._shared import Note, checked_url
 from novita_async.cli._sources import Copy, copies_of, remove, told
 from novita_async.errors import InvalidRequest
 from novita_async.models.endpoints import Endpoints

@@ -97,14 +97,8 @@ def time_left(windows: Sequence[ForecastWindow], pace: Pace, now: float) -> floa
     by_quota = [window.last_answer(now) - now for window in windows if window.quota or not window.left]
     if pace.duration is None and not any(window.quota for window in windows):
         return None
-    quota = max(by_quota, default=0.0) + (pace.duration or 0.0)
-    return max(
-        0.0, quota, _by_service(pace, now), pace.requests_left * (pace.duration or 0.0) / pace.in_flight
-    )
-
-
-def _by_service(pace: Pace, now: float) -> float:
-    if pace.last_end is None or not pace.finished:
-        return 0.0
-    each = pace.busy / pace.finished
-    return pace.images_left * each - min(now - pace.last_end, each)
+    quota, service = max(by_quota, default=0.0) + (pace.duration or 0.0), 0.0
+    if pace.last_end is not None and pace.finished:
+        each = pace.busy / pace.finished
+        service = pace.images_left * each - min(now - pace.last_end, each)
+    return max(0.0, quota, service, pace.requests_left * (pace.duration or 0.0) / pace.in_flight)

@@ -105,21 +105,19 @@ def axes_of(texts: Sequence[str], faults: Faults) -> dict[str, Sequence[Any]]:
     for text in texts:
         name, equals, values = text.partition("=")
         field_name = name.strip().replace("-", "_")
-        message = _wrong_axis(field_name, equals, axes)
-        if message is None:
+        message: str | None
+        if not equals:
+            message = "give it as FIELD=VALUES, such as seed=1..8"
+        elif field_name not in _TEXTS:
+            message = f"no such field{meant(field_name, _TEXTS)}"
+        elif field_name in axes:
+            message = "is swept already"
+        else:
             axes[field_name] = found = _values(values.strip(), field_name)
             message = _wrong_value(field_name, found)
         if message is not None:
             faults.append(Flaw(f"--sweep {text}", message))
     return axes
-
-
-def _wrong_axis(name: str, equals: str, axes: Axes) -> str | None:
-    if not equals:
-        return "give it as FIELD=VALUES, such as seed=1..8"
-    if name not in _TEXTS:
-        return f"no such field{meant(name, _TEXTS)}"
-    return "is swept already" if name in axes else None
 
 
 def _values(text: str, name: str) -> Sequence[Any]:
@@ -435,16 +433,14 @@ def _guides(parts: Any, path: str, own: Any, folder: Path, faults: Faults) -> An
     """Parts that hold a picture of their own, or the request's. What is none is for the codec to blame."""
     if not isinstance(parts, list):
         return parts
-    return [
-        _guide_with_picture(part, f"{path}[{number}].", own, folder, faults)
-        for number, part in enumerate(as_list(parts))
-    ]
-
-
-def _guide_with_picture(part: Any, path: str, own: Any, folder: Path, faults: Faults) -> Any:
-    if not isinstance(part, dict):
-        return part
-    return {"image_base64": own, **_with_picture(cast("Document", part), path, folder, faults)}
+    guides: list[Any] = []
+    for number, part in enumerate(as_list(parts)):
+        if isinstance(part, dict):
+            whole = _with_picture(cast("Document", part), f"{path}[{number}].", folder, faults)
+            guides.append({"image_base64": own, **whole})
+        else:
+            guides.append(part)
+    return guides
 
 
 def _with_picture(part: Document, path: str, folder: Path, faults: Faults) -> Document:

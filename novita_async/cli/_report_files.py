@@ -5,6 +5,7 @@ import io
 import os
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol
@@ -89,7 +90,9 @@ class Disk:
 
     def _kept(self) -> dict[str, Path]:
         if self._by_digest is None:
-            self._by_digest = {path.stem: path for path in _files_in(self.folder / INPUTS)}
+            self._by_digest = {}
+            with suppress(OSError):
+                self._by_digest = {path.stem: path for path in sorted((self.folder / INPUTS).iterdir())}
         return self._by_digest
 
     def _found(self, path: str, name: str, digest: str | None = None) -> Picture:
@@ -124,13 +127,6 @@ class Disk:
 def elsewhere(address: str) -> Picture:
     """Tell a file in an object store, which a page cannot show."""
     return Picture(name=address.rpartition("/")[2], lack=f"in an object store: {address}")
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    try:
-        yield from sorted(folder.iterdir())
-    except OSError:
-        return
 
 
 def _is_file(place: Path) -> bool:

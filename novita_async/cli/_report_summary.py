@@ -158,21 +158,19 @@ def _uncertain(ledger: Summary, commands: Commands) -> Iterator[str]:
 
 def _failed(ledger: Summary, failures: Counter[tuple[str, bool]], commands: Commands) -> Iterator[str]:
     if count := ledger.rows[State.FAILED]:
-        causes = "".join(_cause(*each) for each in failures.most_common())
+        causes = "".join(
+            _CAUSE.substitute(
+                count=f"{number:,}",
+                cause=escape(cause),
+                prospect=_PROSPECT[retryable],
+                show=_show(State.FAILED, cause),
+            )
+            for (cause, retryable), number in failures.most_common()
+        )
         hopeful = sum(number for (_, retryable), number in failures.items() if retryable)
         those = _many(hopeful, "the one", "the {}")
         advice = _TRY.substitute(retry=_command(commands.retry), those=those) if hopeful else ""
         yield _FAILED.substitute(count=_many(count), show=_show(State.FAILED), causes=causes, advice=advice)
-
-
-def _cause(kind: tuple[str, bool], count: int) -> str:
-    cause, retryable = kind
-    return _CAUSE.substitute(
-        count=f"{count:,}",
-        cause=escape(cause),
-        prospect=_PROSPECT[retryable],
-        show=_show(State.FAILED, cause),
-    )
 
 
 def _open(ledger: Summary, commands: Commands) -> Iterator[str]:

@@ -312,7 +312,7 @@ def _chart(
     )
     marks = _marks("failed", happened.failed, stretches) + _marks("uncertain", happened.uncertain, stretches)
     labels = _labels(stretches)
-    level = _axis(levels, top) + ("" if quota is None else _quota_label(quota, top))
+    level = _axis(levels, quota, top)
     told = _told(max((max(each.values()) for each in sending), default=0), quota, stretches)
     frame = 'width="100%" preserveAspectRatio="none"'
     return (
@@ -330,19 +330,17 @@ def _levels(peak: int, quota: int | None) -> range:
     return range(0, highest + 1, step)
 
 
-def _axis(levels: Iterable[int], top: float) -> str:
-    """The numbers of the y axis."""
-    return "".join(
+def _axis(levels: Iterable[int], quota: int | None, top: float) -> str:
+    """The numbers of the y axis, and the label of the quota's line."""
+    told = "".join(
         f'<text class="level" x="0" y="{_PLOT * (1 - level / top):.1f}" dy="-3">{level:,}</text>'
         for level in levels
         if level
     )
-
-
-def _quota_label(quota: int, top: float) -> str:
-    place = _PLOT * (1 - quota / top)
-    words = f"quota {quota} a minute"
-    return f'<text class="level" x="100%" y="{place:.1f}" dy="-5" text-anchor="end">{words}</text>'
+    if quota is not None:
+        place, words = _PLOT * (1 - quota / top), f"quota {quota} a minute"
+        told += f'<text class="level" x="100%" y="{place:.1f}" dy="-5" text-anchor="end">{words}</text>'
+    return told
 
 
 def _told(peak: int, quota: int | None, stretches: Sequence[_Stretch]) -> str:
@@ -357,7 +355,11 @@ def _table(happened: Happenings, stretches: Sequence[_Stretch]) -> str:
     kinds = [
         _Columns(each) for each in (happened.sent, happened.finished, happened.failed, happened.uncertain)
     ]
-    rows = "".join(_table_row(kinds, origin, number * step, step) for number in _slots(stretches, step))
+    rows = ""
+    for begin in (number * step for number in _slots(stretches, step)):
+        counts = (kind.between(origin + begin, origin + begin + step) for kind in kinds)
+        cells = "".join(f"<td>{count}</td>" for count in counts)
+        rows += f'<tr><th scope="row">{elapsed(begin)}</th>{cells}</tr>'
     heads = "".join(
         f'<th scope="col">{name}</th>' for name in ("from", "sent", "finished", "failed", "uncertain")
     )
@@ -378,9 +380,3 @@ def _slots(stretches: Sequence[_Stretch], step: int) -> list[int]:
             )
         }
     )
-
-
-def _table_row(kinds: Sequence[_Columns], origin: float, begin: float, step: int) -> str:
-    counts = (kind.between(origin + begin, origin + begin + step) for kind in kinds)
-    cells = "".join(f"<td>{count}</td>" for count in counts)
-    return f'<tr><th scope="row">{elapsed(begin)}</th>{cells}</tr>'

@@ -6,14 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import anyio.to_thread
 from attrs import asdict, evolve, field, frozen
 from attrs.validators import instance_of, optional
 
 from novita_async._journal.mirror import mirror
-from novita_async._journal.postgres.address import SCHEMES
+from novita_async._journal.postgres.address import SCHEMES, discreet
 from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import FAILED, SUBMITTED, SUCCEEDED, helps_to_buy_again, is_gone
 from novita_async.cli._setup import JOURNAL, Setup
@@ -27,14 +26,6 @@ _NUMBER: Final[Any] = optional(instance_of(int))
 def is_shared(place: str) -> bool:
     """Whether this is a batch in a database, and no folder."""
     return place.startswith(SCHEMES)
-
-
-def discreet(url: str) -> str:
-    """The URL without a password: libpq finds that in PGPASSWORD, or in a file."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    query = urlencode([each for each in parse_qsl(parts.query) if each[0] != "password"], safe="/")
-    return urlunsplit(parts._replace(netloc=user.partition(":")[0] + at + host, query=query))
 
 
 @frozen(kw_only=True)
@@ -120,7 +111,7 @@ def checked_url(url: str) -> str:
     """The URL of a batch. Raises `ConfigurationError`: it is none."""
     if not is_shared(url):
         raise ConfigurationError(
-            problem=f"{url}: not the URL of a database",
+            problem=f"{discreet(url)}: not the URL of a database",
             advice="nothing was bought; give postgresql://user@host/database#batch",
         )
     return url

@@ -97,26 +97,22 @@ def lines_of(inputs: Sequence[Source]) -> Iterator[ManifestLine]:
     for source in inputs:
         if isinstance(source, Copy):
             yield from _told_apart(source.path, source.name, source.folder)
+            continue
+        name = shown(source, here)
+        if source.is_dir():
+            yield from _pictures_in(source, name)
+        elif source.suffix.lower() in PICTURES:
+            yield _picture(source, name)
+        elif source.exists() and not source.is_file():
+            trouble = f"not a regular file: give it as {STANDARD_INPUT}, with < {name}"
+            yield ManifestLine(place=name, trouble=trouble)
         else:
-            yield from _lines_of(source, shown(source, here))
+            yield from _told_apart(source, name, source.parent)
 
 
 def shown(path: Path, here: Path) -> str:
     """A path as it is told: short where it is below the working directory."""
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _lines_of(path: Path, name: str) -> Iterator[ManifestLine]:
-    if path.is_dir():
-        yield from _pictures_in(path, name)
-    elif path.suffix.lower() in PICTURES:
-        yield _picture(path, name)
-    elif path.exists() and not path.is_file():
-        yield ManifestLine(
-            place=name, trouble=f"not a regular file: give it as {STANDARD_INPUT}, with < {name}"
-        )
-    else:
-        yield from _told_apart(path, name, path.parent)
 
 
 def _told_apart(path: Path, name: str, folder: Path) -> Iterator[ManifestLine]:
@@ -136,7 +132,8 @@ def _picture(path: Path, name: str) -> ManifestLine:
 def _pictures_in(folder: Path, name: str) -> Iterator[ManifestLine]:
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if _is_picture(entry))
+            pictures = (each for each in entries if Path(each.name).suffix.lower() in PICTURES)
+            names = sorted(e.name for e in pictures if not e.name.startswith(".") and e.is_file())
     except OSError as error:
         yield ManifestLine(place=name, trouble=(error.strerror or str(error)).lower())
         return
@@ -144,11 +141,6 @@ def _pictures_in(folder: Path, name: str) -> Iterator[ManifestLine]:
         yield _picture(folder / each, os.path.join(name, each))  # noqa: PTH118 - as it was typed
     if not names:
         yield ManifestLine(place=name, trouble="holds no png, jpeg or webp pictures")
-
-
-def _is_picture(entry: "os.DirEntry[str]") -> bool:
-    suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122 - a text, not a path
-    return suffix.lower() in PICTURES and not entry.name.startswith(".") and entry.is_file()
 
 
 # --- Manifests ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 from cyclopts import Parameter
 
+from novita_async._journal.postgres.address import discreet
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.machine import Purchase
@@ -18,7 +19,7 @@ from novita_async.cli._output import Output
 from novita_async.cli._report import About, write_report_of
 from novita_async.cli._report_summary import Commands
 from novita_async.cli._setup import JOURNAL, REPORT, Setup, command
-from novita_async.cli._shared import Note, copy_of_rows, discreet, is_shared, looked_at
+from novita_async.cli._shared import Note, copy_of_rows, is_shared, looked_at
 from novita_async.cli._shared import standing_of as shared_standing_of
 from novita_async.cli._standing import Standing, page_by_page, standing_of, tell
 from novita_async.errors import ConfigurationError

@@ -5,19 +5,17 @@ Each is told once, as a warning: a slip of the pen would otherwise be paid for b
 
 import warnings
 from collections.abc import Iterator
-from difflib import get_close_matches
 from enum import Enum
 from functools import cache
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import attrs
 
 from novita_async.errors import NovitaWarning
 from novita_async.models.requests import NovitaRequest
+from novita_async.models.routes import meant
 
 R = TypeVar("R", bound=NovitaRequest)
-
-_LIKENESS: Final = 0.6
 
 
 def warned(request: R) -> R:
@@ -37,13 +35,7 @@ def unknown_names(part: Any, place: str = "") -> Iterator[str]:
         elif not known:
             yield from unknown_names(value, f"{here}.")
         elif isinstance(value, str) and value not in known:
-            yield f"{here}: {value!r} is not a known name, and sent as it is{_meant(value, known)}"
-
-
-def _meant(value: str, known: tuple[str, ...]) -> str:
-    by_lower = {name.lower(): name for name in known}
-    close = get_close_matches(value.lower(), by_lower, 1, _LIKENESS)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+            yield f"{here}: {value!r} is not a known name, and sent as it is{meant(value, known)}"
 
 
 @cache

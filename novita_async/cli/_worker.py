@@ -7,7 +7,7 @@ import anyio.to_thread
 from attrs import define, evolve, field
 
 from novita_async._client import NovitaClient
-from novita_async._journal.postgres.journal import LEASE
+from novita_async._journal.postgres.address import LEASE, discreet
 from novita_async._purchase.machine import Action
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
@@ -16,7 +16,7 @@ from novita_async.cli._inputs import Faults, folder_faults
 from novita_async.cli._output import Output, StandardError
 from novita_async.cli._progress import ProgressTally, display_of
 from novita_async.cli._setup import Setup, command
-from novita_async.cli._shared import Note, checked_url, discreet, looked_at, standing_of
+from novita_async.cli._shared import Note, checked_url, looked_at, standing_of
 from novita_async.errors import Flaw, InvalidRequest, JournalError, NovitaError
 from novita_async.tasks import Task
 

@@ -168,19 +168,15 @@ def _png_orientation(file: BinaryIO) -> int:
             return _orientation(file.read(min(length, _LONGEST_EXIF)))
         if name in (b"IDAT", b"IEND"):
             break
-    return _orientation(_exif_behind_pixels(file))
-
-
-def _exif_behind_pixels(file: BinaryIO) -> bytes:
-    """The data of an eXIf chunk near the end, which a walk through the pixels would reach too slowly."""
+    # The chunk may be near the end, which a walk through the pixels would reach too slowly.
     file.seek(max(0, file.seek(0, 2) - _TAIL))
     tail = file.read(_TAIL)
     at = tail.rfind(b"eXIf")
     if at < 4:
-        return b""
+        return UPRIGHT
     end = at + 4 + int.from_bytes(tail[at - 4 : at])
     is_chunk = zlib.crc32(tail[at:end]) == int.from_bytes(tail[end : end + 4])
-    return tail[at + 4 : end] if is_chunk else b""
+    return _orientation(tail[at + 4 : end]) if is_chunk else UPRIGHT
 
 
 # --- JPEG ---------------------------------------------------------------------------------------------------
@@ -300,18 +296,15 @@ def is_whole(file: BinaryIO, kind: str | None) -> bool:
     if kind == "png":
         return any(name == b"IEND" for name, _ in _png_chunks(file))
     if kind == "jpeg":
-        return any(marker == _SOS for marker, _ in _jpeg_segments(file)) and _has_end_of_image(file)
+        last = b""
+        if any(marker == _SOS for marker, _ in _jpeg_segments(file)):
+            while piece := file.read(_LONGEST_EXIF):
+                if b"\xff\xd9" in last + piece:
+                    return True
+                last = piece[-1:]
+        return False
     if kind == "webp":
         file.seek(4)
         stated = _little(file.read(4))
         return file.seek(0, 2) >= stated + 8 - stated % 2
     return True
-
-
-def _has_end_of_image(file: BinaryIO) -> bool:
-    last = b""
-    while piece := file.read(_LONGEST_EXIF):
-        if b"\xff\xd9" in last + piece:
-            return True
-        last = piece[-1:]
-    return False

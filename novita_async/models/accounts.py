@@ -60,10 +60,6 @@ def _to_key(value: "ApiKey | str") -> ApiKey:
     return value if isinstance(value, ApiKey) else ApiKey(value)
 
 
-def _label_from_key(account: "Account") -> str:
-    return f"key-{account.api_key.fingerprint}"
-
-
 @frozen(kw_only=True)
 class Account:
     """A key and the quota that belongs to it.
@@ -83,7 +79,7 @@ class Account:
     server's answers. The documented default of img2img is 10 (API)."""
     host: Host | None = field(default=None, validator=validators.optional(validators.instance_of(Host)))
     """The host that the key belongs to, and is sent to. None: that of the client's `base_url`."""
-    label: str = field(default=Factory(_label_from_key, takes_self=True))
+    label: str = field(default=Factory(lambda self: f"key-{self.api_key.fingerprint}", takes_self=True))
     """Names the account in tasks, events and journals. Default: made from the key's fingerprint."""
 
     def __attrs_post_init__(self) -> None:

@@ -273,7 +273,11 @@ class Face(NovitaRequest, Sweepable):
                 put(body, known.place if known and known.place else name, write(value))
         for limits in row.pictures if row.body != "gemini" else ():
             if given := self._by_role()[limits.role]:
-                sent = [write(_in_form(each, limits)) for each in given]
+                in_url = limits.form == "data_url"
+                sent = [
+                    write(DataURL(image=each) if in_url and isinstance(each, ImageSource) else each)
+                    for each in given
+                ]
                 put(body, limits.name, sent if limits.is_list else sent[0])
         if callback_url is not None:
             put(body, row.webhook, callback_url)
@@ -310,12 +314,6 @@ _APART: Final = frozenset(
     {"model", "route", "options", "image", "images", "mask", "end_image", "tag", "metadata"}
 )
 """Fields of faces that are no fields of a route by the same name."""
-
-
-def _in_form(picture: ImageSource | str, limits: RoutePictures) -> Any:
-    if isinstance(picture, ImageSource) and limits.form == "data_url":
-        return DataURL(image=picture)
-    return picture
 
 
 def _gemini_parts(request: Face, write: Write) -> list[dict[str, Any]]:

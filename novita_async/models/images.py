@@ -263,10 +263,8 @@ class ImageSource:
         if self.data is not None:
             view = memoryview(self.data)
             yield from (view[start : start + length] for start in range(0, self.size, length))
-        else:
-            yield from self._file_slices(cast("Path", self.path), length)
-
-    def _file_slices(self, path: Path, length: int) -> Iterator[bytes]:
+            return
+        path = cast("Path", self.path)
         try:
             with path.open("rb") as file:
                 self._check_unchanged(file)

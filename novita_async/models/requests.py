@@ -699,7 +699,11 @@ class Img2Img(_Diffusion):
         for picture in self.pictures:
             warn_of_size(picture, _LIMITS, stacklevel=3)
         if self.controlnet is not None or self.ip_adapters:
-            _warn_of_mixed_bases(self)
+            units = self.controlnet.units if self.controlnet else ()
+            names = [unit.model_name for unit in units] + [each.model_name for each in self.ip_adapters]
+            if any("sdxl" in name for name in names) and any("sd15" in name for name in names):
+                text = f"Img2Img: {', '.join(names)} are for different base models (SD 1.5 and SDXL)"
+                warnings.warn(text, NovitaWarning, stacklevel=3)  # that can never be right
 
     @property
     def pictures(self) -> tuple[ImageSource, ...]:
@@ -744,15 +748,6 @@ class Img2Img(_Diffusion):
         if "image" not in axes or _fitted(self.image) != (self.width, self.height):
             return {}
         return {side: None for side in ("width", "height") if side not in axes}
-
-
-def _warn_of_mixed_bases(request: Img2Img) -> None:
-    """ControlNets and adapters of both base models in one request can never be right."""
-    units = request.controlnet.units if request.controlnet else ()
-    names = [unit.model_name for unit in units] + [adapter.model_name for adapter in request.ip_adapters]
-    if any("sdxl" in name for name in names) and any("sd15" in name for name in names):
-        text = f"Img2Img: {', '.join(names)} are for different base models (SD 1.5 and SDXL)"
-        warnings.warn(text, NovitaWarning, stacklevel=4)
 
 
 @frozen(kw_only=True)

@@ -5,7 +5,6 @@ import os
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_args
 from urllib.parse import parse_qs, urlsplit
@@ -380,6 +379,8 @@ def _gist_of(result: TaskResult) -> str:
 
 def _in_html(artifact: Artifact) -> str | None:
     """A picture in HTML: the file itself where it is here, else its URL, which lives an hour."""
+    from html import escape  # noqa: PLC0415 - two thousand names of characters, for notebooks alone
+
     data = artifact._here()  # noqa: SLF001 - of this room
     address = artifact.url
     if data is not None:

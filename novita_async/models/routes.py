@@ -845,11 +845,12 @@ def models_of(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def meant(name: str, names: Iterable[str]) -> str:
-    """A question after the name that was meant; empty where none is close."""
+    """A question after the name that was meant, whatever its case; empty where none is close."""
     from difflib import get_close_matches  # noqa: PLC0415 - needed for faults alone
 
-    close = get_close_matches(name, tuple(names), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    by_lower = {each.lower(): each for each in names}
+    close = get_close_matches(name.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""
 
 
 def living_like(path: str) -> tuple[Route, ...]:

@@ -44,7 +44,9 @@ def draw_sample(name: str, width: int, height: int, image_type: str) -> bytes:
         level = 0.42 + 0.16 * number
         ridge = [(i / 64, level + 0.6 * (_wave(i / 64, number, (name,)) - 0.5) * 0.5) for i in range(65)]
         hill = [(x * width, y * height) for x, y in (*ridge, (1.0, 1.0), (0.0, 1.0))]
-        draw.polygon(hill, fill=_between(colours[3], colours[0], (number + 1) / 3))
+        share, ends = (number + 1) / 3, zip(colours[3], colours[0], strict=True)
+        red, green, blue = (round(a + (b - a) * share) for a, b in ends)
+        draw.polygon(hill, fill=(red, green, blue))
     return _encode(canvas, image_type)
 
 
@@ -89,14 +91,11 @@ def _palette(prompt: str) -> tuple[Colour, ...]:
     hue = fraction("hue", prompt)
     turn = (0.08, 0.45, 0.33, 0.14)[whole(4, "turn", prompt)]
     levels = (0.22, 0.42, 0.62, 0.80, 0.96)
-    return tuple(
-        _rgb(hue + turn * step * _GOLDEN, 0.75 - 0.10 * step, light) for step, light in enumerate(levels)
+    colours = (
+        colorsys.hsv_to_rgb((hue + turn * step * _GOLDEN) % 1, 0.75 - 0.10 * step, light)
+        for step, light in enumerate(levels)
     )
-
-
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
+    return tuple((round(red * 255), round(green * 255), round(blue * 255)) for red, green, blue in colours)
 
 
 def _paint(painting: Painting) -> Image.Image:
@@ -117,10 +116,14 @@ def _layer(canvas: Image.Image) -> Image.Image:
 
 def _ribbons(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> Image.Image:
 
-    layer = _layer(canvas)
+    layer, (width, height) = _layer(canvas), canvas.size
     draw = ImageDraw.Draw(layer)
     for number in range(_RIBBONS):
-        draw.polygon(_ribbon(canvas.size, number, names), fill=(*colours[number % 5], 110))
+        thick = 0.05 + 0.12 * fraction("thick", number, *names)
+        edge = [(i / 48, _wave(i / 48, number, names)) for i in range(49)]
+        upper = [(x * width, y * height) for x, y in edge]
+        lower = [(x * width, (y + thick) * height) for x, y in reversed(edge)]
+        draw.polygon(upper + lower, fill=(*colours[number % 5], 110))
     return Image.alpha_composite(canvas.convert("RGBA"), layer).convert("RGB")
 
 
@@ -131,15 +134,6 @@ def _wave(x: float, number: int, names: Names) -> float:
         math.tau * (fast * x + draw("b"))
     )
     return 0.15 + 0.7 * draw("level") + bend
-
-
-def _ribbon(size: tuple[int, int], number: int, names: Names) -> list[tuple[float, float]]:
-    width, height = size
-    thick = 0.05 + 0.12 * fraction("thick", number, *names)
-    edge = [(i / 48, _wave(i / 48, number, names)) for i in range(49)]
-    upper = [(x * width, y * height) for x, y in edge]
-    lower = [(x * width, (y + thick) * height) for x, y in reversed(edge)]
-    return upper + lower
 
 
 def _lights(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> Image.Image:
@@ -154,8 +148,3 @@ def _lights(canvas: Image.Image, colours: tuple[Colour, ...], names: Names) -> I
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
     soft = layer.filter(ImageFilter.GaussianBlur(max(1, min(width, height) // 200)))
     return Image.alpha_composite(canvas.convert("RGBA"), soft).convert("RGB")
-
-
-def _between(first: Colour, second: Colour, share: float) -> Colour:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
-    return red, green, blue

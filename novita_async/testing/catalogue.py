@@ -130,20 +130,14 @@ def _whole(bare: str) -> Any:
     return json.loads(base64.b64decode(bare, validate=True))[0]
 
 
-def _limit(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= _MAX_LIMIT:
-        raise Refused("VALIDATOR", "invalid pagination.limit: value must be inside range (0, 100]")
-    return int(text)
-
-
 def page(query: Mapping[str, str]) -> dict[str, Any]:
     """List the models that the query asks for, one page of them; the last page has an empty `next_cursor`."""
     wanted = [(_FILTERS[name], value) for name, value in query.items() if value and name in _FILTERS]
     found = [model for model in catalogue() if all(test(model, value) for test, value in wanted)]
-    start, limit = (
-        _offset(query.get("pagination.cursor", "")),
-        _limit(query.get("pagination.limit") or str(_DEFAULT_LIMIT)),
-    )
+    start, text = _offset(query.get("pagination.cursor", "")), query.get("pagination.limit")
+    limit = int(text) if text and text.isdecimal() else 0 if text else _DEFAULT_LIMIT
+    if not 0 < limit <= _MAX_LIMIT:
+        raise Refused("VALIDATOR", "invalid pagination.limit: value must be inside range (0, 100]")
     shown = found[start : start + limit]
     cursor = ""
     if start + limit < len(found):

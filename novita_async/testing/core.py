@@ -139,10 +139,6 @@ def _hide_pictures(value: Any, name: str = "") -> Any:
     return f"<{len(value)} characters>" if hidden else value
 
 
-def _epoch(simulator: "Simulator") -> float:
-    return _EPOCH if simulator.config.epoch is None else simulator.config.epoch
-
-
 def _faults_by_rate(simulator: "Simulator") -> FaultPlan:
     config = simulator.config
     return FaultPlan.chaos(config.fault_rate, seed=config.seed) if config.fault_rate else FaultPlan()
@@ -163,7 +159,7 @@ class Simulator:
     """Books of what was accepted and billed, by request."""
     now: float = field(default=0.0, init=False)
     """The latest time that it was told."""
-    epoch: float = field(default=Factory(_epoch, takes_self=True), init=False)
+    epoch: float = field(init=False)
     """Unix seconds at time 0. The HTTP server sets it by the wall clock, unless the configuration has one."""
     _queue: WorkerQueue = field(init=False)
     _mail: Mailbox = field(init=False)
@@ -182,6 +178,7 @@ class Simulator:
 
     def __attrs_post_init__(self) -> None:
         config = self.config
+        self.epoch = _EPOCH if config.epoch is None else config.epoch
         self._queue = WorkerQueue(workers=config.workers, fifo=config.fifo, seed=config.seed)
         self._mail = Mailbox(retry=config.webhook_retry)
         self._inputs = InputStore(limit=config.keep_input_bytes)
@@ -279,7 +276,10 @@ class Simulator:
         if exchange.path.startswith(_FILES):
             return self._file(exchange)
         if exchange.path.startswith(_BUCKETS):
-            return self._bucket_file(exchange)
+            if not self.config.public_buckets:
+                return xml_error(403, "AccessDenied", "Access Denied")
+            owner = (task_id for task_id, task in self._tasks.items() if exchange.path in _paths(task))
+            return self._picture(exchange.path, next(owner, ""))
         if exchange.path in self.config.retired:
             self._book(visit, exchange, status=404)
             return text_reply(404, "route not found")
@@ -295,7 +295,7 @@ class Simulator:
     def _read_route(self, exchange: Exchange) -> Callable[[Exchange, str], Reply]:
         routes: Mapping[str, Callable[[Exchange, str], Reply]] = {
             _TASK_RESULT: self._task_result,
-            "/v3/model": self._models,
+            "/v3/model": lambda exchange, _: json_reply(catalogue.page(exchange.query)),
             "/v3/user": self._user,
             "/v3/user/balance": self._balance,
             "/openapi/v1/billing/balance/detail": self._balance,
@@ -325,9 +325,6 @@ class Simulator:
                 "free_trial": {},
             }
         )
-
-    def _models(self, exchange: Exchange, _: str) -> Reply:
-        return json_reply(catalogue.page(exchange.query))
 
     # --- submissions
 
@@ -455,15 +452,14 @@ class Simulator:
 
     def _known(self, task_id: str, account: str) -> SimulatedTask:
         task = self._tasks.get(task_id)
-        if task is None or task.account != account or self._hidden(task):
+        if task is None or task.account != account:
+            raise Refused("TASK_NOT_FOUND", "task not found")
+        is_hidden = self.now < task.submitted_at + self.config.visible_after
+        span, retention = self.span(task_id), self.config.retention
+        is_forgotten = span is not None and retention is not None and self.now >= span.ended_at + retention
+        if is_hidden or is_forgotten:
             raise Refused("TASK_NOT_FOUND", "task not found")
         return task
-
-    def _hidden(self, task: SimulatedTask) -> bool:
-        if self.now < task.submitted_at + self.config.visible_after:
-            return True
-        span, retention = self.span(task.task_id), self.config.retention
-        return span is not None and retention is not None and self.now >= span.ended_at + retention
 
     def _task_result(self, exchange: Exchange, account: str) -> Reply:
         task_id = exchange.query.get("task_id", "")
@@ -509,12 +505,6 @@ class Simulator:
             authorized="authorization" in exchange.headers,
         )
         return refusal or self._picture(exchange.path, exchange.path.split("/")[2])
-
-    def _bucket_file(self, exchange: Exchange) -> Reply:
-        if not self.config.public_buckets:
-            return xml_error(403, "AccessDenied", "Access Denied")
-        owner = (task_id for task_id, task in self._tasks.items() if exchange.path in _paths(task))
-        return self._picture(exchange.path, next(owner, ""))
 
     def _picture(self, path: str, task_id: str) -> Reply:
         task = self._tasks.get(task_id)

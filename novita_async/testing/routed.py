@@ -209,7 +209,9 @@ _READERS: Final[Mapping[str, Callable[[Exchange, Route], Form]]] = {
 
 
 def _order(path: str, route: Route, form: Form) -> WorkOrder:
-    _check_model(route, form)
+    model = form.document.get(route.model_field) if route.model_field else None
+    if route.model_field and (not isinstance(model, str) or (route.models and model not in route.models)):
+        raise Refused("VALIDATOR", f"invalid {route.model_field}: {model!r} is not served here")
     for known in route.fields:
         given = form.values.get(known.name)
         wrong = known.explain(given) if given is not None else "value is required" if known.required else None
@@ -240,14 +242,6 @@ def _order(path: str, route: Route, form: Form) -> WorkOrder:
         storage=None,
         details={},
     )
-
-
-def _check_model(route: Route, form: Form) -> None:
-    if not route.model_field:
-        return
-    model = form.document.get(route.model_field)
-    if not isinstance(model, str) or (route.models and model not in route.models):
-        raise Refused("VALIDATOR", f"invalid {route.model_field}: {model!r} is not served here")
 
 
 def _checked(limits: RoutePictures, given: Sequence[Any]) -> list[bytes]:

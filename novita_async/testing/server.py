@@ -245,7 +245,9 @@ class SimulatorServer:
         raise _BrokenOffError
 
     async def _answer(self, request: web.Request, reply: Reply, fault: Fault | None) -> web.StreamResponse:
-        content = await self._content(reply)
+        content = reply.body
+        if reply.painting is not None or reply.compose is not None:
+            content = await anyio.to_thread.run_sync(reply.content, limiter=self._painters)
         response = web.StreamResponse(status=reply.status, headers=reply.all_headers())
         response.content_length = len(content)
         await response.prepare(request)
@@ -262,11 +264,6 @@ class SimulatorServer:
         if request.transport is not None:
             request.transport.close()
         raise _BrokenOffError
-
-    async def _content(self, reply: Reply) -> bytes:
-        if reply.painting is None and reply.compose is None:
-            return reply.body
-        return await anyio.to_thread.run_sync(reply.content, limiter=self._painters)
 
     async def _deliver(self, call: WebhookCall) -> bool:
         assert self._http is not None  # noqa: S101 the server runs

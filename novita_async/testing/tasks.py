@@ -358,17 +358,16 @@ def _debug_info(
 
 
 def _images(task: SimulatedTask, config: SimulatorConfig, signer: Signer) -> list[JSONObject]:
-    return [_image(task, index, config, signer) for index in range(task.order.images)]
-
-
-def _image(task: SimulatedTask, index: int, config: SimulatorConfig, signer: Signer) -> JSONObject:
-    url, ttl = signer(task, index)
-    return {
-        "image_url": url,
-        "image_url_ttl": ttl,
-        "image_type": task.order.image_type,
-        "nsfw_detection_result": _nsfw(task, index, config) if task.order.nsfw else None,
-    }
+    signed = [signer(task, index) for index in range(task.order.images)]
+    return [
+        {
+            "image_url": url,
+            "image_url_ttl": ttl,
+            "image_type": task.order.image_type,
+            "nsfw_detection_result": _nsfw(task, index, config) if task.order.nsfw else None,
+        }
+        for index, (url, ttl) in enumerate(signed)
+    ]
 
 
 def _nsfw(task: SimulatedTask, index: int, config: SimulatorConfig) -> dict[str, bool | float]:

@@ -30,7 +30,7 @@ from novita_async._transport.pictures import PictureIntake
 from novita_async.models.accounts import ApiKey
 from novita_async.testing._pump import current_clock, pump
 from novita_async.testing.core import Simulator, Visit
-from novita_async.testing.faults import Fault, FaultKind
+from novita_async.testing.faults import FaultKind
 from novita_async.testing.mailbox import WebhookCall
 from novita_async.testing.wire import Exchange, Reply, decode_query
 
@@ -56,11 +56,6 @@ def text_of(request: HTTPRequest, boundary: str) -> Iterator[bytes]:
             yield part
         else:
             yield from map(pybase64.b64encode, part.slices(_SLICE))
-
-
-def _breaks_off(fault: Fault, size: int) -> bool:
-    """Whether the connection ends before the whole request went out."""
-    return not fault.whole_request and not (fault.kind is FaultKind.RESET_DURING and fault.at >= size)
 
 
 async def _pass_time(seconds: float, due: float, delivery: Delivery) -> None:
@@ -191,9 +186,12 @@ class SimulatedTransport:
         self._faults += visit.fault is not None
         latency = self.simulator.latency("there", visit.kind.value, visit.number)
         await _pass_time(latency, due, Delivery.NOT_SENT if buys else Delivery.UNKNOWN)
-        if visit.fault is not None and _breaks_off(visit.fault, len(exchange.body)):
-            self.simulator.broken(visit, exchange.path, self.now())
-            raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES[visit.fault.kind])
+        fault = visit.fault
+        if fault is not None and not fault.whole_request:
+            comes_too_late = fault.kind is FaultKind.RESET_DURING and fault.at >= len(exchange.body)
+            if not comes_too_late:
+                self.simulator.broken(visit, exchange.path, self.now())
+                raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES[fault.kind])
         if buys:
             due = anyio.current_time() + seconds
             if on_handover is not None:

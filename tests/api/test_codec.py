@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novita_async._api import codec
+from novita_async._api.converter import model_record
 from novita_async._api.protocol import read_snapshot
 from novita_async._http import HTTPRequest, HTTPResponse
+from novita_async._util import lenient
 from novita_async.errors import Flaw, InvalidRequest, NovitaError
 from novita_async.models.choices import Sampler
 from novita_async.models.images import ImageSource
@@ -545,7 +547,7 @@ def test_what_is_no_list_and_no_object_is_nothing():
 
 
 def test_model_records_are_read():
-    first, second = map(codec.model_record, load("docs_models_listing")["models"])
+    first, second = map(model_record, load("docs_models_listing")["models"])
     assert (first.id, first.type, first.available, first.is_sdxl) == (114600, "checkpoint", True, False)
     assert first.tags[:2] == ("photorealistic", "anatomical")
     assert second.api_name == "GoodHands-beta2_39807"
@@ -554,7 +556,7 @@ def test_model_records_are_read():
 
 
 def test_odd_model_records_are_read():
-    record = codec.model_record({"sd_name": "s", "type": "lora", "status": "1", "tags": [1, "a"], "id": "5"})
+    record = model_record({"sd_name": "s", "type": "lora", "status": "1", "tags": [1, "a"], "id": "5"})
     assert (record.api_name, record.type, record.available, record.tags, record.id) == (
         "s",
         "lora",
@@ -562,7 +564,7 @@ def test_odd_model_records_are_read():
         ("a",),
         5,
     )
-    empty = codec.model_record(dict.fromkeys((f.name for f in attrs.fields(type(record))), None))
+    empty = model_record(dict.fromkeys((f.name for f in attrs.fields(type(record))), None))
     assert empty == type(record)()
 
 
@@ -650,9 +652,9 @@ def leniently(body, task=TASK):
     return Snapshot(
         task=task,
         status="TASK_STATUS_SUCCEED",
-        progress_percent=codec.as_float(about.get("progress_percent")),
-        eta=codec.as_float(about.get("eta")),
-        explanation=codec.as_text(about.get("reason")),
+        progress_percent=lenient.as_float(about.get("progress_percent")),
+        eta=lenient.as_float(about.get("eta")),
+        explanation=lenient.as_text(about.get("reason")),
         result=codec.result(body, task),
     )
 

@@ -598,7 +598,7 @@ def test_a_name_that_is_not_known_is_told_with_what_may_be_meant(call, folder, s
     with pytest.warns(NovitaWarning) as told:
         call(command, "dog.png", "cat.png", *SETTINGS, "--sampler-name=euler A", "--out", "made", *dry_run)
     assert {str(each.message) for each in told} == {
-        "sampler_name: 'euler A' is not a known name, and sent as it is; did you mean 'Euler a'?"
+        "sampler_name: 'euler A' is not a known name, and sent as it is; did you mean Euler a?"
     }
 
 
@@ -609,10 +609,10 @@ def test_unknown_names_are_found_wherever_they_stand():
     guided = known.with_controlnet("control_v11p_sd15_cany", preprocessor="zzz")
     told = list(unknown_names(attrs.evolve(guided, extra=Extra(response_image_type="jpg"))))
     assert told == [
-        "extra.response_image_type: 'jpg' is not a known name, and sent as it is; did you mean 'jpeg'?",
+        "extra.response_image_type: 'jpg' is not a known name, and sent as it is; did you mean jpeg?",
         (
             "controlnet.units[0].model_name: 'control_v11p_sd15_cany' is not a known name, "
-            "and sent as it is; did you mean 'control_v11p_sd15_canny'?"
+            "and sent as it is; did you mean control_v11p_sd15_canny?"
         ),
         "controlnet.units[0].preprocessor: 'zzz' is not a known name, and sent as it is",
     ]

@@ -25,5 +25,5 @@ def test_db_tells_where_no_database_is_reached(command, capsys, monkeypatch):
     monkeypatch.setattr("novita_async._journal.postgres.journal.BRIEFLY", 0.1)
     assert main(["db", command, "postgresql://me:secret@127.0.0.1:9/x"]) == 3
     told = capsys.readouterr().err
-    assert "journal postgresql://127.0.0.1:9/x#default: it cannot be reached" in told
+    assert "journal postgresql://me@127.0.0.1:9/x#default: it cannot be reached" in told
     assert "secret" not in told

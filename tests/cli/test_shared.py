@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from novita_async.cli._shared import discreet
+from novita_async._journal.postgres.address import discreet
 from novita_async.testing import Fault, FaultPlan
 from tests.helpers.batches import caller, manifest, records, seeds, shots
 from tests.helpers.postgres import new_batch, run_sql

@@ -337,6 +337,7 @@ async def test_one_result_can_be_saved_by_two_at_once(tmp_path):
 def test_a_part_that_another_process_makes_in_between_is_not_written_to(tmp_path, monkeypatch):
     """It may be a name of a whole file."""
     part = Part(tmp_path / "x.part")
+    part.path.write_bytes(b"left")
     monkeypatch.setattr(Part, "remove", lambda _: (tmp_path / "x.part").write_bytes(b"mine"))
     with pytest.raises(FileExistsError):
         part.write()

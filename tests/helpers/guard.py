@@ -53,7 +53,7 @@ THROUGH: Final = tuple(PACKAGES + name + os.sep for name in ("aiohttp", "PIL", "
 MAY_BLOCK: Final = {
     # The two reads that are allowed: a picture's stat and header, and one slice of it.
     ImageSource.from_path.__func__.__code__,
-    ImageSource._file_slices.__code__,
+    ImageSource.slices.__code__,
     # Starting a thread waits until the thread runs.
     threading.Thread.start.__code__,
 }

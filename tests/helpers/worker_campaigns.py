@@ -16,7 +16,7 @@ import anyio
 import asyncpg
 from attrs import field, frozen
 
-from novita_async import Endpoints, NovitaClient, Polling
+from novita_async import Budget, Endpoints, NovitaClient, Polling
 from novita_async._files.places import storage_at
 from novita_async._journal.postgres import journal as postgres_journal
 from novita_async._policy import pacing
@@ -47,6 +47,8 @@ class Campaign:
     window: float = 3.0
     quota: int = 16
     in_flight: int = 8
+    budget: str | None = None
+    """The most that may be spent, at a cent an image."""
     skews: tuple[float, ...] = (0.0, 37.0, -120.0)
     """Seconds by which the clocks of workers are wrong, in turn."""
     seed: int = field(default=1)
@@ -64,7 +66,11 @@ def run_worker(url: str, base_url: str, out: str, settings: str) -> None:
 
 async def _work(url: str, base_url: str, out: str, told: dict[str, float]) -> None:
     client = NovitaClient(
-        "sk_simulator", base_url=base_url, images_per_minute=told["quota"], polling=Polling.fixed(0.2)
+        "sk_simulator",
+        base_url=base_url,
+        images_per_minute=told["quota"],
+        polling=Polling.fixed(0.2),
+        budget=Budget(limit=told["budget"], price="0.01") if told.get("budget") else None,
     )
     options = {"in_flight": told["in_flight"], "stall": told["stall"]}
     async with client, client.work(journal=url, save_to=out, **options) as outcomes:
@@ -80,6 +86,7 @@ def _start(campaign: Campaign, url: str, base_url: str, out: Path, number: int) 
         "quota": campaign.quota,
         "stall": campaign.stall,
         "in_flight": campaign.in_flight,
+        "budget": campaign.budget,
     }
     arguments = ", ".join(map(repr, (url, base_url, str(out), json.dumps(told))))
     code = f"import tests.helpers.worker_campaigns as c; c.run_worker({arguments})"

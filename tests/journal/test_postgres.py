@@ -262,7 +262,7 @@ async def test_what_a_process_had_leased_is_given_away_by_another_that_lives(dat
             url, "SELECT owner, free FROM novita.course WHERE batch = $1", heir._store.member.batch
         )
         assert [tuple(each) for each in owners] == [(None, False), (None, True)]
-    assert repr(heir).startswith("<PostgresJournal postgresql:///postgres#batch-")
+    assert repr(heir).startswith("<PostgresJournal postgresql://postgres@/postgres?host=")
     assert "closed" in repr(heir)
     assert two.state is State.PLANNED
 
@@ -630,14 +630,21 @@ async def test_a_deadlock_is_tried_again_and_another_refusal_is_told(url):
             await journal._store.link.once(refused)
 
 
-async def test_a_standby_that_may_forget_is_warned_of(url, caplog):
+async def test_what_is_confirmed_outlives_a_crash_also_where_the_database_is_set_to_forget_it(url):
     async with await PostgresJournal.open(url) as journal:
+        connection = journal._store.link._connection
+        await connection.execute("BEGIN")
 
-        async def fetchval(_):
-            return True
-
-        await journal._store.living.warn_of_standby(SimpleNamespace(fetchval=fetchval))
-    assert "its standby is not synchronous; after a failover the same may be bought twice" in caplog.text
+        (purchase,) = await journal.plan([asked(1)])
+        for step in (
+            lambda: journal.plan([asked(2)]),
+            lambda: journal.admit(purchase, Announced(loop_time(), "a"), None),
+            lambda: journal.settle(purchase, Bought(loop_time(), task("one"))),
+        ):
+            await connection.execute("SET LOCAL synchronous_commit = off")
+            await step()
+            assert await connection.fetchval("SHOW synchronous_commit") == "on", step
+        await connection.execute("COMMIT")
 
 
 async def test_without_the_extra_it_says_what_to_install(monkeypatch):
@@ -648,7 +655,7 @@ async def test_without_the_extra_it_says_what_to_install(monkeypatch):
 
 async def test_a_database_that_stays_away_is_told_with_advice_and_no_password():
     with pytest.raises(
-        JournalError, match=r"journal postgresql://127.0.0.1:9/x#b: it cannot be reached"
+        JournalError, match=r"journal postgresql://me@127.0.0.1:9/x#b: it cannot be reached"
     ) as e:
         await PostgresJournal.open("postgresql://me:secret@127.0.0.1:9/x#b", outage_timeout=0.1)
     assert "secret" not in str(e.value)
@@ -658,7 +665,7 @@ async def test_a_database_without_tables_says_how_they_are_made(database):
     await run_sql(database, "DROP DATABASE IF EXISTS bare")
     await run_sql(database, "CREATE DATABASE bare")
     bare = database.replace("/postgres?", "/bare?")
-    with pytest.raises(JournalError, match="novita-async db upgrade postgresql:"):
+    with pytest.raises(JournalError, match="novita-async db upgrade 'postgresql:"):
         await PostgresJournal.open(bare)
     assert await upgrade(bare) == (0, VERSION)
     assert await upgrade(bare) == (VERSION, VERSION)

@@ -227,6 +227,10 @@ AFTER = f"print(*[name for name in {HEAVY} if name in sys.modules and name not i
         ("from novita_async import NovitaError", ["attrs"]),
         ("from novita_async import Img2Img, ImageSource, Account, Succeeded, Endpoints", ["attrs"]),
         ("import novita_async.events", ["attrs"]),
+        (
+            "import novita_async; novita_async.NovitaClient('key')",
+            ["aiohttp", "asyncio", "anyio", "msgspec", "attrs", "ssl"],
+        ),
         ("import novita_async._pytest", None),
         ("import novita_async.cli._app", ["attrs", "cyclopts"]),
         ("import novita_async.cli._commands", ["attrs", "cyclopts"]),

@@ -1,20 +1,34 @@
 """Work in a thread that is done for many at once."""
 
+from threading import Event, Semaphore
+
 import anyio
 import pytest
 
+from novita_async._util import groups as groups_module
 from novita_async._util.groups import Groups
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_what_comes_while_a_group_is_done_goes_together_in_the_next():
-    done = []
-    groups = Groups(done.append)
+    done, began, may_end = [], Event(), Event()
+
+    def do(group):
+        began.set()
+        may_end.wait(10)
+        done.append(group)
+
+    groups = Groups(do)
     async with anyio.create_task_group() as tasks:
-        for piece in range(10):
+        for piece in range(3):
             tasks.start_soon(groups.join, piece)
-    assert done == [[0], list(range(1, 10))]
+        await anyio.to_thread.run_sync(began.wait)
+        for piece in range(3, 10):
+            tasks.start_soon(groups.join, piece)
+        await anyio.wait_all_tasks_blocked()
+        may_end.set()
+    assert done == [[0, 1, 2], list(range(3, 10))]
 
 
 async def test_nobody_comes_back_before_their_piece_was_done():
@@ -51,3 +65,66 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_their_pieces(cancell
             tasks.start_soon(join, piece)
     assert sorted({0, 1, 2, 3} - {cancelled}) == sorted(back)
     assert set(back) <= set(done)
+
+
+async def test_groups_of_a_slow_disk_run_beside_each_other_as_many_as_may(monkeypatch):
+    monkeypatch.setattr(groups_module, "_SLOW", 0.0)
+    began, may_end, done = Semaphore(0), Event(), []
+
+    def do(group):
+        began.release()
+        may_end.wait(10)
+        done.append(group)
+
+    groups = Groups(do, 3)
+    async with anyio.create_task_group() as tasks:
+        for piece in range(3):
+            tasks.start_soon(groups.join, piece)
+            assert await anyio.to_thread.run_sync(began.acquire, True, 10)
+        for piece in range(3, 6):
+            tasks.start_soon(groups.join, piece)
+            await anyio.wait_all_tasks_blocked()
+        may_end.set()
+    assert sorted(done) == [[0], [1], [2], [3, 4, 5]]
+
+
+async def test_an_error_of_the_work_itself_reaches_all_whose_pieces_it_took():
+    failed = []
+
+    def do(group):
+        raise RuntimeError(f"{group}")
+
+    groups = Groups(do)
+
+    async def join(piece):
+        with pytest.raises(RuntimeError, match=r"\[0, 1\]"):
+            await groups.join(piece)
+        failed.append(piece)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(join, 0)
+        tasks.start_soon(join, 1)
+    assert failed == [0, 1]
+
+
+async def test_a_caller_that_is_cancelled_comes_back_once_its_piece_was_done():
+    began, may_end, done = Event(), Event(), []
+
+    def do(group):
+        began.set()
+        may_end.wait(10)
+        done.extend(group)
+
+    groups = Groups(do)
+
+    async def join():
+        try:
+            await groups.join("piece")
+        finally:
+            assert done == ["piece"]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(join)
+        await anyio.to_thread.run_sync(began.wait)
+        tasks.cancel_scope.cancel()
+        may_end.set()

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -10,10 +10,11 @@ import asyncpg
 from asyncpg import exceptions as pg
 from attrs import define, field
 
+from novita_async._journal.postgres.address import typed
 from novita_async._journal.postgres.lost import lease_lost
 from novita_async._journal.postgres.works import Connection
 from novita_async._util.clock import loop_time
-from novita_async.errors import JournalError
+from novita_async.errors import ConfigurationError, JournalError
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ _PASSES: Final = (
     pg.OperatorInterventionError,
     pg.InterfaceError,
     pg.TooManyConnectionsError,
+    pg.ReadOnlySQLTransactionError,  # of a standby that is to take over
+    pg.InternalClientError,  # there is none yet that may be written; or the protocol broke off
 )
 """Errors of a connection, which another may do without."""
 _PLANNER: Final = "SET enable_bitmapscan = off"
@@ -34,6 +37,25 @@ first few hundred are wanted, and a bitmap reads and sorts all of them."""
 _AGAIN: Final = (pg.SerializationError, pg.DeadlockDetectedError)
 
 ADVICE: Final = "nothing more is bought; look after the database, then run the same again"
+_REFUSALS: Final[Sequence[tuple[type[pg.PostgresError], str]]] = (
+    (
+        pg.InvalidAuthorizationSpecificationError,
+        "nothing more is bought; the URL names the user, PGPASSWORD or ~/.pgpass tells the password",
+    ),
+    (pg.InvalidCatalogNameError, "nothing was bought; look at the URL, or make the database (createdb)"),
+    (
+        pg.InsufficientPrivilegeError,
+        (
+            "nothing more is bought; the tables' owner grants USAGE ON SCHEMA novita and SELECT, INSERT, "
+            "UPDATE, DELETE ON ALL TABLES IN SCHEMA novita; `db init`, `db upgrade` need CREATE ON DATABASE"
+        ),
+    ),
+)
+"""What to do about refusals of the database that no waiting mends."""
+_A_URL: Final = (
+    "nothing was bought; give postgresql://user@host:port/database#batch; the password may come from "
+    "PGPASSWORD; in the URL its special characters are %XX (# is %23)"
+)
 
 
 async def _nothing(_: Connection) -> None: ...
@@ -67,6 +89,7 @@ class Link:
         while True:
             try:
                 if self._connection is None or self._connection.is_closed():
+                    self._in_doubt |= self._connection is not None
                     self._connection = await self._connect()
                 if self._in_doubt:
                     await self.come_back(self._connection)
@@ -77,7 +100,9 @@ class Link:
                 self._in_doubt = True
                 self.hang_up()
                 if loop_time() - began > self.outage_timeout:
-                    raise self._unreachable(error) from error
+                    why = str(error) or type(error).__name__
+                    problem = f"journal {self.label}: it cannot be reached ({why})"
+                    raise JournalError(problem=problem, advice=ADVICE) from error
                 await asyncio.sleep(pause * (0.5 + random.random()))
                 pause = min(2 * pause, 2.0)
             except pg.PostgresError as error:
@@ -113,7 +138,15 @@ class Link:
 
     async def _connected(self, cached: int) -> Connection:
         options: Any = {"timeout": 10, "command_timeout": 60.0, "statement_cache_size": cached}
-        return cast("Any", await asyncpg.connect(self.url, **options))
+        try:
+            return cast("Any", await asyncpg.connect(self.url, **options))
+        except ValueError as error:  # its words may be a part of the password
+            why = (
+                str(error)
+                if isinstance(error, pg.ClientConfigurationError)
+                else "this is no URL of a database"
+            )
+            raise ConfigurationError(problem=f"journal {self.label}: {why}", advice=_A_URL) from None
 
     async def listen(self, connection: Connection, channel: str, heard: Callable[[str], None]) -> None:
         """Hear what the database tells on a channel. Behind a pooler that cannot be."""
@@ -127,10 +160,6 @@ class Link:
             self._connection.terminate()
             self._connection = None
 
-    def _unreachable(self, error: BaseException) -> JournalError:
-        why = str(error) or type(error).__name__
-        return JournalError(problem=f"journal {self.label}: it cannot be reached ({why})", advice=ADVICE)
-
     def _refused(self, error: pg.PostgresError) -> JournalError:
         if getattr(error, "sqlstate", None) in ("NV001", "NV002"):
             return lease_lost(self.label)
@@ -142,9 +171,10 @@ class Link:
         if isinstance(error, pg.UndefinedTableError | pg.UndefinedFunctionError | pg.InvalidSchemaNameError):
             return JournalError(
                 problem=f"journal {self.label}: the database has no tables for journals, or older ones",
-                advice=f"nothing was bought; run: novita-async db upgrade {self.label}",
+                advice=f"nothing was bought; run: novita-async db upgrade {typed(self.label)}",
             )
-        return JournalError(problem=f"journal {self.label}: {error}", advice=ADVICE)
+        advice = next((advice for kind, advice in _REFUSALS if isinstance(error, kind)), ADVICE)
+        return JournalError(problem=f"journal {self.label}: {error}", advice=advice)
 
 
 def _heard(heard: Callable[[str], None], *told: Any) -> None:

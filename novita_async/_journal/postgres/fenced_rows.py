@@ -74,13 +74,21 @@ def marks(first: int, count: int) -> str:
 
 MOVE_VALUES: Final = 14 + len(MOVED)
 MOVE: Final = f"SELECT novita.move_1({marks(1, MOVE_VALUES)})"
-_REASSERT: Final = f"SELECT novita.reassert_1({marks(1, 9 + len(MOVED))})"
+_PLAN: Final = (
+    "key", "occurrence", "position", "run", "kind", "endpoint", "image_num", "request", "tag", "metadata"
+)  # fmt: skip
+_OF_PLAN: Final = tuple(map(_READ.index, _PLAN))
+_RESTORE: Final = f"SELECT novita.restore_1({marks(1, 1 + len(_OF_PLAN))})"
+_REASSERT: Final = f"SELECT novita.reassert_1({marks(1, 10 + len(MOVED))})"
 
 
-def columns(records: Iterable[Record]) -> list[Sequence[Any] | None]:
-    """Columns that facts change, as the database keeps them: one list for each. None: all are NULL."""
-    by_place = tuple(zip(*records, strict=True))
-    return [_to_keep(place, by_place[place]) for place in _PLACES]
+def columns(records: Iterable[Record], places: Sequence[int] = _PLACES) -> list[Sequence[Any] | None]:
+    """Columns as the database keeps them, of those that facts change or of others: one list for each.
+
+    None: all are NULL.
+    """
+    by_place = tuple(zip(*records, strict=True)) or ((),) * len(_READ)
+    return [_to_keep(place, by_place[place]) for place in places]
 
 
 def _to_keep(place: int, values: Sequence[Any]) -> Sequence[Any] | None:
@@ -340,17 +348,23 @@ class FencedRows:
     async def reassert(self, connection: Connection) -> None:
         """Say again what was confirmed to this process: the database may have forgotten it in a failover."""
         kept = [row for row in self.known.values() if row.mine]
-        await connection.fetch(
+        for row in kept:
+            if row.window is not None:  # it may have another number now
+                account, endpoint = row.known.record[_ACCOUNT] or "", row.known.purchase.endpoint
+                row.window = (await self.windows.of(connection, account, endpoint)).id
+        records = [row.known.record for row in kept]
+        planned = columns(records, _OF_PLAN)
+        await connection.execute(_RESTORE, self.member.batch, *planned)
+        await connection.execute(
             _REASSERT,
             self.member.me,
             self.member.batch,
-            [row.serial for row in kept],
+            *planned[:2],
             [row.moves for row in kept],
             [row.is_todo for row in kept],
             [row.window for row in kept],
             [row.cost for row in kept],
             [row.paid for row in kept],
             [row.slot for row in kept],
-            *columns(row.known.record for row in kept),
+            *columns(records),
         )
-        await connection.execute("SELECT novita.rebuild_1($1)", self.member.window)

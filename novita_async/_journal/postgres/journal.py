@@ -14,13 +14,12 @@ from decimal import Decimal
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack, cast
-from urllib.parse import urlsplit
 
 from anyio import sleep
 from attrs import define, evolve, field
 
 from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
-from novita_async._journal.postgres.address import SCHEMES as SCHEMES  # noqa: PLC0414 - told from here, too
+from novita_async._journal.postgres.address import LEASE, discreet
 from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
 from novita_async._journal.postgres.works import PIECE, Ask, PlaceEnded, Planned, Told, Wanted
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 EVENTS: Final = "novita_event"
 """Channel on which processes tell each other of webhook events."""
-LEASE: Final = 15.0
 OUTAGE_TIMEOUT: Final = 120.0
 _GATHER: Final = 0.02
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows.
@@ -538,12 +536,11 @@ def store_at(
         raise ConfigurationError(
             problem="a journal in Postgres needs asyncpg", advice='pip install "novita-async[postgres]"'
         ) from error
-    parts = urlsplit(url)
-    name = batch or parts.fragment or "default"
-    place = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    database, _, fragment = url.partition("#")
+    name = batch or fragment or "default"
     return SharedStore.at(
-        url.partition("#")[0],
-        label=f"postgresql://{place}{parts.path}#{name}",
+        database,
+        label=discreet(f"{database}#{name}"),
         name=name,
         worker=worker or f"{socket.gethostname()}/{os.getpid()}",
         quotas=quotas or {},

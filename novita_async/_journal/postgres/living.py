@@ -9,6 +9,7 @@ from novita_async._journal import rows
 from novita_async._journal.postgres.fenced_rows import PAGE, FencedRows, Row, Step
 from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.member import Member
+from novita_async._journal.postgres.money import Money
 from novita_async._journal.postgres.places import Places
 from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
@@ -31,6 +32,7 @@ class Living:
     member: Member
     rows: FencedRows
     places: Places
+    money: Money
     plans: Plans
     health: Health
     reading: Reading
@@ -62,7 +64,8 @@ class Living:
         """Warn where a standby may take over that has not confirmed what was confirmed here."""
         standby = await connection.fetchval(
             "SELECT current_setting('synchronous_standby_names') = '' AND EXISTS"
-            " (SELECT FROM pg_stat_replication WHERE application_name NOT LIKE 'pg_%backup%')"
+            " (SELECT FROM pg_stat_replication"
+            " WHERE application_name IS NULL OR application_name NOT LIKE 'pg_%backup%')"  # null: not told
         )
         if standby:
             _log.warning(
@@ -82,20 +85,41 @@ class Living:
         found = await connection.fetchrow("SELECT * FROM novita.beat_1($1, $2)", member.me, member.lease)
         member.compare_clocks(before, found["at"], wall_time())
         if not found["alive"]:
-            raise member.lost()
+            if found["steady"] or not await self._be_again(connection):
+                raise member.lost()
+            return await self.beat(connection)
         member.alive_until, member.processes = began + member.lease, found["workers"]
         member.next_beat = pause_of(member.lease, found["due"])
         self.health.tell(found["accounts"])
         if not found["steady"]:
-            await self.rows.reassert(connection)
+            await self._say_again(connection)
             return []
         return list(found["dead"] or ())
 
+    async def _say_again(self, connection: Connection) -> None:
+        """Tell what was confirmed to this process to a database that has taken another's place."""
+        self.rows.windows.forget()
+        await self.rows.reassert(connection)
+        await self.places.say_again(connection)
+        await self.money.say_again(connection)
+        await connection.execute("SELECT novita.rebuild_1($1)", self.member.window)
+        self.rows.known.clear()  # serial numbers may be others
+
+    async def _be_again(self, connection: Connection) -> bool:
+        """Be the worker that this process was, where a failover has forgotten it. Returns whether it is."""
+        member = self.member
+        batch: int | None = await connection.fetchval(
+            "SELECT novita.be_again_1($1, $2, $3, $4, $5, $6, $7)",
+            *(member.me, member.name, member.run, member.worker, __version__, member.lease),
+            not member.is_shared,
+        )
+        member.batch = batch or member.batch
+        return batch is not None
+
     async def come_back(self, connection: Connection) -> None:
-        """Say that this process lives, to a server that may have forgotten something; read rows anew."""
+        """Say that this process lives, to a server that may have forgotten something."""
         if self.member.me:
             await self.beat(connection)
-            self.rows.known.clear()
 
     async def confirm(self, connection: Connection) -> None:
         """Commit once more, after all that may not be where it should be."""

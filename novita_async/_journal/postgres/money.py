@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
-from attrs import define
+from attrs import define, field
 
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.works import Connection
@@ -15,6 +15,8 @@ class Money:
     """Money of a batch that all processes spend together."""
 
     member: Member
+    _told: tuple[Decimal, Decimal | None] | None = field(default=None, init=False)
+    """The limit and the price that were told here."""
 
     async def set_budget(self, connection: Connection, limit: Decimal, price: Decimal | None) -> None:
         """Say how much the batch may cost. Raises `ConfigurationError`: others were told otherwise."""
@@ -27,6 +29,12 @@ class Money:
                 f"and {there} in a process that is at work",
                 advice="nothing was bought; give all the same budget",
             )
+        self._told = limit, price
+
+    async def say_again(self, connection: Connection) -> None:
+        """Tell the budget to a database that may have forgotten it in a failover."""
+        if self._told is not None:
+            await self.set_budget(connection, *self._told)
 
     async def price(self, connection: Connection, costs: Mapping[int, Decimal]) -> None:
         """Note what purchases have cost, where nobody told before."""

@@ -1,5 +1,6 @@
 """Places in windows for purchases that no journal keeps."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -21,6 +22,10 @@ from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import LOST
 from novita_async._util.clock import loop_time
 
+_ON_WAY: Final = (
+    'INSERT INTO novita.place (worker, "window", images, call) VALUES ($1, $2, $3, $4)'
+    ' ON CONFLICT (worker, "window") DO UPDATE SET images = excluded.images, call = excluded.call'
+)
 _SETTLE: Final = f"SELECT novita.settle_1({marks(1, 13)})"
 
 
@@ -43,6 +48,8 @@ class Places:
     health: Health
     _calls: int = field(default=0, init=False)
     """Number of the latest call."""
+    _on_way: Counter[tuple[str, str]] = field(factory=Counter[tuple[str, str]], init=False)
+    """Images on their way, by account and endpoint."""
 
     async def carry_out(self, link: Link, works: Sequence[Any]) -> dict[int, Any]:
         """Settle and take places, those of a window together; give each result, or the error in its place."""
@@ -106,7 +113,9 @@ class Places:
             return [self.member.lost() for _ in call.group]
         if found["why"] in ("gate", "out", "probe"):
             await self.health.ask(connection)
-        granted, now, until = set(found["granted"]), self.member.now(), loop_time() + found["delay"]
+        granted: set[int] = set(found["granted"])
+        self._on_way[call.key] += sum(offered[k - 1].images for k in granted)
+        now, until = self.member.now(), loop_time() + found["delay"]
         if len(offered) < len(call.group) and not found["delay"]:
             until = offer.until
         return [
@@ -121,7 +130,14 @@ class Places:
         window = await self.windows.of(connection, *key)
         while not await self._settle(connection, self.member.me, window, group, call):
             await self.windows.refresh(connection, window)
+        self._on_way[key] -= sum(each.place.images for each in group)
         return [None for _ in group]
+
+    async def say_again(self, connection: Connection) -> None:
+        """Tell what is on its way to a database that may have forgotten it in a failover."""
+        for key, images in self._on_way.items():
+            window = await self.windows.of(connection, *key)
+            await connection.execute(_ON_WAY, self.member.me, window.id, images, self._calls)
 
     async def _settle(
         self,

@@ -8,7 +8,8 @@ from typing import Any, Final
 from attrs import define, field
 
 from novita_async._journal.groups import Job, known
-from novita_async._journal.postgres.journal import LEASE, PostgresJournal, leave_place, want_place
+from novita_async._journal.postgres.address import LEASE
+from novita_async._journal.postgres.journal import PostgresJournal, leave_place, want_place
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._purchase.machine import Announced, Fact, Purchase
 from novita_async.errors import JournalError

@@ -6,6 +6,7 @@ happen anew, or the row is another's by now.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from novita_async._journal.postgres.fenced_rows import FencedRows, Step
 from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.leases import Leases
 from novita_async._journal.postgres.living import Living
+from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.money import Money
 from novita_async._journal.postgres.places import Places
@@ -54,7 +56,9 @@ class SharedStore:
         self.reading = Reading(member, self.rows)
         self._places = Places(member, self.windows, self.health)
         self._admitting = Admitting(member, self.rows, self.windows, self.money, self.health)
-        self.living = Living(member, self.rows, self._places, self.plans, self.health, self.reading)
+        self.living = Living(
+            member, self.rows, self._places, self.money, self.plans, self.health, self.reading
+        )
         self.link.come_back, self.link.confirm = self.living.come_back, self.living.confirm
 
     @classmethod
@@ -124,6 +128,9 @@ class SharedStore:
                 self.rows.remember(step.written())
             else:
                 again.append(step)
+        if again:  # behind a pooler this may be another server, which no broken connection has told
+            with suppress(LeaseLost):
+                await self.living.come_back(connection)
         for step in again:
             self.rows.forget(step.told.name)
         return [step.told for step in again]

@@ -1,5 +1,6 @@
 """The form of a database's tables, against the one that this release works with."""
 
+from novita_async._journal.postgres.address import typed
 from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
 from novita_async._journal.postgres.works import Connection
 from novita_async.errors import JournalError
@@ -11,7 +12,7 @@ async def check_version(connection: Connection, label: str) -> None:
     if found["version"] < VERSION:
         raise JournalError(
             problem=f"journal {label}: the database's tables are of an older release",
-            advice=f"nothing was bought; run: novita-async db upgrade {label}",
+            advice=f"nothing was bought; run: novita-async db upgrade {typed(label)}",
         )
     if found["oldest_reader"] > VERSION:
         raise JournalError(

@@ -62,6 +62,10 @@ class Windows:
     member: Member
     _known: dict[tuple[str, str], WindowRow] = field(factory=dict[tuple[str, str], WindowRow], init=False)
 
+    def forget(self) -> None:
+        """Ask for windows anew: after a failover they may have other numbers."""
+        self._known.clear()
+
     async def of(self, connection: Connection, account: str, endpoint: str) -> WindowRow:
         """Know a window. Raises `ConfigurationError`: others at work were told another quota."""
         known = self._known.get((account, endpoint))

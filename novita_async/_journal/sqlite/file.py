@@ -279,10 +279,9 @@ def _opened(
     _look_from_outside(place, closed=not wal)
     connection = connect(place, mode)
     try:
-        _look_inside(place, connection, has_wal=wal >= _WAL_HEADER or without_wal)
-        if lock is None:
-            _refuse_older(place, connection)
-        else:
+        has_wal = wal >= _WAL_HEADER or without_wal
+        _look_inside(place, connection, has_wal=has_wal, only_reads=lock is None)
+        if lock is not None:
             _prepare(place, connection, check=wal > 0)
         return OpenFile(place, connection, lock, meta(connection, "run"), made_files)
     except BaseException:
@@ -366,7 +365,7 @@ def _look_from_outside(place: Path, *, closed: bool) -> None:
         raise damaged(place, "cut short")
 
 
-def _look_inside(place: Path, connection: sqlite3.Connection, *, has_wal: bool) -> None:
+def _look_inside(place: Path, connection: sqlite3.Connection, *, has_wal: bool, only_reads: bool) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise trouble(place, _NO_JOURNAL, "some other SQLite file")
     version = meta(connection, "version")
@@ -379,10 +378,7 @@ def _look_inside(place: Path, connection: sqlite3.Connection, *, has_wal: bool) 
             "bring that file along; if another SQLite program has merged it, open once with without_wal=True"
         )
         raise trouble(place, (lost, advice))
-
-
-def _refuse_older(place: Path, connection: sqlite3.Connection) -> None:
-    if meta(connection, "version") < VERSION:
+    if only_reads and version < VERSION:
         raise trouble(place, ("an older release wrote it", "run the batch again, which brings it up to date"))
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
-from novita_async._journal.rows import copy_of, entry_of
+from novita_async._journal.rows import copy_of, entry_of, shifted
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import PIECE, Store, Work
 from novita_async._purchase.journal import Summary
@@ -216,7 +216,7 @@ class SqliteJournal:
 
     async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], wait: Wait) -> None:
         entry, offset = entry_of(purchase), wall_offset()
-        told = tuple(evolve(fact, at=fact.at + offset) for fact in facts)
+        told = tuple([shifted(fact, offset) for fact in facts])
         begins = any(type(fact) is Announced for fact in facts)
         try:
             await wait(

@@ -30,6 +30,8 @@ PAGE: Final = 500
 PIECE: Final = 1000
 """Rows that are planned in one go."""
 _REMEMBERED: Final = 1024
+_SOON: Final = 100
+"""New rows that are planned together and sent soon; those of larger pieces may wait for hours."""
 
 _SELECT: Final = f"SELECT serial, {', '.join(COLUMNS)} FROM requests"  # noqa: S608 names of columns
 _INSERT: Final = f"INSERT INTO requests ({', '.join(FRESH)}) VALUES ({', '.join('?' * len(FRESH))})"  # noqa: S608
@@ -48,6 +50,7 @@ TALLIES: Final = (
 )
 
 
+@cache
 def known_keys(count: int) -> str:
     """The question which of so many keys the journal has."""
     return f"SELECT DISTINCT key FROM requests WHERE key IN ({', '.join('?' * count)})"  # noqa: S608 only marks
@@ -110,6 +113,8 @@ class Store:
     """Why nothing new is begun: the disk is full, and the room that was kept is for what is under way."""
     _asked_for: bytearray = field(factory=bytearray, init=False)
     """Finished rows that this run has asked for: a bit for each serial number, and no write."""
+    _last_serial: int | None = field(default=None, init=False)
+    """The largest serial number. None: the file knows."""
     _fresh: dict[tuple[str, int], Known] = field(factory=dict, init=False)
     """Rows that were written last, as they stand in the file: most of them are changed again soon."""
 
@@ -139,7 +144,8 @@ class Store:
         """Do all that there is room for; give each result by the work's identity."""
         able = [work for work in works if self._full is None or not work.begins]
         done = dict(zip(map(id, able), self._transact(able) if able else (), strict=True))
-        full = next(filter(_is_full, done.values()), None)
+        errors = (each for each in done.values() if isinstance(each, JournalError))
+        full = next(filter(_file.is_full, errors), None)
         if full is not None and may_reuse and self.file.reuse_log():
             return self._write(works, may_reuse=False)
         if full is not None and self.file.give_room():
@@ -165,7 +171,7 @@ class Store:
                 outcomes = [self._refusing(work) for work in works]
             self.commits += 1
         except Exception as error:  # noqa: BLE001 - told to each who waits
-            self.run = run
+            self.run, self._last_serial = run, None
             self._fresh.clear()
             return [own_copy(error) for _ in works]
         return outcomes
@@ -294,14 +300,18 @@ class Store:
         change(known.purchase)
         after = rows.record_of(known.purchase, known, now)
         columns = zip(COLUMNS, known.record, after, strict=True)
-        new = {name: value for name, old, value in columns if value != old}
+        new = {name: value for name, old, value in columns if value is not old and value != old}
         if new:
             serial = rows.entry_of(known.purchase).serial
             self._connection.execute(updating(tuple(new)), (*new.values(), serial))
-        self._fresh[key, occurrence] = fresh = Known.of(known.purchase, after)
+        fresh = Known.of(known.purchase, after)
+        self._remember(fresh)
+        return fresh
+
+    def _remember(self, known: Known) -> None:
+        self._fresh[rows.entry_of(known.purchase).name] = known
         if len(self._fresh) > _REMEMBERED:
             del self._fresh[next(iter(self._fresh))]
-        return fresh
 
     def plan(self, orders: Sequence[Order], offset: float, run: int | None = None) -> list[Purchase]:
         """Find each purchase, or make it; give copies, whose times have this offset to unix time.
@@ -311,13 +321,21 @@ class Store:
         run = self.run if run is None else run
         found: list[Purchase] = []
         new: list[Purchase] = []
-        (serial,) = self._connection.execute(LAST_SERIAL).fetchone()
+        last = self._last_serial
+        if last is None:
+            (last,) = self._connection.execute(LAST_SERIAL).fetchone()
         for order, occurrence, purchase in self._claimed(orders, offset, run):
             if purchase is None:
-                purchase = rows.fresh(order, occurrence, serial + len(new) + 1, run)  # noqa: PLW2901
+                purchase = rows.fresh(order, occurrence, last + len(new) + 1, run)  # noqa: PLW2901
                 new.append(purchase)
             found.append(purchase)
-        self._connection.executemany(_INSERT, (rows.fresh_record(rows.entry_of(each)) for each in new))
+        entries = list(map(rows.entry_of, new))
+        records = list(map(rows.fresh_record, entries))
+        self._connection.executemany(_INSERT, records)
+        if len(new) <= _SOON:
+            for known in map(rows.fresh_known, entries, records):
+                self._remember(known)
+        self._last_serial = last + len(new)
         return found
 
     def find(self, orders: Sequence[Order], offset: float) -> list[Purchase | None]:
@@ -409,10 +427,6 @@ def _close(file: _file.OpenFile, owner: int) -> None:
     if os.getpid() == owner:
         with suppress(JournalError), _file.translated(file.path):
             file.close()
-
-
-def _is_full(result: object) -> bool:
-    return isinstance(result, JournalError) and _file.is_full(result)
 
 
 def _let_happen(purchase: Purchase, facts: Iterable[Fact]) -> None:

@@ -103,7 +103,7 @@ def _peak(radius: int) -> float:
 _PEAKS: Final = {radius: _peak(radius) for radius in RADII}
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Durations:
     """A distribution of durations, learned from spans."""
 

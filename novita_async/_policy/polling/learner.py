@@ -33,7 +33,7 @@ WORTH: Final = 0.9
 """A forecast must promise at most this part of the cost to be followed."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class Learner:
     """The planner of one schedule."""
 

@@ -42,7 +42,7 @@ class MemoryStatistics:
     """Kinds, by endpoint and size of work."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TaskKind:
     """Tasks that should take about the same time."""
 

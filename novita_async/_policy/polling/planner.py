@@ -47,7 +47,7 @@ class PollResult:
     """When the task was done."""
 
 
-@define(eq=False, kw_only=True, weakref_slot=False)
+@define(eq=False, kw_only=True, weakref_slot=False, repr=False)
 class ScheduledTask:
     """A task of a schedule. There may be a hundred thousand: every field is paid for that often."""
 
@@ -138,7 +138,7 @@ class Backoff:
         return min(self.cap, self.first * self.factor ** min(polls, _MOST_FACTORS))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class BackoffPlanner:
     """The planner that learns nothing."""
 

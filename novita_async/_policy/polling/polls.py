@@ -45,7 +45,7 @@ def cell_of(seconds: float) -> int:
     return _CELLS[math.ceil(math.log(seconds / FIRST) * PER_CELL - 1e-9)]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PollTable:
     """The best next poll from every age, for one distribution and one cost."""
 
@@ -104,7 +104,7 @@ def best_polls(survival: Sequence[float], area: Sequence[float], cost: float) ->
     return PollTable(low, nexts[::-1], costs[::-1], first, first_cost)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Envelope:
     """The lower envelope of lines that come with falling slopes and are asked for at rising places."""
 

@@ -70,7 +70,7 @@ CROWD: Final = 200.0
 LEAST_STEP: Final = 0.2
 
 
-@define(eq=False, kw_only=True, weakref_slot=False)
+@define(eq=False, kw_only=True, weakref_slot=False, repr=False)
 class TrackedTask(ScheduledTask):
     """A task whose start and end are estimated."""
 
@@ -123,7 +123,7 @@ class TrackedTask(ScheduledTask):
         self.fresh = False
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class WorkerEstimate:
     """How many tasks can run at once."""
 
@@ -176,7 +176,7 @@ class WorkerEstimate:
             self.lead, self.lead_since = 0.0, now
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class StartOrder:
     """Whether tasks start in the order in which they were submitted."""
 
@@ -211,7 +211,7 @@ class StartOrder:
         self.disorder -= OVERTAKEN_WEIGHT * 0.5 * self.disorder
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SpotChecks:
     """When tasks that wait are polled all the same: the head of the queue, and some behind it."""
 

@@ -24,7 +24,7 @@ from novita_async import (
 )
 from novita_async._files.saver import CUT_FOR
 from novita_async._policy.believing import FILES_WITHIN
-from novita_async._stream.resume import AHEAD
+from novita_async._stream.ahead import AHEAD
 from novita_async.testing.ledger import Entry
 from novita_async.testing.worlds import seams, troubles
 from novita_async.testing.worlds.asking import number_in
@@ -369,15 +369,11 @@ def doubts_told(world: WorldView) -> Iterable[Found]:
             continue  # two of them say that it is paid; the last may be told by a page
         mine = came.number, came.process
         posts = [post for post in world.record.posts if (post.number, post.process) == mine]
-        if any(post.reach == "unknown" and _may_be_bought(post) for post in posts):
+        # No page and no status says that the service has not sold what such a POST asked for.
+        unknown = [post for post in posts if post.reach == "unknown" and post.handed_at is not None]
+        if any(not post.page and (post.status is None or post.status < 300) for post in unknown):
             words = listed(post.reach for post in posts)
             yield str(came.number), f"failed by {type(came.error).__name__}, its POSTs were {words}"
-
-
-def _may_be_bought(post: Post) -> bool:
-    """Whether the service may have sold what a POST asked for: no page, and no status, says otherwise."""
-    refused = post.page or (post.status is not None and post.status >= 300)
-    return post.handed_at is not None and not refused
 
 
 def few_doubts(world: WorldView) -> Iterable[Found]:

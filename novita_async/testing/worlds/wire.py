@@ -117,7 +117,7 @@ class WorldTransport:
             await anyio.sleep(service.way_back(post.number) + min(after, timeout))
             if fate.end == "silence" or after >= timeout:
                 post.reach = "unknown"
-                _fall_silent()
+                raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])  # noqa: TRY301 - told below, as all
             return await self._answered(request, post, response, fate)
         except BaseException as error:
             process.broken_off(post, error)
@@ -188,10 +188,6 @@ class WorldTransport:
 
 def _refuse() -> NoReturn:
     raise DeliveryFailed(Delivery.NOT_SENT, _CAUSES["not sent"])
-
-
-def _fall_silent() -> NoReturn:
-    raise DeliveryFailed(Delivery.UNKNOWN, _CAUSES["silence"])
 
 
 def cut_at(response: HTTPResponse, number: int) -> int:

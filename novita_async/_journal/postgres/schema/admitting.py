@@ -19,7 +19,8 @@ declare
   offered int := cardinality(p_images); price numeric; mine novita.place; learning bool; written int; alone bool;
 begin
   granted := '{{}}'; refused := '{{}}'; delay := 0;
-  if not novita.steady_1(5) then why := 'quiet'; delay := 0.3; return; end if;
+  perform novita.durable_1();
+  if not novita.steady_1() then why := 'quiet'; delay := 0.3; return; end if;
   if p_batch is not null then
     select holder = p_me into alone from novita.batch where id = p_batch for share;
     select * into money from novita.budget where batch = p_batch for update;

@@ -33,6 +33,7 @@ returns table (n bigint, serial bigint, is_new bool) language plpgsql as $$
 #variable_conflict use_column
 declare r int; latest bigint; done bool;
 begin
+  perform novita.durable_1();
   if p_session is null then
     select run, piece_run = run and piece >= p_piece into r, done from novita.batch
       where id = p_batch and holder = p_me for update;
@@ -94,6 +95,7 @@ create function novita.put_1(p_batch text, p_key bytea, p_kind text, p_endpoint 
   p_tag text, p_metadata text) returns bool language plpgsql as $$
 declare b novita.batch; there bytea; s bigint;
 begin
+  perform novita.durable_1();
   insert into novita.batch (name) values (p_batch) on conflict do nothing;
   select * into b from novita.batch where name = p_batch for update;
   select request into there from novita.request where batch = b.id and key = p_key and occurrence = 0;

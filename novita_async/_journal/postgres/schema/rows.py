@@ -24,6 +24,7 @@ create function novita.move_1(
 declare t float8; f record; settles bool := exists (select from unnest(p_fate) x where x > 0); learning bool := false;
   alone bool := exists (select from novita.batch where id = p_batch and holder = p_me);
 begin
+  perform novita.durable_1();
   if settles then
     perform 1 from novita.budget where batch = p_batch for update;
     perform 1 from novita.account where label in (
@@ -90,6 +91,7 @@ declare chosen bigint[];
 begin
   perform 1 from novita.worker where id = p_me and ended is null for share;
   if not found then raise exception 'novita: this worker was taken for dead' using errcode = 'NV002'; end if;
+  if not novita.steady_1() then return; end if;
   perform pg_advisory_xact_lock(5653043, p_batch);             -- one takes at a time: no row need be locked
   chosen := array(
     select serial from novita.course where batch = p_batch and free and serial > p_after
@@ -130,20 +132,44 @@ language plpgsql as $$
 begin
   perform 1 from novita.worker where id = p_me and ended is null for share;
   if not found then raise exception 'novita: this worker was taken for dead' using errcode = 'NV002'; end if;
+  if not novita.steady_1() then return; end if;
   return query
     update novita.course c set owner = p_me, free = false, moves = c.moves + 1
     from unnest(p_serial, p_state) u(serial, state)
     where c.batch = p_batch and c.serial = u.serial and c.state = u.state and c.owner is null returning c.serial;
 end $$;
 
--- Say again what was confirmed to me, where a failover has forgotten it. Tells what was forgotten.
-create function novita.reassert_1(p_me bigint, p_batch int, p_serial bigint[], p_moves int[], p_todo bool[],
-  p_window int[], p_cost numeric[], p_paid numeric[], p_slot text[], {PARAMETERS}) returns setof bigint language sql as $$
-  update novita.course c set moves = u.moves, {CHANGES}, owner = case when u.todo then coalesce(c.owner, p_me) end,
-    free = false, "window" = u.new_window, cost = u.new_cost, paid = u.new_paid, slot = u.new_slot
-  from unnest(p_serial, p_moves, p_todo, p_window, p_cost, p_paid, p_slot, {ARRAYS})
-    u(serial, moves, todo, new_window, new_cost, new_paid, new_slot, {NAMES})
-  where c.batch = p_batch and c.serial = u.serial and c.moves < u.moves returning c.serial
+-- Plan again what was planned and taken before a failover, which has forgotten it.
+create function novita.restore_1(p_batch int, p_key bytea[], p_occurrence int[], p_position int[], p_run int[], p_kind text[],
+  p_endpoint text[], p_images int[], p_request bytea[], p_tag text[], p_metadata text[]) returns void language plpgsql as $$
+declare latest bigint;
+begin
+  perform 1 from novita.batch where id = p_batch for update;
+  select coalesce(max(serial), 0) into latest from novita.request where batch = p_batch;
+  with gone as (
+    select u.*, latest + row_number() over (order by u.n) serial
+    from unnest(p_key, p_occurrence, p_position, p_run, p_kind, p_endpoint, p_images, p_request, p_tag, p_metadata)
+      with ordinality u(key, occurrence, position, run, kind, endpoint, image_num, request, tag, metadata, n)
+    where not exists (
+      select from novita.request r where r.batch = p_batch and r.key = u.key and r.occurrence = u.occurrence)
+  ), made as (
+    insert into novita.request (batch, serial, key, occurrence, kind, endpoint, image_num, request, tag, metadata)
+    select p_batch, serial, key, occurrence, kind, endpoint, image_num, request, tag, metadata from gone
+  )
+  insert into novita.course (batch, serial, run, position, state, attempts, bought, perhaps)
+    select p_batch, serial, run, position, 'planned', 0, 0, 0 from gone;
+end $$;
+
+-- Say again what was confirmed to me, where a failover has forgotten it: other rows may have those serial numbers now.
+create function novita.reassert_1(p_me bigint, p_batch int, p_key bytea[], p_occurrence int[], p_moves int[], p_todo bool[],
+  p_window int[], p_cost numeric[], p_paid numeric[], p_slot text[], {PARAMETERS}) returns void language sql as $$
+  update novita.course c set moves = u.moves, {CHANGES}, "window" = u.new_window, cost = u.new_cost, paid = u.new_paid,
+    slot = u.new_slot, owner = case when u.todo and not alone then p_me end, free = u.todo and alone
+  from unnest(p_key, p_occurrence, p_moves, p_todo, p_window, p_cost, p_paid, p_slot, {ARRAYS})
+    u(key, occurrence, moves, todo, new_window, new_cost, new_paid, new_slot, {NAMES})
+    join novita.request r on r.batch = p_batch and r.key = u.key and r.occurrence = u.occurrence,
+    lateral (select exists (select from novita.batch where id = p_batch and holder = p_me) alone) b
+  where c.batch = p_batch and c.serial = r.serial and c.moves < u.moves
 $$;
 """  # noqa: S608 - constant
 """Text that makes them."""

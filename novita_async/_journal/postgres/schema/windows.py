@@ -60,10 +60,12 @@ begin
   end if;
 end $$;
 
--- Count windows and money anew from the rows, after a failover.
+-- Count windows and money anew from the rows, after a failover. Of places without rows that were settled nobody knows
+-- any more, so where there may be some, a whole window passes first.
 create function novita.rebuild_1(p_hold float8) returns void language plpgsql as $$
-declare w novita."window"; t float8; b int;
+declare w novita."window"; t float8; b int; over float8;
 begin
+  select ceil((extract(epoch from quiet_until) + p_hold) * 20) / 20 into over from novita.meta;
   for b in select batch from novita.budget order by batch for update loop perform novita.recount_1(b); end loop;
   for w in select * from novita."window" where quota is not null order by id for update loop
     t := novita.now();
@@ -73,6 +75,11 @@ begin
       from novita.course c join novita.request r using (batch, serial)
       where c."window" is null and c.account = w.account and r.endpoint = w.endpoint and c.slot_time > t - p_hold
       group by 1, 2;
+    if exists (
+        select from novita.place p join novita.worker o on o.id = p.worker where p."window" = w.id
+          and (not o.buried or o.ended > clock_timestamp() - make_interval(secs => p_hold))) then
+      perform novita.hold(w.id, over, w.quota);
+    end if;
     update novita."window" set held = (select coalesce(sum(images), 0) from novita.slot where "window" = w.id)
       + (select coalesce(sum(r.image_num), 0) from novita.course c join novita.request r using (batch, serial)
          where c."window" = w.id)

@@ -10,17 +10,57 @@ create function novita.is_mine(p_owner bigint, p_me bigint, p_batch int) returns
   return p_owner = p_me or p_owner is null
      and exists (select from novita.batch where id = p_batch and holder = p_me);
 
--- Whether the database is the one that it was, or has been another for so long that all have said again what they know.
-create function novita.steady_1(p_quiet float8) returns bool language plpgsql as $$
+-- Let what is committed now outlive a crash, also where the database's own setting would let it be forgotten.
+create function novita.durable_1() returns void language plpgsql as $$
+begin
+  if current_setting('synchronous_commit') in ('off', 'local') then
+    perform set_config('synchronous_commit', 'on', true);
+  end if;
+end $$;
+
+-- After a failover, give no number that may have been given before it and was forgotten.
+create function novita.skip_numbers_1() returns void language sql security definer set search_path = pg_catalog as $$
+  select setval(s, nextval(s) + 10000) from unnest(array[pg_get_serial_sequence('novita.worker', 'id'),
+    pg_get_serial_sequence('novita.batch', 'id'), pg_get_serial_sequence('novita."window"', 'id')]::regclass[]) s
+$$;
+
+-- Whether the database is the one that it was, or has been another for so long that all who live have said again what
+-- they know: whoever has not done so within its lease is dead to all others.
+create function novita.steady_1() returns bool language plpgsql as $$
 declare m novita.meta; line text := left(pg_walfile_name(pg_current_wal_insert_lsn()), 8);
 begin
   select * into m from novita.meta;
   if m.timeline is distinct from line then
-    update novita.meta set timeline = line, quiet_until = case when m.timeline is null then '-infinity'
-      else clock_timestamp() + make_interval(secs => p_quiet) end where timeline is distinct from line;
-    return m.timeline is null;
+    select * into m from novita.meta for update;
+    if m.timeline is null then
+      update novita.meta set timeline = line;
+    elsif m.timeline <> line then
+      update novita.meta set timeline = line, quiet_until = clock_timestamp()
+        + greatest('5 s', (select max(lease) from novita.worker where ended is null
+                           and alive_until > clock_timestamp() - interval '1 day'));
+      perform novita.skip_numbers_1();
+      return false;
+    end if;
+    select * into m from novita.meta;
   end if;
   return m.quiet_until < clock_timestamp();
+end $$;
+
+-- Be again the worker that I was before a failover, which has forgotten that I began, and perhaps the batch. Tells the
+-- batch; null: another has it to itself, or I was buried.
+create function novita.be_again_1(p_me bigint, p_name text, p_run int, p_worker text, p_version text, p_ttl float8,
+  p_alone bool) returns int language plpgsql as $$
+declare b novita.batch;
+begin
+  insert into novita.batch (name) values (p_name) on conflict do nothing;
+  select * into b from novita.batch where name = p_name for update;
+  if b.holder is not null and not (p_alone and b.holder = p_me) then return null; end if;
+  insert into novita.worker (id, batch, name, version, alive_until, lease, alone) overriding system value
+    values (p_me, b.id, p_worker, p_version, clock_timestamp() + make_interval(secs => p_ttl), make_interval(secs => p_ttl), p_alone)
+    on conflict do nothing;
+  if not found then return null; end if;
+  if p_alone then update novita.batch set holder = p_me, run = greatest(run, p_run) where id = b.id; end if;
+  return b.id;
 end $$;
 
 -- Begin to work on a batch: alone (its other workers must have ended), or with others. in_use: seconds until the
@@ -29,6 +69,7 @@ create function novita.begin_1(p_name text, p_worker text, p_version text, p_ttl
   out batch int, out me bigint, out run int, out in_use float8) language plpgsql as $$
 declare t timestamptz;
 begin
+  perform novita.steady_1();
   insert into novita.batch (name) values (p_name) on conflict do nothing;
   select b.id, b.run into batch, run from novita.batch b where b.name = p_name for update;
   t := clock_timestamp();
@@ -53,7 +94,7 @@ create function novita.beat_1(p_me bigint, p_ttl float8,
 language plpgsql as $$
 declare t timestamptz; since timestamptz; lived interval; marked bigint[] := '{}';
 begin
-  steady := novita.steady_1(10);
+  steady := novita.steady_1();
   if not steady then                                     -- nobody is dead while all come back
     update novita.worker set alive_since = clock_timestamp(), alive_until = clock_timestamp() + make_interval(secs => p_ttl),
       ended = case when buried then ended end where id = p_me;
