@@ -350,7 +350,7 @@ class FencedRows:
         kept = [row for row in self.known.values() if row.mine]
         for row in kept:
             if row.window is not None:  # it may have another number now
-                account, endpoint = row.known.record[_ACCOUNT] or "", row.known.purchase.endpoint
+                account, endpoint = row.known.record[ACCOUNT] or "", row.known.purchase.endpoint
                 row.window = (await self.windows.of(connection, account, endpoint)).id
         records = [row.known.record for row in kept]
         planned = columns(records, _OF_PLAN)
