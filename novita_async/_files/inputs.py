@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -65,6 +66,8 @@ class Inputs:
     _turns: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False)
     _troubles: dict[str, str] = field(factory=dict[str, str], init=False)
     """Why pictures could not be fetched."""
+    _alike: WeakValueDictionary[Path, ImageSource] = field(factory=WeakValueDictionary, init=False)
+    """Pictures that requests in memory have, by where they are: many rows may have the same one."""
 
     def __repr__(self) -> str:
         return f"<Inputs in {self.storage!r}>"
@@ -168,7 +171,10 @@ class Inputs:
             with suppress(InvalidRequest):
                 found = ImageSource.from_path(place)
                 if self.digests(found) == digest:
-                    return found
+                    known = self._alike.get(place)
+                    if known != found:
+                        self._alike[place] = known = found
+                    return known
         if self.storage is not None and self.folder is None and (here := self.cache.get(digest)):
             return here
         where = trouble or (

@@ -198,6 +198,17 @@ async def test_without_a_storage_and_in_a_folder_pictures_are_where_they_were_or
     assert (await picture_of(inputs, sha(CAT))).path == tmp_path / "out" / "inputs" / f"{sha(CAT)}.png"
 
 
+async def test_rows_of_one_picture_share_it_in_memory_until_its_file_changes(tmp_path, cache):
+    file, inputs = tmp_path / "dog.png", Inputs(None, cache)
+    file.write_bytes(DOG)
+    first = inputs.picture(sha(DOG), file)
+    assert inputs.picture(sha(DOG), file) is first
+    file.write_bytes(CAT)
+    second = inputs.picture(sha(CAT), file)
+    assert (second.size, inputs.picture(sha(CAT), file)) == (len(CAT), second)
+    assert first.size == len(DOG)
+
+
 async def test_a_batch_keeps_its_pictures_beside_its_results():
     simulation, storage = service(), MemoryStorage()
     async with client_of(simulation) as (client, _):

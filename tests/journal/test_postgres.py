@@ -1,6 +1,7 @@
 """A journal in Postgres keeps every promise of a journal, and lets one process at a time have a batch."""
 
 import asyncio
+import math
 import sys
 from decimal import Decimal
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from novita_async import Polling
 from novita_async._journal.postgres.journal import upgrade, want_place
 from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
 from novita_async._journal.postgres.texts import escaped, unescaped
+from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.machine import (
     Announced,
     Bought,
@@ -393,6 +395,86 @@ async def test_a_place_that_the_service_never_saw_comes_back_at_once(url):
         (one,), _ = await places(journal, 1)
         await journal.settle(one, fact(NotBought, loop_time(), seen=False))
         assert len((await places(journal, 1, first=5))[0]) == 1
+
+
+async def bought_beside(journal, paid, wanted, account="a"):
+    """Tell at the same time that one was bought and another is to be announced; the second answer."""
+    announced = Announced(loop_time(), account)
+    verdict = Bought(loop_time(), task(str(paid.id)))
+    _, answer = await asyncio.gather(
+        journal.settle(paid, verdict), journal.admit(wanted, announced, None), return_exceptions=True
+    )
+    return answer
+
+
+@pytest.mark.parametrize("quota", [9, None])
+async def test_a_verdict_goes_along_in_the_commit_of_the_next_announcement(url, quota):
+    async with await PostgresJournal.open(url, quotas={"a": quota}, window=LONG) as journal:
+        paid, wanted = await journal.plan([asked(0, 0), asked(1, 1)])
+        await journal.admit(paid, Announced(loop_time(), "a"), None)
+        before = journal._store.member.commits
+        assert await bought_beside(journal, paid, wanted) is None
+        assert journal._store.member.commits == before + 1
+        assert [each.state async for each in journal.where()] == [State.SUBMITTED, State.ANNOUNCED]
+        assert (await run_sql(url, 'SELECT held FROM novita."window"'))[0][
+            "held"
+        ] == paid.images + wanted.images
+
+
+async def test_what_touches_two_windows_goes_in_two_commits(url):
+    async with await PostgresJournal.open(url, quotas={"a": 1, "b": 1}, window=LONG) as journal:
+        paid, wanted = await journal.plan([asked(0, 0), asked(1, 1)])
+        await journal.admit(paid, Announced(loop_time(), "a"), None)
+        assert await bought_beside(journal, paid, wanted, "b") is None
+        assert [each.state async for each in journal.where()] == [State.SUBMITTED, State.ANNOUNCED]
+
+
+async def test_a_verdict_is_written_where_its_window_has_no_place_for_another(url, monkeypatch):
+    async with await PostgresJournal.open(url, quotas={"a": None}, window=LONG) as journal:
+        paid, wanted = await journal.plan([asked(0, 0), asked(1, 1)])
+        await journal.admit(paid, Announced(loop_time(), "a"), None)
+        monkeypatch.setattr(SharedWindow, "take", lambda *_: math.inf)
+        assert isinstance(await bought_beside(journal, paid, wanted), Deferred)
+        assert [each.state async for each in journal.where()] == [State.SUBMITTED, State.PLANNED]
+
+
+async def test_a_window_that_another_has_taught_meanwhile_is_taught_again_with_the_announcement(
+    database, url
+):
+    first = await PostgresJournal.open(url, quotas={"a": None}, window=LONG)
+    second = await PostgresJournal.open(new_batch(database), quotas={"a": None}, window=LONG)
+    async with first, second:
+        paid, wanted = await first.plan([asked(0, 0), asked(1, 1)])
+        await first.admit(paid, Announced(loop_time(), "a"), None)
+        (other,) = await second.plan([asked(2)])
+        await second.admit(other, Announced(loop_time(), "a"), None)
+        assert await bought_beside(first, paid, wanted) is None
+        assert [each.state async for each in first.where()] == [State.SUBMITTED, State.ANNOUNCED]
+        ((held,),) = await run_sql(url, 'SELECT held FROM novita."window"')
+        assert held == paid.images + wanted.images + other.images
+
+
+async def test_a_row_that_has_moved_holds_up_what_a_window_learns_and_is_read_again(url):
+    async with await PostgresJournal.open(url, quotas={"a": None}, window=LONG) as journal:
+        paid, wanted = await journal.plan([asked(0, 0), asked(1, 1)])
+        await journal.admit(paid, Announced(loop_time(), "a"), None)
+        await run_sql(url, "UPDATE novita.course SET moves = moves + 1 WHERE serial = $1", paid.entry.serial)
+        assert await bought_beside(journal, paid, wanted) is None
+        assert [each.state async for each in journal.where()] == [State.SUBMITTED, State.ANNOUNCED]
+
+
+async def test_plans_and_questions_that_are_told_together_are_answered_each(url):
+    async with await PostgresJournal.open(url) as journal:
+        many = [asked(number, number) for number in range(1000)]
+        (one,), found, (again,), rest = await asyncio.gather(
+            journal.plan([asked(1, 1)]),
+            journal.find([asked(5000)]),
+            journal.plan([asked(1, 2)]),
+            journal.plan(many),
+        )
+        assert found == [None]
+        assert (one.entry.serial, again.entry.serial) == (1, 2)
+        assert [each.entry.position for each in rest] == list(range(1000))
 
 
 async def test_a_429_closes_the_window_to_all(database, url):

@@ -35,6 +35,8 @@ from novita_async._purchase.machine import (
 )
 from novita_async._util.clock import loop_time
 
+LearningWindow = tuple[int, int, str, int]
+"""A window whose quota is learned: its number and version, what it knows then, images that count then."""
 PAGE: Final = 500
 """Rows that are read in one go."""
 _REMEMBERED: Final = 8192
@@ -60,7 +62,7 @@ _TEXTS: Final = tuple(
 _COMMON: Final = tuple(_READ.index(name) for name in ("kind", "endpoint", "state", "account", "host"))
 """Texts of which a batch has few: one object for all of its rows."""
 _SEED: Final = _READ.index("seed")
-_ACCOUNT: Final = _READ.index("account")
+ACCOUNT: Final = _READ.index("account")
 _ESCAPED: Final = frozenset(_TEXTS)
 _PLACES: Final = tuple(_READ.index(name) for name, _ in MOVED)
 
@@ -70,7 +72,8 @@ def marks(first: int, count: int) -> str:
     return ", ".join(f"${number}" for number in range(first, first + count))
 
 
-_MOVE: Final = f"SELECT novita.move_1({marks(1, 14 + len(MOVED))})"
+MOVE_VALUES: Final = 14 + len(MOVED)
+MOVE: Final = f"SELECT novita.move_1({marks(1, MOVE_VALUES)})"
 _PLAN: Final = (
     "key", "occurrence", "position", "run", "kind", "endpoint", "image_num", "request", "tag", "metadata"
 )  # fmt: skip
@@ -246,7 +249,7 @@ class FencedRows:
         """The window whose place a verdict settles, where its quota is learned."""
         if step.told.settled is None or step.row.window is None:
             return None
-        account = step.row.known.record[_ACCOUNT] or ""
+        account = step.row.known.record[ACCOUNT] or ""
         window = await self.windows.of(connection, account, step.moved.endpoint)
         return window if window.quota is None else None
 
@@ -280,12 +283,33 @@ class FencedRows:
         *,
         fenced: bool,
         gates: Sequence[float] | None = None,
-        window: tuple[int, int, str, int] | tuple[None, None, None, None] = (None, None, None, None),
+        window: LearningWindow | None = None,
     ) -> set[int]:
+        found = await connection.fetch(
+            MOVE, *self.move_values(steps, fenced=fenced, gates=gates, window=window)
+        )
+        self.member.commits += 1
+        return {each[0] for each in found}
+
+    def move_values(
+        self,
+        steps: Sequence[Step],
+        *,
+        fenced: bool = True,
+        gates: Sequence[float] | None = None,
+        window: LearningWindow | None = None,
+    ) -> list[Any]:
+        """Parameters of the function that writes steps.
+
+        Args:
+            steps: The steps.
+            fenced: Whether rows must be this process's.
+            gates: Seconds for which nobody announces, by what a window has learned from each.
+            window: The window that learns from them. None: its quota is known, or nothing is settled.
+        """
         now = loop_time()
         settled = [each.told.settled for each in steps]
-        found = await connection.fetch(
-            _MOVE,
+        return [
             self.member.me if fenced else None,
             self.member.batch,
             [each.row.serial for each in steps],
@@ -299,11 +323,9 @@ class FencedRows:
                 for each, gate in zip(steps, gates or [0.0] * len(steps), strict=True)
             ],
             [each.told.cause for each in steps],
-            *window,
+            *(window or (None, None, None, None)),
             *columns(each.record for each in steps),
-        )
-        self.member.commits += 1
-        return {each[0] for each in found}
+        ]
 
     async def keep_paid(self, connection: Connection, told: Told, row: Row) -> None:
         """Keep what was paid, by a task or at once, although the row is another's. Nothing else counts."""
@@ -328,7 +350,7 @@ class FencedRows:
         kept = [row for row in self.known.values() if row.mine]
         for row in kept:
             if row.window is not None:  # it may have another number now
-                account, endpoint = row.known.record[_ACCOUNT] or "", row.known.purchase.endpoint
+                account, endpoint = row.known.record[ACCOUNT] or "", row.known.purchase.endpoint
                 row.window = (await self.windows.of(connection, account, endpoint)).id
         records = [row.known.record for row in kept]
         planned = columns(records, _OF_PLAN)

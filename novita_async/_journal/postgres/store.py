@@ -115,9 +115,14 @@ class SharedStore:
             else:
                 each.tried = step.row.moves, step.record[:-1]
                 steps.append(step)
-        again = await self._admitting.promise([each for each in steps if each.told.promise], connection, done)
+        promises = [each for each in steps if each.told.promise]
         plain = [each for each in steps if not each.told.promise]
-        written = await self.rows.move(connection, plain)
+        together = await self._admitting.promise_with(promises, plain, connection, done)
+        if together is None:  # places that come back are there for those who want some
+            written = await self.rows.move(connection, plain)
+            again = await self._admitting.promise(promises, connection, done)
+        else:
+            written, again = together
         for step in plain:
             if step.row.serial in written:
                 done[id(step.told)] = None

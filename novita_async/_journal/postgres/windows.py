@@ -102,18 +102,23 @@ class Windows:
     async def offer(self, connection: Connection, window: WindowRow, images: Sequence[int]) -> Offer:
         """Choose what to offer to a window: all where its quota is known; else what its pacer lets go."""
         while window.quota is None:
-            pacer, now, slots = window.pacer(), self.member.now(), list[str | None]()
-            at = now
-            for count in images:
-                slot = pacer.take(count, now)
-                if not isinstance(slot, str):
-                    at = slot
-                    break
-                slots.append(slot)
-            if slots or not await self.refresh(connection, window):
-                delay = min(at - now, LINE / 2) if at < math.inf else _ANSWER
-                return Offer(slots, loop_time() + delay, pacer.text(), pacer.window.taken)
+            offer = offered(window.pacer(), images, self.member.now())
+            if offer.slots or not await self.refresh(connection, window):
+                return offer
         return Offer([None] * len(images), loop_time())
+
+
+def offered(pacer: SharedWindow, images: Sequence[int], now: float) -> Offer:
+    """Let a window's pacer choose how many announcements may be offered, from the first on."""
+    slots, at = list[str | None](), now
+    for count in images:
+        slot = pacer.take(count, now)
+        if not isinstance(slot, str):
+            at = slot
+            break
+        slots.append(slot)
+    delay = min(at - now, LINE / 2) if at < math.inf else _ANSWER
+    return Offer(slots, loop_time() + delay, pacer.text(), pacer.window.taken)
 
 
 def taught(

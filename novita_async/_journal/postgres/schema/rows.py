@@ -15,7 +15,7 @@ from novita_async._journal.postgres.schema.columns import ARRAYS, CHANGES, NAMES
 ROWS: Final = f"""
 -- Write what has become of rows that I own. Rows that are not mine any more, or have moved, are not in the answer.
 -- p_me null: whoever owns them. p_todo: whether something is still to be done.
--- p_window, p_version, p_known: the rows are those of a window whose quota is not known; all are written, or none.
+-- p_window, p_version, p_known: what is settled is of a window whose quota is not known; all rows are written, or none.
 create function novita.move_1(
   p_me bigint, p_batch int, p_serial bigint[], p_moves int[], p_todo bool[], p_fate int[], p_spent bool[],
   p_hold float8[], p_gate float8[], p_cause text[], p_window int, p_version bigint, p_known text, p_taken int,
@@ -37,9 +37,9 @@ begin
     if learning and (
       not exists (select from novita."window" where id = p_window and version = p_version)
       or (select count(*) from (
-            select 1 from novita.course c join unnest(p_serial, p_moves) u(serial, moves)
+            select 1 from novita.course c join unnest(p_serial, p_moves, p_fate) u(serial, moves, fate)
               on c.serial = u.serial and c.moves = u.moves
-            where c.batch = p_batch and c.serial = any(p_serial) and c."window" = p_window
+            where c.batch = p_batch and c.serial = any(p_serial) and (u.fate = 0 or c."window" = p_window)
               and (p_me is null or c.owner = p_me or alone and c.owner is null) order by c.serial for update of c) x)
          < cardinality(p_serial)) then
       return;
