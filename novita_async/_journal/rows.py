@@ -52,7 +52,6 @@ COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
 FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "metadata", "bought", "perhaps", "checksum")
 """Columns of a purchase to which nothing has happened; the others are NULL."""
 
-_KEY: Final = KEPT.index("key")
 _REQUEST: Final = KEPT.index("request")
 _ERROR: Final = KEPT.index("error")
 _RESULT: Final = KEPT.index("result")
@@ -137,7 +136,7 @@ def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = T
     present = _present(purchase)
     earlier = [_earlier(each) for each in purchase.attempts if each is not present and _counts(each, now)]
     kept = (
-        old[_KEY],
+        bytes.fromhex(entry.key),
         entry.occurrence,
         entry.run,
         entry.position,
