@@ -236,7 +236,7 @@ class NovitaClient:
         for each in (*self._carriers.values(), self._downloader):
             if isinstance(each, LoopBound):
                 self._buyer.on_move(each.leave_loop)
-        self._buyer.on_move(self._recovery.leave_loop)
+        self._buyer.on_move(self._recovery.leave_loop, self._saver.leave_loop)
         self._is_open = self._learned is None
         """Whether anything may be begun."""
         if not self._is_open:

@@ -6,7 +6,7 @@ what failed. Pictures that were given in memory lie in `inputs/`, once each, cal
 null where a picture has changed since, where a part of the request must not be kept, or where only a task
 was known.
 
-Lines are only added, each with one write, and before a journal knows of the outcome. So a killed process may
+Lines are only added, each whole, and before a journal knows of the outcome. So a killed process may
 leave a line twice, and none out; and what failed, and succeeded later, has two lines, of which the last
 counts. An outcome that an earlier run has listed is not listed again; what is uncertain is, each time.
 """

@@ -171,9 +171,10 @@ class Inputs:
             with suppress(InvalidRequest):
                 found = ImageSource.from_path(place)
                 if self.digests(found) == digest:
-                    if self._alike.get(place) != found:
-                        self._alike[place] = found
-                    return self._alike[place]
+                    known = self._alike.get(place)
+                    if known is None or known != found:
+                        self._alike[place] = known = found
+                    return known
         if self.storage is not None and self.folder is None and (here := self.cache.get(digest)):
             return here
         where = trouble or (

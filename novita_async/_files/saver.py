@@ -117,11 +117,8 @@ class _Target:
     """Whether a file that is there and the same, or a part of it, was left by an earlier process."""
     line: IndexLine | None = None
     """Line of the index that tells the result's files."""
-
-    @property
-    def is_last(self) -> bool:
-        """Whether no file of the result comes after this one."""
-        return self.result is None or self.place == len(self.result.artifacts) - 1
+    is_last: bool = True
+    """Whether no file of the result comes after this one, also where its URL is signed anew."""
 
     @property
     def task(self) -> Task | None:
@@ -221,8 +218,12 @@ class Saver:
     def __repr__(self) -> str:
         return f"<Saver {self._saved} files saved, {self._refreshed} URLs refreshed>"
 
+    def leave_loop(self) -> None:
+        """Begin anew in another loop: what was under way in the one before never ends."""
+        self._folders = FolderSync()
+
     def statistics(self) -> SaverStatistics:
-        """Counts of this journal, now."""
+        """Counts of this saver, now."""
         return SaverStatistics(saved=self._saved, refreshed=self._refreshed, failed=self._failed)
 
     async def save_to(
@@ -277,7 +278,10 @@ class Saver:
         naming, retry = _naming(name, result), self._longer(max_elapsed)
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
-            target = _Target(artifact=artifact, result=result, place=place, owned=owned, line=line)
+            is_last = place == len(result.artifacts) - 1
+            target = _Target(
+                artifact=artifact, result=result, place=place, owned=owned, line=line, is_last=is_last
+            )
             try:
                 saving = (
                     self._save_at_once(target, folder, naming, moves=moves)

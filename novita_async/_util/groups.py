@@ -27,7 +27,7 @@ class _Group(Generic[T]):
 
 @define(eq=False, repr=False)
 class Groups(Generic[T]):
-    """Does pieces of work in a thread, one group at a time: whatever comes meanwhile goes together.
+    """Does pieces of work in a thread, in groups: whatever comes while a group runs goes together.
 
     A slow disk would let everything wait for one file: there, some groups may run beside each other.
     """
@@ -68,7 +68,11 @@ class Groups(Generic[T]):
         if group is not None and group is self._next:
             self._next = None
             self._running += 1
-            doing = loop.run_in_executor(None, self.do, group.pieces)
+            try:
+                doing = loop.run_in_executor(None, self.do, group.pieces)
+            except RuntimeError as error:  # the program ends: no thread begins any more
+                doing = loop.create_future()
+                doing.set_exception(error)
             doing.add_done_callback(partial(self._ended, loop, group))
 
     def _ended(
@@ -76,7 +80,7 @@ class Groups(Generic[T]):
     ) -> None:
         self._running -= 1
         self._begin(loop, self._next)
-        error = doing.exception()
+        error = RuntimeError("the executor was shut down") if doing.cancelled() else doing.exception()
         group.ended.set_result(None)
         for done in group.waiting:
             if done.done():

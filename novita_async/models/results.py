@@ -390,7 +390,12 @@ def _in_html(artifact: Artifact) -> str | None:
 
 
 def handed_out(result: TaskResult, client: Files) -> TaskResult:
-    """A result whose files know the client that hands it out."""
+    """A result whose files know the client that hands it out, and whose fields are all there.
+
+    Msgspec, and so litestar, sees only fields that are.
+    """
+    for name in _TOLD:
+        getattr(result, name)
     files = ref(client)
     for each in result.artifacts:
         object.__setattr__(each, "_files", files)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 import attrs
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,7 @@ from novita_async.models.results import (
     Snapshot,
     TaskResult,
     Timings,
+    handed_out,
 )
 from novita_async.tasks import Task
 from tests.helpers.payloads import filled, load, named, picture
@@ -711,6 +713,18 @@ def test_a_result_reads_its_times_when_they_are_asked_for():
     assert "submit_time=datetime" in repr(found)
     with pytest.raises(AttributeError, match="'TaskResult' object has no attribute 'timing'"):
         found.timing  # noqa: B018
+
+
+def test_a_result_that_is_handed_out_has_all_of_its_fields_for_msgspec():
+    body = b'{"task": {"status": "TASK_STATUS_SUCCEED"}, "images": [], "extra": {"debug_info": {}}}'
+    found = handed_out(codec.usual_success(body, TASK).result, _Nobody())
+    told = msgspec.json.decode(msgspec.json.encode(found))
+    assert told.keys() >= {each.name for each in attrs.fields(TaskResult)} - {"task"}
+    assert told["timings"] == {"submit_time": None, "execute_time": None, "complete_time": None}
+
+
+class _Nobody:
+    """Files that nobody asks for."""
 
 
 @pytest.mark.parametrize(

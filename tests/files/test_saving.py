@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from novita_async import ConfigurationError, DownloadFailed, Failed, GeneratedImage, Succeeded, TaskNotFound
-from novita_async._files import index
+from novita_async._files import folders, index
 from novita_async._files import saver as _saver
 from novita_async._files.part import HELD, LEFT_AFTER, Part
 from novita_async._files.saver import CUT_FOR, _Target
@@ -220,6 +220,24 @@ async def test_a_refused_url_is_signed_anew_twice_and_the_right_file_of_the_resu
     statistics = saving.saver.statistics()
     assert (saving.refreshes, statistics.refreshed, statistics.failed, statistics.saved) == (2, 2, 2, 2)
     assert repr(saving.saver) == "<Saver 2 files saved, 2 URLs refreshed>"
+
+
+@pytest.mark.parametrize(("kinds", "afterwards"), [(1, 2), (2, 3), (3, 2)])
+async def test_names_are_durable_and_listed_with_the_last_file_of_the_result_that_is_saved(
+    tmp_path, monkeypatch, kinds, afterwards
+):
+    """Whatever number of files the result has whose URLs are signed anew."""
+    synced = []
+    monkeypatch.setattr(folders, "sync_folder", synced.append)
+    result, listed = result_of(*["png"] * kinds), index.Index(tmp_path)
+    line = listed.line_of(Succeeded(result=result), None, durable=True)
+    saving = Saving(Host([Answer(status=403), Answer()] * kinds), fresh=result_of(*["png"] * afterwards))
+    if afterwards > kinds:
+        await saving.saver.save(result, tmp_path, owned=True, line=line)
+    else:
+        with pytest.raises(DownloadFailed):
+            await saving.saver.save(result, tmp_path, owned=True, line=line)
+    assert (synced, line.is_written) == (([tmp_path], True) if afterwards > kinds else ([], False))
 
 
 @pytest.mark.parametrize("error", [None, NotAURLError()])

@@ -421,6 +421,39 @@ async def test_a_verdict_goes_along_in_the_commit_of_the_next_announcement(url, 
         ] == paid.images + wanted.images
 
 
+@pytest.mark.parametrize("quota", [9, None])
+async def test_a_verdict_whose_slot_is_settled_already_is_written_beside_others(url, quota):
+    async with await PostgresJournal.open(url, quotas={"a": quota}, window=LONG) as journal:
+        one, two, wanted = await journal.plan([asked(number, number) for number in range(3)])
+        await journal.admit(one, Announced(loop_time(), "a"), None)
+        await journal.new_run()  # which settles the slot of what was under way
+        await journal.admit(two, Announced(loop_time(), "a"), None)
+        await asyncio.gather(
+            journal.settle(one, Bought(loop_time(), task("1"))),
+            journal.settle(two, Bought(loop_time(), task("2"))),
+            journal.admit(wanted, Announced(loop_time(), "a"), None),
+        )
+        states = [each.state async for each in journal.where()]
+        assert states == [State.SUBMITTED, State.SUBMITTED, State.ANNOUNCED]
+
+
+async def test_the_dead_are_buried_also_where_a_row_that_has_moved_was_heard_of_first(url):
+    other = await PostgresJournal.join(url, lease=LONG)
+    async with await PostgresJournal.join(url, lease=LONG) as journal:
+        await journal.plan([asked(number, number) for number in range(3)])
+        (mine,) = await journal.take(1)
+        (theirs,) = await other.take(1)
+        await journal.admit(mine, Announced(loop_time(), "a"), None)
+        await die(other)
+        journal._store.member.lease = 0.0  # the server of the tests has not run for hours
+        await run_sql(url, "UPDATE novita.course SET moves = moves + 1 WHERE serial = $1", mine.entry.serial)
+        await journal.settle(mine, Bought(loop_time(), task("1")))
+        await journal.beat()
+        sql = "SELECT owner, free FROM novita.course WHERE serial = $1 AND batch = $2"
+        (row,) = await run_sql(url, sql, theirs.entry.serial, journal._store.member.batch)
+        assert (row["owner"], row["free"]) == (None, True)
+
+
 async def test_what_touches_two_windows_goes_in_two_commits(url):
     async with await PostgresJournal.open(url, quotas={"a": 1, "b": 1}, window=LONG) as journal:
         paid, wanted = await journal.plan([asked(0, 0), asked(1, 1)])

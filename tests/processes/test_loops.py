@@ -186,6 +186,35 @@ def test_a_loop_that_was_closed_under_a_purchase_holds_nothing_up_and_its_images
     assert bought(server) == 2
 
 
+CUT_OFF_WRITING = """
+import asyncio, os, threading
+from novita_async import Img2Img, NovitaClient, Polling
+client = NovitaClient(images_per_minute=20, polling=Polling.fixed(0.03))
+dog = Img2Img(model_name="m", image="dog.png", prompt="p")
+disk = client._saver._folders._steps
+usual, began, may_go_on = disk.do, threading.Event(), threading.Event()
+disk.at_once = 1
+disk.do = lambda steps: (began.set(), may_go_on.wait(60), usual(steps))
+loop = asyncio.new_event_loop()
+result = loop.run_until_complete(client.run(dog))
+left = [loop.create_task(client.save(result, f"left-{n}")) for n in range(2)]
+while not began.is_set():
+    loop.run_until_complete(asyncio.sleep(0.01))
+loop.run_until_complete(asyncio.sleep(0.3))
+loop.close()
+may_go_on.set()
+print(len(asyncio.run(client.save(result, "made"))), flush=True)
+os._exit(0)
+"""
+
+
+def test_files_are_saved_in_another_loop_after_one_that_was_closed_while_some_were_written(serve, folder):
+    serve(speed=50.0)
+    done = run(python("-c", CUT_OFF_WRITING, flags=()), cwd=folder)
+    assert done.stdout.split() == ["1"]
+    assert len(list((folder / "made").iterdir())) == 1
+
+
 def test_connections_are_closed_at_the_end_of_their_loop(server):
     client = NovitaClient(polling=QUICK)
 

@@ -1,5 +1,6 @@
 """Work in a thread that is done for many at once."""
 
+import asyncio
 from threading import Event, Semaphore
 
 import anyio
@@ -128,3 +129,30 @@ async def test_a_caller_that_is_cancelled_comes_back_once_its_piece_was_done():
         await anyio.to_thread.run_sync(began.wait)
         tasks.cancel_scope.cancel()
         may_end.set()
+
+
+def test_a_program_that_ends_is_told_that_no_thread_does_the_work():
+    """Also one that waited, and nobody hangs. A loop of its own: its executor is shut down."""
+    groups = Groups([].extend)
+
+    async def join_twice():
+        await asyncio.get_running_loop().shutdown_default_executor()
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="shutdown"):
+                await groups.join("piece")
+
+    asyncio.run(join_twice())
+    assert groups._running == 0
+
+
+async def test_a_group_that_an_executor_gave_up_is_told_so(monkeypatch):
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "run_in_executor", lambda *_: given_up(loop))
+    with pytest.raises(RuntimeError, match="the executor was shut down"):
+        await Groups([].extend).join("piece")
+
+
+def given_up(loop):
+    future = loop.create_future()
+    future.cancel()
+    return future

@@ -87,9 +87,8 @@ class Admitting:
             found = await connection.fetchrow(_ALONG, *moves, *admits)
             self.member.commits += 1
             written = set[int](found["written"] or ())
-            if (
-                not written and learning and found["latest"] != window.version
-            ):  # others were first to teach it
+            taught = learning and found["latest"] not in (None, window.version)  # by others, who were first
+            if not written and taught:
                 window.keep(found["latest"], found["known"])
                 continue
             if not written:
@@ -216,7 +215,7 @@ def _by_window(steps: Sequence[Step]) -> dict[tuple[str, str], list[Step]]:
 def _touches_only(step: Step, window: WindowRow, account: str) -> bool:
     """Whether a step is of this account, and settles no place of another window."""
     of_account = (step.row.known.record[ACCOUNT] or "") == account
-    return of_account and (step.told.settled is None or step.row.window in (None, window.id))
+    return of_account and (step.told.settled is None or step.row.window == window.id)
 
 
 def _defer(steps: Sequence[Step], offer: Offer, done: dict[int, Any]) -> None:

@@ -3,7 +3,7 @@
 import logging
 from typing import Any, Final
 
-from attrs import define
+from attrs import define, field
 
 from novita_async._journal import rows
 from novita_async._journal.postgres.fenced_rows import PAGE, FencedRows, Row, Step
@@ -37,6 +37,8 @@ class Living:
     plans: Plans
     health: Health
     reading: Reading
+    _dead: set[int] = field(factory=set[int], init=False)
+    """Processes that were called dead beside something else; the next sign of life buries them."""
 
     async def begin(self, connection: Connection, *, alone: bool) -> float | None:
         """Become a worker of a batch. Returns seconds until another's lease runs out that is in the way."""
@@ -96,7 +98,8 @@ class Living:
         if not found["steady"]:
             await self._say_again(connection)
             return []
-        return list(found["dead"] or ())
+        dead, self._dead = self._dead.union(found["dead"] or ()), set()
+        return list(dead)
 
     async def _say_again(self, connection: Connection) -> None:
         """Tell what was confirmed to this process to a database that has taken another's place."""
@@ -121,12 +124,12 @@ class Living:
     async def come_back(self, connection: Connection) -> None:
         """Say that this process lives, to a server that may have forgotten something."""
         if self.member.me:
-            await self.beat(connection)
+            self._dead |= set(await self.beat(connection))
 
     async def confirm(self, connection: Connection) -> None:
         """Commit once more, after all that may not be where it should be."""
         if self.member.me:
-            await self.beat(connection)
+            self._dead |= set(await self.beat(connection))
 
     async def leave(self, connection: Connection) -> None:
         """End, and give everything back at once."""
