@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from novita_async import NovitaClient, Polling, Succeeded
@@ -59,8 +60,8 @@ class Pooler:
         self.start()
 
     def start(self) -> None:
-        as_whom = {"user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
-        command = [self.program, "-q", self.settings]
+        as_whom: Any = {"user": NOBODY, "group": NOBODY, "extra_groups": ()} if os.geteuid() == 0 else {}
+        command = [self.program, "-q", str(self.settings)]
         self.running = subprocess.Popen(command, stderr=subprocess.DEVNULL, **as_whom)  # noqa: S603
 
     def end(self) -> None:
