@@ -442,6 +442,23 @@ EXAMPLES = {
             troubles=trouble("chopped", 0.3),
         ),
     ),
+    "a task that is denied twice, and between only with passing refusals, is called failed for no reason": (
+        "true failures",
+        world(
+            user("submit", 2, in_flight=1),
+            service=ServicePlan(seconds=8.0),
+            troubles=(Trouble(kind="no such task", rate=0.3), Trouble(kind="poll limited", rate=0.6)),
+            seed=1560678,
+        ),
+    ),
+    "a file that an earlier run kept in the end, of another kind than stated, is not the right one": (
+        "files whole",
+        Plan(
+            seed=1567732,
+            processes=(ProcessPlan(users=(user("batch", 1, in_flight=1, save=True),)),) * 2,
+            troubles=(Trouble(kind="file of another kind", rate=0.6), Trouble(kind="file stalls", rate=0.15)),
+        ),
+    ),
     "one request with a timeout of 0 keeps its transport busy for as long as another is under way": (
         "ends",
         world(

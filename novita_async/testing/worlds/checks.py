@@ -297,7 +297,7 @@ def true_failures(world: WorldView) -> Iterable[Found]:
 
 
 def _is_failed(world: WorldView, task_id: str) -> bool:
-    """Whether a task has failed, or two polls in a row were told so: the second is believed."""
+    """Whether a task has failed, or two polls were told so and none between otherwise: that is believed."""
     return world.service.status_of(task_id) == _FAILED or task_id in world.service.failed_by_others
 
 
@@ -647,8 +647,11 @@ def _wrong_files(world: WorldView, came: Came, outcome: Succeeded) -> Iterable[F
 
 def _was_replaced_for_long(world: WorldView, came: Came, url: str) -> bool:
     """Whether another file was given so long that it is kept: it may be all that there is."""
-    mine = came.user, came.process
-    began_at = next(v.began_at for v in world.record.visits if (v.user, v.process) == mine)
+    is_kept = _plan_of(world, came.user).kind == "batch"  # and perhaps saved by an earlier process
+    visits = [
+        v for v in world.record.visits if v.user == came.user and (is_kept or v.process == came.process)
+    ]
+    began_at = min(visit.began_at for visit in visits)
     times = [at for at in world.service.replaced.get(unquote(urlsplit(url).path), ()) if at >= began_at]
     return bool(times) and times[-1] - times[0] > CUT_FOR - _SOON
 

@@ -75,11 +75,13 @@ class Service:
     emptied: dict[str, list[float]] = field(factory=dict[str, list[float]], init=False)
     """By task, when a poll was answered with a success whose pictures are not listed yet."""
     failed_by_others: set[str] = field(factory=set[str], init=False)
-    """Tasks about which two polls in a row were answered with the failure of another."""
+    """Tasks that two polls called failed, or said that there is none, and no poll between told a state."""
     replaced: dict[str, list[float]] = field(factory=dict[str, list[float]], init=False)
     """By path of a file, when another was given in its stead."""
     strange_failures: Counter[str] = field(factory=Counter[str], init=False)
     """By task, how many of the latest polls in a row were answered with the failure of another."""
+    denials: Counter[str] = field(factory=Counter[str], init=False)
+    """By task, how many polls said that there is none, since the last that told a state."""
 
     def __attrs_post_init__(self) -> None:
         self._plan = plan = self.world.plan
@@ -211,8 +213,12 @@ class Service:
             self.strange_failures[task_id] += 1
             if self.strange_failures[task_id] > 1:
                 self.failed_by_others.add(task_id)
+        elif fate.kind == "no such task":
+            self.denials[task_id] += 1
+            if self.denials[task_id] > 1:
+                self.failed_by_others.add(task_id)
         elif not fate.kind:
-            self.strange_failures[task_id] = 0
+            self.strange_failures[task_id] = self.denials[task_id] = 0
 
     def _of_another(self, exchange: Exchange) -> Exchange:
         asked = self.simulator.tasks.get(exchange.query.get("task_id", ""))
