@@ -27,7 +27,7 @@ from novita_async._purchase.machine import (
     Verdict,
     advance,
 )
-from novita_async.errors import SubmissionUncertain
+from novita_async.errors import JournalError, SubmissionUncertain
 from novita_async.models.results import Succeeded
 from novita_async.tasks import Task
 
@@ -47,7 +47,7 @@ class Purchases:
     """Open purchases by the id of their task; the first, where the service gave an id twice."""
     _duplicates: dict[str, tuple[Purchase, ...]] = field(factory=dict[str, tuple[Purchase, ...]], init=False)
     """The others, where it did: apart, because the garbage collector walks all that is kept of each task."""
-    _held_back: dict[int, Fact] = field(factory=dict[int, Fact], init=False)
+    _held_back: dict[int, tuple[Fact, ...]] = field(factory=dict[int, tuple[Fact, ...]], init=False)
     """Facts that have happened, and go to the journal with the next of their purchase; by its id."""
     _journals: set[str] = field(factory=set[str], init=False)
     """Names of the journals whose windows this client knows already."""
@@ -84,12 +84,16 @@ class Purchases:
         """Record what has happened, in one commit.
 
         Raises:
-            JournalError: the facts are not durable. Memory knows them all the same.
+            JournalError: the facts are not durable. Memory knows them all the same, and the journal is told
+                them again with those that follow.
         """
-        held_back = self._held_back.pop(purchase.id, None)
+        owed = (*self._held_back.pop(purchase.id, ()), *facts)
         try:
             if purchase.journal is not None:
-                await purchase.journal.record(purchase, *([held_back] if held_back else []), *facts)
+                await purchase.journal.record(purchase, *owed)
+        except JournalError:
+            self._held_back[purchase.id] = owed
+            raise
         finally:
             for fact in facts:
                 self.happen(purchase, fact)
@@ -100,7 +104,7 @@ class Purchases:
         Until then the journal says that the task is paid and to be watched, which is as true.
         """
         self.happen(purchase, completed)
-        self._held_back[purchase.id] = completed
+        self._held_back[purchase.id] = (*self._held_back.get(purchase.id, ()), completed)
 
     def happen(self, purchase: Purchase, fact: Fact) -> None:
         """Let a fact happen in memory, and tell of it. Never suspends."""

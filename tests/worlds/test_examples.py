@@ -459,6 +459,22 @@ EXAMPLES = {
             troubles=(Trouble(kind="file of another kind", rate=0.6), Trouble(kind="file stalls", rate=0.15)),
         ),
     ),
+    "what a journal could not record is not told with what follows, which has no sense without": (
+        "ends for a reason",
+        Plan(
+            seed=1540343,
+            client=ClientPlan(images_per_minute=5, resubmits=True, webhooks=True),
+            processes=(
+                ProcessPlan(users=(user("stream", 2),), ending="crash", ends=Moment(mark="answer", number=3)),
+                ProcessPlan(users=(user("batch", 3, "u3", images=2, backwards=True),)),
+            ),
+            troubles=(
+                Trouble(kind="busy", rate=0.15),
+                Trouble(kind="folder read-only", at=3.0, length=1.0),
+                Trouble(kind="cut", rate=0.05),
+            ),
+        ),
+    ),
     "one request with a timeout of 0 keeps its transport busy for as long as another is under way": (
         "ends",
         world(
