@@ -34,7 +34,7 @@ from novita_async._util.groups import Groups
 from novita_async._util.scopes import run_in_thread
 from novita_async.errors import DownloadFailed, InvalidRequest
 from novita_async.models._headers import TAKEN
-from novita_async.models.images import ImageSource
+from novita_async.models.images import ImageSource, is_as_measured
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Outcome, Uncertain
 
@@ -201,13 +201,10 @@ class Index:
 
 def _is_as_it_was(picture: ImageSource) -> bool:
     """Whether a picture is what it was when it was measured. Blocks."""
-    if picture.path is None:
-        return True
     try:
-        facts = picture.path.stat()
+        return picture.path is None or is_as_measured(picture, picture.path.stat())
     except OSError:
         return False
-    return (facts.st_size, facts.st_mtime_ns) == (picture.size, picture.modified_ns)
 
 
 def _bought_elsewhere(outcome: Outcome) -> Purchase:

@@ -52,10 +52,13 @@ class Part:
         if len(self._held) >= HELD:
             await anyio.to_thread.run_sync(self.write)
 
-    def write(self) -> None:
+    def write(self, *, durable: bool = False) -> None:
         """Write what is held. Blocks. Raises `OSError`."""
         with self._opened() as file:
             file.write(self._held)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         self._is_begun = True
         self._held.clear()
 
@@ -76,13 +79,7 @@ class Part:
                     os.fsync(file.fileno())
                 return kind, file.seek(0, os.SEEK_END)
         kind, size = kind_of(BytesIO(self._held), stated, takes_cut=takes_cut), len(self._held)
-        with self._opened() as file:
-            file.write(self._held)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        self._is_begun = True
-        self._held.clear()
+        self.write(durable=durable)
         return kind, size
 
     def _opened(self) -> IO[bytes]:

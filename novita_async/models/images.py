@@ -280,8 +280,7 @@ class ImageSource:
             raise _unreadable(path, error) from None
 
     def _check_unchanged(self, file: BinaryIO) -> None:
-        facts = os.fstat(file.fileno())
-        if (facts.st_size, facts.st_mtime_ns) != (self.size, self.modified_ns):
+        if not is_as_measured(self, os.fstat(file.fileno())):
             raise self._changed()
 
     def _changed(self) -> InvalidRequest:
@@ -297,6 +296,11 @@ class ImageSource:
         for piece in self.slices(_DIGEST_SLICE):
             sha.update(piece)
         return sha.hexdigest()
+
+
+def is_as_measured(picture: ImageSource, facts: os.stat_result) -> bool:
+    """Whether a picture's file has the size and the time of when it was measured."""
+    return (facts.st_size, facts.st_mtime_ns) == (picture.size, picture.modified_ns)
 
 
 def media_type(picture: ImageSource) -> str:

@@ -17,12 +17,13 @@ from novita_async._journal.postgres.fenced_rows import (
     Step,
     columns,
     marks,
+    teach,
 )
 from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.money import Money
 from novita_async._journal.postgres.schema.columns import MOVED
-from novita_async._journal.postgres.windows import LINE, Offer, WindowRow, Windows, offered, taught
+from novita_async._journal.postgres.windows import LINE, Offer, WindowRow, Windows, offered
 from novita_async._journal.postgres.works import Connection
 from novita_async._purchase.journal import Deferred
 from novita_async._util.clock import loop_time
@@ -101,16 +102,11 @@ class Admitting:
     def _lesson(
         self, window: WindowRow, steps: Sequence[Step], images: Sequence[int]
     ) -> tuple[list[float] | None, LearningWindow | None, Offer]:
-        """What a window learns from verdicts, if its quota is not known, and what it may be offered then."""
+        """Lesson of verdicts for a window whose quota is not known, and the offer that follows."""
         if window.quota is not None:
             return None, None, Offer([None] * len(images), loop_time())
         pacer, now = window.pacer(), self.member.now()
-        settling = [each.told.settled is not None and each.row.window is not None for each in steps]
-        gates = [
-            taught(pacer, each.told.settled, each.row.slot, each.moved.images, now) if settles else 0.0
-            for each, settles in zip(steps, settling, strict=True)
-        ]
-        lesson = (window.id, window.version, pacer.text(), pacer.window.taken) if any(settling) else None
+        gates, lesson = teach(window, pacer, steps, now)
         return gates, lesson, offered(pacer, images, now)
 
     async def _admit(

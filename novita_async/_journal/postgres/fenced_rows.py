@@ -19,6 +19,7 @@ from novita_async._journal.postgres.verdicts import fate_of
 from novita_async._journal.postgres.windows import WindowRow, Windows, taught
 from novita_async._journal.postgres.works import Connection, Name, Told
 from novita_async._journal.rows import COLUMNS, Known, Record, entry_of
+from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.machine import (
     ANNOUNCED,
     LIST,
@@ -163,6 +164,23 @@ class Step:
         return row
 
 
+def teach(
+    window: WindowRow, pacer: SharedWindow, steps: Sequence[Step], now: float
+) -> tuple[list[float], LearningWindow | None]:
+    """Let a window whose quota is not known learn from the verdicts among some steps.
+
+    Returns:
+        Seconds for which nobody should announce, by step; and the window to be written. None: nothing was
+        settled.
+    """
+    settling = [each.told.settled is not None and each.row.window is not None for each in steps]
+    gates = [
+        taught(pacer, each.told.settled, each.row.slot, each.moved.images, now) if settles else 0.0
+        for each, settles in zip(steps, settling, strict=True)
+    ]
+    return gates, (window.id, window.version, pacer.text(), pacer.window.taken) if any(settling) else None
+
+
 def row_of(found: Sequence[Any]) -> Row:
     """Read what `SELECT` has found."""
     serial, *told, moves, mine, window, slot, cost, paid = found
@@ -258,20 +276,11 @@ class FencedRows:
     ) -> set[int]:
         """Write verdicts with what the window learns from them; again where another process was first."""
         while True:
-            pacer, now = window.pacer(), self.member.now()
-            gates = [
-                taught(pacer, each.told.settled, each.row.slot, each.moved.images, now) for each in steps
-            ]
-            state = pacer.text()
-            written = await self._write(
-                connection,
-                steps,
-                fenced=fenced,
-                gates=gates,
-                window=(window.id, window.version, state, pacer.window.taken),
-            )
+            pacer = window.pacer()
+            gates, lesson = teach(window, pacer, steps, self.member.now())
+            written = await self._write(connection, steps, fenced=fenced, gates=gates, window=lesson)
             if written:
-                window.keep(window.version + 1, state)
+                window.keep(window.version + 1, pacer.text())
                 return written
             if not await self.windows.refresh(connection, window):
                 return written
