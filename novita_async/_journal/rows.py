@@ -541,7 +541,7 @@ _FIELDS_OF: Final[Mapping[Callable[..., Fact], Callable[[Fact], tuple[Any, ...]]
     for _, kind in TRANSITIONS
     if len(names := [each.name for each in attrs.fields(kind)]) > 1
 }
-"""What gives the fields of a fact that has more of them than its time, which is the first."""
+"""Getters of all fields, for facts that have more of them than their time, which is the first."""
 
 
 def asked_again(purchase: Purchase, order: Order, run: int) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 _NOT_FOR_FOLDERS: Final = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})
 """Answers of file systems that fsync no folders, as some network drives do."""
 MOUNTS: Final = Path("/proc/self/mounts")
-"""What is mounted where, as Linux tells."""
+"""File of Linux that tells which file system is mounted where."""
 _SHARES: Final = frozenset(
     {"afs", "cifs", "fuse.gcsfuse", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "nfs", "nfs4", "smb3", "smbfs"}
 )

@@ -307,7 +307,7 @@ async def test_polls_that_the_service_refuses_fail_at_once(status, reason):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 418])
 async def test_a_gateway_s_page_instead_of_an_answer_never_ends_a_paid_task(status):
-    """It is ridden out for the timeout; then the task is unfinished, and known."""
+    """The outage is ridden out for the timeout; then the task is unfinished, and known."""
     plan = FaultPlan.of(FaultRule(fault=Fault.answer(status, b"<html>blocked</html>"), on="poll"))
     async with client_of(service(faults=plan)) as (client, _):
         async with client.watch([await client.submit(request())]) as outcomes:

@@ -20,7 +20,7 @@ DONE = b'<CompleteMultipartUploadResult><ETag>"1"</ETag></CompleteMultipartUploa
 
 @define(eq=False)
 class Bucket:
-    """What lies there."""
+    """Objects, by name."""
 
     url: str = ""
     objects: dict[str, bytes] = field(factory=dict)

@@ -22,7 +22,7 @@ ORDINARY = (
     "GRANT USAGE ON SCHEMA novita TO ordinary",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA novita TO ordinary",
 )
-"""What the docs say that who works needs."""
+"""Grants that are enough for a worker, as the docs say."""
 
 
 async def announce(journal, purchase):

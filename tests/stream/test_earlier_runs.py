@@ -41,18 +41,20 @@ async def test_an_empty_input_fetches_what_is_paid(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 5
 
 
+async def late(count):
+    """Requests whose lines come once everything has ended."""
+    await anyio.sleep(600)
+    for each in requests(count):
+        yield each
+
+
 async def test_a_line_that_comes_later_joins_its_paid_purchase_and_names_its_files(tmp_path):
     simulation, journal = service(speed=0.1), MemoryJournal()
-
-    async def late():
-        await anyio.sleep(600)
-        for each in requests(3):
-            yield each
 
     async with client_of(simulation) as (client, _):
         await paid_for(client, journal, 3)
         got = await run(
-            client, late(), journal, save_to=tmp_path, save_as=lambda done: f"s{done.request.seed}"
+            client, late(3), journal, save_to=tmp_path, save_as=lambda done: f"s{done.request.seed}"
         )
     assert sorted(outcome.request.seed for outcome in got) == [0, 1, 2]
     assert len(simulation.ledger.accepted) == 3
@@ -60,17 +62,12 @@ async def test_a_line_that_comes_later_joins_its_paid_purchase_and_names_its_fil
 
 
 async def test_a_paid_purchase_that_fails_before_its_line_comes_has_that_outcome_and_is_not_bought_again():
-    """What fails in a run is bought again by the next, if that is asked for then."""
+    """A request that fails in a run is bought again by the next, if that is asked for then."""
     simulation, journal = service(speed=0.1, failure_rate=1.0), MemoryJournal()
-
-    async def late():
-        await anyio.sleep(600)
-        for each in requests(1):
-            yield each
 
     async with client_of(simulation) as (client, _):
         await paid_for(client, journal, 1)
-        (got,) = await run(client, late(), journal, retry_failed=True)
+        (got,) = await run(client, late(1), journal, retry_failed=True)
         assert isinstance(got.error, TaskFailed)
         assert [each.state async for each in journal.where(*State)] == [State.FAILED]
         assert len(simulation.ledger.accepted) == 1

@@ -55,7 +55,7 @@ _REFUSALS: Final[Sequence[tuple[type[pg.PostgresError], str]]] = (
         ),
     ),
 )
-"""What to do about refusals of the database that no waiting mends."""
+"""Advice about refusals of the database that no waiting mends."""
 _A_URL: Final = (
     "nothing was bought; give postgresql://user@host:port/database#batch; the password may come from "
     "PGPASSWORD; in the URL its special characters are %XX (# is %23)"
@@ -89,7 +89,7 @@ class Link:
 
     async def once(self, do: Callable[[Connection], Awaitable[T]]) -> T:
         """Do something, again where the connection breaks: the work must bear being done twice."""
-        outage = _Outage(self)
+        outage = _DatabaseOutage(self)
         while True:
             try:
                 if self._connection is None or self._connection.is_closed():
@@ -183,7 +183,7 @@ class Link:
 
 
 @define(eq=False)
-class _Outage:
+class _DatabaseOutage:
     """Time for which a database cannot be reached."""
 
     link: Link
