@@ -7,9 +7,9 @@ it is written, checked and named when all of it has come.
 import os
 import re
 from contextlib import suppress
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import anyio.to_thread
 from attrs import define, field
@@ -55,9 +55,11 @@ class Part:
     def write(self, *, durable: bool = False) -> None:
         """Write what is held. Blocks. Raises `OSError`."""
         with self._opened() as file:
-            file.write(self._held)
+            written = 0
+            with memoryview(self._held) as held:
+                while written < len(held):
+                    written += file.write(held[written:])
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
         self._is_begun = True
         self._held.clear()
@@ -82,17 +84,17 @@ class Part:
         self.write(durable=durable)
         return kind, size
 
-    def _opened(self) -> IO[bytes]:
+    def _opened(self) -> FileIO:
         """Open the file to be written on; the first piece makes it anew."""
         if self._is_begun:
-            return self.path.open("ab")
+            return FileIO(self.path, "ab")
         try:
-            return self.path.open("xb")
+            return FileIO(self.path, "xb")
         except FileNotFoundError:
             make_folder(self.path.parent)
         except FileExistsError:
             self.remove()  # a dead process left it, perhaps a name of the whole file: never write to that
-        return self.path.open("xb")
+        return FileIO(self.path, "xb")
 
     def remove(self) -> None:
         """Take the file away, if it is there. Blocks. Raises `OSError`."""
