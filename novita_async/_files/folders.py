@@ -189,7 +189,7 @@ def _put(part: Path, path: Path) -> bool:
     return True
 
 
-def claim(part: Path, path: Path) -> None:
+def claim(part: "str | os.PathLike[str]", path: Path) -> None:
     """Make `path` the whole file at once, or raise `FileExistsError`. Blocks."""
     try:
         os.link(part, path)
@@ -197,4 +197,4 @@ def claim(part: Path, path: Path) -> None:
         raise
     except OSError:  # no hard links there: the empty file keeps the name until the whole one replaces it
         path.open("xb").close()
-        part.replace(path)
+        Path(part).replace(path)

@@ -142,16 +142,16 @@ class _Target:
             same = list(files[self.place : self.place + 1])
         return evolve(self, artifact=same[0], result=self.result and result) if same else None
 
-    def part_of(self, folder: Path) -> Path:
-        """Where to write the file until it is whole. Parts that a dead process left of an owned file are
-        found again,
-        whatever the file is to be called now.
+    def part_of(self, folder: Path) -> str:
+        """Where to write the file until it is whole.
+
+        Parts that a dead process left of an owned file are found again, whatever that is to be called now.
         """
         if self.owned and self.result is not None and self.result.task is not None:
             tag = hashlib.sha256(str(self.result.task_id).encode()).hexdigest()
         else:
             tag = uuid.uuid4().hex
-        return folder / f".{tag[:16]}-{self.place + 1}.part"
+        return os.path.join(folder, f".{tag[:16]}-{self.place + 1}.part")  # noqa: PTH118
 
     def failed(self, cause: str, *, dooms: Scope = "request", is_lost: bool | None = None) -> DownloadFailed:
         """Make the error of this file. A file of an answer is lost unless `is_lost` says otherwise."""
@@ -662,14 +662,14 @@ def _settle(
     for name in _names_of(target, naming, kind.suffix):
         path = folder / name
         try:
-            claim(part.path, path)
+            claim(part.place, path)
         except FileExistsError:
-            if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
+            if not (target.owned and filecmp.cmp(part.place, path, shallow=False)):
                 continue
         if not stays:
             part.remove()
         if target.line is not None:
-            target.line.name_file(path.name)
+            target.line.name_file(name)
         return _Settled(path=path, size=size, kind=kind)
     raise target.failed(f"its name exists {_NAMES} times in {folder}", is_lost=False)
 
@@ -707,7 +707,7 @@ def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: boo
         part = Part(target.part_of(folder))
         make_folder(folder)
         part.path.write_bytes(_bytes_of(target))
-        part = Part.finished(part.path)
+        part = Part.finished(part.place)
     else:
         _check_there(target)
         part = Part.finished(source)
@@ -739,7 +739,7 @@ def _kept(artifact: Artifact, part: Part, *, takes_cut: bool = True) -> Path | N
     elif artifact.data is not None:
         make_folder(part.path.parent)
         part.path.write_bytes(artifact.data)
-        part = Part.finished(part.path)
+        part = Part.finished(part.place)
     elif artifact.came_at_once:
         return None
     else:
