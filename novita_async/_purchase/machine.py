@@ -180,12 +180,12 @@ class Order(_Described):
     """The request at a place of the input, as a journal describes it.
 
     Args:
+        request: JSON text to make the request again with; pictures as their digest and path.
         key: Identity of the content: 32 hex digits.
         position: Place in the input, from 0.
         kind: `img2img`, `txt2img`, or `task` for any other endpoint.
         endpoint: Path of the submission.
         images: Number of images asked for.
-        request: JSON text to make the request again with; pictures as their digest and path.
         tag: The user's own id.
         metadata: JSON text of the user's own metadata. None: there are none.
     """
@@ -201,6 +201,7 @@ class JournalEntry(_Described):
     The text of the request is kept packed, because thousands of purchases may be in flight.
 
     Args:
+        request: JSON text to make the request again with; given as text or packed, and kept packed.
         occurrence: Number among requests of equal content, from 0.
         serial: Number in the journal, from 1, in the order of planning; pages go by it.
         run: The latest run that asked for this request, from 1.
@@ -209,13 +210,12 @@ class JournalEntry(_Described):
         kind: `img2img`, `txt2img`, or `task` for any other endpoint.
         endpoint: Path of the submission.
         images: Number of images asked for.
-        request: JSON text to make the request again with; or that text, packed.
         tag: The user's own id.
         metadata: JSON text of the user's own metadata. None: there are none.
     """
 
     packed: bytes = field(alias="request", converter=packed_once, eq=unpacked, repr=False)
-    """The text of the request, packed."""
+    """JSON text to make the request again with; given as text or packed, and kept packed."""
     occurrence: int
     """Number among requests of equal content, from 0."""
     serial: int
