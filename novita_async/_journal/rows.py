@@ -8,7 +8,6 @@ again can help; a result as its files (URLs without their query), its times and 
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, cast
@@ -259,7 +258,8 @@ def _result(result: TaskResult | None) -> str | None:
     kinds = ("images", result.images), ("videos", result.videos), ("audios", result.audios)
     files = [_file(artifact, kind) for kind, artifacts in kinds for artifact in artifacts]
     # Unix seconds by the service's clock, where it said so.
-    times = {name: time.timestamp() for name in _TIMES if (time := getattr(result.timings, name)) is not None}
+    timings = vars(result.timings)
+    times = {name: ms / 1000 for name, each in _TIMES.items() if (ms := timings[each]) is not None}
     told: dict[str, Any] = {"files": files, "times": times}
     if result.task_type:
         told["task_type"] = result.task_type
@@ -272,7 +272,7 @@ def _usual_kind(file_type: str | None) -> str:
     return "images" if file_type in _PICTURES else "videos"
 
 
-_TIMES: Final = tuple(each.name for each in attrs.fields(Timings))
+_TIMES: Final = {"submit_time": "submit_ms", "execute_time": "execute_ms", "complete_time": "complete_ms"}
 
 
 def _file(artifact: Artifact, kind: str) -> dict[str, Any]:
@@ -424,9 +424,7 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         seed=seed,
         task_type=told.get("task_type"),
         cut=told.get("cut"),
-        timings=Timings(
-            **{name: datetime.fromtimestamp(time, UTC) for name, time in told.get("times", {}).items()}
-        ),
+        timings=Timings(**{_TIMES[name]: round(at * 1000, 3) for name, at in told.get("times", {}).items()}),
     )
 
 
