@@ -65,7 +65,7 @@ RADII: Final = (2, 4, 7, 12, 20)
 """Smoothing widths that are tried, in cells."""
 RADIUS_SETTLES: Final = 60
 """Observations from which on the width is chosen only once in `RADIUS_HOLDS` estimates."""
-RADIUS_HOLDS: Final = 4
+RADIUS_HOLDS: Final = 8
 ROUNDS: Final = 3
 """Rounds of spreading and smoothing; each begins where the last estimate ended. Between choices of the width
 one is enough for ends: few of them are new."""
