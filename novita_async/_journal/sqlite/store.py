@@ -20,7 +20,16 @@ from novita_async._journal.groups import own_copy
 from novita_async._journal.rows import COLUMNS, FRESH, KEPT, Known, Record
 from novita_async._journal.sqlite import file as _file
 from novita_async._purchase.journal import Summary, Tally, summed
-from novita_async._purchase.machine import ANNOUNCED, Fact, Order, Purchase, State, advance, told_before
+from novita_async._purchase.machine import (
+    ANNOUNCED,
+    SAVED,
+    Fact,
+    Order,
+    Purchase,
+    State,
+    advance,
+    told_before,
+)
 from novita_async._purchase.packing import unpacked
 from novita_async.errors import JournalError, NovitaError
 
@@ -119,7 +128,7 @@ class Store:
     _last_serial: int | None = field(default=None, init=False)
     """The largest serial number. None: the file knows."""
     _fresh: dict[tuple[str, int], Known] = field(factory=dict, init=False)
-    """Rows that were written last, as they stand in the file: most of them are changed again soon."""
+    """Rows that were written last, but for saved ones, as the file has them: most are changed again soon."""
 
     def __attrs_post_init__(self) -> None:
         self.run = self.file.run
@@ -302,7 +311,8 @@ class Store:
             return None
         change(known.purchase)
         fresh = self._write_row(known, now)
-        self._remember(fresh)
+        if known.purchase.state is not SAVED:
+            self._remember(fresh)
         return fresh
 
     def _write_row(self, known: Known, now: float = 0.0) -> Known:

@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, islice
+from operator import sub
 from typing import Final
 
 from attrs import define, field
@@ -63,6 +64,8 @@ SAVED: Final = 120
 """Observations that are worth saving for another process."""
 RADII: Final = (2, 4, 7, 12, 20)
 """Smoothing widths that are tried, in cells."""
+_REACH: Final = 3 * RADII[-1] + 1
+"""Cells to each side over which the widest one spreads a point."""
 RADIUS_SETTLES: Final = 60
 """Observations from which on the width is chosen only once in `RADIUS_HOLDS` estimates."""
 RADIUS_HOLDS: Final = 8
@@ -80,18 +83,19 @@ PRIOR: Final = [x / _TOTAL for x in _BELL]
 """Log-normal."""
 
 
-def _box(values: Sequence[float], radius: int) -> list[float]:
-    """Average over a moving window; weight that would leave at the ends stays there."""
-    width = 2 * radius + 1
-    padded = [values[0]] * (radius + 1) + list(values) + [values[-1]] * radius
-    sums = list(accumulate(padded))
-    scale = 1.0 / width
-    return [(b - a) * scale for a, b in zip(sums, sums[width:], strict=False)]
-
-
 def smooth(values: Sequence[float], radius: int) -> list[float]:
-    """Smooth with a bell: three boxes on each other."""
-    return _box(_box(_box(values, radius), radius), radius)
+    """Smooth with a bell: averages over a moving window, three times.
+
+    Weight that would leave at the ends stays there.
+    """
+    width = 2 * radius + 1
+    summed = list(values)
+    for _ in range(3):
+        padded = [summed[0]] * (radius + 1) + summed + [summed[-1]] * radius
+        sums = list(accumulate(padded))
+        summed = list(map(sub, sums[width:], sums))
+    scale = 1.0 / width**3
+    return [each * scale for each in summed]
 
 
 def _peak(radius: int) -> float:
@@ -297,15 +301,17 @@ def _imputed(estimate: Sequence[float], spans: Sequence[tuple[int, int, float]])
 
 def _best_radius(points: Sequence[tuple[int, float]]) -> int:
     """Choose the smoothing under which each point is likeliest in the eyes of the others."""
-    counts = [0.0] * CELLS
+    cells = [cell for cell, _ in points]
+    first, beyond = max(0, min(cells) - _REACH), min(CELLS, max(cells) + 1 + _REACH)
+    counts = [0.0] * (beyond - first)
     for cell, weight in points:
-        counts[cell] += weight
+        counts[cell - first] += weight
     total = sum(counts)
 
     def likelihood(radius: int) -> float:
         smoothed, peak = smooth(counts, radius), _PEAKS[radius]
         return sum(
-            weight * math.log(max(smoothed[cell] - weight * peak, 0.0) / total + 1e-4)
+            weight * math.log(max(smoothed[cell - first] - weight * peak, 0.0) / total + 1e-4)
             for cell, weight in points
         )
 
