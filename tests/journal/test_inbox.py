@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,7 @@ from novita_async._journal.postgres.inbox import PostgresInbox
 from novita_async._purchase.machine import Announced, Bought, Completed, Lost
 from novita_async._util.clock import loop_time
 from novita_async.errors import ConfigurationError, JournalError, SubmissionUncertain
-from novita_async.journal import PostgresJournal
+from novita_async.journal import PostgresJournal, State
 from novita_async.testing import sample_picture
 from tests.helpers.journals import asked
 from tests.helpers.pooler import pooled
@@ -184,6 +185,44 @@ async def test_an_event_finds_the_purchase_of_a_process_that_was_killed_in_any_p
             assert len([each async for each in outcomes]) == 1
         assert (await web.outcome("order", journal=url)).task_id == paid.task_id
         assert len(simulation.ledger.accepted) == 1
+
+
+@pytest.mark.parametrize("begin", [PostgresJournal.join, PostgresJournal.open], ids=["shared", "alone"])
+async def test_an_event_that_comes_before_its_process_is_taken_for_dead_finds_the_purchase(
+    database, url, begin
+):
+    """The sender was killed a moment ago: nobody calls its purchase uncertain yet, and the event comes once."""
+    simulation = service(speed=1000.0, latency=0.001, workers=64)
+    quick, token = {"polling": Polling.fixed(0.01)}, url.partition("#")[2]
+    async with client_of(simulation, **quick) as (pod, _):
+        paid = await pod.submit(text(1))
+        dead = await begin(url, lease=0.3)
+        (purchase,) = await dead.plan([asked(1)])
+        if begin == PostgresJournal.join:
+            (purchase,) = await dead.take()
+        await dead.admit(purchase, Announced(loop_time(), simulation_label(pod), token), None)
+        dead._living.cancel()
+        dead._store.link.hang_up()
+        pod.webhook_waker(journal=url)(event_of(paid.task_id), token)
+        while pod._recovery._recoveries:
+            await asyncio.sleep(0.01)
+    (row,) = await run_sql(database, "SELECT state, task_id FROM novita.course WHERE token = $1", token)
+    assert tuple(row) == ("submitted", paid.task_id)
+    async with await PostgresJournal.open(url) as after:
+        assert [each.task.task_id async for each in after.where(State.SUBMITTED)] == [paid.task_id]
+
+
+async def test_an_attempt_whose_process_lives_is_not_taken_for_lost_and_an_answered_one_never(url):
+    inbox = PostgresInbox(url)
+    async with await PostgresJournal.join(url) as journal:
+        await journal.plan([asked(1)])
+        (purchase,) = await journal.take()
+        await journal.admit(purchase, Announced(loop_time(), "a", "token"), None)
+        may_live = await inbox._at.link.once(partial(inbox._at.reading.doubtful, token="token"))
+        assert 0 < may_live <= 15
+        await journal.settle(purchase, Bought(loop_time(), task("t")))
+        assert await inbox.lost("token") is None
+    await inbox.aclose()
 
 
 async def test_an_event_is_told_to_the_process_whose_purchase_it_is(url):
