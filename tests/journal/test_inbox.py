@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from novita_async import Img2Img, Polling, Succeeded, Txt2Img
-from novita_async._journal.postgres.inbox import PostgresInbox
+from novita_async._journal.postgres.inbox import PostgresInbox, key_of
 from novita_async._purchase.machine import Announced, Bought, Completed, Lost
 from novita_async._util.clock import loop_time
 from novita_async.errors import ConfigurationError, JournalError, SubmissionUncertain
@@ -125,6 +126,29 @@ async def test_each_end_reaches_who_waits_as_it_is_and_is_waited_for_while_files
             await each
 
 
+async def test_an_end_that_comes_while_it_is_asked_for_is_told_as_it_is(url):
+    """The row was read as paid; a moment later it has ended, and its outcome is not the one of a paid row."""
+    inbox = PostgresInbox(url)
+    await inbox.put(asked(1), "one")
+    async with await PostgresJournal.join(url) as journal:
+        (purchase,) = await journal.take()
+        await journal.admit(purchase, Announced(loop_time(), "a"), None)
+        await journal.settle(purchase, Bought(loop_time(), task("t")))
+
+        async def asking(sql, *values):
+            found = await asked_before(sql, *values)
+            while ends:
+                await journal.record(purchase, ends.pop())
+            return found
+
+        await inbox._at.link.once(inbox._find_batch)
+        ends = [Completed(loop_time(), result("t"))]
+        asked_before = inbox._at.link._connection.fetch
+        stood = await inbox._at.reading.stand(SimpleNamespace(fetch=asking), [key_of("one")])
+    assert [(each.state, has_ended) for each, has_ended in stood] == [(State.SUCCEEDED, True)]
+    await inbox.aclose()
+
+
 async def test_a_database_that_goes_away_is_told_to_each_who_waits(url):
     inbox = PostgresInbox(url, outage_timeout=0.0)
     await inbox.put(asked(1), "one")
@@ -202,6 +226,8 @@ async def test_an_event_that_comes_before_its_process_is_taken_for_dead_finds_th
             (purchase,) = await dead.take()
         await dead.admit(purchase, Announced(loop_time(), simulation_label(pod), token), None)
         dead._living.cancel()
+        while dead._carrying is not None:
+            await asyncio.sleep(0)
         dead._store.link.hang_up()
         pod.webhook_waker(journal=url)(event_of(paid.task_id), token)
         while pod._recovery._recoveries:

@@ -22,6 +22,7 @@ _TALLIES: Final = (
     "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
     " JOIN novita.request r USING (batch, serial) WHERE c.batch = $1 GROUP BY 1"
 )
+_ENDED: Final = "AND NOT c.free AND c.owner IS NULL AND c.state <> 'planned'"
 _DOUBTFUL: Final = (
     "SELECT c.batch, extract(epoch FROM w.alive_until - clock_timestamp())"
     " FROM novita.batch b, LATERAL (SELECT batch, state, coalesce(owner, b.holder) sender FROM novita.course"
@@ -112,17 +113,11 @@ class Reading:
 
     async def stand(self, connection: Connection, keys: Sequence[str]) -> list[tuple[Purchase, bool]]:
         """Read first purchases of keys, and whether nothing more is to be done for them."""
-        read = await self.rows.select(
-            connection, "AND r.key = ANY($3) AND r.occurrence = 0", [bytes.fromhex(key) for key in keys]
-        )
-        ended = await connection.fetch(
-            "SELECT serial FROM novita.course WHERE batch = $1 AND serial = ANY($2)"
-            " AND NOT free AND owner IS NULL AND state <> 'planned'",
-            self.member.batch,
-            [entry_of(each).serial for each in read],
-        )
-        serials = {each["serial"] for each in ended}
-        return [(each, entry_of(each).serial in serials) for each in read]
+        which, values = "AND r.key = ANY($3) AND r.occurrence = 0", [bytes.fromhex(key) for key in keys]
+        there = await self.rows.select(connection, which, values)
+        ended = await self.rows.select(connection, f"{which} {_ENDED}", values)
+        found = {entry_of(each).serial: each for each in ended}
+        return [(found.get(entry_of(each).serial, each), entry_of(each).serial in found) for each in there]
 
     async def doubtful(self, connection: Connection, token: str) -> tuple[int, Purchase] | float | None:
         """Find the purchase of unknown end whose callback has this token, and the number of its batch.
