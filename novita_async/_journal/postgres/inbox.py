@@ -154,7 +154,7 @@ class PostgresInbox:
         while True:
             async with self._one_by_one:
                 found = await self._at.link.once(partial(self._at.reading.doubtful, token=token))
-            if not isinstance(found, float):
+            if found is None or isinstance(found, tuple):
                 return found
             await asyncio.sleep(found + _OVER)
 
