@@ -84,8 +84,8 @@ class SharedWindow:
 class Offers:
     """Offers of a process to a shared window, which may have no room.
 
-    After a refusal as many are offered as there may be places for, and when there may be some; each admission
-    doubles that. So a process with thousands of purchases in line does not ask for all of them again and again.
+    After a refusal as many are offered as there may be places for, once there may be some; each admission
+    doubles that. So a process with thousands of purchases in line does not ask for all of them each time.
     """
 
     width: int = MOST_OFFERED

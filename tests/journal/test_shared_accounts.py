@@ -163,9 +163,7 @@ async def test_a_refusal_tells_each_in_line_its_part_of_the_places_that_there_wi
 ):
     monkeypatch.setattr("novita_async._journal.postgres.admitting.LINE", 7200.0)
     await run_sql(database, "DELETE FROM novita.slot")
-    await run_sql(
-        database, 'INSERT INTO novita.slot SELECT id, novita.now() + 600, 8 FROM novita."window"'
-    )
+    await run_sql(database, 'INSERT INTO novita.slot SELECT id, novita.now() + 600, 8 FROM novita."window"')
     told = []
     for journal in knowing:
         (light,) = await journal.plan([asked(90, 90, images=1)])
