@@ -58,7 +58,9 @@ async def rate(url: str, folder: Path, _: int) -> None:
     """Four workers that nothing disturbs: the part of a known quota that they use, and the most in any window."""
     for seconds, quota, largest, rounds in _RATES:
         held = seconds + WINDOW - MINUTE
-        campaign = Campaign(kills=0, skews=(0.0,), workers=4, stall=15.0, window=held, quota=quota, in_flight=256)
+        campaign = Campaign(
+            kills=0, skews=(0.0,), workers=4, stall=15.0, window=held, quota=quota, in_flight=256
+        )
         sizes = random.choices(range(1, largest + 1), k=2 * rounds * quota // (1 + largest))
         home = folder / f"{seconds:g}-{largest}"
         home.mkdir()
