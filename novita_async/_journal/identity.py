@@ -26,7 +26,7 @@ import msgspec
 from attrs import define, field
 
 from novita_async._api.codec import SCALARS, in_order, kept_parts, request_from_wire, sole_fields
-from novita_async._purchase.machine import Order
+from novita_async._purchase.machine import JournalEntry, Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.images import DataURL, ImageSource
@@ -237,7 +237,7 @@ def _refuse_withheld(what: str) -> NoReturn:
 
 
 def request_of(
-    order: Order,
+    order: Order | JournalEntry,
     picture: Callable[[str, Path | None], ImageSource],
     withheld: Callable[[str], Any] = _refuse_withheld,
 ) -> NovitaRequest:

@@ -121,7 +121,7 @@ def write(store, purchases):
     order = f"INSERT OR REPLACE INTO requests (serial, {', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
     nothing = (None,) * len(COLUMNS)
     for purchase in purchases:
-        record = record_of(purchase, Known(purchase, nothing, ""), BEGIN)
+        record = record_of(purchase, Known(purchase, nothing), BEGIN)
         store._connection.execute(order, (purchase.entry.serial, *record))
 
 
