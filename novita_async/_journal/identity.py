@@ -256,6 +256,10 @@ def request_of(
     return request_from_wire(wire, order.kind, allow_unknown=True)
 
 
+PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+"""Types of parsed JSON that hold nothing else: most of what a request has."""
+
+
 def with_pictures(
     value: Any,
     picture: Callable[[str, Path | None], Any],
@@ -281,7 +285,10 @@ def with_pictures(
         return withheld(named[_WITHHELD])
     if DATA_URL in named:
         return data_url(with_pictures(named[DATA_URL], picture, withheld, data_url))
-    return {name: with_pictures(item, picture, withheld, data_url) for name, item in named.items()}
+    return {
+        name: item if item.__class__ in PLAIN else with_pictures(item, picture, withheld, data_url)
+        for name, item in named.items()
+    }
 
 
 @define(eq=False, repr=False)
