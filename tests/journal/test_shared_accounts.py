@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from novita_async import Budget, Polling
+from novita_async._journal.postgres.said import say_quota
 from novita_async._policy.pacing import Phase
 from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.machine import Announced, Bought, Lost, NotBought, State, advance
@@ -171,6 +172,62 @@ async def test_a_refusal_tells_each_in_line_its_part_of_the_places_that_there_wi
             await journal.admit(light, Announced(loop_time(), "a"), None)
         told.append(refused.value.places)
     assert told == [8, 3]  # the second leaves the first in line its place, and half of the rest
+
+
+OTHERWISE = "account a has 6 images a minute from now on, as was said for all, not 8"
+
+
+async def test_a_quota_that_is_said_for_all_counts_at_once_whatever_processes_were_told(database, caplog):
+    """Less and more; those that were told otherwise say so once, and one that begins is not refused."""
+    options = {"lease": 3600.0, "quotas": {"a": 8}}
+    async with await PostgresJournal.open(new_batch(database), **options) as early:
+        assert len(await places(early, 3)) == 3
+        await say_quota(database, "a", 4)
+        assert len(await places(early, 3, first=10)) == 1
+        options["quotas"] = {"a": 9}
+        async with await PostgresJournal.open(new_batch(database), **options) as late:
+            assert await places(late, 1) == []
+            await say_quota(database, "a", 6)
+            await run_sql(database, "DELETE FROM novita.waiting")
+            assert len(await places(late, 3, first=10)) == 2
+            assert await places(early, 1, first=20) == []
+            for _ in range(2):
+                await early.beat()
+            assert [OTHERWISE in each for each in caplog.messages].count(True) == 1
+            await say_quota(database, "a", None)
+            await early.beat()
+            options["quotas"] = {"a": 9}
+            async with await PostgresJournal.open(new_batch(database), **options) as other:
+                with pytest.raises(ConfigurationError, match=r"6 in .* db quota .* 9 --account a"):
+                    await places(other, 1)
+            early._store.windows.forget()
+            await run_sql(database, "DELETE FROM novita.waiting")
+            await run_sql(database, 'UPDATE novita."window" SET held = 5')
+            assert len(await places(early, 2, first=30)) == 1
+
+
+async def test_a_quota_that_is_said_while_it_is_being_found_out_counts_with_all_that_was_sent(pair, database):
+    first, second = pair
+    assert len(await places(first, 4)) == 4
+    await say_quota(database, "a", 6)
+    for journal in pair:
+        await journal.beat()
+    assert (len(await places(second, 4)), await places(first, 1, first=50)) == (2, [])
+
+
+async def test_a_quota_that_a_failover_has_forgotten_is_said_again_and_a_later_one_stays(pair, database):
+    first, second = pair
+    for number in (3, 4):
+        await say_quota(database, "a", number)
+        await first.beat()
+    await run_sql(database, "UPDATE novita.account SET quota = NULL, generation = 0")
+    await second._store.link.once(second._store.windows.say_again)  # which has heard of none
+    await first._store.link.once(first._store.windows.say_again)
+    assert len(await places(first, 9)) == 4
+    await say_quota(database, "a", 5)
+    await run_sql(database, "DELETE FROM novita.waiting")
+    await first._store.link.once(first._store.windows.say_again)
+    assert len(await places(second, 9)) == 1
 
 
 # --- Health -------------------------------------------------------------------------------------------------

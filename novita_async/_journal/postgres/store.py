@@ -76,6 +76,7 @@ class SharedStore:
         outage_timeout: float,
     ) -> "SharedStore":
         """Make the store of a batch, without a connection yet."""
+        quotas = dict(quotas)
         member = Member(label=label, name=name, worker=worker, quotas=quotas, lease=lease, window=window)
         return cls(Link(url=url, label=label, outage_timeout=outage_timeout), member)
 
