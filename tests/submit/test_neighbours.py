@@ -191,7 +191,7 @@ async def test_a_place_in_a_shared_quota_is_given_back_where_the_journal_keeps_n
 
 
 async def test_a_place_that_was_taken_before_this_process_was_taken_for_dead_is_not_sent_in():
-    """Others hold that place from the death on; what is sent later would count beside it. Another is taken."""
+    """Others hold that place from the death on, and what is sent later would count beside it."""
     simulation, quota = service(), Places(leases=[math.inf, -1.0])
     async with client_of(simulation) as (client, seen):
         client._buyer.quota = quota
