@@ -518,17 +518,21 @@ async def test_plans_and_questions_that_are_told_together_are_answered_each(url)
         assert [each.entry.position for each in rest] == list(range(1000))
 
 
-async def test_plans_that_are_told_together_and_refused_raise_an_error_each_and_leave_nothing_planned(url):
+async def test_of_plans_told_together_those_refused_raise_an_error_each_and_the_others_are_made(
+    url,
+):
     async with await PostgresJournal.open(url) as journal:
-        too_far, near = await asyncio.gather(
-            journal.plan([asked(1, 2**31)]), journal.plan([asked(2, 2)]), return_exceptions=True
+        far, near, farther = await asyncio.gather(
+            journal.plan([asked(1, 2**31)]),
+            journal.plan([asked(2, 2)]),
+            journal.plan([asked(3, 2**31)]),
+            return_exceptions=True,
         )
-        assert isinstance(too_far, Exception)
-        assert isinstance(near, Exception)
-        assert too_far is not near
-        assert [each async for each in journal.where()] == []
-        (purchase,) = await journal.plan([asked(2, 2)])
-        assert purchase.entry.position == 2
+        assert isinstance(far, Exception)
+        assert isinstance(farther, Exception)
+        assert far is not farther
+        assert [each.entry.position async for each in journal.where()] == [2]
+        assert [each.entry.position for each in near] == [2]
 
 
 async def test_a_429_closes_the_window_to_all(database, url):

@@ -64,6 +64,11 @@ _A_URL: Final = (
 )
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether the database could not be reached. Else the error is of what was asked."""
+    return isinstance(error.__cause__, _PASSES)
+
+
 async def _nothing(_: Connection) -> None: ...
 
 
