@@ -250,16 +250,20 @@ class Keeper(Protocol):
         ...
 
 
-class SharedQuota(Protocol):
-    """Windows that processes share, for purchases that no journal with windows of its own keeps."""
+class Leased(Protocol):
+    """Lease of a process on windows that others share; valid while the process says that it lives."""
 
     @property
     def sends_until(self) -> float:
         """Until when this process may send: others take it for dead once its lease has run out."""
         ...
 
-    async def take(self, purchase: "Purchase", announced: "Announced") -> object:
-        """Take a place. Returns a handle for `settle`.
+
+class SharedQuota(Leased, Protocol):
+    """Windows that processes share, for purchases that no journal with windows of its own keeps."""
+
+    async def take(self, purchase: "Purchase", announced: "Announced") -> Leased:
+        """Take a place. Returns a handle for `settle`, with the lease that the place was taken under.
 
         Raises:
             Deferred: there is none before then.

@@ -28,7 +28,7 @@ from copy import copy
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import anyio
 from attrs import define, evolve, field
@@ -58,6 +58,7 @@ from novita_async._purchase.machine import (
     Bought,
     Completed,
     IllegalTransition,
+    Leased,
     Lost,
     NotBought,
     Purchase,
@@ -97,15 +98,6 @@ NOTHING_TO_ASK: Final = (
 """Advice about a purchase of unknown end on a route that answers at once."""
 _TERMINATED: Final = "the program is being terminated"
 _LATE: Final = "this process has not told the others for so long that it lives that they may take it for dead"
-
-
-class Leased(Protocol):
-    """Lease of a process on windows that others share; valid while the process says that it lives."""
-
-    @property
-    def sends_until(self) -> float:
-        """Until when this process may send."""
-        ...
 
 
 Put = Callable[[TaskResult, dict[int, str]], Awaitable[None]]
@@ -464,7 +456,7 @@ class Buyer(Asker):
         """Take a place where processes share a quota, and let the journal keep the announcement."""
         quota, journal = self.quota, purchase.journal
         if quota is not None and permit.lease is quota:
-            permit.place = await quota.take(purchase, announced)
+            permit.place = permit.lease = await quota.take(purchase, announced)
         if journal is None:
             self.purchases.happen(purchase, announced)
             return

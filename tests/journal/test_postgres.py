@@ -4,6 +4,7 @@ import asyncio
 import math
 import sys
 from decimal import Decimal
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -41,7 +42,7 @@ from novita_async.errors import (
 from novita_async.journal import Deferred, LeaseLost, PostgresJournal
 from novita_async.testing.conformance import CHECKS
 from tests.helpers.journals import asked, usual_way
-from tests.helpers.postgres import cut_after_next_write, new_batch, run_sql
+from tests.helpers.postgres import cut_after_next_write, forget_others, new_batch, run_sql
 from tests.helpers.purchases import ENDPOINT, fact, task
 from tests.helpers.service import client_of, requests, service
 
@@ -642,6 +643,28 @@ async def test_a_commit_whose_answer_was_lost_is_read_back_and_not_written_again
             url, "SELECT moves FROM novita.course WHERE batch = $1", journal._store.member.batch
         )
         assert moves == 4
+
+
+@pytest.mark.parametrize("meanwhile", ["full", "quiet"])
+async def test_an_announcement_whose_answer_was_lost_is_found_where_there_would_be_no_place_for_it_now(
+    url, meanwhile
+):
+    """It has taken the last place of a window that is learned; or a failover keeps all from buying."""
+    await forget_others(url)
+    async with await PostgresJournal.open(url) as journal:
+        (purchase,) = await journal.plan([asked(1, images=10)])
+        with cut_after_next_write(journal._store, "admit"):
+            if meanwhile == "quiet":
+                journal._store.link.come_back = partial(make_quiet, url)
+            await journal.admit(purchase, Announced(loop_time(), "a"), None)
+        await run_sql(url, "UPDATE novita.meta SET quiet_until = '-infinity'")
+        await journal.settle(purchase, Bought(loop_time(), task("one")))
+        assert [each.task.task_id async for each in journal.where()] == ["one"]
+
+
+async def make_quiet(url, _):
+    """Let nobody buy, as after a failover."""
+    await run_sql(url, "UPDATE novita.meta SET quiet_until = 'infinity'")
 
 
 async def test_who_only_looks_goes_on_looking_after_a_connection_broke_and_counts_as_nobody(url):

@@ -125,19 +125,31 @@ async def test_what_a_dead_process_had_on_its_way_counts_for_a_window(url):
     await alive.aclose()
 
 
-async def test_a_process_that_was_taken_for_dead_begins_anew(url):
-    shared = quota(url, 10)
+@pytest.mark.parametrize("images", [10, None])
+@pytest.mark.parametrize(
+    "late",
+    [lambda: Bought(loop_time(), task("late")), lambda: fact(NotBought, loop_time(), seen=False)],
+    ids=["bought", "not sent"],
+)
+async def test_a_process_that_was_taken_for_dead_begins_anew(url, images, late):
+    """Places of before count for a window, whatever is heard of them later, and beside those of now."""
+    shared = quota(url, images)
     (one,) = await places(shared, 1)
     first = shared._journal
     await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", first._store.member.me)
     assert len(await places(shared, 2)) == 2
     anew = shared._journal
+    first._store.member.alive_until = loop_time()
+    assert one.sends_until <= loop_time() < shared.sends_until  # what is not sent by now never is
     await shared._leave(first)  # of one whose answer comes late
     assert shared._journal is anew is not first
-    shared.settle(one, Bought(loop_time(), task("late")))
+    shared.settle(one, late())
     await shared._journal.beat()
     assert await held(url) == 3
+    (on_way,) = await run_sql(url, "SELECT sum(images)::int images FROM novita.place")
+    assert on_way["images"] == 2
     await shared.aclose()
+    assert await held(url) == 3
 
 
 async def test_a_process_that_is_taken_for_dead_as_often_as_it_begins_buys_nothing(url, monkeypatch):
@@ -217,7 +229,6 @@ async def test_without_the_database_nothing_is_bought():
 async def test_a_quota_that_was_not_used_yet_or_whose_loop_was_left_holds_nothing_back(url):
     shared = quota(url, 10)
     assert shared.sends_until == float("inf")
-    shared.settle(None, Bought(loop_time(), task("nobody's")))
     (one,) = await places(shared, 1)
     journal = shared._journal
     assert shared.sends_until == journal.sends_until > loop_time()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
@@ -9,7 +10,7 @@ import pytest
 from attrs import define, field
 
 from novita_async._policy.breaker import BreakerState
-from novita_async._purchase.machine import UNSEEN, NotBought
+from novita_async._purchase.machine import UNSEEN, Bought, NotBought
 from novita_async._submit.neighbours import Neighbours
 from novita_async._submit.pool import SessionPool
 from novita_async._util.clock import loop_time
@@ -157,11 +158,13 @@ class Places:
     """A quota that others use, too: it always has a place."""
 
     sends_until: float = math.inf
+    leases: list[float] = field(factory=lambda: [math.inf])
+    """Until when places may be used, the last one first."""
     settled: list[tuple[object, object]] = field(factory=list)
     """Places that were given back, and why."""
 
     async def take(self, *_):
-        return "a place"
+        return SimpleNamespace(sends_until=self.leases.pop())
 
     def settle(self, place, fact):
         self.settled.append((place, fact))
@@ -182,6 +185,17 @@ async def test_a_place_in_a_shared_quota_is_given_back_where_the_journal_keeps_n
             async with client.batch(requests(1), journal=Full()) as outcomes:
                 await anext(outcomes)
     ((place, fact),) = quota.settled
-    assert place == "a place"
+    assert place.sends_until == math.inf
     assert (type(fact), fact.seen) == (NotBought, False)
     assert simulation.ledger.entries == []
+
+
+async def test_a_place_that_was_taken_before_this_process_was_taken_for_dead_is_not_sent_in():
+    """Others hold that place from the death on, and what is sent later would count beside it."""
+    simulation, quota = service(), Places(leases=[math.inf, -1.0])
+    async with client_of(simulation) as (client, seen):
+        client._buyer.quota = quota
+        await client.submit(next(iter(requests(1))))
+    assert [type(fact) for _, fact in quota.settled] == [NotBought, Bought]
+    assert len(simulation.ledger.accepted) == 1
+    assert "may take it for dead" in str(facts_of(seen, NotBought)[0].error)

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from novita_async._journal.groups import Job, known
 from novita_async._journal.postgres.address import LEASE
@@ -16,6 +16,21 @@ from novita_async.errors import JournalError
 
 BATCH: Final = "(quota)"
 """Name of the batch that has no rows, in which such processes say that they live."""
+
+
+@frozen
+class _Lent:
+    """A place, and the life of this process to which it was given."""
+
+    journal: PostgresJournal
+    """That life."""
+    place: object
+    """The place, as the journal knows it."""
+
+    @property
+    def sends_until(self) -> float:
+        """Until when this process may send in this place: others hold it from a death on."""
+        return self.journal.sends_until
 
 
 @define(eq=False, repr=False)
@@ -45,7 +60,7 @@ class PostgresQuota:
         journal = self._journal
         return float("inf") if journal is None else journal.sends_until
 
-    async def take(self, purchase: Purchase, announced: Announced) -> object:
+    async def take(self, purchase: Purchase, announced: Announced) -> _Lent:
         """Take a place for a purchase.
 
         Raises:
@@ -55,10 +70,11 @@ class PostgresQuota:
         wanted = announced.account, purchase.endpoint, purchase.images
         journal = await self._opened()
         try:
-            return await known(want_place(journal, *wanted))
+            return _Lent(journal, await known(want_place(journal, *wanted)))
         except LeaseLost:  # this process was silent for too long: it begins anew, once
             await self._leave(journal)
-        return await known(want_place(await self._opened(), *wanted))
+        journal = await self._opened()
+        return _Lent(journal, await known(want_place(journal, *wanted)))
 
     async def _opened(self) -> PostgresJournal:
         async with self._opening:
@@ -79,11 +95,11 @@ class PostgresQuota:
 
     def settle(self, place: object, fact: Fact) -> None:
         """Say how an attempt ended. A place of which the database never hears counts until we leave."""
-        journal = self._journal
-        if journal is None:
+        lent = cast("_Lent", place)
+        if lent.journal is not self._journal:  # of a life that is over: its places count for a window more
             return
-        with suppress(JournalError):  # closed meanwhile: then its places count for a window more
-            job = leave_place(journal, place, fact)
+        with suppress(JournalError):  # closed meanwhile: likewise
+            job = leave_place(lent.journal, lent.place, fact)
             self._telling.add(job)
             job.answer.add_done_callback(lambda answer: self._told(job, answer))
 
