@@ -22,14 +22,22 @@ import pybase64
 from attrs import Attribute, frozen
 
 from novita_async._http import PART_MARK, AnswerPart, BodyPart, FormPart
-from novita_async._util.lenient import as_int, as_list, as_object, as_text
+from novita_async._util.lenient import END_OF_TIME, as_int, as_list, as_ms, as_object, as_text
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models._headers import read_header
 from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, NovitaRequest, Tagged, kinds
-from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, Snapshot, TaskResult
+from novita_async.models.results import (
+    Artifact,
+    GeneratedImage,
+    NsfwDetection,
+    Snapshot,
+    TaskResult,
+    Timings,
+    state_of,
+)
 from novita_async.models.routes import meant
 from novita_async.tasks import Task
 
@@ -100,15 +108,17 @@ _lenient_json: Final = json.JSONDecoder(
 
 # --- Requests to JSON ---------------------------------------------------------------------------------------
 
-_MARK: Final = b"\x00"
-"""Stands for a picture's base64 in encoded JSON, where a real NUL is always escaped."""
-_MARKED: Final = msgspec.Raw(b'"' + _MARK + b'"')
+MARK: Final = b"\x00"
+"""Stands for a picture in encoded JSON, where a real NUL is always escaped."""
+HOLE: Final = msgspec.Raw(MARK)
+"""Encoded as the mark alone."""
+_MARKED: Final = msgspec.Raw(b'"' + MARK + b'"')
 
 
 def _to_wire(value: Any) -> Any:
     """A value as JSON has it, with a hole for each picture."""
     kind = value.__class__
-    if kind in _PLAIN:
+    if kind in SCALARS:
         return _finite(value) if kind is float else value
     if kind is ImageSource or kind is DataURL:
         return _Hole(value.image, value.prefix) if kind is DataURL else _Hole(value)
@@ -121,7 +131,7 @@ def _to_wire(value: Any) -> Any:
     return value
 
 
-_PLAIN: Final = frozenset({str, int, float, bool, Sampler})
+SCALARS: Final = frozenset({str, int, float, bool, Sampler})
 """Types that JSON takes as they are; fields have been checked."""
 
 
@@ -154,22 +164,18 @@ def _finite(value: float) -> float:
     return value
 
 
-def plain_fields(request: NovitaRequest) -> dict[str, Any] | None:
-    """The fields of a request's JSON where all are texts, numbers, flags and pictures; else None.
-
-    Then the whole is `{"request": fields}`, with nothing beside the fields.
-    """
+def sole_fields(request: NovitaRequest) -> dict[str, Any] | None:
+    """The fields of a request's JSON where the whole is `{"request": fields}`; else None."""
     kind: Any = type(request)
-    has_more = request.extra is not None or bool(request.extra_fields)
+    has_more = request.extra is not None or request.extra_fields
     if has_more or kind.kept is not NovitaRequest.kept or not kind.wrapped:
         return None
-    fields = _given(kind)(request)
-    return fields if _PLAIN_OR_PICTURE.issuperset(map(type, fields.values())) else None
+    return _given(kind)(request)
 
 
 in_order: Final = msgspec.json.Encoder(order="deterministic").encode
 """Writes JSON with the names of each object in their order."""
-_PLAIN_OR_PICTURE: Final = _PLAIN | {ImageSource}
+_SCALAR_OR_PICTURE: Final = SCALARS | {ImageSource}
 
 
 class _Hole:
@@ -187,8 +193,8 @@ def body_parts(request: NovitaRequest, callback_url: str | None = None) -> tuple
 
     A callback URL takes the place of the request's webhook, where its body has a place for one.
     """
-    fields = plain_fields(request) if callback_url is None else None
-    if fields is None:
+    fields = sole_fields(request) if callback_url is None else None
+    if fields is None or not _SCALAR_OR_PICTURE.issuperset(map(type, fields.values())):
         return _written(request, lambda: request.document(_to_wire, callback_url))
     names = [name for name, value in fields.items() if value.__class__ is ImageSource]
     pictures = [fields[name] for name in names]
@@ -214,7 +220,7 @@ def _written(
         pictures.append(value.source)
         if not (prefixes and value.prefix):
             return _MARKED
-        return msgspec.Raw(b'"' + value.prefix.encode() + _MARK + b'"')
+        return msgspec.Raw(b'"' + value.prefix.encode() + MARK + b'"')
 
     try:
         marked = msgspec.json.encode(make(), enc_hook=leave_hole)
@@ -225,7 +231,7 @@ def _written(
 
 def _joined(marked: bytes, pictures: Sequence[ImageSource]) -> tuple[BodyPart, ...]:
     """JSON text with pictures in the place of its marks."""
-    head, *tails = marked.split(_MARK)
+    head, *tails = marked.split(MARK)
     if len(tails) == len(pictures) == 1:  # as most requests have
         return head, pictures[0], tails[0]
     parts: list[BodyPart] = [head]
@@ -483,14 +489,21 @@ def request_from_json(
 def result(body: Mapping[str, Any], task: Task | None) -> TaskResult:
     """Read what a finished task carries, leniently, from a poll's answer or a webhook's payload."""
     extra = as_object(body.get("extra"))
-    return _result(
-        task,
-        _of_task(body.get("images"), GeneratedImage, task),
-        _of_task(body.get("videos"), Artifact, task, "video_"),
-        _of_task(body.get("audios"), Artifact, task, "audio_"),
-        as_int(extra.get("seed")),
-        as_text(as_object(body.get("task")).get("task_type")) or None,
-        extra,
+    debug = as_object(extra.get("debug_info"))
+    return TaskResult(
+        task=task,
+        images=_of_task(body.get("images"), GeneratedImage, task),
+        videos=_of_task(body.get("videos"), Artifact, task, "video_"),
+        audios=_of_task(body.get("audios"), Artifact, task, "audio_"),
+        seed=as_int(extra.get("seed")),
+        task_type=as_text(as_object(body.get("task")).get("task_type")) or None,
+        timings=Timings(
+            submit_ms=as_ms(debug.get("submit_time_ms")),
+            execute_ms=as_ms(debug.get("execute_time_ms")),
+            complete_ms=as_ms(debug.get("complete_time_ms")),
+        ),
+        request_info=as_text(debug.get("request_info")) or None,
+        extra=extra,
     )
 
 
@@ -508,19 +521,18 @@ def _of_task(files: Any, kind: type[Artifact], task: Task | None, prefix: str = 
     return tuple([file for each in told if (file := read_as(kind, each)).url])
 
 
-def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., Any]:
+def _maker(cls: type, *names: str) -> Callable[..., Any]:
     """A function that makes values of a class of plain fields from some of them, by position.
 
     The values are those that calling the class makes, in less than half the time: a call by names makes a
-    dictionary of them first. Fields that are not named have their defaults; `unset` ones have no value yet.
+    dictionary of them first. Fields that are not named have their defaults.
     """
     made: dict[str, Any] = {"new": cls.__new__, "cls": cls}
     lines: list[str] = []
     for each in attrs.fields(cls):
-        if each.name not in unset:
-            made[f"default_{each.name}"] = each.default
-            default = "None" if each.default is None else f"default_{each.name}"
-            lines.append(f"    fields[{each.name!r}] = {each.name if each.name in names else default}")
+        made[f"default_{each.name}"] = each.default
+        default = "None" if each.default is None else f"default_{each.name}"
+        lines.append(f"    fields[{each.name!r}] = {each.name if each.name in names else default}")
     head = [f"def make({', '.join(names)}):", "    value = new(cls)", "    fields = value.__dict__"]
     exec("\n".join([*head, *lines, "    return value"]), made)  # noqa: S102
     make: Callable[..., Any] = made["make"]
@@ -528,10 +540,9 @@ def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., A
 
 
 _result: Final[Callable[..., TaskResult]] = _maker(
-    TaskResult, "task", "images", "videos", "audios", "seed", "task_type", "extra",
-    unset=("timings", "request_info"),
-)  # fmt: skip
-"""Makes a result whose times are read from its `extra` when they are asked for."""
+    TaskResult, "task", "images", "seed", "task_type", "timings", "request_info", "extra"
+)
+_timings: Final[Callable[..., Timings]] = _maker(Timings, "submit_ms", "execute_ms", "complete_ms")
 _snapshot: Final[Callable[..., Snapshot]] = _maker(
     Snapshot, "task", "status", "progress_percent", "eta", "explanation", "result"
 )
@@ -542,6 +553,9 @@ _findings: Final[Callable[..., NsfwDetection]] = _maker(NsfwDetection, "checked"
 
 
 _Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+_Time = Annotated[float, msgspec.Meta(ge=0, lt=END_OF_TIME)] | Literal[""] | None
+"""Milliseconds since 1970; "" and 0 mean: not yet."""
+_Empty = Annotated[list[Any], msgspec.Meta(max_length=0)]
 
 
 class _UsualNsfw(msgspec.Struct, gc=False):
@@ -557,7 +571,7 @@ class _UsualImage(msgspec.Struct, gc=False):
 
 
 class _UsualTask(msgspec.Struct, gc=False):
-    status: Literal["TASK_STATUS_SUCCEED"]
+    status: str
     task_id: str | None = None
     task_type: str | None = None
     reason: str | None = None
@@ -567,36 +581,65 @@ class _UsualTask(msgspec.Struct, gc=False):
 
 class _UsualAnswer(msgspec.Struct, gc=False):
     task: _UsualTask
-    images: list[_UsualImage]
-    extra: dict[str, Any] | None = None
-    videos: list[Any] | None = None
-    audios: list[Any] | None = None
+    images: list[_UsualImage] | None = None
+    extra: msgspec.Raw = msgspec.Raw(b"null")
+    videos: _Empty | None = None
+    audios: _Empty | None = None
+
+
+class _UsualDebug(msgspec.Struct, gc=False):
+    submit_time_ms: _Time = None
+    execute_time_ms: _Time = None
+    complete_time_ms: _Time = None
+    request_info: str | None = None
+
+
+class _UsualExtra(msgspec.Struct, gc=False):
+    seed: int | None = None
+    debug_info: _UsualDebug | None = None
 
 
 _usual_answer: Final = msgspec.json.Decoder(_UsualAnswer, strict=False).decode
+_usual_extra: Final = msgspec.json.Decoder(_UsualExtra | None, strict=False).decode
+_whole_extra: Final = msgspec.json.Decoder(dict[str, Any] | None).decode
+_NOTHING_TOLD: Final = _UsualExtra()
+_NOT_TIMED: Final = _UsualDebug()
 _SUCCEEDED: Final = TaskStatus.SUCCEED.value
 
 
-def usual_success(text: bytes, task: Task) -> Snapshot | None:
-    """Read the answer about a finished task with pictures. None: of another form; read it leniently."""
+def usual_snapshot(text: bytes, task: Task) -> Snapshot | None:
+    """Read a poll's answer. None: of an unusual form, or the task has failed; read the answer leniently."""
     try:
         answer = _usual_answer(text)
+        about, result = answer.task, None
+        if about.task_id and about.task_id != task.task_id:
+            return None
+        if about.status == _SUCCEEDED:
+            result = _usual_result(answer, task)
+        elif not about.status or state_of(about.status) != "running":
+            return None
     except _UNREADABLE:
         return None
-    about = answer.task
-    if answer.videos or answer.audios or (about.task_id and about.task_id != task.task_id):
-        return None
-    extra = answer.extra or {}
+    return _snapshot(task, about.status, about.progress_percent, about.eta, about.reason or "", result)
+
+
+def _usual_result(answer: _UsualAnswer, task: Task) -> TaskResult:
+    """Read the result of a finished task. To read `extra` twice is quicker than to convert its numbers."""
     images: list[GeneratedImage] = []
-    for image in answer.images:
+    for image in answer.images or ():
         if image.image_url:
             found, nsfw = image.nsfw_detection_result, None
             if found is not None and (found.valid is not None or found.confidence is not None):
                 nsfw = _findings(found.valid is True, found.confidence)
             images.append(_image(image.image_url, image.image_url_ttl, image.image_type or None, task, nsfw))
-    seed = as_int(extra.get("seed"))
-    result = _result(task, tuple(images), (), (), seed, about.task_type or None, extra)
-    return _snapshot(task, _SUCCEEDED, about.progress_percent, about.eta, about.reason or "", result)
+    about = _usual_extra(answer.extra) or _NOTHING_TOLD
+    debug = about.debug_info or _NOT_TIMED
+    timings = _timings(
+        debug.submit_time_ms or None, debug.execute_time_ms or None, debug.complete_time_ms or None
+    )
+    info = debug.request_info or None
+    extra: dict[str, Any] = _whole_extra(answer.extra) or {}
+    return _result(task, tuple(images), about.seed, answer.task.task_type or None, timings, info, extra)
 
 
 # --- Results that come at once ------------------------------------------------------------------------------
@@ -759,30 +802,3 @@ def peek_task_id(text: bytes) -> str:
         return _peek_id.decode(text).task_id
     except _UNREADABLE:
         return ""
-
-
-class PeekTask(msgspec.Struct, gc=False):
-    """The part of a poll's answer that tells whether to read the rest."""
-
-    status: str = ""
-    progress_percent: float | None = None
-    eta: float | None = None
-    task_id: str | None = None
-
-
-class _Peek(msgspec.Struct, gc=False):
-    task: PeekTask
-
-
-_peek: Final = msgspec.json.Decoder(_Peek)
-
-
-def peek(text: bytes) -> PeekTask | None:
-    """Read only the task's status, progress and eta, which costs a quarter of a whole decode.
-
-    Returns None where the answer is not of the usual form, so that it has to be read whole.
-    """
-    try:
-        return _peek.decode(text).task
-    except _UNREADABLE:
-        return None

@@ -8,7 +8,6 @@ again can help; a result as its files (URLs without their query), its times and 
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, cast
@@ -52,6 +51,9 @@ COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
 FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "metadata", "bought", "perhaps", "checksum")
 """Columns of a purchase to which nothing has happened; the others are NULL."""
 
+_NOTHING: Final = (None,) * (KEPT.index("tag") - KEPT.index("announced_time"))
+"""Columns between that tell what has happened."""
+_KEY: Final = KEPT.index("key")
 _REQUEST: Final = KEPT.index("request")
 _ERROR: Final = KEPT.index("error")
 _RESULT: Final = KEPT.index("result")
@@ -104,7 +106,7 @@ def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = T
     present = _present(purchase)
     earlier = [_earlier(each) for each in purchase.attempts if each is not present and _counts(each, now)]
     kept = (
-        bytes.fromhex(entry.key),
+        old[_KEY],
         entry.occurrence,
         entry.run,
         entry.position,
@@ -138,8 +140,9 @@ def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = T
 def fresh_known(entry: JournalEntry, values: Record) -> Known:
     """Take note of a new row, from its values of `FRESH`."""
     purchase = Purchase(None, entry.endpoint, entry.images, entry.position, entry.tag, entry=entry)
-    there: dict[str, Any] = dict(zip(FRESH, values, strict=True))
-    return Known.of(purchase, tuple([there.get(column) for column in COLUMNS]))
+    _, *told, attempts, tag, metadata, bought, perhaps, check = values
+    kept = (*told, None, None, attempts, *_NOTHING, tag, None, None, metadata)
+    return Known.of(purchase, (*kept, bought, perhaps, None, check))
 
 
 def fresh_record(entry: JournalEntry) -> Record:
@@ -158,7 +161,7 @@ def fresh_record(entry: JournalEntry) -> Record:
     tag, metadata = _text(entry.tag), entry.metadata
     kept: Record = (*told, None, None, 0)
     if tag is not None or metadata is not None:
-        kept += (*[None] * 10, tag, None, None, metadata)
+        kept += (*_NOTHING, tag, None, None, metadata)
     return (entry.serial, *told, 0, tag, metadata, 0, 0, checksum(kept))
 
 
@@ -259,7 +262,8 @@ def _result(result: TaskResult | None) -> str | None:
     kinds = ("images", result.images), ("videos", result.videos), ("audios", result.audios)
     files = [_file(artifact, kind) for kind, artifacts in kinds for artifact in artifacts]
     # Unix seconds by the service's clock, where it said so.
-    times = {name: time.timestamp() for name in _TIMES if (time := getattr(result.timings, name)) is not None}
+    timings = vars(result.timings)
+    times = {name: ms / 1000 for name, each in _TIMES.items() if (ms := timings[each]) is not None}
     told: dict[str, Any] = {"files": files, "times": times}
     if result.task_type:
         told["task_type"] = result.task_type
@@ -272,7 +276,7 @@ def _usual_kind(file_type: str | None) -> str:
     return "images" if file_type in _PICTURES else "videos"
 
 
-_TIMES: Final = tuple(each.name for each in attrs.fields(Timings))
+_TIMES: Final = {"submit_time": "submit_ms", "execute_time": "execute_ms", "complete_time": "complete_ms"}
 
 
 def _file(artifact: Artifact, kind: str) -> dict[str, Any]:
@@ -424,9 +428,7 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         seed=seed,
         task_type=told.get("task_type"),
         cut=told.get("cut"),
-        timings=Timings(
-            **{name: datetime.fromtimestamp(time, UTC) for name, time in told.get("times", {}).items()}
-        ),
+        timings=Timings(**{_TIMES[name]: round(at * 1000, 3) for name, at in told.get("times", {}).items()}),
     )
 
 

@@ -17,11 +17,9 @@ import asyncio
 import heapq
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from datetime import datetime
 from sys import intern
 from typing import Final
 
-import anyio
 from attrs import define, evolve, field, frozen
 
 from novita_async._policy.believing import FailedPoll, PollVerdict, files_may_come, verdict
@@ -32,13 +30,14 @@ from novita_async._policy.polling.schedule import Polling, PollSchedule, PollSta
 from novita_async._purchase.machine import Purchase
 from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
+from novita_async._util.alarm import Alarm
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import light_task_group
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Polled
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import NovitaRequest
-from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Unfinished
+from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Timings, Unfinished
 from novita_async.tasks import Task
 
 Deliver = Callable[[Outcome, Purchase | None], Awaitable[None] | None]
@@ -159,7 +158,7 @@ class Watcher:
     """Whether events were relied on when that was last asked."""
     _busy: int = 0
     _closed: bool = False
-    _changed: anyio.Event = field(factory=anyio.Event)
+    _changed: Alarm = field(factory=Alarm)
 
     @classmethod
     def of(
@@ -223,7 +222,7 @@ class Watcher:
         heapq.heappush(self._deadlines, watched)
         if not self._wait_for_event(watched, now):
             self._into_schedule(watched, now, at_once=self._callbacks.heard(task.task_id))
-        self._changed.set()
+        self._changed.ring()
         return True
 
     def _schedule_of(self, task: Task) -> PollSchedule:
@@ -250,7 +249,7 @@ class Watcher:
     def close(self) -> None:
         """Announce that no task will be added any more: end once all have ended."""
         self._closed = True
-        self._changed.set()
+        self._changed.ring()
 
     async def run(self) -> None:
         """Poll until all tasks have ended and `close` was called."""
@@ -289,9 +288,7 @@ class Watcher:
                 due = min(due, max(schedule.next_at(now), turn_at(label, now)))
         if self._event_deadlines:
             due = min(due, self._event_deadlines[0][0], self._callbacks.silent_at)
-        with anyio.move_on_after(max(0.0, due - now)):
-            await self._changed.wait()
-        self._changed = anyio.Event()
+        await self._changed.wait(due)
 
     # --- Events ---------------------------------------------------------------------------------------------
 
@@ -306,7 +303,7 @@ class Watcher:
             self._into_schedule(watched, now, at_once=True)
         else:
             watched.schedule.wake(task_id, now)
-        self._changed.set()
+        self._changed.ring()
         return True
 
     def check(self, task_id: str, now: float) -> bool:
@@ -316,12 +313,12 @@ class Watcher:
             return False
         watched.overdue = True
         self._into_schedule(watched, now, at_once=True)
-        self._changed.set()
+        self._changed.ring()
         return True
 
     def reconsider(self) -> None:
         """Take note that events are relied on from now on, or no longer."""
-        self._changed.set()
+        self._changed.ring()
 
     def _check_events(self, now: float) -> None:
         """Follow whether events are relied on, and poll the tasks whose event is overdue."""
@@ -385,7 +382,7 @@ class Watcher:
         if len(self._event_deadlines) > 2 * len(self._tasks) + _SLACK:
             self._event_deadlines = [late for late in self._event_deadlines if late[1] in self._tasks]
             heapq.heapify(self._event_deadlines)
-        self._changed.set()
+        self._changed.ring()
 
     async def _poll(self, watched: WatchedTask) -> None:
         try:
@@ -402,7 +399,7 @@ class Watcher:
                 await self._finish(watched, outcome)
         finally:
             self._busy -= 1
-            self._changed.set()
+            self._changed.ring()
 
     async def _finish(self, watched: WatchedTask, outcome: Outcome) -> None:
         """Deliver the outcome of a task to all that wait for it."""
@@ -436,8 +433,8 @@ class Watcher:
         ran_for: float | None = None
         if isinstance(outcome, Succeeded):
             timings = outcome.result.timings
-            if timings.submit_time is not None and timings.complete_time is not None:
-                ran_for = (timings.complete_time - timings.submit_time).total_seconds()
+            if timings.submit_ms is not None and timings.complete_ms is not None:
+                ran_for = (timings.complete_ms - timings.submit_ms) / 1000
         elif not (isinstance(outcome, Failed) and isinstance(outcome.error, TaskFailed | NoImages)):
             return
         self._callbacks.ended(watched.task.task_id, now, overdue=watched.overdue, ran_for=ran_for)
@@ -518,16 +515,15 @@ class Watcher:
 
 
 def _poll_result(snapshot: Snapshot) -> PollResult:
-    timings = snapshot.result.timings if snapshot.result else None
+    timings = snapshot.result.timings if snapshot.result else _UNTIMED
     return PollResult(
         state=_STATES.get(snapshot.status, "unknown") if snapshot.state == "running" else "finished",
         progress=snapshot.progress_percent,
         eta=snapshot.eta,
-        submit_ms=_milliseconds(timings.submit_time if timings else None),
-        execute_ms=_milliseconds(timings.execute_time if timings else None),
-        complete_ms=_milliseconds(timings.complete_time if timings else None),
+        submit_ms=timings.submit_ms,
+        execute_ms=timings.execute_ms,
+        complete_ms=timings.complete_ms,
     )
 
 
-def _milliseconds(moment: datetime | None) -> float | None:
-    return moment.timestamp() * 1000 if moment else None
+_UNTIMED: Final = Timings()

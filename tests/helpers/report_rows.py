@@ -103,7 +103,7 @@ def result(position, task=None, **fields):
         "task": task or Task(task_id=f"task-{position}"),
         "images": (GeneratedImage(url="https://host.example/a.png", type="png", url_ttl=3600),),
         "seed": 1000 + position,
-        "timings": Timings(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
+        "timings": Timings.of(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
     }
     return TaskResult(**(told | fields))
 
@@ -119,9 +119,10 @@ def write(store, purchases):
     """Put rows into a journal, in the place of those with the same serial number."""
     marks = ", ".join("?" * (len(COLUMNS) + 1))
     order = f"INSERT OR REPLACE INTO requests (serial, {', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
-    nothing = (None,) * len(COLUMNS)
+    nothing = (None,) * (len(COLUMNS) - 1)
     for purchase in purchases:
-        record = record_of(purchase, Known(purchase, nothing), BEGIN)
+        planned = (bytes.fromhex(purchase.entry.key), *nothing)
+        record = record_of(purchase, Known(purchase, planned), BEGIN)
         store._connection.execute(order, (purchase.entry.serial, *record))
 
 

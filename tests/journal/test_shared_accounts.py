@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from novita_async import Budget, Polling
+from novita_async._journal.postgres.said import say_quota
 from novita_async._policy.pacing import Phase
 from novita_async._policy.sharing import SharedWindow
 from novita_async._purchase.machine import Announced, Bought, Lost, NotBought, State, advance
@@ -129,6 +130,104 @@ async def test_a_quota_that_one_was_told_counts_for_all(pair, database):
         (found,) = await run_sql(database, 'SELECT held, state FROM novita."window"')
         assert tuple(found) == (5, None)
     assert len(await places(first, 2, first=90)) == 0
+
+
+# --- A quota that is known ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def knowing(database):
+    """Two processes that know the quota of the account: eight images."""
+    options = {"lease": 3600.0, "quotas": {"a": 8}}
+    async with (
+        await PostgresJournal.open(new_batch(database), **options) as first,
+        await PostgresJournal.open(new_batch(database), **options) as second,
+    ):
+        for each in await places(first, 8):
+            await first.settle(each, Bought(loop_time(), task(str(each.id))))
+        yield first, second
+
+
+async def test_who_stands_in_line_keeps_its_place_and_holds_nobody_back_who_needs_another(knowing, database):
+    """Until it asks again, which may be a while."""
+    first, second = knowing
+    (heavy,) = await second.plan([asked(0, 0, images=5)])
+    assert not await admitted(second, heavy)
+    await run_sql(database, "UPDATE novita.waiting SET expires = 'infinity'")
+    await run_sql(database, "UPDATE novita.slot SET until = until - 3600")
+    assert len(await places(first, 5, first=50)) == 3
+    assert await admitted(second, heavy)
+
+
+async def test_a_refusal_tells_each_in_line_its_part_of_the_places_that_there_will_be(
+    knowing, database, monkeypatch
+):
+    monkeypatch.setattr("novita_async._journal.postgres.admitting.LINE", 7200.0)
+    await run_sql(database, "DELETE FROM novita.slot")
+    await run_sql(database, 'INSERT INTO novita.slot SELECT id, novita.now() + 600, 8 FROM novita."window"')
+    told = []
+    for journal in knowing:
+        (light,) = await journal.plan([asked(90, 90, images=1)])
+        with pytest.raises(Deferred) as refused:
+            await journal.admit(light, Announced(loop_time(), "a"), None)
+        told.append(refused.value.places)
+    assert told == [8, 3]  # the second leaves the first in line its place, and half of the rest
+
+
+OTHERWISE = "account a has 6 images a minute from now on, as was said for all, not 8"
+
+
+async def test_a_quota_that_is_said_for_all_counts_at_once_whatever_processes_were_told(database, caplog):
+    """Less and more; those that were told otherwise say so once, and one that begins is not refused."""
+    options = {"lease": 3600.0, "quotas": {"a": 8}}
+    async with await PostgresJournal.open(new_batch(database), **options) as early:
+        assert len(await places(early, 3)) == 3
+        await say_quota(database, "a", 4)
+        assert len(await places(early, 3, first=10)) == 1
+        options["quotas"] = {"a": 9}
+        async with await PostgresJournal.open(new_batch(database), **options) as late:
+            assert await places(late, 1) == []
+            await say_quota(database, "a", 6)
+            await run_sql(database, "DELETE FROM novita.waiting")
+            assert len(await places(late, 3, first=10)) == 2
+            assert await places(early, 1, first=20) == []
+            for _ in range(2):
+                await early.beat()
+            assert [OTHERWISE in each for each in caplog.messages].count(True) == 1
+            await say_quota(database, "a", None)
+            await early.beat()
+            options["quotas"] = {"a": 9}
+            async with await PostgresJournal.open(new_batch(database), **options) as other:
+                with pytest.raises(ConfigurationError, match=r"6 in .* db quota .* 9 --account a"):
+                    await places(other, 1)
+            early._store.windows.forget()
+            await run_sql(database, "DELETE FROM novita.waiting")
+            await run_sql(database, 'UPDATE novita."window" SET held = 5')
+            assert len(await places(early, 2, first=30)) == 1
+
+
+async def test_a_quota_that_is_said_while_it_is_being_found_out_counts_with_all_that_was_sent(pair, database):
+    first, second = pair
+    assert len(await places(first, 4)) == 4
+    await say_quota(database, "a", 6)
+    for journal in pair:
+        await journal.beat()
+    assert (len(await places(second, 4)), await places(first, 1, first=50)) == (2, [])
+
+
+async def test_a_quota_that_a_failover_has_forgotten_is_said_again_and_a_later_one_stays(pair, database):
+    first, second = pair
+    for number in (3, 4):
+        await say_quota(database, "a", number)
+        await first.beat()
+    await run_sql(database, "UPDATE novita.account SET quota = NULL, generation = 0")
+    await second._store.link.once(second._store.windows.say_again)  # which has heard of none
+    await first._store.link.once(first._store.windows.say_again)
+    assert len(await places(first, 9)) == 4
+    await say_quota(database, "a", 5)
+    await run_sql(database, "DELETE FROM novita.waiting")
+    await first._store.link.once(first._store.windows.say_again)
+    assert len(await places(second, 9)) == 1
 
 
 # --- Health -------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Admitting:
         """Take places and money for announcements, and write them. Returns those that have moved."""
         again: list[Step] = []
         for (account, endpoint), group in _by_window(steps).items():
-            window = await self.windows.of(connection, account, endpoint)
+            window = await self.windows.to_buy(connection, account, endpoint)
             again += await self._admit(connection, window, group, done)
         return again
 
@@ -73,7 +73,7 @@ class Admitting:
         if len(groups) != 1 or not others:
             return None
         ((account, endpoint), group), *_ = groups.items()
-        window = await self.windows.of(connection, account, endpoint)
+        window = await self.windows.to_buy(connection, account, endpoint)
         if not all(_touches_only(each, window, account) for each in others):
             return None
         while True:
@@ -195,7 +195,7 @@ class Admitting:
                 spent = False
                 done[id(step.told)] = await self.money.exhausted(connection, step.told.cost)
             else:
-                done[id(step.told)] = Deferred(until)
+                done[id(step.told)] = Deferred(until, found["share"] // step.moved.images)
         return again
 
 

@@ -95,6 +95,7 @@ class Living:
         member.next_beat = pause_of(member.lease, found["due"])
         member.is_outdated = found["oldest"] > VERSION
         self.health.tell(found["accounts"])
+        self.rows.windows.heed(found["quotas"])
         if not found["steady"]:
             await self._say_again(connection)
             return []
@@ -104,6 +105,7 @@ class Living:
     async def _say_again(self, connection: Connection) -> None:
         """Tell what was confirmed to this process to a database that has taken another's place."""
         self.rows.windows.forget()
+        await self.rows.windows.say_again(connection)
         await self.rows.reassert(connection)
         await self.places.say_again(connection)
         await self.money.say_again(connection)

@@ -1,7 +1,6 @@
 """This process, as one of those that share a database."""
 
 import math
-from collections.abc import Mapping
 from copy import copy
 from typing import Final
 
@@ -26,8 +25,8 @@ class Member:
     """Name of the batch."""
     worker: str
     """Name of this process, for those who look."""
-    quotas: Mapping[str, int | None] = field(factory=dict[str, int | None])
-    """Images in a window, by account."""
+    quotas: dict[str, int | None] = field(factory=dict[str, int | None])
+    """Images in a window, by account: as was told here, or said for all."""
     window: float
     """Seconds for which a place counts after the answer."""
     lease: float

@@ -77,7 +77,7 @@ class Places:
         """Take places; a `Place`, or an error, for each."""
         if self.member.is_outdated:
             return [outdated(self.member.label) for _ in call.group]
-        window = await self.windows.of(connection, *call.key)
+        window = await self.windows.to_buy(connection, *call.key)
         while True:
             offer = call.offer = call.offer or await self.windows.offer(
                 connection, window, [each.images for each in call.group]
@@ -122,7 +122,9 @@ class Places:
         if len(offered) < len(call.group) and not found["delay"]:
             until = offer.until
         return [
-            Place(*call.key, each.images, offer.slots[n], now) if n + 1 in granted else Deferred(until)
+            Place(*call.key, each.images, offer.slots[n], now)
+            if n + 1 in granted
+            else Deferred(until, found["share"] // each.images)
             for n, each in enumerate(call.group)
         ]
 

@@ -127,6 +127,8 @@ create table novita.account (
   tripped_at  float8 not null default 0,
   gate_until  float8 not null default 0,
   out_until   float8 not null default 0,
+  quota       int,                                       -- images in a window, said for all; null: as processes were told
+  generation  bigint not null default 0,                 -- how often that was said
   prober      bigint,                                    -- the process that sent the latest probe
   probe_until float8 not null default 0                  -- until then its answer is awaited
 ) with (fillfactor = 50);

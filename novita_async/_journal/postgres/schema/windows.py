@@ -8,27 +8,57 @@ version, in the same commit as the rows. No lock is held while a process thinks.
 from typing import Final
 
 WINDOWS: Final = """
+-- A window, as a process was told of it. p_quota null: nothing. Two that were told different quotas cannot be at work at
+-- the same time, unless one was said for all. said: then that counts, whatever they were told.
 create function novita.window_1(p_me bigint, p_account text, p_endpoint text, p_quota int,
-  out id int, out quota int, out version bigint, out state text)
+  out id int, out quota int, out version bigint, out state text, out said bool)
 language plpgsql as $$
-declare w novita."window"; t float8;
+declare w novita."window"; wanted int;
 begin
-  insert into novita."window" (account, endpoint, quota) values (p_account, p_endpoint, p_quota) on conflict do nothing;
+  insert into novita.account (label) values (p_account) on conflict do nothing;
+  select coalesce(a.quota, p_quota), a.quota is not null into wanted, said from novita.account a where label = p_account for share;
+  insert into novita."window" (account, endpoint, quota) values (p_account, p_endpoint, wanted) on conflict do nothing;
   select * into w from novita."window" x where x.account = p_account and x.endpoint = p_endpoint for update;
-  if w.quota is distinct from p_quota and p_quota is not null and (w.quota is null or not exists (
+  if w.quota is distinct from wanted and wanted is not null and (said or w.quota is null or not exists (
       select from novita.worker o where o.ended is null and o.alive_until > clock_timestamp() and o.id <> p_me)) then
-    if w.quota is null then                              -- what is let go later counts from now
-      t := novita.now();
-      delete from novita.slot where "window" = w.id;
-      insert into novita.slot select w.id, ceil((t + 61.01) * 20) / 20, w.held - coalesce(sum(r.image_num), 0)
-        from novita.course c join novita.request r using (batch, serial) where c."window" = w.id
-        having w.held > coalesce(sum(r.image_num), 0);
-    end if;
-    update novita."window" x set quota = p_quota, state = null where x.id = w.id;
-    w.quota := p_quota;
+    perform novita.limited_1(w, wanted);
+    w.quota := wanted; w.state := null;
   end if;
   id := w.id; quota := w.quota; version := w.version; state := w.state;
 end $$;
+
+-- Give a window, which the caller has locked, its quota. What counts there counts on.
+create function novita.limited_1(w novita."window", p_quota int) returns void language plpgsql as $$
+begin
+  if w.quota is null then                                -- what is let go later counts from now
+    delete from novita.slot where "window" = w.id;
+    insert into novita.slot select w.id, ceil((novita.now() + 61.01) * 20) / 20, w.held - coalesce(sum(r.image_num), 0)
+      from novita.course c join novita.request r using (batch, serial) where c."window" = w.id
+      having w.held > coalesce(sum(r.image_num), 0);
+  end if;
+  update novita."window" x set quota = p_quota, state = null where x.id = w.id;
+end $$;
+
+-- Say the quota of an account for all, at once and whatever they were told. p_quota null: what they are told counts again.
+-- p_generation: of what was said before and may have been forgotten in a failover; null: this is new.
+create function novita.quota_1(p_account text, p_quota int, p_generation bigint) returns bigint language plpgsql as $$
+declare a novita.account; w novita."window";
+begin
+  insert into novita.account (label) values (p_account) on conflict do nothing;
+  select * into a from novita.account where label = p_account for update;
+  if p_generation <= a.generation then return a.generation; end if;
+  update novita.account set quota = p_quota, generation = coalesce(p_generation, a.generation + 1) where label = p_account;
+  if p_quota is not null then
+    for w in select * from novita."window" where account = p_account order by id for update loop
+      perform novita.limited_1(w, p_quota);
+    end loop;
+  end if;
+  return coalesce(p_generation, a.generation + 1);
+end $$;
+
+create function novita.quotas_1() returns text language sql volatile as $$
+  select json_object_agg(label, json_build_array(quota, generation))::text from novita.account where generation > 0
+$$;
 
 create function novita.let_go(w int, t float8) returns int language sql as $$
   with gone as (delete from novita.slot where "window" = w and until <= t returning images)

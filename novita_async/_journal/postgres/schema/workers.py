@@ -86,12 +86,13 @@ begin
   update novita.batch b set holder = case when p_alone then me end, run = begin_1.run where b.id = begin_1.batch;
 end $$;
 
--- Say that I live, and tell whom to bury, of whichever batch, how many are at work, and which accounts are not well.
+-- Say that I live, and tell whom to bury, of whichever batch, how many are at work, which accounts are not well,
+-- and which quotas were said for all.
 -- due: seconds until the lease of another runs out. Only who has lived for a whole lease, mine and the other's, without
 -- a gap calls others dead: after an outage of the database or of the network everybody is late, and nobody is dead.
 create function novita.beat_1(p_me bigint, p_ttl float8,
   out alive bool, out dead bigint[], out at float8, out workers int, out accounts text, out steady bool, out due float8,
-  out oldest int)
+  out oldest int, out quotas text)
 language plpgsql as $$
 declare t timestamptz; since timestamptz; lived interval; marked bigint[] := '{}';
 begin
@@ -119,7 +120,7 @@ begin
   at := novita.now();
   select count(*) filter (where alive_until > t), extract(epoch from min(alive_until) filter (where id <> p_me) - t)
     into workers, due from novita.worker where not buried and ended is null;
-  accounts := novita.health_1();
+  accounts := novita.health_1(); quotas := novita.quotas_1();
   select oldest_reader into oldest from novita.meta;
 end $$;
 
