@@ -729,7 +729,7 @@ async def test_an_answer_waits_for_a_database_that_has_no_room_or_a_lock_that_la
             raise trouble("not now")
 
         journal._store.link._connection = SimpleNamespace(
-            fetch=refused, is_closed=lambda: False, terminate=connection.terminate
+            fetch=refused, fetchrow=refused, is_closed=lambda: False, terminate=connection.terminate
         )
         await journal.settle(purchase, Bought(loop_time(), task("one")))
         assert [each.task.task_id async for each in journal.where()] == ["one"]
