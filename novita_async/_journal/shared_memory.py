@@ -91,11 +91,12 @@ class SharedMemoryJournal(MemoryJournal):
         if self._me in self._batch.dead or owner not in (None, self._me):
             raise LeaseLost(problem=f"journal {self.name}: another worker has it by now")
 
-    async def take(self, most: int = 100) -> list[Purchase]:
+    async def take(self, most: int = 100, *, least: int | None = None) -> list[Purchase]:
         """Take purchases for which something is to be done and that nobody has."""
         self._check_alive()
-        free = [name for name in self._kept if self._is_free(name)][:most]
-        return self._owned(free)
+        free = [name for name in self._kept if self._is_free(name)]
+        share = len(free) // (2 * (self._batch.joined - len(self._batch.dead)))
+        return self._owned(free[: most if least is None else min(most, max(least, share))])
 
     def _owned(self, names: Sequence[Name]) -> list[Purchase]:
         self._batch.owners.update(dict.fromkeys(names, self._me))

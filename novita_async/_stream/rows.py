@@ -14,8 +14,8 @@ from novita_async.errors import JournalError, NovitaError
 from novita_async.events import Finished, Planned
 from novita_async.models.results import Failed, Outcome
 
-_AHEAD: Final = 16
-"""Rows that are taken in one go by who has few in flight: no more than will be begun soon."""
+_AHEAD: Final = 64
+"""Rows that are taken in one go by who has few in flight, as long as there are many."""
 
 
 @define(eq=False, repr=False)
@@ -50,7 +50,7 @@ class RowStream(Stream):
             while free < PIECE and self._slots.value:
                 self._slots.acquire_nowait()
                 free += 1
-            ahead = max(self._in_flight // 2, min(_AHEAD, 2 * self._in_flight))
+            ahead = max(self._in_flight // 2, min(_AHEAD, 8 * self._in_flight))
             taken = await self._shift.take(free, ahead=ahead)
             for _ in range(free - len(taken)):
                 self._slots.release()

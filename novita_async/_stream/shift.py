@@ -108,12 +108,12 @@ class Shift:
 
         Args:
             most: How many can be served.
-            ahead: How many are taken at least, as far as there are so many: the rest is for the next calls,
-                because taking costs as much for one row as for many.
+            ahead: How many are taken besides, for the next calls, while there are enough for all: taking
+                costs as much for one row as for many.
         """
         if not self._ahead:
             try:
-                taken = await self.journal.take(min(max(most, ahead), PIECE))
+                taken = await self.journal.take(min(max(most, ahead), PIECE), least=most)
             except LeaseLost:
                 if self.join_again is None:
                     raise

@@ -173,6 +173,28 @@ async def test_a_process_that_was_taken_for_dead_can_neither_announce_nor_record
     await heir.aclose()
 
 
+@pytest.mark.parametrize("verdicts", [0, 1])
+async def test_announcements_wait_for_a_verdict_to_go_with_and_go_alone_where_none_comes(
+    url, verdicts, monkeypatch
+):
+    monkeypatch.setattr("novita_async._journal.postgres.journal._COMPANY", 60.0 if verdicts else 0.01)
+    async with await PostgresJournal.open(url, quotas={"a": 9}) as journal:
+        first, *others = await journal.plan([asked(n, n) for n in range(3)])
+        await journal.admit(first, Announced(loop_time(), "a"), None)
+        journal._company, journal._wrote_at = 9.0, loop_time()  # many have told something of late
+        before = journal._store.member.commits
+        announcing = [
+            asyncio.create_task(journal.admit(p, Announced(loop_time(), "a"), None)) for p in others
+        ]
+        if verdicts:
+            await asyncio.sleep(0.01)
+            assert journal._store.member.commits == before
+            await journal.settle(first, Bought(loop_time(), task("paid")))
+        await asyncio.gather(*announcing)
+        assert journal._store.member.commits == before + 1
+        assert (await journal.summary()).rows[State.ANNOUNCED] == 3 - verdicts
+
+
 async def test_a_task_id_counts_also_where_its_row_moves_meanwhile(url):
     old, purchase, heir = await taken_over(url)
     await old._store.link.once(lambda connection: old._store.rows.by_serial(connection, [1]))
@@ -730,7 +752,7 @@ async def test_an_answer_waits_for_a_database_that_has_no_room_or_a_lock_that_la
             raise trouble("not now")
 
         journal._store.link._connection = SimpleNamespace(
-            fetch=refused, is_closed=lambda: False, terminate=connection.terminate
+            fetch=refused, fetchrow=refused, is_closed=lambda: False, terminate=connection.terminate
         )
         await journal.settle(purchase, Bought(loop_time(), task("one")))
         assert [each.task.task_id async for each in journal.where()] == ["one"]

@@ -23,7 +23,7 @@ from novita_async._util.clock import loop_time
 from novita_async.errors import JournalError
 from novita_async.journal import PostgresJournal
 from tests.helpers.journals import asked
-from tests.helpers.postgres import cut_after_next_write, new_batch, run_sql
+from tests.helpers.postgres import cut_after_next_write, forget_others, new_batch, run_sql
 from tests.helpers.purchases import fact, task
 from tests.helpers.service import client_of, picture, requests, service
 
@@ -85,6 +85,19 @@ async def test_each_row_is_one_workers_and_comes_back_when_that_leaves(batch):
     assert places(await second.take()) == [0, 1]
     assert await second.complete()
     await second.aclose()
+
+
+async def test_who_takes_ahead_leaves_the_others_their_share_and_takes_all_that_it_can_serve_now(batch):
+    await batch.plan(40)
+    if isinstance(batch, InPostgres):
+        await forget_others(batch.url)
+    other, worker = await batch.join(), await batch.join()
+    assert len(await worker.take(40, least=4)) == 10, "a quarter: half of the share of one of two"
+    assert len(await worker.take(40, least=20)) == 20
+    assert len(await worker.take(40, least=4)) == 4
+    assert len(await worker.take(40)) == 6
+    await worker.aclose()
+    await other.aclose()
 
 
 async def test_a_row_that_was_put_back_is_taken_by_who_joined_later_and_by_each_once(batch):

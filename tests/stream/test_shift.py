@@ -155,26 +155,26 @@ async def test_rows_are_taken_several_at_a_time_and_what_was_not_begun_is_others
     tmp_path, monkeypatch
 ):
     simulation, taken, take = service(workers=1), [], SharedMemoryJournal.take
-    journal = await planned(tmp_path, 10)
-    async with client_of(simulation) as (client, _), client.work(journal=journal.join(), in_flight=10):
-        while len(simulation.ledger.accepted) < 10:
+    journal = await planned(tmp_path, 32)
+    async with client_of(simulation) as (client, _), client.work(journal=journal.join(), in_flight=32):
+        while len(simulation.ledger.accepted) < 32:
             await anyio.sleep(0.1)
 
-    async def noted(self, most):
-        taken.append(most)
-        return await take(self, most)
+    async def noted(self, most, *, least):
+        taken.append((most, least))
+        return await take(self, most, least=least)
 
     monkeypatch.setattr(SharedMemoryJournal, "take", noted)
     async with client_of(simulation) as (client, _):
         async with client.work(journal=journal.join(), in_flight=4) as outcomes:
             await anext(outcomes)
             await anyio.sleep(0.1)
-            assert taken == [8]
-            assert len(client.unfinished) == 7
+            assert taken == [(32, 4)]
+            assert len(client.unfinished) == 7, "half of the share of one of two workers"
         assert len(client.unfinished) == 4, "of what was not begun this client knows nothing any more"
     await worked(simulation, journal)
     assert set(await states_in(journal)) == {State.SUCCEEDED}
-    assert len(simulation.ledger.accepted) == 10
+    assert len(simulation.ledger.accepted) == 32
 
 
 async def test_a_row_whose_picture_is_not_on_this_host_is_left_to_a_later_worker(tmp_path):

@@ -81,6 +81,12 @@ def marks(first: int, count: int) -> str:
 
 MOVE_VALUES: Final = 14 + len(MOVED)
 MOVE: Final = f"SELECT novita.move_1({marks(1, MOVE_VALUES)})"
+_TEACH: Final = (
+    "SELECT moved.written, w.quota, w.version, w.state FROM"  # noqa: S608
+    f" (SELECT array_agg(serial) AS written FROM novita.move_1({marks(1, MOVE_VALUES)}) serial) moved"
+    ' LEFT JOIN novita."window" w ON w.id = $11'
+)
+"""Writes verdicts with what a window learns, and reads the window as it stood before."""
 _PLAN: Final = (
     "key", "occurrence", "position", "run", "kind", "endpoint", "image_num", "request", "tag", "metadata"
 )  # fmt: skip
@@ -309,11 +315,14 @@ class FencedRows:
         while True:
             pacer = window.pacer()
             gates, lesson = teach(window, pacer, steps, self.member.now())
-            written = await self._write(connection, steps, fenced=fenced, gates=gates, window=lesson)
+            values = self.move_values(steps, fenced=fenced, gates=gates, window=lesson)
+            found = await connection.fetchrow(_TEACH, *values)
+            self.member.commits += 1
+            written = set[int](found["written"] or ())
             if written:
                 window.keep(window.version + 1, pacer.text())
                 return written
-            if not await self.windows.refresh(connection, window):
+            if not window.follow(found) and not await self.windows.refresh(connection, window):
                 return written
 
     async def _write(
@@ -322,12 +331,8 @@ class FencedRows:
         steps: Sequence[Step],
         *,
         fenced: bool,
-        gates: Sequence[float] | None = None,
-        window: LearningWindow | None = None,
     ) -> set[int]:
-        found = await connection.fetch(
-            MOVE, *self.move_values(steps, fenced=fenced, gates=gates, window=window)
-        )
+        found = await connection.fetch(MOVE, *self.move_values(steps, fenced=fenced))
         self.member.commits += 1
         return {each[0] for each in found}
 

@@ -41,12 +41,17 @@ OUTAGE_TIMEOUT: Final = 120.0
 _GATHER: Final = 0.02
 """Seconds for which more is waited for while many tell something: a commit costs more than its rows.
 
-Twice as long where no verdict waits: until that is written, the death of this process leaves its purchase in
-doubt.
+No longer, because until a verdict is written, the death of this process leaves its purchase in doubt.
 """
+_COMPANY: Final = 0.08
+"""Seconds for which announcements and ends wait for a verdict to go with: nothing is in doubt meanwhile."""
+_FEW: Final = 3
+"""Verdicts below which more are waited for a little longer: so few purchases are in doubt by that."""
+_LONGER: Final = 0.03
+"""Seconds for which they are waited for beyond the others."""
 _MANY: Final = 1.5
 """How many tell something together, as a rule, where more is waited for."""
-_BUSY: Final = 0.05
+_BUSY: Final = 0.1
 """Seconds after which they are not many any more."""
 BRIEFLY: Final = 10.0
 """Seconds for which a database is waited for by which nothing is bought yet."""
@@ -105,6 +110,8 @@ class PostgresJournal:
     _company: float = field(default=1.0, init=False)
     """How many told something together of late, on average."""
     _wrote_at: float = field(default=-math.inf, init=False)
+    _urgent: asyncio.Event = field(factory=asyncio.Event, init=False)
+    """Set when something is to be done that does not wait for company."""
     _closed: bool = field(default=False, init=False)
     _stirred: asyncio.Event = field(factory=asyncio.Event, init=False)
     """Set when rows may have become free."""
@@ -385,21 +392,28 @@ class PostgresJournal:
 
     # --- Together with others -------------------------------------------------------------------------------
 
-    async def take(self, most: int = 100) -> list[Purchase]:
+    async def take(self, most: int = 100, *, least: int | None = None) -> list[Purchase]:
         """Lease purchases for which something is to be done and that nobody has. Empty: there are none now.
 
         They are this process's until they have ended, it puts them back or closes the journal, or shows no
         sign of life for the length of the lease.
 
+        Args:
+            most: How many at most.
+            least: How many at least, where there are so many: beyond them, no more than half of this
+                process's share of what is left. None: `most`.
+
         Raises:
             LeaseLost: this process was taken for dead.
         """
-        store = self._store
-        taken = await self._do(lambda connection: store.leases.take(connection, most, self._taken_to))
+        store, least = self._store, most if least is None else least
+        taken = await self._do(
+            lambda connection: store.leases.take(connection, most, self._taken_to, least=least)
+        )
         if not taken and self._taken_to:  # rows that were given back stand before
             self._taken_to = 0
-            return await self.take(most)
-        self._taken_to = entry_of(taken[-1]).serial if len(taken) == most else 0
+            return await self.take(most, least=least)
+        self._taken_to = entry_of(taken[-1]).serial if len(taken) >= least else 0
         return [self._handed_out(each) for each in taken]
 
     async def claim(self, purchases: Sequence[Purchase]) -> list[Purchase]:
@@ -491,6 +505,8 @@ class PostgresJournal:
         loop = asyncio.get_running_loop()
         job = Job(work, loop.create_future())
         self._queue.append(job)
+        if not _can_wait(work):
+            self._urgent.set()
         if self._carrying is None:
             self._carrying = loop.create_task(self._carry_out(), name="journal: writing")
         return job
@@ -498,11 +514,12 @@ class PostgresJournal:
     async def _carry_out(self) -> None:
         """Do what was told, all that is there at a time, until there is nothing more."""
         while self._queue:
-            gather = self._company > _MANY and loop_time() - self._wrote_at < _BUSY
-            await asyncio.sleep(_GATHER if gather else 0)  # who else is ready goes along
-            if gather and not any(_is_verdict(job.work) for job in self._queue):
-                await asyncio.sleep(_GATHER)
+            if self._company > _MANY and loop_time() - self._wrote_at < _BUSY:
+                await self._gather()
+            else:
+                await asyncio.sleep(0)  # who else is ready goes along
             jobs, self._queue = self._queue, []
+            self._urgent.clear()
             self._company += 0.3 * (len(jobs) - self._company)
             results = await self._store.carry_out([job.work for job in jobs])
             for job, result in zip(jobs, results, strict=True):
@@ -512,9 +529,21 @@ class PostgresJournal:
             await asyncio.sleep(0)
         self._carrying = None
 
+    async def _gather(self) -> None:
+        """Wait for more to be told."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_COMPANY):
+                await self._urgent.wait()
+        if not self._urgent.is_set():
+            return
+        await asyncio.sleep(_GATHER)
+        if sum(not _can_wait(job.work) for job in self._queue) < _FEW:
+            await asyncio.sleep(_LONGER)
 
-def _is_verdict(work: object) -> bool:
-    return isinstance(work, Told) and work.settled is not None
+
+def _can_wait(work: object) -> bool:
+    """Whether a work is an announcement or an end, which leave nothing in doubt while they wait."""
+    return isinstance(work, Told) and work.settled is None
 
 
 def want_place(journal: PostgresJournal, account: str, endpoint: str, images: int) -> Job:

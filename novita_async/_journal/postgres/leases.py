@@ -1,7 +1,7 @@
 """Rows that a process takes to work on them, and lets go of."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from attrs import define
 
@@ -12,6 +12,13 @@ from novita_async._journal.postgres.works import Connection
 from novita_async._journal.rows import entry_of
 from novita_async._purchase.machine import LIST, NOTHING, Purchase, next_action
 
+_TAKE: Final = (
+    "SELECT novita.lease_1($1, $2, least($3::int, greatest($6::int, (SELECT count(*)::int FROM ("
+    "SELECT FROM novita.course WHERE batch = $2 AND free AND serial > $4 LIMIT $7::int * $3::int) free)"
+    " / $7::int)), $4, $5)"
+)
+"""Takes at most `$3` rows: `$6`, or one of `$7` parts of those that are free, where that is more."""
+
 
 @define(eq=False)
 class Leases:
@@ -21,14 +28,18 @@ class Leases:
     rows: FencedRows
 
     async def take(
-        self, connection: Connection, most: int, after: int, last: int | None = None
+        self, connection: Connection, most: int, after: int, last: int | None = None, *, least: int
     ) -> list[Purchase]:
-        """Lease rows for which something is to be done, up to a serial number."""
+        """Lease rows for which something is to be done, up to a serial number.
+
+        Beyond `least`, no more are taken than half of this process's share of the rows that are left: so the
+        last ones are worked on by all.
+        """
         member = self.member
         if member.is_outdated:
             raise outdated(member.label)
         found = await connection.fetch(
-            "SELECT novita.lease_1($1, $2, $3, $4, $5)", member.me, member.batch, most, after, last
+            _TAKE, member.me, member.batch, most, after, last, least, 2 * max(1, member.processes)
         )
         return await self._taken(connection, found)
 

@@ -5,8 +5,8 @@ import logging
 import math
 import random
 import shlex
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from attrs import define, field
 
@@ -45,6 +45,14 @@ class WindowRow:
     def keep(self, version: int, state: str | None) -> None:
         """Take note of another state."""
         self.version, self.state = version, state
+
+    def follow(self, found: Mapping[str, Any]) -> bool:
+        """Take over what was read. Returns whether that has changed: perhaps the quota is known now."""
+        if (found["quota"], found["version"]) == (self.quota, self.version):
+            return False
+        self.quota = found["quota"]
+        self.keep(found["version"], found["state"])
+        return True
 
 
 @define
@@ -133,11 +141,7 @@ class Windows:
         found = await connection.fetchrow(
             'SELECT quota, version, state FROM novita."window" WHERE id = $1', window.id
         )
-        if (found["quota"], found["version"]) == (window.quota, window.version):
-            return False
-        window.quota = found["quota"]
-        window.keep(found["version"], found["state"])
-        return True
+        return window.follow(found)
 
     async def offer(self, connection: Connection, window: WindowRow, images: Sequence[int]) -> Offer:
         """Choose what to offer to a window: all where its quota is known; else what its pacer lets go."""
