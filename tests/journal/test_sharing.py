@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,11 @@ from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import (
     Announced,
     Bought,
+    Completed,
     FailedForGood,
     Lost,
     Reopened,
+    Saved,
     State,
     advance,
     next_action,
@@ -21,10 +24,10 @@ from novita_async._purchase.machine import (
 from novita_async._stream.planning import BatchPlanner
 from novita_async._util.clock import loop_time
 from novita_async.errors import JournalError
-from novita_async.journal import PostgresJournal
+from novita_async.journal import LeaseLost, PostgresJournal
 from tests.helpers.journals import asked
 from tests.helpers.postgres import cut_after_next_write, forget_others, new_batch, run_sql
-from tests.helpers.purchases import fact, task
+from tests.helpers.purchases import fact, result, task
 from tests.helpers.service import client_of, picture, requests, service
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loop]
@@ -325,3 +328,18 @@ async def test_an_outage_is_told_to_all_who_told_something_together(database):
         found = await asyncio.gather(*told, return_exceptions=True)
         link.url = url
         assert ["cannot be reached" in str(each) for each in found] == [True] * 4
+
+
+async def test_a_row_that_has_ended_is_nobodys_for_a_second_purchase_of_the_same_process_too(database):
+    """A lost purchase that is found again is free: its process may take the row while it watches the task."""
+    async with await PostgresJournal.join(new_batch(database)) as journal:
+        await journal.plan([asked(1)])
+        (purchase,) = await journal.take()
+        purchase.wants_files = True
+        await journal.admit(purchase, Announced(loop_time(), "a"), None)
+        await journal.settle(purchase, Bought(loop_time(), task("t")))
+        ends = Completed(loop_time(), result("t")), Saved(loop_time(), (Path("a.png"),))
+        await journal.record(purchase, *ends)
+        with pytest.raises(LeaseLost):
+            await journal.record(purchase, ends[0])
+        assert [each.state async for each in journal.where()] == [State.SAVED]

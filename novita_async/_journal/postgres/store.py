@@ -154,6 +154,9 @@ class SharedStore:
             raise JournalError(scope="request", problem=problem)
         if told.tried == (row.moves - 1, row.record[:-1]):
             return None
+        if row.mine and self.member.is_shared and not row.is_todo:  # ended: nobody's, unless it was claimed
+            await self.rows.read(connection, [told.name])
+            row = self.rows.known[told.name]
         if not row.mine:
             await self.rows.keep_paid(connection, told, row)
             raise self.member.lost()
