@@ -179,7 +179,7 @@ async def _doubtful(url: str) -> set[int]:
 async def _cut(url: str) -> None:
     """Break all connections to the database."""
     everyone = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    await run_sql(url, f"SELECT pg_terminate_backend(pid) {everyone}")  # noqa: S608 - constant
+    await run_sql(url, f"SELECT pg_terminate_backend(pid) {everyone}")
 
 
 async def _crash(url: str) -> None:
