@@ -510,19 +510,6 @@ async def test_plans_and_questions_that_are_told_together_are_answered_each(url)
         assert [each.entry.position for each in rest] == list(range(1000))
 
 
-async def test_plans_that_are_told_together_and_refused_raise_an_error_each_and_leave_nothing_planned(url):
-    async with await PostgresJournal.open(url) as journal:
-        too_far, near = await asyncio.gather(
-            journal.plan([asked(1, 2**31)]), journal.plan([asked(2, 2)]), return_exceptions=True
-        )
-        assert isinstance(too_far, Exception)
-        assert isinstance(near, Exception)
-        assert too_far is not near
-        assert [each async for each in journal.where()] == []
-        (purchase,) = await journal.plan([asked(2, 2)])
-        assert purchase.entry.position == 2
-
-
 async def test_a_429_closes_the_window_to_all(database, url):
     first = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
     second = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
