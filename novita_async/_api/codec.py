@@ -22,14 +22,22 @@ import pybase64
 from attrs import Attribute, frozen
 
 from novita_async._http import PART_MARK, AnswerPart, BodyPart, FormPart
-from novita_async._util.lenient import as_int, as_list, as_object, as_text
+from novita_async._util.lenient import END_OF_TIME, as_int, as_list, as_ms, as_object, as_text
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models._headers import read_header
 from novita_async.models.choices import Sampler, TaskStatus
 from novita_async.models.images import DataURL, ImageSource, is_address, media_type, why_refused
 from novita_async.models.requests import AnyTask, Extra, NovitaRequest, Tagged, kinds
-from novita_async.models.results import Artifact, GeneratedImage, NsfwDetection, Snapshot, TaskResult
+from novita_async.models.results import (
+    Artifact,
+    GeneratedImage,
+    NsfwDetection,
+    Snapshot,
+    TaskResult,
+    Timings,
+    state_of,
+)
 from novita_async.models.routes import meant
 from novita_async.tasks import Task
 
@@ -483,14 +491,21 @@ def request_from_json(
 def result(body: Mapping[str, Any], task: Task | None) -> TaskResult:
     """Read what a finished task carries, leniently, from a poll's answer or a webhook's payload."""
     extra = as_object(body.get("extra"))
-    return _result(
-        task,
-        _of_task(body.get("images"), GeneratedImage, task),
-        _of_task(body.get("videos"), Artifact, task, "video_"),
-        _of_task(body.get("audios"), Artifact, task, "audio_"),
-        as_int(extra.get("seed")),
-        as_text(as_object(body.get("task")).get("task_type")) or None,
-        extra,
+    debug = as_object(extra.get("debug_info"))
+    return TaskResult(
+        task=task,
+        images=_of_task(body.get("images"), GeneratedImage, task),
+        videos=_of_task(body.get("videos"), Artifact, task, "video_"),
+        audios=_of_task(body.get("audios"), Artifact, task, "audio_"),
+        seed=as_int(extra.get("seed")),
+        task_type=as_text(as_object(body.get("task")).get("task_type")) or None,
+        timings=Timings(
+            submit_ms=as_ms(debug.get("submit_time_ms")),
+            execute_ms=as_ms(debug.get("execute_time_ms")),
+            complete_ms=as_ms(debug.get("complete_time_ms")),
+        ),
+        request_info=as_text(debug.get("request_info")) or None,
+        extra=extra,
     )
 
 
@@ -508,19 +523,18 @@ def _of_task(files: Any, kind: type[Artifact], task: Task | None, prefix: str = 
     return tuple([file for each in told if (file := read_as(kind, each)).url])
 
 
-def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., Any]:
+def _maker(cls: type, *names: str) -> Callable[..., Any]:
     """A function that makes values of a class of plain fields from some of them, by position.
 
     The values are those that calling the class makes, in less than half the time: a call by names makes a
-    dictionary of them first. Fields that are not named have their defaults; `unset` ones have no value yet.
+    dictionary of them first. Fields that are not named have their defaults.
     """
     made: dict[str, Any] = {"new": cls.__new__, "cls": cls}
     lines: list[str] = []
     for each in attrs.fields(cls):
-        if each.name not in unset:
-            made[f"default_{each.name}"] = each.default
-            default = "None" if each.default is None else f"default_{each.name}"
-            lines.append(f"    fields[{each.name!r}] = {each.name if each.name in names else default}")
+        made[f"default_{each.name}"] = each.default
+        default = "None" if each.default is None else f"default_{each.name}"
+        lines.append(f"    fields[{each.name!r}] = {each.name if each.name in names else default}")
     head = [f"def make({', '.join(names)}):", "    value = new(cls)", "    fields = value.__dict__"]
     exec("\n".join([*head, *lines, "    return value"]), made)  # noqa: S102
     make: Callable[..., Any] = made["make"]
@@ -528,10 +542,9 @@ def _maker(cls: type, *names: str, unset: Sequence[str] = ()) -> Callable[..., A
 
 
 _result: Final[Callable[..., TaskResult]] = _maker(
-    TaskResult, "task", "images", "videos", "audios", "seed", "task_type", "extra",
-    unset=("timings", "request_info"),
-)  # fmt: skip
-"""Makes a result whose times are read from its `extra` when they are asked for."""
+    TaskResult, "task", "images", "seed", "task_type", "timings", "request_info", "extra"
+)
+_timings: Final[Callable[..., Timings]] = _maker(Timings, "submit_ms", "execute_ms", "complete_ms")
 _snapshot: Final[Callable[..., Snapshot]] = _maker(
     Snapshot, "task", "status", "progress_percent", "eta", "explanation", "result"
 )
@@ -542,6 +555,9 @@ _findings: Final[Callable[..., NsfwDetection]] = _maker(NsfwDetection, "checked"
 
 
 _Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+_Time = Annotated[float, msgspec.Meta(ge=0, lt=END_OF_TIME)] | Literal[""] | None
+"""Milliseconds since 1970; "" and 0 mean: not yet."""
+_Empty = Annotated[list[Any], msgspec.Meta(max_length=0)]
 
 
 class _UsualNsfw(msgspec.Struct, gc=False):
@@ -557,7 +573,7 @@ class _UsualImage(msgspec.Struct, gc=False):
 
 
 class _UsualTask(msgspec.Struct, gc=False):
-    status: Literal["TASK_STATUS_SUCCEED"]
+    status: str
     task_id: str | None = None
     task_type: str | None = None
     reason: str | None = None
@@ -567,36 +583,65 @@ class _UsualTask(msgspec.Struct, gc=False):
 
 class _UsualAnswer(msgspec.Struct, gc=False):
     task: _UsualTask
-    images: list[_UsualImage]
-    extra: dict[str, Any] | None = None
-    videos: list[Any] | None = None
-    audios: list[Any] | None = None
+    images: list[_UsualImage] | None = None
+    extra: msgspec.Raw = msgspec.Raw(b"null")
+    videos: _Empty | None = None
+    audios: _Empty | None = None
+
+
+class _UsualDebug(msgspec.Struct, gc=False):
+    submit_time_ms: _Time = None
+    execute_time_ms: _Time = None
+    complete_time_ms: _Time = None
+    request_info: str | None = None
+
+
+class _UsualExtra(msgspec.Struct, gc=False):
+    seed: int | None = None
+    debug_info: _UsualDebug | None = None
 
 
 _usual_answer: Final = msgspec.json.Decoder(_UsualAnswer, strict=False).decode
+_usual_extra: Final = msgspec.json.Decoder(_UsualExtra | None, strict=False).decode
+_whole_extra: Final = msgspec.json.Decoder(dict[str, Any] | None).decode
+_NOTHING_TOLD: Final = _UsualExtra()
+_NOT_TIMED: Final = _UsualDebug()
 _SUCCEEDED: Final = TaskStatus.SUCCEED.value
 
 
-def usual_success(text: bytes, task: Task) -> Snapshot | None:
-    """Read the answer about a finished task with pictures. None: of another form; read it leniently."""
+def usual_snapshot(text: bytes, task: Task) -> Snapshot | None:
+    """Read a poll's answer. None: of an unusual form, or the task has failed; read the answer leniently."""
     try:
         answer = _usual_answer(text)
+        about, result = answer.task, None
+        if about.task_id and about.task_id != task.task_id:
+            return None
+        if about.status == _SUCCEEDED:
+            result = _usual_result(answer, task)
+        elif not about.status or state_of(about.status) != "running":
+            return None
     except _UNREADABLE:
         return None
-    about = answer.task
-    if answer.videos or answer.audios or (about.task_id and about.task_id != task.task_id):
-        return None
-    extra = answer.extra or {}
+    return _snapshot(task, about.status, about.progress_percent, about.eta, about.reason or "", result)
+
+
+def _usual_result(answer: _UsualAnswer, task: Task) -> TaskResult:
+    """Read the result of a finished task. To read `extra` twice is quicker than to convert its numbers."""
     images: list[GeneratedImage] = []
-    for image in answer.images:
+    for image in answer.images or ():
         if image.image_url:
             found, nsfw = image.nsfw_detection_result, None
             if found is not None and (found.valid is not None or found.confidence is not None):
                 nsfw = _findings(found.valid is True, found.confidence)
             images.append(_image(image.image_url, image.image_url_ttl, image.image_type or None, task, nsfw))
-    seed = as_int(extra.get("seed"))
-    result = _result(task, tuple(images), (), (), seed, about.task_type or None, extra)
-    return _snapshot(task, _SUCCEEDED, about.progress_percent, about.eta, about.reason or "", result)
+    about = _usual_extra(answer.extra) or _NOTHING_TOLD
+    debug = about.debug_info or _NOT_TIMED
+    timings = _timings(
+        debug.submit_time_ms or None, debug.execute_time_ms or None, debug.complete_time_ms or None
+    )
+    info = debug.request_info or None
+    extra: dict[str, Any] = _whole_extra(answer.extra) or {}
+    return _result(task, tuple(images), about.seed, answer.task.task_type or None, timings, info, extra)
 
 
 # --- Results that come at once ------------------------------------------------------------------------------
@@ -759,30 +804,3 @@ def peek_task_id(text: bytes) -> str:
         return _peek_id.decode(text).task_id
     except _UNREADABLE:
         return ""
-
-
-class PeekTask(msgspec.Struct, gc=False):
-    """The part of a poll's answer that tells whether to read the rest."""
-
-    status: str = ""
-    progress_percent: float | None = None
-    eta: float | None = None
-    task_id: str | None = None
-
-
-class _Peek(msgspec.Struct, gc=False):
-    task: PeekTask
-
-
-_peek: Final = msgspec.json.Decoder(_Peek)
-
-
-def peek(text: bytes) -> PeekTask | None:
-    """Read only the task's status, progress and eta, which costs a quarter of a whole decode.
-
-    Returns None where the answer is not of the usual form, so that it has to be read whole.
-    """
-    try:
-        return _peek.decode(text).task
-    except _UNREADABLE:
-        return None

@@ -216,17 +216,9 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
         MalformedAnswer: no status in it.
     """
     if 200 <= response.status < 300:
-        if response.body.find(_SUCCESS) >= 0:  # `in` asks for a buffer first, which takes as long
-            finished = codec.usual_success(response.body, task)
-            if finished is not None:
-                return finished
-        else:
-            seen = codec.peek(response.body)
-            if seen is not None and (status := seen.status) and state_of(status) == "running":
-                _check_task(seen.task_id, response, task)
-                return Snapshot(
-                    task=task, status=status, progress_percent=seen.progress_percent, eta=seen.eta
-                )
+        seen = codec.usual_snapshot(response.body, task)
+        if seen is not None:
+            return seen
     body = read_object(response, task=task)
     about = lenient.as_object(body.get("task"))
     status = lenient.as_text(about.get("status"))

@@ -27,7 +27,7 @@ from novita_async._files.index import INPUTS, keep
 from novita_async._files.storage import Content, Storage, put_or_found, words_of
 from novita_async._journal.identity import DigestCache, order_of, with_pictures
 from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide
-from novita_async._purchase.machine import Order
+from novita_async._purchase.machine import JournalEntry, Order
 from novita_async._util.scopes import task_group
 from novita_async.errors import ConfigurationError, Flaw, InvalidRequest
 from novita_async.models.images import MAX_BYTES, ImageSource
@@ -138,7 +138,7 @@ class Inputs:
 
     # --- Working --------------------------------------------------------------------------------------------
 
-    async def bring(self, orders: Iterable[Order]) -> None:
+    async def bring(self, orders: Iterable[Order | JournalEntry]) -> None:
         """Bring the pictures of rows onto this machine; `picture` tells of those that cannot be had."""
         if self.storage is None or self.folder is not None:
             return
@@ -196,7 +196,7 @@ class Inputs:
             await anyio.to_thread.run_sync(self.cache.touch)
 
 
-def digests_in(order: Order) -> list[str]:
+def digests_in(order: Order | JournalEntry) -> list[str]:
     """Digests of the pictures of an order."""
     found: list[str] = []
     with_pictures(

@@ -40,6 +40,7 @@ from novita_async._purchase.machine import (
     SUBMITTED,
     SUCCEEDED,
     UNCERTAIN,
+    JournalEntry,
     Order,
     Purchase,
     State,
@@ -176,7 +177,7 @@ def _error(error: NovitaError) -> dict[str, Any]:
 # --- Made again ---------------------------------------------------------------------------------------------
 
 
-def made_again(order: Order, seed: int | None, place_of: PlaceOf) -> dict[str, Any]:
+def made_again(order: Order | JournalEntry, seed: int | None, place_of: PlaceOf) -> dict[str, Any]:
     """The request as a line of a manifest.
 
     Raises:

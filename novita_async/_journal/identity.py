@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn, cast
 from attrs import define, field
 
 from novita_async._api.codec import in_order, kept_parts, plain_fields, request_from_wire
-from novita_async._purchase.machine import Order
+from novita_async._purchase.machine import JournalEntry, Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.images import DataURL, ImageSource
@@ -220,7 +220,7 @@ def _refuse_withheld(what: str) -> NoReturn:
 
 
 def request_of(
-    order: Order,
+    order: Order | JournalEntry,
     picture: Callable[[str, Path | None], ImageSource],
     withheld: Callable[[str], Any] = _refuse_withheld,
 ) -> NovitaRequest:

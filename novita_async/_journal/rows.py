@@ -8,7 +8,6 @@ again can help; a result as its files (URLs without their query), its times and 
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, cast
@@ -69,8 +68,6 @@ class Known:
 
     purchase: Purchase
     record: Record
-    request: str
-    """The text that is packed in the record."""
     error: NovitaError | None = None
     """The error that the record's text stands for."""
     result: TaskResult | None = None
@@ -79,7 +76,7 @@ class Known:
     @classmethod
     def of(cls, purchase: Purchase, record: Record) -> "Known":
         """Take note that this record is what the file has of this purchase now."""
-        return cls(purchase, record, entry_of(purchase).request, purchase.error, purchase.result)
+        return cls(purchase, record, purchase.error, purchase.result)
 
 
 def entry_of(purchase: Purchase) -> JournalEntry:
@@ -87,36 +84,6 @@ def entry_of(purchase: Purchase) -> JournalEntry:
     if purchase.entry is None:
         raise ValueError(f"{purchase!r} is in no journal")
     return purchase.entry
-
-
-# --- Requests, packed ---------------------------------------------------------------------------------------
-
-_USUAL: Final = (
-    b'{"extra":{"enable_nsfw_detection":true,"nsfw_detection_level":0,"response_image_type":"webp","jpeg"},'
-    b'"request":{"clip_skip":2,"controlnet":{"units":[{"guidance_end":1,"guidance_start":0,"image_base64":'
-    b'{"$picture":"","path":"/home/"},"model_name":"control_v11p_sd15_canny","preprocessor":"canny",'
-    b'"strength":1}]},"embeddings":[{"model_name":""}],"guidance_scale":7.5,"height":512,"image_base64":'
-    b'{"$picture":"0123456789abcdef","path":"images/input/.jpg.png"},"image_num":1,"ip_adapters":['
-    b'{"image_base64":{"$picture":""},"model_name":"ip-adapter_sdxl.bin","strength":1}],"loras":['
-    b'{"model_name":"","strength":0.7}],"model_name":"sd_xl_base_1.0.safetensors","negative_prompt":'
-    b'"blurry, low quality","prompt":"a photo of the, detailed","sampler_name":"DPM++ 2M Karras","sd_vae":"",'
-    b'"seed":-1,"steps":20,"strength":0.5,"width":1024}}"sampler_name":"Euler a","seed":1'
-)
-"""Common parts of requests, most usual last. Journals are packed with this text, so it must never change."""
-_WINDOW_BITS: Final = -12
-_SQUEEZE: Final = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS, 3, zlib.Z_DEFAULT_STRATEGY, _USUAL)
-"""With small tables, because setting them up is most of the work."""
-
-
-def packed(text: str) -> bytes:
-    """Pack a request's text into well under half the room."""
-    squeeze = _SQUEEZE.copy()
-    return squeeze.compress(text.encode()) + squeeze.flush()
-
-
-def unpacked(data: bytes) -> str:
-    """Unpack a request's text."""
-    return zlib.decompressobj(_WINDOW_BITS, _USUAL).decompress(data).decode()
 
 
 # --- To records ---------------------------------------------------------------------------------------------
@@ -143,7 +110,7 @@ def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = T
         _text(entry.kind),
         _text(purchase.endpoint),
         purchase.images,
-        old[_REQUEST] if entry.request == before.request else packed(entry.request),
+        entry.packed,
         purchase.state.value,
         _text(purchase.account if present is None else present.account),
         _text(purchase.task.task_id if purchase.task else None),
@@ -184,7 +151,7 @@ def fresh_record(entry: JournalEntry) -> Record:
         _text(entry.kind),
         _text(entry.endpoint),
         entry.images,
-        packed(entry.request),
+        entry.packed,
         PLANNED.value,
     )
     tag, metadata = _text(entry.tag), entry.metadata
@@ -291,7 +258,8 @@ def _result(result: TaskResult | None) -> str | None:
     kinds = ("images", result.images), ("videos", result.videos), ("audios", result.audios)
     files = [_file(artifact, kind) for kind, artifacts in kinds for artifact in artifacts]
     # Unix seconds by the service's clock, where it said so.
-    times = {name: time.timestamp() for name in _TIMES if (time := getattr(result.timings, name)) is not None}
+    timings = vars(result.timings)
+    times = {name: ms / 1000 for name, each in _TIMES.items() if (ms := timings[each]) is not None}
     told: dict[str, Any] = {"files": files, "times": times}
     if result.task_type:
         told["task_type"] = result.task_type
@@ -304,7 +272,7 @@ def _usual_kind(file_type: str | None) -> str:
     return "images" if file_type in _PICTURES else "videos"
 
 
-_TIMES: Final = tuple(each.name for each in attrs.fields(Timings))
+_TIMES: Final = {"submit_time": "submit_ms", "execute_time": "execute_ms", "complete_time": "complete_ms"}
 
 
 def _file(artifact: Artifact, kind: str) -> dict[str, Any]:
@@ -341,7 +309,7 @@ def known_of(serial: int, record: Record) -> Known:
         kind=kind,
         endpoint=endpoint,
         images=images,
-        request=unpacked(request),
+        request=request,
         tag=tag,
         metadata=metadata,
         occurrence=occurrence,
@@ -456,9 +424,7 @@ def _read_result(told: Mapping[str, Any], seed: int | None, task: Task | None) -
         seed=seed,
         task_type=told.get("task_type"),
         cut=told.get("cut"),
-        timings=Timings(
-            **{name: datetime.fromtimestamp(time, UTC) for name, time in told.get("times", {}).items()}
-        ),
+        timings=Timings(**{_TIMES[name]: round(at * 1000, 3) for name, at in told.get("times", {}).items()}),
     )
 
 
@@ -555,7 +521,7 @@ def asked_again(purchase: Purchase, order: Order, run: int) -> None:
         entry,
         run=run,
         position=order.position,
-        request=order.request,
+        request=entry.packed if entry.request == order.request else order.request,
         tag=order.tag,
         metadata=order.metadata,
     )

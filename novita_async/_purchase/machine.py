@@ -56,6 +56,7 @@ from typing import Any, Final, NoReturn, Protocol, assert_never, cast
 
 from attrs import define, field, frozen
 
+from novita_async._purchase.packing import packed_once, unpacked
 from novita_async.errors import (
     FailedEarlier,
     JournalError,
@@ -155,19 +156,8 @@ class Attempt:
 
 
 @frozen(kw_only=True)
-class Order:
-    """The request at a place of the input, as a journal describes it.
-
-    Args:
-        key: Identity of the content: 32 hex digits.
-        position: Place in the input, from 0.
-        kind: `img2img`, `txt2img`, or `task` for any other endpoint.
-        endpoint: Path of the submission.
-        images: Number of images asked for.
-        request: JSON text to make the request again with; pictures as their digest and path.
-        tag: The user's own id.
-        metadata: JSON text of the user's own metadata. None: there are none.
-    """
+class _Described:
+    """All that a journal says of a request, but for its text."""
 
     key: str
     """Identity of the content: 32 hex digits."""
@@ -179,8 +169,6 @@ class Order:
     """Path of the submission."""
     images: int
     """Number of images asked for."""
-    request: str
-    """JSON text to make the request again with; pictures as their digest and path."""
     tag: str | None = None
     """The user's own id."""
     metadata: str | None = None
@@ -188,10 +176,32 @@ class Order:
 
 
 @frozen(kw_only=True)
-class JournalEntry(Order):
-    """Place of a purchase in a journal.
+class Order(_Described):
+    """The request at a place of the input, as a journal describes it.
 
     Args:
+        request: JSON text to make the request again with; pictures as their digest and path.
+        key: Identity of the content: 32 hex digits.
+        position: Place in the input, from 0.
+        kind: `img2img`, `txt2img`, or `task` for any other endpoint.
+        endpoint: Path of the submission.
+        images: Number of images asked for.
+        tag: The user's own id.
+        metadata: JSON text of the user's own metadata. None: there are none.
+    """
+
+    request: str
+    """JSON text to make the request again with; pictures as their digest and path."""
+
+
+@frozen(kw_only=True)
+class JournalEntry(_Described):
+    """Place of a purchase in a journal.
+
+    The text of the request is kept packed, because thousands of purchases may be in flight.
+
+    Args:
+        request: JSON text to make the request again with; given as text or packed, and kept packed.
         occurrence: Number among requests of equal content, from 0.
         serial: Number in the journal, from 1, in the order of planning; pages go by it.
         run: The latest run that asked for this request, from 1.
@@ -200,17 +210,23 @@ class JournalEntry(Order):
         kind: `img2img`, `txt2img`, or `task` for any other endpoint.
         endpoint: Path of the submission.
         images: Number of images asked for.
-        request: JSON text to make the request again with; pictures as their digest and path.
         tag: The user's own id.
         metadata: JSON text of the user's own metadata. None: there are none.
     """
 
+    packed: bytes = field(alias="request", converter=packed_once, eq=unpacked, repr=False)
+    """JSON text to make the request again with; given as text or packed, and kept packed."""
     occurrence: int
     """Number among requests of equal content, from 0."""
     serial: int
     """Number in the journal, from 1, in the order of planning; pages go by it."""
     run: int
     """The latest run that asked for this request, from 1."""
+
+    @property
+    def request(self) -> str:
+        """JSON text to make the request again with; pictures as their digest and path."""
+        return unpacked(self.packed)
 
     @property
     def name(self) -> tuple[str, int]:

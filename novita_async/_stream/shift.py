@@ -219,5 +219,7 @@ class Shift:
     def _request_of(
         self, purchase: Purchase, picture: Callable[[str, Path | None], ImageSource]
     ) -> NovitaRequest:
-        made = request_of(entry_of(purchase), picture)
+        made, entry = request_of(entry_of(purchase), picture), entry_of(purchase)
+        if purchase.tag is None and entry.metadata is None:
+            return made
         return made.tagged(purchase.tag, purchase.metadata or None)

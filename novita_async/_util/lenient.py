@@ -6,7 +6,6 @@ converter calls these functions with the kind that it asks for, which saves a ca
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 _USUAL: Final = 1 << 63
@@ -81,10 +80,11 @@ def as_list(value: Any) -> list[Any]:
     return list(cast("Sequence[Any]", value)) if isinstance(value, list) else []
 
 
-def as_time(milliseconds: Any, _kind: object = None) -> datetime | None:
-    """Take milliseconds since 1970 as a time; "" and 0 mean: not yet."""
-    number = as_float(milliseconds)
-    try:
-        return datetime.fromtimestamp(number / 1000, UTC) if number else None
-    except (ValueError, OverflowError, OSError):
-        return None
+END_OF_TIME: Final = 253_402_300_800_000
+"""The first millisecond since 1970 that no `datetime` reaches."""
+
+
+def as_ms(value: Any) -> float | None:
+    """Take milliseconds since 1970; "" and 0 mean: not yet."""
+    number = as_float(value)
+    return number if number is not None and 0 < number < END_OF_TIME else None

@@ -36,6 +36,8 @@ def plain(value: Any) -> Any:
     for kind, way in _WAYS:
         if isinstance(value, kind):
             return way(given)
+    if isinstance(value, Plain):
+        return value.to_dict()
     if hasattr(value, "__attrs_attrs__"):
         return plain_fields(value)
     return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -17,7 +17,6 @@ import asyncio
 import heapq
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from datetime import datetime
 from sys import intern
 from typing import Final
 
@@ -38,7 +37,7 @@ from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, Tas
 from novita_async.events import Event, Polled
 from novita_async.models.choices import TaskStatus
 from novita_async.models.requests import NovitaRequest
-from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Unfinished
+from novita_async.models.results import Failed, Outcome, Snapshot, Succeeded, Timings, Unfinished
 from novita_async.tasks import Task
 
 Deliver = Callable[[Outcome, Purchase | None], Awaitable[None] | None]
@@ -436,8 +435,8 @@ class Watcher:
         ran_for: float | None = None
         if isinstance(outcome, Succeeded):
             timings = outcome.result.timings
-            if timings.submit_time is not None and timings.complete_time is not None:
-                ran_for = (timings.complete_time - timings.submit_time).total_seconds()
+            if timings.submit_ms is not None and timings.complete_ms is not None:
+                ran_for = (timings.complete_ms - timings.submit_ms) / 1000
         elif not (isinstance(outcome, Failed) and isinstance(outcome.error, TaskFailed | NoImages)):
             return
         self._callbacks.ended(watched.task.task_id, now, overdue=watched.overdue, ran_for=ran_for)
@@ -518,16 +517,15 @@ class Watcher:
 
 
 def _poll_result(snapshot: Snapshot) -> PollResult:
-    timings = snapshot.result.timings if snapshot.result else None
+    timings = snapshot.result.timings if snapshot.result else _UNTIMED
     return PollResult(
         state=_STATES.get(snapshot.status, "unknown") if snapshot.state == "running" else "finished",
         progress=snapshot.progress_percent,
         eta=snapshot.eta,
-        submit_ms=_milliseconds(timings.submit_time if timings else None),
-        execute_ms=_milliseconds(timings.execute_time if timings else None),
-        complete_ms=_milliseconds(timings.complete_time if timings else None),
+        submit_ms=timings.submit_ms,
+        execute_ms=timings.execute_ms,
+        complete_ms=timings.complete_ms,
     )
 
 
-def _milliseconds(moment: datetime | None) -> float | None:
-    return moment.timestamp() * 1000 if moment else None
+_UNTIMED: Final = Timings()

@@ -210,10 +210,10 @@ class Course(ProgressTally):
 
     def _lateness(self, outcome: Outcome, now: float) -> float:
         """Seconds for which an end was not seen, beyond those of the one that was seen soonest."""
-        done = outcome.result.timings.complete_time if isinstance(outcome, Succeeded) else None
+        done = outcome.result.timings.complete_ms if isinstance(outcome, Succeeded) else None
         if done is None:
             return 0.0
-        behind = now - done.timestamp()  # of two clocks; the difference between them falls out
+        behind = now - done / 1000  # of two clocks; the difference between them falls out
         self._least_behind = min(self._least_behind, behind)
         return behind - self._least_behind
 

@@ -23,7 +23,7 @@ from novita_async.cli._report_files import Picture, ReportFiles, elsewhere
 from novita_async.cli._report_timeline import Happenings
 from novita_async.cli._terminal import visible
 from novita_async.errors import FailedEarlier, NovitaError, redacted
-from novita_async.models.results import GeneratedImage
+from novita_async.models.results import GeneratedImage, Timings
 
 _PICTURE: Final = "$picture"
 _WITHHELD: Final = "$withheld"
@@ -192,12 +192,12 @@ def spans(row: Purchase) -> dict[str, float]:
         `queued` and `worked` by the service's clock; by ours, `saved` from the end seen to whole files, and
         `whole` from being sent to the end of it all.
     """
-    told = attrs.asdict(row.result.timings) if row.result else {}
-    times = {name: moment.timestamp() for name, moment in told.items() if moment is not None}
+    timings = row.result.timings if row.result else Timings()
+    submitted, begun, done = (ms and ms / 1000 for ms in attrs.astuple(timings))
     announced_at = row.attempts[-1].announced_at if row.attempts else None
     known = {
-        "queued": (times.get("submit_time"), times.get("execute_time")),
-        "worked": (times.get("execute_time"), times.get("complete_time")),
+        "queued": (submitted, begun),
+        "worked": (begun, done),
         "saved": (row.finished_at, row.saved_at),
         "whole": (announced_at, row.saved_at or row.finished_at),
     }

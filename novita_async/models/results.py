@@ -3,16 +3,15 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_args
+from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 from weakref import ref
 
 from attrs import Factory, evolve, field, frozen
 
-from novita_async._util.lenient import as_object, as_text, as_time
 from novita_async._util.plain import Plain, known, plain, plain_fields
 from novita_async.errors import (
     ConfigurationError,
@@ -202,22 +201,67 @@ class GeneratedImage(Artifact):
         return None if self._repr_png_() else _in_html(self)
 
 
-@frozen(kw_only=True, slots=False)
-class Timings:
+@frozen(kw_only=True, slots=False, repr=False)
+class Timings(Plain):
     """Times of a task, by the service's clock.
 
     Args:
-        submit_time: When the service took the task.
-        execute_time: When the work began.
-        complete_time: When the work was done.
+        submit_ms: When the service took the task, in milliseconds since 1970.
+        execute_ms: When the work began.
+        complete_ms: When the work was done.
     """
 
-    submit_time: datetime | None = None
-    """When the service took the task."""
-    execute_time: datetime | None = None
+    submit_ms: float | None = None
+    """When the service took the task, in milliseconds since 1970."""
+    execute_ms: float | None = None
     """When the work began."""
-    complete_time: datetime | None = None
+    complete_ms: float | None = None
     """When the work was done."""
+
+    @property
+    def submit_time(self) -> datetime | None:
+        """When the service took the task."""
+        return _time_of(self.submit_ms)
+
+    @property
+    def execute_time(self) -> datetime | None:
+        """When the work began."""
+        return _time_of(self.execute_ms)
+
+    @property
+    def complete_time(self) -> datetime | None:
+        """When the work was done."""
+        return _time_of(self.complete_ms)
+
+    @classmethod
+    def of(
+        cls,
+        submit_time: datetime | None = None,
+        execute_time: datetime | None = None,
+        complete_time: datetime | None = None,
+    ) -> "Timings":
+        """Take the times as datetimes."""
+        return cls(
+            submit_ms=_ms_of(submit_time), execute_ms=_ms_of(execute_time), complete_ms=_ms_of(complete_time)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The times in ISO 8601."""
+        return {name: plain(getattr(self, name)) for name in _TIMES}
+
+    def __repr__(self) -> str:
+        return f"Timings({', '.join(f'{name}={getattr(self, name)!r}' for name in _TIMES)})"
+
+
+_TIMES: Final = ("submit_time", "execute_time", "complete_time")
+
+
+def _time_of(milliseconds: float | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _ms_of(time: datetime | None) -> float | None:
+    return None if time is None else round(time.timestamp() * 1000, 3)
 
 
 @frozen(kw_only=True, slots=False)
@@ -260,18 +304,6 @@ class TaskResult(Plain):
     """Why the answer broke off that held the results; files that came whole are here. None: the answer is
     whole."""
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name):  # noqa: ANN001, ANN204
-            """Read `timings` and `request_info` out of the answer's `extra` when they are first asked for.
-
-            A poll's answer is read without them, and few ask: three times take as long to make as an image.
-            """
-            if name not in _TOLD:
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            value = vars(self)[name] = _TOLD[name](as_object(self.extra.get("debug_info")))
-            return value
-
     @property
     def task_id(self) -> str | None:
         """The task's id. None: there is no task."""
@@ -305,7 +337,10 @@ class TaskResult(Plain):
         """Read back what `to_dict` has told, also of another version."""
         fields = known(cls, told)
         if fields.get("timings") is not None:
-            fields["timings"] = Timings(**known(Timings, fields["timings"]))
+            times = fields["timings"]
+            fields["timings"] = Timings.of(
+                **{name: datetime.fromisoformat(times[name]) for name in _TIMES if times.get(name)}
+            )
         for name, kind in _LISTS.items():
             fields[name] = tuple(_artifact(kind, each) for each in fields.get(name) or ())
         task = fields.pop("task", None)
@@ -336,20 +371,6 @@ class TaskResult(Plain):
         """Tell the result in a line, in IPython's terminal."""
         printer.text(f"<{type(self).__name__} {_gist_of(self)}>")
 
-
-def _timings(debug: Mapping[str, Any]) -> Timings:
-    return Timings(
-        submit_time=as_time(debug.get("submit_time_ms")),
-        execute_time=as_time(debug.get("execute_time_ms")),
-        complete_time=as_time(debug.get("complete_time_ms")),
-    )
-
-
-_TOLD: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "timings": _timings,
-    "request_info": lambda debug: as_text(debug.get("request_info")) or None,
-}
-"""How fields of a result are read from the debug information in an answer."""
 
 _LISTS: Final[Mapping[str, type[Artifact]]] = {
     "images": GeneratedImage,
@@ -390,12 +411,7 @@ def _in_html(artifact: Artifact) -> str | None:
 
 
 def handed_out(result: TaskResult, client: Files) -> TaskResult:
-    """A result whose files know the client that hands it out, and whose fields are all there.
-
-    Msgspec, and so litestar, sees only fields that are.
-    """
-    for name in _TOLD:
-        getattr(result, name)
+    """A result whose files know the client that hands it out."""
     files = ref(client)
     for each in result.artifacts:
         object.__setattr__(each, "_files", files)

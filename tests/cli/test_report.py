@@ -204,7 +204,9 @@ def test_a_saved_row_tells_settings_seed_files_and_times():
 def test_spans_are_told_as_far_as_they_are_known():
     assert spans(row()) == {}
     assert spans(row(0, State.FAILED)) == {"whole": 1.0}
-    times = Timings(submit_time=datetime.fromtimestamp(9, UTC), execute_time=datetime.fromtimestamp(8, UTC))
+    times = Timings.of(
+        submit_time=datetime.fromtimestamp(9, UTC), execute_time=datetime.fromtimestamp(8, UTC)
+    )
     clocks_differ = row(0, State.SAVED, result=result(0, timings=times))
     assert spans(clocks_differ)["queued"] == 0.0
     assert "worked" not in spans(row(0, State.SAVED, result=None))

@@ -68,7 +68,7 @@ def result():
             GeneratedImage(url="https://host/b.png?X-Amz-Signature=secret"),
         ),
         seed=7,
-        timings=Timings(submit_time=datetime(2026, 11, 25, 12, tzinfo=UTC)),
+        timings=Timings.of(submit_time=datetime(2026, 11, 25, 12, tzinfo=UTC)),
     )
 
 

@@ -69,7 +69,7 @@ def result(name: str = "t", **changes: Any) -> TaskResult:
         "videos": (Artifact(url="https://host.example/c.mp4", type="mp4", task=made_by),),
         "seed": 1 << 70,
         "task_type": "IMG_TO_IMG",
-        "timings": Timings(submit_time=TIME, complete_time=TIME),
+        "timings": Timings.of(submit_time=TIME, complete_time=TIME),
     }
     return TaskResult(task=made_by, **(told | changes))
 

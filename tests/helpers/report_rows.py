@@ -103,7 +103,7 @@ def result(position, task=None, **fields):
         "task": task or Task(task_id=f"task-{position}"),
         "images": (GeneratedImage(url="https://host.example/a.png", type="png", url_ttl=3600),),
         "seed": 1000 + position,
-        "timings": Timings(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
+        "timings": Timings.of(**{name: datetime.fromtimestamp(time, UTC) for name, time in times.items()}),
     }
     return TaskResult(**(told | fields))
 
@@ -121,7 +121,7 @@ def write(store, purchases):
     order = f"INSERT OR REPLACE INTO requests (serial, {', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
     nothing = (None,) * len(COLUMNS)
     for purchase in purchases:
-        record = record_of(purchase, Known(purchase, nothing, ""), BEGIN)
+        record = record_of(purchase, Known(purchase, nothing), BEGIN)
         store._connection.execute(order, (purchase.entry.serial, *record))
 
 

@@ -167,9 +167,9 @@ async def test_a_process_that_was_taken_for_dead_can_neither_announce_nor_record
 
 async def test_a_task_id_counts_also_where_its_row_moves_meanwhile(url):
     old, purchase, heir = await taken_over(url)
-    row = await old._store.link.once(lambda connection: old._store.rows.by_serial(connection, [1]))
-    stale = row[1]
-    stale.moves -= 1
+    await old._store.link.once(lambda connection: old._store.rows.by_serial(connection, [1]))
+    (row,) = old._store.rows.known.values()
+    row.moves -= 1
     with pytest.raises(LeaseLost):
         await old.settle(purchase, Bought(loop_time(), task("paid")))
     assert [each.task.task_id async for each in heir.where()] == ["paid"]

@@ -38,6 +38,7 @@ from novita_async._purchase.machine import (
     State,
     advance,
 )
+from novita_async._purchase.packing import packed, unpacked
 from tests.helpers.journal_processes import ROOT
 from tests.helpers.journals import asked, do, look, open_store, record
 from tests.helpers.purchases import (
@@ -148,8 +149,7 @@ def test_a_purchase_that_was_read_is_written_again_as_it_stood(name):
     again = read(record)
     assert rows.record_of(again.purchase, again, 0.0) == record
     other = read(record)
-    other.request = ""  # so that nothing is simply taken over
-    other.error, other.result = refusal(), result("other")
+    other.error, other.result = refusal(), result("other")  # so that nothing is simply taken over
     assert told(read(rows.record_of(other.purchase, other, 0.0)).purchase) == told(again.purchase)
 
 
@@ -179,7 +179,7 @@ def test_a_purchase_without_an_entry_is_in_no_journal():
 @pytest.mark.parametrize("length", [0, 1, 10, 500, 20_000])
 def test_requests_of_any_length_are_packed_and_unpacked(length):
     text = "".join(chr(32 + n * 7919 % 5000) for n in range(length))
-    assert rows.unpacked(rows.packed(text)) == text
+    assert unpacked(packed(text)) == text
 
 
 # --- Attempts -------------------------------------------------------------------------------------------

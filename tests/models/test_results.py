@@ -52,7 +52,7 @@ RESULT = TaskResult(
     ),
     videos=(Artifact(url="https://r.example/f.mp4", type="mp4", task=TASK),),
     seed=7,
-    timings=Timings(submit_time=datetime(2026, 11, 27, 1, 2, 3, tzinfo=UTC)),
+    timings=Timings.of(submit_time=datetime(2026, 11, 27, 1, 2, 3, tzinfo=UTC)),
     extra={"a": [1, None, {"b": "ü"}]},
 )
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 from attrs import define
 
 from novita_async._journal.postgres.fenced_rows import (
-    ACCOUNT,
     MOVE_VALUES,
     FencedRows,
     LearningWindow,
@@ -188,7 +187,7 @@ class Admitting:
                 done[id(step.told)] = None
                 row = step.written()
                 row.window, row.slot, row.cost = window.id, offer.slots[n - 1], step.told.cost
-                self.rows.remember(row)
+                self.rows.remember(step.told.name, row)
             elif why == "buried":
                 done[id(step.told)] = self.member.lost()
             elif n in refused:
@@ -211,7 +210,7 @@ def _by_window(steps: Sequence[Step]) -> dict[tuple[str, str], list[Step]]:
 
 def _touches_only(step: Step, window: WindowRow, account: str) -> bool:
     """Whether a step is of this account, and settles no place of another window."""
-    of_account = (step.row.known.record[ACCOUNT] or "") == account
+    of_account = step.row.account == account
     return of_account and (step.told.settled is None or step.row.window == window.id)
 
 

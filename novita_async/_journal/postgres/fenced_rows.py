@@ -20,21 +20,22 @@ from novita_async._journal.postgres.windows import WindowRow, Windows, taught
 from novita_async._journal.postgres.works import Connection, Name, Told
 from novita_async._journal.rows import COLUMNS, Known, Record, entry_of
 from novita_async._policy.sharing import SharedWindow
+from novita_async._purchase.journal import action_of
 from novita_async._purchase.machine import (
-    ANNOUNCED,
     LIST,
     LOST,
     NOTHING,
     SPENT,
-    UNCERTAIN,
     Bought,
     Completed,
     Purchase,
+    State,
     advance,
     next_action,
     told_before,
 )
 from novita_async._util.clock import loop_time
+from novita_async.errors import NovitaError
 
 LearningWindow = tuple[int, int, str, int]
 """A window whose quota is learned: its number and version, what it knows then, images that count then."""
@@ -63,7 +64,12 @@ _TEXTS: Final = tuple(
 _COMMON: Final = tuple(_READ.index(name) for name in ("kind", "endpoint", "state", "account", "host"))
 """Texts of which a batch has few: one object for all of its rows."""
 _SEED: Final = _READ.index("seed")
-ACCOUNT: Final = _READ.index("account")
+_KEY: Final = _READ.index("key")
+_OCCURRENCE: Final = _READ.index("occurrence")
+_ENDPOINT: Final = _READ.index("endpoint")
+_STATE: Final = _READ.index("state")
+_ACCOUNT: Final = _READ.index("account")
+_IS_TODO: Final = {state.value: action_of(state) not in (LIST, NOTHING) for state in State}
 _ESCAPED: Final = frozenset(_TEXTS)
 _PLACES: Final = tuple(_READ.index(name) for name, _ in MOVED)
 
@@ -102,11 +108,16 @@ def _to_keep(place: int, values: Sequence[Any]) -> Sequence[Any] | None:
 
 @define(eq=False)
 class Row:
-    """A row as it was read or written last."""
+    """A row as it was read or written last. Thousands are known, so each is kept as its record alone."""
 
-    known: Known
+    serial: int
+    """Number of the row in its batch."""
+    record: Record
+    """The row as a table has it."""
     moves: int
     mine: bool
+    is_todo: bool
+    """Whether something is still to be done for the purchase."""
     window: int | None = None
     """Window that has a place for it which is not settled."""
     slot: str | None = None
@@ -115,16 +126,34 @@ class Row:
     """Money that is reserved for it."""
     paid: Decimal | None = None
     """Money that it has cost. None: nobody told."""
+    error: NovitaError | None = None
+    """The error that was told last: told again, that counts once."""
 
     @property
-    def serial(self) -> int:
-        """Number of the row in its batch."""
-        return entry_of(self.known.purchase).serial
+    def name(self) -> Name:
+        """Name of the purchase in its journal."""
+        return self.record[_KEY].hex(), self.record[_OCCURRENCE]
 
     @property
-    def is_todo(self) -> bool:
-        """Whether something is still to be done for the purchase."""
-        return next_action(self.known.purchase) not in (LIST, NOTHING)
+    def state(self) -> str:
+        """State of the purchase."""
+        return str(self.record[_STATE])
+
+    @property
+    def account(self) -> str:
+        """Label of the account that pays."""
+        return self.record[_ACCOUNT] or ""
+
+    def known(self) -> Known:
+        """Make the purchase of the row, a new one each time."""
+        known = rows.known_of(self.serial, self.record)
+        if self.error is not None:
+            known.error = known.purchase.error = self.error
+        return known
+
+    def purchase(self) -> Purchase:
+        """Make the purchase of the row, a new one each time."""
+        return self.known().purchase
 
 
 @define(eq=False)
@@ -138,14 +167,15 @@ class Step:
 
     @classmethod
     def of(cls, told: Told, row: Row) -> "Step":
-        """Let facts happen to a copy. Raises `IllegalTransition`."""
-        moved = rows.copy_of(row.known.purchase)
+        """Let facts happen to the purchase of a row. Raises `IllegalTransition`."""
+        known = row.known()
+        moved = known.purchase
         moved.wants_files = told.wants_files
         for fact in told.facts:
             if not told_before(moved, fact):
                 advance(moved, fact)
         now = told.facts[-1].at if told.facts else 0.0
-        return cls(told, row, moved, rows.record_of(moved, row.known, now, summed=False))
+        return cls(told, row, moved, rows.record_of(moved, known, now, summed=False))
 
     @property
     def is_todo(self) -> bool:
@@ -155,10 +185,10 @@ class Step:
     def written(self) -> Row:
         """The row once this is written."""
         before, settled = self.row, self.told.settled
-        row = Row(Known.of(self.moved, self.record), before.moves + 1, before.mine)
+        row = Row(before.serial, self.record, before.moves + 1, before.mine, self.is_todo)
         if settled is None:
             row.window, row.slot, row.cost = before.window, before.slot, before.cost
-        row.paid = before.paid
+        row.paid, row.error = before.paid, self.moved.error
         if settled in (SPENT, LOST) and before.cost is not None:
             row.paid = (before.paid or Decimal(0)) + before.cost
         return row
@@ -193,7 +223,8 @@ def row_of(found: Sequence[Any]) -> Row:
     if told[_SEED] is not None:
         seed = int(told[_SEED])
         told[_SEED] = seed if abs(seed) < 1 << 63 else told[_SEED]
-    return Row(rows.known_of(serial, (*told, 0)), moves, bool(mine), window, slot, cost, paid)
+    is_todo = _IS_TODO[told[_STATE]]
+    return Row(serial, (*told, 0), moves, bool(mine), is_todo, window, slot, cost, paid)
 
 
 @define(eq=False)
@@ -209,9 +240,9 @@ class FencedRows:
         """Rows of another batch."""
         return FencedRows(self.member.elsewhere(batch), self.windows)
 
-    def remember(self, row: Row) -> None:
-        """Know a row from now on."""
-        self.known[entry_of(row.known.purchase).name] = row
+    def remember(self, name: Name, row: Row) -> None:
+        """Know the row of a purchase from now on."""
+        self.known[name] = row
         if len(self.known) > _REMEMBERED:
             del self.known[next(iter(self.known))]
 
@@ -223,7 +254,7 @@ class FencedRows:
 
     async def select(self, connection: Connection, rest: str, *values: Any) -> list[Purchase]:
         """Read purchases. `$3` is the first value."""
-        return [row.known.purchase for row in await self.fetch(connection, rest, *values)]
+        return [row.purchase() for row in await self.fetch(connection, rest, *values)]
 
     async def fetch(self, connection: Connection, rest: str, *values: Any) -> list[Row]:
         """Read rows. `$3` is the first value."""
@@ -237,13 +268,14 @@ class FencedRows:
         keys, occurrences = [bytes.fromhex(key) for key, _ in names], [number for _, number in names]
         which = "AND (r.key, r.occurrence) IN (SELECT * FROM unnest($3::bytea[], $4::int[]))"
         for row in await self.fetch(connection, which, keys, occurrences):
-            self.remember(row)
+            self.remember(row.name, row)
 
-    async def by_serial(self, connection: Connection, serials: Sequence[int]) -> dict[int, Row]:
-        """Read and know rows by their serial numbers."""
-        read = {row.serial: row for row in await self.fetch(connection, "AND c.serial = ANY($3)", serials)}
-        for row in read.values():
-            self.remember(row)
+    async def by_serial(self, connection: Connection, serials: Sequence[int]) -> dict[int, Purchase]:
+        """Read purchases by the serial numbers of their rows, which are known from then on."""
+        read: dict[int, Purchase] = {}
+        for row in await self.fetch(connection, "AND c.serial = ANY($3)", serials):
+            read[row.serial] = purchase = row.purchase()
+            self.remember(entry_of(purchase).name, row)
         return read
 
     # --- Writing --------------------------------------------------------------------------------------------
@@ -267,8 +299,7 @@ class FencedRows:
         """The window whose place a verdict settles, where its quota is learned."""
         if step.told.settled is None or step.row.window is None:
             return None
-        account = step.row.known.record[ACCOUNT] or ""
-        window = await self.windows.of(connection, account, step.moved.endpoint)
+        window = await self.windows.of(connection, step.row.account, step.moved.endpoint)
         return window if window.quota is None else None
 
     async def _write_learning(
@@ -338,7 +369,7 @@ class FencedRows:
 
     async def keep_paid(self, connection: Connection, told: Told, row: Row) -> None:
         """Keep what was paid, by a task or at once, although the row is another's. Nothing else counts."""
-        kinds = Bought | Completed if row.known.purchase.state in (ANNOUNCED, UNCERTAIN) else Bought
+        kinds = Bought | Completed if row.state in ("announced", "uncertain") else Bought
         paid = tuple(fact for fact in told.facts if isinstance(fact, kinds))
         while paid and not await self.move(
             connection, [Step.of(Told(told.name, paid, told.wants_files), row)], fenced=False
@@ -359,9 +390,8 @@ class FencedRows:
         kept = [row for row in self.known.values() if row.mine]
         for row in kept:
             if row.window is not None:  # it may have another number now
-                account, endpoint = row.known.record[ACCOUNT] or "", row.known.purchase.endpoint
-                row.window = (await self.windows.of(connection, account, endpoint)).id
-        records = [row.known.record for row in kept]
+                row.window = (await self.windows.of(connection, row.account, row.record[_ENDPOINT])).id
+        records = [row.record for row in kept]
         planned = columns(records, _OF_PLAN)
         await connection.execute(_RESTORE, self.member.batch, *planned)
         await connection.execute(

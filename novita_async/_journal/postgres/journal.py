@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack, cast
 
 from anyio import sleep
-from attrs import define, evolve, field
+from attrs import define, field
 
 from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.postgres.address import LEASE, discreet
@@ -24,7 +24,7 @@ from novita_async._journal.postgres.at_work import AtWork
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._journal.postgres.verdicts import cause_of, gate_of
 from novita_async._journal.postgres.works import PIECE, Ask, PlaceEnded, Told, ToPlan, Wanted
-from novita_async._journal.rows import copy_of, entry_of, error_text
+from novita_async._journal.rows import copy_of, entry_of, error_text, shift, shifted
 from novita_async._policy.pacing import WINDOW
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State, settlement
@@ -252,9 +252,9 @@ class PostgresJournal:
         return new
 
     def _handed_out(self, read: Purchase) -> Purchase:
-        purchase = copy_of(read, -self._offset())
-        purchase.journal = self
-        return purchase
+        shift(read, -self._offset())
+        read.journal = self
+        return read
 
     def _offset(self) -> float:
         """Seconds to add to the loop's time to get the database's."""
@@ -287,7 +287,7 @@ class PostgresJournal:
         offset = self._offset()
         told = Told(
             entry_of(purchase).name,
-            tuple(evolve(fact, at=fact.at + offset) for fact in facts),
+            tuple([shifted(fact, offset) for fact in facts]),
             purchase.wants_files,
             at=facts[-1].at if facts else 0.0,
             **more,
@@ -335,7 +335,9 @@ class PostgresJournal:
         """Read purchases, with times by this computer's clock."""
         store = self._store
         found = await self._ask(lambda connection: store.rows.select(connection, rest, *values))
-        return [copy_of(each, -store.member.skew) for each in found] if store.member.skew else found
+        for each in found if store.member.skew else ():
+            shift(each, -store.member.skew)
+        return found
 
     # --- Windows, health and money --------------------------------------------------------------------------
 

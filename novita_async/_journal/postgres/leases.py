@@ -5,7 +5,6 @@ from typing import Any
 
 from attrs import define
 
-from novita_async._journal import rows
 from novita_async._journal.postgres.fenced_rows import FencedRows
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.upgrading import outdated
@@ -50,7 +49,7 @@ class Leases:
 
     async def _taken(self, connection: Connection, serials: Sequence[Any]) -> list[Purchase]:
         leased = await self.rows.by_serial(connection, sorted(each[0] for each in serials))
-        return [rows.copy_of(row.known.purchase) for _, row in sorted(leased.items())]
+        return [purchase for _, purchase in sorted(leased.items())]
 
     async def put_back(self, connection: Connection, purchases: Sequence[Purchase]) -> None:
         """Let go of rows, which later workers may take."""

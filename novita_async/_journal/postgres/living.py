@@ -197,12 +197,13 @@ class Living:
             after = page[-1].serial
             steps = [self._left(row) for row in page]
             await left.move(connection, [each for each in steps if each is not None], fenced=False)
-            uncertain += sum(row.known.purchase.state is State.ANNOUNCED for row in page)
+            uncertain += sum(row.state == State.ANNOUNCED for row in page)
         return uncertain
 
     def _left(self, row: Row) -> Step | None:
         """Find what to write of a purchase whose process has ended. None: nothing."""
-        moved, now = rows.copy_of(row.known.purchase), self.member.now()
+        known, now = row.known(), self.member.now()
+        moved = known.purchase
         left = rows.left_behind(moved, now)
         moved.wants_files = True  # whoever comes next says whether that is so
         if left is not None:
@@ -210,7 +211,7 @@ class Living:
         elif moved.perhaps and moved.state in (State.PLANNED, State.UNCERTAIN):
             return None
         told = Told(entry_of(moved).name, (), settled=LOST, cause="nothing", at=loop_time())
-        return Step(told, row, moved, rows.record_of(moved, row.known, now, summed=False))
+        return Step(told, row, moved, rows.record_of(moved, known, now, summed=False))
 
 
 def pause_of(lease: float, due: float | None) -> float:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from novita_async._journal import rows
 from novita_async._journal.groups import own_copy
 from novita_async._journal.postgres.connection import Link, is_outage
 from novita_async._journal.postgres.fenced_rows import FencedRows, marks
@@ -17,6 +16,7 @@ from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.texts import escaped
 from novita_async._journal.postgres.works import PIECE, Connection, ToPlan
 from novita_async._purchase.machine import Order, Purchase
+from novita_async._purchase.packing import packed
 
 _PLAN: Final = f"SELECT serial, is_new FROM novita.plan_1({marks(1, 14)})"  # noqa: S608
 
@@ -64,9 +64,7 @@ class Plans:
             return [is_new for _, is_new in found]
         serials = [serial for serial, _ in found]
         planned = await self.rows.by_serial(connection, [each for each in serials if each is not None])
-        return [
-            None if serial is None else rows.copy_of(planned[serial].known.purchase) for serial in serials
-        ]
+        return [None if serial is None else planned[serial] for serial in serials]
 
     async def _serials(
         self, connection: Connection, orders: Sequence[Order], piece: int, *, make: bool
@@ -92,7 +90,7 @@ class Plans:
             [escaped(order.kind) for order in orders],
             [escaped(order.endpoint) for order in orders],
             [order.images for order in orders],
-            [rows.packed(order.request) for order in orders],
+            [packed(order.request) for order in orders],
             [None if order.tag is None else escaped(order.tag) for order in orders],
             [None if order.metadata is None else escaped(order.metadata) for order in orders],
         )
@@ -119,7 +117,7 @@ class Plans:
                 escaped(order.kind),
                 escaped(order.endpoint),
                 order.images,
-                rows.packed(order.request),
+                packed(order.request),
                 None if order.tag is None else escaped(order.tag),
                 None if order.metadata is None else escaped(order.metadata),
             )

@@ -100,7 +100,7 @@ class Reading:
     async def records(self, connection: Connection, after: int) -> list[tuple[int, Record]]:
         """Read serial numbers and records of the rows after one, as a file keeps them."""
         page = await self.rows.fetch(connection, f"AND c.serial > $3 ORDER BY c.serial LIMIT {PAGE}", after)
-        kept = [(row.serial, row.known.record[: len(rows.KEPT)], row.known.record) for row in page]
+        kept = [(row.serial, row.record[: len(rows.KEPT)], row.record) for row in page]
         return [(serial, (*record[:-1], rows.checksum(told))) for serial, told, record in kept]
 
     async def stand(self, connection: Connection, keys: Sequence[str]) -> list[tuple[Purchase, bool]]:
@@ -127,4 +127,4 @@ class Reading:
         if batch is None:
             return None
         found = await connection.fetch(f"{SELECT} AND c.token = $3", batch, self.member.me, escaped(token))
-        return batch, row_of(found[0]).known.purchase
+        return batch, row_of(found[0]).purchase()

@@ -132,7 +132,7 @@ class SharedStore:
         for step in plain:
             if step.row.serial in written:
                 done[id(step.told)] = None
-                self.rows.remember(step.written())
+                self.rows.remember(step.told.name, step.written())
             else:
                 again.append(step)
         if again:  # behind a pooler this may be another server, which no broken connection has told
@@ -148,7 +148,7 @@ class SharedStore:
         if row is None:
             problem = f"journal {self.member.label}: request {told.name[0]}/{told.name[1]} was never planned"
             raise JournalError(scope="request", problem=problem)
-        if told.tried == (row.moves - 1, row.known.record[:-1]):
+        if told.tried == (row.moves - 1, row.record[:-1]):
             return None
         if not row.mine:
             await self.rows.keep_paid(connection, told, row)
@@ -156,4 +156,4 @@ class SharedStore:
         if told.promise and self.member.is_outdated:
             raise outdated(self.member.label)
         step = Step.of(told, row)
-        return None if told.settled is None and step.record[:-1] == row.known.record[:-1] else step
+        return None if told.settled is None and step.record[:-1] == row.record[:-1] else step

@@ -21,6 +21,7 @@ from novita_async._journal.rows import COLUMNS, FRESH, KEPT, Known, Record
 from novita_async._journal.sqlite import file as _file
 from novita_async._purchase.journal import Summary, Tally, summed
 from novita_async._purchase.machine import ANNOUNCED, Fact, Order, Purchase, State, advance, told_before
+from novita_async._purchase.packing import unpacked
 from novita_async.errors import JournalError, NovitaError
 
 T = TypeVar("T")
@@ -229,7 +230,7 @@ class Store:
             Some columns as a JSON array, the request, and the result where files in it were checked.
         """
         for told, request, result in self._connection.execute(AS_JSON, (first, last)):
-            yield told, rows.unpacked(request), result
+            yield told, unpacked(request), result
 
     def moments(self) -> Iterator[Record]:
         """State, images, times, earlier attempts and error of every row, for showing, as `as_json`."""

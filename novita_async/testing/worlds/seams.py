@@ -324,6 +324,7 @@ def _found(name: str) -> ModuleType | None:
 
 _FILE: Final = _found("novita_async._journal.sqlite.file")
 _STORE: Final = _found("novita_async._journal.rows")
+_PACKING: Final = _found("novita_async._purchase.packing")
 
 
 def _journal(_: WorldView) -> Iterator[Change]:
@@ -342,5 +343,5 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     for row in rows:
         kept = tuple(row[name] for name in getattr(_STORE, "KEPT", ()))
         row["whole"] = not kept or cast("Any", _STORE).checksum(kept) == row["checksum"]
-        row["request"] = _STORE.unpacked(row["request"]) if _STORE is not None else ""
+        row["request"] = _PACKING.unpacked(row["request"]) if _PACKING is not None else ""
     return rows
