@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from novita_async import Endpoints, Succeeded
+from novita_async._journal.postgres import member
 from novita_async._journal.postgres.living import pause_of
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import (
@@ -239,6 +240,20 @@ async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dea
     assert len(simulation.ledger.accepted) <= 20
     assert set(states) <= {State.SAVED, State.UNCERTAIN}
     assert sum(isinstance(each, Succeeded) for each in ended) == states.count(State.SAVED)
+
+
+async def test_a_process_whose_computer_has_slept_sends_nothing_before_it_has_said_that_it_lives(
+    database, monkeypatch
+):
+    """The loop's clock stood still meanwhile: others may have taken it for dead, and let go of its places."""
+    async with await PostgresJournal.join(new_batch(database), lease=3600.0) as journal:
+        assert journal.sends_until > loop_time()
+        awake = member.asleep
+        for name in ("member", "living"):
+            monkeypatch.setattr(f"novita_async._journal.postgres.{name}.asleep", lambda: awake() + 3600.0)
+        assert journal.sends_until <= loop_time()
+        await journal.beat()
+        assert journal.sends_until > loop_time()
 
 
 def test_a_process_looks_after_the_others_when_a_lease_runs_out_and_not_much_more_often_than_that():
