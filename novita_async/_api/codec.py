@@ -116,7 +116,7 @@ _MARKED: Final = msgspec.Raw(b'"' + _MARK + b'"')
 def _to_wire(value: Any) -> Any:
     """A value as JSON has it, with a hole for each picture."""
     kind = value.__class__
-    if kind in _PLAIN:
+    if kind in SCALARS:
         return _finite(value) if kind is float else value
     if kind is ImageSource or kind is DataURL:
         return _Hole(value.image, value.prefix) if kind is DataURL else _Hole(value)
@@ -129,7 +129,7 @@ def _to_wire(value: Any) -> Any:
     return value
 
 
-_PLAIN: Final = frozenset({str, int, float, bool, Sampler})
+SCALARS: Final = frozenset({str, int, float, bool, Sampler})
 """Types that JSON takes as they are; fields have been checked."""
 
 
@@ -162,22 +162,18 @@ def _finite(value: float) -> float:
     return value
 
 
-def plain_fields(request: NovitaRequest) -> dict[str, Any] | None:
-    """The fields of a request's JSON where all are texts, numbers, flags and pictures; else None.
-
-    Then the whole is `{"request": fields}`, with nothing beside the fields.
-    """
+def sole_fields(request: NovitaRequest) -> dict[str, Any] | None:
+    """The fields of a request's JSON where the whole is `{"request": fields}`; else None."""
     kind: Any = type(request)
-    has_more = request.extra is not None or bool(request.extra_fields)
+    has_more = request.extra is not None or request.extra_fields
     if has_more or kind.kept is not NovitaRequest.kept or not kind.wrapped:
         return None
-    fields = _given(kind)(request)
-    return fields if _PLAIN_OR_PICTURE.issuperset(map(type, fields.values())) else None
+    return _given(kind)(request)
 
 
 in_order: Final = msgspec.json.Encoder(order="deterministic").encode
 """Writes JSON with the names of each object in their order."""
-_PLAIN_OR_PICTURE: Final = _PLAIN | {ImageSource}
+_SCALAR_OR_PICTURE: Final = SCALARS | {ImageSource}
 
 
 class _Hole:
@@ -195,8 +191,8 @@ def body_parts(request: NovitaRequest, callback_url: str | None = None) -> tuple
 
     A callback URL takes the place of the request's webhook, where its body has a place for one.
     """
-    fields = plain_fields(request) if callback_url is None else None
-    if fields is None:
+    fields = sole_fields(request) if callback_url is None else None
+    if fields is None or not _SCALAR_OR_PICTURE.issuperset(map(type, fields.values())):
         return _written(request, lambda: request.document(_to_wire, callback_url))
     names = [name for name, value in fields.items() if value.__class__ is ImageSource]
     pictures = [fields[name] for name in names]

@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
+import msgspec
 from attrs import define, field
 
-from novita_async._api.codec import in_order, kept_parts, plain_fields, request_from_wire
+from novita_async._api.codec import SCALARS, in_order, kept_parts, request_from_wire, sole_fields
 from novita_async._purchase.machine import JournalEntry, Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
@@ -33,6 +34,8 @@ from novita_async.models.requests import DATA_URL, FORM, AnyTask, NovitaRequest
 
 _PICTURE: Final = "$picture"
 _WITHHELD: Final = "$withheld"
+_HOLE: Final = msgspec.Raw(b"\0")
+"""Stands for a picture in encoded JSON, where a real NUL is always escaped."""
 _RESERVED: Final = tuple(f'"{name}":'.encode() for name in (_PICTURE, _WITHHELD))
 _LONG: Final = 200
 """Characters from which a text without spaces may be a picture in base64."""
@@ -62,9 +65,9 @@ def order_of(
     Raises:
         InvalidRequest: the request cannot be written as JSON, or a picture cannot be read.
     """
-    key, text = _described_plainly(request, digest) or _described(request, digest)
-    if not names_paths and '"path"' in text:
-        text = _text(_bare(json.loads(text)))
+    key, text = _described_plainly(request, digest, names_paths=names_paths) or _described(
+        request, digest, names_paths=names_paths
+    )
     return Order(
         key=key,
         position=position,
@@ -82,7 +85,9 @@ def is_withheld(order: Order) -> bool:
     return f'"{_WITHHELD}":' in order.request
 
 
-def _described(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> tuple[str, str]:
+def _described(
+    request: NovitaRequest, digest: Callable[[ImageSource], str], *, names_paths: bool
+) -> tuple[str, str]:
     """Key and text of any request."""
     parts = kept_parts(request)
     texts = [part for part in parts if isinstance(part, bytes)]
@@ -99,40 +104,52 @@ def _described(request: NovitaRequest, digest: Callable[[ImageSource], str]) -> 
     for reference, text in zip(references, texts[1:], strict=True):
         body = body[:-1] + reference + text[1:]
     wire = _tidy(json.loads(body))
-    return _key(request, wire), _text(wire)
+    return _key(request, wire), _text(wire if names_paths else _bare(wire))
 
 
 def _described_plainly(
-    request: NovitaRequest, digest: Callable[[ImageSource], str]
+    request: NovitaRequest, digest: Callable[[ImageSource], str], *, names_paths: bool
 ) -> tuple[str, str] | None:
     """The same at a seventh of the cost. None: the request is none of those of which most batches are made.
 
     Those are flat, and hold no number that this encoder writes in another way, nor a text to be withheld.
     """
-    fields = plain_fields(request)
+    fields = sole_fields(request)
     if fields is None:
         return None
-    places: dict[str, Any] = {}
+    pictures: dict[str, ImageSource] = {}
     for name, value in fields.items():
         kind = value.__class__
         if kind is int or (kind is str and len(value) < _LONG and "?" not in value):
             continue  # as `_plain` says of most, and a call for each would cost a fifth of all
         if kind is ImageSource:
-            fields[name] = reference = {_PICTURE: digest(value)}
-            if value.path is not None:
-                path = _plain(str(value.path))
-                places[name] = None if path is None else {**reference, "path": path}
+            pictures[name] = value
+            fields[name] = _HOLE
         else:
-            fields[name] = _plain(value)
-    if None in fields.values() or None in places.values():
-        return None
+            fields[name] = plain = _plain(value) if kind in SCALARS else None
+            if plain is None:
+                return None
     try:
-        content = in_order([request.kind, {"request": fields}])
-        fields.update(places)
-        text = in_order({"request": fields}).decode()
+        content = text = in_order({"request": fields})
+        for name in sorted(pictures):
+            reference, with_path = _reference(pictures[name], digest)
+            content = content.replace(b"\0", reference, 1)
+            text = text.replace(b"\0", with_path, 1)
     except (ValueError, OverflowError):  # half of a surrogate pair in a path, a large number
         return None
-    return hashlib.sha256(content).hexdigest()[:_KEY_LENGTH], text
+    key = hashlib.sha256(b"[" + in_order(request.kind) + b"," + content + b"]").hexdigest()[:_KEY_LENGTH]
+    return key, (text if names_paths else content).decode()
+
+
+def _reference(picture: ImageSource, digest: Callable[[ImageSource], str]) -> tuple[bytes, bytes]:
+    """A picture in JSON, without its path and with it. Raises `ValueError`: the path is to be withheld."""
+    named = b'{"$picture":"' + digest(picture).encode() + b'"'
+    if picture.path is None:
+        return named + b"}", named + b"}"
+    path = _plain(str(picture.path))
+    if path is None:
+        raise ValueError("to be withheld")
+    return named + b"}", named + b',"path":' + in_order(path) + b"}"
 
 
 def _plain(value: Any) -> Any:

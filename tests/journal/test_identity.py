@@ -127,14 +127,16 @@ def test_the_quick_way_to_an_identity_gives_the_same_to_the_byte_or_leaves_it_to
     def known(_) -> str:
         return "0123456789abcdef" * 4
 
-    assert identity._described_plainly(asked, known) in (None, identity._described(asked, known))
+    for names_paths in (True, False):
+        quickly = identity._described_plainly(asked, known, names_paths=names_paths)
+        assert quickly in (None, identity._described(asked, known, names_paths=names_paths))
 
 
 def test_requests_of_which_most_batches_are_made_take_the_quick_way_to_their_identity(tmp_path):
     file = tmp_path / "dog.png"
     file.write_bytes(picture())
     usual = [request(), request(image=file, prompt="a cute dog? yes, " * 20, strength=0.55, seed=7)]
-    assert all(identity._described_plainly(each, digest) for each in usual)
+    assert all(identity._described_plainly(each, digest, names_paths=True) for each in usual)
 
 
 def test_a_picture_is_the_same_wherever_it_lies(tmp_path):

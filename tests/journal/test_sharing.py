@@ -284,20 +284,6 @@ async def test_after_a_failover_nothing_is_complete_and_what_has_ended_is_claime
             await over()
 
 
-async def test_orders_that_the_database_refuses_are_refused_alone_each_with_an_error_of_its_own(database):
-    """Those that were planned together with them stand."""
-    async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
-        orders = asked(1, 0), asked(2, 1, images=1 << 31), asked(3, 2), asked(4, 1 << 31)
-        good, odd, last, far = await asyncio.gather(
-            *(journal.plan([each]) for each in orders), return_exceptions=True
-        )
-        assert isinstance(odd, JournalError)
-        assert isinstance(far, JournalError)
-        assert odd is not far
-        assert places([*good, *last]) == [0, 2]
-        assert (await journal.summary()).total == 2
-
-
 async def test_a_fact_that_the_database_refuses_is_refused_alone(database):
     """Those that were told together with it are kept."""
     async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
