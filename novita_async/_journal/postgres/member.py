@@ -11,6 +11,8 @@ from novita_async._policy.pacing import LATE
 from novita_async._purchase.machine import LOST, Settlement
 from novita_async._util.clock import asleep, wall_time
 
+_NAP: Final = 0.1
+"""Seconds: a shorter sleep is none, but the time between the readings of two clocks."""
 _BELIEVED: Final = 0.002
 """Seconds: a difference of clocks that the round trip and this explain is none."""
 
@@ -53,7 +55,8 @@ class Member:
     @property
     def alive_until(self) -> float:
         """Until when, on the loop's clock, no other process takes this one for dead."""
-        return self._alive_until - max(0.0, asleep() - self._slept)
+        slept = asleep() - self._slept
+        return self._alive_until - (slept if slept > _NAP else 0.0)
 
     def lives(self, since: float, slept: float) -> None:
         """Take note of a sign of life that was begun at this time of the loop, after so much sleep."""
