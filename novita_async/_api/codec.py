@@ -108,9 +108,11 @@ _lenient_json: Final = json.JSONDecoder(
 
 # --- Requests to JSON ---------------------------------------------------------------------------------------
 
-_MARK: Final = b"\x00"
-"""Stands for a picture's base64 in encoded JSON, where a real NUL is always escaped."""
-_MARKED: Final = msgspec.Raw(b'"' + _MARK + b'"')
+MARK: Final = b"\x00"
+"""Stands for a picture in encoded JSON, where a real NUL is always escaped."""
+HOLE: Final = msgspec.Raw(MARK)
+"""Encoded as the mark alone."""
+_MARKED: Final = msgspec.Raw(b'"' + MARK + b'"')
 
 
 def _to_wire(value: Any) -> Any:
@@ -218,7 +220,7 @@ def _written(
         pictures.append(value.source)
         if not (prefixes and value.prefix):
             return _MARKED
-        return msgspec.Raw(b'"' + value.prefix.encode() + _MARK + b'"')
+        return msgspec.Raw(b'"' + value.prefix.encode() + MARK + b'"')
 
     try:
         marked = msgspec.json.encode(make(), enc_hook=leave_hole)
@@ -229,7 +231,7 @@ def _written(
 
 def _joined(marked: bytes, pictures: Sequence[ImageSource]) -> tuple[BodyPart, ...]:
     """JSON text with pictures in the place of its marks."""
-    head, *tails = marked.split(_MARK)
+    head, *tails = marked.split(MARK)
     if len(tails) == len(pictures) == 1:  # as most requests have
         return head, pictures[0], tails[0]
     parts: list[BodyPart] = [head]

@@ -56,7 +56,7 @@ def scope_of(error: OSError, folder: Path) -> Scope:
 
 
 class LineToAdd(Protocol):
-    """A line about a result, which is added to a file once all files of the result have their names."""
+    """A line about a result, added to a file once all files of the result have names that are durable."""
 
     def writer(self) -> Callable[[list[Any]], object]:
         """Find what adds lines of this file, in one go. Each takes its own error."""
@@ -78,18 +78,12 @@ class _DiskStep:
 
 
 def _carry_out(steps: list[_DiskStep]) -> None:
-    """Do all steps; then write all lines; then fsync each folder once."""
+    """Do all steps; then fsync each folder once; then write all lines: each names what a power cut leaves."""
     for step in steps:
         try:
             step.result = step.work() if step.work else None
         except Exception as error:  # noqa: BLE001 - raised where the step was told
             step.error = error
-    lines: dict[Callable[[list[Any]], object], list[LineToAdd]] = {}
-    for step in steps:
-        if step.line is not None and step.error is None:
-            lines.setdefault(step.line.writer(), []).append(step.line)
-    for write, added in lines.items():
-        write(added)
     for folder in {step.folder for step in steps if step.folder and not step.error}:
         try:
             sync_folder(folder)
@@ -97,13 +91,19 @@ def _carry_out(steps: list[_DiskStep]) -> None:
             for step in steps:
                 if step.folder == folder and not step.error:
                     step.error = OSError(*error.args)
+    lines: dict[Callable[[list[Any]], object], list[LineToAdd]] = {}
+    for step in steps:
+        if step.line is not None and step.error is None:
+            lines.setdefault(step.line.writer(), []).append(step.line)
+    for write, added in lines.items():
+        write(added)
 
 
 @define(eq=False, repr=False)
 class FolderSync:
     """Works on the disk, and makes names durable. Results that end while others do so go together.
 
-    All of them take one hop to a thread, one write to their index, one fsync of their folder.
+    All of them take one hop to a thread, one fsync of their folder, one write to their index.
     """
 
     _steps: Groups[_DiskStep] = field(factory=lambda: Groups(_carry_out, _AT_ONCE), init=False)
@@ -113,7 +113,7 @@ class FolderSync:
         await self._join(_DiskStep(None, folder))
 
     async def settle(self, work: Callable[[], T], folder: Path | None, line: LineToAdd | None) -> T:
-        """Do work that blocks; then add a line, and make the names in a folder durable.
+        """Do work that blocks; then make the names in a folder durable, and add a line.
 
         Raises:
             Exception: as the work does.
@@ -189,7 +189,7 @@ def _put(part: Path, path: Path) -> bool:
     return True
 
 
-def claim(part: Path, path: Path) -> None:
+def claim(part: "str | os.PathLike[str]", path: Path) -> None:
     """Make `path` the whole file at once, or raise `FileExistsError`. Blocks."""
     try:
         os.link(part, path)
@@ -197,4 +197,4 @@ def claim(part: Path, path: Path) -> None:
         raise
     except OSError:  # no hard links there: the empty file keeps the name until the whole one replaces it
         path.open("xb").close()
-        part.replace(path)
+        Path(part).replace(path)

@@ -29,7 +29,7 @@ from novita_async._files.names import INDEX
 from novita_async._journal.identity import DigestCache, order_of
 from novita_async._policy.spending import Budget
 from novita_async._purchase.machine import SAVED, JournalEntry, Purchase
-from novita_async._util.disk import make_folder
+from novita_async._util.disk import make_folder, sync_folder
 from novita_async._util.groups import Groups
 from novita_async._util.scopes import run_in_thread
 from novita_async.errors import DownloadFailed, InvalidRequest
@@ -40,6 +40,7 @@ from novita_async.models.results import Outcome, Uncertain
 
 NAME: Final = INDEX
 INPUTS: Final = "inputs"
+_TO_ADD: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT
 
 Places = dict[str, str]
 """Where pictures are, by their digest."""
@@ -153,7 +154,6 @@ class Index:
         texts: list[str] = []
         for each in group:
             try:
-                make_folder(self.folder)
                 whole = each.told | self._made_again(each.told, each.request, each.entry)
                 texts.append(json.dumps(whole, ensure_ascii=True))
             except Exception as error:  # noqa: BLE001 - raised where the line was added
@@ -219,7 +219,11 @@ def _bought_elsewhere(outcome: Outcome) -> Purchase:
 
 def _append(path: Path, line: str, *, durable: bool) -> None:
     """Add a line, or some, with one write. A line that a full disk has cut stays a line of its own."""
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        handle = os.open(path, _TO_ADD, 0o666)
+    except FileNotFoundError:
+        make_folder(path.parent)
+        handle = os.open(path, _TO_ADD, 0o666)
     try:
         size = os.fstat(handle).st_size
         if size:
@@ -230,5 +234,7 @@ def _append(path: Path, line: str, *, durable: bool) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if durable:
             os.fsync(handle)
+            if not size:
+                sync_folder(path.parent)
     finally:
         os.close(handle)

@@ -32,7 +32,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-from novita_async._journal.identity import with_pictures
+from novita_async._journal.identity import PLAIN, with_pictures
 from novita_async._policy.spending import Budget
 from novita_async._purchase.machine import (
     FAILED,
@@ -212,4 +212,7 @@ def _named(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     named = cast("Mapping[str, Any]", value)
-    return {"image" if name == "image_base64" else name: _named(item) for name, item in named.items()}
+    return {
+        "image" if name == "image_base64" else name: item if item.__class__ in PLAIN else _named(item)
+        for name, item in named.items()
+    }

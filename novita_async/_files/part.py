@@ -7,9 +7,9 @@ it is written, checked and named when all of it has come.
 import os
 import re
 from contextlib import suppress
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import anyio.to_thread
 from attrs import define, field
@@ -29,17 +29,22 @@ _OF_A_NOTE: Final = re.compile(r"\.(?:batch\.json|report\.html|input)\.\d+(?:-\d
 class Part:
     """The part of a file that has come."""
 
-    path: Path
-    """Where it is written before it has its name."""
+    place: "str | os.PathLike[str]"
+    """Where it is written before it has its name. Text is enough: making a `Path` costs as much as a link."""
     _held: bytearray = field(factory=bytearray, init=False)
     _is_begun: bool = field(default=False, init=False)
 
     @classmethod
-    def finished(cls, path: Path) -> "Part":
+    def finished(cls, place: "str | os.PathLike[str]") -> "Part":
         """A file that is whole already."""
-        part = cls(path)
+        part = cls(place)
         part._is_begun = True
         return part
+
+    @property
+    def path(self) -> Path:
+        """The same as a path."""
+        return Path(self.place)
 
     def restart(self) -> None:
         """Forget what has come: the file is asked for again."""
@@ -55,9 +60,11 @@ class Part:
     def write(self, *, durable: bool = False) -> None:
         """Write what is held. Blocks. Raises `OSError`."""
         with self._opened() as file:
-            file.write(self._held)
+            written = 0
+            with memoryview(self._held) as held:
+                while written < len(held):
+                    written += file.write(held[written:])
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
         self._is_begun = True
         self._held.clear()
@@ -82,21 +89,22 @@ class Part:
         self.write(durable=durable)
         return kind, size
 
-    def _opened(self) -> IO[bytes]:
+    def _opened(self) -> FileIO:
         """Open the file to be written on; the first piece makes it anew."""
         if self._is_begun:
-            return self.path.open("ab")
+            return FileIO(self.place, "ab")
         try:
-            return self.path.open("xb")
+            return FileIO(self.place, "xb")
         except FileNotFoundError:
             make_folder(self.path.parent)
         except FileExistsError:
             self.remove()  # a dead process left it, perhaps a name of the whole file: never write to that
-        return self.path.open("xb")
+        return FileIO(self.place, "xb")
 
     def remove(self) -> None:
         """Take the file away, if it is there. Blocks. Raises `OSError`."""
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self.place)  # noqa: PTH108
 
 
 def remove_left(folder: Path, now: float) -> None:

@@ -10,6 +10,7 @@ For a storage that is no folder a file is fetched and checked first, and then pu
 A name that is taken by the very same bytes is the file's own: a killed process, or another worker, put it.
 """
 
+import asyncio
 import errno
 import filecmp
 import hashlib
@@ -45,7 +46,7 @@ from novita_async._files.storage import (
     words_of,
 )
 from novita_async._http import Delivery, DeliveryFailed, Downloader, NotAURLError
-from novita_async._policy.retrying import Failure, Retry, RetryPolicy, decide, parse_retry_after
+from novita_async._policy.retrying import Failure, Retry, RetryPolicy, Stop, decide, parse_retry_after
 from novita_async._util.clock import wall_time
 from novita_async._util.disk import make_folder
 from novita_async._util.scopes import run_in_thread
@@ -141,16 +142,16 @@ class _Target:
             same = list(files[self.place : self.place + 1])
         return evolve(self, artifact=same[0], result=self.result and result) if same else None
 
-    def part_of(self, folder: Path) -> Path:
-        """Where to write the file until it is whole. Parts that a dead process left of an owned file are
-        found again,
-        whatever the file is to be called now.
+    def part_of(self, folder: Path) -> str:
+        """Where to write the file until it is whole.
+
+        Parts that a dead process left of an owned file are found again, whatever that is to be called now.
         """
         if self.owned and self.result is not None and self.result.task is not None:
             tag = hashlib.sha256(str(self.result.task_id).encode()).hexdigest()
         else:
             tag = uuid.uuid4().hex
-        return folder / f".{tag[:16]}-{self.place + 1}.part"
+        return os.path.join(folder, f".{tag[:16]}-{self.place + 1}.part")  # noqa: PTH118
 
     def failed(self, cause: str, *, dooms: Scope = "request", is_lost: bool | None = None) -> DownloadFailed:
         """Make the error of this file. A file of an answer is lost unless `is_lost` says otherwise."""
@@ -275,7 +276,7 @@ class Saver:
             DownloadFailed: one of them could not be had; those before it are on disk.
         """
         self._at_home()
-        naming, retry = _naming(name, result), self._longer(max_elapsed)
+        naming = _naming(name, result)
         paths: list[Path] = []
         for place, artifact in enumerate(result.artifacts):
             is_last = place == len(result.artifacts) - 1
@@ -286,7 +287,7 @@ class Saver:
                 saving = (
                     self._save_at_once(target, folder, naming, moves=moves)
                     if target.is_here
-                    else self._save(target, folder, naming, retry)
+                    else self._save(target, folder, naming, max_elapsed)
                 )
                 paths.append(await saving)
             except OSError as error:
@@ -295,10 +296,12 @@ class Saver:
                 raise target.failed(cause, dooms=scope, is_lost=False) from error
         return tuple(paths)
 
-    def _longer(self, max_elapsed: float) -> RetryPolicy:
-        return evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
+    def _decide(self, failure: Failure, *, attempt: int, elapsed: float, max_elapsed: float) -> Retry | Stop:
+        """Ask the retry policy, with more patience where a file is worth that."""
+        retry = evolve(self._retry, max_elapsed=max(max_elapsed, self._retry.max_elapsed))
+        return decide(retry, failure, attempt=attempt, elapsed=elapsed, jitter=self._jitter())
 
-    async def _save(self, target: _Target, folder: Path, naming: Naming, retry: RetryPolicy) -> Path:
+    async def _save(self, target: _Target, folder: Path, naming: Naming, max_elapsed: float) -> Path:
         part = Part(target.part_of(folder))
 
         async def finish(target: _Target, *, takes_cut: bool) -> _Settled:
@@ -306,7 +309,7 @@ class Saver:
             return await self._settled(target, folder, settling)
 
         try:
-            settled = await self._fetch(target, part, finish, retry)
+            settled = await self._fetch(target, part, finish, max_elapsed)
         except BaseException:
             with anyio.CancelScope(shield=True), suppress(OSError):
                 await anyio.to_thread.run_sync(part.remove)
@@ -347,12 +350,12 @@ class Saver:
             DownloadFailed: one of them could not be had, or not be put; those before it are there.
         """
         self._at_home()
-        naming, retry = _naming(name, result), self._longer(max_elapsed)
+        naming = _naming(name, result)
         targets = [
             _Target(artifact=artifact, result=result, place=place)
             for place, artifact in enumerate(result.artifacts)
         ]
-        return tuple([await self._put(target, storage, naming, retry) for target in targets])
+        return tuple([await self._put(target, storage, naming, max_elapsed) for target in targets])
 
     async def put_at_once(
         self, storage: Storage, result: TaskResult, name: str | Naming | None, put: dict[int, str]
@@ -369,11 +372,11 @@ class Saver:
         for place, artifact in enumerate(result.artifacts):
             target = _Target(artifact=artifact, result=result, place=place)
             if target.is_here or result.task is None:  # else its URL is signed anew at any time
-                put[place] = await self._put(target, storage, naming, self._retry)
+                put[place] = await self._put(target, storage, naming, 0.0)
 
-    async def _put(self, target: _Target, storage: Storage, naming: Naming, retry: RetryPolicy) -> str:
+    async def _put(self, target: _Target, storage: Storage, naming: Naming, max_elapsed: float) -> str:
         """Fetch a file, and put it. Returns its address."""
-        if await self._is_put(target, storage, retry):
+        if await self._is_put(target, storage, max_elapsed):
             return target.artifact.url
         with Spool.opened() as spool:
 
@@ -387,7 +390,7 @@ class Saver:
                     await spool.append(await anyio.to_thread.run_sync(_bytes_of, target))
                     kind = await finish(target, takes_cut=True)
                 else:
-                    kind = await self._fetch(target, spool, finish, retry)
+                    kind = await self._fetch(target, spool, finish, max_elapsed)
                 content = await anyio.to_thread.run_sync(spool.content, kind.suffix)
             except BadFileError as error:
                 raise target.failed(error.cause) from None
@@ -396,23 +399,25 @@ class Saver:
                 raise target.failed(cause, dooms="account", is_lost=False) from error
             async with self._puts:
                 names = _names_of(target, naming, kind.suffix)
-                address = await self._put_under(names, target, storage, content, retry)
+                address = await self._put_under(names, target, storage, content, max_elapsed)
         self._saved += 1
         self._tell(target, kind, _Settled(address=address, size=content.size, kind=kind))
         return address
 
-    async def _is_put(self, target: _Target, storage: Storage, retry: RetryPolicy) -> bool:
+    async def _is_put(self, target: _Target, storage: Storage, max_elapsed: float) -> bool:
         """Whether a file that came in an answer was put then, and is there."""
         name = name_in(storage, target.artifact.url)
-        return name is not None and await self._patiently(partial(storage.has, name), target, storage, retry)
+        return name is not None and await self._patiently(
+            partial(storage.has, name), target, storage, max_elapsed
+        )
 
     async def _put_under(
-        self, names: Iterator[str], target: _Target, storage: Storage, content: Content, retry: RetryPolicy
+        self, names: Iterator[str], target: _Target, storage: Storage, content: Content, max_elapsed: float
     ) -> str:
         """Put a whole file under the first name that no other file has. Returns its address."""
         for name in names:
             putting = partial(put_or_found, storage, name, content)
-            if await self._patiently(putting, target, storage, retry):
+            if await self._patiently(putting, target, storage, max_elapsed):
                 return address_of(storage, name)
         raise target.failed(f"its name exists {_NAMES} times in {storage.address}", is_lost=False)
 
@@ -421,7 +426,7 @@ class Saver:
         putting: Callable[[], Awaitable[bool]],
         target: _Target,
         storage: Storage,
-        retry: RetryPolicy,
+        max_elapsed: float,
     ) -> bool:
         """Put a file, riding out what passes: the paid file is here, and need not be fetched again."""
         number, began_at = 1, anyio.current_time()
@@ -432,7 +437,7 @@ class Saver:
                 self._failed += 1
                 elapsed = anyio.current_time() - began_at
                 failure = Failure(passes=isinstance(error, ConnectionError | TimeoutError))
-                decision = decide(retry, failure, attempt=number, elapsed=elapsed, jitter=self._jitter())
+                decision = self._decide(failure, attempt=number, elapsed=elapsed, max_elapsed=max_elapsed)
                 if not isinstance(decision, Retry):
                     dooms: Scope = "account" if isinstance(error, _PLACE_IS_SHUT) else "request"
                     cause = f"it cannot be put into {storage.address}: {words_of(error)}"
@@ -487,7 +492,7 @@ class Saver:
             await run_in_thread(keep)
         elif result.task is None:
             try:
-                await self._fetch(target, part, finish, self._retry)
+                await self._fetch(target, part, finish, 0.0)
             except BaseException:
                 if place in kept:  # cancelled when the file was there already
                     raise
@@ -508,7 +513,7 @@ class Saver:
             return await anyio.to_thread.run_sync(telling)
 
         target = _Target(artifact=artifact)
-        self._tell(target, await self._fetch(target, memory, finish, self._retry))
+        self._tell(target, await self._fetch(target, memory, finish, 0.0))
         return bytes(memory.data)
 
     async def save_as(self, artifact: Artifact, path: Path) -> Path:
@@ -544,7 +549,7 @@ class Saver:
             self._emit(FileSaved(task=target.task, size=settled.size, **where))
 
     async def _fetch(
-        self, target: _Target, arriving: _Arriving, finish: "_Finish[T]", retry: RetryPolicy
+        self, target: _Target, arriving: _Arriving, finish: "_Finish[T]", max_elapsed: float
     ) -> T:
         """Take a file until it is whole and right, signing its URL anew and riding out what passes."""
         number, refreshes, began_at, cut_since = 1, 0, anyio.current_time(), None
@@ -565,7 +570,8 @@ class Saver:
                 target, refreshes = fresh, refreshes + 1
                 continue
             now = anyio.current_time()
-            decision = decide(retry, failure, attempt=number, elapsed=now - began_at, jitter=self._jitter())
+            elapsed = now - began_at
+            decision = self._decide(failure, attempt=number, elapsed=elapsed, max_elapsed=max_elapsed)
             if isinstance(trouble, CutFileError):
                 cut_since = now if cut_since is None else cut_since
                 if not isinstance(decision, Retry) or now - cut_since >= CUT_FOR:
@@ -630,9 +636,14 @@ def _failure_of(error: BadFileError | DeliveryFailed) -> Failure:
 
 async def _in_time(taking: Awaitable[None]) -> None:
     """Take a file, but not for ever: a host that sends a byte a minute must not keep others waiting."""
-    with anyio.move_on_after(LONGEST):
-        return await taking
-    raise DeliveryFailed(Delivery.UNKNOWN, f"it was not whole after {LONGEST:.0f} s")
+    limit = asyncio.timeout(LONGEST)
+    try:
+        async with limit:
+            await taking
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeliveryFailed(Delivery.UNKNOWN, f"it was not whole after {LONGEST:.0f} s") from None
 
 
 def _refuse_longer(size: int) -> None:
@@ -651,14 +662,14 @@ def _settle(
     for name in _names_of(target, naming, kind.suffix):
         path = folder / name
         try:
-            claim(part.path, path)
+            claim(part.place, path)
         except FileExistsError:
-            if not (target.owned and filecmp.cmp(part.path, path, shallow=False)):
+            if not (target.owned and filecmp.cmp(part.place, path, shallow=False)):
                 continue
         if not stays:
             part.remove()
         if target.line is not None:
-            target.line.name_file(path.name)
+            target.line.name_file(name)
         return _Settled(path=path, size=size, kind=kind)
     raise target.failed(f"its name exists {_NAMES} times in {folder}", is_lost=False)
 
@@ -696,7 +707,7 @@ def _settle_at_once(target: _Target, folder: Path, naming: Naming, *, moves: boo
         part = Part(target.part_of(folder))
         make_folder(folder)
         part.path.write_bytes(_bytes_of(target))
-        part = Part.finished(part.path)
+        part = Part.finished(part.place)
     else:
         _check_there(target)
         part = Part.finished(source)
@@ -728,7 +739,7 @@ def _kept(artifact: Artifact, part: Part, *, takes_cut: bool = True) -> Path | N
     elif artifact.data is not None:
         make_folder(part.path.parent)
         part.path.write_bytes(artifact.data)
-        part = Part.finished(part.path)
+        part = Part.finished(part.place)
     elif artifact.came_at_once:
         return None
     else:

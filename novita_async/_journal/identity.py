@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
-import msgspec
 from attrs import define, field
 
-from novita_async._api.codec import SCALARS, in_order, kept_parts, request_from_wire, sole_fields
+from novita_async._api.codec import HOLE, MARK, SCALARS, in_order, kept_parts, request_from_wire, sole_fields
 from novita_async._purchase.machine import JournalEntry, Order
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
@@ -34,8 +33,6 @@ from novita_async.models.requests import DATA_URL, FORM, AnyTask, NovitaRequest
 
 _PICTURE: Final = "$picture"
 _WITHHELD: Final = "$withheld"
-_HOLE: Final = msgspec.Raw(b"\0")
-"""Stands for a picture in encoded JSON, where a real NUL is always escaped."""
 _RESERVED: Final = tuple(f'"{name}":'.encode() for name in (_PICTURE, _WITHHELD))
 _LONG: Final = 200
 """Characters from which a text without spaces may be a picture in base64."""
@@ -124,7 +121,7 @@ def _described_plainly(
             continue  # as `_plain` says of most, and a call for each would cost a fifth of all
         if kind is ImageSource:
             pictures[name] = value
-            fields[name] = _HOLE
+            fields[name] = HOLE
         else:
             fields[name] = plain = _plain(value) if kind in SCALARS else None
             if plain is None:
@@ -133,8 +130,8 @@ def _described_plainly(
         content = text = in_order({"request": fields})
         for name in sorted(pictures):
             reference, with_path = _reference(pictures[name], digest)
-            content = content.replace(b"\0", reference, 1)
-            text = text.replace(b"\0", with_path, 1)
+            content = content.replace(MARK, reference, 1)
+            text = text.replace(MARK, with_path, 1)
     except (ValueError, OverflowError):  # half of a surrogate pair in a path, a large number
         return None
     key = hashlib.sha256(b"[" + in_order(request.kind) + b"," + content + b"]").hexdigest()[:_KEY_LENGTH]
@@ -259,6 +256,10 @@ def request_of(
     return request_from_wire(wire, order.kind, allow_unknown=True)
 
 
+PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+"""Types of parsed JSON that hold nothing else: most of what a request has."""
+
+
 def with_pictures(
     value: Any,
     picture: Callable[[str, Path | None], Any],
@@ -284,7 +285,10 @@ def with_pictures(
         return withheld(named[_WITHHELD])
     if DATA_URL in named:
         return data_url(with_pictures(named[DATA_URL], picture, withheld, data_url))
-    return {name: with_pictures(item, picture, withheld, data_url) for name, item in named.items()}
+    return {
+        name: item if item.__class__ in PLAIN else with_pictures(item, picture, withheld, data_url)
+        for name, item in named.items()
+    }
 
 
 @define(eq=False, repr=False)

@@ -51,6 +51,9 @@ COLUMNS: Final = (*KEPT, "bought", "perhaps", "slot_time", "checksum")
 FRESH: Final = ("serial", *KEPT[:9], "attempts", "tag", "metadata", "bought", "perhaps", "checksum")
 """Columns of a purchase to which nothing has happened; the others are NULL."""
 
+_NOTHING: Final = (None,) * (KEPT.index("tag") - KEPT.index("announced_time"))
+"""Columns between that tell what has happened."""
+_KEY: Final = KEPT.index("key")
 _REQUEST: Final = KEPT.index("request")
 _ERROR: Final = KEPT.index("error")
 _RESULT: Final = KEPT.index("result")
@@ -103,7 +106,7 @@ def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = T
     present = _present(purchase)
     earlier = [_earlier(each) for each in purchase.attempts if each is not present and _counts(each, now)]
     kept = (
-        bytes.fromhex(entry.key),
+        old[_KEY],
         entry.occurrence,
         entry.run,
         entry.position,
@@ -137,8 +140,9 @@ def record_of(purchase: Purchase, before: Known, now: float, *, summed: bool = T
 def fresh_known(entry: JournalEntry, values: Record) -> Known:
     """Take note of a new row, from its values of `FRESH`."""
     purchase = Purchase(None, entry.endpoint, entry.images, entry.position, entry.tag, entry=entry)
-    there: dict[str, Any] = dict(zip(FRESH, values, strict=True))
-    return Known.of(purchase, tuple([there.get(column) for column in COLUMNS]))
+    _, *told, attempts, tag, metadata, bought, perhaps, check = values
+    kept = (*told, None, None, attempts, *_NOTHING, tag, None, None, metadata)
+    return Known.of(purchase, (*kept, bought, perhaps, None, check))
 
 
 def fresh_record(entry: JournalEntry) -> Record:
@@ -157,7 +161,7 @@ def fresh_record(entry: JournalEntry) -> Record:
     tag, metadata = _text(entry.tag), entry.metadata
     kept: Record = (*told, None, None, 0)
     if tag is not None or metadata is not None:
-        kept += (*[None] * 10, tag, None, None, metadata)
+        kept += (*_NOTHING, tag, None, None, metadata)
     return (entry.serial, *told, 0, tag, metadata, 0, 0, checksum(kept))
 
 

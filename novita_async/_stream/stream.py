@@ -12,7 +12,6 @@ Where many processes work on one batch, its rows take the place of the input: `R
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack, cast
 
@@ -218,11 +217,14 @@ class Stream:
             self._hand_out_the_rest()
 
     async def _next_slot(self, *, was_finished: bool) -> None:
-        """Wait for a slot. After a finished purchase a free one is taken without a turn of the loop."""
-        if was_finished:
-            with suppress(anyio.WouldBlock):
-                return self._slots.acquire_nowait()
-        return await self._slots.acquire()
+        """Wait for a slot; with a free one for a turn of the loop, unless the line before was finished."""
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._slots.acquire()
+        else:
+            if not was_finished:
+                await asyncio.sleep(0)
 
     async def _take(self, request: NovitaRequest, order: Order | None, finished: Purchase | None) -> None:
         position, self._counts.taken_in = self._counts.taken_in, self._counts.taken_in + 1

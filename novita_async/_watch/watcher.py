@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from sys import intern
 from typing import Final
 
-import anyio
 from attrs import define, evolve, field, frozen
 
 from novita_async._policy.believing import FailedPoll, PollVerdict, files_may_come, verdict
@@ -31,6 +30,7 @@ from novita_async._policy.polling.schedule import Polling, PollSchedule, PollSta
 from novita_async._purchase.machine import Purchase
 from novita_async._submit.asker import Asker
 from novita_async._submit.callbacks import Callbacks
+from novita_async._util.alarm import Alarm
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import light_task_group
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
@@ -158,7 +158,7 @@ class Watcher:
     """Whether events were relied on when that was last asked."""
     _busy: int = 0
     _closed: bool = False
-    _changed: anyio.Event = field(factory=anyio.Event)
+    _changed: Alarm = field(factory=Alarm)
 
     @classmethod
     def of(
@@ -222,7 +222,7 @@ class Watcher:
         heapq.heappush(self._deadlines, watched)
         if not self._wait_for_event(watched, now):
             self._into_schedule(watched, now, at_once=self._callbacks.heard(task.task_id))
-        self._changed.set()
+        self._changed.ring()
         return True
 
     def _schedule_of(self, task: Task) -> PollSchedule:
@@ -249,7 +249,7 @@ class Watcher:
     def close(self) -> None:
         """Announce that no task will be added any more: end once all have ended."""
         self._closed = True
-        self._changed.set()
+        self._changed.ring()
 
     async def run(self) -> None:
         """Poll until all tasks have ended and `close` was called."""
@@ -288,9 +288,7 @@ class Watcher:
                 due = min(due, max(schedule.next_at(now), turn_at(label, now)))
         if self._event_deadlines:
             due = min(due, self._event_deadlines[0][0], self._callbacks.silent_at)
-        with anyio.move_on_after(max(0.0, due - now)):
-            await self._changed.wait()
-        self._changed = anyio.Event()
+        await self._changed.wait(due)
 
     # --- Events ---------------------------------------------------------------------------------------------
 
@@ -305,7 +303,7 @@ class Watcher:
             self._into_schedule(watched, now, at_once=True)
         else:
             watched.schedule.wake(task_id, now)
-        self._changed.set()
+        self._changed.ring()
         return True
 
     def check(self, task_id: str, now: float) -> bool:
@@ -315,12 +313,12 @@ class Watcher:
             return False
         watched.overdue = True
         self._into_schedule(watched, now, at_once=True)
-        self._changed.set()
+        self._changed.ring()
         return True
 
     def reconsider(self) -> None:
         """Take note that events are relied on from now on, or no longer."""
-        self._changed.set()
+        self._changed.ring()
 
     def _check_events(self, now: float) -> None:
         """Follow whether events are relied on, and poll the tasks whose event is overdue."""
@@ -384,7 +382,7 @@ class Watcher:
         if len(self._event_deadlines) > 2 * len(self._tasks) + _SLACK:
             self._event_deadlines = [late for late in self._event_deadlines if late[1] in self._tasks]
             heapq.heapify(self._event_deadlines)
-        self._changed.set()
+        self._changed.ring()
 
     async def _poll(self, watched: WatchedTask) -> None:
         try:
@@ -401,7 +399,7 @@ class Watcher:
                 await self._finish(watched, outcome)
         finally:
             self._busy -= 1
-            self._changed.set()
+            self._changed.ring()
 
     async def _finish(self, watched: WatchedTask, outcome: Outcome) -> None:
         """Deliver the outcome of a task to all that wait for it."""

@@ -20,9 +20,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def disk(monkeypatch):
-    """What happens to the disk: every fsync and every new name, in order."""
+    """What happens to the disk: every fsync, every new name and every line of an index, in order."""
     log = []
-    fsync, link, unlink = os.fsync, os.link, Path.unlink
+    fsync, link, unlink, write = os.fsync, os.link, Path.unlink, os.write
+
+    def logged_write(handle, data):
+        log.append(("line", data.decode()))
+        return write(handle, data)
 
     def logged_fsync(handle):
         log.append(("fsync", Path(f"/proc/self/fd/{handle}").readlink().name))
@@ -38,6 +42,7 @@ def disk(monkeypatch):
 
     monkeypatch.setattr(os, "fsync", logged_fsync)
     monkeypatch.setattr(os, "link", logged_link)
+    monkeypatch.setattr(os, "write", logged_write)
     monkeypatch.setattr(Path, "unlink", logged_unlink)
     return log
 
@@ -84,6 +89,20 @@ async def test_a_batch_says_saved_after_files_and_index_are_durable(tmp_path, di
                 assert ("fsync", "out") in disk[named:]
                 assert ("fsync", "novita-index.jsonl") in disk[named:]
     assert "above" in fsyncs(disk)
+
+
+async def test_the_index_names_a_file_once_a_power_cut_leaves_the_name(tmp_path, disk):
+    """Also with many results in one group; and the name of the index itself is durable."""
+    out = tmp_path / "out"
+    async with client_of(service()) as (client, _):
+        for outcome in await client.batch(requests(5), journal=tmp_path / "run.db", save_to=out):
+            (path,) = outcome.paths
+            named = disk.index(("link", path.name))
+            told = next(n for n, (what, line) in enumerate(disk) if what == "line" and path.name in line)
+            assert ("fsync", "out") in disk[named:told]
+            assert ("fsync", "novita-index.jsonl") in disk[told:]
+    made = disk.index(("fsync", "novita-index.jsonl"))
+    assert disk[made + 1] == ("fsync", "out")
 
 
 async def test_results_that_end_together_share_an_fsync(tmp_path, disk):

@@ -186,10 +186,18 @@ async def test_a_line_that_cannot_be_written_says_whether_the_next_one_could(
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_a_line_is_on_the_disk_where_it_must_be(tmp_path, monkeypatch, durable):
+    """With the first one the name of the index is, too."""
     seen, fsync = [], os.fsync
-    monkeypatch.setattr(index.os, "fsync", lambda handle: seen.append(handle) or fsync(handle))
-    await Index(tmp_path).add(Succeeded(result=result()), durable=durable)
-    assert len(seen) == durable
+
+    def logged(handle):
+        seen.append(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    monkeypatch.setattr(index.os, "fsync", logged)
+    for _ in range(2):
+        await Index(tmp_path).add(Succeeded(result=result()), durable=durable)
+    line = tmp_path / index.NAME
+    assert seen == ([line, tmp_path, line] if durable else [])
 
 
 def test_handles_are_closed_though_the_disk_is_full(tmp_path, monkeypatch):

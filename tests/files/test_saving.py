@@ -449,11 +449,12 @@ async def test_what_a_dead_process_left_is_taken_away_though_the_line_has_anothe
             (outcome,) = [outcome async for outcome in outcomes]
     target = _Target(artifact=outcome.result.images[0], result=outcome.result, owned=True)
     out.mkdir()
-    target.part_of(out).write_bytes(b"half of it")
+    left = anyio.Path(target.part_of(out))
+    await left.write_bytes(b"half of it")
     async with client_of(simulation) as (client, _):
         async with client.batch([request(seed=1), request(seed=7)], journal=journal, save_to=out) as outcomes:
             assert all([isinstance(outcome, Succeeded) async for outcome in outcomes])
-    assert not target.part_of(out).exists()
+    assert not await left.exists()
 
 
 # --- Folders ------------------------------------------------------------------------------------------------

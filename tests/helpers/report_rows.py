@@ -119,9 +119,10 @@ def write(store, purchases):
     """Put rows into a journal, in the place of those with the same serial number."""
     marks = ", ".join("?" * (len(COLUMNS) + 1))
     order = f"INSERT OR REPLACE INTO requests (serial, {', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
-    nothing = (None,) * len(COLUMNS)
+    nothing = (None,) * (len(COLUMNS) - 1)
     for purchase in purchases:
-        record = record_of(purchase, Known(purchase, nothing), BEGIN)
+        planned = (bytes.fromhex(purchase.entry.key), *nothing)
+        record = record_of(purchase, Known(purchase, planned), BEGIN)
         store._connection.execute(order, (purchase.entry.serial, *record))
 
 

@@ -323,6 +323,30 @@ async def test_virtual_time_stands_still_while_the_journal_works(tmp_path):
             assert anyio.current_time() == 0
 
 
+async def test_after_a_group_of_several_a_promise_waits_for_company_and_a_verdict_takes_all_along(tmp_path):
+    async with await SqliteJournal.open(tmp_path / "run.db") as journal:
+        purchases = await journal.plan([asked(n) for n in range(12)])
+
+        async def all_announced(some: list[Purchase]) -> None:
+            async with anyio.create_task_group() as group:
+                for purchase in some:
+                    group.start_soon(brought, journal, purchase, Announced)
+
+        await all_announced(purchases[:5])
+        assert anyio.current_time() == 0
+        await all_announced(purchases[5:6])
+        assert anyio.current_time() == sqlite_journal._COMPANY
+        await all_announced(purchases[6:11])  # after one alone
+        assert anyio.current_time() == sqlite_journal._COMPANY
+        before = journal.statistics().commits
+        async with anyio.create_task_group() as group:
+            group.start_soon(brought, journal, purchases[11], Announced)
+            await anyio.wait_all_tasks_blocked()
+            await journal.settle(purchases[0], fact(Bought, 1.0))
+        assert anyio.current_time() == sqlite_journal._COMPANY
+        assert journal.statistics().commits == before + 1
+
+
 async def test_one_illegal_transition_among_many_stops_no_other(tmp_path):
     async with await SqliteJournal.open(tmp_path / "run.db") as journal:
         purchases = await journal.plan([asked(n) for n in range(6)])

@@ -131,6 +131,38 @@ async def test_a_caller_that_is_cancelled_comes_back_once_its_piece_was_done():
         may_end.set()
 
 
+async def test_a_caller_that_is_cancelled_before_its_group_has_begun_waits_for_nobody():
+    began, may_end, done = Event(), Event(), []
+
+    def do(group):
+        began.set()
+        may_end.wait(10)
+        done.extend(group)
+
+    groups = Groups(do)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(groups.join, "first")
+        await anyio.to_thread.run_sync(began.wait)
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(groups.join, "second")
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(groups.join, "third")
+            waiting.cancel_scope.cancel()
+        assert not done
+        may_end.set()
+    assert done == ["first", "third"]
+
+
+async def test_a_group_is_no_larger_than_a_cancelled_caller_can_wait_for(monkeypatch):
+    monkeypatch.setattr(groups_module, "MOST", 3)
+    done = []
+    groups = Groups(done.append)
+    async with anyio.create_task_group() as tasks:
+        for piece in range(8):
+            tasks.start_soon(groups.join, piece)
+    assert done == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
 def test_a_program_that_ends_is_told_that_no_thread_does_the_work():
     """Also one that waited, and nobody hangs. A loop of its own: its executor is shut down."""
     groups = Groups([].extend)

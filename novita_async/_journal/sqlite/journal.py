@@ -4,6 +4,9 @@ Facts that come while the journal is writing wait, and go into the next transact
 however many purchases are under way. Their callers are woken after that commit. A commit is on the disk, not
 only on its way (write-ahead log, synchronous=FULL).
 
+Where many facts come, a commit waits some milliseconds for more of them, because a commit costs more than
+what is in it. Only the verdict on an attempt never waits: until it is on the disk, a crash leaves a doubt.
+
 The thread is an executor of its own, so that an event loop in virtual time sees that there is work under way.
 """
 
@@ -26,11 +29,16 @@ from novita_async._journal.rows import copy_of, entry_of, shifted
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import PIECE, Store, Work
 from novita_async._purchase.journal import Summary
-from novita_async._purchase.machine import Announced, Fact, Order, Purchase, State
+from novita_async._purchase.machine import Announced, Fact, Order, Purchase, Saved, State
 from novita_async._util.clock import wall_offset, wall_time
 from novita_async.errors import JournalError, NovitaWarning
 
 T = TypeVar("T")
+_COMPANY: Final = 0.004
+"""Seconds for which a commit waits for more to write, where the one before had several."""
+_SEVERAL: Final = 4
+_MAY_WAIT: Final = (Announced, Saved)
+"""Facts of which a crash makes no doubt while they are not on the disk: nothing is sent, or all is there."""
 _ON_SHARE: Final = (
     "journal {} lies on a network share ({}), where a lock may not hold for other machines: two could buy "
     "the same; put the journal on a local disk, or use one in Postgres"
@@ -81,6 +89,11 @@ class SqliteJournal:
     _thread: ThreadPoolExecutor = field(init=False)
     _queue: list[Job] = field(factory=list[Job], init=False)
     _busy: bool = field(default=False, init=False)
+    """Whether the thread is at work."""
+    _next: asyncio.Handle | None = field(default=None, init=False)
+    """Beginning of the next group. None: nothing waits, or the thread is at work."""
+    _last_group: int = field(default=0, init=False)
+    """How much was answered together the last time."""
     _closed: bool = field(default=False, init=False)
     _told: int = field(default=0, init=False)
     _answered: int = field(default=0, init=False)
@@ -171,7 +184,7 @@ class SqliteJournal:
         offset = -wall_offset()
         for start in range(0, len(orders), PIECE):
             piece = orders[start : start + PIECE]
-            found += await self._do(partial(_plan, piece, offset, None), begins=True)
+            found += await self._do(partial(_plan, piece, offset, None), begins=True, waits=True)
         for purchase in found:
             purchase.journal = self
         return found
@@ -230,11 +243,13 @@ class SqliteJournal:
     async def _record(self, purchase: Purchase, facts: tuple[Fact, ...], wait: Wait) -> None:
         entry, offset = entry_of(purchase), wall_offset()
         told = tuple([shifted(fact, offset) for fact in facts])
-        begins = any(type(fact) is Announced for fact in facts)
+        work = Work(
+            lambda store: store.record(entry.key, entry.occurrence, told),
+            begins=any(type(fact) is Announced for fact in facts),
+            waits=bool(facts) and type(facts[-1]) in _MAY_WAIT,
+        )
         try:
-            await wait(
-                self._tell(Work(lambda store: store.record(entry.key, entry.occurrence, told), begins=begins))
-            )
+            await wait(self._tell(work))
         except JournalError as error:
             name_task(error, purchase, facts)
             raise
@@ -271,8 +286,8 @@ class SqliteJournal:
 
     # --- The thread ---------------------------------------------------------------------------------------
 
-    async def _do(self, do: Callable[[Store], T], *, begins: bool = False) -> T:
-        answer: T = await outlasting(self._tell(Work(do, begins=begins)))
+    async def _do(self, do: Callable[[Store], T], *, begins: bool = False, waits: bool = False) -> T:
+        answer: T = await outlasting(self._tell(Work(do, begins=begins, waits=waits)))
         return answer
 
     async def _ask(self, do: Callable[[Store], T]) -> T:
@@ -287,12 +302,24 @@ class SqliteJournal:
         self._told += 1
         self._queue.append(job)
         if not self._busy:
-            self._busy = True
-            loop.call_soon(self._carry_out, loop)  # not at once: who else is ready now goes along
+            self._plan_group(loop, at_once=not work.waits)
         return job
+
+    def _plan_group(self, loop: asyncio.AbstractEventLoop, *, at_once: bool) -> None:
+        """Plan when the next group is carried out: in the next turn of the loop, or once more has come."""
+        planned = self._next
+        if planned is not None and not (at_once and isinstance(planned, asyncio.TimerHandle)):
+            return
+        if planned is not None:
+            planned.cancel()
+        if at_once or self._last_group < _SEVERAL:
+            self._next = loop.call_soon(self._carry_out, loop)
+        else:
+            self._next = loop.call_later(_COMPANY, self._carry_out, loop)
 
     def _carry_out(self, loop: asyncio.AbstractEventLoop) -> None:
         jobs, self._queue = self._queue, []
+        self._busy, self._next, self._last_group = True, None, len(jobs)
         self._largest_group = max(self._largest_group, len(jobs))
         works = [job.work for job in jobs]
         done = loop.run_in_executor(self._thread, self._store.carry_out, works)
@@ -305,9 +332,9 @@ class SqliteJournal:
         for job, result in zip(jobs, done.result(), strict=True):
             job.result, job.done = result, True
             job.give()
-        self._busy = bool(self._queue)
+        self._busy = False
         if self._queue:
-            self._carry_out(loop)
+            self._plan_group(loop, at_once=not all(job.work.waits for job in self._queue))
 
 
 def _open(path: Path, *, read_only: bool, without_wal: bool) -> tuple[Store, int]:

@@ -99,6 +99,8 @@ class Work:
     writes: bool = True
     begins: bool = False
     """Whether more will come of it, for which there must be room."""
+    waits: bool = False
+    """Whether it may wait some milliseconds for company."""
 
 
 @define(eq=False, repr=False)

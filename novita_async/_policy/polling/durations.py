@@ -67,7 +67,8 @@ RADIUS_SETTLES: Final = 60
 """Observations from which on the width is chosen only once in `RADIUS_HOLDS` estimates."""
 RADIUS_HOLDS: Final = 4
 ROUNDS: Final = 3
-"""Rounds of spreading and smoothing; each begins where the last estimate ended."""
+"""Rounds of spreading and smoothing; each begins where the last estimate ended. Between choices of the width
+one is enough for ends: few of them are new."""
 
 GOLDEN: Final = (math.sqrt(5) - 1) / 2
 """Multiples of it, modulo 1, fill the unit interval evenly without rolling dice."""
@@ -256,9 +257,10 @@ class Durations:
         running = [(cell, n * thinning) for cell, n in self._running.items() if n > 0]
         total = sum(prior)
         estimate = [0.7 * a + 0.3 * b / total for a, b in zip(self.density, prior, strict=True)]
-        if not self._radius or len(spans) < RADIUS_SETTLES or self.version % RADIUS_HOLDS == 0:
+        chooses = not self._radius or len(spans) < RADIUS_SETTLES or self.version % RADIUS_HOLDS == 0
+        if chooses:
             self._radius = _best_radius(_imputed(estimate, spans))
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if chooses or self.mostly_open else 1):
             spread = smooth(_spread(estimate, spans, running), self._radius)
             raised = [a + b for a, b in zip(spread, prior, strict=True)]
             total = sum(raised)
