@@ -98,7 +98,7 @@ coverage: $(VENV)/.dev
 	$(BIN)/coverage report --include="$(EXACT)" --fail-under=100
 	$(BIN)/coverage report --fail-under=95
 
-# The long forms of tests that try to lose money or pictures: about half an hour.
+# The long forms of tests that try to lose money or pictures: about fifty minutes.
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.soak_journal --cuts

@@ -32,7 +32,7 @@ from tests.helpers.worker_campaigns import Campaign, fight, work_off
 
 
 async def kills(url: str, folder: Path, count: int) -> None:
-    """Workers that are killed, a database that crashes, wrong clocks, answers of three times the stall time."""
+    """Workers that are killed and stopped, a database that crashes and is cut off, wrong clocks, slow answers."""
     per, total = 20, {"saved": 0, "uncertain": 0, "rows": 0}
     for number in range(max(1, count // per)):
         campaign = Campaign(
@@ -40,6 +40,8 @@ async def kills(url: str, folder: Path, count: int) -> None:
             workers=4,
             kills=per,
             crashes=1,
+            cuts=4,
+            stops=1,
             slow=tuple(range(3, 240, 40)),
             quota=48,
             seed=number,
@@ -49,7 +51,8 @@ async def kills(url: str, folder: Path, count: int) -> None:
         found = await fight(campaign, new_batch(url), home)
         total = {name: total[name] + found[name] for name in total}
         print(
-            f"kills: {per * (number + 1)} kills, {number + 1} crashes: {total}, most {found['most']} of {campaign.quota}",
+            f"kills: {per * (number + 1)} kills, {number + 1} crashes, {number + 1} stops, {4 * (number + 1)} cuts: "
+            f"{total}, most {found['most']} of {campaign.quota}",
             flush=True,
         )
 
@@ -75,7 +78,7 @@ async def rate(url: str, folder: Path, _: int) -> None:
         assert used >= ask, used
 
 
-_RATES = ((5.0, 125, 1, 8), (5.0, 480, 8, 8), (60.0, 600, 1, 4), (60.0, 1800, 8, 4))
+_RATES = ((5.0, 125, 1, 8), (5.0, 480, 8, 8), (60.0, 300, 1, 4), (60.0, 1350, 8, 4))
 """Seconds of a window, images in it, the most a request, windows. A request is not split: of a window, half
 of what the next one needs stays free, so that a small one is never full."""
 _ASKED = {5.0: 0.97, 60.0: 0.99}

@@ -118,7 +118,7 @@ class WindowStatistics:
         endpoint: Path of the submissions.
         phase: How much is known.
         images_per_minute: The configured quota, or what was learned; None while nothing is known.
-        taken: Images that count against the quota now.
+        taken: Images that count against the quota now: of this client, where processes share it.
         unanswered: How many of them are still under way.
         rejections: How many submissions were answered with 429.
     """
@@ -130,7 +130,7 @@ class WindowStatistics:
     images_per_minute: int | None
     """The configured quota, or what was learned; None while nothing is known."""
     taken: int
-    """Images that count against the quota now."""
+    """Images that count against the quota now: of this client, where processes share it."""
     unanswered: int
     """How many of them are still under way."""
     rejections: int

@@ -94,6 +94,8 @@ class Offers:
     """Purchases that are on offer."""
     until: float = -math.inf
     """When there may be room."""
+    likely: float = -math.inf
+    """When there will be, as far as anyone knows: perhaps much later."""
 
     def start_at(self, now: float) -> float:
         """When a purchase may be offered; infinite: once another was answered."""
@@ -108,10 +110,11 @@ class Offers:
         self.under_way -= 1
         self.width = min(MOST_OFFERED, 2 * self.width)
 
-    def deferred(self, until: float, places: int = 1) -> None:
+    def deferred(self, until: float, places: int = 1, likely: float | None = None) -> None:
         """Take note that there was none, and when there may be some."""
         self.under_way -= 1
         self.width, self.until = min(MOST_OFFERED, max(1, places)), until
+        self.likely = until if likely is None else likely
 
     def withdrawn(self) -> None:
         """Take note that an offer came to nothing for another reason."""

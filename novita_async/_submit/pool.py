@@ -18,6 +18,7 @@ from attrs import define, evolve, field, frozen
 from novita_async._policy.breaker import CLOSED, OPEN, Breaker, Trip
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
 from novita_async._policy.sharing import Offers
+from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import LOST, REJECTED, UNREACHED, UNSEEN, Settlement
 from novita_async._util.clock import loop_time
 from novita_async.errors import APIError, ConfigurationError, NoAnswer, NotSent, NovitaError
@@ -371,10 +372,15 @@ class SessionPool:
                         continue
                     timeout = min(timeout, question_at - now)
                 if granted is not None and granted.delay < math.inf:
-                    on_wait(granted)
+                    on_wait(self._as_likely(granted, now) if shared else granted)
                 await waiter.sleep(min(granted.delay, timeout) if granted else timeout)
         finally:
             line.leave(waiter)
+
+    def _as_likely(self, paced: Paced, now: float) -> Paced:
+        """Tell when a shared window will have a place, where that is later than when it is asked again."""
+        likely = self._members[paced.account].offers_to(paced.endpoint).likely
+        return evolve(paced, delay=max(paced.delay, likely - now))
 
     def _outage_left(self, waiter: _Waiter, now: float) -> float:
         """Seconds for which a waiter goes on waiting for an outage of all accounts. Raises `NotSent`."""
@@ -429,14 +435,14 @@ class SessionPool:
             offers.admitted()
             self._wake_heads()
 
-    def deferred(self, grant: Grant, until: float, places: int = 1) -> None:
-        """Take note that a window that processes share has no place before then, and how many it may have.
+    def deferred(self, grant: Grant, told: Deferred) -> None:
+        """Take note that a window that processes share has no place before a certain time.
 
         Settle the slot, too.
         """
         offers, grant.offers = grant.offers, None
         if offers is not None:
-            offers.deferred(until, places)
+            offers.deferred(told.until, told.places, told.likely)
 
     def _serving(self, hosts: Hosts) -> list[_PoolMember]:
         """Accounts whose host serves a route; all where none does, for the table may be old."""

@@ -41,3 +41,9 @@ def wall_offset() -> float:
 def wall_time() -> float:
     """Unix time now, in seconds."""
     return loop_time() + wall_offset()
+
+
+def asleep() -> float:
+    """Seconds for which this computer has slept, from some beginning: the loop's clock stood still."""
+    counting = getattr(time, "CLOCK_BOOTTIME", None)  # of Linux
+    return (time.time() if counting is None else time.clock_gettime(counting)) - time.monotonic()

@@ -92,7 +92,7 @@ class FollowReport:
     def ended_by(self, error: NovitaError | OSError) -> None:
         """Tell what ended everything early."""
         self._codes.add(of_error(error))
-        left = self.tally.requests - self.tally.statistics().ended
+        left = max(0, self.tally.requests - self.tally.statistics().ended)
         self.display.note(
             f"error: {error}" + (f" (not sent: {left} of {self.tally.requests})" if left else "")
         )

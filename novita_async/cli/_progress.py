@@ -107,6 +107,8 @@ class Status:
     """Questions how a task is doing."""
     seconds_left: float | None
     """Until all is done. None: not known yet."""
+    here: str = ""
+    """Word for whose counts these are, where others work on the same."""
 
     @property
     def images_per_minute(self) -> float:
@@ -119,11 +121,12 @@ class Status:
         some = "".join(f", {number:,} {word}" for number, word in counts if number)
         left = f" · {self._left()}" if self._left() else ""
         rate = f"{self.images_per_minute:.1f} images/min · {self.polls:,} polls"
-        return f"{self.done:,} of {self.requests:,} done{some} · {rate}{left}"
+        return f"{self.done:,} of {self.requests:,} done{self.here}{some} · {rate}{left}"
 
     def as_record(self) -> dict[str, float | None]:
         """The same for programs."""
         facts = asdict(self) | {"images_per_minute": self.images_per_minute}
+        del facts["here"]
         return {name: round(value, 1) if isinstance(value, float) else value for name, value in facts.items()}
 
     def parts(self, waiting: Sequence[LinePart], tasks: str, money: str) -> Iterator[LinePart]:
@@ -132,7 +135,7 @@ class Status:
         filled = round(ended * _BAR_WIDTH / self.requests) if self.requests else 0
         yield LinePart(("━" * filled + "─" * (_BAR_WIDTH - filled), ""), (17,))
         done, requests = f"{self.done:,}", f"{self.requests:,}"
-        yield LinePart((f"{done} of {requests} done", f"{done}/{requests}", ""), (10, 3), " ")
+        yield LinePart((f"{done} of {requests} done{self.here}", f"{done}/{requests}", ""), (10, 3), " ")
         yield from waiting
         if self.running:
             running = f"{self.running:,} running"

@@ -10,17 +10,32 @@ from attrs import define, evolve, field
 from novita_async._client import NovitaClient
 from novita_async._journal.postgres.address import LEASE, discreet
 from novita_async._journal.postgres.journal import PostgresJournal
-from novita_async._purchase.machine import Action
 from novita_async._stream.stream import IN_FLIGHT
 from novita_async.cli._exits import Exit
 from novita_async.cli._follow import FollowReport, follow
 from novita_async.cli._inputs import Faults, folder_faults
 from novita_async.cli._output import Output, StandardError
-from novita_async.cli._progress import ProgressTally, display_of
+from novita_async.cli._progress import ProgressTally, Status, Totals, display_of
+from novita_async.cli._report_summary import money
 from novita_async.cli._setup import Setup, command
 from novita_async.cli._shared import Note, checked_url, looked_at, standing_of
 from novita_async.errors import BudgetExhausted, Flaw, InvalidRequest, JournalError, NovitaError
 from novita_async.tasks import Task
+
+
+@define(eq=False)
+class WorkerTally(ProgressTally):
+    """Counts what one worker has had: the rest of the batch may be others'."""
+
+    def statistics(self) -> Totals:
+        """Count."""
+        totals = super().statistics()
+        begun = totals.succeeded + totals.failed + totals.uncertain + self.waits.running
+        return evolve(totals, requests=max(totals.ended, begun))
+
+    def status(self) -> Status:
+        """How it is going: nobody knows how much of the rest others will do."""
+        return evolve(super().status(), seconds_left=None, here=" here")
 
 
 @define(eq=False)
@@ -36,10 +51,10 @@ class _WorkerReport(FollowReport):
         if not isinstance(error, BudgetExhausted):  # that ends all others, too
             self.display.note(f"others may go on; to go on here: {command('resume', self.url)}")
 
-    def summary(self) -> None:
-        """Tell what this worker has done: the rest is others'."""
-        self.tally.requests = self.tally.statistics().ended
-        super().summary()
+    def spent(self) -> str:
+        """Say what this worker has spent, in dollars: the budget is everybody's."""
+        spending = self.spending()
+        return super().spent() if spending is None else f"{money(spending.spent)} here"
 
     def again(self, tasks: tuple[Task, ...]) -> str:  # noqa: ARG002 - the journal knows them
         """The command that fetches what is paid."""
@@ -61,9 +76,8 @@ async def work(
             pass
     async with looked_at(url) as journal:
         note = await Note.of(journal)
-        ledger = await journal.summary()
-    money = {name: changes[name] for name in ("images_per_minute", "price", "budget") if name in changes}
-    noted, note = note, evolve(note, **money, out=changes.get("out") or note.out)
+    told = {name: changes[name] for name in ("images_per_minute", "price", "budget") if name in changes}
+    noted, note = note, evolve(note, **told, out=changes.get("out") or note.out)
     setup = note.setup()
     faults: Faults = []
     if note.out is not None and "://" not in note.out:
@@ -73,11 +87,10 @@ async def work(
     budget = setup.spending(faults)
     if faults:
         raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
-    if money:  # said for all who come later
+    if told:  # said for all who come later
         async with looked_at(url) as journal:
-            await Note(**money).add_to(journal, noted)
-    due = ledger.due(Action.SEND) + ledger.due(Action.WATCH) + ledger.due(Action.SAVE)
-    report = _WorkerReport(output, display_of(), ProgressTally(due), note.out, url=discreet(url))
+            await Note(**told).add_to(journal, noted)
+    report = _WorkerReport(output, display_of(), WorkerTally(0), note.out, url=discreet(url))
     report.price = setup.price_each()
     options: dict[str, Any] = {"images_per_minute": note.images_per_minute, "observers": [report]}
     async with NovitaClient(**options, budget=budget) as client:

@@ -8,9 +8,12 @@ from datetime import timedelta
 import pytest
 
 from novita_async._journal.postgres.address import discreet
+from novita_async.cli._worker import WorkerTally
+from novita_async.events import Finished
 from novita_async.testing import Fault, FaultPlan
 from tests.helpers.batches import caller, manifest, records, seeds, shots
 from tests.helpers.postgres import new_batch, run_sql
+from tests.helpers.service import client_of, requests, service
 
 FAIL_ALL = "UPDATE novita.course SET state = 'failed' WHERE batch = (SELECT max(id) FROM novita.batch)"
 
@@ -159,3 +162,21 @@ def test_a_url_is_told_without_its_password():
     assert discreet("postgresql://me:se#cret@db/x#b") == "postgresql://me@db/x#b"
     assert discreet("postgresql://one:1,two:2/x#at@2") == "postgresql://one:1,two:2/x#at@2"
     assert discreet("made") == "made"
+
+
+@pytest.mark.anyio
+async def test_a_worker_tells_what_it_has_had_and_no_time_that_is_left():
+    """The rest may be others': nobody knows how much of it they will do."""
+    tally = WorkerTally(0)
+    async with client_of(service()) as (client, seen):
+        async with client.stream(requests(3)) as outcomes:
+            assert len([each async for each in outcomes]) == 3
+    *ended, running = [each for each in seen if isinstance(each, Finished)]
+    for event in seen:
+        if event is not running:
+            tally(event)
+    for event in ended:
+        tally.took(event.outcome)
+    status = tally.status()
+    assert status.sentence().startswith("2 of 3 done here, 1 running")
+    assert status.seconds_left is None

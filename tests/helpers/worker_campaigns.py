@@ -41,6 +41,10 @@ class Campaign:
     kills: int = 2
     crashes: int = 0
     """How often the database crashes."""
+    cuts: int = 0
+    """How often all connections to it break."""
+    stops: int = 0
+    """How often a worker is stopped for twice the stall time."""
     slow: tuple[int, ...] = (3, 20)
     """Submissions whose answer takes three times the stall time."""
     stall: float = 2.0
@@ -102,6 +106,7 @@ async def fight(campaign: Campaign, url: str, folder: Path) -> dict[str, int]:
         running = [start(number) for number in range(campaign.workers)]
         on_its_way: set[int] = set()
         events = ["kill"] * campaign.kills + ["crash"] * campaign.crashes
+        events += ["cut"] * campaign.cuts + ["stop"] * campaign.stops
         random.Random(campaign.seed).shuffle(events)
         try:
             for number, event in enumerate(events):
@@ -109,8 +114,13 @@ async def fight(campaign: Campaign, url: str, folder: Path) -> dict[str, int]:
                 if event == "kill":
                     running.pop(0).kill()
                     running.append(start(campaign.workers + number))
+                elif event == "stop":
+                    running[0].send_signal(signal.SIGSTOP)
+                    on_its_way |= await _doubtful(url)
+                    await anyio.sleep(2 * campaign.stall)
+                    running[0].send_signal(signal.SIGCONT)
                 else:
-                    await _crash(url)
+                    await (_crash(url) if event == "crash" else _cut(url))
                 on_its_way |= await _doubtful(url)
             for each in running:
                 await anyio.to_thread.run_sync(each.wait)
@@ -164,6 +174,12 @@ async def _doubtful(url: str) -> set[int]:
         url.partition("#")[2],
     )
     return {each["serial"] for each in found}
+
+
+async def _cut(url: str) -> None:
+    """Break all connections to the database."""
+    everyone = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    await run_sql(url, f"SELECT pg_terminate_backend(pid) {everyone}")
 
 
 async def _crash(url: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from novita_async import Endpoints, Succeeded
+from novita_async._journal.postgres import member
 from novita_async._journal.postgres.living import pause_of
 from novita_async._journal.shared_memory import SharedMemoryJournal
 from novita_async._purchase.machine import (
@@ -257,6 +258,20 @@ async def test_workers_of_one_url_share_its_batch_and_one_that_was_taken_for_dea
     assert sum(isinstance(each, Succeeded) for each in ended) == states.count(State.SAVED)
 
 
+async def test_a_process_whose_computer_has_slept_sends_nothing_before_it_has_said_that_it_lives(
+    database, monkeypatch
+):
+    """The loop's clock stood still meanwhile: others may have taken it for dead, and let go of its places."""
+    async with await PostgresJournal.join(new_batch(database), lease=3600.0) as journal:
+        assert journal.sends_until > loop_time()
+        awake = member.asleep
+        for name in ("member", "living"):
+            monkeypatch.setattr(f"novita_async._journal.postgres.{name}.asleep", lambda: awake() + 3600.0)
+        assert journal.sends_until <= loop_time()
+        await journal.beat()
+        assert journal.sends_until > loop_time()
+
+
 def test_a_process_looks_after_the_others_when_a_lease_runs_out_and_not_much_more_often_than_that():
     assert pause_of(12.0, None) == 4.0
     assert pause_of(12.0, 8.0) == 4.0, "the other speaks again before that"
@@ -283,18 +298,6 @@ async def test_after_a_failover_nothing_is_complete_and_what_has_ended_is_claime
             assert places(await journal.claim(ended)) == [0]
         finally:
             await over()
-
-
-async def test_an_order_that_the_database_refuses_is_refused_alone(database):
-    """Those that were planned together with it stand."""
-    async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
-        odd = asked(2, 1, images=1 << 31)
-        good, bad, last = await asyncio.gather(
-            *(journal.plan([each]) for each in (asked(1, 0), odd, asked(3, 2))), return_exceptions=True
-        )
-        assert isinstance(bad, JournalError)
-        assert places([*good, *last]) == [0, 2]
-        assert (await journal.summary()).total == 2
 
 
 async def test_a_fact_that_the_database_refuses_is_refused_alone(database):

@@ -66,7 +66,8 @@ def test_a_slot_of_nobody_teaches_nothing_and_counts():
 def test_as_many_are_offered_after_a_refusal_as_there_may_be_places_for():
     offers = Offers()
     offers.offer()
-    offers.deferred(7.0, places=3)
+    offers.deferred(7.0, places=3, likely=60.0)
+    assert offers.likely == 60.0
     for _ in range(3):
         assert offers.start_at(7.0) == 7.0
         offers.offer()

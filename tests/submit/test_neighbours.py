@@ -15,10 +15,10 @@ from novita_async._submit.neighbours import Neighbours
 from novita_async._submit.pool import SessionPool
 from novita_async._util.clock import loop_time
 from novita_async.errors import APIError, AuthenticationFailed, JournalError, PermissionDenied
-from novita_async.events import AccountDisabled, BreakerOpened
+from novita_async.events import AccountDisabled, BreakerOpened, Paced
 from novita_async.journal import Deferred, MemoryJournal
 from novita_async.models.accounts import Account
-from tests.helpers.service import client_of, facts_of, requests, service
+from tests.helpers.service import client_of, facts_of, of_kind, requests, service
 
 pytestmark = pytest.mark.anyio
 PATH = "/v3/async/img2img"
@@ -121,6 +121,25 @@ async def test_a_shared_window_decides_alone_in_the_order_of_the_line_and_is_sel
     assert store.asked < 60 + 64 + 4 * 20
 
 
+@define(eq=False)
+class Distant(MemoryJournal):
+    """A store that may be asked again soon, and has a place much later."""
+
+    sends_until: float = math.inf
+
+    async def admit(self, purchase, announced, cost):
+        if loop_time() < 9.0:
+            raise Deferred(loop_time() + 2.0, likely=9.0)
+        await super().admit(purchase, announced, cost)
+
+
+async def test_a_wait_for_a_shared_window_is_told_with_its_whole_length():
+    async with client_of(service()) as (client, seen):
+        async with client.batch(requests(1), journal=Distant()) as outcomes:
+            assert len([each async for each in outcomes]) == 1
+    assert [each.delay for each in of_kind(seen, Paced)] == [9.0, 7.0, 5.0, 3.0, 2.0]
+
+
 async def test_nothing_is_sent_once_others_may_take_this_process_for_dead():
     """It is tried again, and sent when the process has said again that it lives."""
     simulation, store = service(), Window(room=9)
@@ -146,7 +165,7 @@ async def test_of_accounts_in_shared_windows_the_one_that_may_be_asked_soonest_i
     pool = SessionPool.of([Account(api_key=label, label=label) for label in ("one", "two")], 20.0)
     for until in (9.0, 5.0):
         grant = pool.grant_at_once(PATH, 1, shared=True)
-        pool.deferred(grant, until)
+        pool.deferred(grant, Deferred(until))
         pool.settle(grant, UNSEEN, loop_time())
     assert pool.grant_at_once(PATH, 1, shared=True) is None
     grant = await pool.acquire(PATH, 1, shared=True)

@@ -178,7 +178,8 @@ class Admitting:
         """Tell each what the database has said. Returns those that have moved."""
         group, offer = offered
         granted, refused, why = set(found["granted"]), set(found["refused"]), found["why"]
-        until, spent, again = loop_time() + found["delay"], why == "spent", list[Step]()
+        now, spent, again = loop_time(), why == "spent", list[Step]()
+        until, likely = now + found["delay"], now + (found["room"] or found["delay"])
         if why in ("gate", "out", "probe"):
             await self.health.ask(connection)
         for n, step in enumerate(group, 1):
@@ -195,7 +196,7 @@ class Admitting:
                 spent = False
                 done[id(step.told)] = await self.money.exhausted(connection, step.told.cost)
             else:
-                done[id(step.told)] = Deferred(until, found["share"] // step.moved.images)
+                done[id(step.told)] = Deferred(until, found["share"] // step.moved.images, likely)
         return again
 
 
@@ -216,4 +217,4 @@ def _touches_only(step: Step, window: WindowRow, account: str) -> bool:
 def _defer(steps: Sequence[Step], offer: Offer, done: dict[int, Any]) -> None:
     """Put off announcements for which there is no place now."""
     for step in steps:
-        done[id(step.told)] = Deferred(offer.until)
+        done[id(step.told)] = Deferred(offer.until, likely=offer.likely)

@@ -18,7 +18,7 @@ from novita_async._journal.postgres.upgrading import check_version
 from novita_async._journal.postgres.works import Connection, Told
 from novita_async._journal.rows import entry_of
 from novita_async._purchase.machine import LOST, State, advance
-from novita_async._util.clock import loop_time, wall_time
+from novita_async._util.clock import asleep, loop_time, wall_time
 from novita_async._version import __version__
 
 _log: Final = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Living:
         member = self.member
         await check_version(connection, member.label)
         await self.reading.read_clock(connection)
-        began = loop_time()
+        began, slept = loop_time(), asleep()
         found = await connection.fetchrow(
             "SELECT * FROM novita.begin_1($1, $2, $3, $4, $5)",
             member.name,
@@ -58,7 +58,7 @@ class Living:
         if found["in_use"] is not None:
             return float(found["in_use"])
         member.me = found["me"]
-        member.alive_until = began + member.lease
+        member.lives(began, slept)
         await self.health.try_again(connection)
         await self.warn_of_standby(connection)
         return None
@@ -84,14 +84,15 @@ class Living:
             LeaseLost: this process was taken for dead.
         """
         member = self.member
-        before, began = wall_time(), loop_time()
+        before, began, slept = wall_time(), loop_time(), asleep()
         found = await connection.fetchrow("SELECT * FROM novita.beat_1($1, $2)", member.me, member.lease)
         member.compare_clocks(before, found["at"], wall_time())
         if not found["alive"]:
             if found["steady"] or not await self._be_again(connection):
                 raise member.lost()
             return await self.beat(connection)
-        member.alive_until, member.processes = began + member.lease, found["workers"]
+        member.lives(began, slept)
+        member.processes = found["workers"]
         member.next_beat = pause_of(member.lease, found["due"])
         member.is_outdated = found["oldest"] > VERSION
         self.health.tell(found["accounts"])

@@ -9,8 +9,10 @@ from attrs import define, field
 from novita_async._journal.postgres.lost import LeaseLost, lease_lost
 from novita_async._policy.pacing import LATE
 from novita_async._purchase.machine import LOST, Settlement
-from novita_async._util.clock import wall_time
+from novita_async._util.clock import asleep, wall_time
 
+_NAP: Final = 0.1
+"""Seconds: a shorter sleep is none, but the time between the readings of two clocks."""
 _BELIEVED: Final = 0.002
 """Seconds: a difference of clocks that the round trip and this explain is none."""
 
@@ -46,8 +48,19 @@ class Member:
     """Processes at work with this database."""
     next_beat: float = field(default=0.0, init=False)
     """Seconds after the last sign of life until the next one: earlier where another process is late."""
-    alive_until: float = field(default=-math.inf, init=False)
-    """Until when, on the loop's clock, no other process takes this one for dead."""
+    _alive_until: float = field(default=-math.inf, init=False)
+    _slept: float = field(default=0.0, init=False)
+    """Seconds for which this computer had slept at the last sign of life."""
+
+    @property
+    def alive_until(self) -> float:
+        """Until when, on the loop's clock, no other process takes this one for dead."""
+        slept = asleep() - self._slept
+        return self._alive_until - (slept if slept > _NAP else 0.0)
+
+    def lives(self, since: float, slept: float) -> None:
+        """Take note of a sign of life that was begun at this time of the loop, after so much sleep."""
+        self._alive_until, self._slept = since + self.lease, slept
 
     def elsewhere(self, batch: int) -> "Member":
         """Give a copy of this member for work in another batch."""

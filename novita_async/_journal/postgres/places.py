@@ -84,7 +84,7 @@ class Places:
             )
             offered = call.group[: len(offer.slots)]
             if not offered:
-                return [Deferred(offer.until) for _ in call.group]
+                return [Deferred(offer.until, likely=offer.likely) for _ in call.group]
             found = await connection.fetchrow(
                 ADMIT,
                 self.member.me,
@@ -118,13 +118,14 @@ class Places:
             await self.health.ask(connection)
         granted: set[int] = set(found["granted"])
         self._on_way[call.key] += sum(offered[k - 1].images for k in granted)
-        now, until = self.member.now(), loop_time() + found["delay"]
+        now, here = self.member.now(), loop_time()
+        until, likely = here + found["delay"], here + (found["room"] or found["delay"])
         if len(offered) < len(call.group) and not found["delay"]:
-            until = offer.until
+            until, likely = offer.until, offer.likely
         return [
             Place(*call.key, each.images, offer.slots[n], now)
             if n + 1 in granted
-            else Deferred(until, found["share"] // each.images)
+            else Deferred(until, found["share"] // each.images, likely)
             for n, each in enumerate(call.group)
         ]
 

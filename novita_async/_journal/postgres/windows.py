@@ -63,6 +63,8 @@ class Offer:
     """Notes of the pacer, one for each announcement, where the quota is learned."""
     until: float
     """When to offer the others, on the loop's clock."""
+    likely: float | None = None
+    """When there will be places for them, as far as the pacer knows."""
     state: str | None = None
     """State of the pacer once these are announced."""
     taken: int = 0
@@ -161,8 +163,10 @@ def offered(pacer: SharedWindow, images: Sequence[int], now: float) -> Offer:
             at = slot
             break
         slots.append(slot)
-    delay = min(at - now, LINE / 2) if at < math.inf else _ANSWER
-    return Offer(slots, loop_time() + delay, pacer.text(), pacer.window.taken)
+    known, here = at < math.inf, loop_time()
+    delay = min(at - now, LINE / 2) if known else _ANSWER
+    likely = here + at - now if known else None
+    return Offer(slots, here + delay, likely, pacer.text(), pacer.window.taken)
 
 
 def taught(

@@ -10,15 +10,16 @@ ADMITTING: Final = f"""
 -- p_known: where the quota is not known, what the pacer knows once all that is offered is announced.
 -- A process that finds no place stands in line with the first that found none: its place is kept free by those behind,
 -- which may take what is left. share: images of its part of what is free once `delay` is over.
+-- room: seconds until there is its place, as far as that is known: `delay` is never long, for others may leave the line.
 create function novita.admit_1(
   p_me bigint, p_batch int, p_window int, p_serial bigint[], p_moves int[], p_images int[], p_cost numeric[],
   p_patience float8, p_slot text[], p_version bigint, p_known text, p_taken int, p_call bigint, {PARAMETERS},
   out granted int[], out refused int[], out delay float8, out why text, out latest bigint, out known text,
-  out share int
+  out share int, out room float8
 ) language plpgsql as $$
 declare
   win novita."window"; money novita.budget; t float8; used int; total numeric := 0; k int := 0;
-  ahead int := 0; need int; since_me float8; limited bool := false; valid int[]; room float8; acc record;
+  ahead int := 0; need int; since_me float8; limited bool := false; valid int[]; acc record;
   offered int := cardinality(p_images); price numeric; mine novita.place; learning bool; written int; alone bool;
 begin
   granted := '{{}}'; refused := '{{}}'; delay := 0; share := 0;
