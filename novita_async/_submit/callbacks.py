@@ -25,12 +25,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._api import protocol
 from novita_async._http import MIB
 from novita_async._policy.hinting import DeliveryHealth, ExpectedEvents, TokenBucket
 from novita_async._purchase.machine import Attempt, Purchase
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 from novita_async.models._rules import is_web_address
 
