@@ -3,6 +3,7 @@
     python -m benchmarks.soak_workers                 # all
     python -m benchmarks.soak_workers kills --kills 100
     python -m benchmarks.soak_workers takeover taking memory million
+    python -m benchmarks.soak_workers rate            # how much of a quota is used: ten minutes
 
 Each prints its figures, and ends with an error at the first thing that does not hold.
 """
@@ -10,21 +11,24 @@ Each prints its figures, and ends with an error at the first thing that does not
 import argparse
 import asyncio
 import gc
+import random
 import resource
 import tempfile
 import time
 import tracemalloc
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from novita_async import Endpoints, Polling
+from novita_async._policy.pacing import MINUTE, WINDOW
 from novita_async._stream.planning import BatchPlanner
 from novita_async.journal import PostgresJournal, SharedMemoryJournal
+from novita_async.testing import Ledger
 from tests.helpers.journals import asked
 from tests.helpers.postgres import new_batch, postgres, run_sql
 from tests.helpers.service import client_of, picture, requests, service
-from tests.helpers.worker_campaigns import Campaign, fight
+from tests.helpers.worker_campaigns import Campaign, fight, work_off
 
 
 async def kills(url: str, folder: Path, count: int) -> None:
@@ -48,6 +52,42 @@ async def kills(url: str, folder: Path, count: int) -> None:
             f"kills: {per * (number + 1)} kills, {number + 1} crashes: {total}, most {found['most']} of {campaign.quota}",
             flush=True,
         )
+
+
+async def rate(url: str, folder: Path, _: int) -> None:
+    """Four workers that nothing disturbs: the part of a known quota that they use, and the most in any window."""
+    for seconds, quota, largest, rounds in _RATES:
+        held = seconds + WINDOW - MINUTE
+        campaign = Campaign(
+            kills=0, skews=(0.0,), workers=4, stall=15.0, window=held, quota=quota, in_flight=256
+        )
+        sizes = random.choices(range(1, largest + 1), k=2 * rounds * quota // (1 + largest))
+        home = folder / f"{seconds:g}-{largest}"
+        home.mkdir()
+        ledger = await work_off(campaign, new_batch(url), home, sizes)
+        used, most, ask = _used(ledger, quota, seconds), ledger.most_images_in(seconds), _ASKED[seconds]
+        print(
+            f"rate: windows of {seconds:g} s, 1 to {largest} images a request: {used:.1%} of the quota is used "
+            f"(ask {ask:.0%}), at most {most} of {quota} images in any window",
+            flush=True,
+        )
+        assert most <= quota, most
+        assert used >= ask, used
+
+
+_RATES = ((5.0, 125, 1, 8), (5.0, 480, 8, 8), (60.0, 600, 1, 4), (60.0, 1800, 8, 4))
+"""Seconds of a window, images in it, the most a request, windows. A request is not split: of a window, half
+of what the next one needs stays free, so that a small one is never full."""
+_ASKED = {5.0: 0.97, 60.0: 0.99}
+
+
+def _used(ledger: Ledger, quota: int, seconds: float) -> float:
+    """Part of a quota that was used: the time in which so many images may go, by that in which they went.
+
+    The first window is free, so that each image is compared with the one that stands a quota before it.
+    """
+    at = [entry.at for entry in ledger.accepted for _ in range(entry.images)]
+    return seconds / fmean(after - before for before, after in zip(at, at[quota:], strict=False))
 
 
 async def takeover(url: str, _: Path, __: int) -> None:
@@ -167,7 +207,7 @@ async def million(url: str, _: Path, __: int, rows: int = 1_000_000) -> None:
     )
 
 
-CAMPAIGNS = {each.__name__: each for each in (kills, takeover, taking, memory, million)}
+CAMPAIGNS = {each.__name__: each for each in (kills, rate, takeover, taking, memory, million)}
 
 
 def main() -> None:

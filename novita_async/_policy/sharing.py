@@ -84,8 +84,8 @@ class SharedWindow:
 class Offers:
     """Offers of a process to a shared window, which may have no room.
 
-    After a refusal little is offered, when there may be room again; each admission doubles that. So a process
-    with thousands of purchases in line does not ask for all of them again and again.
+    After a refusal as many are offered as there may be places for, once there may be some; each admission
+    doubles that. So a process with thousands of purchases in line does not ask for all of them each time.
     """
 
     width: int = MOST_OFFERED
@@ -108,10 +108,10 @@ class Offers:
         self.under_way -= 1
         self.width = min(MOST_OFFERED, 2 * self.width)
 
-    def deferred(self, until: float) -> None:
-        """Take note that there was none."""
+    def deferred(self, until: float, places: int = 1) -> None:
+        """Take note that there was none, and when there may be some."""
         self.under_way -= 1
-        self.width, self.until = 1, until
+        self.width, self.until = min(MOST_OFFERED, max(1, places)), until
 
     def withdrawn(self) -> None:
         """Take note that an offer came to nothing for another reason."""

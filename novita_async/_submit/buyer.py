@@ -451,7 +451,7 @@ class Buyer(Asker):
             await self._promise(purchase, permit, announced)
         except BaseException as error:
             if isinstance(error, Deferred):
-                self.pool.deferred(permit.grant, error.until)
+                self.pool.deferred(permit.grant, error.until, error.places)
             self._settle(permit, UNSEEN, announced.at)
             raise
         self.pool.admitted(permit.grant)

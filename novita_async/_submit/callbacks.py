@@ -23,6 +23,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from attrs import define, field
@@ -41,6 +42,8 @@ MOST_CLAIMS: Final = 3
 """Task ids that are tried for one lost purchase."""
 STRAGGLING: Final = 2.0
 """Seconds after the end of its task, or after that was found, in which an event is of use."""
+MOST_PASSED_ON: Final = 50.0
+"""Events about others' purchases that are passed on in a second: each is two questions to the database."""
 MOST_KEPT: Final = 100_000
 """Purchases that are known by their token. The oldest is forgotten for a new one."""
 
@@ -140,6 +143,7 @@ class Callbacks:
     elsewhere: Callable[[str, str], None] | None = None
     """Passes an event on, token and task id, whose purchase is another process's. None: there is none."""
     _bucket: TokenBucket = field(factory=TokenBucket, init=False)
+    _passed_on: TokenBucket = field(factory=partial(TokenBucket, MOST_PASSED_ON, MOST_PASSED_ON), init=False)
     _health: DeliveryHealth = field(factory=DeliveryHealth, init=False)
     _expected: ExpectedEvents = field(factory=ExpectedEvents, init=False)
     _by_token: dict[str, Callback] = field(factory=dict, init=False)
@@ -273,7 +277,7 @@ class Callbacks:
             return False
         if callback is not None:
             return self._heard_of(callback, task_id, now)
-        if self.elsewhere is None or not self._bucket.take(now):
+        if self.elsewhere is None or not self._passed_on.take(now):
             return False
         self.elsewhere(token, task_id)
         return True

@@ -430,11 +430,14 @@ class SessionPool:
             offers.admitted()
             self._wake_heads()
 
-    def deferred(self, grant: Grant, until: float) -> None:
-        """Take note that a window that processes share has no place before then. Settle the slot, too."""
+    def deferred(self, grant: Grant, until: float, places: int = 1) -> None:
+        """Take note that a window that processes share has no place before then, and how many it may have.
+
+        Settle the slot, too.
+        """
         offers, grant.offers = grant.offers, None
         if offers is not None:
-            offers.deferred(until)
+            offers.deferred(until, places)
 
     def _serving(self, hosts: Hosts) -> list[_PoolMember]:
         """Accounts whose host serves a route; all where none does, for the table may be old."""

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from attrs import define, field
 
+from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._purchase.machine import Bought, Purchase
 from novita_async._submit.buyer import Buyer
 from novita_async._submit.callbacks import Callback
@@ -134,6 +135,8 @@ class Recovery:
         bought = Bought(loop_time(), task, callback.attempt.number or None)
         try:
             await self._buyer.purchases.record(callback.purchase, bought)
+        except LeaseLost:  # which keeps the id all the same
+            _log.info("task %s was found again; whoever takes its row next watches it", task.task_id)
         except Exception:  # noqa: BLE001 - the caller that waits for the task must still be told
             _log.exception("task %s was found again, but could not be recorded", task.task_id)
         callback.recovered()

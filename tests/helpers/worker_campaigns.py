@@ -14,16 +14,16 @@ from pathlib import Path
 
 import anyio
 import asyncpg
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from novita_async import Budget, Endpoints, NovitaClient, Polling
+from novita_async import Budget, Endpoints, Img2Img, NovitaClient, Polling
 from novita_async._files.places import storage_at
 from novita_async._journal.postgres import journal as postgres_journal
 from novita_async._policy import pacing
 from novita_async._purchase.machine import SAVED, UNCERTAIN
 from novita_async._stream.planning import BatchPlanner
 from novita_async.journal import PostgresJournal
-from novita_async.testing import Fault, FaultPlan
+from novita_async.testing import Fault, FaultPlan, Ledger
 from tests.helpers.postgres import run_sql
 from tests.helpers.programs import Program, python
 from tests.helpers.served import served
@@ -120,9 +120,30 @@ async def fight(campaign: Campaign, url: str, folder: Path) -> dict[str, int]:
         return await _compared(campaign, url, server, on_its_way)
 
 
+async def work_off(campaign: Campaign, url: str, folder: Path, sizes: list[int]) -> Ledger:
+    """Let workers that nothing disturbs work off requests of so many images; give the service's books."""
+    mixed = [evolve(each, image_num=images) for each, images in zip(requests(len(sizes)), sizes, strict=True)]
+    with served(images_per_minute=100_000, latency=0.01) as server:
+        await _put(mixed, url, folder)
+        running = [_start(campaign, url, server.url, folder, number) for number in range(campaign.workers)]
+        try:
+            await _progress(server, len(sizes), running)
+            for each in running:
+                await anyio.to_thread.run_sync(each.wait)
+        finally:
+            for each in running:
+                each.kill()
+        assert len(server.ledger.accepted) == len(server.ledger.entries) == len(sizes)
+        return server.ledger
+
+
 async def _plan(campaign: Campaign, url: str, folder: Path) -> None:
-    planner = BatchPlanner(endpoints=Endpoints(), storage=storage_at(folder))
     mixed = [each for number in range(1, 5) for each in requests(campaign.requests // 4, image_num=number)]
+    await _put(mixed, url, folder)
+
+
+async def _put(mixed: list[Img2Img], url: str, folder: Path) -> None:
+    planner = BatchPlanner(endpoints=Endpoints(), storage=storage_at(folder))
     async with await PostgresJournal.join(url) as journal:
         assert await journal.enqueue(await planner.orders(mixed)) == len(mixed)
 

@@ -3,15 +3,17 @@
 import asyncio
 import hashlib
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from novita_async import Img2Img, Polling, Succeeded, Txt2Img
-from novita_async._journal.postgres.inbox import PostgresInbox
+from novita_async._journal.postgres.inbox import PostgresInbox, key_of
 from novita_async._purchase.machine import Announced, Bought, Completed, Lost
 from novita_async._util.clock import loop_time
 from novita_async.errors import ConfigurationError, JournalError, SubmissionUncertain
-from novita_async.journal import PostgresJournal
+from novita_async.journal import PostgresJournal, State
 from novita_async.testing import sample_picture
 from tests.helpers.journals import asked
 from tests.helpers.pooler import pooled
@@ -124,6 +126,29 @@ async def test_each_end_reaches_who_waits_as_it_is_and_is_waited_for_while_files
             await each
 
 
+async def test_an_end_that_comes_while_it_is_asked_for_is_told_as_it_is(url):
+    """The row was read as paid; a moment later it has ended, and its outcome is not the one of a paid row."""
+    inbox = PostgresInbox(url)
+    await inbox.put(asked(1), "one")
+    async with await PostgresJournal.join(url) as journal:
+        (purchase,) = await journal.take()
+        await journal.admit(purchase, Announced(loop_time(), "a"), None)
+        await journal.settle(purchase, Bought(loop_time(), task("t")))
+
+        async def asking(sql, *values):
+            found = await asked_before(sql, *values)
+            while ends:
+                await journal.record(purchase, ends.pop())
+            return found
+
+        await inbox._at.link.once(inbox._find_batch)
+        ends = [Completed(loop_time(), result("t"))]
+        asked_before = inbox._at.link._connection.fetch
+        stood = await inbox._at.reading.stand(SimpleNamespace(fetch=asking), [key_of("one")])
+    assert [(each.state, has_ended) for each, has_ended in stood] == [(State.SUCCEEDED, True)]
+    await inbox.aclose()
+
+
 async def test_a_database_that_goes_away_is_told_to_each_who_waits(url):
     inbox = PostgresInbox(url, outage_timeout=0.0)
     await inbox.put(asked(1), "one")
@@ -184,6 +209,47 @@ async def test_an_event_finds_the_purchase_of_a_process_that_was_killed_in_any_p
             assert len([each async for each in outcomes]) == 1
         assert (await web.outcome("order", journal=url)).task_id == paid.task_id
         assert len(simulation.ledger.accepted) == 1
+
+
+@pytest.mark.parametrize("begin", [PostgresJournal.join, PostgresJournal.open], ids=["shared", "alone"])
+async def test_an_event_that_comes_before_its_process_is_taken_for_dead_finds_the_purchase(
+    database, url, begin
+):
+    """The sender was killed a moment ago: nobody calls its purchase uncertain yet; the event comes once."""
+    simulation = service(speed=1000.0, latency=0.001, workers=64)
+    quick, token = {"polling": Polling.fixed(0.01)}, url.partition("#")[2]
+    async with client_of(simulation, **quick) as (pod, _):
+        paid = await pod.submit(text(1))
+        dead = await begin(url, lease=0.3)
+        (purchase,) = await dead.plan([asked(1)])
+        if begin == PostgresJournal.join:
+            (purchase,) = await dead.take()
+        await dead.admit(purchase, Announced(loop_time(), simulation_label(pod), token), None)
+        dead._living.cancel()
+        while dead._carrying is not None:
+            await asyncio.sleep(0)
+        dead._store.link.hang_up()
+        pod.webhook_waker(journal=url)(event_of(paid.task_id), token)
+        while pod._recovery._recoveries:
+            await asyncio.sleep(0.01)
+    (row,) = await run_sql(database, "SELECT state, task_id FROM novita.course WHERE token = $1", token)
+    assert tuple(row) == ("submitted", paid.task_id)
+    async with await PostgresJournal.open(url) as after:
+        assert [each.task.task_id async for each in after.where(State.SUBMITTED)] == [paid.task_id]
+
+
+async def test_an_attempt_whose_process_lives_is_not_taken_for_lost_and_an_answered_one_never(url):
+    inbox = PostgresInbox(url)
+    async with await PostgresJournal.join(url) as journal:
+        await journal.plan([asked(1)])
+        (purchase,) = await journal.take()
+        await journal.admit(purchase, Announced(loop_time(), "a", "token"), None)
+        may_live = await inbox._at.link.once(partial(inbox._at.reading.doubtful, token="token"))
+        assert isinstance(may_live, float)
+        assert may_live > 0
+        await journal.settle(purchase, Bought(loop_time(), task("t")))
+        assert await inbox.lost("token") is None
+    await inbox.aclose()
 
 
 async def test_an_event_is_told_to_the_process_whose_purchase_it_is(url):

@@ -7,7 +7,14 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
-from asyncpg import DeadlockDetectedError, DiskFullError
+from asyncpg import (
+    CheckViolationError,
+    DeadlockDetectedError,
+    DiskFullError,
+    LockNotAvailableError,
+    PostgresIOError,
+    TransactionTimeoutError,
+)
 from attrs import define
 
 from novita_async import Polling
@@ -510,17 +517,21 @@ async def test_plans_and_questions_that_are_told_together_are_answered_each(url)
         assert [each.entry.position for each in rest] == list(range(1000))
 
 
-async def test_plans_that_are_told_together_and_refused_raise_an_error_each_and_leave_nothing_planned(url):
+async def test_of_plans_told_together_those_refused_raise_an_error_each_and_the_others_are_made(
+    url,
+):
     async with await PostgresJournal.open(url) as journal:
-        too_far, near = await asyncio.gather(
-            journal.plan([asked(1, 2**31)]), journal.plan([asked(2, 2)]), return_exceptions=True
+        far, near, farther = await asyncio.gather(
+            journal.plan([asked(1, 2**31)]),
+            journal.plan([asked(2, 2)]),
+            journal.plan([asked(3, 2**31)]),
+            return_exceptions=True,
         )
-        assert isinstance(too_far, Exception)
-        assert isinstance(near, Exception)
-        assert too_far is not near
-        assert [each async for each in journal.where()] == []
-        (purchase,) = await journal.plan([asked(2, 2)])
-        assert purchase.entry.position == 2
+        assert isinstance(far, Exception)
+        assert isinstance(farther, Exception)
+        assert far is not farther
+        assert [each.entry.position async for each in journal.where()] == [2]
+        assert [each.entry.position for each in near] == [2]
 
 
 async def test_a_429_closes_the_window_to_all(database, url):
@@ -674,13 +685,32 @@ async def test_what_was_answered_before_a_connection_broke_is_not_done_again(url
 
 async def test_a_deadlock_is_tried_again_and_another_refusal_is_told(url):
     async with await PostgresJournal.open(url) as journal:
-        raised = [DeadlockDetectedError("deadlock"), DiskFullError("no space left")]
+        raised = [DeadlockDetectedError("deadlock"), CheckViolationError("no such thing")]
 
         async def refused(connection):
             raise raised.pop(0)
 
-        with pytest.raises(JournalError, match="no space left"):
+        with pytest.raises(JournalError, match="no such thing"):
             await journal._store.link.once(refused)
+
+
+@pytest.mark.parametrize(
+    "trouble", [DiskFullError, PostgresIOError, LockNotAvailableError, TransactionTimeoutError]
+)
+async def test_an_answer_waits_for_a_database_that_has_no_room_or_a_lock_that_lasts(url, trouble):
+    async with await PostgresJournal.open(url) as journal:
+        (purchase,) = await journal.plan([asked(1)])
+        await journal.admit(purchase, Announced(loop_time(), "a"), None)
+        connection = journal._store.link._connection
+
+        async def refused(sql, *values):
+            raise trouble("not now")
+
+        journal._store.link._connection = SimpleNamespace(
+            fetch=refused, is_closed=lambda: False, terminate=connection.terminate
+        )
+        await journal.settle(purchase, Bought(loop_time(), task("one")))
+        assert [each.task.task_id async for each in journal.where()] == ["one"]
 
 
 async def test_an_outage_of_the_database_is_told_to_the_log_when_it_lasts_and_when_it_is_over(

@@ -131,6 +131,48 @@ async def test_a_quota_that_one_was_told_counts_for_all(pair, database):
     assert len(await places(first, 2, first=90)) == 0
 
 
+# --- A quota that is known ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def knowing(database):
+    """Two processes that know the quota of the account: eight images."""
+    options = {"lease": 3600.0, "quotas": {"a": 8}}
+    async with (
+        await PostgresJournal.open(new_batch(database), **options) as first,
+        await PostgresJournal.open(new_batch(database), **options) as second,
+    ):
+        for each in await places(first, 8):
+            await first.settle(each, Bought(loop_time(), task(str(each.id))))
+        yield first, second
+
+
+async def test_who_stands_in_line_keeps_its_place_and_holds_nobody_back_who_needs_another(knowing, database):
+    """Until it asks again, which may be a while."""
+    first, second = knowing
+    (heavy,) = await second.plan([asked(0, 0, images=5)])
+    assert not await admitted(second, heavy)
+    await run_sql(database, "UPDATE novita.waiting SET expires = 'infinity'")
+    await run_sql(database, "UPDATE novita.slot SET until = until - 3600")
+    assert len(await places(first, 5, first=50)) == 3
+    assert await admitted(second, heavy)
+
+
+async def test_a_refusal_tells_each_in_line_its_part_of_the_places_that_there_will_be(
+    knowing, database, monkeypatch
+):
+    monkeypatch.setattr("novita_async._journal.postgres.admitting.LINE", 7200.0)
+    await run_sql(database, "DELETE FROM novita.slot")
+    await run_sql(database, 'INSERT INTO novita.slot SELECT id, novita.now() + 600, 8 FROM novita."window"')
+    told = []
+    for journal in knowing:
+        (light,) = await journal.plan([asked(90, 90, images=1)])
+        with pytest.raises(Deferred) as refused:
+            await journal.admit(light, Announced(loop_time(), "a"), None)
+        told.append(refused.value.places)
+    assert told == [8, 3]  # the second leaves the first in line its place, and half of the rest
+
+
 # --- Health -------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Who works on what: rows of a batch in Postgres, taken by some workers and put back, claimed, given back."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -245,3 +246,69 @@ def test_a_process_looks_after_the_others_when_a_lease_runs_out_and_not_much_mor
     assert pause_of(12.0, 8.0) == 4.0, "the other speaks again before that"
     assert pause_of(12.0, 1.0) == pytest.approx(1.01)
     assert pause_of(12.0, -3.0) == 0.5, "it cannot be called dead yet"
+
+
+async def test_after_a_failover_nothing_is_complete_and_what_has_ended_is_claimed_once_all_have_spoken(
+    database, monkeypatch
+):
+    """Until then a row that is missing may be one that was forgotten, and none is skipped."""
+    url, resting = new_batch(database), "UPDATE novita.meta SET quiet_until = "
+    async with await PostgresJournal.join(url, lease=3600.0) as journal:
+        await journal.enqueue([asked(1)])
+        for purchase in await journal.take():
+            await tell(purchase, fact(FailedForGood, loop_time()))
+        ended = [each async for each in journal.where(State.FAILED)]
+        assert await journal.complete()
+        await run_sql(url, f"{resting}'infinity'")
+        over = partial(run_sql, url, f"{resting}'-infinity'")
+        monkeypatch.setattr(PostgresJournal, "rest", lambda *_: over())
+        try:
+            assert not await journal.complete()
+            assert places(await journal.claim(ended)) == [0]
+        finally:
+            await over()
+
+
+async def test_an_order_that_the_database_refuses_is_refused_alone(database):
+    """Those that were planned together with it stand."""
+    async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
+        odd = asked(2, 1, images=1 << 31)
+        good, bad, last = await asyncio.gather(
+            *(journal.plan([each]) for each in (asked(1, 0), odd, asked(3, 2))), return_exceptions=True
+        )
+        assert isinstance(bad, JournalError)
+        assert places([*good, *last]) == [0, 2]
+        assert (await journal.summary()).total == 2
+
+
+async def test_a_fact_that_the_database_refuses_is_refused_alone(database):
+    """Those that were told together with it are kept."""
+    async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
+        good, bad, last = await journal.plan([asked(number, number) for number in range(3)])
+        announced, odd = Announced(loop_time(), "a"), Announced(loop_time(), "a", token=5)
+        told = await asyncio.gather(
+            journal.record(good, announced),
+            journal.record(bad, odd),
+            journal.record(last, announced),
+            return_exceptions=True,
+        )
+        assert [isinstance(each, Exception) for each in told] == [False, True, False]
+        states = [each.state async for each in journal.where()]
+        assert states == [State.ANNOUNCED, State.PLANNED, State.ANNOUNCED]
+
+
+async def test_an_outage_is_told_to_all_who_told_something_together(database):
+    """Nobody waits for the database once more."""
+    async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
+        purchases = await journal.plan([asked(number, number) for number in range(2)])
+        link, url = journal._store.link, journal._store.link.url
+        link.hang_up()
+        link.url, link.outage_timeout = "postgresql://127.0.0.1:1/none", 0.0
+        announced = Announced(loop_time(), "a")
+        told = [
+            *(journal.record(each, announced) for each in purchases),
+            *(journal.plan([asked(n)]) for n in (7, 8)),
+        ]
+        found = await asyncio.gather(*told, return_exceptions=True)
+        link.url = url
+        assert ["cannot be reached" in str(each) for each in found] == [True] * 4

@@ -63,6 +63,16 @@ def test_a_slot_of_nobody_teaches_nothing_and_counts():
     assert (shared.window.taken, shared.window.unanswered, shared.window.rejections) == (3, 0, 0)
 
 
+def test_as_many_are_offered_after_a_refusal_as_there_may_be_places_for():
+    offers = Offers()
+    offers.offer()
+    offers.deferred(7.0, places=3)
+    for _ in range(3):
+        assert offers.start_at(7.0) == 7.0
+        offers.offer()
+    assert offers.start_at(7.0) == math.inf
+
+
 def test_little_is_offered_after_a_refusal_and_twice_as_much_after_each_admission():
     offers = Offers()
     for _ in range(MOST_OFFERED):

@@ -46,6 +46,7 @@ from novita_async._policy.hinting import GRACE, DeliveryHealth, ExpectedEvents, 
 from novita_async._purchase.machine import Attempt, Purchase
 from novita_async._submit import callbacks
 from novita_async._submit.callbacks import Callbacks
+from novita_async.journal import LeaseLost
 from novita_async.models.requests import Extra, Webhook
 from novita_async.testing import Fault, FaultPlan, FaultRule, SimulatorConfig, SimulatorServer, run_virtually
 from novita_async.webhooks import MOST_BYTES, aiohttp_receiver, asgi_receiver
@@ -705,21 +706,27 @@ async def test_of_attempts_that_were_all_lost_the_first_found_is_the_outcome_and
         assert outcomes.statistics().submitted == 1
 
 
-async def test_a_recorder_that_cannot_take_note_is_logged_and_holds_nobody_up(caplog):
+@pytest.mark.parametrize(
+    ("refusal", "is_failure"),
+    [(OSError("disk full"), True), (LeaseLost(problem="the row is nobody's"), False)],
+)
+async def test_a_recorder_that_cannot_take_note_is_logged_and_holds_nobody_up(caplog, refusal, is_failure):
+    """A row that this process has no more is no failure: its journal has kept the task's id all the same."""
+
     class Broken:
         async def admit(self, *_): ...
 
         async def settle(self, *_): ...
 
         async def record(self, *_):
-            raise OSError("disk full")
+            raise refusal
 
     simulation = service(faults=LOST_ANSWER)
     async with hooked(simulation) as (client, seen, _):
         purchase = Purchase(request(), "/v3/async/img2img")
         purchase.journal = Broken()
         task = await client._buyer.buy(purchase, recovery_timeout=600)
-    assert task.task_id in caplog.text
+    assert (task.task_id in caplog.text) is is_failure
     assert len(facts_of(seen, events.Bought)) == 1
 
 
@@ -769,16 +776,21 @@ async def test_an_event_that_cannot_be_passed_on_is_logged_and_the_next_one_is_p
     assert "an event about task first could not be passed on" in caplog.text
 
 
-async def test_a_flood_of_events_about_others_purchases_costs_a_few_questions_a_second():
+async def test_a_flood_of_events_about_others_purchases_costs_a_bounded_number_of_questions_a_second():
+    """A service's own events pass: with four processes three in four come to one that has not bought."""
     others = Others()
     async with client_of(service()) as (client, _):
         client._recovery.pass_on(others)
         waker = client.webhook_waker()
-        for number in range(500):
+        for number in range(200):
             waker(event(f"task {number}"), f"token {number}")
-            await anyio.sleep(0.02)
-        assert client.statistics().webhooks.ignored == 500 - len(others.told)
-    assert 10 <= len(others.told) <= 4 + 2 * 10
+            await anyio.sleep(1 / callbacks.MOST_PASSED_ON)
+        assert len(others.told) == 200
+        for number in range(1000):
+            waker(event(f"task {number}"), f"another token {number}")
+            await anyio.sleep(0.001)
+        assert client.statistics().webhooks.ignored == 1200 - len(others.told)
+    assert len(others.told) <= 200 + 2 * callbacks.MOST_PASSED_ON + 1
 
 
 async def test_an_event_that_another_process_was_sent_wakes_its_task_here():

@@ -195,7 +195,7 @@ class Admitting:
                 spent = False
                 done[id(step.told)] = await self.money.exhausted(connection, step.told.cost)
             else:
-                done[id(step.told)] = Deferred(until)
+                done[id(step.told)] = Deferred(until, found["share"] // step.moved.images)
         return again
 
 

@@ -30,11 +30,13 @@ _PASSES: Final = (
     pg.PostgresConnectionError,
     pg.OperatorInterventionError,
     pg.InterfaceError,
-    pg.TooManyConnectionsError,
-    pg.ReadOnlySQLTransactionError,  # of a standby that is to take over
+    pg.InsufficientResourcesError,  # connections, room on its disk, memory
+    pg.PostgresSystemError,  # its disk
+    pg.LockNotAvailableError,  # a lock that lasts longer than the database's own setting allows
+    pg.InvalidTransactionStateError,  # of a standby that is to take over; or as long as that
     pg.InternalClientError,  # there is none yet that may be written; or the protocol broke off
 )
-"""Errors of a connection, which another may do without."""
+"""Errors that pass, by themselves or with another connection. What is known of purchases waits meanwhile."""
 _PLANNER: Final = "SET enable_bitmapscan = off"
 """How rows are looked for. All that is asked goes along an index; of a batch's rows, in their order, the
 first few hundred are wanted, and a bitmap reads and sorts all of them."""
@@ -60,6 +62,11 @@ _A_URL: Final = (
     "nothing was bought; give postgresql://user@host:port/database#batch; the password may come from "
     "PGPASSWORD; in the URL its special characters are %XX (# is %23)"
 )
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the database could not be reached. Else the error is of what was asked."""
+    return isinstance(error.__cause__, _PASSES)
 
 
 async def _nothing(_: Connection) -> None: ...
@@ -163,7 +170,8 @@ class Link:
     def unreachable(self, error: BaseException) -> JournalError:
         """The error of an outage."""
         why = str(error) or type(error).__name__
-        return JournalError(problem=f"journal {self.label}: it cannot be reached ({why})", advice=ADVICE)
+        what = "it does not serve now" if isinstance(error, pg.PostgresError) else "it cannot be reached"
+        return JournalError(problem=f"journal {self.label}: {what} ({why})", advice=ADVICE)
 
     def _refused(self, error: pg.PostgresError) -> JournalError:
         if getattr(error, "sqlstate", None) in ("NV001", "NV002"):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ENDED: Final = "novita_ended"
 """Channel on which the database tells of ends."""
+_OVER: Final = 0.05
+"""Seconds after the end of a lease when it is over for certain."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _HEARING: Final = 10.0
@@ -144,9 +146,17 @@ class PostgresInbox:
             )
 
     async def lost(self, token: str) -> tuple[int, Purchase] | None:
-        """Find a purchase of unknown end by the token of its callback; and the number of its batch."""
-        async with self._one_by_one:
-            return await self._at.link.once(partial(self._at.reading.doubtful, token=token))
+        """Find a purchase of unknown end by the token of its callback; and the number of its batch.
+
+        While a process that may live waits for the answer, so does this: the event of a picture that is made
+        quickly comes before others have taken its dead process for dead.
+        """
+        while True:
+            async with self._one_by_one:
+                found = await self._at.link.once(partial(self._at.reading.doubtful, token=token))
+            if found is None or isinstance(found, tuple):
+                return found
+            await asyncio.sleep(found + _OVER)
 
     async def found(self, batch: int, purchase: Purchase, bought: Bought) -> None:
         """Keep the id of a task that was bought for such a purchase; its worker, or the next, watches it."""

@@ -52,6 +52,10 @@ BRIEFLY: Final = 10.0
 """Seconds for which a database is waited for by which nothing is bought yet."""
 
 
+_QUIET: Final = 0.3
+"""Seconds between two questions while after a failover all say again what they know."""
+
+
 class SharedOptions(TypedDict, total=False):
     """Options of a process that works on a shared journal."""
 
@@ -401,8 +405,11 @@ class PostgresJournal:
     async def claim(self, purchases: Sequence[Purchase]) -> list[Purchase]:
         """Lease purchases that have ended, to go on with them; those that nobody else has, in their order."""
         store = self._store
-        claimed = await self._do(lambda connection: store.leases.claim(connection, purchases))
-        return [self._handed_out(each) for each in claimed]
+        while True:
+            claimed = await self._do(lambda connection: store.leases.claim(connection, purchases))
+            if claimed is not None:
+                return [self._handed_out(each) for each in claimed]
+            await self.rest(_QUIET)
 
     async def put_back(self, purchases: Sequence[Purchase]) -> None:
         """Let go of purchases that could not be brought to their end: workers that join later take them."""

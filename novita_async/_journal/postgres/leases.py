@@ -32,8 +32,12 @@ class Leases:
         )
         return await self._taken(connection, found)
 
-    async def claim(self, connection: Connection, purchases: Sequence[Purchase]) -> list[Purchase]:
-        """Lease rows that have ended, of those that nobody else has and that still stand where they stood."""
+    async def claim(self, connection: Connection, purchases: Sequence[Purchase]) -> list[Purchase] | None:
+        """Lease rows that have ended, of those that nobody else has and that still stand where they stood.
+
+        Returns:
+            The rows. None: not now, because after a failover all say again what they know.
+        """
         found = await connection.fetch(
             "SELECT novita.claim_1($1, $2, $3, $4)",
             self.member.me,
@@ -41,7 +45,7 @@ class Leases:
             [entry_of(each).serial for each in purchases],
             [each.state.value for each in purchases],
         )
-        return await self._taken(connection, found)
+        return None if found and found[0][0] is None else await self._taken(connection, found)
 
     async def _taken(self, connection: Connection, serials: Sequence[Any]) -> list[Purchase]:
         leased = await self.rows.by_serial(connection, sorted(each[0] for each in serials))

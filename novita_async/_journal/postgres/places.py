@@ -122,7 +122,9 @@ class Places:
         if len(offered) < len(call.group) and not found["delay"]:
             until = offer.until
         return [
-            Place(*call.key, each.images, offer.slots[n], now) if n + 1 in granted else Deferred(until)
+            Place(*call.key, each.images, offer.slots[n], now)
+            if n + 1 in granted
+            else Deferred(until, found["share"] // each.images)
             for n, each in enumerate(call.group)
         ]
 

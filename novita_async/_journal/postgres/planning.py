@@ -1,6 +1,6 @@
 """Orders that become rows of a batch, by one process alone or by several at once.
 
-Orders that many tell at the same time are planned by one call.
+Orders that many tell at the same time are planned by one call, or, where that is refused, each by its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from novita_async._journal.groups import own_copy
-from novita_async._journal.postgres.connection import Link
+from novita_async._journal.postgres.connection import Link, is_outage
 from novita_async._journal.postgres.fenced_rows import FencedRows, marks
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.texts import escaped
@@ -42,7 +42,11 @@ class Plans:
                 partial(self._plan, orders=orders, piece=self._pieces, make=group[0].make, read=group[0].read)
             )
             if isinstance(found, Exception):
-                done |= {id(work): own_copy(found) for work in group}
+                if len(group) > 1 and not is_outage(found):  # of one of them: each by itself
+                    for work in group:
+                        done |= await self.carry_out(link, [work])
+                else:
+                    done |= {id(work): own_copy(found) for work in group}
                 continue
             each = iter(found)
             done |= {id(work): [next(each) for _ in work.orders] for work in group}

@@ -22,6 +22,14 @@ _TALLIES: Final = (
     "SELECT c.state, count(*), sum(r.image_num), sum(c.bought), sum(c.perhaps) FROM novita.course c"
     " JOIN novita.request r USING (batch, serial) WHERE c.batch = $1 GROUP BY 1"
 )
+_ENDED: Final = "AND NOT c.free AND c.owner IS NULL AND c.state <> 'planned'"
+_DOUBTFUL: Final = (
+    "SELECT c.batch, extract(epoch FROM w.alive_until - clock_timestamp())"
+    " FROM novita.batch b, LATERAL (SELECT batch, state, coalesce(owner, b.holder) sender FROM novita.course"
+    " WHERE batch = b.id AND token = $1 AND (state = 'uncertain' AND owner IS NULL OR state = 'announced')"
+    ") c LEFT JOIN novita.worker w ON w.id = c.sender AND w.ended IS NULL AND c.state = 'announced'"
+)
+"""Finds the batch of an attempt of unknown end, and for how long its sender may still wait for an answer."""
 _TOLD_OF_WORKERS: Final = ("name", "version", "started", "is_alive", "had", "sending", "watching")
 
 
@@ -105,26 +113,22 @@ class Reading:
 
     async def stand(self, connection: Connection, keys: Sequence[str]) -> list[tuple[Purchase, bool]]:
         """Read first purchases of keys, and whether nothing more is to be done for them."""
-        read = await self.rows.select(
-            connection, "AND r.key = ANY($3) AND r.occurrence = 0", [bytes.fromhex(key) for key in keys]
-        )
-        ended = await connection.fetch(
-            "SELECT serial FROM novita.course WHERE batch = $1 AND serial = ANY($2)"
-            " AND NOT free AND owner IS NULL AND state <> 'planned'",
-            self.member.batch,
-            [entry_of(each).serial for each in read],
-        )
-        serials = {each["serial"] for each in ended}
-        return [(each, entry_of(each).serial in serials) for each in read]
+        which, values = "AND r.key = ANY($3) AND r.occurrence = 0", [bytes.fromhex(key) for key in keys]
+        there = await self.rows.select(connection, which, values)
+        ended = await self.rows.select(connection, f"{which} {_ENDED}", values)
+        found = {entry_of(each).serial: each for each in ended}
+        return [(found.get(entry_of(each).serial, each), entry_of(each).serial in found) for each in there]
 
-    async def doubtful(self, connection: Connection, token: str) -> tuple[int, Purchase] | None:
-        """Find the purchase of unknown end whose callback has this token, and the number of its batch."""
-        batch = await connection.fetchval(
-            "SELECT c.batch FROM novita.batch b, LATERAL (SELECT batch FROM novita.course"
-            " WHERE batch = b.id AND token = $1 AND state = 'uncertain' AND owner IS NULL) c",
-            escaped(token),
-        )
-        if batch is None:
+    async def doubtful(self, connection: Connection, token: str) -> tuple[int, Purchase] | float | None:
+        """Find the purchase of unknown end whose callback has this token, and the number of its batch.
+
+        Seconds: an answer is still waited for by a process that may live for so long.
+        """
+        found = await connection.fetchrow(_DOUBTFUL, escaped(token))
+        if found is None:
             return None
-        found = await connection.fetch(f"{SELECT} AND c.token = $3", batch, self.member.me, escaped(token))
-        return batch, row_of(found[0]).purchase()
+        batch, may_live = found
+        if may_live is not None and may_live > 0:
+            return float(may_live)
+        rows = await connection.fetch(f"{SELECT} AND c.token = $3", batch, self.member.me, escaped(token))
+        return batch, row_of(rows[0]).purchase()

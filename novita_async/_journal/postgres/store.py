@@ -14,7 +14,7 @@ from attrs import define, field
 
 from novita_async._journal.groups import own_copy
 from novita_async._journal.postgres.admitting import Admitting
-from novita_async._journal.postgres.connection import Link
+from novita_async._journal.postgres.connection import Link, is_outage
 from novita_async._journal.postgres.fenced_rows import FencedRows, Step
 from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.leases import Leases
@@ -89,9 +89,14 @@ class SharedStore:
             later = [each for each in pending if first[each.name] is not each]
             again = await self.link.attempt(partial(self._round, works=now, done=done))
             if isinstance(again, Exception):
-                for each in pending:
-                    done.setdefault(id(each), own_copy(again))
-                break
+                if len(now) == 1 or is_outage(again):
+                    for each in pending:
+                        done.setdefault(id(each), own_copy(again))
+                    break
+                for each in now:  # the error is of one of them
+                    if id(each) not in done:
+                        (done[id(each)],) = await self.carry_out([each])
+                again = []
             pending = again + later
         done |= await self._places.carry_out(self.link, works)
         done |= await self.plans.carry_out(self.link, works)

@@ -8,17 +8,20 @@ ADMITTING: Final = f"""
 -- Take places and money and write the announcements: in the order that is given, as far as they fit. p_batch null:
 -- places without rows. `granted` and `refused` are numbers of what was given, from 1.
 -- p_known: where the quota is not known, what the pacer knows once all that is offered is announced.
+-- A process that finds no place stands in line with the first that found none: its place is kept free by those behind,
+-- which may take what is left. share: images of its part of what is free once `delay` is over.
 create function novita.admit_1(
   p_me bigint, p_batch int, p_window int, p_serial bigint[], p_moves int[], p_images int[], p_cost numeric[],
   p_patience float8, p_slot text[], p_version bigint, p_known text, p_taken int, p_call bigint, {PARAMETERS},
-  out granted int[], out refused int[], out delay float8, out why text, out latest bigint, out known text
+  out granted int[], out refused int[], out delay float8, out why text, out latest bigint, out known text,
+  out share int
 ) language plpgsql as $$
 declare
   win novita."window"; money novita.budget; t float8; used int; total numeric := 0; k int := 0;
   ahead int := 0; need int; since_me float8; limited bool := false; valid int[]; room float8; acc record;
   offered int := cardinality(p_images); price numeric; mine novita.place; learning bool; written int; alone bool;
 begin
-  granted := '{{}}'; refused := '{{}}'; delay := 0;
+  granted := '{{}}'; refused := '{{}}'; delay := 0; share := 0;
   perform novita.durable_1();
   if not novita.steady_1() then why := 'quiet'; delay := 0.3; return; end if;
   if p_batch is not null then
@@ -58,13 +61,13 @@ begin
     delay := acc.delay; why := acc.why;
   elsif learning and (p_known is null or win.version <> p_version) then
     why := 'moved';
-  elsif ahead > 0 then
-    why := 'line';
   else
     for k in 1..offered loop
       continue when k <> all(valid);
       price := coalesce(p_cost[k], money.price * p_images[k], 0);
-      if not learning and used > 0 and used + p_images[k] > win.quota then why := 'window'; exit; end if;
+      if not learning and used + ahead > 0 and used + ahead + p_images[k] > win.quota then
+        why := 'window'; exit;
+      end if;
       if limited and money.spent + total + price > money."limit" then why := 'spent'; exit; end if;
       if limited and money.spent + money.reserved + total + price > money."limit" then
         why := 'reserved'; delay := 0.25; exit;
@@ -104,7 +107,7 @@ begin
   end if;
   if learning then return; end if;
   if used <> win.held then update novita."window" set held = used where id = p_window; end if;
-  if why in ('window', 'line') then                              -- stand in line, and say when it may be my turn
+  if why = 'window' then                                         -- stand in line, and say when it may be my turn
     k := coalesce((select min(x) from unnest(valid) x where x <> all(granted)), 1);
     insert into novita.waiting values (p_window, p_me, t, p_images[k], t + p_patience)
       on conflict ("window", worker) do update set images = excluded.images, expires = excluded.expires,
@@ -114,6 +117,9 @@ begin
       select until, sum(images) over (order by until) total from novita.slot where "window" = p_window) s
       where s.total >= least(need, used) order by s.until limit 1;
     delay := least(greatest(coalesce(room, p_patience / 4), 0.01), p_patience / 2);
+    select win.quota - used - ahead + coalesce(sum(images), 0) into share from novita.slot
+      where "window" = p_window and until < t + delay + 0.1;
+    share := share / (select count(*) from novita.waiting where "window" = p_window);
   elsif since_me is not null then
     delete from novita.waiting where "window" = p_window and worker = p_me;
   end if;

@@ -103,8 +103,8 @@ begin
 end $$;
 
 -- Whether nothing is left for a worker: no row that it could take, and none that another may give back.
-create function novita.complete_1(p_me bigint, p_batch int) returns bool language sql stable as $$
-  select not exists (
+create function novita.complete_1(p_me bigint, p_batch int) returns bool language sql as $$
+  select novita.steady_1() and not exists (                    -- else some may have to be told again
     select from novita.course where batch = p_batch and free and (aside is null or aside < p_me)
   ) and not exists (
     select from novita.course where batch = p_batch and owner is not null and owner <> p_me)
@@ -126,13 +126,13 @@ create function novita.free_1(p_owner bigint) returns bigint language sql as $$
   select count(*) from given
 $$;
 
--- Take rows that have ended, to go on with them all the same.
+-- Take rows that have ended, to go on with them all the same. null: not now, after a failover.
 create function novita.claim_1(p_me bigint, p_batch int, p_serial bigint[], p_state text[]) returns setof bigint
 language plpgsql as $$
 begin
   perform 1 from novita.worker where id = p_me and ended is null for share;
   if not found then raise exception 'novita: this worker was taken for dead' using errcode = 'NV002'; end if;
-  if not novita.steady_1() then return; end if;
+  if not novita.steady_1() then return next null; return; end if;
   return query
     update novita.course c set owner = p_me, free = false, moves = c.moves + 1
     from unnest(p_serial, p_state) u(serial, state)
