@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, cast, ove
 
 import anyio
 import anyio.to_thread
-from attrs import evolve, frozen
+from attrs import evolve
 
 from novita_async import events, logs
 from novita_async._api import protocol
@@ -55,6 +55,7 @@ from novita_async._transport.downloads import AiohttpDownloader
 from novita_async._transport.transport import AiohttpTransport
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import terminated_gently
+from novita_async._util.values import frozen
 from novita_async._watch.memory_file import load_memory, save_memory
 from novita_async.errors import (
     AnsweredAtOnce,

@@ -6,8 +6,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.models.accounts import ApiKey
 from novita_async.models.images import ImageSource
 

@@ -41,8 +41,9 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, ClassVar, Final, Literal, Self
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.tasks import Task
 
 Scope = Literal["request", "endpoint", "account"]

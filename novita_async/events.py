@@ -12,8 +12,6 @@ dropped: watching must never break the work.
 from pathlib import Path
 from typing import Protocol
 
-from attrs import frozen
-
 from novita_async._purchase.machine import (
     Action,
     Announced,
@@ -29,6 +27,7 @@ from novita_async._purchase.machine import (
     Saved,
     State,
 )
+from novita_async._util.values import frozen
 from novita_async.errors import NovitaError
 from novita_async.models.results import Outcome
 from novita_async.tasks import Task

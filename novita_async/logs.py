@@ -17,8 +17,9 @@ import os
 import sys
 from typing import Final, assert_never
 
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError, NovitaError
 from novita_async.events import (
     AccountDisabled,

@@ -31,10 +31,11 @@ any other web app: hand each event to the waker, `waker(body, token)`, in whatev
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from attrs import field, frozen
+from attrs import field
 
 from novita_async._http import MIB
 from novita_async._submit.callbacks import Callbacks, WebhookStatistics
+from novita_async._util.values import frozen
 
 if TYPE_CHECKING:
     from aiohttp import web

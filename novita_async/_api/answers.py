@@ -20,9 +20,10 @@ from collections.abc import Callable
 from typing import Final
 
 import pybase64
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._http import PART_MARK
+from novita_async._util.values import frozen
 from novita_async.models._headers import PICTURES, read_header
 
 SAMPLE: Final = 1024

@@ -19,10 +19,11 @@ from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin
 import attrs
 import msgspec
 import pybase64
-from attrs import Attribute, frozen
+from attrs import Attribute
 
 from novita_async._http import PART_MARK, AnswerPart, BodyPart, FormPart
 from novita_async._util.lenient import END_OF_TIME, as_int, as_list, as_ms, as_object, as_text
+from novita_async._util.values import frozen
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models._headers import read_header

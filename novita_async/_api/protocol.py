@@ -10,8 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, cast
 
-from attrs import frozen
-
 from novita_async._api import codec
 from novita_async._api.reasons import (
     LEGACY_CODES,
@@ -25,6 +23,7 @@ from novita_async._api.reasons import (
 from novita_async._http import HTTPRequest, HTTPResponse
 from novita_async._policy.retrying import Failure
 from novita_async._util import lenient
+from novita_async._util.values import frozen
 from novita_async.errors import (
     APIError,
     BadRequest,

@@ -21,8 +21,9 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from attrs import evolve, frozen
+from attrs import evolve
 
+from novita_async._util.values import frozen
 from novita_async.errors import (
     APIError,
     AuthenticationFailed,

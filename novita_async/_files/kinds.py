@@ -6,9 +6,8 @@ only what is no picture: a page, a message, nothing at all.
 
 from typing import BinaryIO, Final
 
-from attrs import frozen
-
 from novita_async._files.names import safe_name
+from novita_async._util.values import frozen
 from novita_async.models._headers import PICTURES, TEXTS, is_whole, read_format
 
 _SHOWN: Final = 12

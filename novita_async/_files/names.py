@@ -11,8 +11,9 @@ from collections.abc import Callable
 from string import Formatter
 from typing import Final, cast
 
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError, DownloadFailed
 from novita_async.models.results import Succeeded
 

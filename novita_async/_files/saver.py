@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from novita_async._api.reasons import download_passes
 from novita_async._files.folders import FolderStorage, FolderSync, claim, scope_of
@@ -50,6 +50,7 @@ from novita_async._policy.retrying import Failure, Retry, RetryPolicy, Stop, dec
 from novita_async._util.clock import wall_time
 from novita_async._util.disk import make_folder
 from novita_async._util.scopes import run_in_thread
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError, DownloadFailed, Scope, without_query
 from novita_async.events import CutFileKept, Event, FileSaved, KindDiffers
 from novita_async.models.results import Artifact, TaskResult

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 import anyio.to_thread
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._http import MIB
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError, NovitaError, redacted
 
 _MARK: Final = "://"

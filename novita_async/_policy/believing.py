@@ -15,7 +15,7 @@ moment, and a paid task must not end by that moment:
 from enum import Enum
 from typing import Final
 
-from attrs import frozen
+from novita_async._util.values import frozen
 
 CONFIRMED_AFTER: Final = 30.0
 """Seconds over which "no such task" must be repeated."""

@@ -37,9 +37,10 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 
 from novita_async._policy.breaker import CLOSED, OPEN, Breaker, BreakerState, Trip
+from novita_async._util.values import frozen
 
 MINUTE: Final = 60.0
 """Seconds that a quota is for."""

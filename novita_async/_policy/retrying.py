@@ -12,8 +12,9 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ The API tells no prices; the caller does. Money is `Decimal`, in dollars or what
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.errors import BudgetExhausted, ConfigurationError
 from novita_async.models.requests import NovitaRequest
 

@@ -54,9 +54,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, Protocol, assert_never, cast
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._purchase.packing import packed_once, unpacked
+from novita_async._util.values import frozen
 from novita_async.errors import (
     FailedEarlier,
     JournalError,

@@ -26,12 +26,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._api import protocol
 from novita_async._http import MIB
 from novita_async._policy.hinting import DeliveryHealth, ExpectedEvents, TokenBucket
 from novita_async._purchase.machine import Attempt, Purchase
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 from novita_async.models._rules import is_web_address
 

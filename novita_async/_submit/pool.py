@@ -13,7 +13,7 @@ from copy import copy
 from typing import Final
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from novita_async._policy.breaker import CLOSED, OPEN, Breaker, Trip
 from novita_async._policy.pacing import AccountPacer, PacerStatistics, Slot
@@ -21,6 +21,7 @@ from novita_async._policy.sharing import Offers
 from novita_async._purchase.journal import Deferred
 from novita_async._purchase.machine import LOST, REJECTED, UNREACHED, UNSEEN, Settlement
 from novita_async._util.clock import loop_time
+from novita_async._util.values import frozen
 from novita_async.errors import APIError, ConfigurationError, NoAnswer, NotSent, NovitaError
 from novita_async.events import BreakerClosed, BreakerOpened, Paced
 from novita_async.models.accounts import Account, ApiKey

@@ -14,9 +14,10 @@ from types import coroutine
 from typing import Final
 
 import pybase64
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._http import HTTPRequest, form
+from novita_async._util.values import frozen
 from novita_async.errors import Flaw, InvalidRequest
 from novita_async.models.images import ImageSource
 

@@ -22,10 +22,11 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
-from attrs import define, field, frozen
+from attrs import define, field
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed
+from novita_async._util.values import frozen
 from novita_async._version import __version__
 from novita_async.errors import ConfigurationError
 

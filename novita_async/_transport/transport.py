@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 import aiohttp
-from attrs import define, field, frozen, setters
+from attrs import define, field, setters
 from yarl import URL
 
 from novita_async._http import Delivery, DeliveryFailed, Detached, HTTPRequest, HTTPResponse
@@ -30,6 +30,7 @@ from novita_async._transport.fast_path import check as check_fast_path
 from novita_async._transport.pictures import PictureIntake
 from novita_async._transport.slow_path import SlowExchange
 from novita_async._util.clock import loop_time
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 from novita_async.models.accounts import ApiKey
 

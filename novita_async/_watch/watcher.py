@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from sys import intern
 from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from novita_async._policy.believing import FailedPoll, PollVerdict, files_may_come, verdict
 from novita_async._policy.hinting import GRACE
@@ -33,6 +33,7 @@ from novita_async._submit.callbacks import Callbacks
 from novita_async._util.alarm import Alarm
 from novita_async._util.clock import loop_time
 from novita_async._util.scopes import light_task_group
+from novita_async._util.values import frozen
 from novita_async.errors import APIError, NoImages, NovitaError, TaskFailed, TaskNotFound, TaskTimeout
 from novita_async.events import Event, Polled
 from novita_async.models.choices import TaskStatus

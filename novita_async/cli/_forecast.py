@@ -14,9 +14,8 @@ All of it is arithmetic on absolute seconds; nothing here reads a clock.
 
 from collections.abc import Sequence
 
-from attrs import frozen
-
 from novita_async._policy.pacing import WINDOW
+from novita_async._util.values import frozen
 
 
 @frozen(kw_only=True)

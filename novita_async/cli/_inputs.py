@@ -13,12 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Final, cast
 
-from attrs import frozen
-
 from novita_async._api.codec import request_from_wire
 from novita_async._files.places import storage_at
 from novita_async._files.storage import is_address
 from novita_async._util.lenient import as_list
+from novita_async._util.values import frozen
 from novita_async.cli._options import Option
 from novita_async.cli._options import Path as OptionPath
 from novita_async.cli._unknown import warned

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
-from attrs import frozen
 
 from novita_async._api.codec import request_from_wire, wire_name
 from novita_async._util.lenient import as_list
+from novita_async._util.values import frozen
 from novita_async.cli._faces import face_of, with_face_pictures
 from novita_async.cli._inputs import (
     STAND_IN,

@@ -17,8 +17,10 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import attrs
-from attrs import evolve, frozen
+from attrs import evolve
 from cyclopts import Group, Parameter
+
+from novita_async._util.values import frozen
 
 _SCALARS: Final = (bool, int, float, str)
 Path = tuple[str, ...]

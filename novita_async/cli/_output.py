@@ -10,8 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, assert_never
 
-from attrs import frozen
-
+from novita_async._util.values import frozen
 from novita_async.cli._terminal import command_line, visible
 from novita_async.errors import InvalidRequest, NovitaError, NovitaWarning
 from novita_async.models.results import Failed, Outcome, Succeeded, Uncertain, Unfinished

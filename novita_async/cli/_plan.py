@@ -14,7 +14,7 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._journal.identity import DigestCache, order_of, with_pictures
 from novita_async._journal.rows import entry_of
@@ -23,6 +23,7 @@ from novita_async._journal.sqlite.journal import SqliteJournal
 from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import PLANNED, Order
+from novita_async._util.values import frozen
 from novita_async.cli._manifest import Made, Recipe
 from novita_async.errors import InvalidRequest
 from novita_async.models.endpoints import Endpoints

@@ -11,9 +11,10 @@ from itertools import cycle
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TextIO, assert_never, cast
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, field
 
 from novita_async._util.clock import loop_time
+from novita_async._util.values import frozen
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._terminal import AboveLine, LinePart, StatusLine, visible
 from novita_async.cli._waits import Waits

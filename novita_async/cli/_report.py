@@ -27,13 +27,14 @@ from string import Template
 from typing import Any, Final
 
 import attrs
-from attrs import field, frozen
+from attrs import field
 
 from novita_async._files.names import INDEX
 from novita_async._journal.rows import entry_of
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.machine import Purchase
+from novita_async._util.values import frozen
 from novita_async._version import __version__
 from novita_async.cli import _report_summary as summary
 from novita_async.cli._report_files import Disk, ReportFiles

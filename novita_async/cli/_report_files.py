@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 
 _SHOWN: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp"})

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
-
 from novita_async._journal.sqlite.store import Store
 from novita_async._purchase.machine import Purchase, State
+from novita_async._util.values import frozen
 from novita_async.cli._report_files import INPUTS, link
 from novita_async.cli._report_rows import Gathering, discreet
 from novita_async.cli._setup import ROWS

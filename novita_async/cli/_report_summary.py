@@ -9,10 +9,9 @@ from string import Template
 from types import MappingProxyType
 from typing import Final, assert_never
 
-from attrs import frozen
-
 from novita_async._purchase.journal import Summary, action_of
 from novita_async._purchase.machine import Action, State
+from novita_async._util.values import frozen
 from novita_async.cli._report_timeline import Happenings, active, elapsed, timeline
 
 

@@ -15,9 +15,10 @@ from html import escape
 from itertools import accumulate, pairwise
 from typing import Final, assert_never
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 
 from novita_async._purchase.machine import State
+from novita_async._util.values import frozen
 
 PAUSE: Final = 600.0
 """Seconds of silence that are cut out."""

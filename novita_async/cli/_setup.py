@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final, Self, cast
 
 import attrs
-from attrs import field, frozen
+from attrs import field
 from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 from novita_async._files.names import NameTemplate
 from novita_async._journal.postgres.address import SCHEMES
 from novita_async._policy.spending import Budget
+from novita_async._util.values import frozen
 from novita_async.cli._terminal import command_line
 from novita_async.errors import ConfigurationError, Flaw
 

@@ -8,13 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
 import anyio.to_thread
-from attrs import asdict, evolve, field, frozen
+from attrs import asdict, evolve, field
 from attrs.validators import instance_of, optional
 
 from novita_async._journal.mirror import mirror
 from novita_async._journal.postgres.address import SCHEMES, discreet
 from novita_async._journal.postgres.journal import PostgresJournal
 from novita_async._purchase.machine import FAILED, SUBMITTED, SUCCEEDED, helps_to_buy_again, is_gone
+from novita_async._util.values import frozen
 from novita_async.cli._setup import JOURNAL, Setup
 from novita_async.cli._standing import Standing
 from novita_async.errors import ConfigurationError

@@ -30,10 +30,11 @@ from typing import Any, BinaryIO, Final, cast
 
 import anyio.to_thread
 import attrs
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._api.codec import Unreadable, parse, wire_name
 from novita_async._util.scopes import resolve
+from novita_async._util.values import frozen
 from novita_async.cli._inputs import Document, folder_faults, put
 from novita_async.cli._options import options_of
 from novita_async.cli._settings import EXTRA

@@ -6,8 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import frozen
-
 from novita_async._journal.rows import entry_of
 from novita_async._journal.sqlite import file as _file
 from novita_async._journal.sqlite.store import Store
@@ -24,6 +22,7 @@ from novita_async._purchase.machine import (
     helps_to_buy_again,
     is_gone,
 )
+from novita_async._util.values import frozen
 from novita_async.cli._output import Output
 from novita_async.cli._report_summary import money, words_of
 from novita_async.cli._setup import Setup, command

@@ -14,7 +14,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TextIO
 
-from attrs import define, field, frozen
+from attrs import define, field
+
+from novita_async._util.values import frozen
 
 _UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, and those that turn the direction of what follows."""

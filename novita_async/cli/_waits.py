@@ -8,8 +8,9 @@ import os
 from typing import Final
 from urllib.parse import urlsplit
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.cli._report_timeline import elapsed
 from novita_async.cli._terminal import LinePart, cut, visible
 from novita_async.errors import NoAnswer, NotSent

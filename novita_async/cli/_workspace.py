@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
-
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 
 _LIST: Final = ".novita-async-demo"

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, Final, Literal
 
-from attrs import frozen
+from novita_async._util.values import frozen
 
 TAKEN: Final = ("png", "jpeg", "webp")
 """Formats that the API takes."""

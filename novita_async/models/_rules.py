@@ -17,8 +17,9 @@ from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 import attrs
-from attrs import Attribute, frozen
+from attrs import Attribute
 
+from novita_async._util.values import frozen
 from novita_async.errors import Flaw, InvalidRequest
 
 Explain = Callable[[Any, Any], str | None]

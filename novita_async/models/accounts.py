@@ -4,9 +4,10 @@ import hashlib
 from decimal import Decimal
 from typing import Final, NoReturn
 
-from attrs import Factory, field, frozen, validators
+from attrs import Factory, field, validators
 
 from novita_async._util.plain import Plain
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
 from novita_async.models.hosts import Host

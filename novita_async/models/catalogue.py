@@ -1,8 +1,9 @@
 """Records of the model listing."""
 
-from attrs import field, frozen
+from attrs import field
 
 from novita_async._util.plain import Plain
+from novita_async._util.values import frozen
 from novita_async.errors import without_query
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 import attrs
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
 from novita_async.models.hosts import Host

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, Self, cast
 
 import attrs
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.errors import InvalidRequest
 from novita_async.models import _rules as rules
 from novita_async.models.images import (

@@ -8,8 +8,9 @@ from collections.abc import Collection
 from typing import ClassVar, Final, cast
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 from novita_async.models import _rules as rules
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, cast
 
 import pybase64
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError, Flaw, InvalidRequest, NovitaWarning
 from novita_async.models import _rules as rules
 from novita_async.models._headers import PICTURES, UPRIGHT, Header, read_header

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Final, Literal, NoReturn, Protocol, cast, get_
 from urllib.parse import parse_qs, urlsplit
 from weakref import ref
 
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, evolve, field
 
 from novita_async._util.plain import Plain, known, plain, plain_fields
+from novita_async._util.values import frozen
 from novita_async.errors import (
     ConfigurationError,
     NoImages,

@@ -15,8 +15,9 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.models import _rules as rules
 from novita_async.models.hosts import Host
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._policy.spending import Budget
 from novita_async._util.clock import loop_time
+from novita_async._util.values import frozen
 from novita_async.errors import RateLimited
 from novita_async.events import (
     Announced,

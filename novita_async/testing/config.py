@@ -2,8 +2,9 @@
 
 from typing import Any, Final, Literal, Self
 
-from attrs import field, frozen, validators
+from attrs import field, validators
 
+from novita_async._util.values import frozen
 from novita_async.models.routes import ROUTES, Route
 
 DEFAULT_API_KEY: Final = "sk_simulator"

@@ -16,8 +16,8 @@ from enum import Enum
 from typing import Any, Final
 
 import pybase64
-from attrs import frozen
 
+from novita_async._util.values import frozen
 from novita_async.models._headers import TAKEN, read_header
 from novita_async.testing.wire import JSONObject, Refused
 

@@ -19,8 +19,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, cast
 
 import msgspec
-from attrs import Factory, define, evolve, field, frozen
+from attrs import Factory, define, evolve, field
 
+from novita_async._util.values import frozen
 from novita_async.models.routes import Route
 from novita_async.testing import catalogue, presigned
 from novita_async.testing._dice import digest, fraction, uuid

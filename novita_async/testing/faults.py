@@ -21,8 +21,9 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final, Self
 
-from attrs import field, frozen, validators
+from attrs import field, validators
 
+from novita_async._util.values import frozen
 from novita_async.testing._dice import fraction, whole
 from novita_async.testing.wire import JSON_TYPE, Reply, error_reply
 

@@ -3,7 +3,9 @@
 import hashlib
 from collections import OrderedDict
 
-from attrs import define, field, frozen
+from attrs import define, field
+
+from novita_async._util.values import frozen
 
 
 @frozen(kw_only=True)

@@ -3,8 +3,9 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.testing.faults import ExchangeKind, Fault
 from novita_async.testing.wire import JSONObject
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
-from attrs import define, field, frozen
+from attrs import define, field
+
+from novita_async._util.values import frozen
 
 RETRIES: Final = 5
 """Documented. The time between them is not."""

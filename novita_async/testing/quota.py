@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Final, Protocol, Self
 
-from attrs import evolve, frozen
+from attrs import evolve
+
+from novita_async._util.values import frozen
 
 WINDOW: Final = 60.0
 """Seconds that a quota is for."""

@@ -13,8 +13,9 @@ from typing import Any, Final, cast
 
 import msgspec
 import pybase64
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
+from novita_async._util.values import frozen
 from novita_async.models._headers import read_header
 from novita_async.models.routes import Route, RoutePictures
 from novita_async.testing.tasks import SimulatedTask, WorkOrder, section

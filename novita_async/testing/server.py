@@ -23,8 +23,9 @@ import aiohttp
 import anyio
 import anyio.to_thread
 from aiohttp import web
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.testing._pump import pump
 from novita_async.testing.config import SimulatorConfig
 from novita_async.testing.core import Simulator, Visit

@@ -7,8 +7,9 @@ from itertools import zip_longest
 from typing import Any, Final, cast
 
 import msgspec
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.testing._dice import digest, fraction, normal, whole
 from novita_async.testing.config import SimulatorConfig
 from novita_async.testing.constraints import IMG2IMG, TXT2IMG, Constraint, Pictures

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 import anyio.lowlevel
 import pybase64
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._http import (
     BOUNDARY_LENGTH,
@@ -27,6 +27,7 @@ from novita_async._http import (
     form,
 )
 from novita_async._transport.pictures import PictureIntake
+from novita_async._util.values import frozen
 from novita_async.models.accounts import ApiKey
 from novita_async.testing._pump import current_clock, pump
 from novita_async.testing.core import Simulator, Visit

@@ -5,8 +5,9 @@ from typing import Any, Final, cast
 from urllib.parse import parse_qsl
 
 import msgspec
-from attrs import field, frozen
+from attrs import field
 
+from novita_async._util.values import frozen
 from novita_async.testing.painting import Painting
 from novita_async.testing.pictures import render
 

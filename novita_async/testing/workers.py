@@ -3,8 +3,9 @@
 import heapq
 from collections import deque
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.testing._dice import whole
 
 

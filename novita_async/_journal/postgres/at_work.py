@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from attrs import frozen
+from novita_async._util.values import frozen
 
 
 @frozen(kw_only=True)

@@ -28,9 +28,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
-
 from novita_async._util.disk import share_of, sync_folder
+from novita_async._util.values import frozen
 from novita_async.errors import JournalError
 
 APPLICATION_ID: Final = 0x4E6F764A

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._journal.groups import Job, Wait, known, name_task, outlasting
 from novita_async._journal.rows import copy_of, entry_of, shifted
@@ -31,6 +31,7 @@ from novita_async._journal.sqlite.store import PIECE, Store, Work
 from novita_async._purchase.journal import Summary
 from novita_async._purchase.machine import Announced, Fact, Order, Purchase, Saved, State
 from novita_async._util.clock import wall_offset, wall_time
+from novita_async._util.values import frozen
 from novita_async.errors import JournalError, NovitaWarning
 
 T = TypeVar("T")

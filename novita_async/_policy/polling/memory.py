@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._policy.polling.durations import Durations
+from novita_async._util.values import frozen
 
 VERSION: Final = 1
 """Version of `to_dict`; saved rows mean nothing under another one."""

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final, Literal, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from novita_async._util.values import frozen
 from novita_async.errors import ConfigurationError
 
 PolledState = Literal["queued", "running", "unknown", "finished"]

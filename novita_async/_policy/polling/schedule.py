@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from attrs import asdict, define, field, fields, frozen
+from attrs import asdict, define, field, fields
 
 from novita_async._policy.polling.durations import GOLDEN
 from novita_async._policy.polling.learner import Learner
@@ -38,6 +38,7 @@ from novita_async._policy.polling.planner import (
     not_negative,
     positive,
 )
+from novita_async._util.values import frozen
 
 FAILED_FIRST: Final = 0.5
 """Seconds: the longest pause after a first failed poll, doubled with each."""

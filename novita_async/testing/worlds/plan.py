@@ -8,7 +8,9 @@ away leaves the fate of the others as it was.
 from collections.abc import Iterator
 from typing import Any, Final, Literal, cast
 
-from attrs import field, frozen, has
+from attrs import field, has
+
+from novita_async._util.values import frozen
 
 Mark = Literal["post", "handover", "answer", "poll", "commit", "file", "event", "finished", "take", "time"]
 """Units that count the moments of a process: POSTs that begin, their last bytes, their answers, polls,

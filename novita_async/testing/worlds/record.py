@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async import Outcome
+from novita_async._util.values import frozen
 
 Reach = Literal["on its way", "not sent", "refused", "accepted", "unknown"]
 """Fate of a POST, as far as its sender can know it."""

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Literal
 
-from attrs import frozen
-
+from novita_async._util.values import frozen
 from novita_async.testing.worlds.dice import fraction, pick
 from novita_async.testing.worlds.plan import Place, Plan, Trouble
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 import anyio.lowlevel
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from novita_async._http import (
     BOUNDARY_LENGTH,
@@ -22,6 +22,7 @@ from novita_async._http import (
     HTTPResponse,
 )
 from novita_async._transport.pictures import PictureIntake
+from novita_async._util.values import frozen
 from novita_async.models.accounts import ApiKey
 from novita_async.testing.transport import text_of
 from novita_async.testing.wire import Exchange, decode_query

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from novita_async import Account, Budget, NovitaClient, Polling, RetryPolicy
+from novita_async._util.values import frozen
 from novita_async.testing.worlds import checks, seams
 from novita_async.testing.worlds.asking import makers_of, number_of
 from novita_async.testing.worlds.bytestream import Network
