@@ -174,7 +174,47 @@ async def test_a_worker_at_rest_wakes_when_it_has_given_away_what_a_dead_one_had
     await dead.aclose()
 
 
+@pytest.mark.parametrize(("age", "is_dead"), [(1.0, False), (3.0, True)])
+async def test_a_short_lease_that_is_over_counts_for_others_once_theirs_would_be_too(database, age, is_dead):
+    """An outage that is a gap for its holder may be none for them: nobody is dead by that."""
+    async with (
+        await PostgresJournal.join(new_batch(database), lease=3600.0) as judge,
+        await PostgresJournal.join(new_batch(database), lease=3600.0) as other,
+    ):
+        me, late = judge._store.member.me, other._store.member.me
+        await run_sql(
+            database, "SELECT pg_sleep(extract(epoch FROM pg_postmaster_start_time() + '3 s' - now()))"
+        )
+        await run_sql(  # in one go: a slow machine must not age them
+            database,
+            f"DO $$ BEGIN UPDATE novita.worker SET alive_since = alive_since - interval '1 h'"  # noqa: S608
+            f" WHERE id = {me};"
+            " UPDATE novita.worker SET lease = '1 s',"
+            f" alive_until = clock_timestamp() - interval '{age} s' WHERE id = {late};"
+            f" PERFORM novita.beat_1({me}, 2.0); END $$",
+        )
+        (found,) = await run_sql(database, "SELECT ended FROM novita.worker WHERE id = $1", late)
+        assert (found["ended"] is not None) is is_dead
+
+
 # --- Planning while others work -----------------------------------------------------------------------------
+
+
+async def test_what_a_killed_planner_has_asked_for_is_forgotten_with_it(database):
+    url = new_batch(database)
+    dead = await PostgresJournal.join(url, lease=3600.0)
+    await dead.enqueue([asked(1), asked(1)])
+    me = dead._store.member.me
+    counted = (
+        "SELECT sum(n) n FROM novita.asked JOIN novita.planning USING (batch, session) WHERE worker = $1"
+    )
+    assert [each["n"] for each in await run_sql(url, counted, me)] == [2]
+    async with await PostgresJournal.join(url) as alive:
+        await alive._store.link.once(lambda connection: alive._store.living.bury(me, connection))
+    assert [each["n"] for each in await run_sql(url, counted, me)] == [None]
+    kept = "SELECT FROM novita.asked JOIN novita.batch ON id = batch WHERE name = $1"
+    assert await run_sql(url, kept, url.partition("#")[2]) == []
+    dead._store.link.hang_up()
 
 
 async def test_three_who_plan_the_same_at_once_make_no_row_twice(database):
@@ -192,7 +232,8 @@ async def test_three_who_plan_the_same_at_once_make_no_row_twice(database):
     async with await PostgresJournal.open(url) as journal:
         rows = [each async for each in journal.where()]
     assert len({each.entry.name for each in rows}) == len({each.position for each in rows}) == len(rows) == 60
-    assert await run_sql(url, "SELECT FROM novita.asked") == []
+    kept = "SELECT FROM novita.asked JOIN novita.batch ON id = batch WHERE name = $1"
+    assert await run_sql(url, kept, url.partition("#")[2]) == []
 
 
 async def test_a_plan_whose_answer_was_lost_makes_no_row_twice(database):

@@ -11,7 +11,6 @@ from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.member import Member
 from novita_async._journal.postgres.money import Money
 from novita_async._journal.postgres.places import Places
-from novita_async._journal.postgres.planning import Plans
 from novita_async._journal.postgres.reading import Reading
 from novita_async._journal.postgres.schema.versions import VERSION
 from novita_async._journal.postgres.upgrading import check_version
@@ -34,7 +33,6 @@ class Living:
     rows: FencedRows
     places: Places
     money: Money
-    plans: Plans
     health: Health
     reading: Reading
     _dead: set[int] = field(factory=set[int], init=False)
@@ -140,7 +138,6 @@ class Living:
         await connection.execute(
             "UPDATE novita.worker SET ended = coalesce(ended, clock_timestamp()) WHERE id = $1", me
         )
-        await self.plans.end(connection)
         await self.bury(me, connection)
         await connection.execute("UPDATE novita.batch SET holder = NULL WHERE holder = $1", me)
 

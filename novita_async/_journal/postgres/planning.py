@@ -71,7 +71,9 @@ class Plans:
     ) -> list[tuple[int | None, bool]]:
         """Find the serial numbers of these orders, and whether each is new; make those that are missing."""
         if self.member.is_shared and self._session is None:
-            self._session = await connection.fetchval("SELECT novita.session_1($1)", self.member.batch)
+            self._session = await connection.fetchval(
+                "SELECT novita.session_1($1, $2)", self.member.batch, self.member.me
+            )
         seen: dict[str, int] = {}
         nth: list[int] = []
         for order in orders:
@@ -95,11 +97,6 @@ class Plans:
             [None if order.metadata is None else escaped(order.metadata) for order in orders],
         )
         return found
-
-    async def end(self, connection: Connection) -> None:
-        """Forget how often this process has asked for equal requests."""
-        if self._session is not None:
-            await connection.execute("SELECT novita.end_session_1($1, $2)", self.member.batch, self._session)
 
     async def note(self, connection: Connection, text: str) -> None:
         """Keep a text about the batch."""

@@ -57,9 +57,7 @@ class SharedStore:
         self.reading = Reading(member, self.rows)
         self._places = Places(member, self.windows, self.health)
         self._admitting = Admitting(member, self.rows, self.windows, self.money, self.health)
-        self.living = Living(
-            member, self.rows, self._places, self.money, self.plans, self.health, self.reading
-        )
+        self.living = Living(member, self.rows, self._places, self.money, self.health, self.reading)
         self.link.come_back, self.link.confirm = self.living.come_back, self.living.confirm
 
     @classmethod

@@ -11,18 +11,13 @@ from typing import Final
 
 PLANNING: Final = """
 -- Begin to plan while others work.
-create function novita.session_1(p_batch int) returns int language plpgsql as $$
+create function novita.session_1(p_batch int, p_me bigint) returns int language plpgsql as $$
 declare s int;
 begin
   update novita.batch set run = run + 1 where id = p_batch returning run into s;
-  insert into novita.planning values (s, p_batch, 0);
+  insert into novita.planning values (s, p_batch, 0, p_me);
   return s;
 end $$;
-
-create function novita.end_session_1(p_batch int, p_session int) returns void language sql as $$
-  delete from novita.asked where batch = p_batch and session = p_session;
-  delete from novita.planning where batch = p_batch and session = p_session
-$$;
 
 -- Find requests by key and number, or make them. p_nth: number among equals of this piece. p_session null: the batch
 -- is the caller's alone. A request that was never sent takes endpoint and images anew.

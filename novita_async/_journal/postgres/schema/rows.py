@@ -119,10 +119,15 @@ language sql as $$
 $$;
 
 -- Give back, at once, what a worker had and of which nothing is on its way: what was, `move_1` has settled before.
+-- Forget what it has asked for in its plans.
 create function novita.free_1(p_owner bigint) returns bigint language sql as $$
   with given as (
     update novita.course set owner = null, free = state in ('planned', 'submitted', 'succeeded'), moves = moves + 1
-    where owner = p_owner and "window" is null and state <> 'announced' returning 1)
+    where owner = p_owner and "window" is null and state <> 'announced' returning 1
+  ), planned as (
+    delete from novita.planning where worker = p_owner returning batch, session
+  ), forgotten as (
+    delete from novita.asked a using planned p where (a.batch, a.session) = (p.batch, p.session))
   select count(*) from given
 $$;
 

@@ -146,6 +146,7 @@ create unlogged table novita.planning (                  -- those who plan while
   session int not null,
   batch   int not null,
   piece   int not null,
+  worker  bigint not null,
   primary key (batch, session)
 );
 create unlogged table novita.asked (                     -- how often a session has asked for the same

@@ -86,10 +86,16 @@ begin
   update novita.batch b set holder = case when p_alone then me end, run = begin_1.run where b.id = begin_1.batch;
 end $$;
 
+-- How long the lease of another has to be over before I call it dead.
+create function novita.respite_1(p_lease interval, p_ttl float8) returns interval language sql immutable as $$
+  select case when p_lease < make_interval(secs => p_ttl) then make_interval(secs => p_ttl) else interval '0' end
+$$;
+
 -- Say that I live, and tell whom to bury, of whichever batch, how many are at work, which accounts are not well,
 -- and which quotas were said for all.
--- due: seconds until the lease of another runs out. Only who has lived for a whole lease, mine and the other's, without
--- a gap calls others dead: after an outage of the database or of the network everybody is late, and nobody is dead.
+-- due: seconds until another may be called dead. Only who has lived for a whole lease, mine and the other's, without a
+-- gap does that: after an outage of the database or of the network everybody is late, and nobody is dead. An outage
+-- shorter than my lease is no gap for me: so a lease that is shorter runs out for me when mine would have done besides.
 create function novita.beat_1(p_me bigint, p_ttl float8,
   out alive bool, out dead bigint[], out at float8, out workers int, out accounts text, out steady bool, out due float8,
   out oldest int, out quotas text)
@@ -109,7 +115,8 @@ begin
   lived := t - greatest(since, pg_postmaster_start_time());
   if alive and lived > make_interval(secs => p_ttl) then
     with late as (
-      select id from novita.worker where not buried and ended is null and alive_until < t and lease < lived and id <> p_me
+      select id from novita.worker where not buried and ended is null and alive_until < t - novita.respite_1(lease, p_ttl)
+        and lease < lived and id <> p_me
       for update skip locked
     ), called as (
       update novita.worker w set ended = t from late where w.id = late.id returning w.id
@@ -118,7 +125,7 @@ begin
   dead := marked || array(                               -- and those whose burial was begun by one that is dead by now
     select id from novita.worker where not buried and ended < t - make_interval(secs => p_ttl) and id <> p_me);
   at := novita.now();
-  select count(*) filter (where alive_until > t), extract(epoch from min(alive_until) filter (where id <> p_me) - t)
+  select count(*) filter (where alive_until > t), extract(epoch from min(alive_until + novita.respite_1(lease, p_ttl)) filter (where id <> p_me) - t)
     into workers, due from novita.worker where not buried and ended is null;
   accounts := novita.health_1(); quotas := novita.quotas_1();
   select oldest_reader into oldest from novita.meta;
