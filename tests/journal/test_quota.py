@@ -139,7 +139,7 @@ async def test_a_process_that_was_taken_for_dead_begins_anew(url, images, late):
     await run_sql(url, "UPDATE novita.worker SET ended = now() WHERE id = $1", first._store.member.me)
     assert len(await places(shared, 2)) == 2
     anew = shared._journal
-    first._store.member.alive_until = loop_time()
+    first._store.member._alive_until = loop_time()
     assert one.sends_until <= loop_time() < shared.sends_until  # what is not sent by now never is
     await shared._leave(first)  # of one whose answer comes late
     assert shared._journal is anew is not first
