@@ -15,6 +15,7 @@ NAMES = (
     "batch",
     "journal",
     "resume",
+    "workers",
     "start",
 )
 """Tables, in the order in which they are shown; each is a module that gives `tables(quick=...)`."""
