@@ -175,7 +175,8 @@ chromium:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  $(SUDO) apt-get update --quiet && $(SUDO) apt-get install --yes --quiet --no-install-recommends chromium chromium-driver; }
 
-# Every table of benchmarks/results, beside the real packages of other clients: under a quarter of an hour.
+# Every table of benchmarks/results but that of a million (`make bench-scale`), beside the real packages of other
+# clients: half an hour.
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 

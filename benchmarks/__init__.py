@@ -15,9 +15,14 @@ NAMES = (
     "batch",
     "journal",
     "resume",
+    "workers",
+    "scale",
     "start",
 )
 """Tables, in the order in which they are shown; each is a module that gives `tables(quick=...)`."""
+
+LONG = ("scale",)
+"""Those that are measured only when they are asked for by name: they take half an hour."""
 
 PEERS = (
     "novita-client",

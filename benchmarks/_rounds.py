@@ -28,6 +28,10 @@ class Rounds:
         pairs = zip(self.of[name], self.of[base], strict=True)
         return [ours[figure] / theirs[figure] for ours, theirs in pairs]
 
+    def block(self, name: str) -> float:
+        """The longest that the loop was kept from its sockets, early or late, of those who measure that."""
+        return max(self.median(name, "first_cpu"), self.median(name, "later_cpu"))
+
     def ratio(self, name: str, base: str, figure: str) -> float:
         return statistics.median(self.ratios(name, base, figure))
 
