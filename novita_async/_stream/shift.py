@@ -144,10 +144,14 @@ class Shift:
         return list(taken)
 
     async def is_over(self) -> bool:
-        """Whether nothing is left to do, here or elsewhere."""
-        if self.forever or self.had or not await self.journal.complete():
+        """Whether nothing is left to do, here or elsewhere.
+
+        Rows whose taking was not answered are given back before others are waited for: two workers that each
+        had some would wait for each other for ever.
+        """
+        if self.had or await self.journal.give_back():
             return False
-        return not await self.journal.give_back()  # rows whose taking was not answered
+        return not self.forever and await self.journal.complete()
 
     async def rest(self) -> None:
         """Wait until there may be something to take."""

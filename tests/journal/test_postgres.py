@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import partial
 from types import SimpleNamespace
 
+import asyncpg
 import pytest
 from asyncpg import (
     CheckViolationError,
@@ -19,6 +20,7 @@ from asyncpg import (
 from attrs import define
 
 from novita_async import Polling
+from novita_async._journal.postgres import upgrading
 from novita_async._journal.postgres.journal import upgrade, want_place
 from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
 from novita_async._journal.postgres.texts import escaped, unescaped
@@ -845,6 +847,24 @@ async def test_a_database_without_tables_says_how_they_are_made(database):
     assert await upgrade(bare) == (0, VERSION)
     assert await upgrade(bare) == (VERSION, VERSION)
     await (await PostgresJournal.open(bare)).aclose()
+
+
+async def test_an_upgrade_that_falls_silent_does_not_hold_up_the_next(database, monkeypatch):
+    silent, holds = await asyncpg.connect(database), asyncio.Event()
+
+    async def never(_):
+        holds.set()
+        await asyncio.Event().wait()
+
+    stopped = SimpleNamespace(transaction=silent.transaction, execute=silent.execute, fetchval=never)
+    with monkeypatch.context() as briefly:
+        briefly.setattr(upgrading, "_SILENCE", "50ms")
+        upgrade_of_it = asyncio.create_task(upgrading.upgrade(stopped, "it"))
+        await holds.wait()
+    async with asyncio.timeout(60):
+        assert await upgrade(database) == (VERSION, VERSION)
+    upgrade_of_it.cancel()
+    await asyncio.gather(upgrade_of_it, return_exceptions=True)
 
 
 async def test_a_version_that_adds_to_the_one_before_leaves_its_workers_at_work(database, monkeypatch):

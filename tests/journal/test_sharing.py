@@ -249,6 +249,22 @@ async def test_a_plan_whose_answer_was_lost_makes_no_row_twice(database):
         assert rows == [("1", 0), ("1", 1), ("1", 2), ("2", 0)]
 
 
+async def test_rows_that_were_taken_or_claimed_without_an_answer_are_handed_out_when_asked_again(database):
+    url = new_batch(database)
+    await InPostgres(url).plan(5)
+    async with await PostgresJournal.join(url) as worker:
+        held, ended = await worker.take(2)
+        await tell(ended, fact(FailedForGood, loop_time()))
+        worker._taken_to = 0  # so that what it holds comes after
+        with cut_after_next_write(worker._store, "lease"):
+            assert places(await worker.take(2)) == [2, 3]
+        with cut_after_next_write(worker._store, "claim"):
+            assert places(await worker.claim([ended])) == [1]
+        assert places(await worker.take()) == [4]
+        assert await worker.take() == []
+        await tell(held, fact(FailedForGood, loop_time()))
+
+
 async def test_a_plan_that_the_database_has_forgotten_is_refused_with_what_to_do(database):
     url = new_batch(database)
     async with await PostgresJournal.join(url) as journal:

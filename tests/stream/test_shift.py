@@ -1,5 +1,7 @@
 """Many workers on one batch, in virtual time: each row is brought to its end once, by whoever has it."""
 
+from functools import partial
+
 import anyio
 import pytest
 from attrs import evolve
@@ -175,6 +177,27 @@ async def test_rows_are_taken_several_at_a_time_and_what_was_not_begun_is_others
     await worked(simulation, journal)
     assert set(await states_in(journal)) == {State.SUCCEEDED}
     assert len(simulation.ledger.accepted) == 32
+
+
+async def test_workers_whose_taking_was_not_answered_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    simulation, take, unanswered = service(workers=64), SharedMemoryJournal.take, list[SharedMemoryJournal]()
+    journal = await planned(tmp_path, 8)
+
+    async def answerless(self, most, *, least):
+        taken = await take(self, most, least=least)
+        if taken and self not in unanswered:
+            unanswered.append(self)
+            return []
+        return taken
+
+    monkeypatch.setattr(SharedMemoryJournal, "take", answerless)
+    with anyio.fail_after(3600):
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(partial(worked, simulation, journal, in_flight=4))
+    assert len(unanswered) == 2
+    assert set(await states_in(journal)) == {State.SUCCEEDED}
+    assert len(simulation.ledger.accepted) == 8
 
 
 async def test_a_row_whose_picture_is_not_on_this_host_is_left_to_a_later_worker(tmp_path):

@@ -241,6 +241,8 @@ class FencedRows:
     windows: Windows
     known: dict[Name, Row] = field(factory=dict[Name, Row], init=False)
     """Rows by the names of their purchases: the latest few thousand."""
+    had: set[int] | None = field(factory=set[int], init=False)
+    """Serial numbers of rows that were taken and have not ended. None: a failover has changed them."""
 
     def of(self, batch: int) -> "FencedRows":
         """Rows of another batch."""
@@ -255,6 +257,11 @@ class FencedRows:
     def forget(self, name: Name) -> None:
         """Read a row again where it is needed."""
         self.known.pop(name, None)
+
+    def has_not(self, serial: int) -> None:
+        """Take note that this process has done with a row."""
+        if self.had:
+            self.had.discard(serial)
 
     # --- Reading --------------------------------------------------------------------------------------------
 

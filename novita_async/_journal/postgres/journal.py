@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack, cast
 
@@ -406,9 +407,11 @@ class PostgresJournal:
         Raises:
             LeaseLost: this process was taken for dead.
         """
-        store, least = self._store, most if least is None else least
+        store, least, tries = self._store, most if least is None else least, count()
         taken = await self._do(
-            lambda connection: store.leases.take(connection, most, self._taken_to, least=least)
+            lambda connection: store.leases.take(
+                connection, most, self._taken_to, least=least, again=next(tries) > 0
+            )
         )
         if not taken and self._taken_to:  # rows that were given back stand before
             self._taken_to = 0
@@ -418,9 +421,11 @@ class PostgresJournal:
 
     async def claim(self, purchases: Sequence[Purchase]) -> list[Purchase]:
         """Lease purchases that have ended, to go on with them; those that nobody else has, in their order."""
-        store = self._store
+        store, tries = self._store, count()
         while True:
-            claimed = await self._do(lambda connection: store.leases.claim(connection, purchases))
+            claimed = await self._do(
+                lambda connection: store.leases.claim(connection, purchases, again=next(tries) > 0)
+            )
             if claimed is not None:
                 return [self._handed_out(each) for each in claimed]
             await self.rest(_QUIET)

@@ -110,6 +110,7 @@ class Living:
         await self.money.say_again(connection)
         await connection.execute("SELECT novita.rebuild_1($1)", self.member.window)
         self.rows.known.clear()  # serial numbers may be others
+        self.rows.had = None
 
     async def _be_again(self, connection: Connection) -> bool:
         """Be the worker that this process was, where a failover has forgotten it. Returns whether it is."""

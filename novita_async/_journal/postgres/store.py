@@ -135,6 +135,8 @@ class SharedStore:
             if step.row.serial in written:
                 done[id(step.told)] = None
                 self.rows.remember(step.told.name, step.written())
+                if not step.is_todo:
+                    self.rows.has_not(step.row.serial)
             else:
                 again.append(step)
         if again:  # behind a pooler this may be another server, which no broken connection has told

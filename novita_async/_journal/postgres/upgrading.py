@@ -1,9 +1,15 @@
 """The form of a database's tables, against the one that this release works with."""
 
+from typing import Final
+
 from novita_async._journal.postgres.address import typed
 from novita_async._journal.postgres.schema.versions import MIGRATIONS, VERSION
 from novita_async._journal.postgres.works import Connection
 from novita_async.errors import JournalError
+
+_SILENCE: Final = "60s"
+"""Silence after which the database breaks an upgrade off, which locks what all others use: that of a vanished
+computer would hold them up for hours."""
 
 
 async def check_version(connection: Connection, label: str) -> None:
@@ -33,6 +39,7 @@ async def upgrade(connection: Connection, label: str) -> tuple[int, int]:
         JournalError: they are of a release with which this one cannot work.
     """
     async with connection.transaction():
+        await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{_SILENCE}'")
         await connection.execute("SELECT pg_advisory_xact_lock(5653042)")
         there = await connection.fetchval("SELECT to_regclass('novita.meta') IS NOT NULL")
         before = int(await connection.fetchval("SELECT version FROM novita.meta")) if there else 0
