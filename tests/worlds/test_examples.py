@@ -485,6 +485,17 @@ EXAMPLES = {
             troubles=trouble("stall unacted", 0.15),
         ),
     ),
+    "the turns of two loops are counted as those of the loop in which something was cancelled": (
+        "nothing sent late",
+        world(
+            user("run", 1, in_flight=4),
+            user("stream", name="u2", in_flight=4, stopped=Moment(mark="event", number=1), stop="timeout"),
+            user("run", 1, name="u3", in_flight=4),
+            together="threads",
+            leaves=Moment(mark="post", number=1, turns=5),
+            seed=1628862,
+        ),
+    ),
 }
 """What goes wrong, the invariant that tells it, and the world."""
 

@@ -48,7 +48,7 @@ _LONG_ENOUGH: Final = 60
 _PROBED_EVERY: Final = 24.0
 """Seconds: an outage may be probed by purchases so often, and by questions between."""
 _TURNS: Final = 8
-"""Turns of the loop in which a cancellation reaches every task."""
+"""Turns of a loop in which a cancellation reaches every task."""
 _DISK: Final = ("disk full", "fsync fails", "folder read-only")
 _ENDS_OF_WORDS: Final = 300
 
@@ -567,9 +567,10 @@ def _is_url_gone(world: WorldView, came: Came) -> bool:
 
 def nothing_sent_late(world: WorldView) -> Iterable[Found]:
     """Nothing is sent after a cancellation was due."""
+    loops = max((len(each.users) for each in world.plan.processes if each.together == "threads"), default=1)
     for post in world.record.posts:
         for stop in _stops_of(world, post):
-            if post.handed_at is not None and post.began_in > stop.turn + _TURNS:
+            if post.handed_at is not None and post.began_in > stop.turn + _TURNS * loops:
                 yield str(post.number), f"sent at {post.handed_at:.3f}, cancelled at {stop.at:.3f}"
                 break
 
