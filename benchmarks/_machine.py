@@ -87,6 +87,12 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {model}; {platform.system()} {platform.release()}"
 
 
+def file_system(folder: Path) -> str:
+    """The kind of file system that a folder is on."""
+    kinds = {words[1]: words[2] for words in map(str.split, Path("/proc/mounts").read_text().splitlines())}
+    return next(kinds[str(each)] for each in (folder, *folder.parents) if str(each) in kinds)
+
+
 def versions(names: Iterable[str]) -> dict[str, str]:
     """What was measured, by name."""
     return {"Python": platform.python_version()} | {name: version(name) for name in sorted(names)}

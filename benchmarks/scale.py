@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import batch, resume
-from benchmarks._machine import pin
+from benchmarks._machine import file_system, pin
 from benchmarks._rounds import in_process
 from benchmarks._tables import Bar, Headline, Table
 
@@ -72,7 +72,8 @@ def _table(sizes: Sequence[int], found: dict[tuple[str, int], dict[str, float]])
         title=f"Scale: to {large:,}",
         how="The service is memory in the same process; every size in a process of its own, two kinds at once on a "
         "core each; sizes up to 10,000 are medians of a few runs. CPU is that of the whole process. Memory is the "
-        "peak above what a client without work has; of a resume, what is added after the first tenth of its rows.",
+        "peak above what a client without work has; of a resume, what is added after the first tenth of its rows. "
+        f"Journals and files are on {file_system(Path(tempfile.gettempdir()))}.",
         header=("", *(f"{size:,}: {what}" for size in sizes for what in ("CPU ms", "a second", "MB"))),
         rows=[
             (
