@@ -15,6 +15,7 @@ from novita_async._purchase.machine import (
     Bought,
     Completed,
     FailedForGood,
+    IllegalTransition,
     Lost,
     Reopened,
     Saved,
@@ -360,17 +361,29 @@ async def test_after_a_failover_nothing_is_complete_and_what_has_ended_is_claime
 async def test_a_fact_that_the_database_refuses_is_refused_alone(database):
     """Those that were told together with it are kept."""
     async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
-        good, bad, last = await journal.plan([asked(number, number) for number in range(3)])
+        early, good, bad, last = await journal.plan([asked(number, number) for number in range(4)])
         announced, odd = Announced(loop_time(), "a"), Announced(loop_time(), "a", token=5)
         told = await asyncio.gather(
+            journal.record(early, Saved(loop_time(), ())),
             journal.record(good, announced),
             journal.record(bad, odd),
             journal.record(last, announced),
             return_exceptions=True,
         )
-        assert [isinstance(each, Exception) for each in told] == [False, True, False]
+        assert isinstance(told[0], IllegalTransition)
+        assert [isinstance(each, Exception) for each in told] == [True, False, True, False]
         states = [each.state async for each in journal.where()]
-        assert states == [State.ANNOUNCED, State.PLANNED, State.ANNOUNCED]
+        assert states == [State.PLANNED, State.ANNOUNCED, State.PLANNED, State.ANNOUNCED]
+
+
+async def test_times_of_purchases_that_are_read_are_by_the_clock_of_whoever_reads(database):
+    async with await PostgresJournal.open(new_batch(database), lease=3600.0) as journal:
+        (purchase,) = await journal.plan([asked(1)])
+        await journal.record(purchase, Announced(loop_time(), "a"))
+        (there,) = [each async for each in journal.where()]
+        journal._store.member.skew += 100.0
+        (shifted,) = [each async for each in journal.where()]
+        assert there.attempts[0].announced_at - shifted.attempts[0].announced_at == pytest.approx(100.0)
 
 
 async def test_an_outage_is_told_to_all_who_told_something_together(database):

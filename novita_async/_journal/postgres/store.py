@@ -106,9 +106,7 @@ class SharedStore:
     async def _round(self, connection: Connection, works: Sequence[Told], done: dict[int, Any]) -> list[Told]:
         """Write facts about different purchases. Returns those that must be told again."""
         works = [each for each in works if id(each) not in done]
-        known = (
-            self.rows.known
-        )  # but not where a connection broke after something was tried: it may be written
+        known = self.rows.known  # not so where a connection broke: what was tried may be written
         unread = [each.name for each in works if each.tried is not None or each.name not in known]
         await self.rows.read(connection, unread)
         steps: list[Step] = []
