@@ -31,6 +31,7 @@ from novita_async.testing import sample_picture
 
 COUNT = 2_000
 ROUNDS = 5
+IN_FLIGHT = 64
 GROWTH = (100, 1_000, 10_000, 100_000)
 KEY = "sk_simulator"
 FULL, BARE = "batch: journal and saving", "stream: no journal, no saving"
@@ -83,7 +84,9 @@ def client_for(url: str, service: Memory | None = None) -> NovitaClient:
     return NovitaClient(KEY, transport=service, downloader=service, **options)
 
 
-async def run(mode: str, count: int, url: str, folder: Path) -> dict[str, float]:
+async def run(
+    mode: str, count: int, url: str, folder: Path, *, in_flight: int = IN_FLIGHT
+) -> dict[str, float]:
     (folder / "in.png").write_bytes(sample_picture(1))
     picture = ImageSource.from_path(folder / "in.png")
     wish = Img2Img(model_name="m", image=picture, prompt="a dog", width=128, height=128, steps=1)
@@ -94,9 +97,9 @@ async def run(mode: str, count: int, url: str, folder: Path) -> dict[str, float]
         idle = resident()
         wall, cpu = time.perf_counter(), time.process_time()
         many = (
-            client.batch(requests, journal=folder / "run.db", save_to=folder / "out")
+            client.batch(requests, journal=folder / "run.db", save_to=folder / "out", in_flight=in_flight)
             if mode == FULL
-            else client.stream(requests)
+            else client.stream(requests, in_flight=in_flight)
         )
         done = 0
         async with many as outcomes:

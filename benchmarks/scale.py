@@ -21,17 +21,19 @@ from benchmarks._tables import Bar, Headline, Table
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 TIMES = {1_000: 5, 10_000: 3}
 """Small ones are over soon: how often each is measured. Larger ones once."""
+IN_FLIGHT = 512
+"""Requests under way at once: as many as keep a core busy, so that nothing waits for what the service takes."""
 STREAM, BATCH, RESUME = "stream", "batch: journal and files", "resume: finished rows"
 BESIDE = ((STREAM, RESUME), (BATCH,))
 """What runs at the same time, a core each: all sizes of a kind have the same neighbour."""
 
 
 def run_stream(count: int, folder: Path) -> dict[str, float]:
-    return asyncio.run(batch.run(batch.BARE, count, "", folder))
+    return asyncio.run(batch.run(batch.BARE, count, "", folder, in_flight=IN_FLIGHT))
 
 
 def run_batch(count: int, folder: Path) -> dict[str, float]:
-    return asyncio.run(batch.run(batch.FULL, count, "", folder))
+    return asyncio.run(batch.run(batch.FULL, count, "", folder, in_flight=IN_FLIGHT))
 
 
 def run_resume(count: int, folder: Path) -> dict[str, float]:
@@ -70,8 +72,8 @@ def _table(sizes: Sequence[int], found: dict[tuple[str, int], dict[str, float]])
     small, large = sizes[1], sizes[-1]
     return Table(
         title=f"Scale: to {large:,}",
-        how="The service is memory in the same process; every size in a process of its own, two kinds at once on a "
-        "core each; sizes up to 10,000 are medians of a few runs. CPU is that of the whole process. Memory is the "
+        how=f"The service is memory in the same process, {IN_FLIGHT} requests are under way at once; every size in a "
+        "process of its own, two kinds at once on a core each; sizes up to 10,000 are medians of a few runs. CPU is that of the whole process. Memory is the "
         "peak above what a client without work has; of a resume, what is added after the first tenth of its rows. "
         f"Journals and files are on {file_system(Path(tempfile.gettempdir()))}.",
         header=("", *(f"{size:,}: {what}" for size in sizes for what in ("CPU ms", "a second", "MB"))),
