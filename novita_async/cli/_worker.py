@@ -87,7 +87,10 @@ async def work(
     budget = setup.spending(faults)
     if faults:
         raise InvalidRequest(faults=tuple(faults), advice="nothing was bought")
-    if told:  # said for all who come later
+    if told:  # said for all who come later, once those at work do not object
+        if budget is not None and told.keys() & {"price", "budget"}:
+            async with await PostgresJournal.join(url, worker="worker") as joined:
+                await joined.set_budget(budget.limit, budget.per_image)
         async with looked_at(url) as journal:
             await Note(**told).add_to(journal, noted)
     report = _WorkerReport(output, display_of(), WorkerTally(0), note.out, url=discreet(url))

@@ -4,12 +4,14 @@ import asyncio
 import json
 import re
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
 from novita_async._journal.postgres.address import discreet
 from novita_async.cli._worker import WorkerTally
 from novita_async.events import Finished
+from novita_async.journal import PostgresJournal
 from novita_async.testing import Fault, FaultPlan
 from tests.helpers.batches import caller, manifest, records, seeds, shots
 from tests.helpers.postgres import new_batch, run_sql
@@ -89,6 +91,25 @@ def test_a_budget_that_was_used_up_is_raised_with_the_command_that_is_told_and_c
     assert call(*command)[0] == 0
     assert call("worker", "--journal", url)[0] == 0  # others were not told again
     assert server.ledger.images == 3
+
+
+def test_a_budget_to_which_those_at_work_object_is_refused_and_not_said_to_later_ones(
+    call, folder, serve, url
+):
+    server = serve()
+    call("enqueue", shots(folder, 1), "--journal", url, "--no-save", "--price", "0.01", "--budget", "1")
+    note = "SELECT note FROM novita.batch WHERE name = $1", url.partition("#")[2]
+    said = asyncio.run(run_sql(url, *note))
+
+    async def while_another_is_at_work():
+        async with await PostgresJournal.join(url, lease=3600.0) as journal:
+            await journal.set_budget(Decimal(1), Decimal("0.01"))
+            return await asyncio.to_thread(call, "worker", "--journal", url, "--budget", "5")
+
+    code, _, err = asyncio.run(while_another_is_at_work())
+    assert (code, server.ledger.images) == (2, 0)
+    assert "the budget is 5 here, and 1 in a process that is at work" in err
+    assert asyncio.run(run_sql(url, *note)) == said
 
 
 def test_workers_are_told_with_their_release_and_since_when_they_are_silent(call, folder, url):
