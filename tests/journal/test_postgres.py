@@ -594,6 +594,18 @@ async def test_two_processes_that_were_told_different_quotas_are_refused(databas
             await second.admit(one, Announced(loop_time(), "a"), None)
 
 
+async def test_processes_that_begin_together_with_another_quota_than_those_before_them_may_buy(database):
+    """Each finds the others at work; none of them uses the window with the old quota."""
+    before = await PostgresJournal.open(new_batch(database), quotas={"a": 10})
+    async with before:
+        await places(before, 1)
+    first = await PostgresJournal.open(new_batch(database), quotas={"a": 20})
+    second = await PostgresJournal.open(new_batch(database), quotas={"a": 20})
+    async with first, second:
+        assert len((await places(first, 15))[0]) == 15
+        assert len((await places(second, 6))[0]) == 4
+
+
 async def test_what_a_dead_process_had_on_its_way_keeps_its_place(url):
     journal = await PostgresJournal.open(url, quotas={"a": 3})
     await places(journal, 2)

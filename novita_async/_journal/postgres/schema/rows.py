@@ -126,6 +126,8 @@ create function novita.free_1(p_owner bigint) returns bigint language sql as $$
     where owner = p_owner and "window" is null and state <> 'announced' returning 1
   ), planned as (
     delete from novita.planning where worker = p_owner returning batch, session
+  ), used as (
+    delete from novita.usage where worker = p_owner
   ), forgotten as (
     delete from novita.asked a using planned p where (a.batch, a.session) = (p.batch, p.session))
   select count(*) from given

@@ -142,6 +142,12 @@ create table novita.place (                              -- on their way, withou
   primary key (worker, "window")
 ) with (fillfactor = 50);
 
+create table novita.usage (                              -- who uses a window with the quota that it has
+  "window" int    not null,
+  worker   bigint not null,
+  primary key ("window", worker)
+);
+
 create unlogged table novita.planning (                  -- those who plan while others work
   session int not null,
   batch   int not null,

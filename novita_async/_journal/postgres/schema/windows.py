@@ -8,8 +8,8 @@ version, in the same commit as the rows. No lock is held while a process thinks.
 from typing import Final
 
 WINDOWS: Final = """
--- A window, as a process was told of it. p_quota null: nothing. Two that were told different quotas cannot be at work at
--- the same time, unless one was said for all. said: then that counts, whatever they were told.
+-- A window, as a process was told of it. p_quota null: nothing. Two that were told different quotas cannot use it at the
+-- same time, unless one was said for all. said: then that counts, whatever they were told.
 create function novita.window_1(p_me bigint, p_account text, p_endpoint text, p_quota int,
   out id int, out quota int, out version bigint, out state text, out said bool)
 language plpgsql as $$
@@ -20,9 +20,13 @@ begin
   insert into novita."window" (account, endpoint, quota) values (p_account, p_endpoint, wanted) on conflict do nothing;
   select * into w from novita."window" x where x.account = p_account and x.endpoint = p_endpoint for update;
   if w.quota is distinct from wanted and wanted is not null and (said or w.quota is null or not exists (
-      select from novita.worker o where o.ended is null and o.alive_until > clock_timestamp() and o.id <> p_me)) then
+      select from novita.worker o join novita.usage u on u.worker = o.id and u."window" = w.id
+      where o.ended is null and o.alive_until > clock_timestamp() and o.id <> p_me)) then
     perform novita.limited_1(w, wanted);
     w.quota := wanted; w.state := null;
+  end if;
+  if w.quota is not distinct from wanted then
+    insert into novita.usage values (w.id, p_me) on conflict do nothing;
   end if;
   id := w.id; quota := w.quota; version := w.version; state := w.state;
 end $$;
