@@ -22,7 +22,7 @@ NAMES = (
 """Tables, in the order in which they are shown; each is a module that gives `tables(quick=...)`."""
 
 LONG = ("scale",)
-"""Those that are measured only when they are asked for by name: they take half an hour."""
+"""Tables that are measured only when they are asked for by name: each takes half an hour."""
 
 PEERS = (
     "novita-client",

@@ -25,7 +25,7 @@ IN_FLIGHT = 512
 """Requests under way at once: as many as keep a core busy, so that nothing waits for what the service takes."""
 STREAM, BATCH, RESUME = "stream", "batch: journal and files", "resume: finished rows"
 BESIDE = ((STREAM, RESUME), (BATCH,))
-"""What runs at the same time, a core each: all sizes of a kind have the same neighbour."""
+"""Kinds that run at the same time, a core each: all sizes of a kind have the same neighbour."""
 
 
 def run_stream(count: int, folder: Path) -> dict[str, float]:

@@ -161,7 +161,7 @@ def together(commands: Sequence[tuple[str, str, int, int, int]]) -> tuple[float,
 
 @frozen
 class Books:
-    """What the database has done since it was started, as its own statistics and the machine tell."""
+    """Work of the database since its start, as its own statistics and the machine tell."""
 
     commits: float
     wal: float

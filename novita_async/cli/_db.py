@@ -59,7 +59,7 @@ async def quota(
 
     What is said here counts for every process, whatever each was told, from its next purchase on; those that
     were told otherwise say so in their log. So a quota can be changed while workers are at work, and before
-    they are replaced one after the other. What was sent within the last minute counts on.
+    they are replaced one after the other. Requests sent within the last minute count on.
 
     Args:
         url: The database: postgresql://user@host/database. The password may come from PGPASSWORD.

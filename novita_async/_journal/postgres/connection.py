@@ -36,7 +36,7 @@ _PASSES: Final = (
     pg.InvalidTransactionStateError,  # of a standby that is to take over; or as long as that
     pg.InternalClientError,  # there is none yet that may be written; or the protocol broke off
 )
-"""Errors that pass, by themselves or with another connection. What is known of purchases waits meanwhile."""
+"""Errors that pass, by themselves or with another connection. Facts about purchases wait meanwhile."""
 _PLANNER: Final = "SET enable_bitmapscan = off"
 """How rows are looked for. All that is asked goes along an index; of a batch's rows, in their order, the
 first few hundred are wanted, and a bitmap reads and sorts all of them."""

@@ -32,8 +32,8 @@ _CLAIMED: Final = (
 class Leases:
     """Rows that this process has to itself.
 
-    Where a connection breaks before the answer comes, this process has rows that it does not know of. It asks
-    for those first, because others wait for them.
+    Where a connection breaks before the answer comes, this process has rows that it does not know of. Those
+    are asked for first, because others wait for them.
     """
 
     member: Member

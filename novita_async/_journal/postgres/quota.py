@@ -23,7 +23,7 @@ class _Lent:
     """A place, and the life of this process to which it was given."""
 
     journal: PostgresJournal
-    """That life."""
+    """The journal in which that life is kept."""
     place: object
     """The place, as the journal knows it."""
 

@@ -31,7 +31,7 @@ begin
   id := w.id; quota := w.quota; version := w.version; state := w.state;
 end $$;
 
--- Give a window, which the caller has locked, its quota. What counts there counts on.
+-- Give a window, which the caller has locked, its quota. Images that count there count on.
 create function novita.limited_1(w novita."window", p_quota int) returns void language plpgsql as $$
 begin
   if w.quota is null then                                -- what is let go later counts from now
