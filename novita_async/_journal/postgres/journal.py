@@ -612,11 +612,16 @@ async def upgrade(url: str) -> tuple[int, int]:
     Returns:
         The version before, 0 where there was none, and now.
     """
-    store = store_at(url, outage_timeout=BRIEFLY)
-    store.link.label = discreet(url).partition("#")[0]
     from novita_async._journal.postgres import upgrading  # noqa: PLC0415 - knows all the text of the tables
 
+    return await once_at(url, upgrading.upgrade)
+
+
+async def once_at(url: str, do: Callable[[Any, str], Awaitable[T]]) -> T:
+    """Do something in a database, whichever its batches, with a connection and the database's label."""
+    store = store_at(url, outage_timeout=BRIEFLY)
+    store.link.label = label = discreet(url).partition("#")[0]
     try:
-        return await store.link.once(partial(upgrading.upgrade, label=store.link.label))
+        return await store.link.once(lambda connection: do(connection, label))
     finally:
         store.link.hang_up()

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from novita_async._journal.groups import Job, known
 from novita_async._journal.postgres.address import LEASE
 from novita_async._journal.postgres.journal import PostgresJournal, leave_place, want_place
 from novita_async._journal.postgres.lost import LeaseLost
 from novita_async._purchase.machine import Announced, Fact, Purchase
+from novita_async._util.values import frozen
 from novita_async.errors import JournalError
 
 BATCH: Final = "(quota)"

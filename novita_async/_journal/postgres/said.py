@@ -3,14 +3,12 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from attrs import frozen
-
-from novita_async._journal.postgres.address import discreet
-from novita_async._journal.postgres.journal import BRIEFLY, store_at
+from novita_async._journal.postgres.journal import once_at
 from novita_async._journal.postgres.texts import escaped, unescaped
 from novita_async._journal.postgres.upgrading import check_version
 from novita_async._journal.postgres.windows import SAY_QUOTA
 from novita_async._journal.postgres.works import Connection
+from novita_async._util.values import frozen
 
 T = TypeVar("T")
 _QUOTAS: Final = (
@@ -39,12 +37,12 @@ class QuotaThere:
 
 async def quotas_there(url: str) -> Sequence[QuotaThere]:
     """Read the quotas in a database."""
-    return await _once(url, _read)
+    return await _checked(url, _read)
 
 
 async def say_quota(url: str, account: str, images: int | None) -> None:
     """Say the quota of an account for all, at once. None: what processes are told counts again."""
-    await _once(url, lambda connection: connection.execute(SAY_QUOTA, escaped(account), images, None))
+    await _checked(url, lambda connection: connection.execute(SAY_QUOTA, escaped(account), images, None))
 
 
 async def _read(connection: Connection) -> Sequence[QuotaThere]:
@@ -60,15 +58,9 @@ async def _read(connection: Connection) -> Sequence[QuotaThere]:
     ]
 
 
-async def _once(url: str, do: Callable[[Connection], Awaitable[T]]) -> T:
-    store = store_at(url, outage_timeout=BRIEFLY)
-    store.link.label = discreet(url).partition("#")[0]
-
-    async def checked(connection: Connection) -> T:
-        await check_version(connection, store.link.label)
+async def _checked(url: str, do: Callable[[Connection], Awaitable[T]]) -> T:
+    async def checked(connection: Connection, label: str) -> T:
+        await check_version(connection, label)
         return await do(connection)
 
-    try:
-        return await store.link.once(checked)
-    finally:
-        store.link.hang_up()
+    return await once_at(url, checked)
