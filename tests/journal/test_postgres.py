@@ -592,6 +592,8 @@ async def test_two_processes_that_were_told_different_quotas_are_refused(databas
         (one,) = await second.plan([asked(1)])
         with pytest.raises(ConfigurationError, match="images_per_minute is 20 here, and 10 in a process"):
             await second.admit(one, Announced(loop_time(), "a"), None)
+        await first.aclose()
+        assert await second.admit(one, Announced(loop_time(), "a"), None) is None
 
 
 async def test_processes_that_begin_together_with_another_quota_than_those_before_them_may_buy(database):

@@ -129,6 +129,7 @@ class Windows:
         """Know a window, to buy. Raises `ConfigurationError`: others at work were told another quota."""
         window, quota = await self.of(connection, account, endpoint), self.member.quotas.get(account)
         if quota is not None and window.quota != quota:
+            del self._known[account, endpoint]  # the next purchase asks again: others may have ended
             raise ConfigurationError(
                 problem=f"account {account}: images_per_minute is {quota} here, and {window.quota} "
                 "in a process that is at work",
