@@ -108,7 +108,8 @@ async def test_an_error_of_the_work_itself_reaches_all_whose_pieces_it_took():
     assert failed == [0, 1]
 
 
-async def test_a_caller_that_is_cancelled_comes_back_once_its_piece_was_done():
+def held_groups():
+    """Groups of which each ends once it may; with what tells that one began, and all that is done."""
     began, may_end, done = Event(), Event(), []
 
     def do(group):
@@ -116,7 +117,11 @@ async def test_a_caller_that_is_cancelled_comes_back_once_its_piece_was_done():
         may_end.wait(10)
         done.extend(group)
 
-    groups = Groups(do)
+    return Groups(do), began, may_end, done
+
+
+async def test_a_caller_that_is_cancelled_comes_back_once_its_piece_was_done():
+    groups, began, may_end, done = held_groups()
 
     async def join():
         try:
@@ -132,14 +137,7 @@ async def test_a_caller_that_is_cancelled_comes_back_once_its_piece_was_done():
 
 
 async def test_a_caller_that_is_cancelled_before_its_group_has_begun_waits_for_nobody():
-    began, may_end, done = Event(), Event(), []
-
-    def do(group):
-        began.set()
-        may_end.wait(10)
-        done.extend(group)
-
-    groups = Groups(do)
+    groups, began, may_end, done = held_groups()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(groups.join, "first")
         await anyio.to_thread.run_sync(began.wait)
