@@ -8,6 +8,8 @@ SCHEMES: Final = ("postgresql://", "postgres://")
 """Beginnings of addresses of such a journal."""
 LEASE: Final = 15.0
 """Seconds without a sign of life after which others take a process for dead."""
+OVER: Final = 0.01
+"""Seconds after the end of a lease when it is over for certain."""
 _SECRETS: Final = ("password", "sslpassword")
 _NO_PORT: Final = re.compile(r":[^@,\]/?#]*[^0-9@,\]/?#]")
 """A port that is no number: there, a password ends early."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, evolve, field
 
+from novita_async._journal.postgres.address import OVER
 from novita_async._journal.postgres.journal import EVENTS, OUTAGE_TIMEOUT, store_at
 from novita_async._journal.rows import copy_of, entry_of
 from novita_async._purchase.machine import Bought, Order, Purchase
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 ENDED: Final = "novita_ended"
 """Channel on which the database tells of ends."""
-_OVER: Final = 0.05
-"""Seconds after the end of a lease when it is over for certain."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _HEARING: Final = 10.0
@@ -156,7 +155,7 @@ class PostgresInbox:
                 found = await self._at.link.once(partial(self._at.reading.doubtful, token=token))
             if found is None or isinstance(found, tuple):
                 return found
-            await asyncio.sleep(found + _OVER)
+            await asyncio.sleep(found + OVER)
 
     async def found(self, batch: int, purchase: Purchase, bought: Bought) -> None:
         """Keep the id of a task that was bought for such a purchase; its worker, or the next, watches it."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from novita_async._journal import rows
+from novita_async._journal.postgres.address import OVER
 from novita_async._journal.postgres.fenced_rows import PAGE, FencedRows, Row, Step
 from novita_async._journal.postgres.health import Health
 from novita_async._journal.postgres.member import Member
@@ -21,8 +22,6 @@ from novita_async._util.clock import asleep, loop_time, wall_time
 from novita_async._version import __version__
 
 _log: Final = logging.getLogger(__name__)
-_SOON: Final = 0.01
-"""Seconds after the end of a lease when it is over for certain."""
 
 
 @define(eq=False)
@@ -219,4 +218,4 @@ def pause_of(lease: float, due: float | None) -> float:
     Of one that lives, it never does: two thirds are left where it speaks again.
     """
     pause = lease / 3
-    return pause if due is None else min(pause, max(due + _SOON, pause / 8))
+    return pause if due is None else min(pause, max(due + OVER, pause / 8))
