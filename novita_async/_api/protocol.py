@@ -39,7 +39,6 @@ from novita_async.errors import (
 )
 from novita_async.models.accounts import Balance
 from novita_async.models.catalogue import ModelRecord
-from novita_async.models.choices import TaskStatus
 from novita_async.models.endpoints import Endpoints
 from novita_async.models.requests import NovitaRequest
 from novita_async.models.results import Snapshot, TaskResult, state_of
@@ -203,9 +202,6 @@ def poll(task_id: str, endpoints: Endpoints) -> HTTPRequest:
     return HTTPRequest(method="GET", path=endpoints.task_result, query=query, timeout=QUESTION_TIMEOUT)
 
 
-_SUCCESS: Final = TaskStatus.SUCCEED.encode()
-
-
 def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
     """Read what a poll saw: the usual form quickly, any other leniently.
 
@@ -221,7 +217,9 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
     body = read_object(response, task=task)
     about = lenient.as_object(body.get("task"))
     status = lenient.as_text(about.get("status"))
-    _check_task(about.get("task_id"), response, task)
+    named = about.get("task_id")
+    if isinstance(named, str) and named and named != task.task_id:  # answers were mixed up
+        raise _incomplete(f"the answer is about another task ({named})", response, task)
     if not status:
         raise _incomplete("the answer has no status", response, task)
     return Snapshot(
@@ -232,12 +230,6 @@ def read_snapshot(response: HTTPResponse, task: Task) -> Snapshot:
         explanation=lenient.as_text(about.get("reason")),
         result=codec.result(body, task) if state_of(status) == "succeeded" else None,
     )
-
-
-def _check_task(named: object, response: HTTPResponse, task: Task) -> None:
-    """Refuse an answer about another task: a connection or a cache has mixed answers up. That passes."""
-    if isinstance(named, str) and named and named != task.task_id:
-        raise _incomplete(f"the answer is about another task ({named})", response, task)
 
 
 # --- Events -------------------------------------------------------------------------------------------------

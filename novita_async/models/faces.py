@@ -35,9 +35,6 @@ from novita_async.models.routes import (
     route_of,
 )
 
-_COMMON: Final = "common"
-"""Marks fields of a face that stand for the route's field of the same name."""
-
 
 def _picture(value: Picture | None) -> ImageSource | str | None:
     """A picture, or its web address, which some routes take."""
