@@ -36,16 +36,21 @@ def _hash(self: Any) -> int:
 
 @cache
 def _compared(cls: Any) -> Callable[[Any], Any]:
-    return _getter([each.name for each in attrs.fields(cls) if each.eq])
+    return _getter([each for each in attrs.fields(cls) if each.eq])
 
 
 @cache
 def _hashed(cls: Any) -> Callable[[Any], Any]:
-    return _getter([each.name for each in attrs.fields(cls) if (each.eq if each.hash is None else each.hash)])
+    return _getter([each for each in attrs.fields(cls) if (each.eq if each.hash is None else each.hash)])
 
 
-def _getter(names: list[str]) -> Callable[[Any], Any]:
-    return attrgetter(*names) if names else lambda _: ()
+def _getter(fields: list[Any]) -> Callable[[Any], Any]:
+    keys = {each.name: each.eq_key for each in fields if each.eq_key is not None}
+    names = [each.name for each in fields if each.name not in keys]
+    plain = attrgetter(*names) if names else lambda _: ()
+    if not keys:
+        return plain
+    return lambda value: (plain(value), *(key(getattr(value, name)) for name, key in keys.items()))
 
 
 _COMPARISON: Final[Mapping[str, Any]] = {"__eq__": _eq, "__hash__": _hash}

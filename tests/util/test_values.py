@@ -22,6 +22,11 @@ def classes(make):
         listed: list[int] = field(factory=list, hash=False)
 
     @make
+    class Keyed:
+        text: str = field(eq=str.lower)
+        x: int = 0
+
+    @make
     class Empty:
         pass
 
@@ -39,18 +44,21 @@ def classes(make):
         def __hash__(self):
             return 7
 
-    return Point, Named, Empty, Bare, Own
+    return Point, Named, Keyed, Empty, Bare, Own
 
 
 @pytest.mark.parametrize("make", [attrs.frozen, frozen])
 def test_a_value_is_like_one_of_attrs(make):
-    point, named, empty, bare, own = classes(make)
+    point, named, keyed, empty, bare, own = classes(make)
     assert point(1, 2) == point(1, 2) != point(1, 3)
     assert hash(point(1, 2)) == hash(point(1, 2)) != hash(point(2, 1))
     assert point(1) != named(x=1)
     assert named(x=1, name="a") == named(x=1, name="b") != named(x=1, secret="t")
     assert named(x=1, listed=[1]) != named(x=1, listed=[2])
     assert hash(named(x=1, listed=[1])) == hash(named(x=1, listed=[2]))
+    assert keyed("A") == keyed("a") != keyed("b")
+    assert keyed("A") != keyed("a", 1)
+    assert hash(keyed("A")) == hash(keyed("a"))
     assert empty() == empty()
     assert hash(empty()) == hash(empty())
     assert bare() != bare()
