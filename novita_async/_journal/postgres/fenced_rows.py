@@ -381,7 +381,7 @@ class FencedRows:
 
     async def keep_paid(self, connection: Connection, told: Told, row: Row) -> None:
         """Keep what was paid, by a task or at once, although the row is another's. Nothing else counts."""
-        kinds = Bought | Completed if row.state in ("announced", "uncertain") else Bought
+        kinds = Bought | Completed if row.state in (State.ANNOUNCED, State.UNCERTAIN) else Bought
         paid = tuple(fact for fact in told.facts if isinstance(fact, kinds))
         while paid and not await self.move(
             connection, [Step.of(Told(told.name, paid, told.wants_files), row)], fenced=False
