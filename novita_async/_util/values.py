@@ -47,7 +47,7 @@ def _hashed(cls: Any) -> Callable[[Any], Any]:
 def _getter(fields: list[Any]) -> Callable[[Any], Any]:
     keys = {each.name: each.eq_key for each in fields if each.eq_key is not None}
     names = [each.name for each in fields if each.name not in keys]
-    plain = attrgetter(*names) if names else lambda _: ()
+    plain: Callable[[Any], Any] = attrgetter(*names) if names else lambda _: ()
     if not keys:
         return plain
     return lambda value: (plain(value), *(key(getattr(value, name)) for name, key in keys.items()))
